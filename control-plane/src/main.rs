@@ -1,0 +1,3 @@
+//! The `latchkey` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Pure rules of Latchkey, used by the filter and by the control plane.
