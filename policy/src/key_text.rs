@@ -1,0 +1,277 @@
+//! The text of keys and tokens: a prefix that never changes, 32 random symbols, and a checksum against typos.
+//!
+//! `lk_<environment>_<32 random><6 checksum>` for keys, `lkadm_…` for admin tokens, `lkedge_…` for edge tokens. One
+//! pattern therefore finds any leak.
+
+use crate::environment::{Environment, is_environment};
+
+/// The digits, in the order of their values.
+pub const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Random symbols in a text: 32 of 62 make 190 bits.
+pub const RANDOM_SYMBOLS: usize = 32;
+
+/// Symbols of the checksum: six digits in base 62 hold any CRC-32.
+pub const CHECKSUM_SYMBOLS: usize = 6;
+
+/// The longest credential that is looked up at all, in bytes: what came from elsewhere may be this long.
+pub const MAX_FOREIGN_BYTES: usize = 256;
+
+/// What a text is for; decides its prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A key for the public API, in one environment.
+    Key(Environment),
+    /// A token for the control plane's REST.
+    AdminToken,
+    /// A token that an edge shows to the feed.
+    EdgeToken,
+}
+
+impl Kind {
+    fn prefix(&self) -> String {
+        match self {
+            Self::Key(environment) => format!("lk_{environment}_"),
+            Self::AdminToken => "lkadm_".to_owned(),
+            Self::EdgeToken => "lkedge_".to_owned(),
+        }
+    }
+}
+
+/// A new text of this kind. `fill` overwrites its argument with random bytes; its errors are handed on.
+///
+/// Bytes of 248 and above are drawn again, so that each symbol is equally likely. The caller wipes the text after use.
+pub fn compose<E>(kind: &Kind, mut fill: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<String, E> {
+    let prefix = kind.prefix();
+    // Reserved whole: growing would leave a copy of the secret behind in freed memory.
+    let mut text = String::with_capacity(prefix.len() + RANDOM_SYMBOLS + CHECKSUM_SYMBOLS);
+    text.push_str(&prefix);
+    let whole = prefix.len() + RANDOM_SYMBOLS;
+    while text.len() < whole {
+        let mut bytes = [0; RANDOM_SYMBOLS];
+        fill(&mut bytes)?;
+        let missing = whole - text.len();
+        let fair = bytes.iter().filter(|byte| **byte < 248);
+        text.extend(fair.take(missing).map(|byte| char::from(symbol(u32::from(*byte)))));
+    }
+    let checksum = Checksum::of(text.as_bytes()).symbols();
+    text.extend(checksum.map(char::from));
+    Ok(text)
+}
+
+/// A guard against typos inside the text; no security.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Checksum(u32);
+
+impl Checksum {
+    /// CRC-32/ISO-HDLC of all that stands before the checksum.
+    fn of(text: &[u8]) -> Self {
+        Self(crc32fast::hash(text))
+    }
+
+    /// In base 62, most significant digit first, padded with `0`.
+    fn symbols(self) -> [u8; CHECKSUM_SYMBOLS] {
+        let mut rest = self.0;
+        let mut symbols = [b'0'; CHECKSUM_SYMBOLS];
+        for digit in symbols.iter_mut().rev() {
+            *digit = symbol(rest);
+            rest /= 62;
+        }
+        symbols
+    }
+}
+
+/// The symbol for `value` modulo 62.
+fn symbol(value: u32) -> u8 {
+    let digit = (value % 62) as u8;
+    match digit {
+        0..=9 => b'0' + digit,
+        10..=35 => b'A' + (digit - 10),
+        36..=u8::MAX => b'a' + (digit - 36),
+    }
+}
+
+/// Why bytes aren't a key's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a key: expected `lk_`, an environment, `_`, 32 letters or digits, and their checksum")]
+pub struct Malformed;
+
+/// Whether credentials that other systems made may be looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForeignKeys {
+    /// Only texts that start with `lk_` are keys.
+    #[default]
+    Refused,
+    /// Any text of 1 to 256 bytes that doesn't start with `lk_` may be an imported key.
+    LookedUp,
+}
+
+/// Untrusted bytes of a request after the check of their shape. Says nothing of whether the key exists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PresentedKey<'a> {
+    text: &'a [u8],
+    environment: Option<&'a [u8]>,
+}
+
+impl<'a> PresentedKey<'a> {
+    /// Checks the shape and the checksum. Reads at most 256 bytes, allocates nothing.
+    pub fn parse(text: &'a [u8], foreign: ForeignKeys) -> Result<Self, Malformed> {
+        let Some(ours) = text.strip_prefix(b"lk_") else {
+            let fits = !text.is_empty() && text.len() <= MAX_FOREIGN_BYTES;
+            return match foreign {
+                ForeignKeys::LookedUp if fits => Ok(Self { text, environment: None }),
+                ForeignKeys::LookedUp | ForeignKeys::Refused => Err(Malformed),
+            };
+        };
+        let underscore = ours.iter().take(11).position(|byte| *byte == b'_').ok_or(Malformed)?;
+        let (environment, rest) = ours.split_at_checked(underscore).ok_or(Malformed)?;
+        let symbols = rest.strip_prefix(b"_").ok_or(Malformed)?;
+        if symbols.len() != RANDOM_SYMBOLS + CHECKSUM_SYMBOLS
+            || !symbols.iter().all(u8::is_ascii_alphanumeric)
+            || !is_environment(environment)
+        {
+            return Err(Malformed);
+        }
+        let (summed, checksum) = text.split_last_chunk::<CHECKSUM_SYMBOLS>().ok_or(Malformed)?;
+        if Checksum::of(summed).symbols() != *checksum {
+            return Err(Malformed);
+        }
+        Ok(Self { text, environment: Some(environment) })
+    }
+
+    /// The bytes that were presented.
+    pub fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// True when the text itself says that it is for another environment. A text from elsewhere says nothing.
+    pub fn is_for_another(&self, environment: &Environment) -> bool {
+        self.environment.is_some_and(|own| own != environment.as_str().as_bytes())
+    }
+}
+
+/// True for the text of a token of this kind: prefix, length, symbols and checksum.
+pub fn is_token(text: &str, kind: &Kind) -> bool {
+    let Some(symbols) = text.strip_prefix(kind.prefix().as_str()) else { return false };
+    let Some((summed, checksum)) = text.as_bytes().split_last_chunk::<CHECKSUM_SYMBOLS>() else { return false };
+    symbols.len() == RANDOM_SYMBOLS + CHECKSUM_SYMBOLS
+        && symbols.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && Checksum::of(summed).symbols() == *checksum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live() -> Kind {
+        Kind::Key(Environment::default())
+    }
+
+    /// A source of bytes that counts up, so that a text is the same in each run.
+    fn counting(mut next: u8) -> impl FnMut(&mut [u8]) -> Result<(), std::convert::Infallible> {
+        move |bytes| {
+            for byte in bytes {
+                *byte = next;
+                next = next.wrapping_add(1);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn checksum_of_the_contract_s_example() {
+        let zeros = |bytes: &mut [u8]| {
+            bytes.fill(0);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        let text = compose(&live(), zeros).unwrap();
+        assert_eq!(text, format!("lk_live_{}4cjNQE", "0".repeat(32)));
+    }
+
+    #[test]
+    fn unfair_bytes_are_drawn_again() {
+        let text = compose(&live(), counting(240)).unwrap();
+        // 240..=247 give the last fair symbols, then counting goes on at 0.
+        assert_eq!(&text[8..20], "stuvwxyz0123");
+        assert!(PresentedKey::parse(text.as_bytes(), ForeignKeys::Refused).is_ok());
+    }
+
+    #[test]
+    fn composed_texts_parse_and_name_their_environment() {
+        let kind = Kind::Key("staging".parse().unwrap());
+        let text = compose(&kind, counting(3)).unwrap();
+        let key = PresentedKey::parse(text.as_bytes(), ForeignKeys::Refused).unwrap();
+        assert_eq!(key.text(), text.as_bytes());
+        assert!(key.is_for_another(&Environment::default()));
+        assert!(!key.is_for_another(&"staging".parse().unwrap()));
+    }
+
+    #[test]
+    fn every_single_typo_is_malformed() {
+        let text = compose(&live(), counting(9)).unwrap();
+        for at in 0..text.len() {
+            for replacement in [b'0', b'z', b'_', b' ', 0xff] {
+                let mut typo = text.clone().into_bytes();
+                if typo[at] == replacement {
+                    continue;
+                }
+                typo[at] = replacement;
+                assert!(PresentedKey::parse(&typo, ForeignKeys::Refused).is_err(), "byte {at} as {replacement}");
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_that_are_no_key() {
+        let good = compose(&live(), counting(1)).unwrap();
+        let longer = format!("{good}0");
+        let shorter = &good[..good.len() - 1];
+        let huge = "lk_".repeat(100_000);
+        for (name, text) in [
+            ("empty", ""),
+            ("prefix alone", "lk_"),
+            ("no environment", "lk__0"),
+            ("only an environment", "lk_live_"),
+            ("longer", longer.as_str()),
+            ("shorter", shorter),
+            ("huge", huge.as_str()),
+            ("an admin token", "lkadm_0"),
+            ("not ours", "sk_live_abc"),
+        ] {
+            assert_eq!(PresentedKey::parse(text.as_bytes(), ForeignKeys::Refused).err(), Some(Malformed), "{name}");
+        }
+    }
+
+    #[test]
+    fn foreign_texts_are_taken_up_to_their_limit_and_only_when_asked_for() {
+        let long = "k".repeat(MAX_FOREIGN_BYTES);
+        let too_long = "k".repeat(MAX_FOREIGN_BYTES + 1);
+        for (text, taken) in [("sk_abc", true), (&long, true), (&too_long, false), ("", false), ("lk_abc", false)] {
+            assert_eq!(PresentedKey::parse(text.as_bytes(), ForeignKeys::LookedUp).is_ok(), taken, "{text}");
+            assert!(PresentedKey::parse(text.as_bytes(), ForeignKeys::Refused).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_told_apart_by_their_prefix() {
+        let admin = compose(&Kind::AdminToken, counting(5)).unwrap();
+        assert!(admin.starts_with("lkadm_") && admin.len() == 44, "{admin}");
+        assert!(is_token(&admin, &Kind::AdminToken));
+        assert!(!is_token(&admin, &Kind::EdgeToken));
+        assert!(!is_token(&admin[..43], &Kind::AdminToken));
+        assert!(!is_token(&admin.replace("lkadm_", "lkadn_"), &Kind::AdminToken));
+    }
+
+    #[test]
+    fn alphabet_and_symbols_agree() {
+        for (value, expected) in ALPHABET.iter().enumerate() {
+            assert_eq!(symbol(value as u32), *expected);
+        }
+    }
+
+    #[test]
+    fn the_longest_key_fits_one_sha_256_block() {
+        let text = compose(&Kind::Key("abcdefghij".parse().unwrap()), counting(0)).unwrap();
+        assert!(text.len() <= 55, "{} bytes", text.len());
+    }
+}

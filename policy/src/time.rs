@@ -1,0 +1,46 @@
+//! Instants, as whole seconds since 1970.
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds since 1970-01-01T00:00:00Z, without leap seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixSeconds(pub i64);
+
+impl UnixSeconds {
+    /// Before every other instant: what was ended at once is ended here, whatever an edge's clock says.
+    pub const DISTANT_PAST: Self = Self(i64::MIN);
+
+    /// After every other instant: what never ends ends here.
+    pub const DISTANT_FUTURE: Self = Self(i64::MAX);
+
+    /// True from this instant on: the second that is named already counts.
+    pub fn has_come(self, now: Self) -> bool {
+        self <= now
+    }
+
+    /// This instant moved by `secs`, held at the ends of the range instead of overflowing.
+    pub fn saturating_add_secs(self, secs: i64) -> Self {
+        Self(self.0.saturating_add(secs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UnixSeconds;
+
+    #[test]
+    fn an_instant_has_come_in_its_own_second() {
+        let at = UnixSeconds(1_000);
+        assert!(!at.has_come(UnixSeconds(999)));
+        assert!(at.has_come(UnixSeconds(1_000)));
+        assert!(at.has_come(UnixSeconds(1_001)));
+    }
+
+    #[test]
+    fn the_distant_instants_hold_at_any_clock() {
+        assert!(UnixSeconds::DISTANT_PAST.has_come(UnixSeconds(i64::MIN)));
+        assert!(!UnixSeconds::DISTANT_FUTURE.has_come(UnixSeconds(i64::MAX - 1)));
+        assert_eq!(UnixSeconds::DISTANT_FUTURE.saturating_add_secs(1), UnixSeconds::DISTANT_FUTURE);
+    }
+}
