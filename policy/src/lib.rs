@@ -13,9 +13,9 @@ pub mod position;
 //pub mod route;
 pub mod rule;
 pub mod scope;
-//pub mod table;
+pub mod table;
 pub mod time;
-//pub mod wire;
+pub mod wire;
 
 pub use allowlist::Allowlist;
 //pub use config::Config;
@@ -26,5 +26,5 @@ pub use id::{Epoch, KeyId, WorkspaceId};
 pub use position::{ChainHash, Position, Revision};
 pub use rule::Rule;
 pub use scope::{Level, Scope, Scopes};
-//pub use table::Table;
+pub use table::Table;
 pub use time::UnixSeconds;

@@ -1,0 +1,68 @@
+//! The bytes between control plane and edge: a header, and behind it a delta, a manifest or a page.
+//!
+//! All numbers are little-endian, no field is aligned, and records are read in place. `docs/feed-format.md` shows each
+//! byte. Reading never panics and never trusts: what is truncated, flipped, out of order or unknown is a [`WireError`].
+
+mod change;
+mod delta;
+mod header;
+mod manifest;
+mod page;
+mod reader;
+mod record;
+mod snapshot;
+
+pub use change::{Op, encode_change};
+pub use delta::{Delta, encode_delta};
+pub use header::FORMAT;
+pub use manifest::{Catalogue, Manifest, PageSummary};
+pub use page::{Page, page_of};
+pub use record::{KeyRecord, RecordView};
+pub use snapshot::{Snapshot, SnapshotBuilder};
+
+pub(crate) use change::OpView;
+pub(crate) use page::PageWriter;
+
+/// The most bytes a page should have; only digests that share their first 16 bits make a larger one.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// The most bytes that any message may have. Envoy hands a filter no answer above 32 MiB.
+pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
+
+/// Why bytes are refused. The table that was there before stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("the message ends early")]
+    Truncated,
+    #[error("the message is not Latchkey's: it starts with other bytes")]
+    NotOurs,
+    #[error("the message has format {0}, and this side reads format {FORMAT}")]
+    Format(u16),
+    #[error("the message is of another kind than was asked for")]
+    Kind,
+    #[error("the message's length is not the one it names")]
+    Length,
+    #[error("the message's checksum does not fit its bytes")]
+    Checksum,
+    #[error("the message belongs to another epoch or revision")]
+    Position,
+    #[error("the changes do not lead from this table's chain hash to the one that was named")]
+    Chain,
+    #[error("a page's digests are out of order or belong to another page")]
+    Order,
+    #[error("a record, an operation or a name is not one that this format knows")]
+    Content,
+}
+
+/// Why something can't be put on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    #[error("a key has more than 255 scopes")]
+    TooManyScopes,
+    #[error("a workspace's slug has more than 255 bytes")]
+    SlugTooLong,
+    #[error("digests must be added in ascending order, each once")]
+    Order,
+    #[error("a message would be longer than {MAX_MESSAGE_BYTES} bytes")]
+    TooLarge,
+}

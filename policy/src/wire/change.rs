@@ -1,0 +1,102 @@
+//! The body of one revision: the operations that edges carry out.
+
+use zerocopy::little_endian::{U16, U32};
+
+use super::manifest::push_name;
+use super::reader::Reader;
+use super::record::{KeyRecord, RecordView};
+use super::{EncodeError, WireError};
+use crate::digest::Digest;
+use crate::environment::Environment;
+use crate::scope::Scope;
+
+/// One step of a change. A change that edges needn't know of, like a new name, has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// The record of a digest is now this one, whether there was one or not.
+    Upsert(KeyRecord),
+    /// The digest is unknown from now on.
+    Remove(Digest),
+    /// From now on this number means this scope.
+    DefineScope { number: u16, scope: Scope },
+    /// From now on this number means this environment.
+    DefineEnvironment { number: u8, environment: Environment },
+}
+
+const UPSERT: u8 = 1;
+const REMOVE: u8 = 2;
+const DEFINE_SCOPE: u8 = 3;
+const DEFINE_ENVIRONMENT: u8 = 4;
+
+/// The body of a revision with these operations, in their order.
+pub fn encode_change(ops: &[Op]) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = Vec::new();
+    for op in ops {
+        match op {
+            Op::Upsert(record) => {
+                let mut alone = Vec::new();
+                record.encode(&mut alone)?;
+                bytes.push(UPSERT);
+                let length = u32::try_from(alone.len()).map_err(|_| EncodeError::TooLarge)?;
+                bytes.extend_from_slice(&length.to_le_bytes());
+                bytes.extend_from_slice(&alone);
+            }
+            Op::Remove(digest) => {
+                bytes.push(REMOVE);
+                bytes.extend_from_slice(&digest.0);
+            }
+            Op::DefineScope { number, scope } => {
+                bytes.push(DEFINE_SCOPE);
+                bytes.extend_from_slice(&number.to_le_bytes());
+                push_name(&mut bytes, scope.as_str())?;
+            }
+            Op::DefineEnvironment { number, environment } => {
+                bytes.push(DEFINE_ENVIRONMENT);
+                bytes.push(*number);
+                push_name(&mut bytes, environment.as_str())?;
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// An operation read in place.
+pub(crate) enum OpView<'a> {
+    /// The bytes of a checked record that stands alone.
+    Upsert(&'a [u8]),
+    Remove(Digest),
+    DefineScope(u16, Scope),
+    DefineEnvironment(u8, Environment),
+}
+
+impl<'a> OpView<'a> {
+    /// Reads all operations of a body; an unknown one refuses the whole.
+    pub(super) fn read_all(body: &'a [u8], into: &mut Vec<Self>) -> Result<(), WireError> {
+        let mut reader = Reader::new(body);
+        while !reader.is_empty() {
+            into.push(Self::read(&mut reader)?);
+        }
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        match reader.byte()? {
+            UPSERT => {
+                let length = usize::try_from(reader.read::<U32>()?.get()).map_err(|_| WireError::Length)?;
+                let alone = reader.read_many::<u8>(length)?;
+                RecordView::alone(alone)?.check()?;
+                Ok(Self::Upsert(alone))
+            }
+            REMOVE => Ok(Self::Remove(Digest(*reader.read()?))),
+            DEFINE_SCOPE => {
+                let number = reader.read::<U16>()?.get();
+                Ok(Self::DefineScope(number, reader.short_text()?.parse().map_err(|_| WireError::Content)?))
+            }
+            DEFINE_ENVIRONMENT => {
+                let number = reader.byte()?;
+                Ok(Self::DefineEnvironment(number, reader.short_text()?.parse().map_err(|_| WireError::Content)?))
+            }
+            _ => Err(WireError::Content),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The manifest of a snapshot: which pages it has, and what the numbers in their records mean.
+
+use std::collections::BTreeMap;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::header::{Kind, Message, open};
+use super::page::MAX_PAGE_BITS;
+use super::{EncodeError, WireError};
+use crate::environment::Environment;
+use crate::position::Position;
+use crate::scope::Scope;
+
+/// What the numbers in records mean. Numbers are never reused in an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    scopes: BTreeMap<Scope, u16>,
+    environments: BTreeMap<u8, Environment>,
+}
+
+impl Catalogue {
+    /// The number of the scope with this name; `None` when no key can have it.
+    pub fn scope_number(&self, name: &str) -> Option<u16> {
+        self.scopes.get(name).copied()
+    }
+
+    /// The scope with this number.
+    pub fn scope(&self, number: u16) -> Option<&Scope> {
+        self.scopes.iter().find(|(_, own)| **own == number).map(|(scope, _)| scope)
+    }
+
+    /// True when `number` means `environment`. An unknown number means none.
+    pub fn is_environment(&self, number: u8, environment: &Environment) -> bool {
+        self.environments.get(&number) == Some(environment)
+    }
+
+    pub fn define_scope(&mut self, number: u16, scope: Scope) {
+        self.scopes.insert(scope, number);
+    }
+
+    pub fn define_environment(&mut self, number: u8, environment: Environment) {
+        self.environments.insert(number, environment);
+    }
+}
+
+/// What the manifest says of a page, so that no other page is taken for it.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PageSummary {
+    pub count: U32,
+    pub length: U32,
+    pub checksum: U32,
+}
+
+/// The manifest of a snapshot at one position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    pub position: Position,
+    pub catalogue: Catalogue,
+    /// Pages are cut by this many first bits of the digest.
+    pub page_bits: u8,
+    /// Two to the power of `page_bits`.
+    pub pages: Vec<PageSummary>,
+}
+
+impl Manifest {
+    /// Reads a manifest. Everything but its pages is small: it holds no key.
+    pub fn decode(message: &[u8]) -> Result<Self, WireError> {
+        let (position, _, mut reader) = open(message, Kind::Manifest)?;
+        let page_bits = reader.byte()?;
+        if page_bits > MAX_PAGE_BITS {
+            return Err(WireError::Content);
+        }
+        let pages = reader.read_many::<PageSummary>(1 << page_bits)?.to_vec();
+        let mut catalogue = Catalogue::default();
+        for _ in 0..reader.byte()? {
+            let number = reader.byte()?;
+            let name = reader.short_text()?;
+            catalogue.define_environment(number, name.parse().map_err(|_| WireError::Content)?);
+        }
+        for _ in 0..reader.read::<U16>()?.get() {
+            let number = reader.read::<U16>()?.get();
+            let name = reader.short_text()?;
+            catalogue.define_scope(number, name.parse().map_err(|_| WireError::Content)?);
+        }
+        if reader.is_empty() { Ok(Self { position, catalogue, page_bits, pages }) } else { Err(WireError::Length) }
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        let Catalogue { scopes, environments } = &self.catalogue;
+        let mut message = Message::new(Kind::Manifest, self.position, self.pages.as_bytes().len());
+        let bytes = &mut message.bytes;
+        bytes.push(self.page_bits);
+        bytes.extend_from_slice(self.pages.as_bytes());
+        bytes.push(u8::try_from(environments.len()).map_err(|_| EncodeError::TooLarge)?);
+        for (number, environment) in environments {
+            bytes.push(*number);
+            push_name(bytes, environment.as_str())?;
+        }
+        bytes.extend_from_slice(&u16::try_from(scopes.len()).map_err(|_| EncodeError::TooLarge)?.to_le_bytes());
+        for (scope, number) in scopes {
+            bytes.extend_from_slice(&number.to_le_bytes());
+            push_name(bytes, scope.as_str())?;
+        }
+        message.seal()
+    }
+}
+
+/// A length in one byte, then the name.
+pub(super) fn push_name(bytes: &mut Vec<u8>, name: &str) -> Result<(), EncodeError> {
+    bytes.push(u8::try_from(name.len()).map_err(|_| EncodeError::TooLarge)?);
+    bytes.extend_from_slice(name.as_bytes());
+    Ok(())
+}

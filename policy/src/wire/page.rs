@@ -1,0 +1,169 @@
+//! A page: records in ascending order of their digests, all with the same first bits, and their heap.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
+
+use super::header::{Kind, Message, open};
+use super::reader::Reader;
+use super::record::{Fixed, RecordView};
+use super::{EncodeError, WireError};
+use crate::digest::Digest;
+use crate::id::WorkspaceId;
+use crate::position::Position;
+
+/// The most bits that may cut pages: 65,536 of them.
+pub(crate) const MAX_PAGE_BITS: u8 = 16;
+
+/// Entries around the estimated place that a look-up reads before it falls back to the whole page.
+const WINDOW: usize = 64;
+
+/// The number of the page that holds `digest` when pages are cut by the first `bits` bits.
+pub fn page_of(digest: &Digest, bits: u8) -> usize {
+    let number = digest.prefix().checked_shr(64_u32.saturating_sub(u32::from(bits))).unwrap_or(0);
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// A page that was received whole and checked record by record; it is read where it lies.
+pub struct Page {
+    bytes: Box<[u8]>,
+    /// Where the records stand in `bytes`, and where the heap begins.
+    records: Range<usize>,
+    count: usize,
+    number: usize,
+    bits: u8,
+}
+
+impl Page {
+    /// Checks a received page. Costs one pass over its bytes.
+    pub(crate) fn open(bytes: Vec<u8>, position: Position, number: usize, bits: u8) -> Result<(Self, u32), WireError> {
+        let (own, checksum, mut reader) = open(&bytes, Kind::Page)?;
+        if own != position {
+            return Err(WireError::Position);
+        }
+        if usize::try_from(reader.read::<U32>()?.get()) != Ok(number) {
+            return Err(WireError::Order);
+        }
+        let count = usize::try_from(reader.read::<U32>()?.get()).map_err(|_| WireError::Length)?;
+        let start = bytes.len().saturating_sub(reader.rest().len());
+        let fixed = reader.read_many::<Fixed>(count)?;
+        let heap = reader.rest();
+        let mut before = None;
+        for record in fixed {
+            let digest = Digest(record.digest);
+            if page_of(&digest, bits) != number || before.is_some_and(|before| before >= digest) {
+                return Err(WireError::Order);
+            }
+            before = Some(digest);
+            RecordView::new(record, heap).check()?;
+        }
+        let records = start..start.saturating_add(fixed.as_bytes().len());
+        Ok((Self { bytes: bytes.into_boxed_slice(), records, count, number, bits }, checksum))
+    }
+
+    /// The record of `digest`. Reads a few records, whatever the page's size.
+    pub fn find(&self, digest: &Digest) -> Option<RecordView<'_>> {
+        let (fixed, heap) = self.parts();
+        let near = self.near(digest);
+        let at = match fixed.get(near.clone()) {
+            Some([first, .., last]) if first.digest <= digest.0 && digest.0 <= last.digest => {
+                let window = fixed.get(near.clone())?;
+                let found = window.binary_search_by(|record| compare(record, digest)).ok()?;
+                near.start.checked_add(found)?
+            }
+            _ => fixed.binary_search_by(|record| compare(record, digest)).ok()?,
+        };
+        fixed.get(at).map(|record| RecordView::new(record, heap))
+    }
+
+    /// Digests are uniform, so a digest's place is about its share of the page's range.
+    fn near(&self, digest: &Digest) -> Range<usize> {
+        let within = digest.prefix().checked_shl(u32::from(self.bits)).unwrap_or(0);
+        let share = within as f64 / (u64::MAX as f64);
+        let estimate = (share * self.count as f64) as usize;
+        estimate.saturating_sub(WINDOW)..estimate.saturating_add(WINDOW).min(self.count)
+    }
+
+    /// All records, in ascending order of their digests.
+    pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
+        let (fixed, heap) = self.parts();
+        fixed.iter().map(move |record| RecordView::new(record, heap))
+    }
+
+    /// How many records the page has.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The memory that the page takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    fn parts(&self) -> (&[Fixed], &[u8]) {
+        let records = self.bytes.get(self.records.start..).unwrap_or_default();
+        let mut reader = Reader::new(records);
+        let fixed = reader.read_many::<Fixed>(self.count).unwrap_or_default();
+        (fixed, reader.rest())
+    }
+}
+
+fn compare(record: &Fixed, digest: &Digest) -> Ordering {
+    record.digest.cmp(&digest.0)
+}
+
+/// Collects the records of one page. A workspace that many keys share stands in the heap once.
+pub(crate) struct PageWriter {
+    records: Vec<u8>,
+    heap: Vec<u8>,
+    count: u32,
+    workspaces: BTreeMap<WorkspaceId, u32>,
+}
+
+impl PageWriter {
+    pub(crate) fn with_capacity(records: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(records.saturating_mul(size_of::<Fixed>())),
+            heap: Vec::new(),
+            count: 0,
+            workspaces: BTreeMap::new(),
+        }
+    }
+
+    /// Appends a record; the caller keeps the digests in ascending order.
+    pub(crate) fn push(&mut self, record: RecordView<'_>) -> Result<(), EncodeError> {
+        let (workspace, _) = record.workspace_parts().map_err(|_| EncodeError::SlugTooLong)?;
+        let known = self.workspaces.get(&workspace).copied();
+        let fixed = record.moved_into(&mut self.heap, known)?;
+        self.workspaces.entry(workspace).or_insert_with(|| RecordView::workspace_offset(&fixed));
+        self.records.extend_from_slice(fixed.as_bytes());
+        self.count = self.count.checked_add(1).ok_or(EncodeError::TooLarge)?;
+        Ok(())
+    }
+
+    /// The page's message.
+    pub(crate) fn finish(self, position: Position, number: usize) -> Result<Vec<u8>, EncodeError> {
+        let number = u32::try_from(number).map_err(|_| EncodeError::TooLarge)?;
+        let mut message = Message::new(Kind::Page, position, 8 + self.records.len() + self.heap.len());
+        message.bytes.extend_from_slice(&number.to_le_bytes());
+        message.bytes.extend_from_slice(&self.count.to_le_bytes());
+        message.bytes.extend_from_slice(&self.records);
+        message.bytes.extend_from_slice(&self.heap);
+        message.seal()
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.count
+    }
+}

@@ -1,0 +1,287 @@
+//! One digest and all that is decided by it: 76 fixed bytes, and a tail in a heap beside them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use zerocopy::little_endian::{I64, U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::reader::Reader;
+use super::{EncodeError, WireError};
+use crate::allowlist::Allowlist;
+use crate::digest::Digest;
+use crate::id::{KeyId, WorkspaceId};
+use crate::scope::Level;
+use crate::time::UnixSeconds;
+
+/// What the control plane knows of one digest, on its way to the wire. A key has a record for each of its secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    pub digest: Digest,
+    pub key: KeyId,
+    pub workspace: WorkspaceId,
+    /// The workspace's slug, fixed since its creation.
+    pub slug: String,
+    /// The environment's number in the catalogue.
+    pub environment: u8,
+    pub active: bool,
+    /// [`UnixSeconds::DISTANT_FUTURE`]: never.
+    pub expires_at: UnixSeconds,
+    /// When this secret ends because of a rotation: [`UnixSeconds::DISTANT_FUTURE`] for the current secret, the end of the
+    /// overlap for the previous one, [`UnixSeconds::DISTANT_PAST`] for one that was rotated out.
+    pub superseded_at: UnixSeconds,
+    /// Levels by the scope's number in the catalogue; at most 255.
+    pub grants: Vec<(u16, Level)>,
+    pub allowlist: Allowlist,
+}
+
+/// The key may be used.
+const ACTIVE: u8 = 1;
+/// The key has an allowlist.
+const RESTRICTED: u8 = 2;
+/// Top bit of a grant: write; the other 15 are the scope's number.
+const WRITE: u16 = 1 << 15;
+
+/// The fixed part of a record.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Fixed {
+    pub(super) digest: [u8; 32],
+    key: [u8; 16],
+    expires_at: I64,
+    superseded_at: I64,
+    /// Where the workspace stands in the heap.
+    workspace: U32,
+    /// Where the grants stand in the heap, the networks behind them.
+    grants: U32,
+    grant_count: u8,
+    network_count: u8,
+    environment: u8,
+    flags: u8,
+}
+
+/// An allowed network, its address left-aligned.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct Network {
+    /// 4 or 6.
+    family: u8,
+    prefix_length: u8,
+    address: [u8; 16],
+}
+
+impl Network {
+    fn new(network: &IpNet) -> Self {
+        let (family, address) = left_aligned(network.addr());
+        Self { family, prefix_length: network.prefix_len(), address: address.to_be_bytes() }
+    }
+
+    fn is_valid(&self) -> bool {
+        match self.family {
+            4 => self.prefix_length <= 32,
+            6 => self.prefix_length <= 128,
+            _ => false,
+        }
+    }
+
+    fn contains(&self, family: u8, address: u128) -> bool {
+        let host_bits = 128_u32.saturating_sub(u32::from(self.prefix_length));
+        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        self.family == family && (u128::from_be_bytes(self.address) ^ address) & mask == 0
+    }
+}
+
+/// Family and address, an IPv4-mapped IPv6 address as the IPv4 one.
+fn left_aligned(address: IpAddr) -> (u8, u128) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => (4, u128::from(v4.to_bits()) << 96),
+        IpAddr::V6(v6) => (6, v6.to_bits()),
+    }
+}
+
+impl KeyRecord {
+    /// Appends the record as it stands alone: the fixed part, then its own heap.
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let mut heap = Vec::new();
+        push_workspace(&mut heap, self.workspace, &self.slug)?;
+        let grants = u32::try_from(heap.len()).map_err(|_| EncodeError::TooLarge)?;
+        for (number, level) in &self.grants {
+            let write = match level {
+                Level::Read => 0,
+                Level::Write => WRITE,
+            };
+            heap.extend_from_slice(&(number & !WRITE | write).to_le_bytes());
+        }
+        let (restricted, networks) = match &self.allowlist {
+            Allowlist::Any => (0, &[][..]),
+            Allowlist::Only(networks) => (RESTRICTED, networks.as_slice()),
+        };
+        for network in networks {
+            heap.extend_from_slice(Network::new(network).as_bytes());
+        }
+        let active = if self.active { ACTIVE } else { 0 };
+        let fixed = Fixed {
+            digest: self.digest.0,
+            key: *self.key.as_bytes(),
+            expires_at: I64::new(self.expires_at.0),
+            superseded_at: I64::new(self.superseded_at.0),
+            workspace: U32::ZERO,
+            grants: U32::new(grants),
+            grant_count: u8::try_from(self.grants.len()).map_err(|_| EncodeError::TooManyScopes)?,
+            // At most 100: `Networks` holds no more.
+            network_count: u8::try_from(networks.len()).map_err(|_| EncodeError::TooLarge)?,
+            environment: self.environment,
+            flags: active | restricted,
+        };
+        bytes.extend_from_slice(fixed.as_bytes());
+        bytes.extend_from_slice(&heap);
+        Ok(())
+    }
+}
+
+fn push_workspace(heap: &mut Vec<u8>, id: WorkspaceId, slug: &str) -> Result<(), EncodeError> {
+    heap.extend_from_slice(id.as_bytes());
+    heap.push(u8::try_from(slug.len()).map_err(|_| EncodeError::SlugTooLong)?);
+    heap.extend_from_slice(slug.as_bytes());
+    Ok(())
+}
+
+/// A record read in place. Whatever it can't read denies.
+#[derive(Clone, Copy)]
+pub struct RecordView<'a> {
+    fixed: &'a Fixed,
+    heap: &'a [u8],
+}
+
+impl<'a> RecordView<'a> {
+    pub(super) fn new(fixed: &'a Fixed, heap: &'a [u8]) -> Self {
+        Self { fixed, heap }
+    }
+
+    /// A record that stands alone. Not yet checked: see [`Self::check`].
+    pub(crate) fn alone(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let fixed = reader.read::<Fixed>()?;
+        Ok(Self { fixed, heap: reader.rest() })
+    }
+
+    /// That all parts are there and known.
+    pub(super) fn check(&self) -> Result<(), WireError> {
+        self.workspace_parts()?;
+        self.grants()?;
+        let networks = self.networks()?;
+        let restricted = self.fixed.flags & RESTRICTED != 0;
+        let known = self.fixed.flags & !(ACTIVE | RESTRICTED) == 0
+            && restricted == !networks.is_empty()
+            && networks.iter().all(Network::is_valid);
+        if known { Ok(()) } else { Err(WireError::Content) }
+    }
+
+    pub fn digest(&self) -> Digest {
+        Digest(self.fixed.digest)
+    }
+
+    pub fn key(&self) -> KeyId {
+        KeyId::from_bytes(self.fixed.key)
+    }
+
+    /// The workspace that the key belongs to; `None` denies.
+    pub fn workspace(&self) -> Option<WorkspaceId> {
+        self.workspace_parts().ok().map(|(id, _)| id)
+    }
+
+    /// The slug of that workspace; `None` denies.
+    pub fn slug(&self) -> Option<&'a str> {
+        self.workspace_parts().ok().map(|(_, slug)| slug)
+    }
+
+    pub fn environment(&self) -> u8 {
+        self.fixed.environment
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.fixed.flags & ACTIVE != 0
+    }
+
+    pub fn expires_at(&self) -> UnixSeconds {
+        UnixSeconds(self.fixed.expires_at.get())
+    }
+
+    pub fn superseded_at(&self) -> UnixSeconds {
+        UnixSeconds(self.fixed.superseded_at.get())
+    }
+
+    pub fn has_allowlist(&self) -> bool {
+        self.fixed.flags & RESTRICTED != 0
+    }
+
+    /// True when the key may be used from `address`. An unknown address fits no allowlist.
+    pub fn permits(&self, address: Option<IpAddr>) -> bool {
+        if !self.has_allowlist() {
+            return true;
+        }
+        let (Some(address), Ok(networks)) = (address, self.networks()) else { return false };
+        let (family, address) = left_aligned(address);
+        networks.iter().any(|network| network.contains(family, address))
+    }
+
+    /// The level that the key has of the scope with this number. Looks at each of the key's own scopes.
+    pub fn level(&self, scope: u16) -> Option<Level> {
+        let mine = self.grants().ok()?.iter().map(|grant| grant.get()).find(|grant| grant & !WRITE == scope)?;
+        Some(if mine & WRITE != 0 { Level::Write } else { Level::Read })
+    }
+
+    /// The key's scopes by number, in the order of the wire.
+    pub fn levels(&self) -> impl Iterator<Item = (u16, Level)> + 'a {
+        let grants = self.grants().unwrap_or_default();
+        grants.iter().map(|grant| {
+            let level = if grant.get() & WRITE != 0 { Level::Write } else { Level::Read };
+            (grant.get() & !WRITE, level)
+        })
+    }
+
+    pub(super) fn workspace_parts(&self) -> Result<(WorkspaceId, &'a str), WireError> {
+        let mut reader = self.heap_at(self.fixed.workspace)?;
+        let id = reader.read::<[u8; 16]>()?;
+        Ok((WorkspaceId::from_bytes(*id), reader.short_text()?))
+    }
+
+    fn grants(&self) -> Result<&'a [U16], WireError> {
+        self.heap_at(self.fixed.grants)?.read_many(usize::from(self.fixed.grant_count))
+    }
+
+    fn networks(&self) -> Result<&'a [Network], WireError> {
+        let mut reader = self.heap_at(self.fixed.grants)?;
+        reader.read_many::<U16>(usize::from(self.fixed.grant_count))?;
+        reader.read_many(usize::from(self.fixed.network_count))
+    }
+
+    fn heap_at(&self, offset: U32) -> Result<Reader<'a>, WireError> {
+        let offset = usize::try_from(offset.get()).map_err(|_| WireError::Truncated)?;
+        self.heap.get(offset..).map(Reader::new).ok_or(WireError::Truncated)
+    }
+
+    /// The fixed part with its tail moved into `heap`. `workspace` says where the workspace already stands there.
+    pub(super) fn moved_into(&self, heap: &mut Vec<u8>, workspace: Option<u32>) -> Result<Fixed, EncodeError> {
+        let position = |heap: &Vec<u8>| u32::try_from(heap.len()).map_err(|_| EncodeError::TooLarge);
+        let unreadable = |_: WireError| EncodeError::TooLarge;
+        let mut fixed = *self.fixed;
+        fixed.workspace = match workspace {
+            Some(offset) => U32::new(offset),
+            None => {
+                let offset = position(heap)?;
+                let (id, slug) = self.workspace_parts().map_err(unreadable)?;
+                push_workspace(heap, id, slug)?;
+                U32::new(offset)
+            }
+        };
+        fixed.grants = U32::new(position(heap)?);
+        heap.extend_from_slice(self.grants().map_err(unreadable)?.as_bytes());
+        heap.extend_from_slice(self.networks().map_err(unreadable)?.as_bytes());
+        Ok(fixed)
+    }
+
+    pub(super) fn workspace_offset(fixed: &Fixed) -> u32 {
+        fixed.workspace.get()
+    }
+}

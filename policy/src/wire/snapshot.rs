@@ -1,0 +1,104 @@
+//! Making a snapshot: the manifest and the pages of all records at one revision.
+
+use zerocopy::little_endian::U32;
+
+use super::header::{Kind, open};
+use super::manifest::{Catalogue, Manifest, PageSummary};
+use super::page::{MAX_PAGE_BITS, PageWriter, page_of};
+use super::record::{KeyRecord, RecordView};
+use super::{EncodeError, PAGE_BYTES};
+use crate::digest::Digest;
+use crate::environment::Environment;
+use crate::position::Position;
+use crate::scope::Scope;
+
+/// Pages are cut so that the largest stays below this; they grow a little by deltas before they reach [`PAGE_BYTES`].
+const TARGET_BYTES: usize = PAGE_BYTES / 2;
+
+/// A snapshot's messages, ready to be served.
+pub struct Snapshot {
+    pub position: Position,
+    pub manifest: Vec<u8>,
+    pub pages: Vec<Vec<u8>>,
+}
+
+/// Takes records in ascending order of their digests; holds about 100 bytes a record until [`Self::finish`].
+pub struct SnapshotBuilder {
+    position: Position,
+    catalogue: Catalogue,
+    /// Records as they stand alone, one behind the other.
+    entries: Vec<u8>,
+    /// Where each entry begins.
+    starts: Vec<usize>,
+    last: Option<Digest>,
+}
+
+impl SnapshotBuilder {
+    /// A snapshot at `position`, with what the numbers in its records mean.
+    pub fn new(position: Position, scopes: Vec<(u16, Scope)>, environments: Vec<(u8, Environment)>) -> Self {
+        let mut catalogue = Catalogue::default();
+        scopes.into_iter().for_each(|(number, scope)| catalogue.define_scope(number, scope));
+        environments.into_iter().for_each(|(number, name)| catalogue.define_environment(number, name));
+        Self { position, catalogue, entries: Vec::new(), starts: Vec::new(), last: None }
+    }
+
+    /// Adds a record; its digest must be above all before.
+    pub fn push(&mut self, record: &KeyRecord) -> Result<(), EncodeError> {
+        if self.last.is_some_and(|last| last >= record.digest) {
+            return Err(EncodeError::Order);
+        }
+        self.last = Some(record.digest);
+        self.starts.push(self.entries.len());
+        record.encode(&mut self.entries)
+    }
+
+    /// Cuts the pages and writes the manifest.
+    pub fn finish(self) -> Result<Snapshot, EncodeError> {
+        let page_bits = self.page_bits()?;
+        let mut pages = Vec::with_capacity(1 << page_bits);
+        let mut summaries = Vec::with_capacity(1 << page_bits);
+        let mut records = self.records().peekable();
+        for number in 0..1 << page_bits {
+            let mut writer = PageWriter::with_capacity(self.starts.len() >> page_bits);
+            while let Some(record) = records.next_if(|record| page_of(&record.digest(), page_bits) == number) {
+                writer.push(record)?;
+            }
+            let count = writer.len();
+            let page = writer.finish(self.position, number)?;
+            // `finish` has sealed the page, so it opens.
+            let (_, checksum, _) = open(&page, Kind::Page).map_err(|_| EncodeError::TooLarge)?;
+            let length = u32::try_from(page.len()).map_err(|_| EncodeError::TooLarge)?;
+            summaries.push(PageSummary {
+                count: U32::new(count),
+                length: U32::new(length),
+                checksum: U32::new(checksum),
+            });
+            pages.push(page);
+        }
+        drop(records);
+        let manifest = Manifest { position: self.position, catalogue: self.catalogue, page_bits, pages: summaries };
+        Ok(Snapshot { position: self.position, manifest: manifest.encode()?, pages })
+    }
+
+    /// The fewest bits with which no page is above its target.
+    fn page_bits(&self) -> Result<u8, EncodeError> {
+        let enough_on_average = |bits: &u8| self.entries.len() >> bits <= TARGET_BYTES;
+        for bits in (0..MAX_PAGE_BITS).filter(enough_on_average) {
+            let mut sizes = vec![0_usize; 1 << bits];
+            let ends = self.starts.iter().skip(1).copied().chain([self.entries.len()]);
+            for ((record, start), end) in self.records().zip(&self.starts).zip(ends) {
+                let size = sizes.get_mut(page_of(&record.digest(), bits)).ok_or(EncodeError::TooLarge)?;
+                *size = size.saturating_add(end.saturating_sub(*start));
+            }
+            if sizes.iter().all(|size| *size <= TARGET_BYTES) {
+                return Ok(bits);
+            }
+        }
+        Ok(MAX_PAGE_BITS)
+    }
+
+    /// The entries, read in place.
+    fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
+        self.starts.iter().filter_map(|start| RecordView::alone(self.entries.get(*start..)?).ok())
+    }
+}
