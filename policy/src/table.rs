@@ -215,15 +215,15 @@ impl Loading {
         Ok(())
     }
 
-    /// The table, when all pages are there; else what there is so far.
-    pub fn finish(self) -> Result<Table, Self> {
+    /// The table, when all pages are there: see [`Self::wanted`].
+    pub fn finish(self) -> Option<Table> {
         if self.wanted().is_some() {
-            return Err(self);
+            return None;
         }
         let records = self.pages.iter().map(|page| page.len() as u64).sum();
         let Manifest { position, catalogue, page_bits, pages: _ } = self.manifest;
         let overlay = HashMap::default();
-        Ok(Table { position, catalogue, page_bits, pages: self.pages, overlay, records, outgrown: false })
+        Some(Table { position, catalogue, page_bits, pages: self.pages, overlay, records, outgrown: false })
     }
 }
 

@@ -172,7 +172,7 @@ impl<'a> RecordView<'a> {
         let networks = self.networks()?;
         let restricted = self.fixed.flags & RESTRICTED != 0;
         let known = self.fixed.flags & !(ACTIVE | RESTRICTED) == 0
-            && restricted == !networks.is_empty()
+            && restricted != networks.is_empty()
             && networks.iter().all(Network::is_valid);
         if known { Ok(()) } else { Err(WireError::Content) }
     }
