@@ -130,8 +130,11 @@ impl Config {
     }
 
     fn check(&self) -> Result<Routes, ConfigError> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if !(1..=100).contains(&self.edge.len()) || !self.edge.bytes().all(is_name) {
+            return Err(refused("edge", "1 to 100 ASCII letters, digits, `-`, `_` or `.` are expected"));
+        }
         let filled = [
-            ("edge", &self.edge),
             ("control_plane.cluster", &self.control_plane.cluster),
             ("control_plane.authority", &self.control_plane.authority),
         ];
