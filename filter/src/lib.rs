@@ -6,6 +6,10 @@
 pub mod answer;
 pub mod credential;
 pub mod edge;
+#[cfg(test)]
+mod fake_control_plane;
+#[cfg(test)]
+mod fake_envoy;
 pub mod host;
 pub mod metadata;
 pub mod metrics;

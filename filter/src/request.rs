@@ -14,6 +14,9 @@ use crate::metadata::RouteMetadata;
 use crate::metrics::Metrics;
 use crate::subscription::{Clocks, Subscription};
 
+#[cfg(test)]
+mod tests;
+
 /// Headers that tell the upstream who it is; whatever a client sends under these names is removed.
 const IDENTITY_PREFIX: &str = "x-latchkey-";
 

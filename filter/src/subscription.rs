@@ -8,6 +8,9 @@ use policy::table::Loading;
 use policy::wire::{Delta, FORMAT, WireError};
 use policy::{Position, Table, UnixSeconds};
 
+#[cfg(test)]
+mod tests;
+
 /// The longest the control plane may hold a request that waits for changes, in seconds.
 const MAX_WAIT_SECS: u64 = 20;
 
