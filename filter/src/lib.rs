@@ -13,7 +13,7 @@ mod fake_envoy;
 pub mod host;
 pub mod metadata;
 pub mod metrics;
-#[cfg(target_os = "wasi")]
+#[cfg(not(test))]
 mod plugin;
 pub mod request;
 pub mod subscription;
