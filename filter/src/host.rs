@@ -45,7 +45,7 @@ pub enum LogLevel {
 pub trait Host {
     /// All headers of the request, each occurrence by itself. One call that returns bytes.
     fn request_headers(&self) -> Vec<Header>;
-    /// The route's `filter_metadata.latchkey`, a serialized `google.protobuf.Struct`; `None` where the route has none.
+    /// The route's `filter_metadata.latchkey`, a map in the form that `RouteMetadata` reads; `None` where the route has none.
     fn route_metadata(&self) -> Result<Option<Vec<u8>>, PropertyError>;
     /// The trusted client address with its port, as Envoy's hop settings make it.
     fn source_address(&self) -> Option<Vec<u8>>;

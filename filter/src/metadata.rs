@@ -7,30 +7,31 @@ pub enum RouteMetadata<'a> {
     Absent,
     /// A rule, and the template that binds a workspace, if there is one.
     Rule { rule: &'a str, path: Option<&'a str> },
-    /// Metadata of ours without a rule, with a value that isn't text, or that can't be read: it denies.
+    /// Metadata of ours without a rule, or that can't be read: it denies.
     Unusable,
 }
 
 impl<'a> RouteMetadata<'a> {
-    /// Reads a serialized `google.protobuf.Struct`, in place.
+    /// Reads the metadata as Envoy hands over a map: a count, the lengths of each name and value, then each name and value
+    /// with a zero byte behind it; lengths are `u32` LE. A value that isn't text arrives as the raw bytes of a number or
+    /// truth: it parses as no rule, and the guard behind the filter doesn't take it for text either.
     pub fn read(bytes: Option<&'a [u8]>) -> Self {
         let Some(bytes) = bytes else { return Self::Absent };
+        let Some(pairs) = Pairs::read(bytes) else { return Self::Unusable };
         let mut rule = None;
         let mut path = None;
-        let mut fields = Fields { rest: bytes };
-        loop {
-            match fields.next_entry() {
-                Ok(Some(("rule", value))) => rule = Some(value),
-                Ok(Some(("path", value))) => path = Some(value),
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(Unreadable) => return Self::Unusable,
+        for pair in pairs {
+            match pair {
+                Some((b"rule", value)) => rule = Some(value),
+                Some((b"path", value)) => path = Some(value),
+                Some(_) => {}
+                None => return Self::Unusable,
             }
         }
-        match (rule, path) {
-            (Some(Some(rule)), None) => Self::Rule { rule, path: None },
-            (Some(Some(rule)), Some(Some(path))) => Self::Rule { rule, path: Some(path) },
-            (None | Some(None), _) | (_, Some(None)) => Self::Unusable,
+        let text = |bytes: Option<&'a [u8]>| bytes.map(str::from_utf8).transpose();
+        match (text(rule), text(path)) {
+            (Ok(Some(rule)), Ok(path)) => Self::Rule { rule, path },
+            (Ok(None) | Err(_), _) | (_, Err(_)) => Self::Unusable,
         }
     }
 
@@ -43,89 +44,38 @@ impl<'a> RouteMetadata<'a> {
     }
 }
 
-struct Unreadable;
-
-/// The fields of a protobuf message.
-struct Fields<'a> {
+/// The pairs of a map, in the order of the wire; `None` is a pair that ends early.
+struct Pairs<'a> {
+    lengths: &'a [[u8; 8]],
     rest: &'a [u8],
 }
 
-/// A field's value, by its wire type.
-enum Field<'a> {
-    Bytes(u64, &'a [u8]),
-    Other,
+impl<'a> Pairs<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (count, bytes) = bytes.split_first_chunk::<4>()?;
+        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let (lengths, rest) = bytes.split_at_checked(count.checked_mul(8)?)?;
+        Some(Self { lengths: lengths.as_chunks().0, rest })
+    }
+
+    fn take(&mut self, length: [u8; 4]) -> Option<&'a [u8]> {
+        let length = usize::try_from(u32::from_le_bytes(length)).ok()?;
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        let (zero, rest) = rest.split_first()?;
+        self.rest = rest;
+        (*zero == 0).then_some(taken)
+    }
 }
 
-impl<'a> Fields<'a> {
-    /// The next entry of `map<string, Value> fields = 1`: its name, and its value if that is text.
-    fn next_entry(&mut self) -> Result<Option<(&'a str, Option<&'a str>)>, Unreadable> {
-        loop {
-            let entry = match self.next_field()? {
-                None => return Ok(None),
-                Some(Field::Bytes(1, entry)) => entry,
-                Some(Field::Bytes(..) | Field::Other) => continue,
-            };
-            let mut name = "";
-            let mut value = None;
-            let mut parts = Fields { rest: entry };
-            while let Some(part) = parts.next_field()? {
-                match part {
-                    Field::Bytes(1, text) => name = str::from_utf8(text).map_err(|_| Unreadable)?,
-                    Field::Bytes(2, inner) => value = Fields { rest: inner }.text()?,
-                    Field::Bytes(..) | Field::Other => return Err(Unreadable),
-                }
-            }
-            return Ok(Some((name, value)));
-        }
-    }
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Option<(&'a [u8], &'a [u8])>;
 
-    /// The `string_value = 3` of a `Value`, if that is what it holds.
-    fn text(mut self) -> Result<Option<&'a str>, Unreadable> {
-        let mut text = None;
-        while let Some(field) = self.next_field()? {
-            text = match field {
-                Field::Bytes(3, bytes) => Some(str::from_utf8(bytes).map_err(|_| Unreadable)?),
-                Field::Bytes(..) | Field::Other => None,
-            };
-        }
-        Ok(text)
-    }
-
-    fn next_field(&mut self) -> Result<Option<Field<'a>>, Unreadable> {
-        if self.rest.is_empty() {
-            return Ok(None);
-        }
-        let tag = self.varint()?;
-        let number = tag >> 3;
-        match tag & 7 {
-            0 => self.varint().map(|_| Some(Field::Other)),
-            1 => self.take(8).map(|_| Some(Field::Other)),
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Unreadable)?;
-                self.take(length).map(|bytes| Some(Field::Bytes(number, bytes)))
-            }
-            5 => self.take(4).map(|_| Some(Field::Other)),
-            _ => Err(Unreadable),
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Unreadable> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Unreadable)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn varint(&mut self) -> Result<u64, Unreadable> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.rest.split_first().ok_or(Unreadable)?;
-            self.rest = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Unreadable)
+    fn next(&mut self) -> Option<Self::Item> {
+        let ([a, b, c, d, e, f, g, h], lengths) = self.lengths.split_first()?;
+        self.lengths = lengths;
+        let name = self.take([*a, *b, *c, *d]);
+        let value = self.take([*e, *f, *g, *h]);
+        Some(name.zip(value))
     }
 }
 
@@ -133,59 +83,47 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![number << 3 | 2, u8::try_from(content.len()).unwrap()];
-        bytes.extend_from_slice(content);
+    fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
+        for (name, value) in pairs {
+            bytes.extend(length(name.as_bytes()));
+            bytes.extend(length(value));
+        }
+        for (name, value) in pairs {
+            bytes.extend([name.as_bytes(), &[0], value, &[0]].concat());
+        }
         bytes
-    }
-
-    fn entry(name: &str, value: &[u8]) -> Vec<u8> {
-        field(1, &[field(1, name.as_bytes()), field(2, value)].concat())
-    }
-
-    fn text(text: &str) -> Vec<u8> {
-        field(3, text.as_bytes())
     }
 
     #[test]
     fn rule_and_path_are_read_in_place() {
-        let rule = entry("rule", &text("reviews:read"));
-        let path = entry("path", &text("/v1/{workspace}"));
-        let other = entry("owner", &text("team-a"));
-        for (name, bytes, expected) in [
-            ("rule", rule.clone(), RouteMetadata::Rule { rule: "reviews:read", path: None }),
-            (
-                "path first",
-                [path.clone(), rule.clone()].concat(),
-                RouteMetadata::Rule { rule: "reviews:read", path: Some("/v1/{workspace}") },
-            ),
-            (
-                "others are left alone",
-                [other.clone(), rule].concat(),
-                RouteMetadata::Rule { rule: "reviews:read", path: None },
-            ),
-            ("no rule", path, RouteMetadata::Unusable),
-            ("empty", Vec::new(), RouteMetadata::Unusable),
-            ("a number for a rule", entry("rule", &[0x11, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]), RouteMetadata::Unusable),
-            ("a truth for a rule", entry("rule", &[0x20, 1]), RouteMetadata::Unusable),
-            (
-                "a number for a path",
-                [entry("rule", &text("key")), entry("path", &[0x20, 1])].concat(),
-                RouteMetadata::Unusable,
-            ),
-            ("not UTF-8", entry("rule", &field(3, &[0xff])), RouteMetadata::Unusable),
+        let read = RouteMetadata::Rule { rule: "reviews:read", path: None };
+        let bound = RouteMetadata::Rule { rule: "reviews:read", path: Some("/v1/{workspace}") };
+        for (name, pairs, expected) in [
+            ("rule", &[("rule", &b"reviews:read"[..])][..], read),
+            ("path first", &[("path", b"/v1/{workspace}"), ("rule", b"reviews:read")], bound),
+            ("others are left alone", &[("owner", b"team-a"), ("rule", b"reviews:read")], read),
+            ("no rule", &[("path", b"/v1/{workspace}")], RouteMetadata::Unusable),
+            ("empty", &[], RouteMetadata::Unusable),
+            ("a number's bytes", &[("rule", b"\x00\x00\x00\x00\x00\x00\xf0\xbf")], RouteMetadata::Unusable),
+            ("a number's bytes for a path", &[("rule", b"key"), ("path", b"\xf0\x3f")], RouteMetadata::Unusable),
         ] {
-            assert_eq!(RouteMetadata::read(Some(&bytes)), expected, "{name}");
+            assert_eq!(RouteMetadata::read(Some(&map(pairs))), expected, "{name}");
         }
         assert_eq!(RouteMetadata::read(None), RouteMetadata::Absent);
     }
 
     #[test]
-    fn what_ends_early_is_unusable() {
-        let whole = [entry("rule", &text("key")), entry("path", &text("/a"))].concat();
-        let ends_of_entries = [0, entry("rule", &text("key")).len()];
-        for length in (0..whole.len()).filter(|length| !ends_of_entries.contains(length)) {
+    fn what_ends_early_or_lies_about_its_length_is_unusable() {
+        let whole = map(&[("rule", b"key"), ("path", b"/a")]);
+        for length in 0..whole.len() {
             assert_eq!(RouteMetadata::read(Some(&whole[..length])), RouteMetadata::Unusable, "{length} bytes");
+        }
+        for at in 0..20 {
+            let mut lying = whole.clone();
+            lying[at] ^= 0xff;
+            assert_eq!(RouteMetadata::read(Some(&lying)), RouteMetadata::Unusable, "byte {at}");
         }
     }
 

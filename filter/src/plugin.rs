@@ -89,7 +89,7 @@ impl Root {
             }
             Progress::Failed(failure) => {
                 if self.last_failure.as_ref() != Some(failure) {
-                    self.host.log(LogLevel::Warn, &format!("latchkey: {failure}"));
+                    self.host.log(LogLevel::Warn, &failure.to_string());
                     self.last_failure = Some(failure.clone());
                 }
             }
@@ -142,7 +142,7 @@ impl RootContext for Root {
         let mut edge = match Edge::parse(&self.host.plugin_configuration()) {
             Ok(edge) => edge,
             Err(error) => {
-                self.host.log(LogLevel::Error, &format!("latchkey: {error}"));
+                self.host.log(LogLevel::Error, &error.to_string());
                 return false;
             }
         };
@@ -152,13 +152,13 @@ impl RootContext for Root {
                 Ok(_) | Err(_) => {
                     let hint =
                         "list it under `environment_variables.host_env_keys` of the wasm filter and set it for Envoy";
-                    self.host.log(LogLevel::Error, &format!("latchkey: no edge token in `{name}`: {hint}"));
+                    self.host.log(LogLevel::Error, &format!("no edge token in `{name}`: {hint}"));
                 }
             }
         }
         let declared = FILTER_STATE.iter().all(|name| self.host.declare_filter_state(name));
         if !(declared && self.host.set_tick_period(TICK)) {
-            self.host.log(LogLevel::Error, "latchkey: Envoy refused filter state or timer; every request is denied");
+            self.host.log(LogLevel::Error, "Envoy refused filter state or timer; every request is denied");
             edge.deny_all();
         }
         let source = vm::source(&edge.config);

@@ -69,6 +69,10 @@ pub enum Failure {
     Token,
     #[error("the control plane does not speak feed format {FORMAT}; update the older of the two")]
     Format,
+    #[error(
+        "the control plane can't be reached (status {0} on the way to it); is it up, and does Envoy's cluster lead there?"
+    )]
+    Unreachable(u16),
     #[error("the control plane answered with status {0}")]
     Status(u16),
     #[error("an answer that is not the control plane's: it has no `latchkey-time`")]
@@ -243,6 +247,7 @@ impl Subscription {
                 self.next = Next::Wanted;
                 return Ok(Progress::Quiet);
             }
+            other if answer.time_ms.is_none() => return Err(Failure::Unreachable(other)),
             other => return Err(Failure::Status(other)),
         }
         let time_ms = answer.time_ms.ok_or(Failure::NotOurs)?;

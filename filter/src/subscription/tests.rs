@@ -234,6 +234,9 @@ fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
         assert!(edge.knows(&secret(1)));
     }
     edge.advance(MAX_RETRY_MS);
+    let progress = edge.exchange_with(|_| Answer { status: Some(503), time_ms: None, body: Vec::new() });
+    assert_eq!(progress, Progress::Failed(Failure::Unreachable(503)), "Envoy's own answer");
+    edge.advance(MAX_RETRY_MS);
     let progress = edge.exchange_with(|path| Answer { time_ms: None, ..control_plane.answer(path) });
     assert_eq!(progress, Progress::Failed(Failure::NotOurs), "a 204 that a proxy made up vouches for nothing");
 }
