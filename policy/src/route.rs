@@ -153,10 +153,18 @@ fn check_template(path: &str) -> Result<(), RouteError> {
         return refused("it must start with `/`");
     }
     let literal: String = path.chars().filter(|c| !matches!(c, '{' | '}' | '*')).collect();
-    if plain_path(literal.as_bytes()).is_none() && literal != "/" {
+    if plain_path(literal.as_bytes()) != Some(literal.as_str()) {
         return refused(
             "it holds what no request path may hold (a query, dot segments, `//`, `;`, a backslash or encoded plain characters)",
         );
+    }
+    if path.contains("{{") || path.contains("}}") {
+        return refused("a brace can't stand for itself");
+    }
+    let mut binding =
+        path.split('/').filter(|segment| segment.contains("{workspace}") || segment.contains("{*workspace}"));
+    if binding.next().is_some_and(|segment| segment != "{workspace}") || binding.next().is_some() {
+        return refused("`{workspace}` must be a whole segment, and stand once");
     }
     Ok(())
 }
@@ -177,16 +185,28 @@ fn refuse_hidden_workspaces(paths: &[&str]) -> Result<(), RouteError> {
     Ok(())
 }
 
-/// True when `other` is as specific as `workspace` up to the segment that binds, and takes it with another parameter.
+/// True when `other` may take a path that `workspace` would bind, without binding it.
+///
+/// From the left, the router prefers plain text to a parameter, a parameter with text around it to a bare one, and a bare
+/// one to `{*rest}`; what was preferred in an earlier segment wins whatever comes later.
 fn hides(other: &str, workspace: &str) -> bool {
+    let mut is_narrower = false;
     for (own, bound) in other.split('/').zip(workspace.split('/')) {
-        let own_is_parameter = own.starts_with('{') && !own.starts_with("{*");
-        if bound == "{workspace}" {
-            return own_is_parameter && own != bound;
+        let is_parameter = own.contains('{');
+        let takes_all = own.starts_with("{*") && !is_narrower;
+        if own == bound && bound != "{workspace}" {
+            continue;
         }
-        let alike = own == bound || (own_is_parameter && bound.starts_with('{'));
-        if !alike {
-            return false;
+        if bound == "{workspace}" || own.contains("{*") {
+            let may_fit = is_narrower || bound.contains('{');
+            return is_parameter && may_fit && !takes_all && own != bound;
+        }
+        match (is_parameter, bound.contains('{')) {
+            (false, false) => return false,
+            // The text that `workspace` has here wins, unless the router is on `other`'s side already.
+            (true, false) if !is_narrower => return false,
+            (true, false) => {}
+            (_, true) => is_narrower |= !own.starts_with('{') || !own.ends_with('}'),
         }
     }
     false
@@ -332,13 +352,41 @@ mod tests {
             (r#"[{"path": "/v1/%72", "rule": "key"}]"#, "`/v1/%72` is not a path template"),
             (r#"[{"path": "/a", "rule": "key"}, {"path": "/a", "rule": "public"}]"#, "`/a` is given twice"),
             (r#"[{"path": "/a", "rule": "key", "methods": ["get"]}]"#, "`/a` has a method"),
-            (
-                r#"[{"path": "/w/{workspace}/a", "rule": "key"}, {"path": "/w/{id}/{*rest}", "rule": "key"}]"#,
-                "would bind to a workspace",
-            ),
+            (r#"[{"path": "/v1?x", "rule": "key"}]"#, "`/v1?x` is not a path template"),
+            (r#"[{"path": "/v1/{{x}}", "rule": "key"}]"#, "`/v1/{{x}}` is not a path template"),
+            (r#"[{"path": "/w/{*workspace}", "rule": "key"}]"#, "`{workspace}` must be a whole segment"),
+            (r#"[{"path": "/w/ws-{workspace}", "rule": "key"}]"#, "`{workspace}` must be a whole segment"),
+            (r#"[{"path": "/w/{workspace}/{workspace}", "rule": "key"}]"#, "`{workspace}` must be a whole segment"),
         ] {
             let error = routes(json).unwrap_err().to_string();
             assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_would_hide_a_workspace_is_refused() {
+        for (workspace, other, hidden) in [
+            ("/w/{workspace}/a", "/w/{id}/{*rest}", true),
+            ("/w/{workspace}/{*rest}", "/w/{id}/b", true),
+            ("/w/{workspace}/{*rest}", "/w/a{id}/{*rest}", true),
+            ("/w/{workspace}/{*rest}", "/w/{id}.json", true),
+            ("/w/{workspace}/a", "/w/a{*rest}", true),
+            ("/{org}/{workspace}/a", "/acme/{id}/a", true),
+            ("/{org}/{workspace}/a", "/acme/{*rest}", true),
+            ("/{org}/{workspace}/a", "/a{*rest}", true),
+            ("/{org}/w/{workspace}", "/acme/{x}/{id}", true),
+            ("/w/{workspace}/a", "/w/settings", false),
+            ("/w/{workspace}/a", "/w/settings/{id}", false),
+            ("/w/{workspace}/a", "/w/{workspace}/{id}", false),
+            ("/w/{workspace}/a", "/{*rest}", false),
+            ("/w/{workspace}/a", "/{x}/{id}/a", false),
+            ("/w/{workspace}/a", "/w", false),
+            ("/w/{workspace}/a", "/v{*rest}", false),
+        ] {
+            let json = format!(r#"[{{"path": "{workspace}", "rule": "key"}}, {{"path": "{other}", "rule": "key"}}]"#);
+            let refused = matches!(routes(&json), Err(RouteError::HidesWorkspace { .. }));
+            assert_eq!(refused, hidden, "{other} beside {workspace}: {:?}", routes(&json).err());
+            assert!(hidden || routes(&json).is_ok(), "{other} beside {workspace}: {:?}", routes(&json).err());
         }
     }
 
