@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use policy::config::Forward;
-use policy::decide::{Decision, Denial, DenyReason, Facts, Knowledge, Permit, decide};
+use policy::decide::{Credential, Decision, Denial, DenyReason, Facts, Knowledge, Permit, decide};
 use policy::wire::Catalogue;
 
 use crate::answer;
-use crate::credential;
+use crate::credential::{self, Removal};
 use crate::edge::{Edge, Health};
 use crate::host::{Header, Host};
 use crate::metadata::RouteMetadata;
@@ -39,7 +39,12 @@ pub fn on_request_headers(
     let headers = host.request_headers();
     let found = credential::find(&headers, &edge.config.credentials);
     // Before any answer, so that no access log and no upstream ever has them.
-    found.carriers.iter().for_each(|name| host.remove_request_header(name));
+    for removal in &found.removals {
+        match removal {
+            Removal::Header(name) => host.remove_request_header(name),
+            Removal::Rewrite(name, value) => host.set_request_header(name, value),
+        }
+    }
     remove_identity(host, &headers);
 
     let path = pseudo_header(&headers, ":path");
@@ -61,7 +66,11 @@ pub fn on_request_headers(
     host.set_filter_state("latchkey_rule", &metadata.guard_text());
     let method = pseudo_header(&headers, ":method");
     let facts = Facts {
-        credential: found.credential,
+        credential: match found.keys.as_slice() {
+            [] => Credential::Missing,
+            [key] => Credential::One(key),
+            [_, _, ..] => Credential::Multiple,
+        },
         route: match edge.health() {
             Health::Sound => edge.route_rule(metadata, method, path),
             Health::DenyAll => policy::route::RouteRule::Unknown,
