@@ -3,14 +3,14 @@
 //! Nothing here reads a clock, draws a random number, does I/O or keeps global state: time and data come as arguments.
 
 pub mod allowlist;
-//pub mod config;
-//pub mod decide;
+pub mod config;
+pub mod decide;
 pub mod digest;
 pub mod environment;
 pub mod id;
 pub mod key_text;
 pub mod position;
-//pub mod route;
+pub mod route;
 pub mod rule;
 pub mod scope;
 pub mod table;
@@ -18,8 +18,8 @@ pub mod time;
 pub mod wire;
 
 pub use allowlist::Allowlist;
-//pub use config::Config;
-//pub use decide::{Decision, DenyReason, decide};
+pub use config::Config;
+pub use decide::{Decision, DenyReason, decide};
 pub use digest::Digest;
 pub use environment::Environment;
 pub use id::{Epoch, KeyId, WorkspaceId};

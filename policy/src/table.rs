@@ -11,7 +11,7 @@ use crate::wire::{
 };
 
 /// Overlay entries up to which a look-up there costs next to nothing, so that nothing is rebased.
-const OVERLAY_ENTRIES: usize = 1024;
+const OVERLAY_ENTRIES: usize = if cfg!(test) { 16 } else { 1024 };
 
 /// All records at one position. Costs the pages' bytes, and about 150 bytes for each digest that changed lately.
 pub struct Table {
@@ -75,17 +75,25 @@ impl Table {
     /// Applies a delta that starts at this table's position: whole, or not at all. Costs as much as the delta is long.
     pub fn apply(&mut self, message: &[u8]) -> Result<(), WireError> {
         let Delta { to, ops } = Delta::decode(message, self.position)?;
+        // What can be refused comes first, so that a refused delta has changed nothing.
+        let mut catalogue = None;
+        let mut changes = Vec::with_capacity(ops.len());
         for op in ops {
             match op {
                 OpView::Upsert(alone) => {
-                    let digest = RecordView::alone(alone)?.digest();
-                    self.change(digest, Change::Upserted(alone.into()));
+                    changes.push((RecordView::alone(alone)?.digest(), Change::Upserted(alone.into())));
                 }
-                OpView::Remove(digest) => self.change(digest, Change::Removed),
-                OpView::DefineScope(number, scope) => self.catalogue.define_scope(number, scope),
-                OpView::DefineEnvironment(number, name) => self.catalogue.define_environment(number, name),
+                OpView::Remove(digest) => changes.push((digest, Change::Removed)),
+                OpView::DefineScope(number, scope) => {
+                    catalogue.get_or_insert_with(|| self.catalogue.clone()).define_scope(number, scope)?;
+                }
+                OpView::DefineEnvironment(number, name) => {
+                    catalogue.get_or_insert_with(|| self.catalogue.clone()).define_environment(number, name)?;
+                }
             }
         }
+        changes.into_iter().for_each(|(digest, change)| self.change(digest, change));
+        self.catalogue = catalogue.unwrap_or_else(|| std::mem::take(&mut self.catalogue));
         self.position = to;
         Ok(())
     }
@@ -215,15 +223,15 @@ impl Loading {
         Ok(())
     }
 
-    /// The table, when all pages are there; else what there is so far.
-    pub fn finish(self) -> Result<Table, Self> {
+    /// The table, when all pages are there: see [`Self::wanted`].
+    pub fn finish(self) -> Option<Table> {
         if self.wanted().is_some() {
-            return Err(self);
+            return None;
         }
         let records = self.pages.iter().map(|page| page.len() as u64).sum();
         let Manifest { position, catalogue, page_bits, pages: _ } = self.manifest;
         let overlay = HashMap::default();
-        Ok(Table { position, catalogue, page_bits, pages: self.pages, overlay, records, outgrown: false })
+        Some(Table { position, catalogue, page_bits, pages: self.pages, overlay, records, outgrown: false })
     }
 }
 

@@ -15,7 +15,7 @@ mod snapshot;
 pub use change::{Op, encode_change};
 pub use delta::{Delta, encode_delta};
 pub use header::FORMAT;
-pub use manifest::{Catalogue, Manifest, PageSummary};
+pub use manifest::{Catalogue, Manifest, NumberTaken, PageSummary};
 pub use page::{Page, page_of};
 pub use record::{KeyRecord, RecordView};
 pub use snapshot::{Snapshot, SnapshotBuilder};
@@ -61,6 +61,8 @@ pub enum EncodeError {
     TooManyScopes,
     #[error("a workspace's slug has more than 255 bytes")]
     SlugTooLong,
+    #[error("a number of the catalogue means two things, or a scope's is above 32,767")]
+    Number,
     #[error("digests must be added in ascending order, each once")]
     Order,
     #[error("a message would be longer than {MAX_MESSAGE_BYTES} bytes")]

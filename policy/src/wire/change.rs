@@ -4,7 +4,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::manifest::push_name;
 use super::reader::Reader;
-use super::record::{KeyRecord, RecordView};
+use super::record::{KeyRecord, MAX_SCOPE_NUMBER, RecordView};
 use super::{EncodeError, WireError};
 use crate::digest::Digest;
 use crate::environment::Environment;
@@ -46,6 +46,9 @@ pub fn encode_change(ops: &[Op]) -> Result<Vec<u8>, EncodeError> {
                 bytes.extend_from_slice(&digest.0);
             }
             Op::DefineScope { number, scope } => {
+                if *number > MAX_SCOPE_NUMBER {
+                    return Err(EncodeError::Number);
+                }
                 bytes.push(DEFINE_SCOPE);
                 bytes.extend_from_slice(&number.to_le_bytes());
                 push_name(&mut bytes, scope.as_str())?;

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::header::{Kind, Message, open};
 use super::page::MAX_PAGE_BITS;
+use super::record::MAX_SCOPE_NUMBER;
 use super::{EncodeError, WireError};
 use crate::environment::Environment;
 use crate::position::Position;
@@ -35,12 +36,41 @@ impl Catalogue {
         self.environments.get(&number) == Some(environment)
     }
 
-    pub fn define_scope(&mut self, number: u16, scope: Scope) {
+    /// From now on `number` means `scope`. A repeat changes nothing.
+    pub fn define_scope(&mut self, number: u16, scope: Scope) -> Result<(), NumberTaken> {
+        let mut others = self.scopes.iter().filter(|(own, taken)| (**own == scope) != (**taken == number));
+        if number > MAX_SCOPE_NUMBER || others.next().is_some() {
+            return Err(NumberTaken);
+        }
         self.scopes.insert(scope, number);
+        Ok(())
     }
 
-    pub fn define_environment(&mut self, number: u8, environment: Environment) {
+    /// From now on `number` means `environment`. A repeat changes nothing.
+    pub fn define_environment(&mut self, number: u8, environment: Environment) -> Result<(), NumberTaken> {
+        let mut others = self.environments.iter().filter(|(taken, own)| (**own == environment) != (**taken == number));
+        if others.next().is_some() {
+            return Err(NumberTaken);
+        }
         self.environments.insert(number, environment);
+        Ok(())
+    }
+}
+
+/// A number that means something else already, a name that has another number, or a number that no record can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a number stands for one name for ever, and a scope's is at most {MAX_SCOPE_NUMBER}")]
+pub struct NumberTaken;
+
+impl From<NumberTaken> for WireError {
+    fn from(_: NumberTaken) -> Self {
+        Self::Content
+    }
+}
+
+impl From<NumberTaken> for EncodeError {
+    fn from(_: NumberTaken) -> Self {
+        Self::Number
     }
 }
 
@@ -77,12 +107,12 @@ impl Manifest {
         for _ in 0..reader.byte()? {
             let number = reader.byte()?;
             let name = reader.short_text()?;
-            catalogue.define_environment(number, name.parse().map_err(|_| WireError::Content)?);
+            catalogue.define_environment(number, name.parse().map_err(|_| WireError::Content)?)?;
         }
         for _ in 0..reader.read::<U16>()?.get() {
             let number = reader.read::<U16>()?.get();
             let name = reader.short_text()?;
-            catalogue.define_scope(number, name.parse().map_err(|_| WireError::Content)?);
+            catalogue.define_scope(number, name.parse().map_err(|_| WireError::Content)?)?;
         }
         if reader.is_empty() { Ok(Self { position, catalogue, page_bits, pages }) } else { Err(WireError::Length) }
     }

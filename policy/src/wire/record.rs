@@ -41,6 +41,8 @@ const ACTIVE: u8 = 1;
 const RESTRICTED: u8 = 2;
 /// Top bit of a grant: write; the other 15 are the scope's number.
 const WRITE: u16 = 1 << 15;
+/// The greatest number that a grant has room for.
+pub(super) const MAX_SCOPE_NUMBER: u16 = WRITE - 1;
 
 /// The fixed part of a record.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -106,11 +108,15 @@ impl KeyRecord {
         push_workspace(&mut heap, self.workspace, &self.slug)?;
         let grants = u32::try_from(heap.len()).map_err(|_| EncodeError::TooLarge)?;
         for (number, level) in &self.grants {
+            // Cut to 15 bits, it would be another scope's.
+            if *number > MAX_SCOPE_NUMBER {
+                return Err(EncodeError::Number);
+            }
             let write = match level {
                 Level::Read => 0,
                 Level::Write => WRITE,
             };
-            heap.extend_from_slice(&(number & !WRITE | write).to_le_bytes());
+            heap.extend_from_slice(&(number | write).to_le_bytes());
         }
         let (restricted, networks) = match &self.allowlist {
             Allowlist::Any => (0, &[][..]),
@@ -172,7 +178,7 @@ impl<'a> RecordView<'a> {
         let networks = self.networks()?;
         let restricted = self.fixed.flags & RESTRICTED != 0;
         let known = self.fixed.flags & !(ACTIVE | RESTRICTED) == 0
-            && restricted == !networks.is_empty()
+            && restricted != networks.is_empty()
             && networks.iter().all(Network::is_valid);
         if known { Ok(()) } else { Err(WireError::Content) }
     }

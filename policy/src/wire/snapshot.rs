@@ -3,7 +3,7 @@
 use zerocopy::little_endian::U32;
 
 use super::header::{Kind, open};
-use super::manifest::{Catalogue, Manifest, PageSummary};
+use super::manifest::{Catalogue, Manifest, NumberTaken, PageSummary};
 use super::page::{MAX_PAGE_BITS, PageWriter, page_of};
 use super::record::{KeyRecord, RecordView};
 use super::{EncodeError, PAGE_BYTES};
@@ -25,7 +25,7 @@ pub struct Snapshot {
 /// Takes records in ascending order of their digests; holds about 100 bytes a record until [`Self::finish`].
 pub struct SnapshotBuilder {
     position: Position,
-    catalogue: Catalogue,
+    catalogue: Result<Catalogue, NumberTaken>,
     /// Records as they stand alone, one behind the other.
     entries: Vec<u8>,
     /// Where each entry begins.
@@ -36,9 +36,7 @@ pub struct SnapshotBuilder {
 impl SnapshotBuilder {
     /// A snapshot at `position`, with what the numbers in its records mean.
     pub fn new(position: Position, scopes: Vec<(u16, Scope)>, environments: Vec<(u8, Environment)>) -> Self {
-        let mut catalogue = Catalogue::default();
-        scopes.into_iter().for_each(|(number, scope)| catalogue.define_scope(number, scope));
-        environments.into_iter().for_each(|(number, name)| catalogue.define_environment(number, name));
+        let catalogue = catalogue_of(scopes, environments);
         Self { position, catalogue, entries: Vec::new(), starts: Vec::new(), last: None }
     }
 
@@ -76,7 +74,7 @@ impl SnapshotBuilder {
             pages.push(page);
         }
         drop(records);
-        let manifest = Manifest { position: self.position, catalogue: self.catalogue, page_bits, pages: summaries };
+        let manifest = Manifest { position: self.position, catalogue: self.catalogue?, page_bits, pages: summaries };
         Ok(Snapshot { position: self.position, manifest: manifest.encode()?, pages })
     }
 
@@ -101,4 +99,15 @@ impl SnapshotBuilder {
     fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
         self.starts.iter().filter_map(|start| RecordView::alone(self.entries.get(*start..)?).ok())
     }
+}
+
+fn catalogue_of(scopes: Vec<(u16, Scope)>, environments: Vec<(u8, Environment)>) -> Result<Catalogue, NumberTaken> {
+    let mut catalogue = Catalogue::default();
+    for (number, scope) in scopes {
+        catalogue.define_scope(number, scope)?;
+    }
+    for (number, environment) in environments {
+        catalogue.define_environment(number, environment)?;
+    }
+    Ok(catalogue)
 }

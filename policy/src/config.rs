@@ -1,0 +1,364 @@
+//! The plugin configuration of an edge.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::environment::Environment;
+use crate::key_text::ForeignKeys;
+use crate::route::{Route, Routes};
+use crate::rule::Rule;
+
+/// The shortest staleness bound, in seconds: below it, a slow answer of the feed would deny everything.
+pub const MIN_STALENESS_SECS: u64 = 10;
+
+/// A configuration as it is written. Unknown fields are refused; all but `control_plane` have defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The operator's name for this gateway; replicas share it.
+    #[serde(default = "default_edge")]
+    pub edge: String,
+    pub control_plane: ControlPlane,
+    #[serde(default)]
+    pub environment: Environment,
+    /// Where a request may carry its key.
+    #[serde(default = "default_credentials")]
+    pub credentials: Vec<CredentialSource>,
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// What a request gets that neither route metadata nor `routes` knows.
+    #[serde(default)]
+    pub unmatched: Unmatched,
+    /// What the upstream is told of an allowed request.
+    #[serde(default = "default_forward")]
+    pub forward: Vec<Forward>,
+    /// The path that answers 200 once this edge has its keys.
+    #[serde(default = "default_ready_path")]
+    pub ready_path: String,
+    /// Whether keys that other systems made, and that were imported, are looked up.
+    #[serde(default)]
+    pub foreign_keys: bool,
+    /// How long the last table may serve without word from the control plane. `null` must be written and means for ever.
+    #[serde(default = "default_staleness", deserialize_with = "bound")]
+    pub max_staleness_secs: Option<u64>,
+    #[serde(default)]
+    pub feed: Feed,
+}
+
+/// Where the control plane is, as Envoy knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlPlane {
+    /// The Envoy cluster.
+    pub cluster: String,
+    /// The `:authority` of requests to it.
+    pub authority: String,
+    /// The environment variable that holds the edge token; left out where Envoy adds the token itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_env: Option<String>,
+}
+
+/// A place of the request that may carry a key. Names of headers are in lower case; those of query parameters and cookies
+/// are compared as they are, after percent-decoding for the former.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenSource", into = "WrittenSource")]
+pub enum CredentialSource {
+    /// A header, and what stands before the key there, whatever its case; a value without that prefix is no key.
+    Header {
+        name: String,
+        prefix: Option<String>,
+    },
+    Query {
+        name: String,
+    },
+    Cookie {
+        name: String,
+    },
+}
+
+/// A place as it is written: `{"header": …, "prefix": …}`, `{"query": …}` or `{"cookie": …}`.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    header: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookie: Option<String>,
+}
+
+/// A place that can't carry a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum SourceError {
+    #[error("one of `header`, `query` and `cookie` is expected, and `prefix` beside `header` only")]
+    NotOne,
+    #[error("a header name in lower case is expected, and none of those that start with `:` or `x-latchkey-`")]
+    Header,
+    #[error("a prefix of 1 to 100 visible ASCII characters and spaces is expected")]
+    Prefix,
+    #[error("a name of 1 to 100 ASCII letters, digits, `-`, `_` or `.` is expected")]
+    Name,
+}
+
+impl TryFrom<WrittenSource> for CredentialSource {
+    type Error = SourceError;
+
+    fn try_from(written: WrittenSource) -> Result<Self, SourceError> {
+        let is_word = |name: &String| (1..=100).contains(&name.len()) && name.bytes().all(is_word_byte);
+        match written {
+            WrittenSource { header: Some(name), prefix, query: None, cookie: None } => {
+                let plain = is_word(&name) && !name.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'.');
+                if !plain || name.starts_with("x-latchkey-") || name == "cookie" {
+                    return Err(SourceError::Header);
+                }
+                let visible = |prefix: &String| {
+                    (1..=100).contains(&prefix.len())
+                        && prefix.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+                };
+                if !prefix.as_ref().is_none_or(visible) {
+                    return Err(SourceError::Prefix);
+                }
+                Ok(Self::Header { name, prefix })
+            }
+            WrittenSource { header: None, prefix: None, query: Some(name), cookie: None } => {
+                if is_word(&name) {
+                    Ok(Self::Query { name })
+                } else {
+                    Err(SourceError::Name)
+                }
+            }
+            WrittenSource { header: None, prefix: None, query: None, cookie: Some(name) } => {
+                if is_word(&name) {
+                    Ok(Self::Cookie { name })
+                } else {
+                    Err(SourceError::Name)
+                }
+            }
+            _ => Err(SourceError::NotOne),
+        }
+    }
+}
+
+impl From<CredentialSource> for WrittenSource {
+    fn from(source: CredentialSource) -> Self {
+        match source {
+            CredentialSource::Header { name, prefix } => Self { header: Some(name), prefix, ..Self::default() },
+            CredentialSource::Query { name } => Self { query: Some(name), ..Self::default() },
+            CredentialSource::Cookie { name } => Self { cookie: Some(name), ..Self::default() },
+        }
+    }
+}
+
+/// What names are made of.
+fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// The rule of requests that no route knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unmatched {
+    #[default]
+    Deny,
+    Key,
+}
+
+impl Unmatched {
+    /// The rule.
+    pub fn rule(self) -> Rule<'static> {
+        match self {
+            Self::Deny => Rule::Deny,
+            Self::Key => Rule::AnyKey,
+        }
+    }
+}
+
+/// An identity header for the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forward {
+    KeyId,
+    WorkspaceId,
+    Workspace,
+    Scopes,
+}
+
+/// Who asks the control plane for changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Feed {
+    /// Each worker by itself.
+    #[default]
+    Worker,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the plugin configuration is not valid at `{field}`: {reason}")]
+    Field { field: String, reason: String },
+}
+
+impl Config {
+    /// Parses and checks a configuration; an error names the field.
+    pub fn parse(json: &[u8]) -> Result<(Self, Routes), ConfigError> {
+        let mut input = serde_json::Deserializer::from_slice(json);
+        let config: Self = serde_path_to_error::deserialize(&mut input)
+            .map_err(|error| refused(&error.path().to_string(), error.inner().to_string()))?;
+        input.end().map_err(|error| refused(".", error.to_string()))?;
+        let routes = config.check()?;
+        Ok((config, routes))
+    }
+
+    /// Whether imported keys are looked up, as the rules name it.
+    pub fn foreign(&self) -> ForeignKeys {
+        if self.foreign_keys { ForeignKeys::LookedUp } else { ForeignKeys::Refused }
+    }
+
+    fn check(&self) -> Result<Routes, ConfigError> {
+        if !(1..=100).contains(&self.edge.len()) || !self.edge.bytes().all(is_word_byte) {
+            return Err(refused("edge", "1 to 100 ASCII letters, digits, `-`, `_` or `.` are expected"));
+        }
+        let filled = [
+            ("control_plane.cluster", &self.control_plane.cluster),
+            ("control_plane.authority", &self.control_plane.authority),
+        ];
+        for (field, value) in filled {
+            if value.is_empty() || value.len() > 200 || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(refused(field, "1 to 200 visible ASCII characters are expected"));
+            }
+        }
+        if self.control_plane.token_env.as_ref().is_some_and(|name| name.is_empty() || name.contains(['=', '\0'])) {
+            return Err(refused("control_plane.token_env", "the name of an environment variable is expected"));
+        }
+        if self.credentials.is_empty() {
+            return Err(refused("credentials", "at least one place for the key is expected"));
+        }
+        for (at, source) in self.credentials.iter().enumerate() {
+            if self.credentials.iter().take(at).any(|earlier| earlier == source) {
+                return Err(refused(&format!("credentials[{at}]"), "the same place is given twice"));
+            }
+        }
+        if !self.ready_path.starts_with('/') || self.ready_path.contains(['?', '#', ' ']) {
+            return Err(refused("ready_path", "a path that starts with `/`, without a query, is expected"));
+        }
+        if self.max_staleness_secs.is_some_and(|secs| secs < MIN_STALENESS_SECS) {
+            return Err(refused(
+                "max_staleness_secs",
+                format!("at least {MIN_STALENESS_SECS}, or null for never, is expected"),
+            ));
+        }
+        Routes::compile(&self.routes).map_err(|error| refused("routes", error.to_string()))
+    }
+}
+
+fn refused(field: &str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Field { field: field.to_owned(), reason: reason.into() }
+}
+
+/// A bound that is given as `null` means never; one that isn't given is the default.
+fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+fn default_edge() -> String {
+    "edge".to_owned()
+}
+
+fn default_credentials() -> Vec<CredentialSource> {
+    vec![
+        CredentialSource::Header { name: "x-api-key".to_owned(), prefix: None },
+        CredentialSource::Header { name: "authorization".to_owned(), prefix: Some("Bearer ".to_owned()) },
+    ]
+}
+
+fn default_forward() -> Vec<Forward> {
+    vec![Forward::KeyId, Forward::WorkspaceId]
+}
+
+fn default_ready_path() -> String {
+    "/latchkey/ready".to_owned()
+}
+
+// The signature is serde's: a default is the whole field.
+#[expect(clippy::unnecessary_wraps, reason = "serde takes the field's type")]
+fn default_staleness() -> Option<u64> {
+    Some(86_400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = r#"{"control_plane": {"cluster": "latchkey", "authority": "latchkey"}}"#;
+
+    fn error(json: &str) -> String {
+        Config::parse(json.as_bytes()).map(|_| ()).unwrap_err().to_string()
+    }
+
+    fn with(field: &str) -> String {
+        LEAST.replacen('{', &format!("{{{field}, "), 1)
+    }
+
+    #[test]
+    fn all_but_the_control_plane_has_defaults() {
+        let (config, routes) = Config::parse(LEAST.as_bytes()).unwrap();
+        assert_eq!(config.edge, "edge");
+        assert_eq!(config.environment, Environment::default());
+        assert_eq!(config.credentials, default_credentials());
+        assert_eq!(config.unmatched, Unmatched::Deny);
+        assert_eq!(config.forward, [Forward::KeyId, Forward::WorkspaceId]);
+        assert_eq!(config.ready_path, "/latchkey/ready");
+        assert!(!config.foreign_keys);
+        assert_eq!(config.max_staleness_secs, Some(86_400));
+        assert!(routes.is_empty());
+    }
+
+    #[test]
+    fn a_key_may_stand_in_four_kinds_of_places() {
+        let places = r#"[{"header":"x-api-key"},{"header":"authorization","prefix":"Bearer "},{"query":"api_key"},{"cookie":"api_key"}]"#;
+        let (config, _) = Config::parse(with(&format!(r#""credentials": {places}"#)).as_bytes()).unwrap();
+        assert_eq!(config.credentials.len(), 4);
+        assert_eq!(serde_json::to_string(&config.credentials).unwrap(), places);
+    }
+
+    #[test]
+    fn never_must_be_written() {
+        let (config, _) = Config::parse(with(r#""max_staleness_secs": null"#).as_bytes()).unwrap();
+        assert_eq!(config.max_staleness_secs, None);
+    }
+
+    #[test]
+    fn an_error_names_the_field() {
+        for (json, field) in [
+            ("{}", "control_plane"),
+            ("", "."),
+            (&with(r#""edge": 7"#), "`edge`"),
+            (&with(r#""edge": """#), "`edge`"),
+            (&with(r#""egde": "x""#), "egde"),
+            (&with(r#""environment": "LIVE""#), "`environment`"),
+            (&with(r#""credentials": []"#), "`credentials`"),
+            (&with(r#""credentials": [{"header": "X-Api-Key"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"header": "x-latchkey-key-id"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"header": ":path"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"header": "a", "query": "b"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"query": "b", "prefix": "c"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"query": "a&b"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"cookie": ""}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"cookies": "a"}]"#), "cookies"),
+            (&with(r#""credentials": [{"header": "a"}, {"header": "a"}]"#), "`credentials[1]`"),
+            (&with(r#""routes": [{"path": "/a", "rule": "read all"}]"#), "`routes[0].rule`"),
+            (&with(r#""routes": [{"path": "a", "rule": "key"}]"#), "`routes`"),
+            (&with(r#""unmatched": "public""#), "`unmatched`"),
+            (&with(r#""forward": ["secret"]"#), "`forward[0]`"),
+            (&with(r#""ready_path": "ready""#), "`ready_path`"),
+            (&with(r#""max_staleness_secs": 9"#), "`max_staleness_secs`"),
+            (&with(r#""feed": "nobody""#), "`feed`"),
+            (&format!("{LEAST} x"), "."),
+        ] {
+            assert!(error(json).contains(field), "{json}: {}", error(json));
+        }
+    }
+}

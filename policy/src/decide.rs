@@ -1,0 +1,252 @@
+//! The decision: what a request gets, from the facts of it.
+
+use std::net::IpAddr;
+
+use crate::digest::Digest;
+use crate::environment::Environment;
+use crate::id::{KeyId, WorkspaceId};
+use crate::key_text::{ForeignKeys, PresentedKey};
+use crate::route::RouteRule;
+use crate::rule::Rule;
+use crate::scope::Level;
+use crate::table::Table;
+use crate::time::UnixSeconds;
+use crate::wire::RecordView;
+
+/// What a request carries where keys may stand.
+#[derive(Clone, Copy)]
+pub enum Credential<'a> {
+    Missing,
+    /// More than one, equal or not.
+    Multiple,
+    One(&'a [u8]),
+}
+
+/// What this worker knows of keys.
+#[derive(Clone, Copy)]
+pub enum Knowledge<'a> {
+    /// Nothing yet.
+    NotReady,
+    /// A table whose last word from the control plane is older than the operator allows.
+    Stale,
+    Serving(&'a Table),
+}
+
+/// The facts that a decision is made from. All are at hand but the client's address, which costs a look outside.
+pub struct Facts<'a> {
+    pub credential: Credential<'a>,
+    pub route: RouteRule<'a>,
+    pub method: &'a [u8],
+    pub knowledge: Knowledge<'a>,
+    pub environment: &'a Environment,
+    pub foreign_keys: ForeignKeys,
+    pub now: UnixSeconds,
+}
+
+/// What a request gets. Whatever isn't `Public` or `Allow` is denied.
+pub enum Decision<'a> {
+    /// Passes without a key.
+    Public,
+    /// Passes with this key's rights.
+    Allow(Permit<'a>),
+    Deny(Denial<'a>),
+}
+
+/// A key that may do what was asked.
+pub struct Permit<'a> {
+    pub record: RecordView<'a>,
+    pub key: KeyId,
+    pub workspace: WorkspaceId,
+    pub slug: &'a str,
+}
+
+/// A denial, and the key whose secret was right, if one was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denial<'a> {
+    pub reason: DenyReason<'a>,
+    pub key: Option<KeyId>,
+}
+
+/// Why a request is denied, in the order in which reasons are looked for: the first that holds is the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenyReason<'a> {
+    MissingKey,
+    MultipleKeys,
+    MalformedKey,
+    WrongEnvironment,
+    NotReady,
+    Stale,
+    UnknownKey,
+    RotatedKey,
+    InactiveKey,
+    ExpiredKey,
+    AddressNotAllowed,
+    BadPath,
+    NoRouteRule,
+    WrongWorkspace,
+    MissingScope { scope: &'a str, level: Level },
+}
+
+impl DenyReason<'_> {
+    /// The word that answers, metrics and logs use.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::MissingKey => "missing-key",
+            Self::MultipleKeys => "multiple-keys",
+            Self::MalformedKey => "malformed-key",
+            Self::WrongEnvironment => "wrong-environment",
+            Self::NotReady => "not-ready",
+            Self::Stale => "stale",
+            Self::UnknownKey => "unknown-key",
+            Self::RotatedKey => "rotated-key",
+            Self::InactiveKey => "inactive-key",
+            Self::ExpiredKey => "expired-key",
+            Self::AddressNotAllowed => "address-not-allowed",
+            Self::BadPath => "bad-path",
+            Self::NoRouteRule => "no-route-rule",
+            Self::WrongWorkspace => "wrong-workspace",
+            Self::MissingScope { .. } => "missing-scope",
+        }
+    }
+
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::MissingKey
+            | Self::MultipleKeys
+            | Self::MalformedKey
+            | Self::WrongEnvironment
+            | Self::UnknownKey
+            | Self::RotatedKey
+            | Self::InactiveKey
+            | Self::ExpiredKey => 401,
+            Self::NotReady | Self::Stale => 503,
+            Self::BadPath => 400,
+            Self::AddressNotAllowed | Self::NoRouteRule | Self::WrongWorkspace | Self::MissingScope { .. } => 403,
+        }
+    }
+
+    /// A sentence for whoever reads the answer: what is wrong, and what to do next.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Self::MissingKey => "The request has no API key. Send one in the header that this API names.",
+            Self::MultipleKeys => "The request has more than one API key. Send exactly one.",
+            Self::MalformedKey => {
+                "This is not the text of an API key. Compare it with the key as it was shown: a character is wrong, missing or added."
+            }
+            Self::WrongEnvironment => "This API key is for another environment. Use a key made for this one.",
+            Self::NotReady => "This gateway has not received its keys yet. Try again in a few seconds.",
+            Self::Stale => "This gateway has been without word from its control plane for too long. Try again later.",
+            Self::UnknownKey => {
+                "This API key is not known here. Check that it is the current one, or ask for a new one."
+            }
+            Self::RotatedKey => "This API key's secret was replaced by a newer one. Use the newest secret of the key.",
+            Self::InactiveKey => "This API key is deactivated. Ask an admin of its workspace to activate it.",
+            Self::ExpiredKey => "This API key has expired. Ask an admin of its workspace for a new one.",
+            Self::AddressNotAllowed => {
+                "This API key may not be used from this address. Ask an admin of its workspace to add it to the key's allowlist."
+            }
+            Self::BadPath => {
+                "The path can be read in more than one way. Send it without dot segments, `//`, `;`, backslashes and needless percent-encoding."
+            }
+            Self::NoRouteRule => "No API key gives access to this path with this method. Check both.",
+            Self::WrongWorkspace => "This API key belongs to another workspace than the one in the path.",
+            Self::MissingScope { .. } => {
+                "This API key lacks the scope that this request needs. Ask an admin of its workspace to add it."
+            }
+        }
+    }
+}
+
+/// Decides a request. `source` is the trusted client address; it is asked for only when the key has an allowlist.
+///
+/// Costs one SHA-256 and one look-up, whatever the number of keys, and allocates nothing.
+pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Decision<'a> {
+    if let RouteRule::Rule { rule: Rule::Public, .. } = facts.route {
+        return Decision::Public;
+    }
+    match authenticate(facts, source) {
+        Ok(record) => match authorize(facts, record) {
+            Ok(permit) => Decision::Allow(permit),
+            Err(reason) => Decision::Deny(Denial { reason, key: Some(record.key()) }),
+        },
+        Err(denial) => Decision::Deny(denial),
+    }
+}
+
+/// Who is it: the record of a key that may be used now, from there.
+fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<RecordView<'a>, Denial<'a>> {
+    let nobody = |reason| Denial { reason, key: None };
+    let text = match facts.credential {
+        Credential::Missing => return Err(nobody(DenyReason::MissingKey)),
+        Credential::Multiple => return Err(nobody(DenyReason::MultipleKeys)),
+        Credential::One(text) => text,
+    };
+    let presented = PresentedKey::parse(text, facts.foreign_keys).map_err(|_| nobody(DenyReason::MalformedKey))?;
+    if presented.is_for_another(facts.environment) {
+        return Err(nobody(DenyReason::WrongEnvironment));
+    }
+    let table = match facts.knowledge {
+        Knowledge::NotReady => return Err(nobody(DenyReason::NotReady)),
+        Knowledge::Stale => return Err(nobody(DenyReason::Stale)),
+        Knowledge::Serving(table) => table,
+    };
+    let known = table
+        .find(&Digest::of(presented.text()))
+        .filter(|record| table.catalogue().is_environment(record.environment(), facts.environment));
+    let Some(record) = known else { return Err(nobody(DenyReason::UnknownKey)) };
+    let denied = |reason| Err(Denial { reason, key: Some(record.key()) });
+    if record.superseded_at().has_come(facts.now) {
+        return denied(DenyReason::RotatedKey);
+    }
+    if !record.is_active() {
+        return denied(DenyReason::InactiveKey);
+    }
+    if record.expires_at().has_come(facts.now) {
+        return denied(DenyReason::ExpiredKey);
+    }
+    if record.has_allowlist() && !record.permits(source()) {
+        return denied(DenyReason::AddressNotAllowed);
+    }
+    Ok(record)
+}
+
+/// May it do that: the record's rights against the route's rule.
+fn authorize<'a>(facts: &Facts<'a>, record: RecordView<'a>) -> Result<Permit<'a>, DenyReason<'a>> {
+    let (rule, bound) = match facts.route {
+        RouteRule::Rule { rule, workspace } => (rule, workspace),
+        RouteRule::BadPath => return Err(DenyReason::BadPath),
+        RouteRule::Unknown => return Err(DenyReason::NoRouteRule),
+    };
+    if rule == Rule::Deny {
+        return Err(DenyReason::NoRouteRule);
+    }
+    // A record without a readable workspace is none that anything may be allowed for.
+    let (Some(workspace), Some(slug)) = (record.workspace(), record.slug()) else {
+        return Err(DenyReason::WrongWorkspace);
+    };
+    if bound.is_some_and(|bound| bound != slug && bound.parse() != Ok(workspace)) {
+        return Err(DenyReason::WrongWorkspace);
+    }
+    match rule {
+        Rule::AnyKey => {}
+        Rule::Scope { scope, level } => {
+            let needed = level.for_method(facts.method);
+            let held = table_of(facts).and_then(|table| table.catalogue().scope_number(scope));
+            let held = held.and_then(|number| record.level(number));
+            if !held.is_some_and(|held| held.includes(needed)) {
+                return Err(DenyReason::MissingScope { scope, level: needed });
+            }
+        }
+        // Both were answered above; whatever reaches this line is denied.
+        Rule::Public | Rule::Deny => return Err(DenyReason::NoRouteRule),
+    }
+    Ok(Permit { record, key: record.key(), workspace, slug })
+}
+
+fn table_of<'a>(facts: &Facts<'a>) -> Option<&'a Table> {
+    match facts.knowledge {
+        Knowledge::Serving(table) => Some(table),
+        Knowledge::NotReady | Knowledge::Stale => None,
+    }
+}
