@@ -64,11 +64,10 @@ impl Envoy {
         std::fs::write(&file, render(config, port, admin_port)).expect("the config");
         let mut command = Command::new(built(".tools/bin/envoy"));
         command
-            .arg(format!("--config-path={}", file.display()))
+            .arg("--config-path")
+            .arg(&file)
             .args(["--concurrency", &config.workers.to_string()])
-            .args(["--use-dynamic-base-id", "--log-level", "info", "--file-flush-interval-msec", "50"])
-            // Nothing is left of a drained worker's old life in a test.
-            .args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
+            .args(["--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50"])
             .env("LATCHKEY_EDGE_TOKEN", &config.edge_token);
         let process = Process::start("Envoy", &mut command, &folder.path().join("envoy.log"));
         Self { process, port, admin_port, workers: config.workers, _folder: folder }
