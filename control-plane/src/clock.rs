@@ -14,6 +14,7 @@ pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
 
 impl Clock {
     /// The machine's clock. One that stands before 1970 reads as 1970.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub fn system() -> Self {
         Self::from_nanos(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

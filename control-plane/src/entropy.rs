@@ -21,6 +21,7 @@ pub struct EntropyError(pub String);
 
 impl Entropy {
     /// The operating system's.
+    #[expect(clippy::disallowed_methods, reason = "the one place where randomness comes from")]
     pub fn system() -> Self {
         Self::from_fill(|bytes| getrandom::fill(bytes).map_err(|error| EntropyError(error.to_string())))
     }

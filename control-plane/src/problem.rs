@@ -7,9 +7,12 @@ use serde::Serialize;
 use crate::entropy::EntropyError;
 use crate::store::{MAX_METADATA_BYTES, StoreError};
 
-/// A refusal. `detail` never repeats a secret, a header or a body.
+/// A refusal. Its detail never repeats a secret, a header or a body.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Problem(Box<Content>);
+
+#[derive(Debug)]
+struct Content {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
@@ -38,7 +41,7 @@ struct Body<'a> {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), errors: Vec::new(), header: None }
+        Self(Box::new(Content { status, code, title, detail: detail.into(), errors: Vec::new(), header: None }))
     }
 
     /// 400: the body isn't JSON.
@@ -57,10 +60,8 @@ impl Problem {
             "missing-token" => "Bearer realm=\"latchkey\"",
             _ => "Bearer realm=\"latchkey\", error=\"invalid_token\"",
         };
-        Self {
-            header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))),
-            ..Self::new(StatusCode::UNAUTHORIZED, code, "A valid token is needed", detail)
-        }
+        Self::new(StatusCode::UNAUTHORIZED, code, "A valid token is needed", detail)
+            .with_header(header::WWW_AUTHENTICATE, challenge)
     }
 
     /// 404 for a path that nothing answers.
@@ -133,7 +134,9 @@ impl Problem {
             let sentences: Vec<_> = errors.iter().map(|error| format!("`{}` {}", error.field, error.message)).collect();
             ("invalid-fields", "Some values don't fit", sentences.join("; "))
         };
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail) }
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail);
+        problem.0.errors = errors;
+        problem
     }
 
     /// 500: ours to repair. The cause is in the log.
@@ -149,11 +152,16 @@ impl Problem {
     }
 
     pub fn code(&self) -> &'static str {
-        self.code
+        self.0.code
+    }
+
+    fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.0.header = Some((name, HeaderValue::from_static(value)));
+        self
     }
 
     fn with_field(mut self, field: &str, code: &'static str, message: &str) -> Self {
-        self.errors.push(FieldError { field: field.to_owned(), code, message: message.to_owned() });
+        self.0.errors.push(FieldError { field: field.to_owned(), code, message: message.to_owned() });
         self
     }
 }
@@ -181,15 +189,13 @@ impl From<StoreError> for Problem {
                 code: "too-long",
                 message: format!("would have {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are possible"),
             }]),
-            StoreError::Unavailable(_) => Self {
-                header: Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
-                ..Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "storage-unavailable",
-                    "The storage is unavailable",
-                    "this was not answered as done; try again, and see the control plane's log for the cause",
-                )
-            },
+            StoreError::Unavailable(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage-unavailable",
+                "The storage is unavailable",
+                "this was not answered as done; try again, and see the control plane's log for the cause",
+            )
+            .with_header(header::RETRY_AFTER, "1"),
             // A secret that we drew was there already: the source of randomness repeats itself.
             StoreError::SecretTaken => {
                 tracing::error!("a new secret's digest is known already: the random source can't be trusted");
@@ -209,15 +215,10 @@ impl From<EntropyError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
-            status: self.status.as_u16(),
-            code: self.code,
-            title: self.title,
-            detail: &self.detail,
-            errors: &self.errors,
-        };
+        let Content { status, code, title, detail, errors, header } = *self.0;
+        let body = Body { status: status.as_u16(), code, title, detail: &detail, errors: &errors };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
-        (self.status, kind, self.header.map(|header| [header]), json).into_response()
+        (status, kind, header.map(|header| [header]), json).into_response()
     }
 }

@@ -328,8 +328,7 @@ mod tests {
             (json!({"expires_in": "1h", "expires_at": "2027-01-01T00:00:00Z"}), Err("ambiguous")),
             (json!({}), Err("required")),
         ] {
-            let Value::Object(object) = given.clone() else { unreachable!() };
-            let mut fields = Fields::new(object);
+            let mut fields = Fields::new(given.as_object().unwrap().clone());
             let got = expiration(&mut fields, NOW);
             let got = fields.finish(|| got).map(|at| at.map(|at| at.0 - NOW.0));
             match expected {

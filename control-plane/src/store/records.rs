@@ -1,7 +1,7 @@
 //! What edges are told of a digest: a record for each secret that they know.
 
 use policy::wire::{KeyRecord, Op};
-use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
+use policy::{Allowlist, Digest, KeyId, UnixSeconds, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::definitions::Numbers;
@@ -60,13 +60,13 @@ fn record(row: &Row<'_>, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
     let expires_at: Option<i64> = row.get(6)?;
     let superseded_at: Option<i64> = row.get(7)?;
     let previous_until: Option<i64> = row.get(8)?;
-    Ok(KeyRecord {
+    let mut record = KeyRecord {
         digest: Digest(row.get(0)?),
         key: KeyId::from_bytes(row.get(1)?),
         workspace: WorkspaceId::from_bytes(row.get(2)?),
         slug: row.get(3)?,
         environment: numbers.environment(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)?,
-        active: row.get(5)?,
+        active: false,
         expires_at: expires_at.map_or(UnixSeconds::DISTANT_FUTURE, UnixSeconds),
         superseded_at: match (superseded_at, previous_until) {
             (None, _) => UnixSeconds::DISTANT_FUTURE,
@@ -74,7 +74,15 @@ fn record(row: &Row<'_>, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
             // Not the instant at which it ended: an edge whose clock is behind must refuse it too.
             (Some(_), None) => UnixSeconds::DISTANT_PAST,
         },
-        grants: numbers.grants(&rows::json(row, 9)?)?,
-        allowlist: rows::allowlist(row, 10)?,
-    })
+        grants: Vec::new(),
+        allowlist: Allowlist::Any,
+    };
+    // Of a secret that was rotated out nothing is said that can change: the key's later changes aren't sent for it, and a
+    // snapshot has to say what the deltas said.
+    if record.superseded_at != UnixSeconds::DISTANT_PAST {
+        record.active = row.get(5)?;
+        record.grants = numbers.grants(&rows::json(row, 9)?)?;
+        record.allowlist = rows::allowlist(row, 10)?;
+    }
+    Ok(record)
 }

@@ -260,8 +260,8 @@ mod tests {
             let engine = Arc::clone(&self.engine);
             tokio::spawn(async move {
                 let work = move |_: &Change<'_>| {
-                    drop(entered.send(()));
-                    drop(held.recv());
+                    let _ = entered.send(());
+                    let _ = held.recv();
                     Ok(())
                 };
                 engine.change(work).await

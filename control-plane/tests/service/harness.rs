@@ -1,0 +1,247 @@
+//! A control plane of its own for each test: router, store in a directory that goes away, and a clock that the test turns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use latchkey::api::{Api, router};
+use latchkey::clock::Clock;
+use latchkey::config::Config;
+use latchkey::entropy::Entropy;
+use latchkey::feed::Feed;
+use latchkey::store::{Acting, Store};
+use latchkey::tokens::Token;
+use policy::table::{Loading, Table};
+use policy::{Position, UnixSeconds};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+pub const ADMIN: &str = "lkadm_admin";
+pub const EDGE: &str = "lkedge_edge";
+
+/// The harness's clock begins here.
+pub const START: &str = "2026-11-23T08:00:00Z";
+const START_SECS: u64 = 1_795_420_800;
+
+pub struct Service {
+    pub store: Store,
+    pub directory: Arc<tempfile::TempDir>,
+    nanos: Arc<AtomicU64>,
+    router: Router,
+    end: watch::Sender<bool>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub bytes: Vec<u8>,
+}
+
+impl Service {
+    pub async fn start() -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Config::default(), Entropy::system()).await
+    }
+
+    pub async fn start_with(config: Config) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), config, Entropy::system()).await
+    }
+
+    pub async fn start_in(directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
+        // Ids are in the order of the clock, so each reading is a little later.
+        let nanos = Arc::new(AtomicU64::new(START_SECS * 1_000_000_000));
+        let ticking = Arc::clone(&nanos);
+        let clock = Clock::from_nanos(move || ticking.fetch_add(1_000, Ordering::SeqCst));
+        let acting = Acting { principal: "test".to_owned(), at: clock.now() };
+        let store = Store::open(&directory.path().join("latchkey.db"), &config, &entropy, acting).await.unwrap();
+        let (end, ending) = watch::channel(false);
+        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), ending);
+        let config = Arc::new(config);
+        let api = Api { store: store.clone(), clock, entropy, config, admin_token: Token::of(ADMIN) };
+        Self { store, directory, nanos, router: router::router(api, feed), end }
+    }
+
+    /// The same database, in a control plane that is started anew.
+    pub async fn restart(self) -> Self {
+        self.restart_with(Config::default()).await
+    }
+
+    pub async fn restart_with(self, config: Config) -> Self {
+        let (directory, now) = (Arc::clone(&self.directory), self.nanos.load(Ordering::SeqCst));
+        self.end.send_replace(true);
+        self.store.close().await;
+        drop(self);
+        let again = Self::start_in(directory, config, Entropy::system()).await;
+        again.nanos.store(now, Ordering::SeqCst);
+        again
+    }
+
+    /// Lets the clock go on.
+    pub fn advance(&self, secs: u64) {
+        self.nanos.fetch_add(secs * 1_000_000_000, Ordering::SeqCst);
+    }
+
+    /// What the hourly task does.
+    pub async fn sweep(&self) {
+        let at = UnixSeconds((self.nanos.load(Ordering::SeqCst) / 1_000_000_000) as i64);
+        self.store.sweep(Acting { principal: "test".to_owned(), at }).await.unwrap();
+    }
+
+    /// Tells waiting requests that the service ends.
+    pub fn end(&self) {
+        self.end.send_replace(true);
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        Answer { status: parts.status, headers: parts.headers, bytes }
+    }
+
+    /// A request of the platform admin, with a body if it isn't null.
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
+        self.call_with(method, path, body, &[]).await
+    }
+
+    pub async fn call_with(&self, method: Method, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+        let mut request =
+            Request::builder().method(method).uri(path).header("authorization", format!("Bearer {ADMIN}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = if body.is_null() {
+            request.body(Body::empty())
+        } else {
+            request.header("content-type", "application/json").body(Body::from(body.to_string()))
+        };
+        self.send(request.unwrap()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, Value::Null).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path, body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, Value::Null).await
+    }
+
+    /// Makes the workspace `slug`; answers with its id.
+    pub async fn workspace(&self, slug: &str) -> String {
+        let made = self.post("/v1/workspaces", json!({"name": slug, "slug": slug})).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        made.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes a key that never expires, with these fields besides; answers with its path and secret.
+    pub async fn key(&self, slug: &str, more: Value) -> (String, String) {
+        let mut body = json!({"name": "key", "expires_in": "none"});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        if body.get("expires_at").is_some() {
+            body.as_object_mut().unwrap().remove("expires_in");
+        }
+        let made = self.post(&format!("/v1/workspaces/{slug}/keys"), body).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let made = made.json();
+        let path = format!("/v1/workspaces/{slug}/keys/{}", made["key"]["id"].as_str().unwrap());
+        (path, made["secret"].as_str().unwrap().to_owned())
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.store.head().borrow().revision.0
+    }
+
+    pub async fn edge(&self, path: &str) -> Answer {
+        let request = Request::get(path).header("authorization", format!("Bearer {EDGE}"));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// Asks the feed from `position` on.
+    pub async fn poll(&self, from: Option<Position>, wait: u32) -> Answer {
+        let mut path = format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&wait={wait}");
+        if let Some(Position { epoch, revision, head }) = from {
+            path.push_str(&format!("&epoch={epoch}&since={revision}&head={head}"));
+        }
+        self.edge(&path).await
+    }
+
+    /// An edge's first table: manifest and pages, and what came since that snapshot was made.
+    pub async fn table(&self) -> Table {
+        let manifest = self.poll(None, 0).await;
+        assert_eq!(manifest.status, 200, "{}", manifest.text());
+        let mut loading = Loading::start(&manifest.bytes).unwrap();
+        let Position { epoch, revision, .. } = loading.position();
+        while let Some(page) = loading.wanted() {
+            let page = self.edge(&format!("/edge/v1/snapshots/{epoch}/{revision}/{page}")).await;
+            assert_eq!(page.status, 200, "{}", page.text());
+            loading.add(page.bytes).unwrap();
+        }
+        let mut table = loading.finish().unwrap();
+        self.catch_up(&mut table).await;
+        table
+    }
+
+    /// Brings an edge's table up to date by deltas.
+    pub async fn catch_up(&self, table: &mut Table) {
+        loop {
+            let answer = self.poll(Some(table.position()), 0).await;
+            if answer.status == 204 {
+                return;
+            }
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            table.apply(&answer.bytes).unwrap();
+        }
+    }
+}
+
+/// What tells a secret from others.
+pub fn last_four(secret: &str) -> &str {
+    secret.get(secret.len() - 4..).unwrap()
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|_| panic!("no JSON: {} {}", self.status, self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// The `Latchkey-Revision` of a change.
+    pub fn revision(&self) -> u64 {
+        self.header("latchkey-revision").unwrap_or_else(|| panic!("no revision: {}", self.text())).parse().unwrap()
+    }
+
+    /// The code of a problem.
+    pub fn code(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{} {}", self.status, self.text());
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert!(problem["title"].is_string() && problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        problem["code"].as_str().unwrap().to_owned()
+    }
+
+    /// `field code` of each field that a problem names.
+    pub fn fields(&self) -> Vec<String> {
+        let problem = self.json();
+        let errors = problem["errors"].as_array().cloned().unwrap_or_default();
+        errors.iter().map(|e| format!("{} {}", e["field"].as_str().unwrap(), e["code"].as_str().unwrap())).collect()
+    }
+}

@@ -1,0 +1,13 @@
+//! The control plane as clients see it: requests through the real router, on a real SQLite file.
+#![cfg(test)]
+
+mod durability;
+mod feed;
+mod harness;
+mod keys;
+mod list;
+mod refusals;
+mod restart;
+mod rotation;
+mod start;
+mod workspaces;
