@@ -1,6 +1,7 @@
 //! A control plane on a SQLite file of its own.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -58,21 +59,23 @@ impl ControlPlane {
     }
 }
 
-/// `latchkey serve` as the fixtures start it; a test may add or replace arguments.
-pub fn serve_command(folder: &Path, port: u16) -> Command {
+/// `latchkey serve` as the fixtures start it, with its files in `folder`; `flags` add to these or stand in their place.
+pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Command {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let mut all = BTreeMap::from([
+        ("listen", format!("127.0.0.1:{port}")),
+        ("database", file("latchkey.db")),
+        ("admin-token-file", file("admin-token")),
+        ("edge-token-file", file("edge-token")),
+    ]);
+    all.extend(flags.iter().map(|(name, value)| (*name, (*value).to_owned())));
     let mut command = Command::new(built("dist/latchkey"));
-    let file = |name: &str| -> PathBuf { folder.join(name) };
-    command
-        .arg("serve")
-        .arg(format!("--listen=127.0.0.1:{port}"))
-        .arg(format!("--database={}", file("latchkey.db").display()))
-        .arg(format!("--admin-token-file={}", file("admin-token").display()))
-        .arg(format!("--edge-token-file={}", file("edge-token").display()));
+    command.arg("serve").args(all.iter().map(|(name, value)| format!("--{name}={value}")));
     command
 }
 
 fn serve(folder: &Path, port: u16) -> Process {
-    Process::start("the control plane", &mut serve_command(folder, port), &folder.join("control-plane.log"))
+    Process::start("the control plane", &mut serve_command(folder, port, &[]), &folder.join("control-plane.log"))
 }
 
 fn read(path: &Path) -> String {

@@ -1,7 +1,8 @@
 //! Bad input: requests, plugin configurations and command lines that are wrong.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
 use end_to_end::{Envoy, EnvoyConfig, Stack, eventually, free_port, serve_command};
 use serde_json::json;
@@ -100,11 +101,9 @@ fn a_wrong_plugin_configuration_stops_envoy_and_names_the_field() {
     }
 }
 
-fn serve(change: impl FnOnce(&mut Command, &std::path::Path)) -> Output {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut command = serve_command(folder.path(), free_port());
-    change(&mut command, folder.path());
-    command.output().expect("latchkey serve")
+/// What `latchkey serve` says with these flags in place of the usual ones.
+fn serve(folder: &Path, flags: &[(&str, &str)]) -> Output {
+    serve_command(folder, free_port(), flags).output().expect("latchkey serve")
 }
 
 /// One line that says what is wrong and what to do, and a failure.
@@ -119,36 +118,31 @@ fn assert_refused(name: &str, output: &Output, expected: &[&str]) {
 
 #[test]
 fn a_wrong_database_path_is_one_line_that_says_what_to_do() {
-    let output = serve(|command, folder| {
-        command.arg(format!("--database={}", folder.join("not/there/latchkey.db").display()));
-    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("not/there/latchkey.db");
+    let output = serve(folder.path(), &[("database", missing.to_str().unwrap())]);
     assert_refused("a folder that isn't there", &output, &["not/there"]);
-    let output = serve(|command, folder| {
-        std::fs::write(folder.join("text.db"), "this is no database, only text that is long enough to be read as one")
-            .unwrap();
-        command.arg(format!("--database={}", folder.join("text.db").display()));
-    });
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "this is no database, only text that is long enough to be read as one").unwrap();
+    let output = serve(folder.path(), &[("database", text.to_str().unwrap())]);
     assert_refused("a file that is no database", &output, &["text.db"]);
 }
 
 #[test]
 fn a_taken_port_is_one_line_that_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let output = serve(|command, _| {
-        command.arg(format!("--listen=127.0.0.1:{port}"));
-    });
-    assert_refused("a taken port", &output, &[&port.to_string(), "--listen"]);
+    let address = listener.local_addr().unwrap().to_string();
+    assert_refused("a taken port", &serve(folder.path(), &[("listen", &address)]), &[&address, "--listen"]);
 }
 
 #[test]
 fn a_token_file_that_others_can_read_is_one_line_that_says_what_to_do() {
     for name in ["admin-token", "edge-token"] {
-        let output = serve(|_, folder| {
-            let file = folder.join(name);
-            std::fs::write(&file, "lkadm_0").unwrap();
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
-        });
-        assert_refused(name, &output, &[name, "chmod 600"]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(name);
+        std::fs::write(&file, "lkadm_0").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_refused(name, &serve(folder.path(), &[]), &[name, "chmod 600"]);
     }
 }
