@@ -7,6 +7,8 @@ pub mod config;
 pub mod decide;
 pub mod digest;
 pub mod environment;
+#[cfg(test)]
+mod fixtures;
 pub mod id;
 pub mod key_text;
 pub mod position;
