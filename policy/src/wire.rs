@@ -5,6 +5,8 @@
 
 mod change;
 mod delta;
+#[cfg(test)]
+mod golden;
 mod header;
 mod manifest;
 mod page;
