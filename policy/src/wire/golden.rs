@@ -3,9 +3,7 @@
 use super::*;
 use crate::allowlist::Allowlist;
 use crate::digest::Digest;
-use crate::fixtures::{
-    ACME, EPOCH, LIVE, REVIEWS, STAGING, WEBHOOKS, delta, only, record, snapshot, start, test, unhex,
-};
+use crate::fixtures::{ACME, EPOCH, REVIEWS, STAGING, WEBHOOKS, delta, only, record, snapshot, start, test, unhex};
 use crate::id::KeyId;
 use crate::position::{ChainHash, Position, Revision};
 use crate::scope::Level;
