@@ -68,11 +68,16 @@ pub(crate) fn start() -> Position {
 
 /// A snapshot of these records, in any order.
 pub(crate) fn snapshot(position: Position, records: &[KeyRecord]) -> Snapshot {
+    builder(position, records).finish().unwrap()
+}
+
+/// What makes a snapshot of these records, in any order.
+pub(crate) fn builder(position: Position, records: &[KeyRecord]) -> SnapshotBuilder {
     let mut sorted: Vec<_> = records.iter().collect();
     sorted.sort_by_key(|record| record.digest);
     let mut builder = SnapshotBuilder::new(position, scopes(), environments());
     sorted.into_iter().for_each(|record| builder.push(record).unwrap());
-    builder.finish().unwrap()
+    builder
 }
 
 /// The table that an edge makes of a snapshot.

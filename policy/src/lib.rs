@@ -12,6 +12,8 @@ mod fixtures;
 pub mod id;
 pub mod key_text;
 pub mod position;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod properties;
 pub mod route;
 pub mod rule;
 pub mod scope;
