@@ -48,7 +48,7 @@ fn records(contents: &[KeyRecord]) -> Vec<KeyRecord> {
 }
 
 fn read_fully(table: &Table) {
-    for number in 0..40 {
+    for number in 0..20 {
         let Some(view) = table.find(&uniform(number)) else { continue };
         assert!(view.workspace().is_some() && view.slug().is_some());
         for (number, level) in view.levels() {
@@ -60,7 +60,7 @@ fn read_fully(table: &Table) {
 }
 
 fn all(table: &Table) -> Vec<Option<KeyRecord>> {
-    (0..40).map(|number| known(table, &uniform(number))).collect()
+    (0..20).map(|number| known(table, &uniform(number))).collect()
 }
 
 /// Loads pages as a manifest that announces them would have it, so that only their own checks can refuse them.
@@ -86,7 +86,7 @@ proptest! {
     #[test]
     fn a_damaged_page_is_refused_or_safe_to_read(
         contents in prop::collection::vec(record(), 1..20), target in 300..5_000_usize,
-        damages in prop::collection::vec((any::<Index>(), damage()), 8),
+        damages in prop::collection::vec((any::<Index>(), damage()), 6),
     ) {
         let snapshot = builder(start(), &records(&contents)).finish_below(target).unwrap();
         prop_assert!(loaded(&snapshot, &snapshot.pages).is_some());
@@ -109,7 +109,7 @@ proptest! {
     #[test]
     fn a_damaged_manifest_is_refused_or_leads_to_a_table_that_is_safe_to_read(
         contents in prop::collection::vec(record(), 0..20), target in 300..5_000_usize,
-        damages in prop::collection::vec(damage(), 8),
+        damages in prop::collection::vec(damage(), 4),
     ) {
         let snapshot = builder(start(), &records(&contents)).finish_below(target).unwrap();
         for manifest in damages.iter().flat_map(|damage| damaged(&snapshot.manifest, damage)) {
@@ -125,8 +125,8 @@ proptest! {
 
     #[test]
     fn a_damaged_delta_changes_nothing_or_is_whole(
-        contents in prop::collection::vec(record(), 0..20), later in prop::collection::vec(record(), 0..20),
-        damages in prop::collection::vec(damage(), 8),
+        contents in prop::collection::vec(record(), 0..12), later in prop::collection::vec(record(), 0..12),
+        damages in prop::collection::vec(damage(), 4),
     ) {
         let snapshot = builder(start(), &records(&contents)).finish().unwrap();
         let upserts = records(&later).into_iter().map(Op::Upsert);

@@ -6,9 +6,9 @@ use super::fewer_cases;
 use crate::route::{Route, RouteRule, RouteRuleBinding, Routes, bind, plain_path};
 use crate::rule::Rule;
 
-/// Segments of templates and paths: few, so that they meet.
-const TEXTS: [&str; 4] = ["w", "acme", "a", "settings"];
-const PARAMETERS: [&str; 5] = ["{workspace}", "{id}", "a{id}", "{id}e", "{name}"];
+/// Segments of templates and paths: few and alike, so that they meet.
+const TEXTS: [&str; 3] = ["a", "ae", "ace"];
+const PARAMETERS: [&str; 4] = ["{workspace}", "{id}", "a{id}", "{id}e"];
 
 fn template() -> impl Strategy<Value = String> {
     let segment = prop_oneof![prop::sample::select(&TEXTS[..]), prop::sample::select(&PARAMETERS[..])];
@@ -17,7 +17,7 @@ fn template() -> impl Strategy<Value = String> {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    let segment = prop_oneof![prop::sample::select(&TEXTS[..]).prop_map(str::to_owned), "[a-e]{1,3}"];
+    let segment = prop_oneof![prop::sample::select(&TEXTS[..]).prop_map(str::to_owned), "[ace]{1,3}"];
     (prop::collection::vec(segment, 1..5), any::<bool>())
         .prop_map(|(segments, slash)| format!("/{}{}", segments.join("/"), if slash { "/" } else { "" }))
 }

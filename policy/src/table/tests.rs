@@ -101,3 +101,21 @@ fn a_page_that_grew_past_its_size_is_left_and_said() {
     assert!(records.iter().all(|record| table.find(&record.digest).is_some()), "it serves on");
     assert_eq!(load(&snapshot(table.position(), &records)).len(), table.len());
 }
+
+/// Secrets can't be chosen so; imported digests could.
+#[test]
+fn digests_that_all_share_their_first_bits_are_still_found() {
+    let mut records: Vec<_> = typical(6_000, 10).collect();
+    records.iter_mut().for_each(|record| record.digest.0[..9].fill(0xa5));
+    let snapshot = snapshot(start(), &records);
+    assert_eq!(snapshot.pages.len(), 1 << 16);
+    let mut table = load(&snapshot);
+    let removed = records.iter().take(2 * OVERLAY_ENTRIES).map(|record| Op::Remove(record.digest)).collect();
+    table.apply(&delta(start(), &[removed]).0).unwrap();
+    while table.rebase_a_page() {}
+    assert!(table.overlay.is_empty());
+    for (number, record) in records.iter().enumerate() {
+        let expected = (number >= 2 * OVERLAY_ENTRIES).then_some(record);
+        assert_eq!(known(&table, &record.digest).as_ref(), expected, "key {number}");
+    }
+}

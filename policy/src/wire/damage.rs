@@ -3,7 +3,8 @@
 use super::*;
 use crate::digest::Digest;
 use crate::fixtures::{
-    KEYS, LIVE, REVIEWS, WEBHOOKS, delta, known, load, only, record, reseal, snapshot, start, table, test,
+    KEYS, LIVE, REVIEWS, WEBHOOKS, builder, delta, known, load, only, record, reseal, snapshot, start, table, test,
+    unhex,
 };
 use crate::scope::Level;
 use crate::table::{Loading, Table};
@@ -212,6 +213,63 @@ fn cut(message: &[u8], at: usize) -> Vec<u8> {
     let mut message = message[..at].to_vec();
     reseal(&mut message);
     message
+}
+
+/// Offsets are those of `golden/page.hex`, which has both records in one page and a heap with everything in it.
+#[test]
+fn each_field_of_a_page_is_checked() {
+    let manifest = unhex(include_str!("golden/manifest.hex"));
+    let page = unhex(include_str!("golden/page.hex"));
+    for (name, at, value, expected) in [
+        ("another page's number", 76, 1, WireError::Order),
+        ("one record too many", 80, 200, WireError::Truncated),
+        ("a digest above the next one", 84, 0x23, WireError::Order),
+        ("a workspace behind the heap's end", 84 + 64, 0xff, WireError::Truncated),
+        ("grants behind the heap's end", 84 + 68, 0xff, WireError::Truncated),
+        ("grants without end", 84 + 72, 0xff, WireError::Truncated),
+        ("networks without end", 84 + 73, 0xff, WireError::Truncated),
+        ("a restricted key without networks", 84 + 73, 0, WireError::Content),
+        ("an unrestricted key with networks", 84 + 75, 1, WireError::Content),
+        ("a flag that nobody knows", 84 + 75, 7, WireError::Content),
+        ("a slug that is longer than the heap", 236 + 16, 0xff, WireError::Truncated),
+        ("a slug that is no text", 236 + 17, 0xff, WireError::Content),
+        ("an address family that nobody knows", 236 + 25, 5, WireError::Content),
+        ("a prefix longer than an IPv4 address", 236 + 26, 33, WireError::Content),
+        ("a prefix longer than an IPv6 address", 236 + 44, 129, WireError::Content),
+    ] {
+        let page = damaged(&page, at, value);
+        assert_eq!(loaded(&announcing(&manifest, &page), &page).err(), Some(expected), "{name}");
+    }
+    assert!(loaded(&announcing(&manifest, &page), &page).is_ok());
+}
+
+#[test]
+fn a_record_in_another_page_than_its_digest_s_is_refused() {
+    let with = |byte| KeyRecord { digest: Digest([byte; 32]), ..record("") };
+    let two = builder(start(), &[with(0x11), with(0x99)]).finish_below(120).unwrap();
+    assert_eq!(two.pages.len(), 2);
+    let mut page = two.pages[0].clone();
+    page[84] = 0x80;
+    reseal(&mut page);
+    let mut loading = Loading::start(&two.manifest).unwrap();
+    assert_eq!(loading.add(page), Err(WireError::Order));
+    assert_eq!(loading.add(two.pages[0].clone()), Ok(()));
+}
+
+#[test]
+fn an_operation_that_nobody_knows_refuses_the_delta() {
+    let whole = encode_change(&[Op::Upsert(record(KEYS[2]))]).unwrap();
+    for (name, body) in [
+        ("an operation of another format", vec![9]),
+        ("one behind a good one", [&whole[..], &[0]].concat()),
+        ("a name that is no scope", vec![3, 8, 0, 3, b'k', b'e', b'y']),
+        ("a name that is no environment", vec![4, 8, 1, b'L']),
+        ("a record that is too short", vec![1, 1, 0, 0, 0, 7]),
+    ] {
+        let to = start().then(&body).unwrap();
+        let message = encode_delta(start().revision, to, &[body]).unwrap();
+        assert!(refuses(&mut table(&records()), &message), "{name}");
+    }
 }
 
 /// A whole, well-made message that is not the one that was asked for.
