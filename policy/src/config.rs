@@ -57,15 +57,103 @@ pub struct ControlPlane {
     pub token_env: Option<String>,
 }
 
-/// A place of the request that may carry a key.
+/// A place of the request that may carry a key. Names of headers are in lower case; those of query parameters and cookies
+/// are compared as they are, after percent-decoding for the former.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CredentialSource {
-    /// A request header, in lower case.
-    pub header: String,
-    /// What stands before the key, whatever its case; a value without it is no key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prefix: Option<String>,
+#[serde(try_from = "WrittenSource", into = "WrittenSource")]
+pub enum CredentialSource {
+    /// A header, and what stands before the key there, whatever its case; a value without that prefix is no key.
+    Header {
+        name: String,
+        prefix: Option<String>,
+    },
+    Query {
+        name: String,
+    },
+    Cookie {
+        name: String,
+    },
+}
+
+/// A place as it is written: `{"header": …, "prefix": …}`, `{"query": …}` or `{"cookie": …}`.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    header: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookie: Option<String>,
+}
+
+/// A place that can't carry a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum SourceError {
+    #[error("one of `header`, `query` and `cookie` is expected, and `prefix` beside `header` only")]
+    NotOne,
+    #[error("a header name in lower case is expected, and none of those that start with `:` or `x-latchkey-`")]
+    Header,
+    #[error("a prefix of 1 to 100 visible ASCII characters and spaces is expected")]
+    Prefix,
+    #[error("a name of 1 to 100 ASCII letters, digits, `-`, `_` or `.` is expected")]
+    Name,
+}
+
+impl TryFrom<WrittenSource> for CredentialSource {
+    type Error = SourceError;
+
+    fn try_from(written: WrittenSource) -> Result<Self, SourceError> {
+        let is_word = |name: &String| (1..=100).contains(&name.len()) && name.bytes().all(is_word_byte);
+        match written {
+            WrittenSource { header: Some(name), prefix, query: None, cookie: None } => {
+                let plain = is_word(&name) && !name.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'.');
+                if !plain || name.starts_with("x-latchkey-") || name == "cookie" {
+                    return Err(SourceError::Header);
+                }
+                let visible = |prefix: &String| {
+                    (1..=100).contains(&prefix.len())
+                        && prefix.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+                };
+                if !prefix.as_ref().is_none_or(visible) {
+                    return Err(SourceError::Prefix);
+                }
+                Ok(Self::Header { name, prefix })
+            }
+            WrittenSource { header: None, prefix: None, query: Some(name), cookie: None } => {
+                if is_word(&name) {
+                    Ok(Self::Query { name })
+                } else {
+                    Err(SourceError::Name)
+                }
+            }
+            WrittenSource { header: None, prefix: None, query: None, cookie: Some(name) } => {
+                if is_word(&name) {
+                    Ok(Self::Cookie { name })
+                } else {
+                    Err(SourceError::Name)
+                }
+            }
+            _ => Err(SourceError::NotOne),
+        }
+    }
+}
+
+impl From<CredentialSource> for WrittenSource {
+    fn from(source: CredentialSource) -> Self {
+        match source {
+            CredentialSource::Header { name, prefix } => Self { header: Some(name), prefix, ..Self::default() },
+            CredentialSource::Query { name } => Self { query: Some(name), ..Self::default() },
+            CredentialSource::Cookie { name } => Self { cookie: Some(name), ..Self::default() },
+        }
+    }
+}
+
+/// What names are made of.
+fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 /// The rule of requests that no route knows.
@@ -130,8 +218,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<Routes, ConfigError> {
+        if !(1..=100).contains(&self.edge.len()) || !self.edge.bytes().all(is_word_byte) {
+            return Err(refused("edge", "1 to 100 ASCII letters, digits, `-`, `_` or `.` are expected"));
+        }
         let filled = [
-            ("edge", &self.edge),
             ("control_plane.cluster", &self.control_plane.cluster),
             ("control_plane.authority", &self.control_plane.authority),
         ];
@@ -147,10 +237,6 @@ impl Config {
             return Err(refused("credentials", "at least one place for the key is expected"));
         }
         for (at, source) in self.credentials.iter().enumerate() {
-            let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
-            if source.header.is_empty() || !source.header.bytes().all(token) {
-                return Err(refused(&format!("credentials[{at}].header"), "a header name in lower case is expected"));
-            }
             if self.credentials.iter().take(at).any(|earlier| earlier == source) {
                 return Err(refused(&format!("credentials[{at}]"), "the same place is given twice"));
             }
@@ -183,8 +269,8 @@ fn default_edge() -> String {
 
 fn default_credentials() -> Vec<CredentialSource> {
     vec![
-        CredentialSource { header: "x-api-key".to_owned(), prefix: None },
-        CredentialSource { header: "authorization".to_owned(), prefix: Some("Bearer ".to_owned()) },
+        CredentialSource::Header { name: "x-api-key".to_owned(), prefix: None },
+        CredentialSource::Header { name: "authorization".to_owned(), prefix: Some("Bearer ".to_owned()) },
     ]
 }
 
@@ -232,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_stand_in_four_kinds_of_places() {
+        let places = r#"[{"header":"x-api-key"},{"header":"authorization","prefix":"Bearer "},{"query":"api_key"},{"cookie":"api_key"}]"#;
+        let (config, _) = Config::parse(with(&format!(r#""credentials": {places}"#)).as_bytes()).unwrap();
+        assert_eq!(config.credentials.len(), 4);
+        assert_eq!(serde_json::to_string(&config.credentials).unwrap(), places);
+    }
+
+    #[test]
     fn never_must_be_written() {
         let (config, _) = Config::parse(with(r#""max_staleness_secs": null"#).as_bytes()).unwrap();
         assert_eq!(config.max_staleness_secs, None);
@@ -247,7 +341,14 @@ mod tests {
             (&with(r#""egde": "x""#), "egde"),
             (&with(r#""environment": "LIVE""#), "`environment`"),
             (&with(r#""credentials": []"#), "`credentials`"),
-            (&with(r#""credentials": [{"header": "X-Api-Key"}]"#), "`credentials[0].header`"),
+            (&with(r#""credentials": [{"header": "X-Api-Key"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"header": "x-latchkey-key-id"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"header": ":path"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"header": "a", "query": "b"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"query": "b", "prefix": "c"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"query": "a&b"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"cookie": ""}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"cookies": "a"}]"#), "cookies"),
             (&with(r#""credentials": [{"header": "a"}, {"header": "a"}]"#), "`credentials[1]`"),
             (&with(r#""routes": [{"path": "/a", "rule": "read all"}]"#), "`routes[0].rule`"),
             (&with(r#""routes": [{"path": "a", "rule": "key"}]"#), "`routes`"),

@@ -193,7 +193,7 @@ mod tests {
     fn unfair_bytes_are_drawn_again() {
         let text = compose(&live(), counting(240)).unwrap();
         // 240..=247 give the last fair symbols, then counting goes on at 0.
-        assert_eq!(&text[8..20], "stuvwxyz0123");
+        assert!(text.starts_with("lk_live_stuvwxyz0123"), "{text}");
         assert!(PresentedKey::parse(text.as_bytes(), ForeignKeys::Refused).is_ok());
     }
 
@@ -226,7 +226,7 @@ mod tests {
     fn shapes_that_are_no_key() {
         let good = compose(&live(), counting(1)).unwrap();
         let longer = format!("{good}0");
-        let shorter = &good[..good.len() - 1];
+        let shorter = good.strip_suffix(|_: char| true).unwrap();
         let huge = "lk_".repeat(100_000);
         for (name, text) in [
             ("empty", ""),
@@ -259,7 +259,7 @@ mod tests {
         assert!(admin.starts_with("lkadm_") && admin.len() == 44, "{admin}");
         assert!(is_token(&admin, &Kind::AdminToken));
         assert!(!is_token(&admin, &Kind::EdgeToken));
-        assert!(!is_token(&admin[..43], &Kind::AdminToken));
+        assert!(!is_token(admin.strip_suffix(|_: char| true).unwrap(), &Kind::AdminToken));
         assert!(!is_token(&admin.replace("lkadm_", "lkadn_"), &Kind::AdminToken));
     }
 

@@ -1,0 +1,27 @@
+# One name for each thing one does with this checkout; a bare `make` lists them.
+.POSIX:
+.PHONY: help tools build test lint demo demo-stop clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+tools: ## leave .tools/bin/envoy (Envoy 1.40)
+	@scripts/envoy-tool
+
+build: ## leave dist/latchkey and dist/latchkey_filter.wasm (release)
+	@scripts/build
+
+test: tools build ## run every test: Rust, wasm in Node, end to end in a real Envoy
+	@scripts/test
+
+lint: ## check format, clippy, the house style and the scripts
+	@scripts/lint
+
+demo: tools build ## run the control plane, a real Envoy and an upstream here, and print curl lines
+	@scripts/demo
+
+demo-stop: ## end what `make demo` started
+	@scripts/demo stop
+
+clean: ## remove what was built (.tools stays)
+	rm -rf dist target

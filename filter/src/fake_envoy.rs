@@ -1,0 +1,122 @@
+//! An Envoy for tests: one request, and what became of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use crate::host::{Call, CallAnswer, Header, Host, LogLevel, NotSent, PropertyError};
+
+/// An answer that the filter gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+/// One request on its way through the filter.
+pub struct FakeEnvoy {
+    pub headers: RefCell<Vec<Header>>,
+    pub metadata: Result<Option<Vec<u8>>, PropertyError>,
+    pub source: Option<&'static str>,
+    pub wall_ms: i64,
+    pub filter_state: RefCell<BTreeMap<String, String>>,
+    pub answer: RefCell<Option<Answered>>,
+    pub addresses_read: Cell<u32>,
+}
+
+impl FakeEnvoy {
+    pub fn new(method: &str, path: &str, headers: &[(&str, &[u8])]) -> Self {
+        let mut all: Vec<Header> =
+            vec![(":method".to_owned(), method.as_bytes().to_vec()), (":path".to_owned(), path.as_bytes().to_vec())];
+        all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())));
+        Self {
+            headers: RefCell::new(all),
+            metadata: Ok(None),
+            source: Some("192.0.2.7:40000"),
+            wall_ms: 1_000_000,
+            filter_state: RefCell::default(),
+            answer: RefCell::default(),
+            addresses_read: Cell::new(0),
+        }
+    }
+
+    /// What the upstream would get under this name.
+    pub fn forwarded(&self, name: &str) -> Vec<String> {
+        let headers = self.headers.borrow();
+        let values = headers.iter().filter(|(own, _)| own == name);
+        values.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
+    }
+
+    pub fn state(&self, name: &str) -> Option<String> {
+        self.filter_state.borrow().get(name).cloned()
+    }
+}
+
+impl Host for FakeEnvoy {
+    fn request_headers(&self) -> Vec<Header> {
+        self.headers.borrow().clone()
+    }
+
+    fn route_metadata(&self) -> Result<Option<Vec<u8>>, PropertyError> {
+        self.metadata.clone()
+    }
+
+    fn source_address(&self) -> Option<Vec<u8>> {
+        self.addresses_read.set(self.addresses_read.get() + 1);
+        self.source.map(|source| source.as_bytes().to_vec())
+    }
+
+    fn remove_request_header(&self, name: &str) {
+        self.headers.borrow_mut().retain(|(own, _)| own != name);
+    }
+
+    fn set_request_header(&self, name: &str, value: &[u8]) {
+        self.remove_request_header(name);
+        self.headers.borrow_mut().push((name.to_owned(), value.to_vec()));
+    }
+
+    fn set_filter_state(&self, name: &str, value: &str) {
+        self.filter_state.borrow_mut().insert(name.to_owned(), value.to_owned());
+    }
+
+    fn respond(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        let earlier = self.answer.replace(Some(Answered { status, headers, body }));
+        assert_eq!(earlier, None, "a request is answered once");
+    }
+
+    fn wall_clock_ms(&self) -> i64 {
+        self.wall_ms
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        50_000
+    }
+
+    fn random(&self) -> Option<[u8; 16]> {
+        None
+    }
+
+    fn dispatch(&self, _call: &Call<'_>) -> Result<u32, NotSent> {
+        Err(NotSent)
+    }
+
+    fn call_answer(&self, _headers: usize, _body_bytes: usize) -> CallAnswer {
+        CallAnswer::default()
+    }
+
+    fn add(&self, _metric: u32, _by: u64) {}
+
+    fn record(&self, _metric: u32, _value: u64) {}
+
+    fn define_counter(&self, _name: &str) -> u32 {
+        0
+    }
+
+    fn define_gauge(&self, _name: &str) -> u32 {
+        0
+    }
+
+    fn log(&self, _level: LogLevel, _message: &str) {}
+}

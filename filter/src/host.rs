@@ -1,0 +1,230 @@
+//! All contact with Envoy. No other file names a host call.
+//!
+//! The SDK's functions panic on a status that they don't expect, and a panic stops the worker. So each method below names
+//! the statuses that Envoy 1.40 can answer with in the callbacks where it is called.
+
+use std::time::Duration;
+
+/// A header as it came: names are lower-case tokens (Envoy's codec checks them), values any bytes.
+pub type Header = (String, Vec<u8>);
+
+/// A property that Envoy couldn't give; whoever asked must take it for the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PropertyError;
+
+/// A call that Envoy didn't send: the cluster is unknown, or has no host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotSent;
+
+/// A request to the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call<'a> {
+    pub cluster: &'a str,
+    pub authority: &'a str,
+    pub path: &'a str,
+    pub token: Option<&'a str>,
+    pub timeout: Duration,
+}
+
+/// What came of a call. No headers at all mean that the connection broke or the time ran out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallAnswer {
+    pub headers: Vec<Header>,
+    pub body: Vec<u8>,
+}
+
+/// How loud a line of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Info,
+    Warn,
+    Error,
+}
+
+/// Envoy, as the filter sees it. Tests have one of their own.
+pub trait Host {
+    /// All headers of the request, each occurrence by itself. One call that returns bytes.
+    fn request_headers(&self) -> Vec<Header>;
+    /// The route's `filter_metadata.latchkey`, a map in the form that `RouteMetadata` reads; `None` where the route has none.
+    fn route_metadata(&self) -> Result<Option<Vec<u8>>, PropertyError>;
+    /// The trusted client address with its port, as Envoy's hop settings make it.
+    fn source_address(&self) -> Option<Vec<u8>>;
+    /// Removes all occurrences. Makes Envoy choose the route anew.
+    fn remove_request_header(&self, name: &str);
+    /// Replaces all occurrences. Makes Envoy choose the route anew.
+    fn set_request_header(&self, name: &str, value: &[u8]);
+    /// Sets `wasm.<name>` for the filters behind this one and for the access log.
+    fn set_filter_state(&self, name: &str, value: &str);
+    /// Answers the request here and now.
+    fn respond(&self, status: u16, headers: &[(&str, &str)], body: &[u8]);
+    /// Milliseconds since 1970 by the wall clock.
+    fn wall_clock_ms(&self) -> i64;
+    /// Milliseconds since some instant, by a clock that is never set back.
+    fn monotonic_ms(&self) -> u64;
+    /// Random bytes of the operating system; `None` when it has none.
+    fn random(&self) -> Option<[u8; 16]>;
+    /// Sends a GET; the answer comes as a callback with the number that this returns.
+    fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent>;
+    /// The answer to the call whose callback is running.
+    fn call_answer(&self, headers: usize, body_bytes: usize) -> CallAnswer;
+    /// Adds to a counter that [`Self::define_counter`] gave.
+    fn add(&self, metric: u32, by: u64);
+    /// Sets a gauge that [`Self::define_gauge`] gave.
+    fn record(&self, metric: u32, value: u64);
+    fn define_counter(&self, name: &str) -> u32;
+    fn define_gauge(&self, name: &str) -> u32;
+    fn log(&self, level: LogLevel, message: &str);
+}
+
+#[cfg(not(test))]
+pub use envoy::Envoy;
+
+#[cfg(not(test))]
+mod envoy {
+    use std::sync::OnceLock;
+    use std::time::{Duration, Instant, UNIX_EPOCH};
+
+    use proxy_wasm::hostcalls;
+    use proxy_wasm::types::{BufferType, MapType, MetricType};
+
+    use super::{Call, CallAnswer, Header, Host, LogLevel, NotSent, PropertyError};
+
+    /// When this worker first looked at its monotonic clock.
+    static START: OnceLock<Instant> = OnceLock::new();
+
+    /// The real Envoy.
+    pub struct Envoy;
+
+    impl Envoy {
+        /// The plugin configuration. Statuses in `on_configure`: Ok.
+        pub fn plugin_configuration(&self) -> Vec<u8> {
+            hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
+        }
+
+        /// Declares `wasm.<name>` as text that lives as long as the filter chain. Answers whether Envoy took it.
+        /// Statuses: Ok, BadArgument (declared before in this root context), all handed on by the SDK.
+        pub fn declare_filter_state(&self, name: &str) -> bool {
+            // DeclarePropertyArguments {name = 1, type = 3: String (1)}; the span's default, 0, is FilterChain.
+            let Ok(length) = u8::try_from(name.len()) else { return false };
+            let mut arguments = vec![0x0a, length];
+            arguments.extend_from_slice(name.as_bytes());
+            arguments.extend_from_slice(&[0x18, 0x01]);
+            hostcalls::call_foreign_function("declare_property", Some(&arguments)).is_ok()
+        }
+
+        /// Calls `on_tick` again and again. Zero stops it. Statuses: Ok.
+        pub fn set_tick_period(&self, period: Duration) -> bool {
+            hostcalls::set_tick_period(period).is_ok()
+        }
+    }
+
+    impl Host for Envoy {
+        /// Statuses in `on_request_headers`: Ok. Values are bytes, so none is checked for UTF-8.
+        fn request_headers(&self) -> Vec<Header> {
+            hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+        }
+
+        /// Statuses: Ok, NotFound, SerializationFailure, InternalFailure, all handed on by the SDK.
+        fn route_metadata(&self) -> Result<Option<Vec<u8>>, PropertyError> {
+            hostcalls::get_property(vec!["xds", "route_metadata", "filter_metadata", "latchkey"])
+                .map_err(|_| PropertyError)
+        }
+
+        /// Statuses: as for the route's metadata.
+        fn source_address(&self) -> Option<Vec<u8>> {
+            hostcalls::get_property(vec!["source", "address"]).ok().flatten()
+        }
+
+        /// Statuses in `on_request_headers`: Ok.
+        fn remove_request_header(&self, name: &str) {
+            // A failure would leave the credential for the upstream; it can only be a panic, which denies.
+            let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
+        }
+
+        /// Statuses in `on_request_headers`: Ok.
+        fn set_request_header(&self, name: &str, value: &[u8]) {
+            let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value));
+        }
+
+        /// Statuses while a stream is there: Ok, for a property that was declared writable. Without it the guard denies.
+        fn set_filter_state(&self, name: &str, value: &str) {
+            let _ = hostcalls::set_property(vec![name], Some(value.as_bytes()));
+        }
+
+        /// Statuses in `on_request_headers`: Ok.
+        fn respond(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+            let _ = hostcalls::send_http_response(u32::from(status), headers.to_vec(), Some(body));
+        }
+
+        /// Statuses: Ok.
+        fn wall_clock_ms(&self) -> i64 {
+            let since_1970 = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
+            // Without a clock every key counts as expired.
+            since_1970.and_then(|length| i64::try_from(length.as_millis()).ok()).unwrap_or(i64::MAX)
+        }
+
+        fn monotonic_ms(&self) -> u64 {
+            u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+        }
+
+        #[expect(clippy::disallowed_methods, reason = "this is the filter's one door to the system's randomness")]
+        fn random(&self) -> Option<[u8; 16]> {
+            let mut bytes = [0; 16];
+            getrandom::fill(&mut bytes).ok().map(|()| bytes)
+        }
+
+        /// Statuses: Ok, BadArgument (unknown cluster), InternalFailure (no host), all handed on by the SDK.
+        fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
+            let authorization = call.token.map(|token| format!("Bearer {token}"));
+            let mut headers =
+                vec![(":method", "GET"), (":path", call.path), (":authority", call.authority), (":scheme", "http")];
+            if let Some(authorization) = &authorization {
+                headers.push(("authorization", authorization));
+            }
+            hostcalls::dispatch_http_call(call.cluster, headers, None, Vec::new(), call.timeout).map_err(|_| NotSent)
+        }
+
+        /// Statuses in `on_http_call_response`: Ok. Without headers nothing is asked for.
+        fn call_answer(&self, headers: usize, body_bytes: usize) -> CallAnswer {
+            if headers == 0 {
+                return CallAnswer::default();
+            }
+            let headers = hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default();
+            let body = match body_bytes {
+                0 => None,
+                size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
+            };
+            CallAnswer { headers, body: body.unwrap_or_default() }
+        }
+
+        /// Statuses: Ok, NotFound and BadArgument, all handed on by the SDK.
+        fn add(&self, metric: u32, by: u64) {
+            let _ = hostcalls::increment_metric(metric, i64::try_from(by).unwrap_or(i64::MAX));
+        }
+
+        /// Statuses: Ok, NotFound, handed on by the SDK.
+        fn record(&self, metric: u32, value: u64) {
+            let _ = hostcalls::record_metric(metric, value);
+        }
+
+        /// Statuses: Ok.
+        fn define_counter(&self, name: &str) -> u32 {
+            hostcalls::define_metric(MetricType::Counter, name).unwrap_or_default()
+        }
+
+        /// Statuses: Ok.
+        fn define_gauge(&self, name: &str) -> u32 {
+            hostcalls::define_metric(MetricType::Gauge, name).unwrap_or_default()
+        }
+
+        /// Statuses: Ok.
+        fn log(&self, level: LogLevel, message: &str) {
+            let level = match level {
+                LogLevel::Info => proxy_wasm::types::LogLevel::Info,
+                LogLevel::Warn => proxy_wasm::types::LogLevel::Warn,
+                LogLevel::Error => proxy_wasm::types::LogLevel::Error,
+            };
+            let _ = hostcalls::log(level, message);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The rule in a route's metadata: `filter_metadata.latchkey {rule, path?}`.
+
+/// What a route's metadata says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteMetadata<'a> {
+    /// The route has no metadata of ours.
+    Absent,
+    /// A rule, and the template that binds a workspace, if there is one.
+    Rule { rule: &'a str, path: Option<&'a str> },
+    /// Metadata of ours without a rule, or that can't be read: it denies.
+    Unusable,
+}
+
+impl<'a> RouteMetadata<'a> {
+    /// Reads the metadata as Envoy hands over a map: a count, the lengths of each name and value, then each name and value
+    /// with a zero byte behind it; lengths are `u32` LE. A value that isn't text arrives as the raw bytes of a number or
+    /// truth: it parses as no rule, and the guard behind the filter doesn't take it for text either.
+    pub fn read(bytes: Option<&'a [u8]>) -> Self {
+        let Some(bytes) = bytes else { return Self::Absent };
+        let Some(pairs) = Pairs::read(bytes) else { return Self::Unusable };
+        let mut rule = None;
+        let mut path = None;
+        for pair in pairs {
+            match pair {
+                Some((b"rule", value)) => rule = Some(value),
+                Some((b"path", value)) => path = Some(value),
+                Some(_) => {}
+                None => return Self::Unusable,
+            }
+        }
+        let text = |bytes: Option<&'a [u8]>| bytes.map(str::from_utf8).transpose();
+        match (text(rule), text(path)) {
+            (Ok(Some(rule)), Ok(path)) => Self::Rule { rule, path },
+            (Ok(None) | Err(_), _) | (_, Err(_)) => Self::Unusable,
+        }
+    }
+
+    /// The text that the guard behind the filter builds from the route that Envoy then took.
+    pub fn guard_text(&self) -> String {
+        match self {
+            Self::Rule { rule, path } => format!("{rule} {}", path.unwrap_or_default()),
+            Self::Absent | Self::Unusable => "-".to_owned(),
+        }
+    }
+}
+
+/// The pairs of a map, in the order of the wire; `None` is a pair that ends early.
+struct Pairs<'a> {
+    lengths: &'a [[u8; 8]],
+    rest: &'a [u8],
+}
+
+impl<'a> Pairs<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (count, bytes) = bytes.split_first_chunk::<4>()?;
+        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let (lengths, rest) = bytes.split_at_checked(count.checked_mul(8)?)?;
+        Some(Self { lengths: lengths.as_chunks().0, rest })
+    }
+
+    fn take(&mut self, length: [u8; 4]) -> Option<&'a [u8]> {
+        let length = usize::try_from(u32::from_le_bytes(length)).ok()?;
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        let (zero, rest) = rest.split_first()?;
+        self.rest = rest;
+        (*zero == 0).then_some(taken)
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Option<(&'a [u8], &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ([a, b, c, d, e, f, g, h], lengths) = self.lengths.split_first()?;
+        self.lengths = lengths;
+        let name = self.take([*a, *b, *c, *d]);
+        let value = self.take([*e, *f, *g, *h]);
+        Some(name.zip(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
+        for (name, value) in pairs {
+            bytes.extend(length(name.as_bytes()));
+            bytes.extend(length(value));
+        }
+        for (name, value) in pairs {
+            bytes.extend([name.as_bytes(), &[0], value, &[0]].concat());
+        }
+        bytes
+    }
+
+    #[test]
+    fn rule_and_path_are_read_in_place() {
+        let read = RouteMetadata::Rule { rule: "reviews:read", path: None };
+        let bound = RouteMetadata::Rule { rule: "reviews:read", path: Some("/v1/{workspace}") };
+        for (name, pairs, expected) in [
+            ("rule", &[("rule", &b"reviews:read"[..])][..], read),
+            ("path first", &[("path", b"/v1/{workspace}"), ("rule", b"reviews:read")], bound),
+            ("others are left alone", &[("owner", b"team-a"), ("rule", b"reviews:read")], read),
+            ("no rule", &[("path", b"/v1/{workspace}")], RouteMetadata::Unusable),
+            ("empty", &[], RouteMetadata::Unusable),
+            ("a number's bytes", &[("rule", b"\x00\x00\x00\x00\x00\x00\xf0\xbf")], RouteMetadata::Unusable),
+            ("a number's bytes for a path", &[("rule", b"key"), ("path", b"\xf0\x3f")], RouteMetadata::Unusable),
+        ] {
+            assert_eq!(RouteMetadata::read(Some(&map(pairs))), expected, "{name}");
+        }
+        assert_eq!(RouteMetadata::read(None), RouteMetadata::Absent);
+    }
+
+    #[test]
+    fn what_ends_early_or_lies_about_its_length_is_unusable() {
+        let whole = map(&[("rule", b"key"), ("path", b"/a")]);
+        for length in 0..whole.len() {
+            assert_eq!(RouteMetadata::read(Some(&whole[..length])), RouteMetadata::Unusable, "{length} bytes");
+        }
+        for at in 0..20 {
+            let mut lying = whole.clone();
+            lying[at] ^= 0xff;
+            assert_eq!(RouteMetadata::read(Some(&lying)), RouteMetadata::Unusable, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_guard_s_text_names_rule_and_path() {
+        let rule = RouteMetadata::Rule { rule: "key", path: None };
+        assert_eq!(rule.guard_text(), "key ");
+        assert_eq!(RouteMetadata::Rule { rule: "key", path: Some("/{workspace}") }.guard_text(), "key /{workspace}");
+        assert_eq!(RouteMetadata::Absent.guard_text(), "-");
+    }
+}

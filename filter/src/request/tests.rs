@@ -1,0 +1,212 @@
+//! Requests against a fake Envoy and a real table.
+
+use policy::wire::{KeyRecord, Op};
+use policy::{Allowlist, Level};
+
+use super::*;
+use crate::fake_control_plane::{FakeControlPlane, record, secret};
+use crate::fake_envoy::{Answered, FakeEnvoy};
+use crate::host::PropertyError;
+
+const CONFIG: &str = r#"{
+    "control_plane": {"cluster": "latchkey", "authority": "latchkey"},
+    "routes": [{"path": "/v1/reviews/{*rest}", "rule": "reviews"}, {"path": "/healthz", "rule": "public"}],
+    "forward": ["key_id", "workspace_id", "workspace", "scopes"]
+}"#;
+
+/// A worker that knows these records.
+fn knowing(records: &[KeyRecord]) -> Subscription {
+    let mut control_plane = FakeControlPlane::new(1);
+    let ops: Vec<Op> = records.iter().cloned().map(Op::Upsert).collect();
+    control_plane.change(&ops);
+    let mut subscription = Subscription::new("edge", None);
+    subscription.name(|| "i".to_owned());
+    let clocks = Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 };
+    while subscription.table().is_none() {
+        let fetch = subscription.next_fetch(clocks).unwrap();
+        subscription.answered(clocks, 0, control_plane.answer(&fetch.path));
+    }
+    subscription
+}
+
+fn handled(envoy: &FakeEnvoy, subscription: Option<&Subscription>) -> Outcome {
+    let edge = Edge::parse(CONFIG.as_bytes()).unwrap();
+    on_request_headers(envoy, &edge, subscription, &Metrics::define(envoy))
+}
+
+fn denied(envoy: &FakeEnvoy, subscription: Option<&Subscription>) -> (u16, String) {
+    assert_eq!(handled(envoy, subscription), Outcome::Answered);
+    let Some(Answered { status, headers, body }) = envoy.answer.borrow().clone() else { panic!("no answer") };
+    let code = headers["latchkey-code"].clone();
+    assert_eq!(headers["content-type"], "application/problem+json");
+    assert_eq!(headers.contains_key("www-authenticate"), status == 401);
+    assert_eq!(headers.contains_key("retry-after"), status == 503);
+    let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((problem["code"].as_str(), problem["status"].as_u64()), (Some(code.as_str()), Some(status.into())));
+    if subscription.is_some() {
+        assert_eq!(envoy.state("latchkey_verdict"), Some(format!("denied:{code}")));
+    }
+    (status, code)
+}
+
+#[test]
+fn an_allowed_request_carries_identity_and_no_credential() {
+    let secret = secret(1);
+    let worker = knowing(&[record(&secret)]);
+    let envoy = FakeEnvoy::new(
+        "GET",
+        "/v1/reviews/7",
+        &[
+            ("x-api-key", secret.as_bytes()),
+            ("x-latchkey-key-id", b"forged"),
+            ("x-latchkey-anything", b"forged"),
+            ("accept", b"*/*"),
+        ],
+    );
+    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    let key = "key_01010101010101010101010101010101";
+    for (name, expected) in [
+        ("x-api-key", &[][..]),
+        ("x-latchkey-anything", &[]),
+        ("x-latchkey-key-id", &[key]),
+        ("x-latchkey-workspace-id", &["ws_02020202020202020202020202020202"]),
+        ("x-latchkey-workspace", &["acme"]),
+        ("x-latchkey-scopes", &["reviews:read"]),
+        ("accept", &["*/*"]),
+    ] {
+        assert_eq!(envoy.forwarded(name), expected, "{name}");
+    }
+    assert_eq!(envoy.state("latchkey_verdict").as_deref(), Some("allowed"));
+    assert_eq!(envoy.state("latchkey_key_id").as_deref(), Some(key));
+    assert_eq!(envoy.state("latchkey_rule").as_deref(), Some("-"));
+    assert_eq!(envoy.addresses_read.get(), 0, "the address is read only for an allowlist");
+}
+
+#[test]
+fn a_denied_request_loses_its_credential_before_the_answer() {
+    let worker = knowing(&[]);
+    let envoy = FakeEnvoy::new("GET", "/v1/reviews", &[("authorization", b"Bearer nonsense")]);
+    assert_eq!(denied(&envoy, Some(&worker)), (401, "malformed-key".to_owned()));
+    assert_eq!(envoy.forwarded("authorization"), Vec::<String>::new());
+}
+
+#[test]
+fn a_public_request_loses_its_credential_too() {
+    let worker = knowing(&[]);
+    let envoy = FakeEnvoy::new("GET", "/healthz", &[("x-api-key", b"\xff\xfe"), ("x-latchkey-key-id", b"forged")]);
+    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    assert_eq!(envoy.state("latchkey_verdict").as_deref(), Some("public"));
+    assert_eq!(envoy.forwarded("x-api-key"), Vec::<String>::new());
+    assert_eq!(envoy.forwarded("x-latchkey-key-id"), Vec::<String>::new());
+}
+
+#[test]
+fn every_kind_of_bad_credential_has_its_code() {
+    let (good, unknown) = (secret(1), secret(2));
+    let worker = knowing(&[record(&good)]);
+    let huge = vec![b'k'; 64 << 10];
+    for (name, headers, expected) in [
+        ("none", vec![], "missing-key"),
+        ("two", vec![("x-api-key", good.as_bytes()), ("x-api-key", good.as_bytes())], "multiple-keys"),
+        ("empty", vec![("x-api-key", &b""[..])], "malformed-key"),
+        ("not UTF-8", vec![("x-api-key", &b"\xff\xfe"[..])], "malformed-key"),
+        ("64 KiB", vec![("x-api-key", huge.as_slice())], "malformed-key"),
+        ("unknown", vec![("x-api-key", unknown.as_bytes())], "unknown-key"),
+    ] {
+        let envoy = FakeEnvoy::new("GET", "/v1/reviews", &headers);
+        assert_eq!(denied(&envoy, Some(&worker)), (401, expected.to_owned()), "{name}");
+        assert_eq!(envoy.state("latchkey_key_id"), None, "{name}: nobody is named");
+    }
+}
+
+#[test]
+fn a_denial_names_scope_and_level_that_are_missing() {
+    let secret = secret(1);
+    let worker = knowing(&[record(&secret)]);
+    let envoy = FakeEnvoy::new("POST", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
+    assert_eq!(denied(&envoy, Some(&worker)), (403, "missing-scope".to_owned()));
+    let body = envoy.answer.borrow().clone().unwrap().body;
+    assert!(body.contains(r#""scope":"reviews""#) && body.contains(r#""level":"write""#), "{body}");
+    assert_eq!(envoy.state("latchkey_key_id").as_deref(), Some("key_01010101010101010101010101010101"));
+}
+
+#[test]
+fn a_write_grant_is_enough_to_write() {
+    let secret = secret(1);
+    let worker = knowing(&[KeyRecord { grants: vec![(0, Level::Write)], ..record(&secret) }]);
+    let envoy = FakeEnvoy::new("POST", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
+    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    assert_eq!(envoy.forwarded("x-latchkey-scopes"), ["reviews:write"]);
+}
+
+#[test]
+fn an_allowlist_is_held_against_the_trusted_address() {
+    let secret = secret(1);
+    let allowlist = Allowlist::try_from(Some(vec!["192.0.2.0/24".to_owned()])).unwrap();
+    let worker = knowing(&[KeyRecord { allowlist, ..record(&secret) }]);
+    for (source, passes) in [
+        (Some("192.0.2.7:40000"), true),
+        (Some("[::ffff:192.0.2.7]:40000"), true),
+        (Some("198.51.100.1:40000"), false),
+        (Some("/run/socket"), false),
+        (None, false),
+    ] {
+        let mut envoy = FakeEnvoy::new("GET", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
+        envoy.source = source;
+        if passes {
+            assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes, "{source:?}");
+        } else {
+            assert_eq!(denied(&envoy, Some(&worker)), (403, "address-not-allowed".to_owned()), "{source:?}");
+        }
+    }
+}
+
+#[test]
+fn metadata_that_cannot_be_read_denies_even_a_public_path() {
+    let secret = secret(1);
+    let worker = knowing(&[record(&secret)]);
+    for metadata in [Err(PropertyError), Ok(Some(Vec::new())), Ok(Some(b"\xff\xff".to_vec()))] {
+        let mut envoy = FakeEnvoy::new("GET", "/healthz", &[("x-api-key", secret.as_bytes())]);
+        envoy.metadata = metadata;
+        assert_eq!(denied(&envoy, Some(&worker)), (403, "no-route-rule".to_owned()));
+    }
+}
+
+#[test]
+fn without_a_table_nothing_but_the_public_passes() {
+    let empty = Subscription::new("edge", None);
+    let secret = secret(1);
+    for worker in [None, Some(&empty)] {
+        let envoy = FakeEnvoy::new("GET", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
+        assert_eq!(denied(&envoy, worker).1, "not-ready");
+        let envoy = FakeEnvoy::new("GET", "/healthz", &[]);
+        assert_eq!(handled(&envoy, worker), Outcome::Passes);
+        let envoy = FakeEnvoy::new("GET", "/latchkey/ready?x", &[]);
+        assert_eq!(handled(&envoy, worker), Outcome::Answered);
+        assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 503);
+    }
+    let envoy = FakeEnvoy::new("GET", "/latchkey/ready", &[]);
+    handled(&envoy, Some(&knowing(&[])));
+    assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 200);
+}
+
+#[test]
+fn an_edge_that_could_not_be_set_up_denies_everything() {
+    let secret = secret(1);
+    let worker = knowing(&[record(&secret)]);
+    let mut edge = Edge::parse(CONFIG.as_bytes()).unwrap();
+    edge.deny_all();
+    for path in ["/healthz", "/v1/reviews", "/latchkey/ready"] {
+        let envoy = FakeEnvoy::new("GET", path, &[("x-api-key", secret.as_bytes())]);
+        assert_eq!(on_request_headers(&envoy, &edge, Some(&worker), &Metrics::define(&envoy)), Outcome::Answered);
+        assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 503, "{path}");
+    }
+}
+
+#[test]
+fn connect_without_a_path_is_denied() {
+    let worker = knowing(&[]);
+    let envoy = FakeEnvoy::new("CONNECT", "", &[]);
+    envoy.remove_request_header(":path");
+    assert_eq!(denied(&envoy, Some(&worker)), (401, "missing-key".to_owned()));
+}

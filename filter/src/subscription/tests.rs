@@ -1,0 +1,268 @@
+//! The subscription against a control plane without sockets.
+
+use policy::Digest;
+use policy::decide::Knowledge;
+use policy::wire::{Op, WireError};
+
+use super::*;
+use crate::fake_control_plane::{FakeControlPlane, record, secret};
+
+const BOUND_SECS: u64 = 60;
+
+struct Edge {
+    subscription: Subscription,
+    clocks: Clocks,
+}
+
+impl Edge {
+    fn new() -> Self {
+        let mut subscription = Subscription::new("edge-1", Some(BOUND_SECS));
+        subscription.name(|| "0123".to_owned());
+        Self { subscription, clocks: Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 } }
+    }
+
+    fn advance(&mut self, ms: u64) {
+        self.clocks.monotonic_ms += ms;
+        self.clocks.wall_ms += i64::try_from(ms).unwrap();
+    }
+
+    fn exchange(&mut self, control_plane: &FakeControlPlane) -> Progress {
+        self.exchange_with(|path| control_plane.answer(path))
+    }
+
+    fn exchange_with(&mut self, answer: impl FnOnce(&str) -> Answer) -> Progress {
+        let fetch = self.subscription.next_fetch(self.clocks).expect("a fetch was due");
+        assert_eq!(self.subscription.next_fetch(self.clocks), None, "one call at a time");
+        self.subscription.answered(self.clocks, 0, answer(&fetch.path))
+    }
+
+    /// Exchanges until nothing is newer.
+    fn catch_up(&mut self, control_plane: &FakeControlPlane) {
+        for _ in 0..100 {
+            self.exchange(control_plane);
+            let reached = self.subscription.table().map(Table::position);
+            if reached == Some(control_plane.position) && matches!(self.subscription.next, Next::Serving) {
+                return;
+            }
+        }
+        panic!("the edge never reached {:?}", control_plane.position);
+    }
+
+    fn knows(&self, secret: &str) -> bool {
+        match self.subscription.knowledge(self.clocks, Some(BOUND_SECS)) {
+            Knowledge::Serving(table) => table.find(&Digest::of(secret.as_bytes())).is_some(),
+            Knowledge::NotReady => panic!("not ready"),
+            Knowledge::Stale => panic!("stale"),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.subscription.knowledge(self.clocks, Some(BOUND_SECS)), Knowledge::Serving(_))
+    }
+
+    fn is_stale(&self) -> bool {
+        matches!(self.subscription.knowledge(self.clocks, Some(BOUND_SECS)), Knowledge::Stale)
+    }
+}
+
+/// An edge that serves a table with the key of seed 1.
+fn serving() -> (Edge, FakeControlPlane) {
+    let mut control_plane = FakeControlPlane::new(1);
+    control_plane.change(&[Op::Upsert(record(&secret(1)))]);
+    let mut edge = Edge::new();
+    edge.catch_up(&control_plane);
+    assert!(edge.knows(&secret(1)));
+    (edge, control_plane)
+}
+
+#[test]
+fn a_snapshot_serves_only_once_nothing_is_newer() {
+    let mut control_plane = FakeControlPlane::new(1);
+    control_plane.change(&[Op::Upsert(record(&secret(1)))]);
+    control_plane.snapshot_now();
+    control_plane.change(&[Op::Remove(Digest::of(secret(1).as_bytes()))]);
+    let mut edge = Edge::new();
+    edge.exchange(&control_plane);
+    edge.exchange(&control_plane);
+    assert!(!edge.is_ready(), "the loaded snapshot still has a key that was deleted since");
+    edge.exchange(&control_plane);
+    assert!(!edge.is_ready(), "the control plane has not yet said that nothing is newer");
+    assert_eq!(edge.exchange(&control_plane), Progress::Serves(control_plane.position));
+    assert!(!edge.knows(&secret(1)));
+}
+
+#[test]
+fn a_delta_is_in_force_as_soon_as_it_is_there() {
+    let (mut edge, mut control_plane) = serving();
+    control_plane.change(&[Op::Upsert(record(&secret(2)))]);
+    assert_eq!(edge.exchange(&control_plane), Progress::Serves(control_plane.position));
+    assert!(edge.knows(&secret(2)));
+}
+
+#[test]
+fn a_worker_without_a_name_asks_nothing() {
+    let mut subscription = Subscription::new("edge-1", None);
+    assert_eq!(subscription.next_fetch(Clocks { wall_ms: 0, monotonic_ms: 0 }), None);
+}
+
+#[test]
+fn a_request_names_position_and_bound() {
+    let (mut edge, control_plane) = serving();
+    let path = edge.subscription.next_fetch(edge.clocks).unwrap().path;
+    let Position { epoch, revision, head } = control_plane.position;
+    let expected = format!(
+        "/edge/v1/feed?format=1&edge=edge-1&instance=0123&wait=20&max_staleness=60&epoch={epoch}&since={revision}&head={head}"
+    );
+    assert_eq!(path, expected);
+}
+
+#[test]
+fn a_damaged_delta_changes_nothing_and_leads_to_a_snapshot() {
+    let (mut edge, mut control_plane) = serving();
+    control_plane.change(&[Op::Remove(Digest::of(secret(1).as_bytes()))]);
+    let progress = edge.exchange_with(|path| {
+        let mut answer = control_plane.answer(path);
+        *answer.body.last_mut().unwrap() ^= 1;
+        answer
+    });
+    assert_eq!(progress, Progress::Failed(Failure::Wire(WireError::Checksum)));
+    assert!(edge.knows(&secret(1)), "the old table serves on");
+    edge.advance(MAX_RETRY_MS);
+    control_plane.snapshot_now();
+    edge.catch_up(&control_plane);
+    assert!(!edge.knows(&secret(1)));
+}
+
+#[test]
+fn a_damaged_page_changes_nothing_and_is_asked_for_anew() {
+    let (mut edge, _) = serving();
+    let mut other = FakeControlPlane::new(2);
+    other.change(&[Op::Upsert(record(&secret(2)))]);
+    other.snapshot_now();
+    edge.exchange(&other);
+    let progress = edge.exchange_with(|path| {
+        let mut answer = other.answer(path);
+        answer.body.truncate(100);
+        answer
+    });
+    assert_eq!(progress, Progress::Failed(Failure::Wire(WireError::Length)));
+    assert!(edge.knows(&secret(1)), "the old table serves on");
+    edge.advance(MAX_RETRY_MS);
+    edge.catch_up(&other);
+    assert!(edge.knows(&secret(2)));
+}
+
+#[test]
+fn another_epoch_replaces_the_table_whole() {
+    let (mut edge, _) = serving();
+    let mut other = FakeControlPlane::new(2);
+    other.change(&[Op::Upsert(record(&secret(2)))]);
+    edge.catch_up(&other);
+    assert!(edge.knows(&secret(2)));
+    assert!(!edge.knows(&secret(1)), "what only the old epoch knew is gone");
+}
+
+#[test]
+fn a_snapshot_that_is_gone_is_asked_for_anew() {
+    let mut control_plane = FakeControlPlane::new(1);
+    control_plane.change(&[Op::Upsert(record(&secret(1)))]);
+    let mut edge = Edge::new();
+    edge.exchange(&control_plane);
+    control_plane.snapshot_now();
+    assert_eq!(edge.exchange(&control_plane), Progress::Quiet, "410 for a page is no failure");
+    edge.catch_up(&control_plane);
+    assert!(edge.knows(&secret(1)));
+}
+
+#[test]
+fn a_table_is_stale_by_either_clock() {
+    let (mut edge, control_plane) = serving();
+    edge.advance(BOUND_SECS * 1_000);
+    assert!(edge.is_ready(), "the bound itself still serves");
+    let Clocks { wall_ms, monotonic_ms } = edge.clocks;
+    edge.clocks = Clocks { wall_ms: wall_ms + 1, monotonic_ms };
+    assert!(edge.is_stale(), "by the wall clock");
+    edge.clocks = Clocks { wall_ms: wall_ms - 3_600_000, monotonic_ms: monotonic_ms + 1 };
+    assert!(edge.is_stale(), "by the monotonic clock, though the wall clock was set back");
+    edge.exchange(&control_plane);
+    assert!(edge.is_ready(), "a word from the control plane ends it");
+}
+
+#[test]
+fn freshness_counts_from_the_request_and_not_from_the_answer() {
+    let (mut edge, control_plane) = serving();
+    let fetch = edge.subscription.next_fetch(edge.clocks).unwrap();
+    edge.advance(BOUND_SECS * 1_000 + 1);
+    edge.subscription.answered(edge.clocks, 0, control_plane.answer(&fetch.path));
+    assert!(edge.is_stale(), "an answer that lay unread vouches for when it was asked for");
+}
+
+#[test]
+fn no_bound_means_never_stale() {
+    let (mut edge, _) = serving();
+    edge.advance(u64::from(u32::MAX));
+    assert!(matches!(edge.subscription.knowledge(edge.clocks, None), Knowledge::Serving(_)));
+}
+
+#[test]
+fn a_clock_set_back_brings_no_second_back() {
+    let (mut edge, mut control_plane) = serving();
+    control_plane.time_ms = edge.clocks.wall_ms;
+    edge.exchange(&control_plane);
+    let before = edge.subscription.now(edge.clocks);
+    edge.clocks.wall_ms -= 3_600_000;
+    edge.clocks.monotonic_ms += 2_000;
+    let after = edge.subscription.now(edge.clocks);
+    assert_eq!(after.0, before.0 + 2, "an hour back, two seconds later");
+}
+
+#[test]
+fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
+    let (mut edge, control_plane) = serving();
+    for (status, failure) in [
+        (None, Failure::NoAnswer),
+        (Some(401), Failure::Token),
+        (Some(403), Failure::Token),
+        (Some(406), Failure::Format),
+        (Some(410), Failure::Status(410)),
+        (Some(503), Failure::Status(503)),
+        (Some(301), Failure::Status(301)),
+    ] {
+        edge.advance(MAX_RETRY_MS);
+        let progress = edge.exchange_with(|path| Answer { status, ..control_plane.answer(path) });
+        assert_eq!(progress, Progress::Failed(failure));
+        assert!(edge.knows(&secret(1)));
+    }
+    edge.advance(MAX_RETRY_MS);
+    let progress = edge.exchange_with(|_| Answer { status: Some(503), time_ms: None, body: Vec::new() });
+    assert_eq!(progress, Progress::Failed(Failure::Unreachable(503)), "Envoy's own answer");
+    edge.advance(MAX_RETRY_MS);
+    let progress = edge.exchange_with(|path| Answer { time_ms: None, ..control_plane.answer(path) });
+    assert_eq!(progress, Progress::Failed(Failure::NotOurs), "a 204 that a proxy made up vouches for nothing");
+}
+
+#[test]
+fn retries_wait_between_a_fifth_of_a_second_and_two_seconds() {
+    let mut edge = Edge::new();
+    for random in [0, 128, 255] {
+        for _ in 0..10 {
+            edge.subscription.next_fetch(edge.clocks).expect("a fetch was due");
+            edge.subscription.not_sent(edge.clocks, random);
+            edge.advance(MIN_RETRY_MS - 1);
+            assert_eq!(edge.subscription.next_fetch(edge.clocks), None, "too early");
+            edge.advance(MAX_RETRY_MS - MIN_RETRY_MS + 1);
+        }
+    }
+}
+
+#[test]
+fn a_call_whose_answer_never_comes_is_made_again() {
+    let (mut edge, mut control_plane) = serving();
+    control_plane.change(&[Op::Upsert(record(&secret(2)))]);
+    let lost = edge.subscription.next_fetch(edge.clocks).unwrap();
+    edge.advance(lost.timeout_ms);
+    assert_eq!(edge.subscription.next_fetch(edge.clocks), None, "Envoy reports the time-out itself");
+    edge.advance(MAX_RETRY_MS);
+    edge.exchange(&control_plane);
+    assert!(edge.knows(&secret(2)));
+}

@@ -1,0 +1,39 @@
+//! An upstream that answers each request with what it received.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, Uri};
+use clap::Parser;
+use serde_json::{Value, json};
+
+/// Answers each request with its method, path, headers and the size of its body, as JSON.
+#[derive(Parser)]
+struct Arguments {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { listen } = Arguments::parse();
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    axum::serve(listener, axum::Router::new().fallback(echo)).await?;
+    Ok(())
+}
+
+async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Json<Value> {
+    let mut received: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, value) in &headers {
+        received.entry(name.as_str()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    Json(json!({
+        "method": method.as_str(),
+        "path": uri.to_string(),
+        "headers": received,
+        "body_bytes": body.len(),
+    }))
+}
