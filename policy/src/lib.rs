@@ -12,7 +12,7 @@ mod fixtures;
 pub mod id;
 pub mod key_text;
 pub mod position;
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
 mod properties;
 pub mod route;
 pub mod rule;

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::fewer_cases;
 use super::records::{record, uniform};
+use super::{Work, cases};
 use crate::digest::Digest;
 use crate::fixtures::{builder, delta, known, load, reseal, start};
 use crate::table::{Loading, Table};
@@ -81,7 +81,7 @@ fn loaded(snapshot: &Snapshot, pages: &[Vec<u8>]) -> Option<Table> {
 }
 
 proptest! {
-    #![proptest_config(fewer_cases())]
+    #![proptest_config(cases(Work::Much))]
 
     #[test]
     fn a_damaged_page_is_refused_or_safe_to_read(

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::fewer_cases;
 use super::records::{record, sharing};
+use super::{Work, cases};
 use crate::allowlist::Allowlist;
 use crate::digest::Digest;
 use crate::fixtures::{builder, delta, known, load, start};
@@ -84,7 +84,7 @@ fn cut() -> impl Strategy<Value = (usize, usize)> {
 }
 
 proptest! {
-    #![proptest_config(fewer_cases())]
+    #![proptest_config(cases(Work::Much))]
 
     #[test]
     fn deltas_applied_find_what_a_rebuilt_snapshot_finds(

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::{Work, cases};
 use crate::environment::Environment;
 use crate::id::{Epoch, KeyId, WorkspaceId};
 use crate::key_text::{ForeignKeys, Kind, PresentedKey, compose, is_token};
@@ -21,6 +22,8 @@ fn cycling(bytes: Vec<u8>) -> impl FnMut(&mut [u8]) -> Result<(), std::convert::
 }
 
 proptest! {
+    #![proptest_config(cases(Work::Little))]
+
     #[test]
     fn a_composed_key_is_parsed_and_names_its_environment(
         environment in environment(), other in environment(), bytes in prop::collection::vec(any::<u8>(), 0..80),

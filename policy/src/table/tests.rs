@@ -105,7 +105,7 @@ fn a_page_that_grew_past_its_size_is_left_and_said() {
 /// Secrets can't be chosen so; imported digests could.
 #[test]
 fn digests_that_all_share_their_first_bits_are_still_found() {
-    let mut records: Vec<_> = typical(6_000, 10).collect();
+    let mut records: Vec<_> = typical(5_500, 10).collect();
     records.iter_mut().for_each(|record| record.digest.0[..9].fill(0xa5));
     let snapshot = snapshot(start(), &records);
     assert_eq!(snapshot.pages.len(), 1 << 16);
