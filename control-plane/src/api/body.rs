@@ -1,0 +1,146 @@
+//! JSON bodies: their type, their size, and that each field stands in them once.
+
+use std::fmt;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, Method, header};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::fields::Fields;
+use crate::problem::{FieldError, Problem};
+
+/// The most bytes of a body.
+const MAX_BODY_BYTES: usize = 256 << 10;
+
+/// The fields of a body that is a JSON object; an empty body is `{}`.
+impl<S: Sync> FromRequest<S> for Fields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, &parts.headers).await?;
+        if bytes.is_empty() {
+            return Ok(Self::new(Map::new()));
+        }
+        let (taken, patches) = match parts.method {
+            Method::PATCH => ("application/merge-patch+json", true),
+            _ => ("application/json", false),
+        };
+        if !is_json(&parts.headers, patches) {
+            return Err(Problem::not_json_type(taken));
+        }
+        // The messages of serde_json name a place, and nothing that stands there.
+        let Strict(value) = serde_json::from_slice(&bytes).map_err(|error| Problem::not_json(error.to_string()))?;
+        match value {
+            Value::Object(object) => Ok(Self::new(object)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                let message = "must be a JSON object, in curly brackets".to_owned();
+                Err(Problem::invalid(vec![FieldError { field: String::new(), code: "wrong-type", message }]))
+            }
+        }
+    }
+}
+
+async fn read(body: Body, headers: &HeaderMap) -> Result<axum::body::Bytes, Problem> {
+    let too_large = || Problem::too_large(MAX_BODY_BYTES);
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    // The other cause, a client that went away, gets no answer anyway.
+    to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| too_large())
+}
+
+fn is_json(headers: &HeaderMap, patches: bool) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+        || patches && essence.eq_ignore_ascii_case("application/merge-patch+json")
+}
+
+/// JSON in which no object has a field twice: readers disagree on which one counts.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            let Strict(value) = fields.next_value()?;
+            if object.insert(name, value).is_some() {
+                return Err(A::Error::custom("a field stands there twice"));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_stands_twice_is_refused_at_any_depth() {
+        for (text, fits) in [
+            (r#"{"a":1,"b":[null,true,-1,1.5,"x",{"a":{}}]}"#, true),
+            (r#"{"a":1,"a":1}"#, false),
+            (r#"{"a":{"b":1,"b":2}}"#, false),
+            (r#"[{"b":1,"b":2}]"#, false),
+            (r#"{"a":1"#, false),
+            (r#"{"a":1} x"#, false),
+        ] {
+            let strict = serde_json::from_str::<Strict>(text);
+            assert_eq!(strict.is_ok(), fits, "{text}");
+            if let Ok(Strict(value)) = strict {
+                assert_eq!(value, serde_json::from_str::<Value>(text).unwrap());
+            }
+        }
+    }
+}

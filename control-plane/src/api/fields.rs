@@ -1,0 +1,100 @@
+//! Fields taken one by one, so that all that is wrong with a request is said at once, each with its field's name.
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use serde_json::{Map, Value};
+
+use crate::problem::{FieldError, Problem};
+
+/// The fields of a body or of a query. What is left when it is finished is unknown, and refused.
+pub(super) struct Fields {
+    given: Map<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+/// Why a value doesn't fit. The message goes on from the field's name: `` `name` must be … ``.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+impl Refused {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl Fields {
+    pub(super) fn new(given: Map<String, Value>) -> Self {
+        Self { given, errors: Vec::new() }
+    }
+
+    /// The value of a field that must be there; `None` once it was refused.
+    pub(super) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
+        if self.given.contains_key(name) {
+            return self.optional(name, parse);
+        }
+        self.refuse(name, Refused::new("required", "is required"));
+        None
+    }
+
+    /// The value of a field that may be left out; `None` when it was, or was refused.
+    pub(super) fn optional<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
+        match parse(self.given.remove(name)?) {
+            Ok(value) => Some(value),
+            Err(refused) => {
+                self.refuse(name, refused);
+                None
+            }
+        }
+    }
+
+    /// True when the field was given, and not taken yet.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    /// Takes a field that can't be given here.
+    pub(super) fn never(&mut self, name: &str, refused: Refused) {
+        if self.given.remove(name).is_some() {
+            self.refuse(name, refused);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, name: &str, refused: Refused) {
+        let Refused { code, message } = refused;
+        self.errors.push(FieldError { field: name.to_owned(), code, message });
+    }
+
+    /// What `made` puts together, if nothing was refused and no field is left. `made` answers `None` only when it misses
+    /// something that was refused.
+    pub(super) fn finish<T>(mut self, made: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
+        for (name, _) in std::mem::take(&mut self.given) {
+            // A name may be anything, and long.
+            let name: String = name.chars().take(100).collect();
+            self.refuse(&name, Refused::new("unknown-field", "is not a field that is known here"));
+        }
+        if self.errors.is_empty() { made().ok_or_else(Problem::fault) } else { Err(Problem::invalid(self.errors)) }
+    }
+}
+
+/// The parameters of a query.
+pub(super) struct QueryFields(pub(super) Fields);
+
+impl<S: Sync> FromRequestParts<S> for QueryFields {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) else {
+            return Err(Problem::bad_query("write it as `name=value&name=value`"));
+        };
+        let mut given = Map::new();
+        for (name, value) in pairs {
+            if given.insert(name, Value::String(value)).is_some() {
+                return Err(Problem::bad_query("a parameter stands there twice; name each once"));
+            }
+        }
+        Ok(Self(Fields::new(given)))
+    }
+}

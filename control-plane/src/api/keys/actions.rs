@@ -1,0 +1,55 @@
+//! POST …/keys/{key}/activate, /deactivate, /end-overlap: each may be repeated, and a repeat changes nothing.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use policy::UnixSeconds;
+
+use super::{KeyBody, of_key};
+use crate::api::Api;
+use crate::api::answer::changed;
+use crate::api::fields::Fields;
+use crate::api::path::{InWorkspace, KeyInPath};
+use crate::problem::Problem;
+use crate::store::{Changed, Key, StoreError};
+
+pub(in crate::api) async fn activate(
+    State(api): State<Api>,
+    at: InWorkspace,
+    KeyInPath(id): KeyInPath,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    fields.finish(|| Some(()))?;
+    let acting = at.principal.acting(&api.clock);
+    let now = acting.at;
+    told(api.store.activate_key(at.workspace.id, id, acting).await, now)
+}
+
+pub(in crate::api) async fn deactivate(
+    State(api): State<Api>,
+    at: InWorkspace,
+    KeyInPath(id): KeyInPath,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    fields.finish(|| Some(()))?;
+    let acting = at.principal.acting(&api.clock);
+    let now = acting.at;
+    told(api.store.deactivate_key(at.workspace.id, id, acting).await, now)
+}
+
+pub(in crate::api) async fn end_overlap(
+    State(api): State<Api>,
+    at: InWorkspace,
+    KeyInPath(id): KeyInPath,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    fields.finish(|| Some(()))?;
+    let acting = at.principal.acting(&api.clock);
+    let now = acting.at;
+    told(api.store.end_overlap(at.workspace.id, id, acting).await, now)
+}
+
+fn told(result: Result<Changed<Key>, StoreError>, now: UnixSeconds) -> Result<Response, Problem> {
+    let Changed { value, revision } = result.map_err(of_key)?;
+    changed(StatusCode::OK, &KeyBody::new(value, now), revision)
+}

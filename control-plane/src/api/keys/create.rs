@@ -1,0 +1,39 @@
+//! POST /v1/workspaces/{workspace}/keys: makes a key, and shows its secret once.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use policy::key_text::Kind;
+
+use super::{KeyWithSecret, of_key};
+use crate::api::Api;
+use crate::api::answer::changed;
+use crate::api::fields::Fields;
+use crate::api::path::InWorkspace;
+use crate::api::values;
+use crate::problem::Problem;
+use crate::store::{NewKey, NewSecret};
+
+pub(in crate::api) async fn create(
+    State(api): State<Api>,
+    at: InWorkspace,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let acting = at.principal.acting(&api.clock);
+    let name = fields.required("name", values::name);
+    let expires_at = values::expiration(&mut fields, acting.at);
+    let scopes = fields.optional("scopes", |value| values::scopes(value, &api.config)).unwrap_or_default();
+    let allowlist = fields.optional("ip_allowlist", values::allowlist).unwrap_or_default();
+    let environment = fields.optional("environment", |value| values::environment(value, &api.config));
+    let environment = environment.unwrap_or_else(|| api.config.first_environment());
+    let metadata = fields.optional("metadata", values::metadata).unwrap_or_default();
+    let (name, expires_at) = fields.finish(|| name.zip(expires_at))?;
+
+    let secret = api.entropy.secret(&Kind::Key(environment.clone()))?;
+    let id = api.entropy.id(&api.clock)?;
+    let new =
+        NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, secret: NewSecret::from(&secret) };
+    let now = acting.at;
+    let made = api.store.create_key(at.workspace.id, new, acting).await.map_err(of_key)?;
+    changed(StatusCode::CREATED, &KeyWithSecret::new(made.value, &secret, now), made.revision)
+}

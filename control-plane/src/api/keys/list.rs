@@ -1,0 +1,91 @@
+//! GET /v1/workspaces/{workspace}/keys: a page at a time.
+
+use axum::extract::State;
+use axum::response::Response;
+use policy::KeyId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{KeyBody, of_key};
+use crate::api::answer::{PageBody, listed};
+use crate::api::fields::{Fields, QueryFields, Refused};
+use crate::api::path::InWorkspace;
+use crate::api::{Api, cursor, values};
+use crate::problem::Problem;
+use crate::store::{KeyQuery, Sort, Status};
+
+/// The most characters to search for.
+const MAX_SEARCH: usize = 100;
+
+/// Where a page ended: the order of the list, and the name and id of its last key.
+#[derive(Serialize, Deserialize)]
+struct Place(String, String, KeyId);
+
+pub(in crate::api) async fn list(
+    State(api): State<Api>,
+    at: InWorkspace,
+    QueryFields(fields): QueryFields,
+) -> Result<Response, Problem> {
+    let query = read(fields, &api)?;
+    let (now, sort) = (query.now, query.sort);
+    let page = api.store.list_keys(at.workspace.id, query).await.map_err(of_key)?;
+    let last = page.items.last().filter(|_| page.more);
+    let next_cursor = last.map(|last| cursor::write(&Place(word(sort).to_owned(), last.name.clone(), last.id)));
+    listed(&PageBody { items: page.items.into_iter().map(|key| KeyBody::new(key, now)).collect(), next_cursor })
+}
+
+fn read(mut fields: Fields, api: &Api) -> Result<KeyQuery, Problem> {
+    let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
+    let sort = fields.optional("sort", sort).unwrap_or(Sort::Newest);
+    let after = fields.optional("cursor", |value| after(value, sort));
+    let status = fields.optional("status", status);
+    let search = fields.optional("q", search).filter(|search| !search.is_empty());
+    let now = api.clock.now();
+    fields.finish(|| Some(KeyQuery { limit, sort, after, status, search, now }))
+}
+
+/// A cursor of a list in another order would skip keys.
+fn after(value: Value, sort: Sort) -> Result<(String, KeyId), Refused> {
+    let Place(order, name, id) = cursor::read(&values::string(value)?)?;
+    if order == word(sort) {
+        Ok((name, id))
+    } else {
+        Err(Refused::new("bad-cursor", "belongs to a list in another order"))
+    }
+}
+
+fn sort(value: Value) -> Result<Sort, Refused> {
+    match values::string(value)?.as_str() {
+        "created_at" => Ok(Sort::Oldest),
+        "-created_at" => Ok(Sort::Newest),
+        "name" => Ok(Sort::Name),
+        "-name" => Ok(Sort::NameDescending),
+        _ => Err(Refused::new("unknown-sort", "must be one of created_at, -created_at, name, -name")),
+    }
+}
+
+fn word(sort: Sort) -> &'static str {
+    match sort {
+        Sort::Oldest => "created_at",
+        Sort::Newest => "-created_at",
+        Sort::Name => "name",
+        Sort::NameDescending => "-name",
+    }
+}
+
+fn status(value: Value) -> Result<Status, Refused> {
+    match values::string(value)?.as_str() {
+        "active" => Ok(Status::Active),
+        "inactive" => Ok(Status::Inactive),
+        "expired" => Ok(Status::Expired),
+        _ => Err(Refused::new("unknown-status", "must be one of active, inactive, expired")),
+    }
+}
+
+fn search(value: Value) -> Result<String, Refused> {
+    let text = values::string(value)?;
+    if text.chars().count() > MAX_SEARCH {
+        return Err(Refused::new("too-long", format!("must have at most {MAX_SEARCH} characters")));
+    }
+    Ok(text)
+}

@@ -1,0 +1,114 @@
+//! `/v1/workspaces/{workspace}/keys`: what a key looks like, and its operations, a file each.
+
+mod actions;
+mod create;
+mod delete;
+mod list;
+mod rotate;
+mod show;
+mod update;
+
+use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
+use serde::Serialize;
+
+pub(super) use actions::{activate, deactivate, end_overlap};
+pub(super) use create::create;
+pub(super) use delete::delete;
+pub(super) use list::list;
+pub(super) use rotate::rotate;
+pub(super) use show::show;
+pub(super) use update::update;
+
+use super::instant;
+use crate::problem::Problem;
+use crate::secret::Secret;
+use crate::store::{Key, Metadata, Status, StoreError};
+
+/// A key as JSON. All fields are there, `null` where there is nothing.
+#[derive(Serialize)]
+struct KeyBody {
+    id: KeyId,
+    workspace_id: WorkspaceId,
+    name: String,
+    environment: Environment,
+    last_characters: String,
+    status: &'static str,
+    active: bool,
+    scopes: Scopes,
+    ip_allowlist: Allowlist,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    expires_at: Option<UnixSeconds>,
+    metadata: Metadata,
+    #[serde(serialize_with = "instant::serialize")]
+    created_at: UnixSeconds,
+    created_by: String,
+    #[serde(serialize_with = "instant::serialize")]
+    updated_at: UnixSeconds,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    rotated_at: Option<UnixSeconds>,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    previous_secret_expires_at: Option<UnixSeconds>,
+    // Usage is not reported by edges yet.
+    previous_secret_last_used_at: Option<String>,
+    secret_last_used_at: Option<String>,
+    last_used_at: Option<String>,
+    last_used_ip: Option<String>,
+    revision: Revision,
+}
+
+impl KeyBody {
+    fn new(key: Key, now: UnixSeconds) -> Self {
+        Self {
+            status: status_word(key.status(now)),
+            previous_secret_expires_at: key.previous_secret_expires_at(now),
+            id: key.id,
+            workspace_id: key.workspace,
+            name: key.name,
+            environment: key.environment,
+            last_characters: key.last_characters.0,
+            active: key.active,
+            scopes: key.scopes,
+            ip_allowlist: key.allowlist,
+            expires_at: key.expires_at,
+            metadata: key.metadata,
+            created_at: key.created_at,
+            created_by: key.created_by,
+            updated_at: key.updated_at,
+            rotated_at: key.rotated_at,
+            previous_secret_last_used_at: None,
+            secret_last_used_at: None,
+            last_used_at: None,
+            last_used_ip: None,
+            revision: key.revision,
+        }
+    }
+}
+
+/// The one answer that shows a secret, to create and to rotate.
+#[derive(Serialize)]
+struct KeyWithSecret<'a> {
+    key: KeyBody,
+    secret: &'a str,
+}
+
+impl<'a> KeyWithSecret<'a> {
+    fn new(key: Key, secret: &'a Secret, now: UnixSeconds) -> Self {
+        Self { key: KeyBody::new(key, now), secret: secret.expose() }
+    }
+}
+
+fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Active => "active",
+        Status::Inactive => "inactive",
+        Status::Expired => "expired",
+    }
+}
+
+/// What isn't found below a workspace that was found is a key.
+fn of_key(error: StoreError) -> Problem {
+    match error {
+        StoreError::NotFound => Problem::unknown_key(),
+        other => other.into(),
+    }
+}

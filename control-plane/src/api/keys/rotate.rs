@@ -1,0 +1,34 @@
+//! POST …/keys/{key}/rotate: gives a key another secret, and shows it once.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use policy::key_text::Kind;
+
+use super::{KeyWithSecret, of_key};
+use crate::api::Api;
+use crate::api::answer::changed;
+use crate::api::fields::Fields;
+use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::values;
+use crate::problem::Problem;
+use crate::store::NewSecret;
+
+pub(in crate::api) async fn rotate(
+    State(api): State<Api>,
+    at: InWorkspace,
+    KeyInPath(id): KeyInPath,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let overlap = fields.optional("overlap", values::overlap);
+    let overlap = fields.finish(|| Some(overlap.flatten()))?;
+
+    // The secret's text begins with the environment, which a key keeps.
+    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
+    let secret = api.entropy.secret(&Kind::Key(key.environment))?;
+    let acting = at.principal.acting(&api.clock);
+    let now = acting.at;
+    let rotated =
+        api.store.rotate_key(at.workspace.id, id, NewSecret::from(&secret), overlap, acting).await.map_err(of_key)?;
+    changed(StatusCode::OK, &KeyWithSecret::new(rotated.value, &secret, now), rotated.revision)
+}

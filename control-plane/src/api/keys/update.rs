@@ -1,0 +1,38 @@
+//! PATCH …/keys/{key}: what is given replaces what is there; metadata is merged.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::{KeyBody, of_key};
+use crate::api::Api;
+use crate::api::answer::changed;
+use crate::api::fields::{Fields, Refused};
+use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::precondition::IfMatch;
+use crate::api::values;
+use crate::problem::Problem;
+use crate::store::KeyPatch;
+
+pub(in crate::api) async fn update(
+    State(api): State<Api>,
+    at: InWorkspace,
+    KeyInPath(id): KeyInPath,
+    IfMatch(precondition): IfMatch,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let patch = KeyPatch {
+        name: fields.optional("name", values::name),
+        scopes: fields.optional("scopes", |value| values::scopes(value, &api.config)),
+        allowlist: fields.optional("ip_allowlist", values::allowlist),
+        metadata: fields.optional("metadata", values::metadata_patch),
+    };
+    for name in ["expires_at", "expires_in"] {
+        fields.never(name, Refused::new("expiration-immutable", "is fixed when a key is made"));
+    }
+    let patch = fields.finish(|| Some(patch))?;
+    let acting = at.principal.acting(&api.clock);
+    let now = acting.at;
+    let updated = api.store.update_key(at.workspace.id, id, patch, precondition, acting).await.map_err(of_key)?;
+    changed(StatusCode::OK, &KeyBody::new(updated.value, now), updated.revision)
+}

@@ -1,0 +1,34 @@
+//! REST for admins and their scripts. Knows HTTP and the store's door; `router.rs` shows every route.
+
+mod answer;
+mod body;
+mod cursor;
+mod fields;
+mod health;
+mod instant;
+mod keys;
+mod path;
+mod precondition;
+mod principal;
+pub mod router;
+mod values;
+mod workspaces;
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::entropy::Entropy;
+use crate::store::Store;
+use crate::tokens::Token;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    pub store: Store,
+    pub clock: Clock,
+    pub entropy: Entropy,
+    pub config: Arc<Config>,
+    /// The platform admin's, from its file.
+    pub admin_token: Token,
+}

@@ -1,0 +1,62 @@
+//! `If-Match`: a change that builds on a revision (RFC 9110, 13.1.1).
+
+use axum::extract::FromRequestParts;
+use axum::http::{HeaderMap, header, request::Parts};
+use policy::Revision;
+
+use crate::problem::Problem;
+use crate::store::Precondition;
+
+/// What `If-Match` says; without it, or with `*`, a change builds on whatever is there.
+pub(super) struct IfMatch(pub(super) Precondition);
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(read(&parts.headers)))
+    }
+}
+
+/// A tag that isn't one of ours, or a weak one, matches no revision.
+fn read(headers: &HeaderMap) -> Precondition {
+    let mut revisions = Vec::new();
+    let mut given = false;
+    for value in headers.get_all(header::IF_MATCH) {
+        given = true;
+        for tag in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            if tag == "*" {
+                return Precondition::None;
+            }
+            let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+            revisions.extend(number.map(Revision));
+        }
+    }
+    if given { Precondition::OneOf(revisions) } else { Precondition::None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_strong_tags_of_ours_name_a_revision() {
+        let one_of = |numbers: &[u64]| Precondition::OneOf(numbers.iter().copied().map(Revision).collect());
+        for (values, expected) in [
+            (&[][..], Precondition::None),
+            (&["*"], Precondition::None),
+            (&["\"7\""], one_of(&[7])),
+            (&["\"7\", \"8\"", "\"9\""], one_of(&[7, 8, 9])),
+            (&["W/\"7\""], one_of(&[])),
+            (&["7"], one_of(&[])),
+            (&["\"abc\""], one_of(&[])),
+            (&[""], one_of(&[])),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::IF_MATCH, value.parse().unwrap());
+            }
+            assert_eq!(read(&headers), expected, "{values:?}");
+        }
+    }
+}

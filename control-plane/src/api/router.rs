@@ -1,0 +1,87 @@
+//! Every route there is, and what each request goes through before it.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get, post};
+
+use super::{Api, health, keys, principal, workspaces};
+use crate::feed::{self, Feed};
+use crate::problem::Problem;
+
+/// The longest a request of REST may take, its body included. The feed waits by its own rules.
+const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+/// The whole service.
+pub fn router(api: Api, feed: Feed) -> Router {
+    let v1 = Router::new()
+        .route("/workspaces", post(workspaces::create).get(workspaces::list))
+        .route("/workspaces/{workspace}", get(workspaces::show).patch(workspaces::update))
+        .route("/workspaces/{workspace}/keys", post(keys::create).get(keys::list))
+        .route("/workspaces/{workspace}/keys/{key}", get(keys::show).patch(keys::update).delete(keys::delete))
+        .route("/workspaces/{workspace}/keys/{key}/rotate", post(keys::rotate))
+        .route("/workspaces/{workspace}/keys/{key}/activate", post(keys::activate))
+        .route("/workspaces/{workspace}/keys/{key}/deactivate", post(keys::deactivate))
+        .route("/workspaces/{workspace}/keys/{key}/end-overlap", post(keys::end_overlap))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        // Outermost: who isn't known learns neither which paths there are nor what is wrong with a body.
+        .layer(from_fn_with_state(api.clone(), principal::authenticate))
+        .layer(from_fn(keep_to_yourself))
+        .layer(from_fn(in_time))
+        .layer(from_fn(log));
+    let health = Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .layer(from_fn(in_time));
+    let edge = Router::new()
+        .route("/feed", get(feed::poll))
+        .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(feed);
+    Router::new()
+        .nest("/v1", v1)
+        // `nest` leaves this one path out.
+        .route("/v1/", any(unknown_path).layer(from_fn_with_state(api.clone(), principal::authenticate)))
+        .merge(health)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api)
+        .nest("/edge/v1", edge)
+}
+
+async fn unknown_path() -> Problem {
+    Problem::unknown_path()
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::method_not_allowed()
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(REQUEST_TIME, next.run(request)).await.unwrap_or_else(|_| Problem::timeout().into_response())
+}
+
+/// Answers may hold a secret that is shown once: no cache may keep them.
+async fn keep_to_yourself(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// One line a request: the route as it stands above, never the path, the query, a header or a body.
+async fn log(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let elapsed_ms = began.elapsed().as_millis();
+    tracing::info!(%method, route, status = response.status().as_u16(), elapsed_ms, "request");
+    response
+}

@@ -1,0 +1,83 @@
+//! `/v1/workspaces`: the tenants.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use policy::{Revision, UnixSeconds, WorkspaceId};
+use serde::Serialize;
+
+use super::answer::{PageBody, changed, listed, shown};
+use super::fields::{Fields, QueryFields};
+use super::path::InWorkspace;
+use super::precondition::IfMatch;
+use super::principal::Principal;
+use super::{Api, cursor, instant, values};
+use crate::problem::Problem;
+use crate::store::{NewWorkspace, Workspace, WorkspaceQuery};
+
+#[derive(Serialize)]
+struct WorkspaceBody {
+    id: WorkspaceId,
+    name: String,
+    slug: String,
+    #[serde(serialize_with = "instant::serialize")]
+    created_at: UnixSeconds,
+    created_by: String,
+    #[serde(serialize_with = "instant::serialize")]
+    updated_at: UnixSeconds,
+    revision: Revision,
+}
+
+impl From<Workspace> for WorkspaceBody {
+    fn from(workspace: Workspace) -> Self {
+        let Workspace { id, slug, name, created_at, created_by, updated_at, revision } = workspace;
+        Self { id, name, slug, created_at, created_by, updated_at, revision }
+    }
+}
+
+/// POST /v1/workspaces
+pub(super) async fn create(
+    State(api): State<Api>,
+    principal: Principal,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let (name, slug) = (fields.required("name", values::name), fields.required("slug", values::slug));
+    let (name, slug) = fields.finish(|| name.zip(slug))?;
+    let new = NewWorkspace { id: api.entropy.id(&api.clock)?, slug, name };
+    let made = api.store.create_workspace(new, principal.acting(&api.clock)).await?;
+    changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
+}
+
+/// GET /v1/workspaces
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: Principal,
+    QueryFields(mut fields): QueryFields,
+) -> Result<Response, Problem> {
+    let limit = fields.optional("limit", values::limit);
+    let after = fields.optional("cursor", |value| cursor::read::<WorkspaceId>(&values::string(value)?));
+    let limit = fields.finish(|| Some(limit.unwrap_or(values::DEFAULT_LIMIT)))?;
+    let page = api.store.list_workspaces(WorkspaceQuery { limit, after }).await?;
+    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
+    listed(&PageBody { items: page.items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
+}
+
+/// GET /v1/workspaces/{workspace}
+pub(super) async fn show(at: InWorkspace) -> Result<Response, Problem> {
+    let revision = at.workspace.revision;
+    shown(&WorkspaceBody::from(at.workspace), revision)
+}
+
+/// PATCH /v1/workspaces/{workspace}
+pub(super) async fn update(
+    State(api): State<Api>,
+    at: InWorkspace,
+    IfMatch(precondition): IfMatch,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let name = fields.optional("name", values::name);
+    let name = fields.finish(|| Some(name))?.unwrap_or(at.workspace.name);
+    let acting = at.principal.acting(&api.clock);
+    let renamed = api.store.rename_workspace(at.workspace.id, name, precondition, acting).await?;
+    changed(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)
+}

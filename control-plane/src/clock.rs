@@ -1,0 +1,43 @@
+//! The wall clock, as an argument.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use policy::UnixSeconds;
+
+const NANOS_A_SECOND: u64 = 1_000_000_000;
+const NANOS_A_MILLISECOND: u64 = 1_000_000;
+
+/// Tells the time. Tests hand in their own.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// The machine's clock. One that stands before 1970 reads as 1970.
+    pub fn system() -> Self {
+        Self::from_nanos(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// A clock that answers with these nanoseconds since 1970.
+    pub fn from_nanos(nanos: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(nanos))
+    }
+
+    /// Whole seconds since 1970.
+    pub fn now(&self) -> UnixSeconds {
+        UnixSeconds(i64::try_from(self.unix_nanos() / NANOS_A_SECOND).unwrap_or(i64::MAX))
+    }
+
+    /// Whole milliseconds since 1970.
+    pub fn unix_millis(&self) -> u64 {
+        self.unix_nanos() / NANOS_A_MILLISECOND
+    }
+
+    /// Nanoseconds since 1970; good until the year 2554.
+    pub fn unix_nanos(&self) -> u64 {
+        (self.0)()
+    }
+}

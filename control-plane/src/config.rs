@@ -1,0 +1,121 @@
+//! The operator's file, `latchkey.toml`: which environments and which scopes there are.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use policy::{Environment, Scope};
+use serde::Deserialize;
+
+/// A key may hold as many scopes as the wire counts, so the catalogue has no more; environments are numbered in a byte.
+const MAX_NAMES: usize = 255;
+
+/// What the operator decides about keys.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Environments a key may be made for; the first is taken where none is named.
+    pub environments: Vec<Environment>,
+    /// The scope catalogue: what a key may be granted.
+    pub scopes: Vec<Scope>,
+}
+
+/// Why the file can't serve. Each names it and what to do, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration {path}: cannot read it: {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
+    #[error("configuration {path}, line {line}: {message}")]
+    Parse { path: PathBuf, line: usize, message: String },
+    #[error("configuration {path}: `{field}` {message}")]
+    Value { path: PathBuf, field: &'static str, message: String },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let scopes = ["reviews", "workspaces", "credentials", "webhooks", "repositories", "security_scans"];
+        Self {
+            environments: vec![Environment::default()],
+            scopes: scopes.iter().filter_map(|name| name.parse().ok()).collect(),
+        }
+    }
+}
+
+impl Config {
+    /// The file at `path`.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count().saturating_add(1);
+            let message = error.message().replace('\n', " ");
+            ConfigError::Parse { path: path.to_owned(), line, message }
+        })?;
+        let refused = |field, message| ConfigError::Value { path: path.to_owned(), field, message };
+        check(&config.environments).map_err(|message| refused("environments", message))?;
+        check(&config.scopes).map_err(|message| refused("scopes", message))?;
+        if config.environments.is_empty() {
+            return Err(refused("environments", "is empty: name at least one, like \"live\"".to_owned()));
+        }
+        Ok(config)
+    }
+
+    /// The environment of a key that names none.
+    pub fn first_environment(&self) -> Environment {
+        self.environments.first().cloned().unwrap_or_default()
+    }
+}
+
+fn check<T: Ord + std::fmt::Display>(names: &[T]) -> Result<(), String> {
+    if names.len() > MAX_NAMES {
+        return Err(format!("has {} names; at most {MAX_NAMES} are possible", names.len()));
+    }
+    let mut seen = BTreeSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(format!("names `{twice}` twice: name it once")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("latchkey.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(parsed(""), Ok(Config::default()));
+        assert_eq!(Config::default().scopes.len(), 6);
+        assert_eq!(Config::default().first_environment().as_str(), "live");
+    }
+
+    #[test]
+    fn the_operator_s_names_replace_the_default_ones() {
+        let config = parsed("environments = [\"test\", \"live\"]\nscopes = [\"orders\"]").unwrap();
+        assert_eq!(config.first_environment().as_str(), "test");
+        assert_eq!(config.scopes, ["orders".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_in_one_line() {
+        for (text, expected) in [
+            ("scopes = [\"orders\"]\nscope = 1", "line 2: unknown field `scope`"),
+            ("scopes = [\"Orders\"]", "a scope is a lower-case letter"),
+            ("scopes = \"orders\"", "line 1: invalid type"),
+            ("environments = []", "`environments` is empty"),
+            ("environments = [\"live\", \"live\"]", "`environments` names `live` twice"),
+            ("scopes = [\"a\", \"b\", \"a\"]", "`scopes` names `a` twice"),
+            ("scopes = [", "line 1"),
+        ] {
+            let error = parsed(text).unwrap_err();
+            assert!(error.starts_with("configuration latchkey.toml") && error.contains(expected), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

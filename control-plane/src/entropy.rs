@@ -1,0 +1,67 @@
+//! Everything random: secrets and ids.
+
+use std::sync::Arc;
+
+use policy::key_text::{self, Kind};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::secret::Secret;
+
+/// The source of random bytes. Tests hand in their own.
+#[derive(Clone)]
+pub struct Entropy(Arc<Fill>);
+
+type Fill = dyn Fn(&mut [u8]) -> Result<(), EntropyError> + Send + Sync;
+
+/// The operating system gave no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system gave no random bytes: {0}")]
+pub struct EntropyError(pub String);
+
+impl Entropy {
+    /// The operating system's.
+    pub fn system() -> Self {
+        Self::from_fill(|bytes| getrandom::fill(bytes).map_err(|error| EntropyError(error.to_string())))
+    }
+
+    /// A source that overwrites its argument.
+    pub fn from_fill(fill: impl Fn(&mut [u8]) -> Result<(), EntropyError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(fill))
+    }
+
+    /// A new secret of this kind.
+    pub fn secret(&self, kind: &Kind) -> Result<Secret, EntropyError> {
+        key_text::compose(kind, |bytes| (self.0)(bytes)).map(Secret::new)
+    }
+
+    /// A new id, a UUID of version 7: ids sort by the instant they were made, to a quarter of a microsecond (RFC 9562, 6.2,
+    /// method 3), so the order of ids is the order of creation.
+    pub fn id<I: From<Uuid>>(&self, clock: &Clock) -> Result<I, EntropyError> {
+        let nanos = clock.unix_nanos();
+        let mut random = [0; 10];
+        (self.0)(&mut random)?;
+        // The 12 bits behind the milliseconds hold the rest of the instant; the builder overwrites the upper four bits.
+        let rest = u16::try_from((nanos % 1_000_000) * 4096 / 1_000_000).unwrap_or(0).to_be_bytes();
+        let [high, low, ..] = &mut random;
+        (*high, *low) = rest.into();
+        Ok(uuid::Builder::from_unix_timestamp_millis(nanos / 1_000_000, &random).into_uuid().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_the_instant_they_were_made() {
+        let mut last = None;
+        for nanos in [0, 999_999, 1_000_000, 1_000_250, 1_001_000, 1_700_000_000_000_000_000, 1_700_000_000_000_001_000]
+        {
+            let id: Uuid = Entropy::system().id(&Clock::from_nanos(move || nanos)).unwrap();
+            assert_eq!(id.get_version_num(), 7);
+            assert!(Some(id) > last, "{nanos}");
+            last = Some(id);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What edges ask for: changes as they happen, and snapshots to begin with.
+
+mod deltas;
+mod page;
+mod poll;
+mod query;
+mod snapshots;
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use tokio::sync::watch;
+
+pub(crate) use page::page;
+pub(crate) use poll::poll;
+
+use crate::clock::Clock;
+use crate::store::Store;
+use crate::tokens::Token;
+
+/// The control plane's time, for edges whose own clock may be wrong: milliseconds since 1970.
+const LATCHKEY_TIME: HeaderName = HeaderName::from_static("latchkey-time");
+
+/// Our wire format's media type.
+const MEDIA_TYPE: &str = "application/vnd.latchkey.feed";
+
+/// What an edge without the right token is told.
+const HOW: &str = "send `Authorization: Bearer <token>` with an edge token; the first stands in the file that \
+                   --edge-token-file names";
+
+/// What the feed works with. Clones share it.
+#[derive(Clone)]
+pub struct Feed {
+    store: Store,
+    clock: Clock,
+    /// Serves any edge.
+    edge_token: Token,
+    snapshots: Arc<snapshots::Snapshots>,
+    deltas: Arc<deltas::Deltas>,
+    /// True when waiting has to end.
+    ending: watch::Receiver<bool>,
+}
+
+impl Feed {
+    /// A feed of `store`. Requests that wait are answered when `ending` becomes true.
+    pub fn new(store: Store, clock: Clock, edge_token: Token, ending: watch::Receiver<bool>) -> Self {
+        let (snapshots, deltas) = (Arc::default(), Arc::default());
+        Self { store, clock, edge_token, snapshots, deltas, ending }
+    }
+
+    /// 200 with a message of the wire format.
+    fn message(&self, bytes: Bytes, cache: &'static str) -> Response {
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
+            (header::CACHE_CONTROL, HeaderValue::from_static(cache)),
+            (LATCHKEY_TIME, self.clock.unix_millis().into()),
+        ];
+        (headers, bytes).into_response()
+    }
+
+    /// 204: the position that was asked from is still the head.
+    fn nothing_new(&self) -> Response {
+        (StatusCode::NO_CONTENT, [(LATCHKEY_TIME, HeaderValue::from(self.clock.unix_millis()))]).into_response()
+    }
+}

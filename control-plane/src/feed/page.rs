@@ -1,0 +1,30 @@
+//! GET /edge/v1/snapshots/{epoch}/{revision}/{page}: a page of a snapshot, the same bytes for ever.
+
+use axum::extract::{RawPathParams, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use policy::{Epoch, Revision};
+
+use super::{Feed, HOW};
+use crate::bearer;
+use crate::problem::Problem;
+
+/// A page never changes, and is nobody's but the edge's.
+const CACHE: &str = "private, max-age=86400, immutable";
+
+pub(crate) async fn page(
+    State(feed): State<Feed>,
+    headers: HeaderMap,
+    path: RawPathParams,
+) -> Result<Response, Problem> {
+    bearer::require(&feed.edge_token, &headers, HOW)?;
+    let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();
+    let epoch = parameter("epoch").parse::<Epoch>().ok();
+    let revision = parameter("revision").parse().ok().map(Revision);
+    let number = parameter("page").parse::<usize>().ok();
+    let (Some(epoch), Some(revision), Some(number)) = (epoch, revision, number) else {
+        return Err(Problem::unknown_path());
+    };
+    let bytes = feed.snapshots.page(epoch, revision, number).ok_or_else(Problem::snapshot_gone)?;
+    Ok(feed.message(bytes, CACHE))
+}

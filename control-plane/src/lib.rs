@@ -1,0 +1,17 @@
+//! Latchkey's control plane: REST for admins, the feed for edges, SQLite underneath.
+//!
+//! `api` and `feed` know HTTP and the store's door, `store` knows SQL and no HTTP. A library so that its tests and
+//! benchmarks go through the same router as the binary.
+
+pub mod api;
+mod bearer;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod entropy;
+pub mod feed;
+pub mod problem;
+pub mod secret;
+pub mod serve;
+pub mod store;
+pub mod tokens;

@@ -1,0 +1,223 @@
+//! Refusals, as RFC 9457 `application/problem+json`: a code for programs, and for people a sentence that says what to do.
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::entropy::EntropyError;
+use crate::store::{MAX_METADATA_BYTES, StoreError};
+
+/// A refusal. `detail` never repeats a secret, a header or a body.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    errors: Vec<FieldError>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    pub field: String,
+    pub code: &'static str,
+    pub message: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    status: u16,
+    code: &'a str,
+    title: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, title, detail: detail.into(), errors: Vec::new(), header: None }
+    }
+
+    /// 400: the body isn't JSON.
+    pub fn not_json(detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "not-json", "The body is not JSON", detail)
+    }
+
+    /// 400: the query can't be read.
+    pub fn bad_query(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-query", "The query can't be read", detail)
+    }
+
+    /// 401, with a challenge.
+    pub fn unauthenticated(code: &'static str, detail: &'static str) -> Self {
+        let challenge = match code {
+            "missing-token" => "Bearer realm=\"latchkey\"",
+            _ => "Bearer realm=\"latchkey\", error=\"invalid_token\"",
+        };
+        Self {
+            header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))),
+            ..Self::new(StatusCode::UNAUTHORIZED, code, "A valid token is needed", detail)
+        }
+    }
+
+    /// 404 for a path that nothing answers.
+    pub fn unknown_path() -> Self {
+        let detail = "nothing answers at this path; docs/api.md lists those that are";
+        Self::new(StatusCode::NOT_FOUND, "unknown-path", "There is nothing here", detail)
+    }
+
+    pub fn unknown_workspace() -> Self {
+        let detail = "no workspace has this id or slug; GET /v1/workspaces lists those you may see";
+        Self::new(StatusCode::NOT_FOUND, "unknown-workspace", "There is no such workspace", detail)
+    }
+
+    pub fn unknown_key() -> Self {
+        let detail = "this workspace has no key with this id; it may have been deleted";
+        Self::new(StatusCode::NOT_FOUND, "unknown-key", "There is no such key", detail)
+    }
+
+    /// 405; the router adds `Allow`.
+    pub fn method_not_allowed() -> Self {
+        let detail = "this path takes other methods; the `Allow` header lists them";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This method does not go here", detail)
+    }
+
+    /// 406: an edge asked for a wire format that we don't write.
+    pub fn unknown_format(written: u16) -> Self {
+        let detail = format!("this control plane writes format {written}; start the edge with a filter that reads it");
+        Self::new(StatusCode::NOT_ACCEPTABLE, "unknown-format", "The wire format is not known here", detail)
+    }
+
+    /// 409: another workspace has the slug.
+    pub fn slug_taken() -> Self {
+        let detail = "another workspace has this slug; choose a different one";
+        Self::new(StatusCode::CONFLICT, "slug-taken", "The slug is taken", detail).with_field(
+            "slug",
+            "slug-taken",
+            detail,
+        )
+    }
+
+    /// 410: the snapshot is no longer there.
+    pub fn snapshot_gone() -> Self {
+        let detail = "this snapshot is gone; ask the feed again";
+        Self::new(StatusCode::GONE, "snapshot-gone", "The snapshot is gone", detail)
+    }
+
+    /// 413.
+    pub fn too_large(limit: usize) -> Self {
+        let detail = format!("a body may have at most {limit} bytes; send less");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+    }
+
+    /// 415.
+    pub fn not_json_type(taken: &'static str) -> Self {
+        let detail = format!("send the body with `Content-Type: {taken}`");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not taken", detail)
+    }
+
+    /// 422 with the fields that are wrong. One code stands above the others, because programs ask for it: a key's expiration
+    /// can't be changed.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let is_expiration = errors.iter().any(|error| error.code == "expiration-immutable");
+        let (code, title, detail) = if is_expiration {
+            (
+                "expiration-immutable",
+                "A key's expiration can't be changed",
+                "the expiration is fixed when a key is made; create another key, and delete this one".to_owned(),
+            )
+        } else {
+            let sentences: Vec<_> = errors.iter().map(|error| format!("`{}` {}", error.field, error.message)).collect();
+            ("invalid-fields", "Some values don't fit", sentences.join("; "))
+        };
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail) }
+    }
+
+    /// 500: ours to repair. The cause is in the log.
+    pub fn fault() -> Self {
+        let detail = "nothing was changed; the control plane's log says why; please report it";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The control plane is at fault", detail)
+    }
+
+    /// 503: the request took too long.
+    pub fn timeout() -> Self {
+        let detail = "no answer in time; a change may have been made or not: look before you repeat it";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The request took too long", detail)
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    fn with_field(mut self, field: &str, code: &'static str, message: &str) -> Self {
+        self.errors.push(FieldError { field: field.to_owned(), code, message: message.to_owned() });
+        self
+    }
+}
+
+impl From<StoreError> for Problem {
+    /// `NotFound` here is a path's; what isn't found elsewhere is said by who asked.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::unknown_path(),
+            StoreError::SlugTaken => Self::slug_taken(),
+            StoreError::ExpiredKey => Self::new(
+                StatusCode::CONFLICT,
+                "expired-key",
+                "The key has expired",
+                "an expired key can't be rotated; create another key",
+            ),
+            StoreError::Stale { current } => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "stale",
+                "It was changed meanwhile",
+                format!("it is at revision {current} by now; get it again, and send its new ETag in `If-Match`"),
+            ),
+            StoreError::MetadataTooLarge { bytes } => Self::invalid(vec![FieldError {
+                field: "metadata".to_owned(),
+                code: "too-long",
+                message: format!("would have {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are possible"),
+            }]),
+            StoreError::Unavailable(_) => Self {
+                header: Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "storage-unavailable",
+                    "The storage is unavailable",
+                    "this was not answered as done; try again, and see the control plane's log for the cause",
+                )
+            },
+            // A secret that we drew was there already: the source of randomness repeats itself.
+            StoreError::SecretTaken => {
+                tracing::error!("a new secret's digest is known already: the random source can't be trusted");
+                Self::fault()
+            }
+            StoreError::Fault(_) => Self::fault(),
+        }
+    }
+}
+
+impl From<EntropyError> for Problem {
+    fn from(cause: EntropyError) -> Self {
+        tracing::error!(%cause, "entropy");
+        Self::fault()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            status: self.status.as_u16(),
+            code: self.code,
+            title: self.title,
+            detail: &self.detail,
+            errors: &self.errors,
+        };
+        let json = serde_json::to_vec(&body).unwrap_or_default();
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        (self.status, kind, self.header.map(|header| [header]), json).into_response()
+    }
+}

@@ -1,0 +1,45 @@
+//! A secret's text while it is in our hands: between its making and the one answer that shows it.
+
+use policy::Digest;
+use zeroize::Zeroizing;
+
+/// The text that a client keeps and sends. Wiped when dropped; has no `Debug`, no `Display`, no `Serialize`.
+pub struct Secret(Zeroizing<String>);
+
+/// The secret's last 4 characters, to tell keys apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCharacters(pub String);
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// What is stored and looked up.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.0.as_bytes())
+    }
+
+    /// Its last 4 characters.
+    pub fn last_characters(&self) -> LastCharacters {
+        let from = self.0.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
+        LastCharacters(self.0.get(from..).unwrap_or_default().to_owned())
+    }
+
+    /// The text itself. Only for the answer that shows it once, and for the token file that holds it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_characters_are_four_of_any_text() {
+        for (text, last) in [("lk_live_abcd1234", "1234"), ("abc", "abc"), ("", ""), ("größe", "röße")] {
+            assert_eq!(Secret::new(text.to_owned()).last_characters().0, last);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `latchkey serve`: from the options to a running service, and back to a closed database.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use policy::key_text::Kind;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info};
+
+use crate::api::{Api, router};
+use crate::cli::ServeOptions;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::entropy::Entropy;
+use crate::feed::Feed;
+use crate::store::{Acting, Store};
+use crate::tokens::{Origin, Token};
+
+/// How often what time removes is removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// How long requests that were accepted may go on after the signal. Clients that never finish don't hold the end up.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT. An error before that is one line that names what is wrong.
+pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
+    let config = match &options.config {
+        Some(path) => Config::from_file(path)?,
+        None => Config::default(),
+    };
+    // First of all, for a start that can't succeed should leave no file behind.
+    let listener = listen(options.listen, options.insecure_http).await?;
+    let (clock, entropy) = (Clock::system(), Entropy::system());
+    let token = |path, kind: Kind| -> anyhow::Result<Token> {
+        let (token, origin) = Token::from_file(path, &kind, &entropy)?;
+        if origin == Origin::Made {
+            info!(file = %path.display(), "made a token file");
+        }
+        Ok(token)
+    };
+    let admin_token = token(&options.admin_token_file, Kind::AdminToken)?;
+    let edge_token = token(&options.edge_token_file, Kind::EdgeToken)?;
+    let store = Store::open(&options.database, &config, &entropy, system(&clock)).await?;
+
+    let (end, ending) = watch::channel(false);
+    let feed = Feed::new(store.clone(), clock.clone(), edge_token, ending.clone());
+    let api = Api { store: store.clone(), clock: clock.clone(), entropy, config: Arc::new(config), admin_token };
+    let address = listener.local_addr().context("cannot tell the address that is listened on")?;
+    info!(%address, revision = store.head().borrow().revision.0, "serving");
+    // For whoever started us; a closed standard output is no reason to end.
+    let _ = writeln!(std::io::stdout(), "latchkey: listening on http://{address}");
+
+    let sweeping = tokio::spawn(sweep(store.clone(), clock, ending.clone()));
+    run(listener, router::router(api, feed), end).await?;
+    let _ = sweeping.await;
+    store.close().await;
+    info!("closed");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, insecure_http: bool) -> anyhow::Result<TcpListener> {
+    if !address.ip().is_loopback() && !insecure_http {
+        anyhow::bail!(
+            "--listen {address}: plain HTTP would show tokens to the network; listen on 127.0.0.1, or say \
+             --insecure-http where TLS ends in front of it"
+        );
+    }
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--listen {address}: cannot listen there; stop what does, or choose another address"))
+}
+
+/// Serves until a signal comes, and then until all that was accepted is answered, or [`DRAIN`] has passed.
+async fn run(listener: TcpListener, router: Router, end: watch::Sender<bool>) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut ending = end.subscribe();
+    let mut drained = end.subscribe();
+    let listener = listener.tap_io(|stream| {
+        // Answers are small, and awaited.
+        if let Err(cause) = stream.set_nodelay(true) {
+            tracing::debug!(%cause, "a connection without TCP_NODELAY");
+        }
+    });
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = ending.wait_for(|ending| *ending).await;
+    });
+    let signalled = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("ending: no more requests are accepted");
+        end.send_replace(true);
+        std::future::pending::<()>().await;
+    };
+    let overdue = async move {
+        let _ = drained.wait_for(|ending| *ending).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        result = served => result.context("cannot go on serving"),
+        () = overdue => {
+            error!("some requests didn't end in time");
+            Ok(())
+        }
+        () = signalled => Ok(()),
+    }
+}
+
+/// Removes what is due, at the start and every hour.
+async fn sweep(store: Store, clock: Clock, mut ending: watch::Receiver<bool>) {
+    let mut hours = tokio::time::interval(SWEEP_EVERY);
+    hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = hours.tick() => {}
+            _ = ending.wait_for(|ending| *ending) => return,
+        }
+        // The store has logged the cause; the next hour tries again.
+        let _ = store.sweep(system(&clock)).await;
+    }
+}
+
+/// What the control plane does by itself is done by this principal.
+fn system(clock: &Clock) -> Acting {
+    Acting { principal: "system".to_owned(), at: clock.now() }
+}

@@ -1,0 +1,97 @@
+//! The history of changes: each gets a revision, a link in the chain and a body for the feed, in its own transaction.
+
+use policy::wire::{Op, encode_change};
+use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
+use rusqlite::{Connection, params};
+
+use super::StoreError;
+
+/// Revisions that are kept for deltas; an edge further behind takes a snapshot.
+pub(super) const LOG_REVISIONS: u64 = 100_000;
+
+/// A change that is being made, in its savepoint.
+pub(super) struct Change<'a> {
+    sql: &'a Connection,
+}
+
+impl<'a> Change<'a> {
+    pub(super) fn new(sql: &'a Connection) -> Self {
+        Self { sql }
+    }
+
+    pub(super) fn sql(&self) -> &'a Connection {
+        self.sql
+    }
+
+    /// Where the history stands before this change.
+    pub(super) fn position(&self) -> Result<Position, StoreError> {
+        position(self.sql)
+    }
+
+    /// The revision that [`Self::record`] will give to this change.
+    pub(super) fn revision(&self) -> Result<Revision, StoreError> {
+        self.position()?.revision.next().ok_or_else(exhausted)
+    }
+
+    /// Makes what was written here one revision: the only place where history is written. `ops` are what edges have to do
+    /// about it, and may be none.
+    pub(super) fn record(&self, at: UnixSeconds, ops: &[Op]) -> Result<Revision, StoreError> {
+        let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
+        let position = self.position()?.then(&body).ok_or_else(exhausted)?;
+        let revision = number(position.revision)?;
+        self.sql
+            .prepare_cached("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![revision, position.head.0, body, at.0])?;
+        self.sql
+            .prepare_cached("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
+            .execute(params![revision, position.head.0])?;
+        Ok(position.revision)
+    }
+}
+
+fn exhausted() -> StoreError {
+    StoreError::Fault("revisions have run out".to_owned())
+}
+
+/// Where the history stands.
+pub(super) fn position(sql: &Connection) -> Result<Position, StoreError> {
+    let mut query = sql.prepare_cached("SELECT epoch, revision, head FROM position WHERE one = 1")?;
+    Ok(query.query_row([], |row| {
+        Ok(Position {
+            epoch: Epoch::from_bytes(row.get(0)?),
+            revision: revision(row.get(1)?),
+            head: ChainHash(row.get(2)?),
+        })
+    })?)
+}
+
+/// The chain hash of a revision, `None` when the log doesn't reach back to it, or not yet forward.
+pub(super) fn chain_hash(sql: &Connection, at: Revision) -> Result<Option<ChainHash>, StoreError> {
+    let (epoch, first) = sql
+        .prepare_cached("SELECT epoch, first_revision FROM position WHERE one = 1")?
+        .query_row([], |row| Ok((Epoch::from_bytes(row.get(0)?), revision(row.get(1)?))))?;
+    let mut query = sql.prepare_cached("SELECT chain_hash FROM changes WHERE revision = ?1")?;
+    let mut rows = query.query([number(at)?])?;
+    match rows.next()? {
+        Some(row) => Ok(Some(ChainHash(row.get(0)?))),
+        // Before its first change an epoch has a position too; it serves while no change behind it was compacted away.
+        None if at == first && !is_compacted(sql, first)? => Ok(Some(ChainHash::first(epoch, first))),
+        None => Ok(None),
+    }
+}
+
+fn is_compacted(sql: &Connection, first: Revision) -> Result<bool, StoreError> {
+    let oldest: Option<i64> =
+        sql.prepare_cached("SELECT min(revision) FROM changes")?.query_row([], |row| row.get(0))?;
+    Ok(oldest.is_some_and(|oldest| Some(revision(oldest)) != first.next()))
+}
+
+/// A revision as SQLite holds it.
+pub(super) fn number(revision: Revision) -> Result<i64, StoreError> {
+    i64::try_from(revision.0).map_err(|_| exhausted())
+}
+
+/// A revision out of SQLite, which holds none below 0.
+pub(super) fn revision(number: i64) -> Revision {
+    Revision(u64::try_from(number).unwrap_or_default())
+}

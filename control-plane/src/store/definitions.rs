@@ -1,0 +1,88 @@
+//! The numbers that scopes and environments have on the wire.
+
+use std::collections::BTreeMap;
+
+use policy::wire::Op;
+use policy::{Environment, Level, Scope, Scopes};
+use rusqlite::Connection;
+
+use super::changes::Change;
+use super::{Acting, StoreError};
+use crate::config::Config;
+
+/// Names to numbers, as they were at the start; nothing is added while the control plane runs.
+pub(super) struct Numbers {
+    scopes: BTreeMap<Scope, u16>,
+    environments: BTreeMap<Environment, u8>,
+}
+
+/// Numbers what is new in the configuration, as one change. What the configuration no longer names keeps its number: keys
+/// may still have it.
+pub(super) fn define(change: &Change<'_>, config: &Config, acting: &Acting) -> Result<Numbers, StoreError> {
+    let known = Numbers::read(change.sql())?;
+    let mut ops = Vec::new();
+    for scope in config.scopes.iter().filter(|scope| !known.scopes.contains_key(*scope)) {
+        let number = insert(change.sql(), "INSERT INTO scopes (name) VALUES (?1) RETURNING number", scope.as_str())?;
+        ops.push(Op::DefineScope { number, scope: scope.clone() });
+    }
+    for name in config.environments.iter().filter(|name| !known.environments.contains_key(*name)) {
+        let number =
+            insert(change.sql(), "INSERT INTO environments (name) VALUES (?1) RETURNING number", name.as_str())?;
+        ops.push(Op::DefineEnvironment { number, environment: name.clone() });
+    }
+    if ops.is_empty() {
+        return Ok(known);
+    }
+    change.record(acting.at, &ops)?;
+    Numbers::read(change.sql())
+}
+
+fn insert<N: rusqlite::types::FromSql>(sql: &Connection, statement: &str, name: &str) -> Result<N, StoreError> {
+    Ok(sql.query_row(statement, [name], |row| row.get(0))?)
+}
+
+impl Numbers {
+    fn read(sql: &Connection) -> Result<Self, StoreError> {
+        let scopes = read(sql, "SELECT name, number FROM scopes")?;
+        let environments = read(sql, "SELECT name, number FROM environments")?;
+        Ok(Self { scopes, environments })
+    }
+
+    pub(super) fn environment(&self, name: &str) -> Result<u8, StoreError> {
+        let number = name.parse().ok().and_then(|name: Environment| self.environments.get(&name).copied());
+        number.ok_or_else(|| StoreError::Fault(format!("the environment `{name}` has no number")))
+    }
+
+    pub(super) fn grants(&self, scopes: &Scopes) -> Result<Vec<(u16, Level)>, StoreError> {
+        let grant = |(scope, level): (&Scope, &Level)| match self.scopes.get(scope) {
+            Some(number) => Ok((*number, *level)),
+            None => Err(StoreError::Fault(format!("the scope `{scope}` has no number"))),
+        };
+        scopes.iter().map(grant).collect()
+    }
+
+    /// For a snapshot's manifest.
+    pub(super) fn scopes(&self) -> Vec<(u16, Scope)> {
+        self.scopes.iter().map(|(scope, number)| (*number, scope.clone())).collect()
+    }
+
+    /// For a snapshot's manifest.
+    pub(super) fn environments(&self) -> Vec<(u8, Environment)> {
+        self.environments.iter().map(|(name, number)| (*number, name.clone())).collect()
+    }
+}
+
+fn read<T: std::str::FromStr + Ord, N: rusqlite::types::FromSql>(
+    sql: &Connection,
+    statement: &str,
+) -> Result<BTreeMap<T, N>, StoreError> {
+    let mut query = sql.prepare(statement)?;
+    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let mut numbers = BTreeMap::new();
+    for row in rows {
+        let (name, number) = row?;
+        let name = name.parse().map_err(|_| StoreError::Fault(format!("`{name}` can't be a name here")))?;
+        numbers.insert(name, number);
+    }
+    Ok(numbers)
+}

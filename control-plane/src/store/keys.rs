@@ -1,0 +1,262 @@
+//! Keys: their rows, and the changes that leave the secret as it is.
+
+use policy::wire::Op;
+use policy::{Allowlist, Environment, KeyId, Scopes, UnixSeconds, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::Value;
+
+use super::changes::{self, Change};
+use super::definitions::Numbers;
+use super::model::merge;
+use super::{
+    Acting, Changed, Key, KeyPatch, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError, records,
+    rows, secrets,
+};
+use crate::secret::LastCharacters;
+
+/// A key to be made, with its first secret.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    pub id: KeyId,
+    pub name: String,
+    pub environment: Environment,
+    pub scopes: Scopes,
+    pub allowlist: Allowlist,
+    /// `None`: never.
+    pub expires_at: Option<UnixSeconds>,
+    pub metadata: Metadata,
+    pub secret: NewSecret,
+}
+
+/// All of a [`Key`], in the order that [`key`] reads, for a table `k` of keys.
+pub(super) const COLUMNS: &str = "k.id, k.workspace_id, k.name, k.environment,
+    (SELECT s.last_characters FROM secrets s
+     WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id AND s.superseded_at IS NULL),
+    k.active, k.scopes, k.ip_allowlist, k.expires_at, k.metadata, k.created_at, k.created_by, k.updated_at, k.rotated_at,
+    (SELECT s.previous_until FROM secrets s
+     WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id AND s.previous_until IS NOT NULL),
+    k.revision";
+
+impl Store {
+    /// Makes a key in a workspace.
+    pub async fn create_key(
+        &self,
+        workspace: WorkspaceId,
+        new: NewKey,
+        acting: Acting,
+    ) -> Result<Changed<Key>, StoreError> {
+        let numbers = self.numbers.clone();
+        self.engine.change(move |change| create(change, &numbers, workspace, &new, &acting)).await
+    }
+
+    /// The key with this id; `NotFound` for one of another workspace, and for one that was deleted.
+    pub async fn key(&self, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
+        self.engine.read(move |sql| find(sql, workspace, id)).await
+    }
+
+    /// Replaces what `patch` names. What was so already is no change.
+    pub async fn update_key(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        patch: KeyPatch,
+        precondition: Precondition,
+        acting: Acting,
+    ) -> Result<Changed<Key>, StoreError> {
+        let numbers = self.numbers.clone();
+        self.engine.change(move |change| update(change, &numbers, (workspace, id), patch, &precondition, &acting)).await
+    }
+
+    /// Lets the key be used.
+    pub async fn activate_key(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        acting: Acting,
+    ) -> Result<Changed<Key>, StoreError> {
+        let numbers = self.numbers.clone();
+        self.engine.change(move |change| set_active(change, &numbers, (workspace, id), true, &acting)).await
+    }
+
+    /// Stops the key, until it is activated.
+    pub async fn deactivate_key(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        acting: Acting,
+    ) -> Result<Changed<Key>, StoreError> {
+        let numbers = self.numbers.clone();
+        self.engine.change(move |change| set_active(change, &numbers, (workspace, id), false, &acting)).await
+    }
+
+    /// Ends the key for good. Its digests leave the edges at once, and stay here, so that none is ever used again.
+    pub async fn delete_key(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        acting: Acting,
+    ) -> Result<Changed<()>, StoreError> {
+        self.engine.change(move |change| delete(change, (workspace, id), &acting)).await
+    }
+}
+
+fn create(
+    change: &Change<'_>,
+    numbers: &Numbers,
+    workspace: WorkspaceId,
+    new: &NewKey,
+    acting: &Acting,
+) -> Result<Changed<Key>, StoreError> {
+    change
+        .sql()
+        .prepare_cached(
+            "INSERT INTO keys (workspace_id, id, name, environment, active, scopes, ip_allowlist, expires_at, metadata,
+                               created_at, created_by, updated_at, revision)
+             VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11)",
+        )?
+        .execute(params![
+            workspace.as_bytes(),
+            new.id.as_bytes(),
+            new.name,
+            new.environment.as_str(),
+            rows::scopes_text(&new.scopes)?,
+            rows::allowlist_text(&new.allowlist)?,
+            new.expires_at.map(|at| at.0),
+            metadata_text(&new.metadata)?,
+            acting.at.0,
+            acting.principal,
+            changes::number(change.revision()?)?
+        ])?;
+    secrets::insert(change.sql(), (workspace, new.id), &new.secret, acting.at)?;
+    let ops = records::upsert_live(change.sql(), numbers, (workspace, new.id))?;
+    let revision = change.record(acting.at, &ops)?;
+    Ok(Changed { value: find(change.sql(), workspace, new.id)?, revision })
+}
+
+fn update(
+    change: &Change<'_>,
+    numbers: &Numbers,
+    (workspace, id): (WorkspaceId, KeyId),
+    patch: KeyPatch,
+    precondition: &Precondition,
+    acting: &Acting,
+) -> Result<Changed<Key>, StoreError> {
+    let before = find(change.sql(), workspace, id)?;
+    if !precondition.holds(before.revision) {
+        return Err(StoreError::Stale { current: before.revision });
+    }
+    let mut after = before.clone();
+    after.name = patch.name.unwrap_or(after.name);
+    after.scopes = patch.scopes.unwrap_or(after.scopes);
+    after.allowlist = patch.allowlist.unwrap_or(after.allowlist);
+    match patch.metadata {
+        Some(Value::Object(given)) => merge(&mut after.metadata, &given),
+        Some(_) => after.metadata.clear(),
+        None => {}
+    }
+    if after == before {
+        return Ok(Changed { revision: before.revision, value: before });
+    }
+    change
+        .sql()
+        .prepare_cached(
+            "UPDATE keys SET name = ?3, scopes = ?4, ip_allowlist = ?5, metadata = ?6, updated_at = ?7, revision = ?8
+             WHERE workspace_id = ?1 AND id = ?2",
+        )?
+        .execute(params![
+            workspace.as_bytes(),
+            id.as_bytes(),
+            after.name,
+            rows::scopes_text(&after.scopes)?,
+            rows::allowlist_text(&after.allowlist)?,
+            metadata_text(&after.metadata)?,
+            acting.at.0,
+            changes::number(change.revision()?)?
+        ])?;
+    // Edges know neither name nor metadata.
+    let is_theirs = after.scopes != before.scopes || after.allowlist != before.allowlist;
+    let ops = if is_theirs { records::upsert_live(change.sql(), numbers, (workspace, id))? } else { Vec::new() };
+    let revision = change.record(acting.at, &ops)?;
+    Ok(Changed { value: find(change.sql(), workspace, id)?, revision })
+}
+
+fn set_active(
+    change: &Change<'_>,
+    numbers: &Numbers,
+    (workspace, id): (WorkspaceId, KeyId),
+    active: bool,
+    acting: &Acting,
+) -> Result<Changed<Key>, StoreError> {
+    let key = find(change.sql(), workspace, id)?;
+    if key.active == active {
+        return Ok(Changed { revision: key.revision, value: key });
+    }
+    change
+        .sql()
+        .prepare_cached(
+            "UPDATE keys SET active = ?3, updated_at = ?4, revision = ?5 WHERE workspace_id = ?1 AND id = ?2",
+        )?
+        .execute(params![
+            workspace.as_bytes(),
+            id.as_bytes(),
+            active,
+            acting.at.0,
+            changes::number(change.revision()?)?
+        ])?;
+    let ops = records::upsert_live(change.sql(), numbers, (workspace, id))?;
+    let revision = change.record(acting.at, &ops)?;
+    Ok(Changed { value: find(change.sql(), workspace, id)?, revision })
+}
+
+fn delete(
+    change: &Change<'_>,
+    (workspace, id): (WorkspaceId, KeyId),
+    acting: &Acting,
+) -> Result<Changed<()>, StoreError> {
+    find(change.sql(), workspace, id)?;
+    change
+        .sql()
+        .prepare_cached("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+        .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    let digests = secrets::leave_edge(change.sql(), (workspace, id))?;
+    let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
+    Ok(Changed { value: (), revision: change.record(acting.at, &ops)? })
+}
+
+pub(super) fn find(sql: &Connection, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
+    let statement =
+        format!("SELECT {COLUMNS} FROM keys k WHERE k.workspace_id = ?1 AND k.id = ?2 AND k.deleted_at IS NULL");
+    let found = sql.prepare_cached(&statement)?.query_row([workspace.as_bytes(), id.as_bytes()], key).optional()?;
+    found.ok_or(StoreError::NotFound)
+}
+
+/// A row of [`COLUMNS`].
+pub(super) fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
+    let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+    Ok(Key {
+        id: KeyId::from_bytes(row.get(0)?),
+        workspace: WorkspaceId::from_bytes(row.get(1)?),
+        name: row.get(2)?,
+        environment: rows::parsed(row, 3)?,
+        last_characters: LastCharacters(row.get(4)?),
+        active: row.get(5)?,
+        scopes: rows::json(row, 6)?,
+        allowlist: rows::allowlist(row, 7)?,
+        expires_at: instant(8)?,
+        metadata: rows::json(row, 9)?,
+        created_at: UnixSeconds(row.get(10)?),
+        created_by: row.get(11)?,
+        updated_at: UnixSeconds(row.get(12)?),
+        rotated_at: instant(13)?,
+        previous_until: instant(14)?,
+        revision: changes::revision(row.get(15)?),
+    })
+}
+
+fn metadata_text(metadata: &Metadata) -> Result<String, StoreError> {
+    let text = rows::metadata_text(metadata)?;
+    if text.len() > MAX_METADATA_BYTES {
+        return Err(StoreError::MetadataTooLarge { bytes: text.len() });
+    }
+    Ok(text)
+}

@@ -1,0 +1,115 @@
+//! Pages of lists: each begins behind the last item of the one before, so that writes between two pages shift nothing.
+
+use std::num::NonZeroU32;
+
+use policy::{KeyId, UnixSeconds, WorkspaceId};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::keys::{COLUMNS, key};
+use super::{Key, Status, Store, StoreError};
+
+/// Items, and whether there are more behind them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// Of `limit` + 1 items that were asked for, the last only tells that there are more.
+    pub(super) fn cut(mut items: Vec<T>, limit: NonZeroU32) -> Self {
+        let limit = usize::try_from(limit.get()).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Self { items, more }
+    }
+}
+
+/// Which workspaces to list.
+#[derive(Clone, Debug)]
+pub struct WorkspaceQuery {
+    pub limit: NonZeroU32,
+    /// The last one of the page before.
+    pub after: Option<WorkspaceId>,
+}
+
+/// The order of a list of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Oldest,
+    Newest,
+    Name,
+    NameDescending,
+}
+
+/// Which keys of a workspace to list.
+#[derive(Clone, Debug)]
+pub struct KeyQuery {
+    pub limit: NonZeroU32,
+    pub sort: Sort,
+    /// Name and id of the last one of the page before.
+    pub after: Option<(String, KeyId)>,
+    pub status: Option<Status>,
+    /// Part of the name, the whole id, or the secret's last characters.
+    pub search: Option<String>,
+    pub now: UnixSeconds,
+}
+
+impl Store {
+    /// A page of a workspace's keys. A page without filters costs as much as it has items; with one, keys that don't fit are
+    /// passed over one by one.
+    pub async fn list_keys(&self, workspace: WorkspaceId, query: KeyQuery) -> Result<Page<Key>, StoreError> {
+        self.engine.read(move |sql| list(sql, workspace, &query)).await
+    }
+}
+
+fn list(sql: &Connection, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<Key>, StoreError> {
+    // Constants make the text, parameters the values.
+    let mut conditions = String::from("k.workspace_id = ?1 AND k.deleted_at IS NULL");
+    let mut values = vec![Value::Blob(workspace.as_bytes().to_vec())];
+    if let Some((name, id)) = &query.after {
+        conditions.push_str(match query.sort {
+            Sort::Oldest => " AND k.id > ?2",
+            Sort::Newest => " AND k.id < ?2",
+            Sort::Name => " AND (k.name, k.id) > (?3, ?2)",
+            Sort::NameDescending => " AND (k.name, k.id) < (?3, ?2)",
+        });
+        values.push(Value::Blob(id.as_bytes().to_vec()));
+        values.push(Value::Text(name.clone()));
+    } else {
+        values.extend([Value::Null, Value::Null]);
+    }
+    conditions.push_str(match query.status {
+        None => "",
+        Some(Status::Active) => " AND k.active = 1 AND (k.expires_at IS NULL OR k.expires_at > ?4)",
+        Some(Status::Inactive) => " AND k.active = 0 AND (k.expires_at IS NULL OR k.expires_at > ?4)",
+        Some(Status::Expired) => " AND k.expires_at <= ?4",
+    });
+    values.push(Value::Integer(query.now.0));
+    if let Some(search) = &query.search {
+        conditions.push_str(
+            " AND (k.name LIKE ?5 ESCAPE '\\' OR k.id = ?6
+               OR EXISTS (SELECT 1 FROM secrets s WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id
+                          AND s.superseded_at IS NULL AND s.last_characters = ?7))",
+        );
+        let pattern = search.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        values.push(Value::Text(format!("%{pattern}%")));
+        let id = search.parse::<KeyId>().ok();
+        values.push(id.map_or(Value::Null, |id| Value::Blob(id.as_bytes().to_vec())));
+        values.push(Value::Text(search.clone()));
+    } else {
+        values.extend([Value::Null, Value::Null, Value::Null]);
+    }
+    values.push(Value::Integer(i64::from(query.limit.get()).saturating_add(1)));
+    let order = match query.sort {
+        Sort::Oldest => "k.id",
+        Sort::Newest => "k.id DESC",
+        Sort::Name => "k.name, k.id",
+        Sort::NameDescending => "k.name DESC, k.id DESC",
+    };
+    let statement = format!("SELECT {COLUMNS} FROM keys k WHERE {conditions} ORDER BY {order} LIMIT ?8");
+    let mut statement = sql.prepare_cached(&statement)?;
+    let rows = statement.query_map(params_from_iter(values), key)?;
+    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+}

@@ -1,0 +1,107 @@
+//! The store's door: what is kept, what may go wrong, and the handle that all go through.
+//!
+//! Each noun has a file with its functions and their SQL. A change goes through [`sqlite::Engine::change`], and is on disk
+//! when it answers; see `docs/decisions/store.md`.
+
+mod changes;
+mod definitions;
+mod feed;
+mod keys;
+mod list;
+mod lock;
+mod model;
+mod records;
+mod rows;
+mod schema;
+mod secrets;
+mod sqlite;
+mod sweep;
+mod workspaces;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use policy::{Position, Revision};
+use tokio::sync::watch;
+
+pub use feed::Since;
+pub use keys::NewKey;
+pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
+pub use lock::OpenError;
+pub use model::{Acting, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName};
+pub use secrets::NewSecret;
+pub use workspaces::NewWorkspace;
+
+use crate::config::Config;
+use crate::entropy::Entropy;
+
+/// The most bytes that a key's metadata may have, as JSON without spaces.
+pub const MAX_METADATA_BYTES: usize = 4096;
+
+/// How long a rotated-out digest stays at the edges, to answer `rotated-key`.
+pub const ROTATED_AT_EDGE_SECS: i64 = 30 * 86_400;
+
+/// How long a deleted key's digests stay here, so that a leaked secret can still be named.
+pub const DELETED_KEPT_SECS: i64 = 365 * 86_400;
+
+/// Why the store refuses, or can't.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("there is no such thing")]
+    NotFound,
+    #[error("the slug is taken")]
+    SlugTaken,
+    #[error("the secret's digest is known already")]
+    SecretTaken,
+    #[error("the key has expired")]
+    ExpiredKey,
+    #[error("it is at revision {current} by now")]
+    Stale { current: Revision },
+    #[error("the metadata would have {bytes} bytes, above {MAX_METADATA_BYTES}")]
+    MetadataTooLarge { bytes: usize },
+    /// The disk, the file or the process can't now. Nothing was changed.
+    #[error("the storage is unavailable: {0}")]
+    Unavailable(String),
+    /// A fault of ours, or a file that says what can't be. Nothing was changed.
+    #[error("the store is at fault: {0}")]
+    Fault(String),
+}
+
+/// All that is kept, in one file. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    engine: Arc<sqlite::Engine>,
+    numbers: Arc<definitions::Numbers>,
+}
+
+impl Store {
+    /// Opens the database at `path`, makes it if there is none, and brings it up to this version's schema. Only one process
+    /// at a time may have it open. Scopes and environments that are new in `config` become a change.
+    pub async fn open(path: &Path, config: &Config, entropy: &Entropy, acting: Acting) -> Result<Self, OpenError> {
+        let path = path.to_owned();
+        let failed = |error: StoreError| OpenError::Failed(error.to_string());
+        let epoch = entropy.id(&crate::clock::Clock::system()).map_err(|error| OpenError::Failed(error.to_string()))?;
+        let (engine, config) =
+            (tokio::task::spawn_blocking(move || sqlite::Engine::open(&path, epoch)), config.clone());
+        let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
+        let numbers =
+            engine.change(move |change| definitions::define(change, &config, &acting)).await.map_err(failed)?;
+        Ok(Self { engine: Arc::new(engine), numbers: Arc::new(numbers) })
+    }
+
+    /// Where the history of changes stands; changes with each change, before its answer goes out.
+    pub fn head(&self) -> watch::Receiver<Position> {
+        self.engine.head()
+    }
+
+    /// That reads and writes are possible.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.engine.change(|change| change.position().map(drop)).await?;
+        self.engine.read(|sql| changes::position(sql).map(drop)).await
+    }
+
+    /// Carries out what was accepted, then closes the file. Whoever asks afterwards is told that it is unavailable.
+    pub async fn close(&self) {
+        self.engine.close().await;
+    }
+}

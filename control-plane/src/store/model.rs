@@ -1,0 +1,164 @@
+//! What the store keeps, as the rest of the program sees it.
+
+use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
+use serde_json::{Map, Value};
+
+use crate::secret::LastCharacters;
+
+/// Free fields of a key, a JSON object.
+pub type Metadata = Map<String, Value>;
+
+/// Who changes something, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acting {
+    pub principal: String,
+    pub at: UnixSeconds,
+}
+
+/// What a change led to, and the revision from which on that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed<T> {
+    pub value: T,
+    pub revision: Revision,
+}
+
+/// The two ways to name a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkspaceName {
+    Id(WorkspaceId),
+    Slug(String),
+}
+
+/// The tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    pub id: WorkspaceId,
+    pub slug: String,
+    pub name: String,
+    pub created_at: UnixSeconds,
+    pub created_by: String,
+    pub updated_at: UnixSeconds,
+    /// Of its last change.
+    pub revision: Revision,
+}
+
+/// A key: who, what it may do, until when. Not secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    pub id: KeyId,
+    pub workspace: WorkspaceId,
+    pub name: String,
+    pub environment: Environment,
+    /// Of the current secret.
+    pub last_characters: LastCharacters,
+    pub active: bool,
+    pub scopes: Scopes,
+    pub allowlist: Allowlist,
+    /// `None`: never.
+    pub expires_at: Option<UnixSeconds>,
+    pub metadata: Metadata,
+    pub created_at: UnixSeconds,
+    pub created_by: String,
+    pub updated_at: UnixSeconds,
+    pub rotated_at: Option<UnixSeconds>,
+    /// The end of the overlap that the last rotation asked for; it may have passed.
+    pub previous_until: Option<UnixSeconds>,
+    /// Of its last change.
+    pub revision: Revision,
+}
+
+/// Whether a key can be used. Expired comes first: it is the one that can't be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Active,
+    Inactive,
+    Expired,
+}
+
+impl Key {
+    pub fn is_expired(&self, now: UnixSeconds) -> bool {
+        self.expires_at.is_some_and(|at| at.has_come(now))
+    }
+
+    pub fn status(&self, now: UnixSeconds) -> Status {
+        match (self.is_expired(now), self.active) {
+            (true, _) => Status::Expired,
+            (false, false) => Status::Inactive,
+            (false, true) => Status::Active,
+        }
+    }
+
+    /// When the previous secret ends; `None` when there is none that still works.
+    pub fn previous_secret_expires_at(&self, now: UnixSeconds) -> Option<UnixSeconds> {
+        self.previous_until.filter(|until| !until.has_come(now))
+    }
+}
+
+/// What to replace in a key; `None` leaves as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeyPatch {
+    pub name: Option<String>,
+    pub scopes: Option<Scopes>,
+    pub allowlist: Option<Allowlist>,
+    /// Merged into what is there (RFC 7396); `Some(Null)` empties it.
+    pub metadata: Option<Value>,
+}
+
+/// Which revisions a change may build upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Whatever is there.
+    None,
+    /// Only one of these.
+    OneOf(Vec<Revision>),
+}
+
+impl Precondition {
+    pub fn holds(&self, current: Revision) -> bool {
+        match self {
+            Self::None => true,
+            Self::OneOf(revisions) => revisions.contains(&current),
+        }
+    }
+}
+
+/// RFC 7396: `patch` merged into `target`.
+pub fn merge(target: &mut Metadata, patch: &Metadata) {
+    for (name, value) in patch {
+        match value {
+            Value::Null => drop(target.remove(name)),
+            Value::Object(inner) => {
+                let slot = target.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
+                if !slot.is_object() {
+                    *slot = Value::Object(Map::new());
+                }
+                if let Value::Object(object) = slot {
+                    merge(object, inner);
+                }
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                target.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_merges_as_rfc_7396_says() {
+        for (target, patch, merged) in [
+            (r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":1,"b":2}"#),
+            (r#"{"a":1}"#, r#"{"a":null}"#, r"{}"),
+            (r#"{"a":[1,2]}"#, r#"{"a":[3]}"#, r#"{"a":[3]}"#),
+            (r#"{"a":{"b":1,"c":2}}"#, r#"{"a":{"b":null,"d":3}}"#, r#"{"a":{"c":2,"d":3}}"#),
+            (r#"{"a":1}"#, r#"{"a":{"b":{"c":null}}}"#, r#"{"a":{"b":{}}}"#),
+        ] {
+            let mut object: Metadata = serde_json::from_str(target).unwrap();
+            merge(&mut object, &serde_json::from_str(patch).unwrap());
+            assert_eq!(serde_json::to_string(&object).unwrap(), merged, "{target} {patch}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Connections: how they are set, and the schema they find.
+
+use policy::{ChainHash, Epoch, Position, Revision};
+use rusqlite::{Connection, OpenFlags, params};
+use rusqlite_migration::{M, Migrations};
+
+use super::lock::{Lock, OpenError};
+
+/// "LKEY", as the first migration sets it.
+const APPLICATION_ID: i64 = 0x4C4B_4559;
+
+const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("migrations/0001_first.sql"))];
+
+/// The connection that writes: durable when COMMIT returns.
+pub(super) fn open_writer(lock: &Lock, epoch: Epoch) -> Result<Connection, OpenError> {
+    let failed = |cause: String| OpenError::Sql { path: lock.path.clone(), cause };
+    let sql = |cause| refused(lock, &cause);
+    let mut connection = connect(lock).map_err(sql)?;
+    refuse_foreign(&connection, lock)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
+    if mode != "wal" {
+        return Err(failed(format!("its journal stays in mode {mode}, and WAL is needed (a network file system?)")));
+    }
+    Migrations::from_slice(MIGRATIONS).to_latest(&mut connection).map_err(|error| failed(error.to_string()))?;
+    let first = Position::first(epoch, Revision(0));
+    connection
+        .execute(
+            "INSERT INTO position (one, epoch, first_revision, revision, head) VALUES (1, ?1, 0, 0, ?2)
+             ON CONFLICT DO NOTHING",
+            params![first.epoch.as_bytes(), ChainHash::first(epoch, first.revision).0],
+        )
+        .map_err(sql)?;
+    Ok(connection)
+}
+
+/// A connection that can only read.
+pub(super) fn open_reader(lock: &Lock) -> Result<Connection, OpenError> {
+    let sql = |cause| refused(lock, &cause);
+    let connection = connect(lock).map_err(sql)?;
+    connection.pragma_update(None, "query_only", true).map_err(sql)?;
+    Ok(connection)
+}
+
+fn connect(lock: &Lock) -> rusqlite::Result<Connection> {
+    // No URI file names, no creation: the lock has made the file, with its mode.
+    let connection =
+        Connection::open_with_flags(&lock.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // Each statement is prepared once a connection.
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.execute_batch(
+        "PRAGMA busy_timeout = 5000;
+         PRAGMA foreign_keys = ON;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -16000;
+         -- The fsync of the WAL returns before COMMIT does; fullfsync makes it mean that on macOS too.
+         PRAGMA synchronous = FULL;
+         PRAGMA fullfsync = ON;
+         -- 16 MB of WAL between checkpoints: a checkpoint's own fsyncs are spread over more commits than by default.
+         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 67108864;",
+    )?;
+    Ok(connection)
+}
+
+/// Another program's database, or one of a newer version, is left as it is.
+fn refuse_foreign(connection: &Connection, lock: &Lock) -> Result<(), OpenError> {
+    let path = || lock.path.clone();
+    let number =
+        |query| connection.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(|error| refused(lock, &error));
+    let is_empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
+    if !is_empty && number("PRAGMA application_id")? != APPLICATION_ID {
+        return Err(OpenError::NotOurs { path: path() });
+    }
+    let (found, known) = (number("PRAGMA user_version")?, i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX));
+    if found > known { Err(OpenError::Newer { path: path(), found, known }) } else { Ok(()) }
+}
+
+fn refused(lock: &Lock, error: &rusqlite::Error) -> OpenError {
+    let path = lock.path.clone();
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs { path },
+        _ => OpenError::Sql { path, cause: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &std::path::Path) -> Result<Connection, OpenError> {
+        open_writer(&Lock::take(path)?, Epoch::from_bytes([1; 16]))
+    }
+
+    #[test]
+    fn migrations_are_valid() {
+        Migrations::from_slice(MIGRATIONS).validate().unwrap();
+    }
+
+    #[test]
+    fn a_file_of_a_newer_schema_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("latchkey.db");
+        open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 1, .. })));
+    }
+
+    #[test]
+    fn another_program_s_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let theirs = directory.path().join("theirs.db");
+        Connection::open(&theirs).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        assert!(matches!(open(&theirs), Err(OpenError::NotOurs { .. })));
+        let text = directory.path().join("notes.txt");
+        std::fs::write(&text, "not a database at all, but longer than a header of one hundred bytes. ".repeat(9))
+            .unwrap();
+        assert!(matches!(open(&text), Err(OpenError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn a_database_is_open_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("latchkey.db");
+        let first = Lock::take(&path).unwrap();
+        let link = directory.path().join("link.db");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(Lock::take(&path), Err(OpenError::InUse { .. })));
+        assert!(matches!(Lock::take(&link), Err(OpenError::InUse { .. })));
+        drop(first);
+        assert!(Lock::take(&link).is_ok());
+    }
+
+    #[test]
+    fn a_path_that_can_hold_no_database_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(Lock::take(directory.path()), Err(OpenError::NotAFile { .. })));
+        assert!(matches!(Lock::take(&directory.path().join("nowhere/latchkey.db")), Err(OpenError::Place { .. })));
+    }
+
+    #[test]
+    fn the_writer_waits_for_the_disk_at_each_commit() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = open(&directory.path().join("latchkey.db")).unwrap();
+        for (pragma, expected) in [("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 5000)] {
+            let value: i64 = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).unwrap();
+            assert_eq!(value, expected, "{pragma}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Secrets of keys, by their digests: rotation, overlap, and what becomes of the old ones.
+
+use policy::wire::Op;
+use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::changes::{self, Change};
+use super::definitions::Numbers;
+use super::{Acting, Changed, Key, Store, StoreError, keys, records};
+use crate::secret::{LastCharacters, Secret};
+
+/// What is stored of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSecret {
+    pub digest: Digest,
+    pub last_characters: LastCharacters,
+}
+
+impl From<&Secret> for NewSecret {
+    fn from(secret: &Secret) -> Self {
+        Self { digest: secret.digest(), last_characters: secret.last_characters() }
+    }
+}
+
+impl Store {
+    /// Gives the key another secret. The old one ends at once, or after `overlap_secs`; one that was in overlap already ends
+    /// now.
+    pub async fn rotate_key(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        secret: NewSecret,
+        overlap_secs: Option<i64>,
+        acting: Acting,
+    ) -> Result<Changed<Key>, StoreError> {
+        let numbers = self.numbers.clone();
+        self.engine
+            .change(move |change| rotate(change, &numbers, (workspace, id), &secret, overlap_secs, &acting))
+            .await
+    }
+
+    /// Ends the previous secret before its time. Nothing to end is no change.
+    pub async fn end_overlap(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        acting: Acting,
+    ) -> Result<Changed<Key>, StoreError> {
+        let numbers = self.numbers.clone();
+        self.engine.change(move |change| end_overlap(change, &numbers, (workspace, id), &acting)).await
+    }
+}
+
+fn rotate(
+    change: &Change<'_>,
+    numbers: &Numbers,
+    (workspace, id): (WorkspaceId, KeyId),
+    secret: &NewSecret,
+    overlap_secs: Option<i64>,
+    acting: &Acting,
+) -> Result<Changed<Key>, StoreError> {
+    let sql = change.sql();
+    if keys::find(sql, workspace, id)?.is_expired(acting.at) {
+        return Err(StoreError::ExpiredKey);
+    }
+    // At most one previous secret: the older one is rotated out, and is no longer among the live ones.
+    let older = rotate_out_previous(sql, (workspace, id), acting.at)?;
+    let current: Digest = sql
+        .prepare_cached(
+            "UPDATE secrets SET superseded_at = ?3, previous_until = ?4
+             WHERE workspace_id = ?1 AND key_id = ?2 AND superseded_at IS NULL RETURNING digest",
+        )?
+        .query_row(
+            params![
+                workspace.as_bytes(),
+                id.as_bytes(),
+                acting.at.0,
+                overlap_secs.map(|secs| acting.at.saturating_add_secs(secs).0)
+            ],
+            |row| row.get(0).map(Digest),
+        )?;
+    insert(sql, (workspace, id), secret, acting.at)?;
+    sql.prepare_cached(
+        "UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2",
+    )?
+    .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    let touched = [Some(secret.digest), Some(current), older];
+    let ops = upsert_each(sql, numbers, touched.into_iter().flatten())?;
+    let revision = change.record(acting.at, &ops)?;
+    Ok(Changed { value: keys::find(sql, workspace, id)?, revision })
+}
+
+fn end_overlap(
+    change: &Change<'_>,
+    numbers: &Numbers,
+    (workspace, id): (WorkspaceId, KeyId),
+    acting: &Acting,
+) -> Result<Changed<Key>, StoreError> {
+    let sql = change.sql();
+    let key = keys::find(sql, workspace, id)?;
+    if key.previous_secret_expires_at(acting.at).is_none() {
+        return Ok(Changed { revision: key.revision, value: key });
+    }
+    let ended = rotate_out_previous(sql, (workspace, id), acting.at)?;
+    sql.prepare_cached("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+        .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    let revision = change.record(acting.at, &upsert_each(sql, numbers, ended)?)?;
+    Ok(Changed { value: keys::find(sql, workspace, id)?, revision })
+}
+
+/// The previous secret, if there is one, ends now, or ended when its overlap did.
+fn rotate_out_previous(
+    sql: &Connection,
+    (workspace, id): (WorkspaceId, KeyId),
+    now: UnixSeconds,
+) -> Result<Option<Digest>, StoreError> {
+    let ended = sql
+        .prepare_cached(
+            "UPDATE secrets SET superseded_at = min(previous_until, ?3), previous_until = NULL
+             WHERE workspace_id = ?1 AND key_id = ?2 AND previous_until IS NOT NULL RETURNING digest",
+        )?
+        .query_row(params![workspace.as_bytes(), id.as_bytes(), now.0], |row| row.get(0).map(Digest));
+    Ok(ended.optional()?)
+}
+
+/// Adds the key's current secret. `SecretTaken` when any key ever had it, in any workspace.
+pub(super) fn insert(
+    sql: &Connection,
+    (workspace, id): (WorkspaceId, KeyId),
+    secret: &NewSecret,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let inserted = sql
+        .prepare_cached(
+            "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
+             VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (digest) DO NOTHING",
+        )?
+        .execute(params![secret.digest.0, workspace.as_bytes(), id.as_bytes(), secret.last_characters.0, now.0])?;
+    if inserted == 0 { Err(StoreError::SecretTaken) } else { Ok(()) }
+}
+
+/// Takes all of a key's digests from the edges; answers with those that were there.
+pub(super) fn leave_edge(sql: &Connection, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
+    let mut statement = sql.prepare_cached(
+        "UPDATE secrets SET at_edge = 0 WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1 RETURNING digest",
+    )?;
+    let digests = statement.query_map([workspace.as_bytes(), id.as_bytes()], |row| row.get(0).map(Digest))?;
+    Ok(digests.collect::<Result<_, _>>()?)
+}
+
+fn upsert_each(
+    sql: &Connection,
+    numbers: &Numbers,
+    digests: impl IntoIterator<Item = Digest>,
+) -> Result<Vec<Op>, StoreError> {
+    digests.into_iter().filter_map(|digest| records::upsert(sql, numbers, digest).transpose()).collect()
+}

@@ -1,0 +1,384 @@
+//! The engine: one thread that writes and commits in groups, a few connections that read.
+//!
+//! Changes queue up. The writer takes all that wait (at most [`GROUP`]), runs each in a savepoint of one transaction, and
+//! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use policy::{Epoch, Position};
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::error;
+
+use super::StoreError;
+use super::changes::{self, Change};
+use super::lock::{Lock, OpenError};
+use super::schema::{open_reader, open_writer};
+
+/// Changes that may wait; who comes later waits for a place, as long as its request may take.
+const QUEUE: usize = 1024;
+
+/// The most changes in one transaction, so that the first of them doesn't wait for too many others.
+const GROUP: usize = 256;
+
+/// Connections that read. Reads are short, but for a snapshot; there is one of those at a time.
+const READERS: usize = 4;
+
+pub(super) struct Engine {
+    writer: mpsc::Sender<Job>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+    head: watch::Receiver<Position>,
+    _lock: Lock,
+}
+
+enum Job {
+    Change(Box<Work>),
+    Close,
+}
+
+/// Runs in a savepoint; answers how it went.
+type Work = dyn FnOnce(&Change<'_>) -> Done + Send;
+
+struct Done {
+    /// False: the savepoint is rolled back.
+    keep: bool,
+    /// Called once the transaction's fate is known.
+    answer: Answer,
+}
+
+impl Engine {
+    /// Opens the file. `epoch` is that of a new database; an old one has its own.
+    pub(super) fn open(path: &Path, epoch: Epoch) -> Result<Self, OpenError> {
+        let lock = Lock::take(path)?;
+        let writer = open_writer(&lock, epoch)?;
+        let readers = (0..READERS).map(|_| open_reader(&lock)).collect::<Result<Vec<_>, _>>()?;
+        let failed = |cause: String| OpenError::Sql { path: lock.path.clone(), cause };
+        let position = changes::position(&writer).map_err(|error| failed(error.to_string()))?;
+        let (publish, head) = watch::channel(position);
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || write(&writer, queue, &publish))
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self {
+            writer: sender,
+            thread: Mutex::new(Some(thread)),
+            idle: Arc::new(Mutex::new(readers)),
+            permits: Arc::new(Semaphore::new(READERS)),
+            head,
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn head(&self) -> watch::Receiver<Position> {
+        self.head.clone()
+    }
+
+    /// Runs `work` as one change: all of it, or nothing when it fails. On disk when this returns `Ok`. Whoever stops waiting
+    /// may have the change carried out all the same.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answered) = oneshot::channel();
+        let job = Box::new(move |change: &Change<'_>| {
+            let result = work(change);
+            Done {
+                keep: result.is_ok(),
+                // Nobody waits any more when sending fails.
+                answer: Box::new(move |committed| drop(reply.send(committed.and(result)))),
+            }
+        });
+        self.writer.send(Job::Change(job)).await.map_err(|_| closed())?;
+        reported(answered.await.map_err(|_| closed())?)
+    }
+
+    /// Runs `work` on a connection that reads, in one transaction: all that it sees is of one revision.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
+        let idle = Arc::clone(&self.idle);
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let connection = lock(&idle).pop().ok_or_else(closed)?;
+            let result = in_transaction(&connection, work);
+            lock(&idle).push(connection);
+            result
+        });
+        reported(reading.await.map_err(|error| StoreError::Fault(error.to_string()))?)
+    }
+
+    /// Carries out what is queued, then closes all connections; the last one moves the WAL into the database.
+    pub(super) async fn close(&self) {
+        // Fails when it was closed before.
+        let _ = self.writer.send(Job::Close).await;
+        self.permits.close();
+        lock(&self.idle).clear();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(|| thread.join().is_ok()).await;
+            if !joined.unwrap_or(false) {
+                error!("the store's writer ended by a fault");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("it is closed".to_owned())
+}
+
+/// The border to the operator: what can't be told to a client is logged here, once.
+fn reported<T>(result: Result<T, StoreError>) -> Result<T, StoreError> {
+    if let Err(cause @ (StoreError::Unavailable(_) | StoreError::Fault(_))) = &result {
+        error!(%cause, "store");
+    }
+    result
+}
+
+fn in_transaction<T>(
+    sql: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    // Rolled back when dropped: there is nothing to keep of a read.
+    let transaction = sql.unchecked_transaction()?;
+    work(&transaction)
+}
+
+/// The writer thread. Ends when the queue is closed and empty.
+fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &watch::Sender<Position>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut group = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            match job {
+                Job::Change(work) => group.push(work),
+                // No more get in; those that have a place in the queue are still received.
+                Job::Close => queue.close(),
+            }
+            next = if group.len() < GROUP { queue.try_recv().ok() } else { None };
+        }
+        commit_group(sql, group, publish);
+    }
+}
+
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// One transaction for all of the group. Answers go out last, when the fate of all is known.
+fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &watch::Sender<Position>) {
+    if group.is_empty() {
+        return;
+    }
+    let mut answers = Vec::with_capacity(group.len());
+    let committed = run_group(sql, group, &mut answers);
+    match &committed {
+        // Published before the answers, so that whoever was answered finds the feed at that revision or above.
+        Ok(position) => drop(publish.send_replace(*position)),
+        Err(_) if sql.is_autocommit() => {}
+        Err(_) => {
+            if let Err(cause) = sql.execute_batch("ROLLBACK") {
+                error!(%cause, "the store cannot roll back");
+            }
+        }
+    }
+    for answer in answers {
+        answer(committed.as_ref().map(|_| ()).map_err(Clone::clone));
+    }
+}
+
+/// Work that isn't run because of an error is dropped; that answers it, as unavailable.
+fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Position, StoreError> {
+    sql.execute_batch("BEGIN IMMEDIATE")?;
+    for work in group {
+        sql.execute_batch("SAVEPOINT change")?;
+        let done = work(&Change::new(sql));
+        answers.push(done.answer);
+        // SQLite ends the whole transaction by itself on some errors, such as a full disk.
+        if sql.is_autocommit() {
+            return Err(StoreError::Unavailable("the transaction was rolled back".to_owned()));
+        }
+        sql.execute_batch(if done.keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" })?;
+    }
+    let position = changes::position(sql)?;
+    sql.execute_batch("COMMIT")?;
+    Ok(position)
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        match error.sqlite_error_code() {
+            Some(
+                Code::DiskFull
+                | Code::ReadOnly
+                | Code::SystemIoFailure
+                | Code::CannotOpen
+                | Code::DatabaseBusy
+                | Code::DatabaseLocked
+                | Code::DatabaseCorrupt
+                | Code::FileLockingProtocolFailed
+                | Code::NotADatabase
+                | Code::OutOfMemory
+                | Code::PermissionDenied,
+            ) => Self::Unavailable(error.to_string()),
+            // A broken constraint or a value of the wrong type: our fault.
+            _ => Self::Fault(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        engine: Arc<Engine>,
+        _directory: tempfile::TempDir,
+    }
+
+    fn bench() -> Bench {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::open(&directory.path().join("latchkey.db"), Epoch::from_bytes([1; 16])).unwrap();
+        Bench { engine: Arc::new(engine), _directory: directory }
+    }
+
+    impl Bench {
+        /// Holds the writer inside a change until the answer is sent, so that what is asked for meanwhile forms one group.
+        async fn hold(&self) -> std::sync::mpsc::Sender<()> {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let (entered, inside) = oneshot::channel();
+            let engine = Arc::clone(&self.engine);
+            tokio::spawn(async move {
+                let work = move |_: &Change<'_>| {
+                    drop(entered.send(()));
+                    drop(held.recv());
+                    Ok(())
+                };
+                engine.change(work).await
+            });
+            inside.await.unwrap();
+            release
+        }
+
+        /// Asks for a change and answers when it has its place in the queue.
+        async fn ask(
+            &self,
+            work: impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send + 'static,
+        ) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+            let waiting = self.engine.writer.capacity();
+            let engine = Arc::clone(&self.engine);
+            let asked = tokio::spawn(async move { engine.change(work).await });
+            while self.engine.writer.capacity() == waiting {
+                tokio::task::yield_now().await;
+            }
+            asked
+        }
+
+        async fn scopes(&self) -> Vec<String> {
+            let work = |sql: &Connection| {
+                let mut names = sql.prepare("SELECT name FROM scopes ORDER BY number")?;
+                let names = names.query_map([], |row| row.get(0))?;
+                Ok(names.collect::<Result<_, _>>()?)
+            };
+            self.engine.read(work).await.unwrap()
+        }
+    }
+
+    fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send {
+        move |change| {
+            change.sql().execute("INSERT INTO scopes (name) VALUES (?1)", [name])?;
+            change.record(policy::UnixSeconds(0), &[]).map(drop)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failing_change_stays_out_and_its_neighbours_get_in() {
+        let bench = bench();
+        let release = bench.hold().await;
+        let first = bench.ask(insert("first")).await;
+        let failing = bench
+            .ask(|change| {
+                insert("failing")(change)?;
+                Err(StoreError::NotFound)
+            })
+            .await;
+        let last = bench.ask(insert("last")).await;
+        release.send(()).unwrap();
+        assert_eq!(first.await.unwrap(), Ok(()));
+        assert_eq!(failing.await.unwrap(), Err(StoreError::NotFound));
+        assert_eq!(last.await.unwrap(), Ok(()));
+        assert_eq!(bench.scopes().await, ["first", "last"]);
+        assert_eq!(bench.engine.head().borrow().revision.0, 2);
+    }
+
+    #[tokio::test]
+    async fn when_the_commit_fails_nobody_of_the_group_is_told_otherwise() {
+        let bench = bench();
+        let release = bench.hold().await;
+        let innocent = bench.ask(insert("innocent")).await;
+        let orphan = bench
+            .ask(|change| {
+                // Found at COMMIT only: a key without a workspace.
+                change.sql().execute_batch(
+                    "PRAGMA defer_foreign_keys = ON;
+                     INSERT INTO secrets VALUES (zeroblob(32), zeroblob(16), zeroblob(16), '', 0, NULL, NULL, 1)",
+                )?;
+                Ok(())
+            })
+            .await;
+        release.send(()).unwrap();
+        assert!(innocent.await.unwrap().is_err());
+        assert!(orphan.await.unwrap().is_err());
+        assert_eq!(bench.scopes().await, [""; 0]);
+        assert_eq!(bench.engine.head().borrow().revision.0, 0);
+        assert_eq!(bench.engine.change(insert("later")).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_nothing_that_was_answered_is_lost() {
+        let bench = bench();
+        bench.engine.change(insert("before")).await.unwrap();
+        let limit = |change: &Change<'_>| {
+            let pages: i64 = change.sql().query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            change.sql().query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+            Ok(())
+        };
+        bench.engine.change(limit).await.unwrap();
+        let grow = |change: &Change<'_>| {
+            change.sql().execute("INSERT INTO changes VALUES (99, zeroblob(32), zeroblob(1000000), 0)", [])?;
+            Ok(())
+        };
+        assert!(matches!(bench.engine.change(grow).await, Err(StoreError::Unavailable(_))));
+        assert_eq!(bench.scopes().await, ["before"]);
+        assert_eq!(bench.engine.change(insert("after")).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn closing_carries_out_what_was_accepted_and_takes_no_more() {
+        let bench = bench();
+        let release = bench.hold().await;
+        let mut asked = Vec::new();
+        for name in ["a", "b", "c"] {
+            asked.push(bench.ask(insert(name)).await);
+        }
+        let engine = Arc::clone(&bench.engine);
+        let closing = tokio::spawn(async move { engine.close().await });
+        release.send(()).unwrap();
+        closing.await.unwrap();
+        for change in asked {
+            assert_eq!(change.await.unwrap(), Ok(()));
+        }
+        assert!(matches!(bench.engine.change(insert("d")).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(bench.engine.read(|_| Ok(())).await, Err(StoreError::Unavailable(_))));
+    }
+}

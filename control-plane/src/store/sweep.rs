@@ -1,0 +1,89 @@
+//! What time removes: digests that were rotated out long ago, deleted keys, and the old end of the log.
+
+use policy::wire::Op;
+use policy::{Digest, UnixSeconds};
+use rusqlite::params;
+
+use super::changes::{self, Change, LOG_REVISIONS};
+use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError};
+
+/// Rows that one change takes, so that others get between.
+const STEP: i64 = 500;
+
+impl Store {
+    /// Removes what is due at `acting.at`, in as many changes as it takes.
+    pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
+        for step in [leave_edges, forget_deleted, compact] {
+            loop {
+                let acting = acting.clone();
+                if self.engine.change(move |change| step(change, &acting)).await? == Progress::Done {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    More,
+    Done,
+}
+
+/// Whether a step that took so many rows may have left some.
+fn progress(taken: usize) -> Progress {
+    if i64::try_from(taken).is_ok_and(|taken| taken < STEP) { Progress::Done } else { Progress::More }
+}
+
+/// Rotated-out digests leave the edges, as a change with a revision; here they stay, so that none is used again.
+fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let due = acting.at.saturating_add_secs(-ROTATED_AT_EDGE_SECS);
+    let mut statement = change.sql().prepare_cached(
+        "UPDATE secrets SET at_edge = 0 WHERE digest IN (
+             SELECT digest FROM secrets
+             WHERE superseded_at IS NOT NULL AND at_edge = 1 AND superseded_at <= ?1
+                 AND coalesce(previous_until, superseded_at) <= ?1
+             LIMIT ?2)
+         RETURNING digest",
+    )?;
+    let digests = statement.query_map(params![due.0, STEP], |row| row.get(0).map(Digest))?;
+    let ops: Vec<Op> = digests.map(|digest| digest.map(Op::Remove)).collect::<Result<_, _>>()?;
+    if !ops.is_empty() {
+        change.record(acting.at, &ops)?;
+    }
+    Ok(progress(ops.len()))
+}
+
+/// Keys that were deleted long ago go, with their digests. Edges have forgotten them before.
+fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let due: UnixSeconds = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
+    let mut statement =
+        change.sql().prepare_cached("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
+    let keys = statement.query_map(params![due.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let keys: Vec<([u8; 16], [u8; 16])> = keys.collect::<Result<_, _>>()?;
+    for (workspace, id) in &keys {
+        change
+            .sql()
+            .prepare_cached("DELETE FROM secrets WHERE workspace_id = ?1 AND key_id = ?2")?
+            .execute(params![workspace, id])?;
+        change
+            .sql()
+            .prepare_cached("DELETE FROM keys WHERE workspace_id = ?1 AND id = ?2")?
+            .execute(params![workspace, id])?;
+    }
+    Ok(progress(keys.len()))
+}
+
+/// The log keeps its newest revisions; edges further behind take a snapshot.
+fn compact(change: &Change<'_>, _: &Acting) -> Result<Progress, StoreError> {
+    let keep_from = change.position()?.revision.0.saturating_sub(LOG_REVISIONS);
+    let deleted = change
+        .sql()
+        .prepare_cached(
+            "DELETE FROM changes WHERE revision IN (
+                 SELECT revision FROM changes WHERE revision <= ?1 ORDER BY revision LIMIT ?2)",
+        )?
+        .execute(params![changes::number(policy::Revision(keep_from))?, STEP])?;
+    Ok(progress(deleted))
+}

@@ -1,0 +1,127 @@
+//! Workspaces: the tenants that keys belong to.
+
+use policy::{UnixSeconds, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::changes::{self, Change};
+use super::{Acting, Changed, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
+
+/// A workspace to be made.
+#[derive(Clone, Debug)]
+pub struct NewWorkspace {
+    pub id: WorkspaceId,
+    pub slug: String,
+    pub name: String,
+}
+
+impl Store {
+    /// Makes a workspace; `SlugTaken` when another has its slug.
+    pub async fn create_workspace(&self, new: NewWorkspace, acting: Acting) -> Result<Changed<Workspace>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &acting)).await
+    }
+
+    /// The workspace with this id or slug.
+    pub async fn workspace(&self, name: WorkspaceName) -> Result<Workspace, StoreError> {
+        self.engine.read(move |sql| find(sql, &name)).await
+    }
+
+    /// A page of all workspaces, oldest first.
+    pub async fn list_workspaces(&self, query: WorkspaceQuery) -> Result<Page<Workspace>, StoreError> {
+        self.engine.read(move |sql| list(sql, &query)).await
+    }
+
+    /// Gives a workspace another name. Edges don't know names, so their part of the change is empty.
+    pub async fn rename_workspace(
+        &self,
+        id: WorkspaceId,
+        name: String,
+        precondition: Precondition,
+        acting: Acting,
+    ) -> Result<Changed<Workspace>, StoreError> {
+        self.engine.change(move |change| rename(change, id, &name, &precondition, &acting)).await
+    }
+}
+
+fn create(change: &Change<'_>, new: &NewWorkspace, acting: &Acting) -> Result<Changed<Workspace>, StoreError> {
+    let inserted = change
+        .sql()
+        .prepare_cached(
+            "INSERT INTO workspaces (id, slug, name, created_at, created_by, updated_at, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?4, ?6) ON CONFLICT (slug) DO NOTHING",
+        )?
+        .execute(params![
+            new.id.as_bytes(),
+            new.slug,
+            new.name,
+            acting.at.0,
+            acting.principal,
+            changes::number(change.revision()?)?
+        ])?;
+    if inserted == 0 {
+        return Err(StoreError::SlugTaken);
+    }
+    let revision = change.record(acting.at, &[])?;
+    Ok(Changed { value: find(change.sql(), &WorkspaceName::Id(new.id))?, revision })
+}
+
+fn rename(
+    change: &Change<'_>,
+    id: WorkspaceId,
+    name: &str,
+    precondition: &Precondition,
+    acting: &Acting,
+) -> Result<Changed<Workspace>, StoreError> {
+    let by_id = WorkspaceName::Id(id);
+    let workspace = find(change.sql(), &by_id)?;
+    if !precondition.holds(workspace.revision) {
+        return Err(StoreError::Stale { current: workspace.revision });
+    }
+    if workspace.name == name {
+        return Ok(Changed { revision: workspace.revision, value: workspace });
+    }
+    change
+        .sql()
+        .prepare_cached("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), name, acting.at.0, changes::number(change.revision()?)?])?;
+    let revision = change.record(acting.at, &[])?;
+    Ok(Changed { value: find(change.sql(), &by_id)?, revision })
+}
+
+fn find(sql: &Connection, name: &WorkspaceName) -> Result<Workspace, StoreError> {
+    let found = match name {
+        WorkspaceName::Id(id) => sql
+            .prepare_cached(
+                "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces WHERE id = ?1",
+            )?
+            .query_row([id.as_bytes()], workspace),
+        WorkspaceName::Slug(slug) => sql
+            .prepare_cached(
+                "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces WHERE slug = ?1",
+            )?
+            .query_row([slug], workspace),
+    };
+    found.optional()?.ok_or(StoreError::NotFound)
+}
+
+fn list(sql: &Connection, query: &WorkspaceQuery) -> Result<Page<Workspace>, StoreError> {
+    // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
+    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let mut statement = sql.prepare_cached(
+        "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces
+         WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1)], workspace)?;
+    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+}
+
+fn workspace(row: &Row<'_>) -> rusqlite::Result<Workspace> {
+    Ok(Workspace {
+        id: WorkspaceId::from_bytes(row.get(0)?),
+        slug: row.get(1)?,
+        name: row.get(2)?,
+        created_at: UnixSeconds(row.get(3)?),
+        created_by: row.get(4)?,
+        updated_at: UnixSeconds(row.get(5)?),
+        revision: changes::revision(row.get(6)?),
+    })
+}

@@ -1,0 +1,190 @@
+//! Token files: one token a file, made at the first start, the truth from then on.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use policy::Digest;
+use policy::key_text::{Kind, is_token};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use crate::entropy::{Entropy, EntropyError};
+use crate::secret::Secret;
+
+/// The most bytes that are read of a token file.
+const MAX_FILE_BYTES: u64 = 4096;
+
+/// A token that may be presented to us. Held as a digest: the text rests in its file alone.
+#[derive(Clone)]
+pub struct Token(Digest);
+
+/// Whether a token file was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Found,
+    Made,
+}
+
+/// Why a token file can't serve. Each names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    #[error("token file {path}: cannot read it: {cause}")]
+    Read { path: PathBuf, cause: io::Error },
+    #[error("token file {path}: cannot make it: {cause}; make its directory, or name another file")]
+    Make { path: PathBuf, cause: io::Error },
+    #[error("token file {path}: it is not a file; name a file, or a path where one can be made")]
+    NotAFile { path: PathBuf },
+    #[error(
+        "token file {path}: others can read it (mode {mode:03o}); run `chmod 600` on it, and replace the token if it may have been seen"
+    )]
+    Readable { path: PathBuf, mode: u32 },
+    #[error(
+        "token file {path}: expected one {expected} token in it and nothing else; delete the file to have one made"
+    )]
+    Content { path: PathBuf, expected: &'static str },
+    #[error("token file {path}: {cause}")]
+    Entropy { path: PathBuf, cause: EntropyError },
+}
+
+impl Token {
+    /// The token with this text.
+    pub fn of(text: &str) -> Self {
+        Self(Digest::of(text.as_bytes()))
+    }
+
+    /// True for the same text. Takes equally long for every text of one length.
+    pub fn is(&self, presented: &str) -> bool {
+        self.0.0.ct_eq(&Digest::of(presented.as_bytes()).0).into()
+    }
+
+    /// The token in the file at `path`; makes file and token when there is none.
+    pub fn from_file(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<(Self, Origin), TokenFileError> {
+        match File::open(path) {
+            Ok(file) => read(path, file, kind).map(|token| (token, Origin::Found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(path, kind, entropy).map(|token| (token, Origin::Made))
+            }
+            Err(cause) => Err(TokenFileError::Read { path: path.to_owned(), cause }),
+        }
+    }
+}
+
+fn read(path: &Path, file: File, kind: &Kind) -> Result<Token, TokenFileError> {
+    let failed = |cause| TokenFileError::Read { path: path.to_owned(), cause };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(TokenFileError::NotAFile { path: path.to_owned() });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(TokenFileError::Readable { path: path.to_owned(), mode: metadata.mode() & 0o777 });
+    }
+    let refused = || TokenFileError::Content { path: path.to_owned(), expected: name(kind) };
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default()));
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => refused(),
+        _ => failed(error),
+    })?;
+    let token = text.trim_end_matches(['\n', '\r']);
+    if is_token(token, kind) { Ok(Token::of(token)) } else { Err(refused()) }
+}
+
+fn make(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<Token, TokenFileError> {
+    let failed = |cause| TokenFileError::Make { path: path.to_owned(), cause };
+    let secret = entropy.secret(kind).map_err(|cause| TokenFileError::Entropy { path: path.to_owned(), cause })?;
+    // Exclusive: what appears there meanwhile is not overwritten, and a link is not followed.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    write(file, path, &secret).map_err(|cause| {
+        // Half a token would be refused at each later start.
+        let _ = std::fs::remove_file(path);
+        failed(cause)
+    })?;
+    Ok(Token(secret.digest()))
+}
+
+fn write(mut file: File, path: &Path, secret: &Secret) -> io::Result<()> {
+    file.write_all(secret.expose().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    // The name must survive a power failure too, else the next start would make another token.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+fn name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::AdminToken => "`lkadm_…`",
+        Kind::EdgeToken => "`lkedge_…`",
+        Kind::Key(_) => "`lk_…`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, read_to_string, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn load(path: &Path) -> Result<(Token, Origin), TokenFileError> {
+        Token::from_file(path, &Kind::AdminToken, &Entropy::system())
+    }
+
+    #[test]
+    fn a_missing_file_is_made_for_its_owner_alone_and_found_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.token");
+        let (made, origin) = load(&path).ok().unwrap();
+        assert_eq!(origin, Origin::Made);
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        let text = read_to_string(&path).unwrap();
+        assert!(made.is(text.trim_end()) && !made.is(&text) && !made.is(""));
+        let (found, origin) = load(&path).ok().unwrap();
+        assert_eq!(origin, Origin::Found);
+        assert!(found.is(text.trim_end()));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.token");
+        load(&path).ok().unwrap();
+        for mode in [0o640, 0o604, 0o660, 0o644, 0o610] {
+            set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let error = load(&path).err().unwrap().to_string();
+            assert!(error.contains("chmod 600") && error.contains(&format!("{mode:03o}")), "{error}");
+        }
+        set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+        assert!(load(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_without_exactly_one_token_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.token");
+        let admin = Entropy::system().secret(&Kind::AdminToken).ok().unwrap();
+        let edge = Entropy::system().secret(&Kind::EdgeToken).ok().unwrap();
+        for (name, content) in [
+            ("empty", String::new()),
+            ("a word", "secret".to_owned()),
+            ("two tokens", format!("{0}\n{0}\n", admin.expose())),
+            ("a token of another kind", edge.expose().to_owned()),
+            ("a comment", format!("# token\n{}", admin.expose())),
+        ] {
+            write(&path, content).unwrap();
+            set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            let error = load(&path).err().unwrap().to_string();
+            assert!(error.contains("expected one") && error.contains("admin.token"), "{name}: {error}");
+            assert!(!error.contains(admin.expose()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_can_hold_no_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(load(directory.path()).err().unwrap().to_string().contains("not a file"));
+        let error = load(&directory.path().join("nowhere/admin.token")).err().unwrap().to_string();
+        assert!(error.contains("make its directory"), "{error}");
+    }
+}
