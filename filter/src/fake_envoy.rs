@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use crate::host::{Call, CallAnswer, Header, Host, LogLevel, NotSent, PropertyError};
+use crate::host::{Call, CallAnswer, Header, Host, Life, LogLevel, NotSent, PropertyError};
 
 /// An answer that the filter gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct FakeEnvoy {
     pub metadata: Result<Option<Vec<u8>>, PropertyError>,
     pub source: Option<&'static str>,
     pub wall_ms: i64,
-    pub filter_state: RefCell<BTreeMap<String, String>>,
+    pub filter_state: RefCell<BTreeMap<String, Vec<u8>>>,
     pub answer: RefCell<Option<Answered>>,
     pub addresses_read: Cell<u32>,
 }
@@ -48,7 +48,16 @@ impl FakeEnvoy {
     }
 
     pub fn state(&self, name: &str) -> Option<String> {
-        self.filter_state.borrow().get(name).cloned()
+        self.filter_state.borrow().get(name).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// Envoy redirects the request within: a new pass, with what lives as long as the request.
+    pub fn redirect(&self, path: &str) {
+        let lives_on =
+            |name: &str| crate::request::FILTER_STATE.iter().any(|own| own.name == name && own.life == Life::Request);
+        self.filter_state.borrow_mut().retain(|name, _| lives_on(name));
+        self.answer.replace(None);
+        self.set_request_header(":path", path.as_bytes());
     }
 }
 
@@ -75,8 +84,12 @@ impl Host for FakeEnvoy {
         self.headers.borrow_mut().push((name.to_owned(), value.to_vec()));
     }
 
-    fn set_filter_state(&self, name: &str, value: &str) {
-        self.filter_state.borrow_mut().insert(name.to_owned(), value.to_owned());
+    fn set_filter_state(&self, name: &str, value: &[u8]) {
+        self.filter_state.borrow_mut().insert(name.to_owned(), value.to_vec());
+    }
+
+    fn filter_state(&self, name: &str) -> Option<Vec<u8>> {
+        self.filter_state.borrow().get(name).cloned()
     }
 
     fn respond(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {

@@ -33,6 +33,22 @@ pub struct CallAnswer {
     pub body: Vec<u8>,
 }
 
+/// A value that other filters and the access log find as `wasm.<name>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilterState {
+    pub name: &'static str,
+    pub life: Life,
+}
+
+/// How long filter state lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// One pass through the filters: text. An internal redirect starts anew.
+    Pass,
+    /// The whole request, internal redirects included: bytes.
+    Request,
+}
+
 /// How loud a line of the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
@@ -54,7 +70,9 @@ pub trait Host {
     /// Replaces all occurrences. Makes Envoy choose the route anew.
     fn set_request_header(&self, name: &str, value: &[u8]);
     /// Sets `wasm.<name>` for the filters behind this one and for the access log.
-    fn set_filter_state(&self, name: &str, value: &str);
+    fn set_filter_state(&self, name: &str, value: &[u8]);
+    /// What `wasm.<name>` was set to, by this pass of the request or by an earlier one.
+    fn filter_state(&self, name: &str) -> Option<Vec<u8>>;
     /// Answers the request here and now.
     fn respond(&self, status: u16, headers: &[(&str, &str)], body: &[u8]);
     /// Milliseconds since 1970 by the wall clock.
@@ -87,7 +105,7 @@ mod envoy {
     use proxy_wasm::hostcalls;
     use proxy_wasm::types::{BufferType, MapType, MetricType};
 
-    use super::{Call, CallAnswer, Header, Host, LogLevel, NotSent, PropertyError};
+    use super::{Call, CallAnswer, FilterState, Header, Host, Life, LogLevel, NotSent, PropertyError};
 
     /// When this worker first looked at its monotonic clock.
     static START: OnceLock<Instant> = OnceLock::new();
@@ -101,14 +119,18 @@ mod envoy {
             hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
         }
 
-        /// Declares `wasm.<name>` as text that lives as long as the filter chain. Answers whether Envoy took it.
+        /// Declares a filter state. Answers whether Envoy took it.
         /// Statuses: Ok, BadArgument (declared before in this root context), all handed on by the SDK.
-        pub fn declare_filter_state(&self, name: &str) -> bool {
-            // DeclarePropertyArguments {name = 1, type = 3: String (1)}; the span's default, 0, is FilterChain.
-            let Ok(length) = u8::try_from(name.len()) else { return false };
+        pub fn declare(&self, state: &FilterState) -> bool {
+            // DeclarePropertyArguments {name = 1, type = 3, span = 5}: String and DownstreamRequest are 1, the defaults, Bytes
+            // and FilterChain, are 0.
+            let Ok(length) = u8::try_from(state.name.len()) else { return false };
             let mut arguments = vec![0x0a, length];
-            arguments.extend_from_slice(name.as_bytes());
-            arguments.extend_from_slice(&[0x18, 0x01]);
+            arguments.extend_from_slice(state.name.as_bytes());
+            arguments.extend_from_slice(match state.life {
+                Life::Pass => &[0x18, 0x01],
+                Life::Request => &[0x28, 0x01],
+            });
             hostcalls::call_foreign_function("declare_property", Some(&arguments)).is_ok()
         }
 
@@ -147,8 +169,13 @@ mod envoy {
         }
 
         /// Statuses while a stream is there: Ok, for a property that was declared writable. Without it the guard denies.
-        fn set_filter_state(&self, name: &str, value: &str) {
-            let _ = hostcalls::set_property(vec![name], Some(value.as_bytes()));
+        fn set_filter_state(&self, name: &str, value: &[u8]) {
+            let _ = hostcalls::set_property(vec![name], Some(value));
+        }
+
+        /// Statuses: as for the route's metadata.
+        fn filter_state(&self, name: &str) -> Option<Vec<u8>> {
+            hostcalls::get_property(vec![name]).ok().flatten()
         }
 
         /// Statuses in `on_request_headers`: Ok.

@@ -17,9 +17,6 @@ use crate::vm::{self, SharedSource};
 /// How often a worker looks whether there is something to do, when nothing else wakes it.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Filter state that the filter sets, for the filters behind it and the access log.
-const FILTER_STATE: [&str; 3] = ["latchkey_verdict", "latchkey_rule", "latchkey_key_id"];
-
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(SdkLogLevel::Info);
     proxy_wasm::set_root_context(|id| Box::new(Root::new(id)));
@@ -156,7 +153,7 @@ impl RootContext for Root {
                 }
             }
         }
-        let declared = FILTER_STATE.iter().all(|name| self.host.declare_filter_state(name));
+        let declared = request::FILTER_STATE.iter().all(|state| self.host.declare(state));
         if !(declared && self.host.set_tick_period(TICK)) {
             self.host.log(LogLevel::Error, "Envoy refused filter state or timer; every request is denied");
             edge.deny_all();

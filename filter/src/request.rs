@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use policy::config::Forward;
 use policy::decide::{Credential, Decision, Denial, DenyReason, Facts, Knowledge, Permit, decide};
+use policy::route::RouteRule;
 use policy::wire::Catalogue;
+use policy::{Digest, UnixSeconds};
 
-use crate::answer;
+use crate::answer::{self, Form};
 use crate::credential::{self, Removal};
 use crate::edge::{Edge, Health};
-use crate::host::{Header, Host};
+use crate::host::{FilterState, Header, Host, Life};
 use crate::metadata::RouteMetadata;
 use crate::metrics::Metrics;
 use crate::subscription::{Clocks, Subscription};
@@ -19,6 +21,24 @@ mod tests;
 
 /// Headers that tell the upstream who it is; whatever a client sends under these names is removed.
 const IDENTITY_PREFIX: &str = "x-latchkey-";
+
+/// What the filter tells the filters behind it and the access log. The verdict and the rule must end with the pass: after an
+/// internal redirect that skipped us, the guard must find none.
+pub const FILTER_STATE: [FilterState; 4] = [
+    FilterState { name: VERDICT, life: Life::Pass },
+    FilterState { name: RULE, life: Life::Pass },
+    FilterState { name: KEY_ID, life: Life::Pass },
+    FilterState { name: DIGEST, life: Life::Request },
+];
+
+/// `allowed`, `public` or `denied:<code>`.
+const VERDICT: &str = "latchkey_verdict";
+/// The rule and path of the route that was decided by: see [`RouteMetadata::guard_text`].
+const RULE: &str = "latchkey_rule";
+/// Whose secret was right.
+const KEY_ID: &str = "latchkey_key_id";
+/// By which a pass that Envoy redirected within finds its key again, whose text was removed.
+const DIGEST: &str = "latchkey_digest";
 
 /// What Envoy is to do with the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +67,15 @@ pub fn on_request_headers(
     }
     remove_identity(host, &headers);
 
-    let path = pseudo_header(&headers, ":path");
+    let path = header(&headers, ":path");
+    let form = Form::of(header(&headers, "content-type"));
     let clocks = Clocks { wall_ms: host.wall_clock_ms(), monotonic_ms: host.monotonic_ms() };
     let knowledge = match (edge.health(), subscription) {
         (Health::Sound, Some(subscription)) => subscription.knowledge(clocks, edge.config.max_staleness_secs),
         (Health::Sound, None) | (Health::DenyAll, _) => Knowledge::NotReady,
     };
     if edge.is_ready_path(path) {
-        answer::ready(host, matches!(knowledge, Knowledge::Serving(_)));
+        answer::ready(host, matches!(knowledge, Knowledge::Serving(_)), form);
         return Outcome::Answered;
     }
 
@@ -63,27 +84,32 @@ pub fn on_request_headers(
         Ok(metadata) => RouteMetadata::read(metadata.as_deref()),
         Err(_) => RouteMetadata::Unusable,
     };
-    host.set_filter_state("latchkey_rule", &metadata.guard_text());
-    let method = pseudo_header(&headers, ":method");
+    host.set_filter_state(RULE, metadata.guard_text().as_bytes());
+    let method = header(&headers, ":method");
+    let route = match edge.health() {
+        Health::Sound => edge.route_rule(metadata, method, path),
+        Health::DenyAll => RouteRule::Unknown,
+    };
     let facts = Facts {
         credential: match found.keys.as_slice() {
-            [] => Credential::Missing,
+            [] if route.is_public() => Credential::Missing,
+            [] => kept_credential(host),
             [key] => Credential::One(key),
             [_, _, ..] => Credential::Multiple,
         },
-        route: match edge.health() {
-            Health::Sound => edge.route_rule(metadata, method, path),
-            Health::DenyAll => policy::route::RouteRule::Unknown,
-        },
+        route,
         method,
         knowledge,
         environment: &edge.config.environment,
         foreign_keys: edge.config.foreign(),
-        now: subscription.map_or(policy::UnixSeconds::DISTANT_FUTURE, |own| own.now(clocks)),
+        now: subscription.map_or(UnixSeconds::DISTANT_FUTURE, |own| own.now(clocks)),
     };
     match decide(&facts, || client_address(host)) {
         Decision::Public => {
-            host.set_filter_state("latchkey_verdict", "public");
+            if let [key] = found.keys.as_slice() {
+                host.set_filter_state(DIGEST, &Digest::of(key).0);
+            }
+            host.set_filter_state(VERDICT, b"public");
             metrics.count(host, "public");
             Outcome::Passes
         }
@@ -93,7 +119,7 @@ pub fn on_request_headers(
             Outcome::Passes
         }
         Decision::Deny(denial) => {
-            deny(host, &denial);
+            deny(host, &denial, form);
             metrics.count(host, denial.reason.code());
             Outcome::Answered
         }
@@ -102,8 +128,9 @@ pub fn on_request_headers(
 
 fn allow(host: &dyn Host, edge: &Edge, knowledge: Knowledge<'_>, permit: &Permit<'_>) {
     let key = permit.key.to_string();
-    host.set_filter_state("latchkey_key_id", &key);
-    host.set_filter_state("latchkey_verdict", "allowed");
+    host.set_filter_state(DIGEST, &permit.record.digest().0);
+    host.set_filter_state(KEY_ID, key.as_bytes());
+    host.set_filter_state(VERDICT, b"allowed");
     for forward in &edge.config.forward {
         match forward {
             Forward::KeyId => host.set_request_header("x-latchkey-key-id", key.as_bytes()),
@@ -120,12 +147,12 @@ fn allow(host: &dyn Host, edge: &Edge, knowledge: Knowledge<'_>, permit: &Permit
     }
 }
 
-fn deny(host: &dyn Host, denial: &Denial<'_>) {
+fn deny(host: &dyn Host, denial: &Denial<'_>, form: Form) {
     if let Some(key) = denial.key {
-        host.set_filter_state("latchkey_key_id", &key.to_string());
+        host.set_filter_state(KEY_ID, key.to_string().as_bytes());
     }
-    host.set_filter_state("latchkey_verdict", &format!("denied:{}", denial.reason.code()));
-    answer::deny(host, denial.reason);
+    host.set_filter_state(VERDICT, format!("denied:{}", denial.reason.code()).as_bytes());
+    answer::deny(host, denial.reason, form);
 }
 
 /// `reviews:read webhooks:write`, sorted by the scope's name.
@@ -136,6 +163,12 @@ fn scopes(catalogue: &Catalogue, permit: &Permit<'_>) -> String {
     scopes.join(" ")
 }
 
+/// The key of an earlier pass of this request, if Envoy redirected it within.
+fn kept_credential<'a>(host: &dyn Host) -> Credential<'a> {
+    let digest = host.filter_state(DIGEST).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    digest.map_or(Credential::Missing, |bytes| Credential::Kept(Digest(bytes)))
+}
+
 fn remove_identity(host: &dyn Host, headers: &[Header]) {
     for (name, _) in headers {
         if name.starts_with(IDENTITY_PREFIX) {
@@ -144,8 +177,8 @@ fn remove_identity(host: &dyn Host, headers: &[Header]) {
     }
 }
 
-/// The value of a pseudo-header; empty where there is none, as with CONNECT's `:path`.
-fn pseudo_header<'a>(headers: &'a [Header], name: &str) -> &'a [u8] {
+/// A header's first value; empty where there is none, as with CONNECT's `:path`.
+fn header<'a>(headers: &'a [Header], name: &str) -> &'a [u8] {
     headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice()).unwrap_or_default()
 }
 
@@ -158,5 +191,5 @@ fn client_address(host: &dyn Host) -> Option<IpAddr> {
 
 /// The answer of a worker that can't decide at all, because its own state is in use: it should never be seen.
 pub fn refuse(host: &dyn Host) {
-    answer::deny(host, DenyReason::NotReady);
+    answer::deny(host, DenyReason::NotReady, Form::Problem);
 }

@@ -20,6 +20,8 @@ pub enum Credential<'a> {
     /// More than one, equal or not.
     Multiple,
     One(&'a [u8]),
+    /// The key of an earlier pass of the same request, which Envoy redirected within: its text is gone by now.
+    Kept(Digest),
 }
 
 /// What this worker knows of keys.
@@ -162,7 +164,7 @@ impl DenyReason<'_> {
 ///
 /// Costs one SHA-256 and one look-up, whatever the number of keys, and allocates nothing.
 pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Decision<'a> {
-    if let RouteRule::Rule { rule: Rule::Public, .. } = facts.route {
+    if facts.route.is_public() {
         return Decision::Public;
     }
     match authenticate(facts, source) {
@@ -177,23 +179,26 @@ pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) ->
 /// Who is it: the record of a key that may be used now, from there.
 fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<RecordView<'a>, Denial<'a>> {
     let nobody = |reason| Denial { reason, key: None };
-    let text = match facts.credential {
+    // What the text says by itself comes before what this worker knows.
+    let digest = match facts.credential {
         Credential::Missing => return Err(nobody(DenyReason::MissingKey)),
         Credential::Multiple => return Err(nobody(DenyReason::MultipleKeys)),
-        Credential::One(text) => text,
+        Credential::One(text) => {
+            let key = PresentedKey::parse(text, facts.foreign_keys).map_err(|_| nobody(DenyReason::MalformedKey))?;
+            if key.is_for_another(facts.environment) {
+                return Err(nobody(DenyReason::WrongEnvironment));
+            }
+            Digest::of(key.text())
+        }
+        Credential::Kept(digest) => digest,
     };
-    let presented = PresentedKey::parse(text, facts.foreign_keys).map_err(|_| nobody(DenyReason::MalformedKey))?;
-    if presented.is_for_another(facts.environment) {
-        return Err(nobody(DenyReason::WrongEnvironment));
-    }
     let table = match facts.knowledge {
         Knowledge::NotReady => return Err(nobody(DenyReason::NotReady)),
         Knowledge::Stale => return Err(nobody(DenyReason::Stale)),
         Knowledge::Serving(table) => table,
     };
-    let known = table
-        .find(&Digest::of(presented.text()))
-        .filter(|record| table.catalogue().is_environment(record.environment(), facts.environment));
+    let known =
+        table.find(&digest).filter(|record| table.catalogue().is_environment(record.environment(), facts.environment));
     let Some(record) = known else { return Err(nobody(DenyReason::UnknownKey)) };
     let denied = |reason| Err(Denial { reason, key: Some(record.key()) });
     if record.superseded_at().has_come(facts.now) {

@@ -29,6 +29,13 @@ pub enum RouteRule<'a> {
     Unknown,
 }
 
+impl RouteRule<'_> {
+    /// True when the request needs no key.
+    pub fn is_public(&self) -> bool {
+        matches!(self, Self::Rule { rule: Rule::Public, .. })
+    }
+}
+
 /// The templates of `routes`, compiled.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {

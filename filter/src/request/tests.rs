@@ -210,3 +210,44 @@ fn connect_without_a_path_is_denied() {
     envoy.remove_request_header(":path");
     assert_eq!(denied(&envoy, Some(&worker)), (401, "missing-key".to_owned()));
 }
+
+#[test]
+fn a_pass_that_envoy_redirected_within_is_decided_anew_with_the_same_key() {
+    let secret = secret(1);
+    let worker = knowing(&[record(&secret)]);
+    let revoked = knowing(&[KeyRecord { active: false, ..record(&secret) }]);
+    for first in ["/v1/reviews/7", "/healthz"] {
+        let envoy = FakeEnvoy::new("GET", first, &[("x-api-key", secret.as_bytes())]);
+        assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes, "{first}");
+        envoy.redirect("/v1/reviews/8");
+        assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes, "{first}");
+        assert_eq!(envoy.state("latchkey_verdict").as_deref(), Some("allowed"));
+        assert_eq!(envoy.forwarded("x-latchkey-key-id").len(), 1);
+        envoy.redirect("/v1/other");
+        assert_eq!(denied(&envoy, Some(&worker)), (403, "no-route-rule".to_owned()), "{first}");
+        envoy.redirect("/v1/reviews/8");
+        assert_eq!(denied(&envoy, Some(&revoked)), (401, "inactive-key".to_owned()), "{first}: revoked in between");
+    }
+    let envoy = FakeEnvoy::new("GET", "/healthz", &[]);
+    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    envoy.redirect("/v1/reviews/8");
+    assert_eq!(denied(&envoy, Some(&worker)), (401, "missing-key".to_owned()), "no key on the first pass either");
+}
+
+#[test]
+fn a_grpc_client_gets_a_sentence_and_no_json() {
+    for (content_type, is_grpc) in [
+        ("application/grpc", true),
+        ("application/grpc+proto", true),
+        ("application/grpc;x", true),
+        ("application/grpc-web", false),
+        ("application/json", false),
+    ] {
+        let envoy = FakeEnvoy::new("POST", "/v1/reviews", &[("content-type", content_type.as_bytes())]);
+        handled(&envoy, None);
+        let Answered { headers, body, .. } = envoy.answer.borrow().clone().unwrap();
+        assert_eq!(headers.get("content-type").is_none(), is_grpc, "{content_type}");
+        assert_eq!(body.starts_with('{'), !is_grpc, "{content_type}: {body}");
+        assert_eq!(headers["latchkey-code"], "missing-key");
+    }
+}
