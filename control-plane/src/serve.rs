@@ -48,7 +48,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     };
     let admin_token = token(&options.admin_token_file, Kind::AdminToken)?;
     let edge_token = token(&options.edge_token_file, Kind::EdgeToken)?;
-    let store = Store::open(&options.database, &config, &entropy, system(&clock)).await?;
+    let store = Store::open(&options.database, entropy.id(&clock)?, &config, system(&clock)).await?;
 
     let (end, ending) = watch::channel(false);
     let feed = Feed::new(store.clone(), clock.clone(), edge_token, ending.clone());
