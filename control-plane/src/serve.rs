@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,19 +37,23 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         Some(path) => Config::from_file(path)?,
         None => Config::default(),
     };
-    // First of all, for a start that can't succeed should leave no file behind.
+    // All that can be refused comes first: a start that can't succeed leaves no token file behind.
+    let tokens = [(&options.admin_token_file, Kind::AdminToken), (&options.edge_token_file, Kind::EdgeToken)];
+    for (path, kind) in &tokens {
+        Token::existing(path, kind)?;
+    }
     let listener = listen(options.listen, options.insecure_http).await?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
-    let token = |path, kind: Kind| -> anyhow::Result<Token> {
+    let store = Store::open(&options.database, entropy.id(&clock)?, &config, system(&clock)).await?;
+    let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
         let (token, origin) = Token::from_file(path, &kind, &entropy)?;
         if origin == Origin::Made {
             info!(file = %path.display(), "made a token file");
         }
         Ok(token)
     };
-    let admin_token = token(&options.admin_token_file, Kind::AdminToken)?;
-    let edge_token = token(&options.edge_token_file, Kind::EdgeToken)?;
-    let store = Store::open(&options.database, entropy.id(&clock)?, &config, system(&clock)).await?;
+    let [admin, edge] = tokens;
+    let (admin_token, edge_token) = (token(admin)?, token(edge)?);
 
     let (end, ending) = watch::channel(false);
     let feed = Feed::new(store.clone(), clock.clone(), edge_token, ending.clone());

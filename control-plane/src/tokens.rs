@@ -61,11 +61,17 @@ impl Token {
 
     /// The token in the file at `path`; makes file and token when there is none.
     pub fn from_file(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<(Self, Origin), TokenFileError> {
+        match Self::existing(path, kind)? {
+            Some(token) => Ok((token, Origin::Found)),
+            None => make(path, kind, entropy).map(|token| (token, Origin::Made)),
+        }
+    }
+
+    /// The token in the file at `path`; `None` when there is no such file.
+    pub fn existing(path: &Path, kind: &Kind) -> Result<Option<Self>, TokenFileError> {
         match File::open(path) {
-            Ok(file) => read(path, file, kind).map(|token| (token, Origin::Found)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(path, kind, entropy).map(|token| (token, Origin::Made))
-            }
+            Ok(file) => read(path, file, kind).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(TokenFileError::Read { path: path.to_owned(), cause }),
         }
     }

@@ -101,6 +101,7 @@ impl From<Allowlist> for Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     fn parsed(json: &str) -> Result<Allowlist, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())

@@ -291,6 +291,7 @@ fn default_staleness() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     const LEAST: &str = r#"{"control_plane": {"cluster": "latchkey", "authority": "latchkey"}}"#;
 

@@ -250,3 +250,6 @@ fn table_of<'a>(facts: &Facts<'a>) -> Option<&'a Table> {
         Knowledge::NotReady | Knowledge::Stale => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

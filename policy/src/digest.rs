@@ -40,6 +40,7 @@ impl fmt::Debug for Digest {
 #[cfg(test)]
 mod tests {
     use super::Digest;
+    use crate::fixtures::test;
 
     #[test]
     fn digest_is_sha_256() {

@@ -71,6 +71,7 @@ impl fmt::Display for Environment {
 #[cfg(test)]
 mod tests {
     use super::Environment;
+    use crate::fixtures::test;
 
     #[test]
     fn names_are_short_and_lower_case() {

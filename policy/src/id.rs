@@ -101,6 +101,7 @@ fn parse(text: &str, prefix: &'static str) -> Result<Uuid, ParseIdError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     #[test]
     fn text_and_bytes_are_inverses() {

@@ -162,6 +162,7 @@ pub fn is_token(text: &str, kind: &Kind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     fn live() -> Kind {
         Kind::Key(Environment::default())

@@ -7,9 +7,13 @@ pub mod config;
 pub mod decide;
 pub mod digest;
 pub mod environment;
+#[cfg(test)]
+mod fixtures;
 pub mod id;
 pub mod key_text;
 pub mod position;
+#[cfg(test)]
+mod properties;
 pub mod route;
 pub mod rule;
 pub mod scope;

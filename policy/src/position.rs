@@ -115,6 +115,7 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     fn epoch() -> Epoch {
         Epoch::from_bytes([7; 16])

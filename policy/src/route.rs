@@ -258,6 +258,7 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     fn routes(json: &str) -> Result<Routes, RouteError> {
         Routes::compile(&serde_json::from_str::<Vec<Route>>(json).unwrap())

@@ -98,6 +98,7 @@ impl fmt::Display for RuleText {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     #[test]
     fn a_rule_is_one_word() {

@@ -119,6 +119,7 @@ pub type Scopes = BTreeMap<Scope, Level>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::test;
 
     #[test]
     fn write_includes_read_and_nothing_else_is_included() {

@@ -28,6 +28,7 @@ impl UnixSeconds {
 #[cfg(test)]
 mod tests {
     use super::UnixSeconds;
+    use crate::fixtures::test;
 
     #[test]
     fn an_instant_has_come_in_its_own_second() {

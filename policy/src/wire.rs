@@ -4,7 +4,11 @@
 //! byte. Reading never panics and never trusts: what is truncated, flipped, out of order or unknown is a [`WireError`].
 
 mod change;
+#[cfg(test)]
+mod damage;
 mod delta;
+#[cfg(test)]
+mod golden;
 mod header;
 mod manifest;
 mod page;

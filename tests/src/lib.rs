@@ -1,1 +1,19 @@
-//! End-to-end tests on the real parts.
+//! The real parts as fixtures: control plane, Envoy with the filter, upstream, and clients that can say anything.
+
+mod admin;
+mod connection;
+mod control_plane;
+mod echo;
+mod envoy;
+mod process;
+mod stack;
+mod wait;
+
+pub use admin::{Admin, CreatedKey};
+pub use connection::{Connection, Response};
+pub use control_plane::{ControlPlane, serve_command};
+pub use echo::Echo;
+pub use envoy::{Envoy, EnvoyConfig};
+pub use process::{Process, free_port, root};
+pub use stack::Stack;
+pub use wait::{DEADLINE, eventually, eventually_within};

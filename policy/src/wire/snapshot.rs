@@ -52,7 +52,12 @@ impl SnapshotBuilder {
 
     /// Cuts the pages and writes the manifest.
     pub fn finish(self) -> Result<Snapshot, EncodeError> {
-        let page_bits = self.page_bits()?;
+        self.finish_below(TARGET_BYTES)
+    }
+
+    /// Cuts pages of at most `target` bytes, as far as the most bits allow.
+    pub(crate) fn finish_below(self, target: usize) -> Result<Snapshot, EncodeError> {
+        let page_bits = self.page_bits(target)?;
         let mut pages = Vec::with_capacity(1 << page_bits);
         let mut summaries = Vec::with_capacity(1 << page_bits);
         let mut records = self.records().peekable();
@@ -79,8 +84,8 @@ impl SnapshotBuilder {
     }
 
     /// The fewest bits with which no page is above its target.
-    fn page_bits(&self) -> Result<u8, EncodeError> {
-        let enough_on_average = |bits: &u8| self.entries.len() >> bits <= TARGET_BYTES;
+    fn page_bits(&self, target: usize) -> Result<u8, EncodeError> {
+        let enough_on_average = |bits: &u8| self.entries.len() >> bits <= target;
         for bits in (0..MAX_PAGE_BITS).filter(enough_on_average) {
             let mut sizes = vec![0_usize; 1 << bits];
             let ends = self.starts.iter().skip(1).copied().chain([self.entries.len()]);
@@ -88,7 +93,7 @@ impl SnapshotBuilder {
                 let size = sizes.get_mut(page_of(&record.digest(), bits)).ok_or(EncodeError::TooLarge)?;
                 *size = size.saturating_add(end.saturating_sub(*start));
             }
-            if sizes.iter().all(|size| *size <= TARGET_BYTES) {
+            if sizes.iter().all(|size| *size <= target) {
                 return Ok(bits);
             }
         }

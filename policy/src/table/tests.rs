@@ -1,0 +1,121 @@
+//! Loading, applying and rebasing, where the numbers are large.
+
+use super::*;
+use crate::fixtures::{REVIEWS, WEBHOOKS, delta, known, load, record, snapshot, start, test};
+use crate::id::{KeyId, WorkspaceId};
+use crate::scope::Level;
+use crate::wire::{KeyRecord, Op};
+
+/// Keys as they mostly are: two scopes, spread over `workspaces`.
+fn typical(count: u32, workspaces: u32) -> impl Iterator<Item = KeyRecord> {
+    let id = |number: u32| {
+        let mut bytes = [0; 16];
+        bytes[12..].copy_from_slice(&number.to_be_bytes());
+        bytes
+    };
+    (0..count).map(move |number| KeyRecord {
+        key: KeyId::from_bytes(id(number)),
+        workspace: WorkspaceId::from_bytes(id(number % workspaces)),
+        slug: format!("workspace-{}", number % workspaces),
+        grants: vec![(REVIEWS, Level::Read), (WEBHOOKS, Level::Write)],
+        ..record(&number.to_string())
+    })
+}
+
+#[test]
+fn a_typical_key_takes_at_most_96_bytes() {
+    let records: Vec<_> = typical(10_000, 1_000).collect();
+    let table = load(&snapshot(start(), &records));
+    assert_eq!(table.len(), 10_000);
+    let each = table.bytes() as f64 / 10_000.0;
+    assert!(each <= 96.0, "{each} bytes a key");
+}
+
+#[test]
+fn a_snapshot_that_outgrows_a_page_is_cut_into_more() {
+    for (count, pages) in [(0, 1), (1_000, 1), (6_000, 2), (20_000, 8)] {
+        let records: Vec<_> = typical(count, 100).collect();
+        let snapshot = snapshot(start(), &records);
+        assert_eq!(snapshot.pages.len(), pages, "{count} keys");
+        assert!(snapshot.pages.iter().all(|page| page.len() <= PAGE_BYTES), "{count} keys");
+        assert_eq!(load(&snapshot).len(), u64::from(count));
+    }
+}
+
+#[test]
+fn an_empty_snapshot_is_a_table_that_knows_nobody() {
+    let table = load(&snapshot(start(), &[]));
+    assert!(table.is_empty());
+    assert!(table.find(&Digest([0; 32])).is_none());
+}
+
+#[test]
+fn a_table_needs_all_its_pages() {
+    let records: Vec<_> = typical(6_000, 100).collect();
+    let snapshot = snapshot(start(), &records);
+    let mut loading = Loading::start(&snapshot.manifest).unwrap();
+    assert_eq!((loading.page_count(), loading.wanted(), loading.position()), (2, Some(0), start()));
+    assert!(loading.add(snapshot.pages[1].clone()).is_err(), "the second page isn't the first");
+    loading.add(snapshot.pages[0].clone()).unwrap();
+    assert_eq!(loading.wanted(), Some(1));
+    assert!(loading.finish().is_none());
+}
+
+#[test]
+fn an_overlay_that_grew_moves_into_the_pages_one_by_one() {
+    let records: Vec<_> = typical(6_100, 100).collect();
+    let (before, later) = records.split_at(6_000);
+    let mut table = load(&snapshot(start(), before));
+    let few: Vec<_> = later.iter().take(OVERLAY_ENTRIES).cloned().map(Op::Upsert).collect();
+    let (message, reached) = delta(start(), &[few]);
+    table.apply(&message).unwrap();
+    assert!(!table.rebase_a_page(), "a small overlay stays");
+
+    let ops: Vec<_> = later.iter().skip(OVERLAY_ENTRIES).cloned().map(Op::Upsert).collect();
+    let removed: Vec<_> = before.iter().take(50).map(|record| Op::Remove(record.digest)).collect();
+    let (message, reached) = delta(reached, &[ops, removed]);
+    table.apply(&message).unwrap();
+    let mut steps = 0;
+    while table.rebase_a_page() {
+        steps += 1;
+    }
+    assert!((1..=2).contains(&steps), "{steps} steps for 2 pages");
+    assert!(table.overlay.len() <= OVERLAY_ENTRIES && !table.is_outgrown());
+    assert_eq!((table.len(), table.position()), (6_050, reached));
+    for (number, record) in records.iter().enumerate() {
+        assert_eq!(known(&table, &record.digest).as_ref(), (number >= 50).then_some(record), "key {number}");
+    }
+}
+
+#[test]
+fn a_page_that_grew_past_its_size_is_left_and_said() {
+    let records: Vec<_> = typical(13_500, 100).collect();
+    let (before, later) = records.split_at(4_000);
+    let mut table = load(&snapshot(start(), before));
+    assert_eq!(table.pages.len(), 1);
+    let ops = later.iter().cloned().map(Op::Upsert).collect();
+    let (message, _) = delta(start(), &[ops]);
+    table.apply(&message).unwrap();
+    assert!(!table.rebase_a_page());
+    assert!(table.is_outgrown());
+    assert!(records.iter().all(|record| table.find(&record.digest).is_some()), "it serves on");
+    assert_eq!(load(&snapshot(table.position(), &records)).len(), table.len());
+}
+
+/// Secrets can't be chosen so; imported digests could.
+#[test]
+fn digests_that_all_share_their_first_bits_are_still_found() {
+    let mut records: Vec<_> = typical(5_500, 10).collect();
+    records.iter_mut().for_each(|record| record.digest.0[..9].fill(0xa5));
+    let snapshot = snapshot(start(), &records);
+    assert_eq!(snapshot.pages.len(), 1 << 16);
+    let mut table = load(&snapshot);
+    let removed = records.iter().take(2 * OVERLAY_ENTRIES).map(|record| Op::Remove(record.digest)).collect();
+    table.apply(&delta(start(), &[removed]).0).unwrap();
+    while table.rebase_a_page() {}
+    assert!(table.overlay.is_empty());
+    for (number, record) in records.iter().enumerate() {
+        let expected = (number >= 2 * OVERLAY_ENTRIES).then_some(record);
+        assert_eq!(known(&table, &record.digest).as_ref(), expected, "key {number}");
+    }
+}

@@ -1,0 +1,93 @@
+//! An admin's script: REST with the platform admin's token.
+
+use reqwest::blocking::{Client, Response};
+use serde_json::{Value, json};
+
+/// A key as it was answered to its creation or rotation.
+#[derive(Clone, Debug)]
+pub struct CreatedKey {
+    pub id: String,
+    pub workspace: String,
+    pub secret: String,
+}
+
+/// Speaks REST as a platform admin. Each call fails the test unless it is answered as expected.
+#[derive(Clone)]
+pub struct Admin {
+    client: Client,
+    base: String,
+    token: String,
+}
+
+impl Admin {
+    pub fn new(base: &str, token: &str) -> Self {
+        Self { client: Client::new(), base: base.to_owned(), token: token.to_owned() }
+    }
+
+    /// Any request, whatever its answer. `None` when there was none.
+    pub fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
+        let method = method.parse().expect("a method");
+        let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().ok()?;
+        Some((answer.status().as_u16(), json_of(answer)))
+    }
+
+    fn expect(&self, expected: u16, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let (status, answer) = self.send(method, path, body).unwrap_or_else(|| panic!("{method} {path}: no answer"));
+        assert_eq!(status, expected, "{method} {path} was answered {answer}");
+        answer
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        self.expect(200, "GET", path, None)
+    }
+
+    /// A new workspace; its slug is its name.
+    pub fn create_workspace(&self, slug: &str) -> Value {
+        self.expect(201, "POST", "/v1/workspaces", Some(&json!({"name": slug, "slug": slug})))
+    }
+
+    /// A new key that may read reviews and never expires.
+    pub fn create_key(&self, workspace: &str, name: &str) -> CreatedKey {
+        self.create_key_with(workspace, &json!({"name": name, "expires_in": "none", "scopes": {"reviews": "read"}}))
+    }
+
+    pub fn create_key_with(&self, workspace: &str, body: &Value) -> CreatedKey {
+        let answer = self.expect(201, "POST", &format!("/v1/workspaces/{workspace}/keys"), Some(body));
+        created(workspace, &answer)
+    }
+
+    pub fn rotate(&self, key: &CreatedKey) -> CreatedKey {
+        created(&key.workspace, &self.expect(200, "POST", &format!("{}/rotate", path_of(key)), Some(&json!({}))))
+    }
+
+    /// `activate`, `deactivate` or `end-overlap`.
+    pub fn act(&self, key: &CreatedKey, action: &str) -> Value {
+        self.expect(200, "POST", &format!("{}/{action}", path_of(key)), None)
+    }
+
+    pub fn delete(&self, key: &CreatedKey) {
+        self.expect(204, "DELETE", &path_of(key), None);
+    }
+
+    pub fn key(&self, key: &CreatedKey) -> Value {
+        self.get(&path_of(key))
+    }
+}
+
+fn path_of(key: &CreatedKey) -> String {
+    format!("/v1/workspaces/{}/keys/{}", key.workspace, key.id)
+}
+
+fn created(workspace: &str, answer: &Value) -> CreatedKey {
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no text in {answer}")).to_owned();
+    CreatedKey { id: text(&answer["key"]["id"]), workspace: workspace.to_owned(), secret: text(&answer["secret"]) }
+}
+
+fn json_of(answer: Response) -> Value {
+    let text = answer.text().unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}

@@ -1,0 +1,147 @@
+//! A keep-alive connection that sends what it is told, byte by byte.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::wait::DEADLINE;
+
+/// One HTTP/1.1 connection. Unlike a client library it sends malformed headers too.
+pub struct Connection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// An answer. A header that came twice has both values, joined by a comma.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Response {
+    /// Status and `latchkey-code`, as in `401 missing-key`.
+    pub fn verdict(&self) -> String {
+        format!("{} {}", self.status, self.headers.get("latchkey-code").map_or("-", String::as_str))
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+impl Connection {
+    pub fn open(port: u16) -> Self {
+        Self::try_open(port).unwrap_or_else(|error| panic!("port {port}: {error}"))
+    }
+
+    pub fn try_open(port: u16) -> Result<Self, String> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(DEADLINE)).map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
+    /// A GET with these headers beside `host`.
+    pub fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.try_get(path, headers).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    pub fn try_get(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<Response, String> {
+        self.try_request("GET", path, headers)
+    }
+
+    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.try_request(method, path, headers).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    pub fn try_request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Response, String> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: api.example\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !matches!(method, "GET" | "HEAD" | "CONNECT") {
+            request.push_str("content-length: 0\r\n");
+        }
+        request.push_str("\r\n");
+        self.try_raw(request.as_bytes())
+    }
+
+    /// Sends bytes as they are and reads one answer.
+    pub fn raw(&mut self, bytes: &[u8]) -> Response {
+        self.try_raw(bytes).unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(bytes)))
+    }
+
+    pub fn try_raw(&mut self, bytes: &[u8]) -> Result<Response, String> {
+        self.stream.write_all(bytes).map_err(|error| error.to_string())?;
+        let head = self.read_until_blank_line()?;
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| format!("no status in {head:?}"))?;
+        let mut headers: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            let values = headers.entry(name.to_ascii_lowercase()).or_default();
+            if !values.is_empty() {
+                values.push(',');
+            }
+            values.push_str(value.trim());
+        }
+        let body = if headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
+            self.read_chunks()?
+        } else {
+            let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            self.read_exactly(length)?
+        };
+        Ok(Response { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    fn read_until_blank_line(&mut self) -> Result<String, String> {
+        loop {
+            if let Some(end) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+                return Ok(String::from_utf8_lossy(&head[..end]).into_owned());
+            }
+            self.fill()?;
+        }
+    }
+
+    fn read_exactly(&mut self, length: usize) -> Result<Vec<u8>, String> {
+        while self.unread.len() < length {
+            self.fill()?;
+        }
+        Ok(self.unread.drain(..length).collect())
+    }
+
+    fn read_chunks(&mut self) -> Result<Vec<u8>, String> {
+        let mut body = Vec::new();
+        loop {
+            while !self.unread.contains(&b'\n') {
+                self.fill()?;
+            }
+            let end = self.unread.iter().position(|byte| *byte == b'\n').expect("a line");
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let size = String::from_utf8_lossy(&line).trim().to_owned();
+            let size = usize::from_str_radix(&size, 16).map_err(|error| format!("chunk size {size:?}: {error}"))?;
+            let chunk = self.read_exactly(size + 2)?;
+            if size == 0 {
+                return Ok(body);
+            }
+            body.extend_from_slice(&chunk[..size]);
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), String> {
+        let mut buffer = [0; 16 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err("the connection was closed".to_owned()),
+            Ok(length) => {
+                self.unread.extend_from_slice(&buffer[..length]);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

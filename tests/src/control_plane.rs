@@ -1,0 +1,83 @@
+//! A control plane on a SQLite file of its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::admin::Admin;
+use crate::process::{Process, built, free_port};
+use crate::wait::eventually;
+
+/// `latchkey serve`, with its files in a folder that goes away with it.
+pub struct ControlPlane {
+    pub process: Process,
+    pub port: u16,
+    folder: TempDir,
+}
+
+impl ControlPlane {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let port = free_port();
+        let process = serve(folder.path(), port);
+        let started = Self { process, port, folder };
+        started.wait();
+        started
+    }
+
+    /// Starts it again on the same files and port, after [`Process::kill`].
+    pub fn restart(&mut self) {
+        self.process = serve(self.folder.path(), self.port);
+        self.wait();
+    }
+
+    fn wait(&self) {
+        let url = format!("{}/healthz", self.url());
+        eventually("the control plane answers /healthz", || {
+            let answer =
+                reqwest::blocking::get(&url).map_err(|error| format!("{error}; log: {}", self.process.log()))?;
+            if answer.status() == 200 { Ok(()) } else { Err(answer.status().to_string()) }
+        });
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn admin(&self) -> Admin {
+        Admin::new(&self.url(), &read(&self.folder.path().join("admin-token")))
+    }
+
+    pub fn edge_token(&self) -> String {
+        read(&self.folder.path().join("edge-token"))
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// `latchkey serve` as the fixtures start it, with its files in `folder`; `flags` add to these or stand in their place.
+pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Command {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let mut all = BTreeMap::from([
+        ("listen", format!("127.0.0.1:{port}")),
+        ("database", file("latchkey.db")),
+        ("admin-token-file", file("admin-token")),
+        ("edge-token-file", file("edge-token")),
+    ]);
+    all.extend(flags.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    let mut command = Command::new(built("dist/latchkey"));
+    command.arg("serve").args(all.iter().map(|(name, value)| format!("--{name}={value}")));
+    command
+}
+
+fn serve(folder: &Path, port: u16) -> Process {
+    Process::start("the control plane", &mut serve_command(folder, port, &[]), &folder.join("control-plane.log"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+}

@@ -1,0 +1,34 @@
+//! Control plane, Envoy and upstream together, as the demo runs them.
+
+use crate::admin::Admin;
+use crate::control_plane::ControlPlane;
+use crate::echo::Echo;
+use crate::envoy::{Envoy, EnvoyConfig};
+
+/// Everything, ready: one workspace, `acme`, and two workers that have their keys.
+pub struct Stack {
+    // Dropped in this order: Envoy first, so that it doesn't log the others' end.
+    pub envoy: Envoy,
+    pub config: EnvoyConfig,
+    pub control_plane: ControlPlane,
+    pub echo: Echo,
+    pub admin: Admin,
+}
+
+impl Stack {
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// As [`Self::start`], with changes to Envoy's config.
+    pub fn start_with(change: impl FnOnce(&mut EnvoyConfig)) -> Self {
+        let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+        let admin = control_plane.admin();
+        admin.create_workspace("acme");
+        let mut config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
+        change(&mut config);
+        let mut envoy = Envoy::start(&config);
+        envoy.wait_ready();
+        Self { envoy, config, control_plane, echo, admin }
+    }
+}

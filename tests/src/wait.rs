@@ -1,0 +1,30 @@
+//! Waiting for a condition instead of sleeping for a time.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that has no promise of its own.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until the answer is `Ok`; fails with what was seen last.
+pub fn eventually<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
+    eventually_within(DEADLINE, what, condition)
+}
+
+/// As [`eventually`], with a deadline that is itself a promise.
+pub fn eventually_within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match condition() {
+            Ok(value) => return value,
+            Err(seen) if start.elapsed() > deadline => panic!("expected within {deadline:?}: {what}; seen: {seen}"),
+            Err(_) => pause(),
+        }
+    }
+}
+
+/// Lets the others work before the next look.
+fn pause() {
+    let (_sender, receiver) = mpsc::channel::<()>();
+    let _ = receiver.recv_timeout(Duration::from_millis(5));
+}

@@ -1,0 +1,163 @@
+//! The main job: what an admin changes is in force in Envoy, on every worker and on open connections.
+
+use std::time::Duration;
+
+use end_to_end::{Connection, CreatedKey, Envoy, Stack, eventually, eventually_within};
+
+/// What a change may take until every worker enforces it.
+const IN_FORCE: Duration = Duration::from_secs(1);
+
+/// Enough to have several on each of two workers.
+const CONNECTIONS: usize = 16;
+
+fn verdict(connection: &mut Connection, secret: &str) -> String {
+    connection.get("/v1/reviews/7", &[("x-api-key", secret)]).verdict()
+}
+
+/// Every open connection sees `expected` for this secret, within the second.
+fn in_force(connections: &mut [Connection], what: &str, secret: &str, expected: &str) {
+    eventually_within(IN_FORCE, &format!("{what}: {expected} on every connection"), || {
+        let seen: Vec<String> = connections.iter_mut().map(|connection| verdict(connection, secret)).collect();
+        if seen.iter().all(|verdict| verdict == expected) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
+#[test]
+fn each_action_on_a_key_is_in_force_on_every_worker_and_on_open_connections() {
+    let stack = Stack::start();
+    let mut connections = stack.envoy.connections(CONNECTIONS);
+    let key = stack.admin.create_key("acme", "sync");
+    in_force(&mut connections, "create", &key.secret, "200 -");
+    stack.admin.act(&key, "deactivate");
+    in_force(&mut connections, "deactivate", &key.secret, "401 inactive-key");
+    stack.admin.act(&key, "activate");
+    in_force(&mut connections, "activate", &key.secret, "200 -");
+    let rotated = stack.admin.rotate(&key);
+    in_force(&mut connections, "rotate, the old secret", &key.secret, "401 rotated-key");
+    in_force(&mut connections, "rotate, the new secret", &rotated.secret, "200 -");
+    stack.admin.delete(&rotated);
+    in_force(&mut connections, "delete", &rotated.secret, "401 unknown-key");
+    in_force(&mut connections, "delete, the older secret", &key.secret, "401 unknown-key");
+    stack.envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn the_upstream_sees_who_called_and_no_credential() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "sync");
+    let mut connections = stack.envoy.connections(CONNECTIONS);
+    in_force(&mut connections, "create", &key.secret, "200 -");
+    let workspace = stack.admin.get("/v1/workspaces/acme")["id"].clone();
+    for carrier in [("x-api-key", key.secret.clone()), ("authorization", format!("Bearer {}", key.secret))] {
+        let headers = [
+            (carrier.0, carrier.1.as_str()),
+            ("x-latchkey-key-id", "forged"),
+            ("x-latchkey-scopes", "forged"),
+            ("accept", "text/plain"),
+        ];
+        let echo = connections[0].get("/v1/reviews/7?page=2", &headers).json();
+        let received = &echo["headers"];
+        assert_eq!(received["x-latchkey-key-id"], serde_json::json!([key.id]), "{echo}");
+        assert_eq!(received["x-latchkey-workspace-id"], serde_json::json!([workspace]), "{echo}");
+        assert_eq!(received["accept"], serde_json::json!(["text/plain"]), "{echo}");
+        for gone in ["x-api-key", "authorization", "x-latchkey-scopes"] {
+            assert_eq!(received.get(gone), None, "{gone} reached the upstream: {echo}");
+        }
+        assert!(!echo.to_string().contains(&key.secret), "the secret reached the upstream: {echo}");
+        assert_eq!(echo["path"], "/v1/reviews/7?page=2");
+    }
+    let log = eventually("the access log names the key", || {
+        let log = stack.envoy.process.log();
+        if log.contains(&format!("\"latchkey_key_id\":\"{}\"", key.id)) { Ok(log) } else { Err(log) }
+    });
+    assert!(!log.contains(&key.secret), "the access log has a secret");
+}
+
+#[test]
+fn a_public_route_needs_no_key_and_an_unmatched_path_passes_nobody() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "sync");
+    let mut connections = stack.envoy.connections(2);
+    in_force(&mut connections, "create", &key.secret, "200 -");
+    let with_key = [("x-api-key", key.secret.as_str())];
+    for (path, headers, expected) in [
+        ("/healthz", &[][..], "200 -"),
+        ("/healthz", &with_key, "200 -"),
+        ("/elsewhere", &[], "401 missing-key"),
+        ("/elsewhere", &with_key, "403 no-route-rule"),
+        ("/v1/webhooks", &with_key, "403 missing-scope"),
+        ("/v1/workspaces/acme", &with_key, "403 missing-scope"),
+        ("/v1/workspaces/other", &with_key, "403 wrong-workspace"),
+    ] {
+        assert_eq!(connections[0].get(path, headers).verdict(), expected, "{path} {}", headers.len());
+    }
+    assert_eq!(connections[0].request("POST", "/v1/reviews", &with_key).verdict(), "403 missing-scope");
+}
+
+#[test]
+fn a_killed_control_plane_forgets_nothing_and_envoy_serves_on() {
+    let mut stack = Stack::start();
+    let keys: Vec<CreatedKey> = (0..20).map(|n| stack.admin.create_key("acme", &format!("key {n}"))).collect();
+    stack.admin.act(&keys[1], "deactivate");
+    let rotated = stack.admin.rotate(&keys[2]);
+    stack.admin.delete(&keys[3]);
+    let before = stack.admin.get("/v1/workspaces/acme/keys?limit=100");
+    let mut connections = stack.envoy.connections(CONNECTIONS);
+    in_force(&mut connections, "rotate", &rotated.secret, "200 -");
+
+    stack.control_plane.process.kill();
+    let verdicts = |connections: &mut [Connection]| {
+        for connection in connections {
+            for (secret, expected) in [
+                (&keys[0].secret, "200 -"),
+                (&keys[1].secret, "401 inactive-key"),
+                (&keys[2].secret, "401 rotated-key"),
+                (&rotated.secret, "200 -"),
+                (&keys[3].secret, "401 unknown-key"),
+            ] {
+                assert_eq!(verdict(connection, secret), expected, "without a control plane");
+            }
+        }
+    };
+    verdicts(&mut connections);
+
+    stack.control_plane.restart();
+    assert_eq!(stack.admin.get("/v1/workspaces/acme/keys?limit=100"), before, "what was answered is there");
+    let later = stack.admin.create_key("acme", "after the restart");
+    // Each worker asks again within two seconds of a failure.
+    eventually("a change after the restart reaches every worker", || {
+        let seen: Vec<String> = connections.iter_mut().map(|connection| verdict(connection, &later.secret)).collect();
+        if seen.iter().all(|verdict| verdict == "200 -") { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    verdicts(&mut connections);
+    stack.envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn a_restarted_envoy_is_not_ready_until_it_has_its_table_again() {
+    let mut stack = Stack::start();
+    let key = stack.admin.create_key("acme", "sync");
+    stack.control_plane.process.kill();
+    stack.envoy.process.kill();
+    let mut envoy = Envoy::start(&stack.config);
+    envoy.wait_listening();
+    let mut connections = envoy.connections(CONNECTIONS);
+    for connection in &mut connections {
+        assert_eq!(verdict(connection, &key.secret), "503 not-ready");
+        assert_eq!(connection.get("/latchkey/ready", &[]).status, 503);
+        assert_eq!(connection.get("/healthz", &[]).verdict(), "200 -", "a public route needs no table");
+    }
+    stack.control_plane.restart();
+    eventually("every worker has its table", || {
+        let seen: Vec<String> = connections.iter_mut().map(|connection| verdict(connection, &key.secret)).collect();
+        match seen.iter().find(|verdict| *verdict != "200 -") {
+            None => Ok(()),
+            Some(other) if other == "503 not-ready" => Err(other.clone()),
+            Some(other) => panic!("neither ready nor not-ready: {other}"),
+        }
+    });
+    for connection in &mut connections {
+        assert_eq!(connection.get("/latchkey/ready", &[]).status, 200);
+    }
+    envoy.assert_no_vm_broke();
+}
