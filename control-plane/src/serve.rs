@@ -44,7 +44,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     }
     let listener = listen(options.listen, options.insecure_http).await?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
-    let store = Store::open(&options.database, &config, &entropy, system(&clock)).await?;
+    let store = Store::open(&options.database, entropy.id(&clock)?, &config, system(&clock)).await?;
     let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
         let (token, origin) = Token::from_file(path, &kind, &entropy)?;
         if origin == Origin::Made {

@@ -76,7 +76,7 @@ pub(super) async fn update(
     mut fields: Fields,
 ) -> Result<Response, Problem> {
     let name = fields.optional("name", values::name);
-    let name = fields.finish(|| Some(name))?.unwrap_or(at.workspace.name);
+    let name = fields.finish(|| Some(name))?;
     let acting = at.principal.acting(&api.clock);
     let renamed = api.store.rename_workspace(at.workspace.id, name, precondition, acting).await?;
     changed(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)

@@ -21,7 +21,7 @@ mod workspaces;
 use std::path::Path;
 use std::sync::Arc;
 
-use policy::{Position, Revision};
+use policy::{Epoch, Position, Revision};
 use tokio::sync::watch;
 
 pub use feed::Since;
@@ -33,7 +33,6 @@ pub use secrets::NewSecret;
 pub use workspaces::NewWorkspace;
 
 use crate::config::Config;
-use crate::entropy::Entropy;
 
 /// The most bytes that a key's metadata may have, as JSON without spaces.
 pub const MAX_METADATA_BYTES: usize = 4096;
@@ -76,11 +75,11 @@ pub struct Store {
 
 impl Store {
     /// Opens the database at `path`, makes it if there is none, and brings it up to this version's schema. Only one process
-    /// at a time may have it open. Scopes and environments that are new in `config` become a change.
-    pub async fn open(path: &Path, config: &Config, entropy: &Entropy, acting: Acting) -> Result<Self, OpenError> {
+    /// at a time may have it open. A new database begins `epoch`; an old one has its own. Scopes and environments that are
+    /// new in `config` become a change.
+    pub async fn open(path: &Path, epoch: Epoch, config: &Config, acting: Acting) -> Result<Self, OpenError> {
         let path = path.to_owned();
         let failed = |error: StoreError| OpenError::Failed(error.to_string());
-        let epoch = entropy.id(&crate::clock::Clock::system()).map_err(|error| OpenError::Failed(error.to_string()))?;
         let (engine, config) =
             (tokio::task::spawn_blocking(move || sqlite::Engine::open(&path, epoch)), config.clone());
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;

@@ -30,15 +30,15 @@ impl Store {
         self.engine.read(move |sql| list(sql, &query)).await
     }
 
-    /// Gives a workspace another name. Edges don't know names, so their part of the change is empty.
+    /// Gives a workspace another name; `None` leaves it as it is. Edges don't know names, so their part of the change is empty.
     pub async fn rename_workspace(
         &self,
         id: WorkspaceId,
-        name: String,
+        name: Option<String>,
         precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<Workspace>, StoreError> {
-        self.engine.change(move |change| rename(change, id, &name, &precondition, &acting)).await
+        self.engine.change(move |change| rename(change, id, name, &precondition, &acting)).await
     }
 }
 
@@ -67,7 +67,7 @@ fn create(change: &Change<'_>, new: &NewWorkspace, acting: &Acting) -> Result<Ch
 fn rename(
     change: &Change<'_>,
     id: WorkspaceId,
-    name: &str,
+    name: Option<String>,
     precondition: &Precondition,
     acting: &Acting,
 ) -> Result<Changed<Workspace>, StoreError> {
@@ -76,9 +76,9 @@ fn rename(
     if !precondition.holds(workspace.revision) {
         return Err(StoreError::Stale { current: workspace.revision });
     }
-    if workspace.name == name {
+    let Some(name) = name.filter(|name| *name != workspace.name) else {
         return Ok(Changed { revision: workspace.revision, value: workspace });
-    }
+    };
     change
         .sql()
         .prepare_cached("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?

@@ -55,7 +55,8 @@ impl Service {
         let ticking = Arc::clone(&nanos);
         let clock = Clock::from_nanos(move || ticking.fetch_add(1_000, Ordering::SeqCst));
         let acting = Acting { principal: "test".to_owned(), at: clock.now() };
-        let store = Store::open(&directory.path().join("latchkey.db"), &config, &entropy, acting).await.unwrap();
+        let epoch = entropy.id(&clock).unwrap();
+        let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
         let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), ending);
         let config = Arc::new(config);

@@ -1,7 +1,7 @@
 //! The control plane as clients see it: requests through the real router, on a real SQLite file.
 #![cfg(test)]
 
-mod durability;
+mod at_rest;
 mod feed;
 mod harness;
 mod keys;

@@ -29,13 +29,13 @@ fn failed(directory: &Path, more: &[&str]) -> Output {
 }
 
 /// A running control plane; killed when the test is over.
-pub struct Running {
-    pub child: Child,
-    pub address: String,
+struct Running {
+    child: Child,
+    address: String,
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Self {
+    fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
