@@ -40,7 +40,7 @@ fn the_fsync_of_the_wal_has_returned_before_a_change_is_answered() {
     let serve = serve_command(folder.path(), port, &[]);
     let mut command = Command::new("strace");
     command
-        .args(["-f", "-y", "-s", "200", "-e", "trace=fsync,fdatasync,write,pwrite64,writev,sendto,sendmsg"])
+        .args(["-D", "-f", "-y", "-s", "200", "-e", "trace=fsync,fdatasync,write,pwrite64,writev,sendto,sendmsg"])
         .arg("-o")
         .arg(&trace_file)
         .arg(serve.get_program())
