@@ -9,6 +9,21 @@ pub struct Metrics {
     verdicts: BTreeMap<&'static str, u32>,
     revision: u32,
     keys: u32,
+    age: u32,
+    ready: u32,
+}
+
+/// What a worker knows, as its gauges show it. Workers share a gauge, and the one that reported last is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The table's revision; 0 without a table.
+    pub revision: u64,
+    /// Digests in the table.
+    pub keys: u64,
+    /// Seconds since the control plane was asked for the word that the table stands on.
+    pub age_secs: u64,
+    /// Whether requests are decided: there is a table, and it isn't stale.
+    pub is_ready: bool,
 }
 
 /// What a request can end as, in the words of `wasm.latchkey_verdict` without its `denied:`.
@@ -40,6 +55,8 @@ impl Metrics {
             verdicts: VERDICTS.into_iter().map(counter).collect(),
             revision: host.define_gauge("latchkey_revision"),
             keys: host.define_gauge("latchkey_keys"),
+            age: host.define_gauge("latchkey_age_seconds"),
+            ready: host.define_gauge("latchkey_ready"),
         }
     }
 
@@ -50,9 +67,12 @@ impl Metrics {
         }
     }
 
-    /// The table that this worker serves by now.
-    pub fn serving(&self, host: &dyn Host, revision: u64, keys: u64) {
+    /// Shows what this worker knows.
+    pub fn report(&self, host: &dyn Host, report: Report) {
+        let Report { revision, keys, age_secs, is_ready } = report;
         host.record(self.revision, revision);
         host.record(self.keys, keys);
+        host.record(self.age, age_secs);
+        host.record(self.ready, u64::from(is_ready));
     }
 }

@@ -17,6 +17,9 @@ use crate::vm::{self, SharedSource};
 /// How often a worker looks whether there is something to do, when nothing else wakes it.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Gauges are shown once a second.
+const TICKS_A_REPORT: u32 = 10;
+
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(SdkLogLevel::Info);
     proxy_wasm::set_root_context(|id| Box::new(Root::new(id)));
@@ -28,6 +31,7 @@ struct Root {
     host: Rc<Envoy>,
     serving: OnceCell<Serving>,
     last_failure: Option<Failure>,
+    ticks: u32,
 }
 
 /// A configuration that was taken.
@@ -40,7 +44,7 @@ struct Serving {
 
 impl Root {
     fn new(id: u32) -> Self {
-        Self { id, host: Rc::new(Envoy), serving: OnceCell::new(), last_failure: None }
+        Self { id, host: Rc::new(Envoy), serving: OnceCell::new(), last_failure: None, ticks: 0 }
     }
 
     fn clocks(&self) -> Clocks {
@@ -76,13 +80,11 @@ impl Root {
 
     /// Says what an answer led to: each failure once until it changes, so that an outage doesn't fill the log.
     fn report(&mut self, progress: &Progress) {
-        let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
         match progress {
             Progress::Quiet => self.last_failure = None,
-            Progress::Serves(position) => {
+            Progress::Serves(_) => {
                 self.last_failure = None;
-                let keys = source.try_borrow().ok().and_then(|own| own.subscription.table().map(policy::Table::len));
-                metrics.serving(&*self.host, position.revision.0, keys.unwrap_or_default());
+                self.show_gauges();
             }
             Progress::Failed(failure) => {
                 if self.last_failure.as_ref() != Some(failure) {
@@ -91,6 +93,12 @@ impl Root {
                 }
             }
         }
+    }
+
+    fn show_gauges(&self) {
+        let Some(Serving { edge, source, metrics }) = self.serving.get() else { return };
+        let Ok(source) = source.try_borrow() else { return };
+        metrics.report(&*self.host, source.subscription.report(self.clocks(), edge.config.max_staleness_secs));
     }
 }
 
@@ -172,6 +180,10 @@ impl RootContext for Root {
             source.subscription.tidy();
         }
         self.ask();
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TICKS_A_REPORT) {
+            self.show_gauges();
+        }
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {

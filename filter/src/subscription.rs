@@ -8,6 +8,8 @@ use policy::table::Loading;
 use policy::wire::{Delta, FORMAT, WireError};
 use policy::{Position, Table, UnixSeconds};
 
+use crate::metrics::Report;
+
 #[cfg(test)]
 mod tests;
 
@@ -141,13 +143,9 @@ impl Subscription {
     /// What may be decided with now, under a staleness bound in seconds. The table's age counts by either clock: a clock
     /// that was set back makes no table young.
     pub fn knowledge(&self, now: Clocks, max_staleness_secs: Option<u64>) -> Knowledge<'_> {
-        let (Some(table), Some(vouched)) = (&self.table, self.vouched) else { return Knowledge::NotReady };
-        let Some(bound_ms) = max_staleness_secs.map(|secs| secs.saturating_mul(1_000)) else {
-            return Knowledge::Serving(table);
-        };
-        let by_wall = u64::try_from(now.wall_ms.saturating_sub(vouched.wall_ms)).unwrap_or(0);
-        let by_monotonic = now.monotonic_ms.saturating_sub(vouched.monotonic_ms);
-        if by_wall.max(by_monotonic) > bound_ms { Knowledge::Stale } else { Knowledge::Serving(table) }
+        let (Some(table), Some(age_ms)) = (&self.table, self.age_ms(now)) else { return Knowledge::NotReady };
+        let is_stale = max_staleness_secs.is_some_and(|bound| age_ms > bound.saturating_mul(1_000));
+        if is_stale { Knowledge::Stale } else { Knowledge::Serving(table) }
     }
 
     /// The later of the wall clock and the control plane's clock as we know it, so that a wall clock that was set back
@@ -168,6 +166,24 @@ impl Subscription {
     /// Gives the subscriber its name, unless it has one.
     pub fn name(&mut self, instance: impl FnOnce() -> String) {
         self.instance.get_or_insert_with(instance);
+    }
+
+    /// What this worker knows, for its gauges.
+    pub fn report(&self, now: Clocks, max_staleness_secs: Option<u64>) -> Report {
+        let Some(table) = &self.table else { return Report::default() };
+        Report {
+            revision: table.position().revision.0,
+            keys: table.len(),
+            age_secs: self.age_ms(now).unwrap_or_default() / 1_000,
+            is_ready: matches!(self.knowledge(now, max_staleness_secs), Knowledge::Serving(_)),
+        }
+    }
+
+    /// How long ago the control plane was asked for the word that the table stands on, by the clock that says more.
+    fn age_ms(&self, now: Clocks) -> Option<u64> {
+        let vouched = self.vouched?;
+        let by_wall = u64::try_from(now.wall_ms.saturating_sub(vouched.wall_ms)).unwrap_or(0);
+        Some(by_wall.max(now.monotonic_ms.saturating_sub(vouched.monotonic_ms)))
     }
 
     /// What to ask now, if it is time. The caller sends it, then hands in [`Self::answered`] once.

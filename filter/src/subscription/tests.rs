@@ -266,3 +266,15 @@ fn a_call_whose_answer_never_comes_is_made_again() {
     edge.exchange(&control_plane);
     assert!(edge.knows(&secret(2)));
 }
+
+#[test]
+fn gauges_say_what_is_known_and_how_old_it_is() {
+    let (mut edge, control_plane) = serving();
+    edge.advance(5_999);
+    let report = edge.subscription.report(edge.clocks, Some(BOUND_SECS));
+    let expected = Report { revision: control_plane.position.revision.0, keys: 1, age_secs: 5, is_ready: true };
+    assert_eq!(report, expected);
+    edge.advance(BOUND_SECS * 1_000);
+    assert!(!edge.subscription.report(edge.clocks, Some(BOUND_SECS)).is_ready, "a stale table decides nothing");
+    assert_eq!(Edge::new().subscription.report(edge.clocks, None), Report::default());
+}
