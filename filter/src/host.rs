@@ -191,7 +191,8 @@ mod envoy {
         }
 
         fn monotonic_ms(&self) -> u64 {
-            u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+            let length = START.get_or_init(Instant::now).elapsed();
+            length.as_secs().saturating_mul(1_000).saturating_add(u64::from(length.subsec_millis()))
         }
 
         #[expect(clippy::disallowed_methods, reason = "this is the filter's one door to the system's randomness")]

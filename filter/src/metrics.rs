@@ -1,16 +1,23 @@
 //! Counters and gauges of an edge; none has a label that a client can choose.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::host::Host;
 
 /// Ids of the metrics, defined once a worker: Envoy frees none.
 pub struct Metrics {
-    verdicts: BTreeMap<&'static str, u32>,
+    verdicts: BTreeMap<&'static str, Counter>,
     revision: u32,
     keys: u32,
     age: u32,
     ready: u32,
+}
+
+/// A counter, and what was counted since Envoy was told last.
+struct Counter {
+    id: u32,
+    untold: Cell<u64>,
 }
 
 /// What a worker knows, as its gauges show it. Workers share a gauge, and the one that reported last is seen.
@@ -50,7 +57,10 @@ const VERDICTS: [&str; 17] = [
 impl Metrics {
     /// Defines all metrics.
     pub fn define(host: &dyn Host) -> Self {
-        let counter = |verdict| (verdict, host.define_counter(&format!("latchkey_requests_total.verdict={verdict}")));
+        let counter = |verdict| {
+            let id = host.define_counter(&format!("latchkey_requests_total.verdict={verdict}"));
+            (verdict, Counter { id, untold: Cell::new(0) })
+        };
         Self {
             verdicts: VERDICTS.into_iter().map(counter).collect(),
             revision: host.define_gauge("latchkey_revision"),
@@ -60,10 +70,17 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that ended so.
-    pub fn count(&self, host: &dyn Host, verdict: &str) {
+    /// Counts a request that ended so. Calls nobody: see [`Self::tell`].
+    pub fn count(&self, verdict: &str) {
         if let Some(counter) = self.verdicts.get(verdict) {
-            host.add(*counter, 1);
+            counter.untold.set(counter.untold.get().saturating_add(1));
+        }
+    }
+
+    /// Tells Envoy what was counted since the last time.
+    pub fn tell(&self, host: &dyn Host) {
+        for counter in self.verdicts.values().filter(|counter| counter.untold.get() > 0) {
+            host.add(counter.id, counter.untold.take());
         }
     }
 

@@ -129,6 +129,9 @@ impl Context for Root {
 
     fn on_done(&mut self) -> bool {
         self.host.set_tick_period(Duration::ZERO);
+        if let Some(Serving { metrics, .. }) = self.serving.get() {
+            metrics.tell(&*self.host);
+        }
         // Envoy drops this context's calls: another configuration with the same source asks again.
         if let Some(Serving { source, .. }) = self.serving.get()
             && let Ok(mut source) = source.try_borrow_mut()
@@ -180,6 +183,9 @@ impl RootContext for Root {
             source.subscription.tidy();
         }
         self.ask();
+        if let Some(Serving { metrics, .. }) = self.serving.get() {
+            metrics.tell(&*self.host);
+        }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_A_REPORT) {
             self.show_gauges();

@@ -110,32 +110,32 @@ pub fn on_request_headers(
                 host.set_filter_state(DIGEST, &Digest::of(key).0);
             }
             host.set_filter_state(VERDICT, b"public");
-            metrics.count(host, "public");
+            metrics.count("public");
             Outcome::Passes
         }
         Decision::Allow(permit) => {
             allow(host, edge, knowledge, &permit);
-            metrics.count(host, "allowed");
+            metrics.count("allowed");
             Outcome::Passes
         }
         Decision::Deny(denial) => {
             deny(host, &denial, form);
-            metrics.count(host, denial.reason.code());
+            metrics.count(denial.reason.code());
             Outcome::Answered
         }
     }
 }
 
 fn allow(host: &dyn Host, edge: &Edge, knowledge: Knowledge<'_>, permit: &Permit<'_>) {
-    let key = permit.key.to_string();
+    let key = permit.key.text();
     host.set_filter_state(DIGEST, &permit.record.digest().0);
-    host.set_filter_state(KEY_ID, key.as_bytes());
+    host.set_filter_state(KEY_ID, &key);
     host.set_filter_state(VERDICT, b"allowed");
     for forward in &edge.config.forward {
         match forward {
-            Forward::KeyId => host.set_request_header("x-latchkey-key-id", key.as_bytes()),
+            Forward::KeyId => host.set_request_header("x-latchkey-key-id", &key),
             Forward::WorkspaceId => {
-                host.set_request_header("x-latchkey-workspace-id", permit.workspace.to_string().as_bytes());
+                host.set_request_header("x-latchkey-workspace-id", &permit.workspace.text());
             }
             Forward::Workspace => host.set_request_header("x-latchkey-workspace", permit.slug.as_bytes()),
             Forward::Scopes => {
@@ -149,7 +149,7 @@ fn allow(host: &dyn Host, edge: &Edge, knowledge: Knowledge<'_>, permit: &Permit
 
 fn deny(host: &dyn Host, denial: &Denial<'_>, form: Form) {
     if let Some(key) = denial.key {
-        host.set_filter_state(KEY_ID, key.to_string().as_bytes());
+        host.set_filter_state(KEY_ID, &key.text());
     }
     host.set_filter_state(VERDICT, format!("denied:{}", denial.reason.code()).as_bytes());
     answer::deny(host, denial.reason, form);

@@ -29,6 +29,18 @@ macro_rules! id {
                 Self(Uuid::from_bytes(bytes))
             }
 
+            /// Bytes of the text.
+            pub const TEXT_BYTES: usize = Self::PREFIX.len() + 32;
+
+            /// The text, without an allocation.
+            pub fn text(&self) -> [u8; Self::TEXT_BYTES] {
+                let mut text = [b'0'; Self::TEXT_BYTES];
+                let (prefix, digits) = text.split_at_mut(Self::PREFIX.len());
+                prefix.copy_from_slice(Self::PREFIX.as_bytes());
+                self.0.simple().encode_lower(digits);
+                text
+            }
+
             /// The id's 16 bytes, as they stand on the wire.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
@@ -108,6 +120,7 @@ mod tests {
         let id = KeyId::from_bytes(*b"0123456789abcdef");
         assert_eq!(id.to_string(), "key_30313233343536373839616263646566");
         assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.text().as_slice(), id.to_string().as_bytes());
     }
 
     #[test]
