@@ -20,10 +20,10 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form for a request with this content type.
+    /// The form for a request with this content type; Envoy's own test of what is gRPC.
     pub fn of(content_type: &[u8]) -> Self {
         let is_grpc =
-            |start: &[u8]| content_type.strip_prefix(start).is_some_and(|rest| matches!(rest, [] | [b'+' | b';', ..]));
+            |start: &[u8]| content_type.strip_prefix(start).is_some_and(|rest| matches!(rest, [] | [b'+', ..]));
         if is_grpc(b"application/grpc") { Self::Grpc } else { Self::Problem }
     }
 }

@@ -239,7 +239,7 @@ fn a_grpc_client_gets_a_sentence_and_no_json() {
     for (content_type, is_grpc) in [
         ("application/grpc", true),
         ("application/grpc+proto", true),
-        ("application/grpc;x", true),
+        ("application/grpc;x", false),
         ("application/grpc-web", false),
         ("application/json", false),
     ] {
