@@ -41,6 +41,11 @@ impl EnvoyConfig {
             replacements: Vec::new(),
         }
     }
+
+    /// Changes the text of envoy/demo.yaml, which must have `from` in it.
+    pub fn replace(&mut self, from: &str, to: &str) {
+        self.replacements.push((from.to_owned(), to.to_owned()));
+    }
 }
 
 /// An Envoy that runs. Its listener may not be there yet: see [`Self::wait_ready`].

@@ -1,9 +1,10 @@
 //! Control plane, Envoy and upstream together, as the demo runs them.
 
-use crate::admin::Admin;
+use crate::admin::{Admin, CreatedKey};
 use crate::control_plane::ControlPlane;
 use crate::echo::Echo;
 use crate::envoy::{Envoy, EnvoyConfig};
+use crate::wait::eventually;
 
 /// Everything, ready: one workspace, `acme`, and two workers that have their keys.
 pub struct Stack {
@@ -30,5 +31,15 @@ impl Stack {
         let mut envoy = Envoy::start(&config);
         envoy.wait_ready();
         Self { envoy, config, control_plane, echo, admin }
+    }
+
+    /// Waits until every worker lets this key read reviews.
+    pub fn wait_known(&self, key: &CreatedKey) {
+        for mut connection in self.envoy.connections(8) {
+            eventually("the key is known to every worker", || {
+                let seen = connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+                if seen == "200 -" { Ok(()) } else { Err(seen) }
+            });
+        }
     }
 }

@@ -1,0 +1,160 @@
+//! What a route needs: by its metadata, by `routes`, by `unmatched`.
+
+use end_to_end::{Connection, CreatedKey, EnvoyConfig, Stack};
+use serde_json::{Value, json};
+
+/// Takes all metadata and path normalisation out of the config, so that the filter's own reading is seen.
+fn without_metadata(config: &mut EnvoyConfig) {
+    for rule in ["public", "reviews", "webhooks"] {
+        config.replace(&format!("                metadata: {{filter_metadata: {{latchkey: {{rule: {rule}}}}}}}\n"), "");
+    }
+    config.replace(
+        "                metadata: {filter_metadata: {latchkey: {rule: workspaces, path: \"/v1/workspaces/{workspace}/{*rest}\"}}}\n",
+        "",
+    );
+    config.replace("          normalize_path: true\n", "");
+    config.replace("          merge_slashes: true\n", "");
+    config.replace("          path_with_escaped_slashes_action: REJECT_REQUEST\n", "");
+}
+
+fn routes() -> Value {
+    json!([
+        {"path": "/v1/reviews/{*rest}", "rule": "reviews"},
+        {"path": "/v1/workspaces/{workspace}/{*rest}", "rule": "workspaces"},
+        {"methods": ["POST"], "path": "/v1/scans/search", "rule": "security_scans:read"},
+        {"path": "/v1/scans/start", "rule": "security_scans:write"},
+        {"methods": ["OPTIONS"], "path": "/v1/cors", "rule": "public"},
+        {"path": "/v1/cors", "rule": "key"},
+        {"path": "/v1/closed", "rule": "deny"},
+        {"path": "/healthz", "rule": "public"},
+    ])
+}
+
+/// A key that may read reviews, workspaces and scans, and that every worker knows.
+fn reader(stack: &Stack) -> CreatedKey {
+    let scopes = json!({"reviews": "read", "workspaces": "read", "security_scans": "read"});
+    let body = json!({"name": "reader", "expires_in": "none", "scopes": scopes});
+    let key = stack.admin.create_key_with("acme", &body);
+    stack.wait_known(&key);
+    key
+}
+
+/// Each row on a connection of its own: Envoy closes one that it answered 400 on.
+fn assert_verdicts(stack: &Stack, key: &CreatedKey, rows: &[(&str, &str, &str)]) {
+    for (method, path, expected) in rows {
+        let mut connection = Connection::open(stack.envoy.port);
+        let seen = connection.request(method, path, &[("x-api-key", &key.secret)]).verdict();
+        assert_eq!(seen, *expected, "{method} {path}");
+    }
+}
+
+fn get(stack: &Stack, path: &str) -> String {
+    Connection::open(stack.envoy.port).get(path, &[]).verdict()
+}
+
+#[test]
+fn routes_of_the_plugin_configuration_decide_where_no_metadata_does() {
+    let stack = Stack::start_with(|config| {
+        without_metadata(config);
+        config.plugin["routes"] = routes();
+    });
+    let key = reader(&stack);
+    let id = stack.admin.get("/v1/workspaces/acme")["id"].as_str().unwrap().to_owned();
+    assert_verdicts(
+        &stack,
+        &key,
+        &[
+            ("GET", "/v1/reviews", "200 -"),
+            ("GET", "/v1/reviews/", "200 -"),
+            ("GET", "/v1/reviews/7/comments?page=2", "200 -"),
+            ("POST", "/v1/reviews/7", "403 missing-scope"),
+            ("GET", "/v1/workspaces/acme/members", "200 -"),
+            ("GET", &format!("/v1/workspaces/{id}/members"), "200 -"),
+            ("GET", "/v1/workspaces/other/members", "403 wrong-workspace"),
+            ("DELETE", "/v1/workspaces/acme/members", "403 missing-scope"),
+            ("POST", "/v1/scans/search", "200 -"),
+            ("GET", "/v1/scans/search", "403 no-route-rule"),
+            ("GET", "/v1/scans/start", "403 missing-scope"),
+            ("GET", "/v1/cors", "200 -"),
+            ("GET", "/v1/closed", "403 no-route-rule"),
+            ("GET", "/v1/elsewhere", "403 no-route-rule"),
+            ("GET", "/healthz", "200 -"),
+        ],
+    );
+    assert_eq!(get(&stack, "/healthz"), "200 -", "public needs no key");
+    let mut connection = Connection::open(stack.envoy.port);
+    let preflight = [("origin", "https://app.example"), ("access-control-request-method", "GET")];
+    assert_eq!(connection.request("OPTIONS", "/v1/cors", &preflight).verdict(), "200 -", "a preflight carries no key");
+    assert_eq!(connection.request("OPTIONS", "/v1/reviews", &preflight).verdict(), "401 missing-key");
+}
+
+#[test]
+fn a_path_that_can_be_read_in_two_ways_is_refused_whatever_unmatched_says() {
+    for unmatched in ["deny", "key"] {
+        let stack = Stack::start_with(|config| {
+            without_metadata(config);
+            config.plugin["routes"] = routes();
+            config.plugin["unmatched"] = json!(unmatched);
+        });
+        let key = reader(&stack);
+        let bad = "400 bad-path";
+        assert_verdicts(
+            &stack,
+            &key,
+            &[
+                ("GET", "/v1/reviews/../closed", bad),
+                ("GET", "/v1/reviews/./7", bad),
+                ("GET", "//healthz", bad),
+                ("GET", "/v1//reviews", bad),
+                ("GET", "/v1/reviews;x=1", bad),
+                ("GET", "/v1/reviews\\7", bad),
+                ("GET", "/v1/%72eviews", bad),
+                ("GET", "/v1/reviews/%2e%2e/closed", bad),
+                ("GET", "/v1/reviews%2F7", bad),
+                ("GET", "/v1/reviews%5C7", bad),
+                ("GET", "/v1/reviews/%25", bad),
+                ("GET", "/v1/reviews/%3B", bad),
+                ("GET", "/v1/reviews/%zz", bad),
+                ("GET", "/v1/reviews/caf%C3%A9", "200 -"),
+            ],
+        );
+        assert_eq!(get(&stack, "/v1/%72eviews"), "401 missing-key", "nobody learns it without a key");
+    }
+}
+
+#[test]
+fn unmatched_key_passes_any_valid_key_and_nobody_else() {
+    let stack = Stack::start_with(|config| {
+        without_metadata(config);
+        config.plugin["routes"] = routes();
+        config.plugin["unmatched"] = json!("key");
+    });
+    let key = reader(&stack);
+    assert_verdicts(
+        &stack,
+        &key,
+        &[
+            ("GET", "/v1/elsewhere", "200 -"),
+            ("DELETE", "/v1/elsewhere", "200 -"),
+            ("GET", "/v1/closed", "403 no-route-rule"),
+            ("GET", "/v1/scans/search", "403 no-route-rule"),
+        ],
+    );
+    assert_eq!(get(&stack, "/v1/elsewhere"), "401 missing-key");
+}
+
+#[test]
+fn metadata_that_is_no_rule_denies() {
+    for value in ["7", "true", "{a: b}", "[public]", "\"\"", "\"Public\"", "\"reviews:admin\""] {
+        let stack = Stack::start_with(|config| {
+            config.replace("latchkey: {rule: webhooks}", &format!("latchkey: {{rule: {value}}}"));
+        });
+        let key = reader(&stack);
+        assert_verdicts(&stack, &key, &[("GET", "/v1/webhooks", "403 no-route-rule")]);
+        assert_eq!(get(&stack, "/v1/webhooks"), "401 missing-key", "{value}");
+    }
+    let stack =
+        Stack::start_with(|config| config.replace("latchkey: {rule: webhooks}", "latchkey: {rule: public, path: 7}"));
+    let key = reader(&stack);
+    assert_verdicts(&stack, &key, &[("GET", "/v1/webhooks", "403 no-route-rule")]);
+}
