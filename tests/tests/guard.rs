@@ -35,6 +35,9 @@ fn envoy_with_broken_workers(control_plane: &ControlPlane, echo: &Echo, folder: 
     std::fs::write(&module, wat::parse_str(FAILS_ON_WORKERS).expect("a module")).expect("a file");
     let mut config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
     config.wasm = module;
+    let capability = |name: &str| format!("                    {name}: {{}}\n");
+    let shared_data = ["proxy_set_shared_data", "proxy_get_shared_data"].map(capability).concat();
+    config.replace(&capability("proxy_log"), &(capability("proxy_log") + &shared_data));
     if !guard {
         config.replace(
             "          - name: latchkey-guard\n",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -12,7 +13,7 @@ use clap::Parser;
 use serde_json::json;
 
 /// Answers each request with its method, path, headers and the size of its body, as JSON. A request with the header
-/// `x-echo-redirect` is redirected there.
+/// `x-echo-redirect` is redirected there. `/echo/seen` answers how many other requests there were.
 #[derive(Parser)]
 struct Arguments {
     /// Where to listen.
@@ -28,7 +29,13 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
 async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    if uri.path() == "/echo/seen" {
+        return Json(json!(SEEN.load(Ordering::SeqCst))).into_response();
+    }
+    SEEN.fetch_add(1, Ordering::SeqCst);
     // Envoy repeats the header when it follows the redirect, so the path says whether this is the way there.
     if let Some(to) = headers.get("x-echo-redirect").filter(|to| !to.as_bytes().ends_with(uri.path().as_bytes())) {
         return (StatusCode::FOUND, [(LOCATION, to.clone())]).into_response();
