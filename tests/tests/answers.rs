@@ -1,6 +1,6 @@
 //! What a denied client is told: one form for all, and no more than it may know.
 
-use end_to_end::{Connection, CreatedKey, Response, Stack, eventually};
+use end_to_end::{Connection, CreatedKey, Response, Stack, eventually, now};
 use serde_json::{Value, json};
 
 fn with_key(stack: &Stack, body: Value) -> CreatedKey {
@@ -106,7 +106,7 @@ fn a_key_of_another_environment_is_told_so() {
 #[test]
 fn a_key_expires_in_the_second_that_was_named() {
     let stack = Stack::start();
-    let expires_at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 4).unwrap();
+    let expires_at = jiff::Timestamp::from_second(now().as_second() + 4).unwrap();
     let key = stack.admin.create_key_with(
         "acme",
         &json!({"name": "short", "expires_at": expires_at.to_string(), "scopes": {"reviews": "read"}}),
@@ -114,9 +114,9 @@ fn a_key_expires_in_the_second_that_was_named() {
     stack.wait_known(&key);
     let mut connection = Connection::open(stack.envoy.port);
     eventually("the key expires", || {
-        let before = jiff::Timestamp::now();
+        let before = now();
         let seen = connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
-        let after = jiff::Timestamp::now();
+        let after = now();
         match seen.as_str() {
             "200 -" => assert!(before < expires_at, "still allowed at {before}"),
             "401 expired-key" => assert!(after >= expires_at, "already expired at {after}"),

@@ -33,7 +33,9 @@ fn a_key_passes_from_each_place_and_only_it_is_removed() {
     let (key, mut connection) = known(&stack);
     let secret = &key.secret;
     let encoded = secret.replace('_', "%5F");
-    let rows: Vec<(&str, String, Vec<(&str, String)>, &str, Vec<(&str, Value)>)> = vec![
+    /// A name, the path and headers that are sent, the path that arrives, and the headers that arrive as they were.
+    type Row<'a> = (&'a str, String, Vec<(&'a str, String)>, &'a str, Vec<(&'a str, Value)>);
+    let rows: Vec<Row<'_>> = vec![
         ("header", "/v1/reviews".into(), vec![("x-api-key", secret.clone())], "/v1/reviews", vec![]),
         ("bearer", "/v1/reviews".into(), vec![("authorization", format!("Bearer {secret}"))], "/v1/reviews", vec![]),
         (
