@@ -64,19 +64,50 @@ fn find_in_header<'a>(name: &'a str, value: &'a [u8], sources: &[CredentialSourc
     }
 }
 
-/// The keys behind their prefix, whatever the prefix's case. Envoy joins repeated `authorization` headers by commas, so
-/// each part is looked at. A prefix with nothing behind it carries the empty key, also without the space at its end,
-/// which HTTP strips. None: the value is something else, and stays.
+/// The keys behind their prefix, whatever the prefix's case. Envoy joins repeated `authorization` headers by commas, so a
+/// part that has the prefix begins a key; all behind it up to the next one belongs to it, and makes it malformed. A prefix
+/// with nothing behind it carries the empty key, also without the space at its end, which HTTP strips. None: the value is
+/// something else, and stays.
 fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> Vec<&'a [u8]> {
-    let behind = |part: &'a [u8]| {
-        let part = part.trim_ascii();
-        match part.split_at_checked(prefix.len()) {
-            Some((start, key)) if start.eq_ignore_ascii_case(prefix.as_bytes()) => Some(key.trim_ascii_start()),
-            Some(_) => None,
-            None => part.eq_ignore_ascii_case(prefix.trim_end().as_bytes()).then_some(&b""[..]),
+    let mut keys = Vec::new();
+    let mut rest = value;
+    while let Some(start) = start_of_key(rest, prefix) {
+        rest = rest.get(start..).unwrap_or_default();
+        let end = next_key(rest, prefix).unwrap_or(rest.len());
+        let (key, behind) = rest.split_at_checked(end).unwrap_or((rest, b""));
+        keys.push(key.trim_ascii());
+        rest = behind;
+    }
+    keys
+}
+
+/// Where the key begins behind the first part of `value` that has the prefix.
+fn start_of_key(value: &[u8], prefix: &str) -> Option<usize> {
+    let mut at = 0;
+    for part in value.split(|byte| *byte == b',') {
+        let trimmed = part.trim_ascii_start();
+        let blank = part.len().saturating_sub(trimmed.len());
+        let bare = prefix.trim_end();
+        let length = match trimmed.split_at_checked(prefix.len()) {
+            Some((start, _)) if start.eq_ignore_ascii_case(prefix.as_bytes()) => Some(prefix.len()),
+            _ => trimmed.trim_ascii_end().eq_ignore_ascii_case(bare.as_bytes()).then_some(bare.len()),
+        };
+        if let Some(length) = length {
+            return Some(at + blank + length);
         }
-    };
-    value.split(|byte| *byte == b',').filter_map(behind).collect()
+        at += part.len() + 1;
+    }
+    None
+}
+
+/// Where, behind a key, the comma stands that another one follows.
+fn next_key(rest: &[u8], prefix: &str) -> Option<usize> {
+    let commas = rest.iter().enumerate().filter(|(_, byte)| **byte == b',').map(|(at, _)| at);
+    commas.into_iter().find(|comma| {
+        let behind = rest.get(comma.saturating_add(1)..).unwrap_or_default();
+        let part = behind.split(|byte| *byte == b',').next().unwrap_or_default();
+        start_of_key(part, prefix).is_some()
+    })
 }
 
 /// `?a=1&api_key=…&b=2`: names and values are percent-decoded before they are compared.
@@ -214,6 +245,8 @@ mod tests {
             ("empty bearer", &[("authorization", "Bearer")], &[""], &["-authorization"]),
             ("twice", &[("x-api-key", "k"), ("x-api-key", "k")], &["k", "k"], &["-x-api-key"]),
             ("joined by Envoy", &[("authorization", "Bearer k,Bearer l")], &["k", "l"], &["-authorization"]),
+            ("joined with something else", &[("authorization", "Bearer k,l")], &["k,l"], &["-authorization"]),
+            ("three joined", &[("authorization", "Bearer k, bearer l ,Bearer")], &["k", "l", ""], &["-authorization"]),
             ("joined schemes", &[("authorization", "Basic b,Bearer k")], &["k"], &["-authorization"]),
             (
                 "in two places",

@@ -60,8 +60,13 @@ impl Admin {
         created(workspace, &answer)
     }
 
+    /// A new secret, the old one ended at once.
     pub fn rotate(&self, key: &CreatedKey) -> CreatedKey {
-        created(&key.workspace, &self.expect(200, "POST", &format!("{}/rotate", path_of(key)), Some(&json!({}))))
+        self.rotate_with(key, &json!({}))
+    }
+
+    pub fn rotate_with(&self, key: &CreatedKey, body: &Value) -> CreatedKey {
+        created(&key.workspace, &self.expect(200, "POST", &format!("{}/rotate", path_of(key)), Some(body)))
     }
 
     /// `activate`, `deactivate` or `end-overlap`.

@@ -59,15 +59,16 @@ impl Connection {
     }
 
     pub fn try_request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Response, String> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: api.example\r\n");
-        for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if !matches!(method, "GET" | "HEAD" | "CONNECT") {
-            request.push_str("content-length: 0\r\n");
-        }
-        request.push_str("\r\n");
+        let request = request_text(method, path, headers);
         self.try_raw(request.as_bytes())
+    }
+
+    /// A HEAD, whose answer names a length and has no body.
+    pub fn head(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let request = request_text("HEAD", path, headers);
+        self.send(request.as_bytes())
+            .and_then(|()| self.read_head())
+            .unwrap_or_else(|error| panic!("HEAD {path}: {error}"))
     }
 
     /// Sends bytes as they are and reads one answer.
@@ -76,7 +77,35 @@ impl Connection {
     }
 
     pub fn try_raw(&mut self, bytes: &[u8]) -> Result<Response, String> {
-        self.stream.write_all(bytes).map_err(|error| error.to_string())?;
+        self.send(bytes)?;
+        self.read_answer()
+    }
+
+    /// Reads the next answer, with its body.
+    pub fn read_answer(&mut self) -> Result<Response, String> {
+        let mut answer = self.read_head()?;
+        let body = if answer.headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
+            self.read_chunks()?
+        } else {
+            let length = answer.headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            self.read_exactly(length)?
+        };
+        answer.body = String::from_utf8_lossy(&body).into_owned();
+        Ok(answer)
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.stream.write_all(bytes).map_err(|error| error.to_string())
+    }
+
+    /// The next bytes, when the connection is no longer HTTP.
+    pub fn read_bytes(&mut self, length: usize) -> Vec<u8> {
+        self.read_exactly(length).unwrap_or_else(|error| panic!("{length} bytes: {error}"))
+    }
+
+    /// Status and headers of the next answer.
+    pub fn read_head(&mut self) -> Result<Response, String> {
         let head = self.read_until_blank_line()?;
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
@@ -89,13 +118,7 @@ impl Connection {
             }
             values.push_str(value.trim());
         }
-        let body = if headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
-            self.read_chunks()?
-        } else {
-            let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-            self.read_exactly(length)?
-        };
-        Ok(Response { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Response { status, headers, body: String::new() })
     }
 
     fn read_until_blank_line(&mut self) -> Result<String, String> {
@@ -144,4 +167,16 @@ impl Connection {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+fn request_text(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: api.example\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !matches!(method, "GET" | "HEAD" | "CONNECT") {
+        request.push_str("content-length: 0\r\n");
+    }
+    request.push_str("\r\n");
+    request
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::connection::Connection;
 use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
 
@@ -26,5 +27,10 @@ impl Echo {
             TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|error| error.to_string())
         });
         Self { port, _process: process, _folder: folder }
+    }
+
+    /// How many requests it has got so far.
+    pub fn seen(&self) -> u64 {
+        Connection::open(self.port).get("/echo/seen", &[]).json().as_u64().expect("a number")
     }
 }

@@ -1,6 +1,6 @@
 //! A real Envoy with the filter, by the config that the demo runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ pub struct EnvoyConfig {
     /// The plugin configuration.
     pub plugin: Value,
     pub workers: u32,
+    /// The filter's module; `dist/latchkey_filter.wasm` unless a test has its own.
+    pub wasm: PathBuf,
     /// Replacements in the text of envoy/demo.yaml; each must be found there.
     pub replacements: Vec<(String, String)>,
 }
@@ -38,6 +40,7 @@ impl EnvoyConfig {
                 },
             }),
             workers: 2,
+            wasm: built("dist/latchkey_filter.wasm"),
             replacements: Vec::new(),
         }
     }
@@ -158,13 +161,12 @@ fn render(config: &EnvoyConfig, port: u16, admin_port: u16) -> String {
         assert!(text.contains(from.as_str()), "envoy/demo.yaml no longer has {from:?}");
         text = text.replace(from.as_str(), to);
     }
-    let wasm = built("dist/latchkey_filter.wasm");
     for (name, value) in [
         ("LISTENER_PORT", port.to_string()),
         ("ADMIN_PORT", admin_port.to_string()),
         ("CONTROL_PLANE_PORT", config.control_plane_port.to_string()),
         ("UPSTREAM_PORT", config.upstream_port.to_string()),
-        ("WASM", path(&wasm)),
+        ("WASM", path(&config.wasm)),
         ("LATCHKEY", config.plugin.to_string()),
     ] {
         text = text.replace(&format!("${{{name}}}"), &value);

@@ -16,4 +16,4 @@ pub use echo::Echo;
 pub use envoy::{Envoy, EnvoyConfig};
 pub use process::{Process, free_port, root};
 pub use stack::Stack;
-pub use wait::{DEADLINE, eventually, eventually_within};
+pub use wait::{DEADLINE, eventually, eventually_within, now};

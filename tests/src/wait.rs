@@ -3,6 +3,8 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 /// How long anything may take that has no promise of its own.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -24,6 +26,12 @@ pub fn eventually_within<T>(deadline: Duration, what: &str, mut condition: impl 
             Err(_) => pause(),
         }
     }
+}
+
+/// The wall clock, which Envoy and the control plane of a test share.
+#[expect(clippy::disallowed_methods, reason = "the one place where the tests read the clock")]
+pub fn now() -> Timestamp {
+    Timestamp::now()
 }
 
 /// Lets the others work before the next look.

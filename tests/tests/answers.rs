@@ -1,0 +1,179 @@
+//! What a denied client is told: one form for all, and no more than it may know.
+
+use end_to_end::{Connection, CreatedKey, Response, Stack, eventually, now};
+use serde_json::{Value, json};
+
+fn with_key(stack: &Stack, body: Value) -> CreatedKey {
+    let mut whole = json!({"name": "k", "expires_in": "none", "scopes": {"reviews": "read"}});
+    whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    stack.admin.create_key_with("acme", &whole)
+}
+
+fn ask(stack: &Stack, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+    Connection::open(stack.envoy.port).request(method, path, headers)
+}
+
+/// Every worker answers so.
+fn on_all_workers(stack: &Stack, headers: &[(&str, &str)], expected: &str) {
+    for mut connection in stack.envoy.connections(8) {
+        eventually(expected, || {
+            let seen = connection.get("/v1/reviews", headers).verdict();
+            if seen == expected { Ok(()) } else { Err(seen) }
+        });
+    }
+}
+
+#[test]
+fn every_denial_has_one_form() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "sync");
+    stack.wait_known(&key);
+    let inactive = stack.admin.create_key("acme", "inactive");
+    stack.admin.act(&inactive, "deactivate");
+    on_all_workers(&stack, &[("x-api-key", &inactive.secret)], "401 inactive-key");
+    let good = [("x-api-key", key.secret.as_str())];
+    let unknown = "lk_live_000000000000000000000000000000004cjNQE";
+    for (method, path, headers, expected) in [
+        ("GET", "/v1/reviews", &[][..], "401 missing-key"),
+        ("GET", "/v1/reviews", &[("x-api-key", "a"), ("x-api-key", "a")], "401 multiple-keys"),
+        ("GET", "/v1/reviews", &[("x-api-key", "a")], "401 malformed-key"),
+        ("GET", "/v1/reviews", &[("x-api-key", unknown)], "401 unknown-key"),
+        ("GET", "/v1/reviews", &[("x-api-key", &inactive.secret)], "401 inactive-key"),
+        ("GET", "/elsewhere", &good, "403 no-route-rule"),
+        ("GET", "/v1/workspaces/other", &good, "403 wrong-workspace"),
+        ("POST", "/v1/reviews", &good, "403 missing-scope"),
+    ] {
+        let answer = ask(&stack, method, path, headers);
+        assert_eq!(answer.verdict(), expected);
+        let (status, code) = expected.split_once(' ').unwrap();
+        let problem = answer.json();
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{expected}");
+        assert_eq!(problem["status"].to_string(), status, "{expected}");
+        assert_eq!(problem["code"], code);
+        assert_eq!(problem["type"], "about:blank", "{expected}");
+        for field in ["title", "detail"] {
+            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{expected}: {field} in {problem}");
+        }
+        let challenge = (status == "401").then_some("Bearer realm=\"latchkey\"");
+        assert_eq!(answer.headers.get("www-authenticate").map(String::as_str), challenge, "{expected}");
+        assert_eq!(problem.get("scope").is_some(), code == "missing-scope", "{problem}");
+    }
+    stack.envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn a_denied_head_has_no_body_and_a_denied_grpc_call_has_a_grpc_status() {
+    let stack = Stack::start();
+    let mut connection = Connection::open(stack.envoy.port);
+    let head = connection.head("/v1/reviews", &[]);
+    assert_eq!(head.verdict(), "401 missing-key");
+    let after = connection.get("/v1/reviews", &[]);
+    assert_eq!(after.verdict(), "401 missing-key", "a body behind HEAD's answer would have been read as this one");
+    let grpc = ask(&stack, "POST", "/v1/reviews", &[("content-type", "application/grpc"), ("te", "trailers")]);
+    assert_eq!(grpc.status, 200, "{grpc:?}");
+    assert_eq!(grpc.headers["grpc-status"], "16", "UNAUTHENTICATED: {grpc:?}");
+    assert_eq!(grpc.headers["latchkey-code"], "missing-key");
+    assert!(grpc.headers["grpc-message"].contains("no API key"), "{grpc:?}");
+}
+
+#[test]
+fn who_holds_no_right_secret_learns_nothing_of_keys_or_routes() {
+    let stack = Stack::start();
+    let unknown = "lk_live_000000000000000000000000000000004cjNQE";
+    for path in ["/v1/reviews", "/v1/webhooks", "/v1/workspaces/acme", "/v1/workspaces/other", "/elsewhere"] {
+        for method in ["GET", "POST"] {
+            for (headers, expected) in [
+                (&[][..], "401 missing-key"),
+                (&[("x-api-key", unknown)], "401 unknown-key"),
+                (&[("x-api-key", "x")], "401 malformed-key"),
+            ] {
+                let answer = ask(&stack, method, path, headers);
+                assert_eq!(answer.verdict(), expected, "{method} {path}");
+                assert!(!answer.body.contains("reviews") && !answer.body.contains("acme"), "{answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_of_another_environment_is_told_so() {
+    let stack = Stack::start_with(|config| config.plugin["environment"] = json!("staging"));
+    let key = stack.admin.create_key("acme", "live key at a staging edge");
+    let answer = ask(&stack, "GET", "/v1/reviews", &[("x-api-key", &key.secret)]);
+    assert_eq!(answer.verdict(), "401 wrong-environment");
+}
+
+#[test]
+fn a_key_expires_in_the_second_that_was_named() {
+    let stack = Stack::start();
+    let expires_at = jiff::Timestamp::from_second(now().as_second() + 4).unwrap();
+    let key = stack.admin.create_key_with(
+        "acme",
+        &json!({"name": "short", "expires_at": expires_at.to_string(), "scopes": {"reviews": "read"}}),
+    );
+    stack.wait_known(&key);
+    let mut connection = Connection::open(stack.envoy.port);
+    eventually("the key expires", || {
+        let before = now();
+        let seen = connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+        let after = now();
+        match seen.as_str() {
+            "200 -" => assert!(before < expires_at, "still allowed at {before}"),
+            "401 expired-key" => assert!(after >= expires_at, "already expired at {after}"),
+            other => panic!("{other}"),
+        }
+        if seen == "401 expired-key" { Ok(()) } else { Err(seen) }
+    });
+}
+
+#[test]
+fn a_rotated_secret_says_so_at_once_or_when_its_overlap_ends() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "sync");
+    stack.wait_known(&key);
+    let rotated = stack.admin.rotate_with(&key, &json!({"overlap": "1h"}));
+    stack.wait_known(&rotated);
+    on_all_workers(&stack, &[("x-api-key", &key.secret)], "200 -");
+    stack.admin.act(&key, "end-overlap");
+    on_all_workers(&stack, &[("x-api-key", &key.secret)], "401 rotated-key");
+    on_all_workers(&stack, &[("x-api-key", &rotated.secret)], "200 -");
+}
+
+#[test]
+fn an_allowlist_is_held_against_the_client_that_envoy_trusts() {
+    let stack = Stack::start_with(|config| {
+        config.replace(
+            "          use_remote_address: true\n",
+            "          use_remote_address: true\n          xff_num_trusted_hops: 1\n",
+        );
+    });
+    let free = stack.admin.create_key("acme", "from anywhere");
+    let bound = with_key(
+        &stack,
+        json!({"ip_allowlist": ["192.0.2.7", "198.51.100.0/24", "2001:db8::/32", "::ffff:203.0.113.0/120"]}),
+    );
+    stack.wait_known(&free);
+    let secret = [("x-api-key", bound.secret.as_str())];
+    on_all_workers(&stack, &secret, "403 address-not-allowed");
+    let (yes, no) = ("200 -", "403 address-not-allowed");
+    for (client, expected) in [
+        ("192.0.2.7", yes),
+        ("192.0.2.8", no),
+        ("198.51.100.0", yes),
+        ("198.51.100.255", yes),
+        ("198.51.101.0", no),
+        ("198.51.99.255", no),
+        ("2001:db8::1", yes),
+        ("2001:db9::1", no),
+        ("203.0.113.9", yes),
+        ("203.0.114.9", no),
+        ("::ffff:192.0.2.7", yes),
+        ("::ffff:192.0.2.8", no),
+        // The last entry is the one that the trusted hop wrote; what a client put before it counts for nothing.
+        ("192.0.2.7, 192.0.2.8", no),
+        ("192.0.2.8, 192.0.2.7", yes),
+    ] {
+        let headers = [secret[0], ("x-forwarded-for", client)];
+        assert_eq!(ask(&stack, "GET", "/v1/reviews", &headers).verdict(), expected, "{client}");
+    }
+}

@@ -1,0 +1,84 @@
+//! What an edge says of itself: ready, not ready, stale, and its metrics.
+
+use end_to_end::{Connection, Envoy, Stack, eventually};
+use serde_json::json;
+
+#[test]
+fn an_edge_that_hears_nothing_for_too_long_denies_as_stale_and_recovers() {
+    let mut stack = Stack::start_with(|config| config.plugin["max_staleness_secs"] = json!(10));
+    let key = stack.admin.create_key("acme", "sync");
+    stack.wait_known(&key);
+    stack.control_plane.process.kill();
+    let mut connections = stack.envoy.connections(4);
+    for connection in &mut connections {
+        assert_eq!(
+            connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict(),
+            "200 -",
+            "the last table serves on"
+        );
+    }
+    for connection in &mut connections {
+        eventually("the table is stale", || {
+            let seen = connection.get("/v1/reviews", &[("x-api-key", &key.secret)]);
+            match seen.verdict().as_str() {
+                "503 stale" if seen.headers.contains_key("retry-after") => Ok(()),
+                "200 -" => Err("still allowed".to_owned()),
+                other => panic!("{other}"),
+            }
+        });
+        assert_eq!(connection.get("/latchkey/ready", &[]).status, 503);
+        assert_eq!(connection.get("/healthz", &[]).verdict(), "200 -", "a public route needs no table");
+    }
+    stack.control_plane.restart();
+    stack.wait_known(&key);
+}
+
+#[test]
+fn an_edge_with_a_wrong_token_says_so_and_is_never_ready() {
+    let stack = Stack::start();
+    let mut config = stack.config.clone();
+    config.edge_token = "lkedge_000000000000000000000000000000000000".to_owned();
+    let mut envoy = Envoy::start(&config);
+    envoy.wait_listening();
+    eventually("the log names the token", || {
+        let log = envoy.process.log();
+        if log.contains("refused the edge token") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(Connection::open(envoy.port).get("/latchkey/ready", &[]).status, 503);
+}
+
+#[test]
+fn metrics_have_labels_and_none_that_a_client_can_choose() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "sync");
+    stack.wait_known(&key);
+    let mut connection = Connection::open(stack.envoy.port);
+    connection.get("/v1/reviews", &[]);
+    connection.get("/healthz", &[]);
+    connection.get("/v1/webhooks", &[("x-api-key", &key.secret)]);
+    let revision = stack.admin.key(&key)["revision"].as_u64().expect("a revision");
+    let text = eventually("the Prometheus text shows what was counted", || {
+        let text = Connection::open(stack.envoy.admin_port).get("/stats/prometheus", &[]).body;
+        let counted = |verdict: &str, at_least: u64| {
+            let start = format!("latchkey_requests_total{{verdict=\"{verdict}\"}} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(start.as_str()));
+            value.and_then(|value| value.parse::<u64>().ok()).is_some_and(|value| value >= at_least)
+        };
+        let gauge = |name: &str, value: u64| text.lines().any(|line| line == format!("{name}{{}} {value}"));
+        let all = counted("allowed", 8)
+            && counted("public", 1)
+            && counted("missing-key", 1)
+            && counted("missing-scope", 1)
+            && counted("unknown-key", 0)
+            && gauge("latchkey_revision", revision)
+            && gauge("latchkey_keys", 1)
+            && gauge("latchkey_ready", 1)
+            && text.contains("latchkey_age_seconds{} ");
+        if all {
+            Ok(text.clone())
+        } else {
+            Err(text.lines().filter(|line| line.contains("latchkey")).collect::<Vec<_>>().join("\n"))
+        }
+    });
+    assert!(!text.contains(&key.id) && !text.contains("acme"), "a metric names a key or a workspace");
+}
