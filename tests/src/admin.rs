@@ -21,7 +21,7 @@ pub struct Admin {
 
 impl Admin {
     pub fn new(base: &str, token: &str) -> Self {
-        Self { client: Client::new(), base: base.to_owned(), token: token.to_owned() }
+        Self { client: client(), base: base.to_owned(), token: token.to_owned() }
     }
 
     /// Any request, whatever its answer. `None` when there was none.
@@ -81,6 +81,11 @@ impl Admin {
     pub fn key(&self, key: &CreatedKey) -> Value {
         self.get(&path_of(key))
     }
+}
+
+/// A client for this machine, whatever proxy its network has.
+pub(crate) fn client() -> Client {
+    Client::builder().no_proxy().build().expect("a client")
 }
 
 fn path_of(key: &CreatedKey) -> String {

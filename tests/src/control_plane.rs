@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, client};
 use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
 
@@ -36,8 +36,7 @@ impl ControlPlane {
     fn wait(&self) {
         let url = format!("{}/healthz", self.url());
         eventually("the control plane answers /healthz", || {
-            let answer =
-                reqwest::blocking::get(&url).map_err(|error| format!("{error}; log: {}", self.process.log()))?;
+            let answer = client().get(&url).send().map_err(|error| format!("{error}; log: {}", self.process.log()))?;
             if answer.status() == 200 { Ok(()) } else { Err(answer.status().to_string()) }
         });
     }

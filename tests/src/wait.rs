@@ -13,13 +13,16 @@ pub fn eventually<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -
     eventually_within(DEADLINE, what, condition)
 }
 
-/// As [`eventually`], with a deadline that is itself a promise.
+/// As [`eventually`], with a deadline that is itself a promise: what comes true later has broken it.
 pub fn eventually_within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
-        match condition() {
-            Ok(value) => return value,
-            Err(seen) if start.elapsed() > deadline => panic!("expected within {deadline:?}: {what}; seen: {seen}"),
+        let answer = condition();
+        let elapsed = start.elapsed();
+        match answer {
+            Ok(value) if elapsed <= deadline => return value,
+            Ok(_) => panic!("expected within {deadline:?}: {what}; seen after {elapsed:?}"),
+            Err(seen) if elapsed > deadline => panic!("expected within {deadline:?}: {what}; seen: {seen}"),
             Err(_) => pause(),
         }
     }

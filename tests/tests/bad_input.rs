@@ -121,11 +121,11 @@ fn a_wrong_database_path_is_one_line_that_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = folder.path().join("not/there/latchkey.db");
     let output = serve(folder.path(), &[("database", missing.to_str().unwrap())]);
-    assert_refused("a folder that isn't there", &output, &["not/there"]);
+    assert_refused("a folder that isn't there", &output, &["not/there", "make its directory"]);
     let text = folder.path().join("text.db");
     std::fs::write(&text, "this is no database, only text that is long enough to be read as one").unwrap();
     let output = serve(folder.path(), &[("database", text.to_str().unwrap())]);
-    assert_refused("a file that is no database", &output, &["text.db"]);
+    assert_refused("a file that is no database", &output, &["text.db", "not one of Latchkey's"]);
 }
 
 #[test]

@@ -1,22 +1,36 @@
 //! `make demo`: the lines it prints work as printed, and nothing of it stays behind.
 
 use std::net::TcpListener;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use end_to_end::{Connection, free_port, root};
+use end_to_end::{Connection, Process, eventually, eventually_within, free_port, root};
 use serde_json::Value;
 
-fn demo(arguments: &[&str], base: u16) -> String {
-    let output = Command::new(root().join("scripts/demo"))
-        .args(arguments)
-        .env("DETACH", "1")
-        .env("DEMO_PORT_BASE", base.to_string())
-        .current_dir(root())
-        .output()
-        .expect("scripts/demo");
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "scripts/demo {arguments:?}:\n{out}\n{error}");
-    out.into_owned()
+/// A checkout has one demo at a time: its files are in `.demo`.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_DEMO: Mutex<()> = Mutex::new(());
+    ONE_DEMO.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn command(arguments: &[&str], base: u16) -> Command {
+    let mut command = Command::new(root().join("scripts/demo"));
+    command.args(arguments).env("DEMO_PORT_BASE", base.to_string()).current_dir(root());
+    command
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("scripts/demo");
+    let (out, error) = texts(&output);
+    assert!(output.status.success(), "scripts/demo:\n{out}\n{error}");
+    out
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
 }
 
 /// Four free ports in a row.
@@ -29,39 +43,104 @@ fn free_ports() -> u16 {
     }
 }
 
-/// Ends the demo, however the test ends.
-struct Stopped(u16);
+/// A demo that was started detached. Stopped, however the test ends.
+struct Detached {
+    base: u16,
+    printed: String,
+}
 
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = Command::new(root().join("scripts/demo")).arg("stop").status();
-        }
+impl Detached {
+    fn start(base: u16) -> Self {
+        Self { base, printed: run(command(&[], base).env("DETACH", "1")) }
     }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        let _ = command(&["stop"], self.base).output();
+    }
+}
+
+/// The demo's processes by their names.
+fn pids() -> Vec<(String, u64)> {
+    let text = std::fs::read_to_string(root().join(".demo/pids.json")).expect("pids.json");
+    let pids: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("JSON");
+    pids.into_iter().map(|(name, pid)| (name, pid[0].as_u64().expect("a pid"))).collect()
+}
+
+/// Whether a process runs; one that ended and that nobody waited for doesn't.
+fn runs(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+fn assert_nothing_is_left(pids: &[(String, u64)], base: u16) {
+    for (name, pid) in pids {
+        assert!(!runs(*pid), "{name} still runs as {pid}");
+    }
+    for port in base..base + 4 {
+        assert!(Connection::try_open(port).is_err(), "something still listens on {port}");
+    }
+}
+
+/// A demo that waits for Ctrl-C. Stopped, however the test ends.
+struct Foreground {
+    base: u16,
+    process: Process,
+}
+
+impl Foreground {
+    fn start(base: u16, log: &Path) -> Self {
+        let mut demo = Self { base, process: Process::start("the demo", &mut command(&[], base), log) };
+        eventually("the demo is ready", || {
+            demo.process.assert_runs();
+            let log = demo.process.log();
+            if log.contains("Ctrl-C ends all of it.") { Ok(()) } else { Err(log) }
+        });
+        demo
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let _ = command(&["stop"], self.base).output();
+    }
+}
+
+/// Runs a printed line in a shell, somewhere else; answers status and code, as in `401 missing-key`, and all of the answer.
+fn paste(line: &str) -> (String, String) {
+    let elsewhere = std::env::temp_dir();
+    let output = Command::new("sh").arg("-c").arg(line).current_dir(elsewhere).output().expect("sh");
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
+    let code = answer.lines().find_map(|line| line.strip_prefix("latchkey-code: ")).unwrap_or_default();
+    (format!("{status} {}", code.trim()).trim().to_owned(), answer)
 }
 
 #[test]
 fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
+    let _alone = alone();
     let base = free_ports();
-    let stopped = Stopped(base);
-    let printed = demo(&[], base);
-    let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
-    let expected = ["200", "401 missing-key", "401 unknown-key", "403 missing-scope", "200", "401 inactive-key"];
-    let [ok, missing, unknown, scope, revoke] = lines.as_slice() else { panic!("five lines are expected:\n{printed}") };
-    for (line, expected) in [ok, missing, unknown, scope, revoke, ok].into_iter().zip(expected) {
-        let run = || Command::new("sh").arg("-c").arg(line).current_dir(root()).output().expect("sh");
-        let seen = || {
-            let answer = String::from_utf8_lossy(&run().stdout).into_owned();
-            let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
-            let code = answer.lines().find_map(|line| line.strip_prefix("latchkey-code: ")).unwrap_or_default();
-            (format!("{status} {}", code.trim()).trim().to_owned(), answer)
-        };
-        // The last line shows a revocation, which takes milliseconds.
-        end_to_end::eventually_within(std::time::Duration::from_secs(1), expected, || match seen() {
-            (verdict, _) if verdict == expected => Ok(()),
-            (_, answer) => Err(format!("{line}\n{answer}")),
-        });
+    let demo = Detached::start(base);
+    let lines: Vec<&str> = demo.printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
+    let [ok, missing, unknown, scope, revoke] = lines.as_slice() else {
+        panic!("five lines are expected:\n{}", demo.printed)
+    };
+    let expected = ["200", "401 missing-key", "401 unknown-key", "403 missing-scope", "200"];
+    for (line, expected) in [ok, missing, unknown, scope, revoke].into_iter().zip(expected) {
+        let (verdict, answer) = paste(line);
+        assert_eq!(verdict, expected, "{line}\n{answer}");
+        if line == ok {
+            assert!(answer.contains("\"x-latchkey-key-id\":["), "who called is missing: {answer}");
+            assert!(answer.contains("\"x-latchkey-workspace-id\":["), "who called is missing: {answer}");
+            assert!(!answer.contains("lk_live_"), "the upstream saw the key: {answer}");
+        }
     }
+    eventually_within(Duration::from_secs(1), "the revoked key is refused", || match paste(ok) {
+        (verdict, _) if verdict == "401 inactive-key" => Ok(()),
+        (_, answer) => Err(answer),
+    });
+
     let state = std::fs::read_to_string(root().join(".demo/demo.json")).expect("demo.json");
     let fields: Value = serde_json::from_str(&state).expect("JSON");
     for field in ["control_plane", "envoy", "admin_token_file", "workspace", "key_id"] {
@@ -69,8 +148,54 @@ fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
     }
     assert!(!state.contains("lk_live_") && !state.contains("lkadm_"), "a secret stands in demo.json: {state}");
 
-    demo(&["stop"], base);
-    for port in stopped.0..stopped.0 + 4 {
-        assert!(Connection::try_open(port).is_err(), "something still listens on {port}");
+    let pids = pids();
+    assert!(pids.iter().filter(|(_, pid)| runs(*pid)).count() == 3, "three programs are expected: {pids:?}");
+    run(&mut command(&["stop"], base));
+    assert_nothing_is_left(&pids, base);
+}
+
+#[test]
+fn ctrl_c_and_demo_stop_end_all_of_a_foreground_demo() {
+    let _alone = alone();
+    for by in ["Ctrl-C", "demo-stop"] {
+        let (base, folder) = (free_ports(), tempfile::tempdir().expect("a folder"));
+        let mut demo = Foreground::start(base, &folder.path().join("log"));
+        let pids = pids();
+        match by {
+            "Ctrl-C" => demo.process.signal("INT"),
+            _ => drop(run(&mut command(&["stop"], base))),
+        }
+        assert!(demo.process.ended().success(), "{by}: {}", demo.process.log());
+        assert_nothing_is_left(&pids, base);
+    }
+}
+
+#[test]
+fn a_program_that_crashes_ends_the_demo_with_one_line_that_names_its_log() {
+    let _alone = alone();
+    let (base, folder) = (free_ports(), tempfile::tempdir().expect("a folder"));
+    let mut demo = Foreground::start(base, &folder.path().join("log"));
+    let pids = pids();
+    let (_, envoy) = pids.iter().find(|(name, _)| name == "envoy").expect("Envoy");
+    assert!(Command::new("kill").args(["-KILL", &envoy.to_string()]).status().expect("kill").success());
+    assert_eq!(demo.process.ended().code(), Some(1), "{}", demo.process.log());
+    let log = demo.process.log();
+    let (_, said) = log.split_once("Ctrl-C ends all of it.\n").expect("it was ready");
+    assert!(said.starts_with("demo: envoy ended by itself"), "{said}");
+    assert!(said.contains(".demo/envoy.log") && said.trim().lines().count() == 1, "{said}");
+    assert_nothing_is_left(&pids, base);
+}
+
+#[test]
+fn a_taken_port_is_one_line_that_says_what_to_do() {
+    let _alone = alone();
+    let base = free_ports();
+    let _taken = TcpListener::bind(("127.0.0.1", base + 1)).expect("a port");
+    let output = command(&[], base).env("DETACH", "1").output().expect("scripts/demo");
+    let (out, error) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{out}\n{error}");
+    assert_eq!(error.trim().lines().count(), 1, "{error}");
+    for part in [&format!("port {}", base + 1), "Envoy", "DEMO_PORT_BASE"] {
+        assert!(error.contains(part), "{part:?} is expected in: {error}");
     }
 }

@@ -10,22 +10,35 @@ const IN_FORCE: Duration = Duration::from_secs(1);
 /// Enough to have several on each of two workers.
 const CONNECTIONS: usize = 16;
 
+/// A secret that nobody made.
+const UNKNOWN: &str = "lk_live_000000000000000000000000000000004cjNQE";
+
 fn verdict(connection: &mut Connection, secret: &str) -> String {
     connection.get("/v1/reviews/7", &[("x-api-key", secret)]).verdict()
 }
 
-/// Every open connection sees `expected` for this secret, within the second.
+fn each_verdict(connections: &mut [Connection], secret: &str) -> Vec<String> {
+    connections.iter_mut().map(|connection| verdict(connection, secret)).collect()
+}
+
+/// Every open connection sees `expected` for this secret within the second, and sees nothing else after that.
 fn in_force(connections: &mut [Connection], what: &str, secret: &str, expected: &str) {
     eventually_within(IN_FORCE, &format!("{what}: {expected} on every connection"), || {
-        let seen: Vec<String> = connections.iter_mut().map(|connection| verdict(connection, secret)).collect();
+        let seen = each_verdict(connections, secret);
         if seen.iter().all(|verdict| verdict == expected) { Ok(()) } else { Err(format!("{seen:?}")) }
     });
+    for verdict in each_verdict(connections, secret) {
+        assert_eq!(verdict, expected, "{what}: it was in force on every connection before");
+    }
 }
 
 #[test]
 fn each_action_on_a_key_is_in_force_on_every_worker_and_on_open_connections() {
     let stack = Stack::start();
     let mut connections = stack.envoy.connections(CONNECTIONS);
+    for before_any_key in each_verdict(&mut connections, UNKNOWN) {
+        assert_eq!(before_any_key, "401 unknown-key", "every connection is open before the first change");
+    }
     let key = stack.admin.create_key("acme", "sync");
     in_force(&mut connections, "create", &key.secret, "200 -");
     stack.admin.act(&key, "deactivate");
@@ -53,6 +66,7 @@ fn the_upstream_sees_who_called_and_no_credential() {
             (carrier.0, carrier.1.as_str()),
             ("x-latchkey-key-id", "forged"),
             ("x-latchkey-scopes", "forged"),
+            ("x-latchkey-other", "forged"),
             ("accept", "text/plain"),
         ];
         let echo = connections[0].get("/v1/reviews/7?page=2", &headers).json();
@@ -60,7 +74,7 @@ fn the_upstream_sees_who_called_and_no_credential() {
         assert_eq!(received["x-latchkey-key-id"], serde_json::json!([key.id]), "{echo}");
         assert_eq!(received["x-latchkey-workspace-id"], serde_json::json!([workspace]), "{echo}");
         assert_eq!(received["accept"], serde_json::json!(["text/plain"]), "{echo}");
-        for gone in ["x-api-key", "authorization", "x-latchkey-scopes"] {
+        for gone in ["x-api-key", "authorization", "x-latchkey-scopes", "x-latchkey-other"] {
             assert_eq!(received.get(gone), None, "{gone} reached the upstream: {echo}");
         }
         assert!(!echo.to_string().contains(&key.secret), "the secret reached the upstream: {echo}");
@@ -69,6 +83,35 @@ fn the_upstream_sees_who_called_and_no_credential() {
     let log = eventually("the access log names the key", || {
         let log = stack.envoy.process.log();
         if log.contains(&format!("\"latchkey_key_id\":\"{}\"", key.id)) { Ok(log) } else { Err(log) }
+    });
+    assert!(!log.contains(&key.secret), "the access log has a secret");
+}
+
+#[test]
+fn an_identity_header_of_a_client_chooses_no_route() {
+    let stack = Stack::start_with(|config| {
+        config.replace(
+            "              # Each route says",
+            "              - match: {prefix: /, headers: [{name: x-latchkey-key-id, present_match: true}]}\n                metadata: {filter_metadata: {latchkey: {rule: public}}}\n                route: {cluster: upstream}\n              # Each route says",
+        );
+    });
+    let forged = [("x-latchkey-key-id", "key_1")];
+    for mut connection in stack.envoy.connections(4) {
+        assert_eq!(connection.get("/v1/reviews", &forged).verdict(), "401 missing-key");
+    }
+}
+
+#[test]
+fn a_key_under_a_name_that_the_filter_does_not_know_reaches_no_access_log() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "sync");
+    let mut connection = Connection::open(stack.envoy.port);
+    assert_eq!(connection.get(&format!("/v1/reviews?token={}", key.secret), &[]).verdict(), "401 missing-key");
+    assert_eq!(connection.get(&format!("/healthz?token={}", key.secret), &[]).verdict(), "200 -");
+    let log = eventually("both requests are in the access log", || {
+        let log = stack.envoy.process.log();
+        let logged = ["/v1/reviews", "/healthz"].iter().all(|path| log.contains(&format!("\"path\":\"{path}\"")));
+        if logged { Ok(log) } else { Err(log) }
     });
     assert!(!log.contains(&key.secret), "the access log has a secret");
 }
