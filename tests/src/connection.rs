@@ -101,7 +101,12 @@ impl Connection {
 
     /// The next bytes, when the connection is no longer HTTP.
     pub fn read_bytes(&mut self, length: usize) -> Vec<u8> {
-        self.read_exactly(length).unwrap_or_else(|error| panic!("{length} bytes: {error}"))
+        self.try_read_bytes(length).unwrap_or_else(|error| panic!("{length} bytes: {error}"))
+    }
+
+    /// As [`Self::read_bytes`], on a connection that may have ended.
+    pub fn try_read_bytes(&mut self, length: usize) -> Result<Vec<u8>, String> {
+        self.read_exactly(length)
     }
 
     /// Status and headers of the next answer.

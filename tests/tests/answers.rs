@@ -1,6 +1,6 @@
 //! What a denied client is told: one form for all, and no more than it may know.
 
-use end_to_end::{Connection, CreatedKey, Response, Stack, eventually, now};
+use end_to_end::{Connection, CreatedKey, Envoy, Response, Stack, eventually, now};
 use serde_json::{Value, json};
 
 fn with_key(stack: &Stack, body: Value) -> CreatedKey {
@@ -176,4 +176,73 @@ fn an_allowlist_is_held_against_the_client_that_envoy_trusts() {
         let headers = [secret[0], ("x-forwarded-for", client)];
         assert_eq!(ask(&stack, "GET", "/v1/reviews", &headers).verdict(), expected, "{client}");
     }
+}
+
+#[test]
+fn a_missing_scope_is_named_with_the_level_that_was_needed() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "may only read reviews");
+    stack.wait_known(&key);
+    for (method, path, scope, level) in
+        [("POST", "/v1/reviews", "reviews", "write"), ("GET", "/v1/webhooks", "webhooks", "read")]
+    {
+        let problem = ask(&stack, method, path, &[("x-api-key", &key.secret)]).json();
+        assert_eq!((&problem["scope"], &problem["level"]), (&json!(scope), &json!(level)), "{problem}");
+    }
+}
+
+#[test]
+fn of_several_reasons_the_first_in_the_order_answers() {
+    let stack = Stack::start();
+    let elsewhere = json!({"ip_allowlist": ["192.0.2.1"], "scopes": {}});
+    let (key, free) = (with_key(&stack, elsewhere.clone()), with_key(&stack, json!({"scopes": {}})));
+    let both = [("x-api-key", key.secret.as_str()), ("x-api-key", "not a key")];
+    let one = [("x-api-key", key.secret.as_str())];
+    // Everything is wrong with it; what is mended uncovers the next reason.
+    let path = "/v1/workspaces/other";
+    let verdict = |path: &str, headers: &[(&str, &str)]| ask(&stack, "POST", path, headers).verdict();
+    let becomes = |what: &str, secret: &str, expected: &str| {
+        eventually(what, || {
+            let seen = ask(&stack, "POST", path, &[("x-api-key", secret)]).verdict();
+            if seen == expected { Ok(()) } else { Err(seen) }
+        });
+    };
+    stack.admin.act(&key, "deactivate");
+    becomes("inactive before address", &key.secret, "401 inactive-key");
+    assert_eq!(verdict(path, &both), "401 multiple-keys", "before malformed and inactive");
+    stack.admin.act(&key, "activate");
+    becomes("address before workspace and scope", &key.secret, "403 address-not-allowed");
+    assert_eq!(verdict("/elsewhere", &one), "403 address-not-allowed", "before the rule");
+    let rotated = stack.admin.rotate(&key);
+    stack.admin.act(&rotated, "deactivate");
+    becomes("the new secret is inactive", &rotated.secret, "401 inactive-key");
+    becomes("rotated before inactive", &key.secret, "401 rotated-key");
+    becomes("workspace before scope", &free.secret, "403 wrong-workspace");
+    let free = [("x-api-key", free.secret.as_str())];
+    assert_eq!(verdict("/elsewhere", &free), "403 no-route-rule");
+    assert_eq!(verdict("/v1/workspaces/acme", &free), "403 missing-scope");
+}
+
+#[test]
+fn a_denied_grpc_call_has_the_status_that_grpc_has_for_it() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "may only read reviews");
+    stack.wait_known(&key);
+    let denied = |port: u16, path: &str, secret: &str| {
+        let headers = [("content-type", "application/grpc+proto"), ("te", "trailers"), ("x-api-key", secret)];
+        let answer = Connection::open(port).request("POST", path, &headers);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.body, "", "{answer:?}");
+        (answer.headers["grpc-status"].clone(), answer.headers["latchkey-code"].clone())
+    };
+    let port = stack.envoy.port;
+    let pair = |status: &str, code: &str| (status.to_owned(), code.to_owned());
+    assert_eq!(denied(port, "/v1/reviews", "x"), pair("16", "malformed-key"), "UNAUTHENTICATED");
+    assert_eq!(denied(port, "/v1/reviews", &key.secret), pair("7", "missing-scope"), "PERMISSION_DENIED");
+    assert_eq!(denied(port, "/elsewhere", &key.secret), pair("7", "no-route-rule"), "PERMISSION_DENIED");
+    let mut config = stack.config.clone();
+    config.control_plane_port = end_to_end::free_port();
+    let mut unready = Envoy::start(&config);
+    unready.wait_listening();
+    assert_eq!(denied(unready.port, "/v1/reviews", &key.secret), pair("14", "not-ready"), "UNAVAILABLE");
 }

@@ -1,6 +1,6 @@
 //! What an edge says of itself: ready, not ready, stale, and its metrics.
 
-use end_to_end::{Connection, Envoy, Stack, eventually};
+use end_to_end::{Connection, ControlPlane, Echo, Envoy, EnvoyConfig, Stack, eventually, free_port};
 use serde_json::json;
 
 #[test]
@@ -45,6 +45,53 @@ fn an_edge_with_a_wrong_token_says_so_and_is_never_ready() {
         if log.contains("refused the edge token") { Ok(()) } else { Err(log) }
     });
     assert_eq!(Connection::open(envoy.port).get("/latchkey/ready", &[]).status, 503);
+}
+
+#[test]
+fn an_edge_without_keys_says_so_in_the_form_of_all_denials_and_lets_only_public_routes_pass() {
+    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let mut config = EnvoyConfig::new(free_port(), echo.port, &control_plane.edge_token());
+    config.plugin["ready_path"] = json!("/internal/edge-ready");
+    let mut envoy = Envoy::start(&config);
+    envoy.wait_listening();
+    let secret = "lk_live_000000000000000000000000000000004cjNQE";
+    for mut connection in envoy.connections(4) {
+        for path in ["/v1/reviews", "/elsewhere", "/internal/edge-ready", "/internal/edge-ready?x=1"] {
+            let answer = connection.get(path, &[("x-api-key", secret)]);
+            assert_eq!(answer.verdict(), "503 not-ready", "{path}");
+            assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
+            assert!(answer.headers["retry-after"].parse::<u32>().is_ok_and(|secs| secs > 0), "{path}: {answer:?}");
+            assert_eq!(answer.json()["code"], "not-ready");
+        }
+        for (path, headers, expected) in [
+            ("/v1/reviews", &[][..], "401 missing-key"),
+            ("/v1/reviews", &[("x-api-key", "x")], "401 malformed-key"),
+            ("/latchkey/ready", &[], "401 missing-key"),
+            ("/internal/edge-ready/", &[], "401 missing-key"),
+        ] {
+            assert_eq!(connection.get(path, headers).verdict(), expected, "{path}");
+        }
+        assert_eq!(echo.seen(), 0, "nothing has reached the upstream yet");
+    }
+    assert_eq!(Connection::open(envoy.port).get("/healthz", &[]).verdict(), "200 -", "public");
+    envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn ready_path_answers_ready_to_whoever_asks_and_is_no_way_in() {
+    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let mut config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
+    config.plugin["ready_path"] = json!("/v1/reviews/ready");
+    let mut envoy = Envoy::start(&config);
+    envoy.wait_listening();
+    eventually("every worker is ready", || {
+        let seen = Connection::open(envoy.port).get("/v1/reviews/ready?x=1", &[]).verdict();
+        if seen == "200 -" { Ok(()) } else { Err(seen) }
+    });
+    let answer = Connection::open(envoy.port).get("/v1/reviews/ready", &[("x-api-key", "x"), ("x-api-key", "y")]);
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ready\n"));
+    assert_eq!(Connection::open(envoy.port).get("/v1/reviews/ready/7", &[]).verdict(), "401 missing-key");
+    assert_eq!(echo.seen(), 0, "a probe never reaches the upstream");
 }
 
 #[test]

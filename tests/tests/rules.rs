@@ -158,3 +158,119 @@ fn metadata_that_is_no_rule_denies() {
     let key = reader(&stack);
     assert_verdicts(&stack, &key, &[("GET", "/v1/webhooks", "403 no-route-rule")]);
 }
+
+#[test]
+fn a_template_in_metadata_refuses_a_path_that_can_be_read_in_two_ways() {
+    let stack = Stack::start_with(|config| {
+        config.replace("          normalize_path: true\n", "");
+        config.replace("          merge_slashes: true\n", "");
+        config.replace("          path_with_escaped_slashes_action: REJECT_REQUEST\n", "");
+    });
+    let key = reader(&stack);
+    let before = stack.echo.seen();
+    let bad = "400 bad-path";
+    assert_verdicts(
+        &stack,
+        &key,
+        &[
+            ("GET", "/v1/workspaces/other/../acme", bad),
+            ("GET", "/v1/workspaces/acme/../other", bad),
+            ("GET", "/v1/workspaces/acme/%2e%2e/other", bad),
+            ("GET", "/v1/workspaces/acme/.", bad),
+            ("GET", "/v1/workspaces/acme/..", bad),
+            ("GET", "/v1/workspaces/acme//members", bad),
+            ("GET", "/v1/workspaces//acme", bad),
+            ("GET", "/v1/workspaces/acme%2fmembers", bad),
+            ("GET", "/v1/workspaces/acme\\members", bad),
+            ("GET", "/v1/workspaces/acme;v=2/members", bad),
+            ("GET", "/v1/workspaces/%61cme/members", bad),
+            ("GET", "/v1/workspaces/acme/%00", bad),
+            ("GET", "/v1/workspaces/acme/%0a", bad),
+            ("GET", "/v1/workspaces/acme/%7f", bad),
+        ],
+    );
+    assert_eq!(stack.echo.seen(), before, "the upstream saw one of them");
+    assert_verdicts(&stack, &key, &[("GET", "/v1/workspaces/acme/members?of=../%2e%2e//;", "200 -")]);
+}
+
+#[test]
+fn with_the_path_options_we_ship_no_spelling_reaches_another_workspace() {
+    let stack = Stack::start();
+    let key = reader(&stack);
+    let before = stack.echo.seen();
+    for path in [
+        "/v1/workspaces/acme/../other",
+        "/v1/workspaces/acme/%2e%2e/other",
+        "/v1/workspaces/acme/%2E%2E/other/",
+        "/v1/workspaces//other",
+        "/v1//workspaces/other",
+        "/v1/reviews/../workspaces/other",
+        "/v1/workspaces/acme%2f..%2fother",
+        "/v1/workspaces/acme%5c..%5cother",
+        "/v1/workspaces/acme;/../other",
+        "/v1/workspaces/othe%72",
+        "/v1/workspaces/OTHER",
+        "/V1/workspaces/other",
+    ] {
+        let seen = Connection::open(stack.envoy.port).get(path, &[("x-api-key", &key.secret)]);
+        assert!((400..404).contains(&seen.status), "{path}: {seen:?}");
+    }
+    assert_eq!(stack.echo.seen(), before, "the upstream saw one of them");
+}
+
+#[test]
+fn a_rule_in_metadata_gives_the_level_that_its_method_needs() {
+    let stack = Stack::start_with(|config| {
+        for (prefix, rule) in [("/v1/search", "reviews:read"), ("/v1/purge", "reviews:write"), ("/v1/any", "key")] {
+            config.replace(
+                "              # Each route says",
+                &format!(
+                    "              - match: {{path_separated_prefix: {prefix}}}\n                metadata: {{filter_metadata: {{latchkey: {{rule: \"{rule}\"}}}}}}\n                route: {{cluster: upstream}}\n              # Each route says"
+                ),
+            );
+        }
+    });
+    let writer = stack
+        .admin
+        .create_key_with("acme", &json!({"name": "writer", "expires_in": "none", "scopes": {"reviews": "write"}}));
+    let none = stack.admin.create_key_with("acme", &json!({"name": "none", "expires_in": "none"}));
+    // The last to be made: who knows it knows the others.
+    let reader = reader(&stack);
+    let missing = "403 missing-scope";
+    for (method, path, [by_none, by_reader, by_writer]) in [
+        ("GET", "/v1/reviews", [missing, "200 -", "200 -"]),
+        ("OPTIONS", "/v1/reviews", [missing, "200 -", "200 -"]),
+        ("POST", "/v1/reviews", [missing, missing, "200 -"]),
+        ("PUT", "/v1/reviews", [missing, missing, "200 -"]),
+        ("PATCH", "/v1/reviews", [missing, missing, "200 -"]),
+        ("DELETE", "/v1/reviews", [missing, missing, "200 -"]),
+        ("PROPFIND", "/v1/reviews", [missing, missing, "200 -"]),
+        ("POST", "/v1/search", [missing, "200 -", "200 -"]),
+        ("GET", "/v1/purge", [missing, missing, "200 -"]),
+        ("DELETE", "/v1/any", ["200 -", "200 -", "200 -"]),
+    ] {
+        for (key, expected) in [(&none, by_none), (&reader, by_reader), (&writer, by_writer)] {
+            assert_verdicts(&stack, key, &[(method, path, expected)]);
+        }
+    }
+}
+
+#[test]
+fn a_preflight_passes_where_a_route_of_its_own_says_so_and_nowhere_else() {
+    let stack = Stack::start_with(|config| {
+        config.replace(
+            "              # Each route says",
+            "              - match: {path_separated_prefix: /v1/reviews, headers: [{name: \":method\", string_match: {exact: OPTIONS}}]}\n                metadata: {filter_metadata: {latchkey: {rule: public}}}\n                route: {cluster: upstream}\n              # Each route says",
+        );
+    });
+    let preflight = [("origin", "https://app.example"), ("access-control-request-method", "GET")];
+    let ask = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        Connection::open(stack.envoy.port).request(method, path, headers).verdict()
+    };
+    assert_eq!(ask("OPTIONS", "/v1/reviews/7", &preflight), "200 -", "a preflight carries no key");
+    assert_eq!(ask("GET", "/v1/reviews/7", &preflight), "401 missing-key", "what it asks for still needs one");
+    assert_eq!(ask("OPTIONS", "/v1/webhooks", &preflight), "401 missing-key", "another route");
+    let overridden = [preflight[0], ("x-http-method-override", "GET"), ("x-http-method", "DELETE")];
+    assert_eq!(ask("GET", "/v1/reviews/7", &overridden), "401 missing-key");
+    assert_eq!(ask("OPTIONS", "/v1/reviews/7", &[("x-api-key", "anything")]), "200 -", "public, whatever is sent");
+}

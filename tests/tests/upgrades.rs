@@ -91,3 +91,60 @@ fn a_connect_is_opened_with_a_key_and_not_without() {
     });
     stack.envoy.assert_no_vm_broke();
 }
+
+#[test]
+fn a_denied_upgrade_never_reaches_the_upstream() {
+    let stack = Stack::start_with(|config| {
+        config.replace(
+            "              # Each route says",
+            "              - match: {connect_matcher: {}}\n                metadata: {filter_metadata: {latchkey: {rule: key}}}\n                route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT}]}\n              # Each route says",
+        );
+        config.replace(
+            "upgrade_configs: [{upgrade_type: websocket}]",
+            "upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: CONNECT}]",
+        );
+    });
+    let reader = stack.admin.create_key("acme", "may only read reviews");
+    stack.wait_known(&reader);
+    let before = stack.echo.seen();
+    for (path, key, expected) in [
+        ("/v1/reviews", None, "401 missing-key"),
+        ("/v1/reviews", Some("x"), "401 malformed-key"),
+        ("/v1/webhooks", Some(reader.secret.as_str()), "403 missing-scope"),
+        ("/elsewhere", Some(reader.secret.as_str()), "403 no-route-rule"),
+    ] {
+        let headers: Vec<(&str, &str)> = WEBSOCKET.into_iter().chain(key.map(|key| ("x-api-key", key))).collect();
+        let answer = Connection::open(stack.envoy.port).get(path, &headers);
+        assert_eq!(answer.verdict(), expected, "{path}");
+    }
+    // What a client sends behind its request, before any answer, is no second request and reaches nobody.
+    let request = "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\nGET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(Connection::open(stack.envoy.port).raw(request.as_bytes()).verdict(), "401 missing-key");
+    // An upgrade that no config names is a request like any other, and decided like one.
+    let h2c = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABkAAQAAP__")];
+    let answer = Connection::open(stack.envoy.port).get("/v1/reviews", &h2c);
+    assert!((400..500).contains(&answer.status), "{answer:?}");
+    assert_eq!(stack.echo.seen(), before, "the upstream saw one of them");
+    stack.envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn a_stream_that_runs_ends_at_max_stream_duration() {
+    let upstream = upgrading_upstream();
+    let stack = Stack::start_with(|config| {
+        config.upstream_port = upstream;
+        config.replace("max_stream_duration: 3600s", "max_stream_duration: 1s");
+    });
+    let key = stack.admin.create_key("acme", "stream");
+    let with_key: Vec<(&str, &str)> = WEBSOCKET.into_iter().chain([("x-api-key", key.secret.as_str())]).collect();
+    let mut connection = end_to_end::eventually("the key is known", || {
+        let mut connection = Connection::open(stack.envoy.port);
+        let answer = connection.try_get("/v1/reviews", &with_key)?;
+        if answer.status == 101 { Ok(connection) } else { Err(answer.verdict()) }
+    });
+    end_to_end::eventually("the stream ends", || match connection.send(b"x") {
+        Ok(()) if connection.try_read_bytes(1).is_ok() => Err("it runs".to_owned()),
+        Ok(()) | Err(_) => Ok(()),
+    });
+    assert_eq!(stack.envoy.stat_ending("http.public.downstream_rq_max_duration_reached"), 1);
+}
