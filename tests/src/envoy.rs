@@ -84,6 +84,11 @@ impl Envoy {
             process.assert_runs();
             Connection::try_open(*port).and_then(|mut connection| connection.try_get("/latchkey/ready", &[])).map(drop)
         });
+        // The first worker to listen gets all connections until the others do.
+        eventually("every worker listens", || match self.stat_ending("listener_manager.workers_started") {
+            1 => Ok(()),
+            other => Err(format!("workers_started is {other}")),
+        });
     }
 
     /// Waits until every worker says that it has its keys.

@@ -111,21 +111,100 @@ fn two_keys_are_one_too_many_wherever_they_stand() {
 
 #[test]
 fn no_key_reaches_the_access_log_allowed_public_or_denied() {
-    // The whole path, to see that the filter has removed the key, and not only the log's format.
-    let stack = stack_with(|config| config.replace("%PATH(NQ)%", "%REQ(:PATH)%"));
+    // The whole path and the headers, to see that the filter has removed the key, and not only the log's format.
+    let stack = stack_with(|config| {
+        config.replace(
+            "                  path: \"%PATH(NQ)%\"\n",
+            "                  path: \"%REQ(:PATH)%\"\n                  carriers: \"%REQ(X-API-KEY)% %REQ(AUTHORIZATION)% %REQ(COOKIE)%\"\n",
+        );
+    });
     let (key, mut connection) = known(&stack);
-    let cookie = format!("api_key={}", key.secret);
+    let (cookie, bearer) = (format!("api_key={}", key.secret), format!("Bearer {}", key.secret));
     let paths = ["/v1/reviews", "/healthz", "/v1/webhooks", "/elsewhere", "/latchkey/ready"];
     for path in paths {
         connection.get(&format!("{path}?n=1&api_key={}", key.secret), &[]);
         connection.get(&format!("{path}?n=2"), &[("cookie", &cookie)]);
         connection.get(&format!("{path}?n=3"), &[("x-api-key", &key.secret)]);
         connection.get(&format!("{path}?n=4&api_key={}x", key.secret), &[]);
+        connection.get(&format!("{path}?n=5"), &[("authorization", &bearer)]);
+        connection.get(&format!("{path}?n=6"), &[("x-api-key", &key.secret), ("authorization", &bearer)]);
+        connection.get(&format!("{path}?n=7&kept=1"), &[("authorization", "Basic kept"), ("cookie", "a=kept")]);
     }
     let log = eventually("every request is in the access log", || {
         let log = stack.envoy.process.log();
-        let logged = |path: &&str| (1..=4).all(|n| log.contains(&format!("\"path\":\"{path}?n={n}\"")));
+        let logged = |path: &&str| (1..=6).all(|n| log.contains(&format!("\"path\":\"{path}?n={n}\"")));
         if paths.iter().all(logged) { Ok(log.clone()) } else { Err(log.clone()) }
     });
     assert!(!log.contains(&key.secret), "the access log has the secret");
+    assert!(log.contains("- Basic kept a=kept"), "the log shows what isn't removed: {log}");
+}
+
+#[test]
+fn a_public_route_s_upstream_sees_no_key_and_all_else() {
+    let stack = stack();
+    let (key, mut connection) = known(&stack);
+    let secret = &key.secret;
+    let (cookie, bearer) = (format!("a=1; api_key={secret}; b=2"), format!("Bearer {secret}"));
+    let sent = [
+        ("x-api-key", secret.as_str()),
+        ("authorization", &bearer),
+        ("cookie", &cookie),
+        ("x-latchkey-key-id", "forged"),
+        ("x-latchkey-anything", "forged"),
+        ("accept-language", "de"),
+    ];
+    let answer = connection.get(&format!("/healthz?a=1&api_key={secret}&b=2"), &sent);
+    assert_eq!(answer.verdict(), "200 -");
+    assert!(!answer.body.contains(secret.as_str()) && !answer.body.contains("forged"), "{answer:?}");
+    let echo = answer.json();
+    assert_eq!(echo["path"], "/healthz?a=1&b=2");
+    assert_eq!(echo["headers"]["cookie"], json!(["a=1; b=2"]));
+    assert_eq!(echo["headers"]["accept-language"], json!(["de"]));
+    for gone in ["x-api-key", "authorization", "x-latchkey-key-id", "x-latchkey-anything"] {
+        assert!(echo["headers"].get(gone).is_none(), "{gone} reached the upstream: {echo}");
+    }
+}
+
+#[test]
+fn a_place_that_is_not_configured_carries_no_key_and_stays_as_it_is() {
+    let stack = Stack::start_with(|config| {
+        config.plugin["credentials"] = json!([{"header": "x-service-key", "prefix": "Key "}]);
+    });
+    let key = stack.admin.create_key("acme", "sync");
+    let mut connection = Connection::open(stack.envoy.port);
+    let own = format!("kEy {}", key.secret);
+    eventually("the key is known", || {
+        let seen = connection.get("/v1/reviews", &[("x-service-key", &own)]).verdict();
+        if seen == "200 -" { Ok(()) } else { Err(seen) }
+    });
+    let headers =
+        [("x-service-key", own.as_str()), ("x-api-key", "a"), ("authorization", "Bearer b"), ("cookie", "c=d")];
+    let echo = connection.get("/v1/reviews?api_key=e", &headers).json();
+    assert_eq!(echo["path"], "/v1/reviews?api_key=e");
+    let received = &echo["headers"];
+    for (name, value) in &headers[1..] {
+        assert_eq!(received[*name], json!([value]), "{echo}");
+    }
+    assert!(received.get("x-service-key").is_none(), "{echo}");
+    assert_eq!(connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict(), "401 missing-key");
+}
+
+#[test]
+fn the_upstream_is_told_what_forward_names_once_each() {
+    let stack = Stack::start_with(|config| {
+        config.plugin["forward"] = json!(["key_id", "workspace_id", "workspace", "scopes"]);
+    });
+    let scopes = json!({"webhooks": "write", "reviews": "read"});
+    let key = stack.admin.create_key_with("acme", &json!({"name": "k", "expires_in": "none", "scopes": scopes}));
+    stack.wait_known(&key);
+    let mut connection = Connection::open(stack.envoy.port);
+    let forged = ["x-latchkey-key-id", "x-latchkey-workspace-id", "x-latchkey-workspace", "x-latchkey-scopes"];
+    let mut headers: Vec<(&str, &str)> = forged.iter().flat_map(|name| [(*name, "forged"), (*name, "again")]).collect();
+    headers.push(("x-api-key", &key.secret));
+    let echo = connection.get("/v1/reviews", &headers).json();
+    let received = &echo["headers"];
+    assert_eq!(received["x-latchkey-key-id"], json!([key.id]));
+    assert_eq!(received["x-latchkey-workspace-id"], json!([stack.admin.get("/v1/workspaces/acme")["id"]]));
+    assert_eq!(received["x-latchkey-workspace"], json!(["acme"]));
+    assert_eq!(received["x-latchkey-scopes"], json!(["reviews:read webhooks:write"]));
 }

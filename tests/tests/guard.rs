@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use end_to_end::{Connection, ControlPlane, Echo, Envoy, EnvoyConfig, Stack, eventually};
+use end_to_end::{Connection, ControlPlane, Echo, Envoy, EnvoyConfig, Response, Stack, eventually};
+use serde_json::json;
 
-/// A module whose configuration is taken on the main thread and refused on every worker.
+/// A module whose configuration is taken on the main thread and fails on every worker, as `FAILURE` says.
 const FAILS_ON_WORKERS: &str = r#"(module
     (import "env" "proxy_set_shared_data" (func $set (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_get_shared_data" (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -19,20 +20,34 @@ const FAILS_ON_WORKERS: &str = r#"(module
     (func (export "proxy_on_configure") (param i32 i32) (result i32)
         (drop (call $set (i32.const 0) (i32.const 5) (i32.const 0) (i32.const 5) (i32.const 0)))
         (drop (call $get (i32.const 0) (i32.const 5) (i32.const 64) (i32.const 68) (i32.const 72)))
-        (i32.le_u (i32.load (i32.const 72)) (i32.const 1)))
+        (if (i32.gt_u (i32.load (i32.const 72)) (i32.const 1)) (then FAILURE))
+        (i32.const 1))
     (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
 )"#;
 
 /// Envoy's own refusal, not one of ours.
-fn assert_guard_denies(connection: &mut Connection, path: &str, headers: &[(&str, &str)]) {
-    let answer = connection.get(path, headers);
-    assert_eq!(answer.verdict(), "403 -", "{path}: {answer:?}");
-    assert!(answer.body.contains("RBAC: access denied"), "{path}: {answer:?}");
+fn assert_from_guard(name: &str, answer: &Response) {
+    assert_eq!(answer.verdict(), "403 -", "{name}: {answer:?}");
+    assert!(answer.body.contains("RBAC: access denied"), "{name}: {answer:?}");
 }
 
-fn envoy_with_broken_workers(control_plane: &ControlPlane, echo: &Echo, folder: &Path, guard: bool) -> Envoy {
+/// The guard refuses it, and the upstream doesn't see it.
+fn assert_guard_denies(echo: &Echo, connection: &mut Connection, path: &str, headers: &[(&str, &str)]) {
+    let before = echo.seen();
+    assert_from_guard(path, &connection.get(path, headers));
+    assert_eq!(echo.seen(), before, "{path}: the upstream saw it");
+}
+
+fn envoy_with_broken_workers(
+    control_plane: &ControlPlane,
+    echo: &Echo,
+    folder: &Path,
+    failure: &str,
+    guard: bool,
+) -> Envoy {
     let module = folder.join("fails_on_workers.wasm");
-    std::fs::write(&module, wat::parse_str(FAILS_ON_WORKERS).expect("a module")).expect("a file");
+    let text = FAILS_ON_WORKERS.replace("FAILURE", failure);
+    std::fs::write(&module, wat::parse_str(text).expect("a module")).expect("a file");
     let mut config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
     config.wasm = module;
     let capability = |name: &str| format!("                    {name}: {{}}\n");
@@ -52,19 +67,18 @@ fn envoy_with_broken_workers(control_plane: &ControlPlane, echo: &Echo, folder: 
 #[test]
 fn a_request_whose_worker_skips_the_filter_is_denied() {
     let (control_plane, echo, folder) = (ControlPlane::start(), Echo::start(), tempfile::tempdir().expect("a folder"));
-    let open = envoy_with_broken_workers(&control_plane, &echo, folder.path(), false);
-    for mut connection in open.connections(4) {
-        assert_eq!(
-            connection.get("/v1/reviews", &[]).verdict(),
-            "200 -",
-            "Envoy skips such a filter: that is the hole"
-        );
-    }
-    let guarded = envoy_with_broken_workers(&control_plane, &echo, folder.path(), true);
-    for mut connection in guarded.connections(4) {
-        for path in ["/v1/reviews", "/healthz", "/elsewhere"] {
-            assert_guard_denies(&mut connection, path, &[]);
-            assert_guard_denies(&mut connection, path, &[("x-api-key", "anything")]);
+    for (name, failure) in [("refuses", "(return (i32.const 0))"), ("traps", "unreachable")] {
+        let open = envoy_with_broken_workers(&control_plane, &echo, folder.path(), failure, false);
+        for mut connection in open.connections(4) {
+            let seen = connection.get("/v1/reviews", &[]).verdict();
+            assert_eq!(seen, "200 -", "{name}: Envoy skips such a filter: that is the hole");
+        }
+        let guarded = envoy_with_broken_workers(&control_plane, &echo, folder.path(), failure, true);
+        for mut connection in guarded.connections(4) {
+            for path in ["/v1/reviews", "/healthz", "/elsewhere"] {
+                assert_guard_denies(&echo, &mut connection, path, &[]);
+                assert_guard_denies(&echo, &mut connection, path, &[("x-api-key", "anything")]);
+            }
         }
     }
 }
@@ -78,25 +92,32 @@ fn a_route_that_disables_the_filter_is_denied() {
         );
     });
     let mut connection = Connection::open(stack.envoy.port);
-    assert_guard_denies(&mut connection, "/v1/webhooks", &[]);
-    assert_guard_denies(&mut connection, "/v1/webhooks", &[("x-api-key", "anything")]);
+    assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[]);
+    assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[("x-api-key", "anything")]);
 }
 
-/// Puts a route in front that takes requests with the header `x-api-key`, which the filter removes.
-fn lend(config: &mut EnvoyConfig, prefix: &str, metadata: &str) {
+/// Puts a route in front that takes requests by what the filter removes; `metadata` may be none.
+fn lend_by(config: &mut EnvoyConfig, prefix: &str, matcher: &str, metadata: Option<&str>) {
+    let metadata = metadata.map_or(String::new(), |metadata| {
+        format!("                metadata: {{filter_metadata: {{latchkey: {metadata}}}}}\n")
+    });
     config.replace(
         "              # Each route says",
         &format!(
-            "              - match: {{path_separated_prefix: {prefix}, headers: [{{name: x-api-key, present_match: true}}]}}\n                metadata: {{filter_metadata: {{latchkey: {metadata}}}}}\n                route: {{cluster: upstream}}\n              # Each route says"
+            "              - match: {{path_separated_prefix: {prefix}, {matcher}}}\n{metadata}                route: {{cluster: upstream}}\n              # Each route says"
         ),
     );
+}
+
+fn lend(config: &mut EnvoyConfig, prefix: &str, metadata: &str) {
+    lend_by(config, prefix, "headers: [{name: x-api-key, present_match: true}]", Some(metadata));
 }
 
 #[test]
 fn a_public_route_lends_its_rule_to_no_other() {
     let stack = Stack::start_with(|config| lend(config, "/v1/webhooks", "{rule: public}"));
     let mut connection = Connection::open(stack.envoy.port);
-    assert_guard_denies(&mut connection, "/v1/webhooks", &[("x-api-key", "anything")]);
+    assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[("x-api-key", "anything")]);
     let log = eventually("the access log says why", || {
         let log = stack.envoy.process.log();
         if log.contains("rbac_access_denied") { Ok(log) } else { Err(log) }
@@ -105,15 +126,90 @@ fn a_public_route_lends_its_rule_to_no_other() {
 }
 
 #[test]
+fn no_place_of_a_key_lends_a_rule() {
+    let stack = Stack::start_with(|config| {
+        config.plugin["credentials"] = json!([
+            {"header": "x-api-key"},
+            {"header": "authorization", "prefix": "Bearer "},
+            {"query": "api_key"},
+            {"cookie": "api_key"},
+        ]);
+        for matcher in [
+            "headers: [{name: x-api-key, present_match: true}]",
+            "headers: [{name: authorization, present_match: true}]",
+            "query_parameters: [{name: api_key, present_match: true}]",
+            "headers: [{name: cookie, string_match: {contains: api_key}}]",
+        ] {
+            lend_by(config, "/v1/webhooks", matcher, Some("{rule: public}"));
+        }
+    });
+    let mut connection = Connection::open(stack.envoy.port);
+    for (path, headers) in [
+        ("/v1/webhooks", &[("x-api-key", "k")][..]),
+        ("/v1/webhooks", &[("authorization", "Bearer k")]),
+        ("/v1/webhooks?api_key=k", &[]),
+        ("/v1/webhooks?a=1&api_key=k", &[]),
+        ("/v1/webhooks", &[("cookie", "api_key=k")]),
+        ("/v1/webhooks", &[("cookie", "a=1; api_key=k")]),
+    ] {
+        assert_guard_denies(&stack.echo, &mut connection, path, headers);
+    }
+}
+
+#[test]
+fn a_route_with_a_rule_and_one_without_lend_each_other_nothing() {
+    let stack = Stack::start_with(|config| {
+        config.plugin["unmatched"] = json!("key");
+        lend(config, "/elsewhere", "{rule: public}");
+        lend_by(config, "/v1/webhooks", "headers: [{name: x-api-key, present_match: true}]", None);
+    });
+    let key = stack.admin.create_key("acme", "may only read reviews");
+    stack.wait_known(&key);
+    let mut connection = Connection::open(stack.envoy.port);
+    assert_guard_denies(&stack.echo, &mut connection, "/elsewhere", &[("x-api-key", "anything")]);
+    assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[("x-api-key", &key.secret)]);
+}
+
+#[test]
+fn no_route_is_chosen_by_an_identity_header_of_a_client() {
+    let stack = Stack::start_with(|config| {
+        let matcher = "headers: [{name: x-latchkey-key-id, present_match: true}]";
+        lend_by(config, "/v1/webhooks", matcher, Some("{rule: public}"));
+    });
+    let before = stack.echo.seen();
+    for name in ["x-latchkey-key-id", "X-Latchkey-Key-Id"] {
+        // The route's own rule answers: the header was gone before Envoy chose a route at all.
+        let seen = Connection::open(stack.envoy.port).get("/v1/webhooks", &[(name, "key_1")]).verdict();
+        assert_eq!(seen, "401 missing-key", "{name}");
+    }
+    assert_eq!(stack.echo.seen(), before);
+}
+
+#[test]
+fn a_header_that_an_upstream_could_take_for_an_identity_header_is_refused() {
+    let stack = Stack::start();
+    let before = stack.echo.seen();
+    for name in ["x_latchkey_key_id", "x-latchkey_key_id", "X_Latchkey_Scopes"] {
+        let answer = Connection::open(stack.envoy.port).get("/healthz", &[(name, "key_1")]);
+        assert_eq!(answer.status, 400, "{name}: {answer:?}");
+    }
+    assert_eq!(stack.echo.seen(), before);
+}
+
+#[test]
 fn a_rule_without_a_workspace_is_lent_to_no_rule_with_one() {
     let stack = Stack::start_with(|config| lend(config, "/v1/workspaces", "{rule: workspaces}"));
-    let body =
-        serde_json::json!({"name": "w", "expires_in": "none", "scopes": {"workspaces": "read", "reviews": "read"}});
+    let body = json!({"name": "w", "expires_in": "none", "scopes": {"workspaces": "read", "reviews": "read"}});
     let key = stack.admin.create_key_with("acme", &body);
     stack.wait_known(&key);
     let mut connection = Connection::open(stack.envoy.port);
     for workspace in ["other", "acme"] {
-        assert_guard_denies(&mut connection, &format!("/v1/workspaces/{workspace}"), &[("x-api-key", &key.secret)]);
+        assert_guard_denies(
+            &stack.echo,
+            &mut connection,
+            &format!("/v1/workspaces/{workspace}"),
+            &[("x-api-key", &key.secret)],
+        );
     }
     // By a header that no route looks at, the right rule is read and holds.
     let bearer = format!("Bearer {}", key.secret);
@@ -151,10 +247,12 @@ fn a_pass_that_envoy_redirected_within_is_decided_anew() {
     let moved = connection.get("/v1/moved", &with_key);
     assert_eq!(moved.verdict(), "200 -", "{moved:?}");
     assert_eq!(moved.json()["path"], "/v1/reviews/7");
-    assert_eq!(moved.json()["headers"]["x-latchkey-key-id"], serde_json::json!([key.id]));
+    assert_eq!(moved.json()["headers"]["x-latchkey-key-id"], json!([key.id]));
     assert!(!moved.body.contains(&key.secret), "{moved:?}");
     assert_eq!(connection.get("/v1/lent", &with_key).verdict(), "200 -", "the key was there on the public pass");
     assert_eq!(connection.get("/v1/lent", &[]).verdict(), "401 missing-key");
     assert_eq!(connection.get("/v1/up", &with_key).verdict(), "403 missing-scope", "another rule on the second pass");
-    assert_guard_denies(&mut connection, "/v1/skip", &with_key);
+    let before = stack.echo.seen();
+    assert_from_guard("/v1/skip", &connection.get("/v1/skip", &with_key));
+    assert_eq!(stack.echo.seen(), before + 1, "the first pass, which was answered by the redirect");
 }
