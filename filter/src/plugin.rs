@@ -175,12 +175,14 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some(Serving { source, .. }) = self.serving.get()
-            && let Ok(mut source) = source.try_borrow_mut()
-        {
-            // Not in `on_configure`, which must do the same on every worker.
-            source.subscription.name(|| instance(&*self.host));
+        let named = self.serving.get().and_then(|Serving { source, .. }| {
+            let mut source = source.try_borrow_mut().ok()?;
             source.subscription.tidy();
+            // Not in `on_configure`, which must do the same on every worker.
+            Some(source.subscription.name(|| instance(&*self.host)))
+        });
+        if let Some(failed @ Progress::Failed(_)) = named {
+            self.report(&failed);
         }
         self.ask();
         if let Some(Serving { metrics, .. }) = self.serving.get() {
@@ -225,10 +227,6 @@ impl HttpContext for Stream {
 }
 
 /// A name for this worker that no other has.
-fn instance(host: &dyn Host) -> String {
-    let bytes = host.random().unwrap_or_default();
-    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        text.push_str(&format!("{byte:02x}"));
-        text
-    })
+fn instance(host: &dyn Host) -> Option<String> {
+    Some(host.random()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }

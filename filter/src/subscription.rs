@@ -63,6 +63,10 @@ pub enum Progress {
 /// Why an answer was of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
+    #[error(
+        "Envoy gives no random numbers, so this worker has no name to ask under; allow `random_get` in its capability list"
+    )]
+    NoName,
     #[error("no answer from the control plane")]
     NoAnswer,
     #[error("the control plane was not asked: Envoy has no such cluster, or no host in it")]
@@ -163,9 +167,12 @@ impl Subscription {
         self.table.as_ref()
     }
 
-    /// Gives the subscriber its name, unless it has one.
-    pub fn name(&mut self, instance: impl FnOnce() -> String) {
-        self.instance.get_or_insert_with(instance);
+    /// Gives the subscriber its name, unless it has one. Without one it asks nothing, and so decides nothing.
+    pub fn name(&mut self, instance: impl FnOnce() -> Option<String>) -> Progress {
+        if self.instance.is_none() {
+            self.instance = instance();
+        }
+        if self.instance.is_some() { Progress::Quiet } else { Progress::Failed(Failure::NoName) }
     }
 
     /// What this worker knows, for its gauges.

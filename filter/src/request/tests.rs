@@ -20,7 +20,7 @@ fn knowing(records: &[KeyRecord]) -> Subscription {
     let ops: Vec<Op> = records.iter().cloned().map(Op::Upsert).collect();
     control_plane.change(&ops);
     let mut subscription = Subscription::new("edge", None);
-    subscription.name(|| "i".to_owned());
+    subscription.name(|| Some("i".to_owned()));
     let clocks = Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 };
     while subscription.table().is_none() {
         let fetch = subscription.next_fetch(clocks).unwrap();

@@ -17,7 +17,7 @@ struct Edge {
 impl Edge {
     fn new() -> Self {
         let mut subscription = Subscription::new("edge-1", Some(BOUND_SECS));
-        subscription.name(|| "0123".to_owned());
+        subscription.name(|| Some("0123".to_owned()));
         Self { subscription, clocks: Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 } }
     }
 
@@ -102,6 +102,7 @@ fn a_delta_is_in_force_as_soon_as_it_is_there() {
 #[test]
 fn a_worker_without_a_name_asks_nothing() {
     let mut subscription = Subscription::new("edge-1", None);
+    assert_eq!(subscription.name(|| None), Progress::Failed(Failure::NoName));
     assert_eq!(subscription.next_fetch(Clocks { wall_ms: 0, monotonic_ms: 0 }), None);
 }
 
