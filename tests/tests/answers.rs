@@ -246,3 +246,20 @@ fn a_denied_grpc_call_has_the_status_that_grpc_has_for_it() {
     unready.wait_listening();
     assert_eq!(denied(unready.port, "/v1/reviews", &key.secret), pair("14", "not-ready"), "UNAVAILABLE");
 }
+
+#[test]
+fn by_the_config_we_ship_no_client_names_its_own_address() {
+    let stack = Stack::start();
+    let bound = with_key(&stack, json!({"ip_allowlist": ["192.0.2.7"]}));
+    let local = with_key(&stack, json!({"ip_allowlist": ["127.0.0.1"]}));
+    on_all_workers(&stack, &[("x-api-key", &local.secret)], "200 -");
+    for name in
+        ["x-forwarded-for", "x-real-ip", "forwarded", "true-client-ip", "x-envoy-external-address", "x-client-ip"]
+    {
+        let verdict = |key: &CreatedKey, value: &str| {
+            ask(&stack, "GET", "/v1/reviews", &[("x-api-key", &key.secret), (name, value)]).verdict()
+        };
+        assert_eq!(verdict(&bound, "192.0.2.7"), "403 address-not-allowed", "{name}");
+        assert_eq!(verdict(&local, "192.0.2.7"), "200 -", "{name}");
+    }
+}
