@@ -1,13 +1,15 @@
 //! The command line: flag, then environment, then default. `--help` is the reference.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use policy::ChainHash;
 use tracing_subscriber::EnvFilter;
 
 use crate::serve::serve;
+use crate::store::{AuditHead, Verified, verify_audit};
 
 /// API keys for Envoy, enforced at the edge: the control plane.
 #[derive(Parser)]
@@ -29,6 +31,27 @@ enum Command {
     ///   latchkey serve --admin-token-file admin.token --edge-token-file edge.token
     #[command(verbatim_doc_comment)]
     Serve(ServeOptions),
+
+    /// Reads the audit log where it rests.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Checks that no audit event was changed, removed or moved. Ends with 1 and names the first one that was.
+    ///
+    /// May run beside the control plane, or on a copy of the file. A log that was rewritten as a whole shows only against a
+    /// hash that was noted elsewhere: `audit.head` in the control plane's log (hourly), or the hash of any exported event.
+    Verify {
+        /// The SQLite database.
+        #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
+        database: PathBuf,
+
+        /// The hash of an event that must be in the log: 64 hexadecimal digits.
+        #[arg(long, value_name = "HASH")]
+        expect_head: Option<ChainHash>,
+    },
 }
 
 /// What `latchkey serve` is told.
@@ -68,7 +91,20 @@ pub fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Serve(options) => runtime.block_on(serve(options)),
+        Command::Audit(AuditCommand::Verify { database, expect_head }) => verify(&database, expect_head),
     }
+}
+
+fn verify(database: &Path, expected: Option<ChainHash>) -> anyhow::Result<()> {
+    let Verified { events, head } = verify_audit(database, expected)?;
+    let mut out = std::io::stdout();
+    match head {
+        Some(AuditHead { revision, hash }) => {
+            writeln!(out, "{events} audit events, each as it was written; the last at revision {revision}: {hash}")?;
+        }
+        None => writeln!(out, "no audit events")?,
+    }
+    Ok(())
 }
 
 fn log_to_stderr() {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod entropy;
 pub mod feed;
+mod instant;
 pub mod problem;
 pub mod secret;
 pub mod serve;

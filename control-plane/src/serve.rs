@@ -25,8 +25,8 @@ use crate::feed::Feed;
 use crate::store::{Acting, Store};
 use crate::tokens::{Origin, Token};
 
-/// How often what time removes is removed.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// How often what time removes is removed, and the audit log's head is told.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// How long requests that were accepted may go on after the signal. Clients that never finish don't hold the end up.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     }
     let listener = listen(options.listen, options.insecure_http).await?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
-    let store = Store::open(&options.database, entropy.id(&clock)?, &config, system(&clock)).await?;
+    let store = Store::open(&options.database, entropy.id(&clock)?, &config, Acting::system(clock.now())).await?;
     let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
         let (token, origin) = Token::from_file(path, &kind, &entropy)?;
         if origin == Origin::Made {
@@ -63,9 +63,9 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     // For whoever started us; a closed standard output is no reason to end.
     let _ = writeln!(std::io::stdout(), "latchkey: listening on http://{address}");
 
-    let sweeping = tokio::spawn(sweep(store.clone(), clock, ending.clone()));
+    let hourly = tokio::spawn(hourly(store.clone(), clock, ending.clone()));
     run(listener, router::router(api, feed), end).await?;
-    let _ = sweeping.await;
+    let _ = hourly.await;
     store.close().await;
     info!("closed");
     Ok(())
@@ -94,9 +94,10 @@ async fn run(listener: TcpListener, router: Router, end: watch::Sender<bool>) ->
             tracing::debug!(%cause, "a connection without TCP_NODELAY");
         }
     });
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = ending.wait_for(|ending| *ending).await;
-    });
+    let served = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(async move {
+            let _ = ending.wait_for(|ending| *ending).await;
+        });
     let signalled = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -120,9 +121,9 @@ async fn run(listener: TcpListener, router: Router, end: watch::Sender<bool>) ->
     }
 }
 
-/// Removes what is due, at the start and every hour.
-async fn sweep(store: Store, clock: Clock, mut ending: watch::Receiver<bool>) {
-    let mut hours = tokio::time::interval(SWEEP_EVERY);
+/// Removes what is due, and tells the audit log's head, at the start and every hour.
+async fn hourly(store: Store, clock: Clock, mut ending: watch::Receiver<bool>) {
+    let mut hours = tokio::time::interval(HOUR);
     hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -130,11 +131,9 @@ async fn sweep(store: Store, clock: Clock, mut ending: watch::Receiver<bool>) {
             _ = ending.wait_for(|ending| *ending) => return,
         }
         // The store has logged the cause; the next hour tries again.
-        let _ = store.sweep(system(&clock)).await;
+        let _ = store.sweep(Acting::system(clock.now())).await;
+        if let Ok(Some(head)) = store.audit_head().await {
+            info!(audit.revision = head.revision.0, audit.head = %head.hash, "the audit log's head");
+        }
     }
-}
-
-/// What the control plane does by itself is done by this principal.
-fn system(clock: &Clock) -> Acting {
-    Acting { principal: "system".to_owned(), at: clock.now() }
 }

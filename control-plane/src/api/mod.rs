@@ -1,15 +1,16 @@
 //! REST for admins and their scripts. Knows HTTP and the store's door; `router.rs` shows every route.
 
 mod answer;
+mod audit;
 mod body;
 mod cursor;
 mod fields;
 mod health;
-mod instant;
 mod keys;
 mod path;
 mod precondition;
 mod principal;
+mod request_id;
 pub mod router;
 mod values;
 mod workspaces;

@@ -9,7 +9,9 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 
-use super::{Api, health, keys, principal, workspaces};
+use super::principal::ActorId;
+use super::request_id::{self, RequestId};
+use super::{Api, audit, health, keys, principal, workspaces};
 use crate::feed::{self, Feed};
 use crate::problem::Problem;
 
@@ -27,13 +29,16 @@ pub fn router(api: Api, feed: Feed) -> Router {
         .route("/workspaces/{workspace}/keys/{key}/activate", post(keys::activate))
         .route("/workspaces/{workspace}/keys/{key}/deactivate", post(keys::deactivate))
         .route("/workspaces/{workspace}/keys/{key}/end-overlap", post(keys::end_overlap))
+        .route("/workspaces/{workspace}/audit-events", get(audit::of_workspace))
+        .route("/audit-events", get(audit::of_all))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // Outermost: who isn't known learns neither which paths there are nor what is wrong with a body.
         .layer(from_fn_with_state(api.clone(), principal::authenticate))
         .layer(from_fn(keep_to_yourself))
         .layer(from_fn(in_time))
-        .layer(from_fn(log));
+        .layer(from_fn(log))
+        .layer(from_fn_with_state(api.clone(), request_id::assign));
     let health = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -74,14 +79,18 @@ async fn keep_to_yourself(request: Request, next: Next) -> Response {
     response
 }
 
-/// One line a request: the route as it stands above, never the path, the query, a header or a body.
+/// One line a request: the route as it stands above, who, and the request's name; never the path, the query, another header
+/// or a body.
 async fn log(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let request_id = request.extensions().get().map(|RequestId(id)| id.clone()).unwrap_or_default();
     let response = next.run(request).await;
+    let actor = response.extensions().get().map_or("none", |ActorId(id)| id.as_str());
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let elapsed_ms = began.elapsed().as_millis();
-    tracing::info!(%method, route, status = response.status().as_u16(), elapsed_ms, "request");
+    let status = response.status().as_u16();
+    tracing::info!(%method, route, status, elapsed_ms, actor, request_id, "request");
     response
 }

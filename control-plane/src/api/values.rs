@@ -7,8 +7,8 @@ use policy::{Allowlist, Environment, Level, Scope, Scopes, UnixSeconds};
 use serde_json::Value;
 
 use super::fields::{Fields, Refused};
-use super::instant;
 use crate::config::Config;
+use crate::instant;
 use crate::store::{MAX_METADATA_BYTES, Metadata};
 
 /// The most characters of a name.

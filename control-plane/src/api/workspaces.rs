@@ -11,7 +11,8 @@ use super::fields::{Fields, QueryFields};
 use super::path::InWorkspace;
 use super::precondition::IfMatch;
 use super::principal::Principal;
-use super::{Api, cursor, instant, values};
+use super::{Api, cursor, values};
+use crate::instant;
 use crate::problem::Problem;
 use crate::store::{NewWorkspace, Workspace, WorkspaceQuery};
 

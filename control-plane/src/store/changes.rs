@@ -1,10 +1,11 @@
 //! The history of changes: each gets a revision, a link in the chain and a body for the feed, in its own transaction.
 
 use policy::wire::{Op, encode_change};
-use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
+use policy::{ChainHash, Epoch, Position, Revision};
 use rusqlite::{Connection, params};
 
-use super::StoreError;
+use super::audit::{self, Event};
+use super::{Acting, StoreError};
 
 /// Revisions that are kept for deltas; an edge further behind takes a snapshot.
 pub(super) const LOG_REVISIONS: u64 = 100_000;
@@ -33,18 +34,19 @@ impl<'a> Change<'a> {
         self.position()?.revision.next().ok_or_else(exhausted)
     }
 
-    /// Makes what was written here one revision: the only place where history is written. `ops` are what edges have to do
-    /// about it, and may be none.
-    pub(super) fn record(&self, at: UnixSeconds, ops: &[Op]) -> Result<Revision, StoreError> {
+    /// Makes what was written here one revision with one audit event: the only place where history is written. `ops` are
+    /// what edges have to do about it, and may be none.
+    pub(super) fn record(&self, acting: &Acting, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
         let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
         let position = self.position()?.then(&body).ok_or_else(exhausted)?;
         let revision = number(position.revision)?;
         self.sql
             .prepare_cached("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![revision, position.head.0, body, at.0])?;
+            .execute(params![revision, position.head.0, body, acting.at.0])?;
         self.sql
             .prepare_cached("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![revision, position.head.0])?;
+        audit::append(self.sql, position.revision, acting, event)?;
         Ok(position.revision)
     }
 }

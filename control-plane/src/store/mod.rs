@@ -3,6 +3,9 @@
 //! Each noun has a file with its functions and their SQL. A change goes through [`sqlite::Engine::change`], and is on disk
 //! when it answers; see `docs/decisions/store.md`.
 
+mod audit;
+mod audit_list;
+mod audit_verify;
 mod changes;
 mod definitions;
 mod feed;
@@ -24,11 +27,16 @@ use std::sync::Arc;
 use policy::{Epoch, Position, Revision};
 use tokio::sync::watch;
 
+pub use audit::{AuditEvent, AuditHead};
+pub use audit_list::{AuditQuery, Order};
+pub use audit_verify::{Verified, VerifyError, verify_audit};
 pub use feed::Since;
 pub use keys::NewKey;
 pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
 pub use lock::OpenError;
-pub use model::{Acting, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName};
+pub use model::{
+    Acting, Actor, ActorKind, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName,
+};
 pub use secrets::NewSecret;
 pub use workspaces::NewWorkspace;
 

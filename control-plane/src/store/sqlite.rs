@@ -240,6 +240,8 @@ impl From<rusqlite::Error> for StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Acting;
+    use crate::store::audit::Event;
 
     struct Bench {
         engine: Arc<Engine>,
@@ -297,7 +299,8 @@ mod tests {
     fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send {
         move |change| {
             change.sql().execute("INSERT INTO scopes (name) VALUES (?1)", [name])?;
-            change.record(policy::UnixSeconds(0), &[]).map(drop)
+            let event = Event::of_all("test", serde_json::Map::new());
+            change.record(&Acting::system(policy::UnixSeconds(0)), &event, &[]).map(drop)
         }
     }
 

@@ -3,7 +3,9 @@
 use policy::wire::Op;
 use policy::{Digest, UnixSeconds};
 use rusqlite::params;
+use serde_json::{Map, Value};
 
+use super::audit::Event;
 use super::changes::{self, Change, LOG_REVISIONS};
 use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError};
 
@@ -50,7 +52,7 @@ fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreEr
     let digests = statement.query_map(params![due.0, STEP], |row| row.get(0).map(Digest))?;
     let ops: Vec<Op> = digests.map(|digest| digest.map(Op::Remove)).collect::<Result<_, _>>()?;
     if !ops.is_empty() {
-        change.record(acting.at, &ops)?;
+        change.record(acting, &Event::of_all("secrets.leave-edges", counted("digests", ops.len())), &ops)?;
     }
     Ok(progress(ops.len()))
 }
@@ -72,7 +74,14 @@ fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, Stor
             .prepare_cached("DELETE FROM keys WHERE workspace_id = ?1 AND id = ?2")?
             .execute(params![workspace, id])?;
     }
+    if !keys.is_empty() {
+        change.record(acting, &Event::of_all("keys.forget", counted("keys", keys.len())), &[])?;
+    }
     Ok(progress(keys.len()))
+}
+
+fn counted(of: &str, number: usize) -> Map<String, Value> {
+    Map::from_iter([(of.to_owned(), Value::from(number))])
 }
 
 /// The log keeps its newest revisions; edges further behind take a snapshot.

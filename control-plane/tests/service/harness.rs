@@ -54,7 +54,7 @@ impl Service {
         let nanos = Arc::new(AtomicU64::new(START_SECS * 1_000_000_000));
         let ticking = Arc::clone(&nanos);
         let clock = Clock::from_nanos(move || ticking.fetch_add(1_000, Ordering::SeqCst));
-        let acting = Acting { principal: "test".to_owned(), at: clock.now() };
+        let acting = Acting::system(clock.now());
         let epoch = entropy.id(&clock).unwrap();
         let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
@@ -87,7 +87,7 @@ impl Service {
     /// What the hourly task does.
     pub async fn sweep(&self) {
         let at = UnixSeconds((self.nanos.load(Ordering::SeqCst) / 1_000_000_000) as i64);
-        self.store.sweep(Acting { principal: "test".to_owned(), at }).await.unwrap();
+        self.store.sweep(Acting::system(at)).await.unwrap();
     }
 
     /// Tells waiting requests that the service ends.

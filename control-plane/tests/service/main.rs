@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod at_rest;
+mod audit;
 mod feed;
 mod harness;
 mod keys;

@@ -178,3 +178,27 @@ async fn sigterm_answers_what_was_accepted_and_closes_the_database() {
     let url = format!("http://{}/v1/workspaces/acme", running.address);
     assert_eq!(client.get(url).bearer_auth(token("admin.token")).send().await.unwrap().status(), 200);
 }
+
+#[test]
+fn the_command_line_checks_an_audit_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut running = Running::start(command(directory.path(), &[]));
+    running.signal("-TERM");
+    assert!(running.child.wait().unwrap().success());
+    let verify = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
+        command.current_dir(directory.path()).env_clear().args(["audit", "verify"]).args(more);
+        let output = command.output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(told).unwrap())
+    };
+    let (code, told) = verify(&["--database", "latchkey.db"]);
+    assert_eq!(code, Some(0), "{told}");
+    let hash = told.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(verify(&["--expect-head", hash]).0, Some(0), "{told}");
+    let (code, told) = verify(&["--expect-head", &"7".repeat(64)]);
+    assert!(code == Some(1) && told.contains("no audit event has the hash 777"), "{told}");
+    let (code, told) = verify(&["--database", "none.db"]);
+    assert!(code == Some(1) && told.contains("none.db"), "{told}");
+    assert_eq!(verify(&["--expect-head", "x"]).0, Some(2));
+}

@@ -19,7 +19,7 @@ pub(super) use rotate::rotate;
 pub(super) use show::show;
 pub(super) use update::update;
 
-use super::instant;
+use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::store::{Key, Metadata, Status, StoreError};
