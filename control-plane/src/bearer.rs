@@ -1,21 +1,22 @@
-//! Bearer tokens of requests (RFC 6750), compared as digests in constant time.
+//! Bearer tokens of requests (RFC 6750).
 
 use axum::http::{HeaderMap, header};
 
 use crate::problem::Problem;
 use crate::tokens::Token;
 
+/// The token that the request bears: in one header, with the scheme Bearer.
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (first, None) = (given.next()?, given.next()) else { return None };
+    let (scheme, presented) = first.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| presented.trim_matches(' '))
+}
+
 /// That the request bears this token. `whose` says where the right one is found.
 pub(crate) fn require(token: &Token, headers: &HeaderMap, whose: &'static str) -> Result<(), Problem> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(first), None) = (given.next(), given.next()) else {
-        return Err(Problem::unauthenticated("missing-token", whose));
-    };
-    let text = first.to_str().ok().and_then(|value| value.split_once(' '));
-    let Some((_, presented)) = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
-        return Err(Problem::unauthenticated("missing-token", whose));
-    };
-    if token.is(presented.trim_matches(' ')) { Ok(()) } else { Err(Problem::unauthenticated("bad-token", whose)) }
+    let presented = presented(headers).ok_or_else(|| Problem::unauthenticated("missing-token", whose))?;
+    if token.is(presented) { Ok(()) } else { Err(Problem::unauthenticated("bad-token", whose)) }
 }
 
 #[cfg(test)]

@@ -80,6 +80,17 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-key", "There is no such key", detail)
     }
 
+    pub fn unknown_token() -> Self {
+        let detail = "no token that you may see has this id; it may have been revoked";
+        Self::new(StatusCode::NOT_FOUND, "unknown-token", "There is no such token", detail)
+    }
+
+    /// 403. `whose` token would do.
+    pub fn forbidden(whose: &'static str) -> Self {
+        let detail = format!("your token's role does not reach this; it takes {whose} token");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours to do", detail)
+    }
+
     /// 405; the router adds `Allow`.
     pub fn method_not_allowed() -> Self {
         let detail = "this path takes other methods; the `Allow` header lists them";

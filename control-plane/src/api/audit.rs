@@ -13,9 +13,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::answer::{PageBody, listed};
+use super::authority::{AdminOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields, Refused};
-use super::path::InWorkspace;
-use super::principal::Principal;
 use super::{Api, cursor, values};
 use crate::problem::Problem;
 use crate::store::{AuditEvent, AuditHead, AuditQuery, Order, Store, StoreError};
@@ -41,9 +40,10 @@ pub(super) enum Form {
 }
 
 /// GET /v1/audit-events
+#[utoipa::path(get, path = "/audit-events")]
 pub(super) async fn of_all(
     State(api): State<Api>,
-    _: Principal,
+    _: PlatformAdmin,
     form: Form,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
@@ -51,9 +51,10 @@ pub(super) async fn of_all(
 }
 
 /// GET /v1/workspaces/{workspace}/audit-events
+#[utoipa::path(get, path = "/workspaces/{workspace}/audit-events")]
 pub(super) async fn of_workspace(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     form: Form,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {

@@ -1,7 +1,9 @@
 //! REST for admins and their scripts. Knows HTTP and the store's door; `router.rs` shows every route.
 
+mod admin_tokens;
 mod answer;
 mod audit;
+mod authority;
 mod body;
 mod cursor;
 mod fields;

@@ -7,30 +7,52 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::principal::ActorId;
 use super::request_id::{self, RequestId};
-use super::{Api, audit, health, keys, principal, workspaces};
+use super::{Api, admin_tokens, audit, health, keys, principal, workspaces};
 use crate::feed::{self, Feed};
 use crate::problem::Problem;
 
 /// The longest a request of REST may take, its body included. The feed waits by its own rules.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
+/// Every route of REST, each with its place in the document of all routes.
+fn v1() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(workspaces::create, workspaces::list))
+        .routes(routes!(workspaces::show, workspaces::update))
+        .routes(routes!(keys::create::create, keys::list::list))
+        .routes(routes!(keys::show::show, keys::update::update, keys::delete::delete))
+        .routes(routes!(keys::rotate::rotate))
+        .routes(routes!(keys::actions::activate))
+        .routes(routes!(keys::actions::deactivate))
+        .routes(routes!(keys::actions::end_overlap))
+        .routes(routes!(audit::of_workspace))
+        .routes(routes!(audit::of_all))
+        .routes(routes!(admin_tokens::create, admin_tokens::list))
+        .routes(routes!(admin_tokens::show, admin_tokens::revoke))
+}
+
+/// Method and path of every route of REST, as `GET /v1/workspaces/{workspace}`. For tests that must leave none out.
+pub fn rest_routes() -> Vec<String> {
+    let document = v1().into_openapi();
+    let mut routes = Vec::new();
+    for (path, item) in document.paths.paths {
+        let operations =
+            [("GET", item.get), ("POST", item.post), ("PUT", item.put), ("PATCH", item.patch), ("DELETE", item.delete)];
+        routes.extend(operations.into_iter().filter_map(|(method, it)| it.map(|_| format!("{method} /v1{path}"))));
+    }
+    routes
+}
+
 /// The whole service.
 pub fn router(api: Api, feed: Feed) -> Router {
-    let v1 = Router::new()
-        .route("/workspaces", post(workspaces::create).get(workspaces::list))
-        .route("/workspaces/{workspace}", get(workspaces::show).patch(workspaces::update))
-        .route("/workspaces/{workspace}/keys", post(keys::create).get(keys::list))
-        .route("/workspaces/{workspace}/keys/{key}", get(keys::show).patch(keys::update).delete(keys::delete))
-        .route("/workspaces/{workspace}/keys/{key}/rotate", post(keys::rotate))
-        .route("/workspaces/{workspace}/keys/{key}/activate", post(keys::activate))
-        .route("/workspaces/{workspace}/keys/{key}/deactivate", post(keys::deactivate))
-        .route("/workspaces/{workspace}/keys/{key}/end-overlap", post(keys::end_overlap))
-        .route("/workspaces/{workspace}/audit-events", get(audit::of_workspace))
-        .route("/audit-events", get(audit::of_all))
+    let (v1, _) = v1().split_for_parts();
+    let v1 = v1
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // Outermost: who isn't known learns neither which paths there are nor what is wrong with a body.

@@ -39,6 +39,11 @@ pub(super) fn string(value: Value) -> Result<String, Refused> {
     }
 }
 
+/// A string, or `null`, which is as if the field were left out.
+pub(super) fn optional_string(value: Value) -> Result<Option<String>, Refused> {
+    if value.is_null() { Ok(None) } else { string(value).map(Some) }
+}
+
 /// A name for people: 1 to 100 characters, none of them a control character, and not spaces alone.
 pub(super) fn name(value: Value) -> Result<String, Refused> {
     let name = string(value)?;

@@ -7,8 +7,8 @@ use policy::{Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 
 use super::answer::{PageBody, changed, listed, shown};
+use super::authority::{AdminOf, MemberOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields};
-use super::path::InWorkspace;
 use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::{Api, cursor, values};
@@ -37,9 +37,10 @@ impl From<Workspace> for WorkspaceBody {
 }
 
 /// POST /v1/workspaces
+#[utoipa::path(post, path = "/workspaces")]
 pub(super) async fn create(
     State(api): State<Api>,
-    principal: Principal,
+    PlatformAdmin(principal): PlatformAdmin,
     mut fields: Fields,
 ) -> Result<Response, Problem> {
     let (name, slug) = (fields.required("name", values::name), fields.required("slug", values::slug));
@@ -49,30 +50,33 @@ pub(super) async fn create(
     changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
 }
 
-/// GET /v1/workspaces
+/// GET /v1/workspaces: those that the principal may see.
+#[utoipa::path(get, path = "/workspaces")]
 pub(super) async fn list(
     State(api): State<Api>,
-    _: Principal,
+    principal: Principal,
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let limit = fields.optional("limit", values::limit);
     let after = fields.optional("cursor", |value| cursor::read::<WorkspaceId>(&values::string(value)?));
     let limit = fields.finish(|| Some(limit.unwrap_or(values::DEFAULT_LIMIT)))?;
-    let page = api.store.list_workspaces(WorkspaceQuery { limit, after }).await?;
+    let page = api.store.list_workspaces(WorkspaceQuery { limit, after, within: principal.reach() }).await?;
     let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
     listed(&PageBody { items: page.items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
 }
 
 /// GET /v1/workspaces/{workspace}
-pub(super) async fn show(at: InWorkspace) -> Result<Response, Problem> {
+#[utoipa::path(get, path = "/workspaces/{workspace}")]
+pub(super) async fn show(MemberOf(at): MemberOf) -> Result<Response, Problem> {
     let revision = at.workspace.revision;
     shown(&WorkspaceBody::from(at.workspace), revision)
 }
 
 /// PATCH /v1/workspaces/{workspace}
+#[utoipa::path(patch, path = "/workspaces/{workspace}")]
 pub(super) async fn update(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     IfMatch(precondition): IfMatch,
     mut fields: Fields,
 ) -> Result<Response, Problem> {

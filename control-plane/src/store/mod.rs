@@ -3,6 +3,7 @@
 //! Each noun has a file with its functions and their SQL. A change goes through [`sqlite::Engine::change`], and is on disk
 //! when it answers; see `docs/decisions/store.md`.
 
+mod admin_tokens;
 mod audit;
 mod audit_list;
 mod audit_verify;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use policy::{Epoch, Position, Revision};
 use tokio::sync::watch;
 
+pub use admin_tokens::{AdminToken, NewAdminToken, Role, TokenQuery};
 pub use audit::{AuditEvent, AuditHead};
 pub use audit_list::{AuditQuery, Order};
 pub use audit_verify::{Verified, VerifyError, verify_audit};
@@ -48,7 +50,7 @@ pub const MAX_METADATA_BYTES: usize = 4096;
 /// How long a rotated-out digest stays at the edges, to answer `rotated-key`.
 pub const ROTATED_AT_EDGE_SECS: i64 = 30 * 86_400;
 
-/// How long a deleted key's digests stay here, so that a leaked secret can still be named.
+/// How long digests of deleted keys and revoked tokens stay here, so that a leaked secret can still be named.
 pub const DELETED_KEPT_SECS: i64 = 365 * 86_400;
 
 /// Why the store refuses, or can't.

@@ -46,6 +46,8 @@ pub enum ActorKind {
     System,
     /// The token in the file of --admin-token-file.
     TokenFile,
+    /// A token that was made over REST.
+    AdminToken,
 }
 
 /// What a change led to, and the revision from which on that holds.

@@ -9,8 +9,11 @@ use super::lock::{Lock, OpenError};
 /// "LKEY", as the first migration sets it.
 const APPLICATION_ID: i64 = 0x4C4B_4559;
 
-const MIGRATIONS: &[M<'static>] =
-    &[M::up(include_str!("migrations/0001_first.sql")), M::up(include_str!("migrations/0002_audit.sql"))];
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001_first.sql")),
+    M::up(include_str!("migrations/0002_audit.sql")),
+    M::up(include_str!("migrations/0003_admin_tokens.sql")),
+];
 
 /// The connection that writes: durable when COMMIT returns.
 pub(super) fn open_writer(lock: &Lock, epoch: Epoch) -> Result<Connection, OpenError> {
@@ -108,7 +111,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 2, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 3, .. })));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What time removes: digests that were rotated out long ago, deleted keys, and the old end of the log.
+//! What time removes: digests that were rotated out long ago, deleted keys, revoked tokens, and the old end of the log.
 
 use policy::wire::Op;
 use policy::{Digest, UnixSeconds};
@@ -15,7 +15,7 @@ const STEP: i64 = 500;
 impl Store {
     /// Removes what is due at `acting.at`, in as many changes as it takes.
     pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
-        for step in [leave_edges, forget_deleted, compact] {
+        for step in [leave_edges, forget_deleted, forget_revoked, compact] {
             loop {
                 let acting = acting.clone();
                 if self.engine.change(move |change| step(change, &acting)).await? == Progress::Done {
@@ -78,6 +78,19 @@ fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, Stor
         change.record(acting, &Event::of_all("keys.forget", counted("keys", keys.len())), &[])?;
     }
     Ok(progress(keys.len()))
+}
+
+/// Tokens that were revoked long ago go.
+fn forget_revoked(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let due = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
+    let mut statement = change.sql().prepare_cached(
+        "DELETE FROM admin_tokens WHERE id IN (SELECT id FROM admin_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
+    )?;
+    let forgotten = statement.execute(params![due.0, STEP])?;
+    if forgotten > 0 {
+        change.record(acting, &Event::of_all("admin-tokens.forget", counted("tokens", forgotten)), &[])?;
+    }
+    Ok(progress(forgotten))
 }
 
 fn counted(of: &str, number: usize) -> Map<String, Value> {

@@ -112,9 +112,10 @@ fn list(sql: &Connection, query: &WorkspaceQuery) -> Result<Page<Workspace>, Sto
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let mut statement = sql.prepare_cached(
         "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces
-         WHERE id > ?1 ORDER BY id LIMIT ?2",
+         WHERE id > ?1 AND (?3 IS NULL OR id = ?3) ORDER BY id LIMIT ?2",
     )?;
-    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1)], workspace)?;
+    let values = params![after, query.limit.get().saturating_add(1), query.within.map(|id| *id.as_bytes())];
+    let rows = statement.query_map(values, workspace)?;
     Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
 }
 

@@ -108,8 +108,20 @@ impl Service {
     }
 
     pub async fn call_with(&self, method: Method, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+        self.call_as(ADMIN, method, path, body, headers).await
+    }
+
+    /// A request of whoever holds `token`.
+    pub async fn call_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         let mut request =
-            Request::builder().method(method).uri(path).header("authorization", format!("Bearer {ADMIN}"));
+            Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -142,6 +154,15 @@ impl Service {
         let made = self.post("/v1/workspaces", json!({"name": slug, "slug": slug})).await;
         assert_eq!(made.status, 201, "{}", made.text());
         made.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes a token with this role, in `workspace` if that is given; answers with its id and text.
+    pub async fn token(&self, role: &str, workspace: Option<&str>) -> (String, String) {
+        let made = self.post("/v1/admin-tokens", json!({"name": role, "role": role, "workspace": workspace})).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let made = made.json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&made["token"]["id"]), text(&made["secret"]))
     }
 
     /// Makes a key that never expires, with these fields besides; answers with its path and secret.

@@ -1,8 +1,10 @@
 //! The control plane as clients see it: requests through the real router, on a real SQLite file.
 #![cfg(test)]
 
+mod admin_tokens;
 mod at_rest;
 mod audit;
+mod authority;
 mod feed;
 mod harness;
 mod keys;

@@ -8,14 +8,16 @@ use policy::UnixSeconds;
 use super::{KeyBody, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
+use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::path::KeyInPath;
 use crate::problem::Problem;
 use crate::store::{Changed, Key, StoreError};
 
+#[utoipa::path(post, path = "/workspaces/{workspace}/keys/{key}/activate")]
 pub(in crate::api) async fn activate(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     fields: Fields,
 ) -> Result<Response, Problem> {
@@ -25,9 +27,10 @@ pub(in crate::api) async fn activate(
     told(api.store.activate_key(at.workspace.id, id, acting).await, now)
 }
 
+#[utoipa::path(post, path = "/workspaces/{workspace}/keys/{key}/deactivate")]
 pub(in crate::api) async fn deactivate(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     fields: Fields,
 ) -> Result<Response, Problem> {
@@ -37,9 +40,10 @@ pub(in crate::api) async fn deactivate(
     told(api.store.deactivate_key(at.workspace.id, id, acting).await, now)
 }
 
+#[utoipa::path(post, path = "/workspaces/{workspace}/keys/{key}/end-overlap")]
 pub(in crate::api) async fn end_overlap(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     fields: Fields,
 ) -> Result<Response, Problem> {

@@ -6,12 +6,14 @@ use axum::response::Response;
 use super::of_key;
 use crate::api::Api;
 use crate::api::answer::gone;
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::authority::AdminOf;
+use crate::api::path::KeyInPath;
 use crate::problem::Problem;
 
+#[utoipa::path(delete, path = "/workspaces/{workspace}/keys/{key}")]
 pub(in crate::api) async fn delete(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{KeyBody, of_key};
 use crate::api::answer::{PageBody, listed};
+use crate::api::authority::MemberOf;
 use crate::api::fields::{Fields, QueryFields, Refused};
-use crate::api::path::InWorkspace;
 use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
 use crate::store::{KeyQuery, Sort, Status};
@@ -21,9 +21,10 @@ const MAX_SEARCH: usize = 100;
 #[derive(Serialize, Deserialize)]
 struct Place(String, String, KeyId);
 
+#[utoipa::path(get, path = "/workspaces/{workspace}/keys")]
 pub(in crate::api) async fn list(
     State(api): State<Api>,
-    at: InWorkspace,
+    MemberOf(at): MemberOf,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
     let query = read(fields, &api)?;

@@ -1,23 +1,15 @@
 //! `/v1/workspaces/{workspace}/keys`: what a key looks like, and its operations, a file each.
 
-mod actions;
-mod create;
-mod delete;
-mod list;
-mod rotate;
-mod show;
-mod update;
+pub(super) mod actions;
+pub(super) mod create;
+pub(super) mod delete;
+pub(super) mod list;
+pub(super) mod rotate;
+pub(super) mod show;
+pub(super) mod update;
 
 use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::Serialize;
-
-pub(super) use actions::{activate, deactivate, end_overlap};
-pub(super) use create::create;
-pub(super) use delete::delete;
-pub(super) use list::list;
-pub(super) use rotate::rotate;
-pub(super) use show::show;
-pub(super) use update::update;
 
 use crate::instant;
 use crate::problem::Problem;

@@ -8,15 +8,17 @@ use policy::key_text::Kind;
 use super::{KeyWithSecret, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
+use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::path::KeyInPath;
 use crate::api::values;
 use crate::problem::Problem;
 use crate::store::NewSecret;
 
+#[utoipa::path(post, path = "/workspaces/{workspace}/keys/{key}/rotate")]
 pub(in crate::api) async fn rotate(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     mut fields: Fields,
 ) -> Result<Response, Problem> {
