@@ -8,6 +8,7 @@ mod bearer;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod edge_name;
 pub mod entropy;
 pub mod feed;
 mod instant;

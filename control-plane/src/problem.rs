@@ -91,6 +91,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours to do", detail)
     }
 
+    /// 403: an edge token of another edge.
+    pub fn wrong_edge(own: &str) -> Self {
+        let detail = format!("this token is for the edge `{own}`; use that name, or a token of this edge");
+        Self::new(StatusCode::FORBIDDEN, "wrong-edge", "The token is for another edge", detail)
+    }
+
     /// 405; the router adds `Allow`.
     pub fn method_not_allowed() -> Self {
         let detail = "this path takes other methods; the `Allow` header lists them";

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::serve::ListenerExt as _;
 use policy::key_text::Kind;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
@@ -58,13 +58,15 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let (end, ending) = watch::channel(false);
     let feed = Feed::new(store.clone(), clock.clone(), edge_token, ending.clone());
     let api = Api { store: store.clone(), clock: clock.clone(), entropy, config: Arc::new(config), admin_token };
+    // Before anybody is told that it runs, and could end it.
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let address = listener.local_addr().context("cannot tell the address that is listened on")?;
     info!(%address, revision = store.head().borrow().revision.0, "serving");
     // For whoever started us; a closed standard output is no reason to end.
     let _ = writeln!(std::io::stdout(), "latchkey: listening on http://{address}");
 
     let hourly = tokio::spawn(hourly(store.clone(), clock, ending.clone()));
-    run(listener, router::router(api, feed), end).await?;
+    run(listener, router::router(api, feed), end, signals).await?;
     let _ = hourly.await;
     store.close().await;
     info!("closed");
@@ -84,8 +86,12 @@ async fn listen(address: SocketAddr, insecure_http: bool) -> anyhow::Result<TcpL
 }
 
 /// Serves until a signal comes, and then until all that was accepted is answered, or [`DRAIN`] has passed.
-async fn run(listener: TcpListener, router: Router, end: watch::Sender<bool>) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn run(
+    listener: TcpListener,
+    router: Router,
+    end: watch::Sender<bool>,
+    (mut terminate, mut interrupt): (Signal, Signal),
+) -> anyhow::Result<()> {
     let mut ending = end.subscribe();
     let mut drained = end.subscribe();
     let listener = listener.tap_io(|stream| {

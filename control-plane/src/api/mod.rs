@@ -6,6 +6,7 @@ mod audit;
 mod authority;
 mod body;
 mod cursor;
+mod edge_tokens;
 mod fields;
 mod health;
 mod keys;

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use policy::{AdminTokenId, KeyId};
+use policy::{AdminTokenId, EdgeTokenId, KeyId};
 
 use super::Api;
 use crate::problem::Problem;
@@ -12,6 +12,9 @@ pub(super) struct KeyInPath(pub(super) KeyId);
 
 /// `{token}`, of an admin. Whether there is such a token is for the store to say.
 pub(super) struct AdminTokenInPath(pub(super) AdminTokenId);
+
+/// `{token}`, of an edge. Whether there is such a token is for the store to say.
+pub(super) struct EdgeTokenInPath(pub(super) EdgeTokenId);
 
 impl FromRequestParts<Api> for KeyInPath {
     type Rejection = Problem;
@@ -23,6 +26,15 @@ impl FromRequestParts<Api> for KeyInPath {
 }
 
 impl FromRequestParts<Api> for AdminTokenInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let text = parameter(parts, api, "token").await;
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or_else(Problem::unknown_token)
+    }
+}
+
+impl FromRequestParts<Api> for EdgeTokenInPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::principal::ActorId;
 use super::request_id::{self, RequestId};
-use super::{Api, admin_tokens, audit, health, keys, principal, workspaces};
+use super::{Api, admin_tokens, audit, edge_tokens, health, keys, principal, workspaces};
 use crate::feed::{self, Feed};
 use crate::problem::Problem;
 
@@ -35,6 +35,8 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(audit::of_all))
         .routes(routes!(admin_tokens::create, admin_tokens::list))
         .routes(routes!(admin_tokens::show, admin_tokens::revoke))
+        .routes(routes!(edge_tokens::create, edge_tokens::list))
+        .routes(routes!(edge_tokens::show, edge_tokens::revoke))
 }
 
 /// Method and path of every route of REST, as `GET /v1/workspaces/{workspace}`. For tests that must leave none out.

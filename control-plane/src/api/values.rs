@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, Refused};
 use crate::config::Config;
+use crate::edge_name;
 use crate::instant;
 use crate::store::{MAX_METADATA_BYTES, Metadata};
 
@@ -73,6 +74,13 @@ pub(super) fn slug(value: Value) -> Result<String, Refused> {
     };
     let message = "must be a lower-case letter and 1 to 38 lower-case letters, digits or `-`";
     if fits { Ok(slug) } else { Err(Refused::new("bad-slug", message)) }
+}
+
+/// The name of an edge.
+pub(super) fn edge(value: Value) -> Result<String, Refused> {
+    let name = string(value)?;
+    let message = || format!("must be {}", edge_name::EXPECTED);
+    if edge_name::fits(&name) { Ok(name) } else { Err(Refused::new("bad-edge", message())) }
 }
 
 /// `{"reviews": "read"}`, with scopes of the catalogue.

@@ -1,5 +1,6 @@
 //! What edges ask for: changes as they happen, and snapshots to begin with.
 
+mod access;
 mod deltas;
 mod page;
 mod poll;
@@ -25,10 +26,6 @@ const LATCHKEY_TIME: HeaderName = HeaderName::from_static("latchkey-time");
 
 /// Our wire format's media type.
 const MEDIA_TYPE: &str = "application/vnd.latchkey.feed";
-
-/// What an edge without the right token is told.
-const HOW: &str = "send `Authorization: Bearer <token>` with an edge token; the first stands in the file that \
-                   --edge-token-file names";
 
 /// What the feed works with. Clones share it.
 #[derive(Clone)]

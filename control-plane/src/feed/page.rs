@@ -5,8 +5,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use policy::{Epoch, Revision};
 
-use super::{Feed, HOW};
-use crate::bearer;
+use super::Feed;
 use crate::problem::Problem;
 
 /// A page never changes, and is nobody's but the edge's.
@@ -17,7 +16,7 @@ pub(crate) async fn page(
     headers: HeaderMap,
     path: RawPathParams,
 ) -> Result<Response, Problem> {
-    bearer::require(&feed.edge_token, &headers, HOW)?;
+    feed.access(&headers)?;
     let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();
     let epoch = parameter("epoch").parse::<Epoch>().ok();
     let revision = parameter("revision").parse().ok().map(Revision);

@@ -6,28 +6,30 @@ use axum::response::Response;
 use policy::Position;
 use tokio::time::{Instant, timeout_at};
 
+use super::Feed;
 use super::deltas::Found;
 use super::query::Asked;
-use super::{Feed, HOW};
-use crate::bearer;
 use crate::problem::Problem;
 
 pub(crate) async fn poll(State(feed): State<Feed>, headers: HeaderMap, uri: Uri) -> Result<Response, Problem> {
-    bearer::require(&feed.edge_token, &headers, HOW)?;
+    let access = feed.access(&headers)?;
     let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&uri) else {
         return Err(Problem::bad_query("write it as `name=value&name=value`"));
     };
     let asked = Asked::read(&pairs)?;
+    access.covers(&asked.edge)?;
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
-    match asked.from {
+    let answer = match asked.from {
         Some(from) => feed.changes(from, Instant::now() + asked.wait).await,
         None => feed.manifest().await,
-    }
+    }?;
+    feed.still(&access)?;
+    Ok(answer)
 }
 
 impl Feed {
     /// What leads on from `from`, as soon as there is something; 204 at `deadline`.
-    async fn changes(self, from: Position, deadline: Instant) -> Result<Response, Problem> {
+    async fn changes(&self, from: Position, deadline: Instant) -> Result<Response, Problem> {
         let (mut head, mut ending) = (self.store.head(), self.ending.clone());
         loop {
             let seen = *head.borrow_and_update();

@@ -1,5 +1,7 @@
 //! The history of changes: each gets a revision, a link in the chain and a body for the feed, in its own transaction.
 
+use std::cell::Cell;
+
 use policy::wire::{Op, encode_change};
 use policy::{ChainHash, Epoch, Position, Revision};
 use rusqlite::{Connection, params};
@@ -13,11 +15,17 @@ pub(super) const LOG_REVISIONS: u64 = 100_000;
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
     sql: &'a Connection,
+    edge_tokens_differ: &'a Cell<bool>,
 }
 
 impl<'a> Change<'a> {
-    pub(super) fn new(sql: &'a Connection) -> Self {
-        Self { sql }
+    pub(super) fn new(sql: &'a Connection, edge_tokens_differ: &'a Cell<bool>) -> Self {
+        Self { sql, edge_tokens_differ }
+    }
+
+    /// Says that the edge tokens that work are others now: those in memory are read anew.
+    pub(super) fn edge_tokens_differ(&self) {
+        self.edge_tokens_differ.set(true);
     }
 
     pub(super) fn sql(&self) -> &'a Connection {

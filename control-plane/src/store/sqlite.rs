@@ -3,6 +3,7 @@
 //! Changes queue up. The writer takes all that wait (at most [`GROUP`]), runs each in a savepoint of one transaction, and
 //! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ use tracing::error;
 
 use super::StoreError;
 use super::changes::{self, Change};
+use super::edge_tokens::{self, LiveTokens};
 use super::lock::{Lock, OpenError};
 use super::schema::{open_reader, open_writer};
 
@@ -32,7 +34,21 @@ pub(super) struct Engine {
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
+    edge_tokens: watch::Receiver<Arc<LiveTokens>>,
     _lock: Lock,
+}
+
+/// What is told after a COMMIT, and before the answers of its group.
+struct Publish {
+    head: watch::Sender<Position>,
+    edge_tokens: watch::Sender<Arc<LiveTokens>>,
+}
+
+/// What a group led to.
+struct Committed {
+    position: Position,
+    /// `None`: as they were.
+    edge_tokens: Option<LiveTokens>,
 }
 
 enum Job {
@@ -58,7 +74,10 @@ impl Engine {
         let readers = (0..READERS).map(|_| open_reader(&lock)).collect::<Result<Vec<_>, _>>()?;
         let failed = |cause: String| OpenError::Sql { path: lock.path.clone(), cause };
         let position = changes::position(&writer).map_err(|error| failed(error.to_string()))?;
-        let (publish, head) = watch::channel(position);
+        let tokens = edge_tokens::live(&writer).map_err(|error| failed(error.to_string()))?;
+        let (head_sender, head) = watch::channel(position);
+        let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
+        let publish = Publish { head: head_sender, edge_tokens: tokens_sender };
         let (sender, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -70,12 +89,18 @@ impl Engine {
             idle: Arc::new(Mutex::new(readers)),
             permits: Arc::new(Semaphore::new(READERS)),
             head,
+            edge_tokens,
             _lock: lock,
         })
     }
 
     pub(super) fn head(&self) -> watch::Receiver<Position> {
         self.head.clone()
+    }
+
+    /// The edge tokens that work; another set before a change of them is answered.
+    pub(super) fn edge_tokens(&self) -> &watch::Receiver<Arc<LiveTokens>> {
+        &self.edge_tokens
     }
 
     /// Runs `work` as one change: all of it, or nothing when it fails. On disk when this returns `Ok`. Whoever stops waiting
@@ -156,7 +181,7 @@ fn in_transaction<T>(
 }
 
 /// The writer thread. Ends when the queue is closed and empty.
-fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &watch::Sender<Position>) {
+fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &Publish) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = Vec::new();
         let mut next = Some(first);
@@ -175,15 +200,21 @@ fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &watch::Send
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// One transaction for all of the group. Answers go out last, when the fate of all is known.
-fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &watch::Sender<Position>) {
+fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
     if group.is_empty() {
         return;
     }
     let mut answers = Vec::with_capacity(group.len());
-    let committed = run_group(sql, group, &mut answers);
+    let committed = run_group(sql, group, &mut answers).map(|committed| {
+        // Published before the answers, so that whoever was answered finds the feed at that revision or above. Tokens come
+        // first: who is woken by the head and was revoked gets nothing more.
+        if let Some(tokens) = committed.edge_tokens {
+            publish.edge_tokens.send_replace(Arc::new(tokens));
+        }
+        publish.head.send_replace(committed.position);
+    });
     match &committed {
-        // Published before the answers, so that whoever was answered finds the feed at that revision or above.
-        Ok(position) => drop(publish.send_replace(*position)),
+        Ok(()) => {}
         Err(_) if sql.is_autocommit() => {}
         Err(_) => {
             if let Err(cause) = sql.execute_batch("ROLLBACK") {
@@ -192,16 +223,17 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &watch::Sender
         }
     }
     for answer in answers {
-        answer(committed.as_ref().map(|_| ()).map_err(Clone::clone));
+        answer(committed.clone());
     }
 }
 
 /// Work that isn't run because of an error is dropped; that answers it, as unavailable.
-fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Position, StoreError> {
+fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Committed, StoreError> {
     sql.execute_batch("BEGIN IMMEDIATE")?;
+    let edge_tokens_differ = Cell::new(false);
     for work in group {
         sql.execute_batch("SAVEPOINT change")?;
-        let done = work(&Change::new(sql));
+        let done = work(&Change::new(sql, &edge_tokens_differ));
         answers.push(done.answer);
         // SQLite ends the whole transaction by itself on some errors, such as a full disk.
         if sql.is_autocommit() {
@@ -210,8 +242,10 @@ fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>)
         sql.execute_batch(if done.keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" })?;
     }
     let position = changes::position(sql)?;
+    // Before COMMIT: a set that can't be read fails the group, and none in memory is older than the disk.
+    let edge_tokens = edge_tokens_differ.get().then(|| edge_tokens::live(sql)).transpose()?;
     sql.execute_batch("COMMIT")?;
-    Ok(position)
+    Ok(Committed { position, edge_tokens })
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -83,12 +83,16 @@ fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, Stor
 /// Tokens that were revoked long ago go.
 fn forget_revoked(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     let due = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
-    let mut statement = change.sql().prepare_cached(
+    let mut forgotten = 0;
+    for statement in [
         "DELETE FROM admin_tokens WHERE id IN (SELECT id FROM admin_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
-    )?;
-    let forgotten = statement.execute(params![due.0, STEP])?;
+        "DELETE FROM edge_tokens WHERE id IN (SELECT id FROM edge_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
+    ] {
+        let deleted = change.sql().prepare_cached(statement)?.execute(params![due.0, STEP])?;
+        forgotten = deleted.saturating_add(forgotten);
+    }
     if forgotten > 0 {
-        change.record(acting, &Event::of_all("admin-tokens.forget", counted("tokens", forgotten)), &[])?;
+        change.record(acting, &Event::of_all("tokens.forget", counted("tokens", forgotten)), &[])?;
     }
     Ok(progress(forgotten))
 }

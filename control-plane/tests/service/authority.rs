@@ -42,6 +42,10 @@ const ROUTES: &[(&str, For)] = &[
     ("POST /v1/admin-tokens", For::AnyAdmin),
     ("GET /v1/admin-tokens/{token}", For::AnyAdmin),
     ("DELETE /v1/admin-tokens/{token}", For::AnyAdmin),
+    ("GET /v1/edge-tokens", For::PlatformAdmins),
+    ("POST /v1/edge-tokens", For::PlatformAdmins),
+    ("GET /v1/edge-tokens/{token}", For::PlatformAdmins),
+    ("DELETE /v1/edge-tokens/{token}", For::PlatformAdmins),
 ];
 
 /// What a role is answered. Where it may act, whatever the handler says.

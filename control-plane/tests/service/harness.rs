@@ -186,8 +186,7 @@ impl Service {
     }
 
     pub async fn edge(&self, path: &str) -> Answer {
-        let request = Request::get(path).header("authorization", format!("Bearer {EDGE}"));
-        self.send(request.body(Body::empty()).unwrap()).await
+        self.call_as(EDGE, Method::GET, path, Value::Null, &[]).await
     }
 
     /// Asks the feed from `position` on.
