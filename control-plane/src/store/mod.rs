@@ -22,6 +22,7 @@ mod secrets;
 mod sqlite;
 mod sweep;
 mod workspaces;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;

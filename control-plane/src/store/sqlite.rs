@@ -1,9 +1,8 @@
 //! The engine: one thread that writes and commits in groups, a few connections that read.
 //!
-//! Changes queue up. The writer takes all that wait (at most [`GROUP`]), runs each in a savepoint of one transaction, and
+//! Changes queue up. The writer (`writer.rs`) takes all that wait, runs each in a savepoint of one transaction, and
 //! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers.
 
-use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,12 +17,10 @@ use super::changes::{self, Change};
 use super::edge_tokens::{self, LiveTokens};
 use super::lock::{Lock, OpenError};
 use super::schema::{open_reader, open_writer};
+use super::writer::{Done, Job, Publish, write};
 
 /// Changes that may wait; who comes later waits for a place, as long as its request may take.
 const QUEUE: usize = 1024;
-
-/// The most changes in one transaction, so that the first of them doesn't wait for too many others.
-const GROUP: usize = 256;
 
 /// Connections that read. Reads are short, but for a snapshot; there is one of those at a time.
 const READERS: usize = 4;
@@ -36,34 +33,6 @@ pub(super) struct Engine {
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<LiveTokens>>,
     _lock: Lock,
-}
-
-/// What is told after a COMMIT, and before the answers of its group.
-struct Publish {
-    head: watch::Sender<Position>,
-    edge_tokens: watch::Sender<Arc<LiveTokens>>,
-}
-
-/// What a group led to.
-struct Committed {
-    position: Position,
-    /// `None`: as they were.
-    edge_tokens: Option<LiveTokens>,
-}
-
-enum Job {
-    Change(Box<Work>),
-    Close,
-}
-
-/// Runs in a savepoint; answers how it went.
-type Work = dyn FnOnce(&Change<'_>) -> Done + Send;
-
-struct Done {
-    /// False: the savepoint is rolled back.
-    keep: bool,
-    /// Called once the transaction's fate is known.
-    answer: Answer,
 }
 
 impl Engine {
@@ -178,74 +147,6 @@ fn in_transaction<T>(
     // Rolled back when dropped: there is nothing to keep of a read.
     let transaction = sql.unchecked_transaction()?;
     work(&transaction)
-}
-
-/// The writer thread. Ends when the queue is closed and empty.
-fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &Publish) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut group = Vec::new();
-        let mut next = Some(first);
-        while let Some(job) = next {
-            match job {
-                Job::Change(work) => group.push(work),
-                // No more get in; those that have a place in the queue are still received.
-                Job::Close => queue.close(),
-            }
-            next = if group.len() < GROUP { queue.try_recv().ok() } else { None };
-        }
-        commit_group(sql, group, publish);
-    }
-}
-
-type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
-/// One transaction for all of the group. Answers go out last, when the fate of all is known.
-fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
-    if group.is_empty() {
-        return;
-    }
-    let mut answers = Vec::with_capacity(group.len());
-    let committed = run_group(sql, group, &mut answers).map(|committed| {
-        // Published before the answers, so that whoever was answered finds the feed at that revision or above. Tokens come
-        // first: who is woken by the head and was revoked gets nothing more.
-        if let Some(tokens) = committed.edge_tokens {
-            publish.edge_tokens.send_replace(Arc::new(tokens));
-        }
-        publish.head.send_replace(committed.position);
-    });
-    match &committed {
-        Ok(()) => {}
-        Err(_) if sql.is_autocommit() => {}
-        Err(_) => {
-            if let Err(cause) = sql.execute_batch("ROLLBACK") {
-                error!(%cause, "the store cannot roll back");
-            }
-        }
-    }
-    for answer in answers {
-        answer(committed.clone());
-    }
-}
-
-/// Work that isn't run because of an error is dropped; that answers it, as unavailable.
-fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Committed, StoreError> {
-    sql.execute_batch("BEGIN IMMEDIATE")?;
-    let edge_tokens_differ = Cell::new(false);
-    for work in group {
-        sql.execute_batch("SAVEPOINT change")?;
-        let done = work(&Change::new(sql, &edge_tokens_differ));
-        answers.push(done.answer);
-        // SQLite ends the whole transaction by itself on some errors, such as a full disk.
-        if sql.is_autocommit() {
-            return Err(StoreError::Unavailable("the transaction was rolled back".to_owned()));
-        }
-        sql.execute_batch(if done.keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" })?;
-    }
-    let position = changes::position(sql)?;
-    // Before COMMIT: a set that can't be read fails the group, and none in memory is older than the disk.
-    let edge_tokens = edge_tokens_differ.get().then(|| edge_tokens::live(sql)).transpose()?;
-    sql.execute_batch("COMMIT")?;
-    Ok(Committed { position, edge_tokens })
 }
 
 impl From<rusqlite::Error> for StoreError {
