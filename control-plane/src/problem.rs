@@ -85,6 +85,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-token", "There is no such token", detail)
     }
 
+    /// 404: no such secret within the caller's reach. Says nothing of what was asked for.
+    pub fn unknown_secret() -> Self {
+        let detail = "nothing that you may see has, or lately had, this secret";
+        Self::new(StatusCode::NOT_FOUND, "unknown-secret", "The secret is not known here", detail)
+    }
+
     /// 403. `whose` token would do.
     pub fn forbidden(whose: &'static str) -> Self {
         let detail = format!("your token's role does not reach this; it takes {whose} token");

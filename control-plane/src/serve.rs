@@ -56,8 +56,9 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let (admin_token, edge_token) = (token(admin)?, token(edge)?);
 
     let (end, ending) = watch::channel(false);
-    let feed = Feed::new(store.clone(), clock.clone(), edge_token, ending.clone());
-    let api = Api { store: store.clone(), clock: clock.clone(), entropy, config: Arc::new(config), admin_token };
+    let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), ending.clone());
+    let config = Arc::new(config);
+    let api = Api { store: store.clone(), clock: clock.clone(), entropy, config, admin_token, edge_token };
     // Before anybody is told that it runs, and could end it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let address = listener.local_addr().context("cannot tell the address that is listened on")?;

@@ -9,6 +9,7 @@ mod cursor;
 mod edge_tokens;
 mod fields;
 mod health;
+mod identify;
 mod keys;
 mod path;
 mod precondition;
@@ -35,4 +36,6 @@ pub struct Api {
     pub config: Arc<Config>,
     /// The platform admin's, from its file.
     pub admin_token: Token,
+    /// The one that edges start with, from its file.
+    pub edge_token: Token,
 }

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::principal::ActorId;
 use super::request_id::{self, RequestId};
-use super::{Api, admin_tokens, audit, edge_tokens, health, keys, principal, workspaces};
+use super::{Api, admin_tokens, audit, edge_tokens, health, identify, keys, principal, workspaces};
 use crate::feed::{self, Feed};
 use crate::problem::Problem;
 
@@ -31,6 +31,7 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(keys::actions::activate))
         .routes(routes!(keys::actions::deactivate))
         .routes(routes!(keys::actions::end_overlap))
+        .routes(routes!(identify::identify))
         .routes(routes!(audit::of_workspace))
         .routes(routes!(audit::of_all))
         .routes(routes!(admin_tokens::create, admin_tokens::list))

@@ -193,7 +193,7 @@ fn find(sql: &Connection, id: AdminTokenId, within: Option<WorkspaceId>) -> Resu
     found.ok_or(StoreError::NotFound)
 }
 
-fn find_digest(sql: &Connection, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
+pub(super) fn find_digest(sql: &Connection, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM admin_tokens t WHERE t.digest = ?1");
     Ok(sql.prepare_cached(&statement)?.query_row([digest.0], token).optional()?)
 }

@@ -163,6 +163,11 @@ fn find(sql: &Connection, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
     found.ok_or(StoreError::NotFound)
 }
 
+pub(super) fn find_digest(sql: &Connection, digest: Digest) -> Result<Option<EdgeToken>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.digest = ?1");
+    Ok(sql.prepare_cached(&statement)?.query_row([digest.0], token).optional()?)
+}
+
 fn list(sql: &Connection, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
     // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());

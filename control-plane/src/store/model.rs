@@ -110,17 +110,23 @@ pub enum Status {
     Expired,
 }
 
+impl Status {
+    pub(super) fn of(active: bool, is_expired: bool) -> Self {
+        match (is_expired, active) {
+            (true, _) => Self::Expired,
+            (false, false) => Self::Inactive,
+            (false, true) => Self::Active,
+        }
+    }
+}
+
 impl Key {
     pub fn is_expired(&self, now: UnixSeconds) -> bool {
         self.expires_at.is_some_and(|at| at.has_come(now))
     }
 
     pub fn status(&self, now: UnixSeconds) -> Status {
-        match (self.is_expired(now), self.active) {
-            (true, _) => Status::Expired,
-            (false, false) => Status::Inactive,
-            (false, true) => Status::Active,
-        }
+        Status::of(self.active, self.is_expired(now))
     }
 
     /// When the previous secret ends; `None` when there is none that still works.

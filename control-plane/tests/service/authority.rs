@@ -36,6 +36,7 @@ const ROUTES: &[(&str, For)] = &[
     ("POST /v1/workspaces/{workspace}/keys/{key}/activate", For::ItsAdmins),
     ("POST /v1/workspaces/{workspace}/keys/{key}/deactivate", For::ItsAdmins),
     ("POST /v1/workspaces/{workspace}/keys/{key}/end-overlap", For::ItsAdmins),
+    ("POST /v1/keys/identify", For::AnyAdmin),
     ("GET /v1/workspaces/{workspace}/audit-events", For::ItsAdmins),
     ("GET /v1/audit-events", For::PlatformAdmins),
     ("GET /v1/admin-tokens", For::AnyAdmin),

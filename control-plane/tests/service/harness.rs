@@ -60,7 +60,8 @@ impl Service {
         let (end, ending) = watch::channel(false);
         let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), ending);
         let config = Arc::new(config);
-        let api = Api { store: store.clone(), clock, entropy, config, admin_token: Token::of(ADMIN) };
+        let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
+        let api = Api { store: store.clone(), clock, entropy, config, admin_token, edge_token };
         Self { store, directory, nanos, router: router::router(api, feed), end }
     }
 

@@ -8,6 +8,7 @@ mod authority;
 mod edge_tokens;
 mod feed;
 mod harness;
+mod identify;
 mod keys;
 mod list;
 mod refusals;

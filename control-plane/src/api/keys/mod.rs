@@ -8,7 +8,7 @@ pub(super) mod rotate;
 pub(super) mod show;
 pub(super) mod update;
 
-use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
+use policy::{Allowlist, Environment, KeyId, Level, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 
 use crate::instant;
@@ -45,11 +45,20 @@ struct KeyBody {
     secret_last_used_at: Option<String>,
     last_used_at: Option<String>,
     last_used_ip: Option<String>,
+    warnings: Vec<Warning>,
     revision: Revision,
+}
+
+/// What would make the key safer.
+#[derive(Serialize)]
+struct Warning {
+    code: &'static str,
+    message: &'static str,
 }
 
 impl KeyBody {
     fn new(key: Key, now: UnixSeconds) -> Self {
+        let warnings = warnings(&key);
         Self {
             status: status_word(key.status(now)),
             previous_secret_expires_at: key.previous_secret_expires_at(now),
@@ -71,6 +80,7 @@ impl KeyBody {
             secret_last_used_at: None,
             last_used_at: None,
             last_used_ip: None,
+            warnings,
             revision: key.revision,
         }
     }
@@ -89,7 +99,23 @@ impl<'a> KeyWithSecret<'a> {
     }
 }
 
-fn status_word(status: Status) -> &'static str {
+/// A key that may change things is worth more to whoever steals it.
+fn warnings(key: &Key) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if key.scopes.values().any(|level| *level == Level::Write) {
+        if key.allowlist == Allowlist::Any {
+            let message = "the key may write and be used from any address; set `ip_allowlist` to where it is used from";
+            warnings.push(Warning { code: "write-without-allowlist", message });
+        }
+        if key.expires_at.is_none() {
+            let message = "the key may write and never expires; create one that does, and delete this one";
+            warnings.push(Warning { code: "write-without-expiration", message });
+        }
+    }
+    warnings
+}
+
+pub(super) fn status_word(status: Status) -> &'static str {
     match status {
         Status::Active => "active",
         Status::Inactive => "inactive",
