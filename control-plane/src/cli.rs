@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use policy::ChainHash;
 use tracing_subscriber::EnvFilter;
 
+use crate::api::openapi;
 use crate::serve::serve;
 use crate::store::{AuditHead, Verified, verify_audit};
 
@@ -24,13 +25,16 @@ enum Command {
     /// Runs the control plane: REST under /v1 for admins, /edge/v1 for edges.
     ///
     /// Writes the address to standard output once it serves, and logs to standard error; LATCHKEY_LOG sets how much
-    /// (error, warn, info, debug; info by default). SIGTERM and SIGINT end it: what was accepted is answered first.
+    /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and SIGINT end it: what was accepted is answered first.
     ///
     /// A first start needs nothing but two paths for the token files:
     ///
     ///   latchkey serve --admin-token-file admin.token --edge-token-file edge.token
     #[command(verbatim_doc_comment)]
     Serve(ServeOptions),
+
+    /// Prints the OpenAPI document of the REST API, as GET /openapi.json answers it.
+    Openapi,
 
     /// Reads the audit log where it rests.
     #[command(subcommand)]
@@ -91,6 +95,7 @@ pub fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Serve(options) => runtime.block_on(serve(options)),
+        Command::Openapi => Ok(write!(std::io::stdout(), "{}", openapi::text())?),
         Command::Audit(AuditCommand::Verify { database, expect_head }) => verify(&database, expect_head),
     }
 }
@@ -111,10 +116,10 @@ fn log_to_stderr() {
     let filter =
         EnvFilter::try_from_env("LATCHKEY_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if std::env::var("LATCHKEY_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(colours).init();
+    }
 }

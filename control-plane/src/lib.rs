@@ -12,6 +12,7 @@ mod edge_name;
 pub mod entropy;
 pub mod feed;
 mod instant;
+pub mod metrics;
 pub mod problem;
 pub mod secret;
 pub mod serve;

@@ -3,6 +3,7 @@
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::entropy::EntropyError;
 use crate::store::{MAX_METADATA_BYTES, StoreError};
@@ -22,18 +23,22 @@ struct Content {
 }
 
 /// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     pub field: String,
     pub code: &'static str,
     pub message: String,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A refusal as JSON.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Body<'a> {
     status: u16,
+    /// For programs; never changes.
     code: &'a str,
     title: &'a str,
+    /// For people: what is wrong, and what to do.
     detail: &'a str,
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],

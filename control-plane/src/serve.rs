@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::feed::Feed;
+use crate::metrics::Metrics;
 use crate::store::{Acting, Store};
 use crate::tokens::{Origin, Token};
 
@@ -58,7 +59,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let (end, ending) = watch::channel(false);
     let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), ending.clone());
     let config = Arc::new(config);
-    let api = Api { store: store.clone(), clock: clock.clone(), entropy, config, admin_token, edge_token };
+    let metrics = Metrics::new(store.clone());
+    let api = Api { store: store.clone(), clock: clock.clone(), entropy, config, admin_token, metrics, edge_token };
     // Before anybody is told that it runs, and could end it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let address = listener.local_addr().context("cannot tell the address that is listened on")?;

@@ -7,34 +7,45 @@ use policy::key_text::Kind;
 use policy::{AdminTokenId, Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::answer::{PageBody, changed, gone, listed, shown};
 use super::authority::AnyAdmin;
 use super::fields::{Fields, QueryFields, Refused};
 use super::path::AdminTokenInPath;
 use super::principal::Principal;
+use super::requests::{CreateAdminToken, RoleName, TokenStatus};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::store::{AdminToken, NewAdminToken, NewSecret, Role, StoreError, TokenQuery, WorkspaceName};
 
 /// A token as JSON. All fields are there, `null` where there is nothing.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminToken)]
 struct TokenBody {
+    #[schema(value_type = String)]
     id: AdminTokenId,
     name: String,
+    #[schema(value_type = RoleName)]
     role: &'static str,
+    #[schema(value_type = Option<String>, required)]
     workspace_id: Option<WorkspaceId>,
     last_characters: String,
     /// `active` or `expired`.
+    #[schema(value_type = TokenStatus)]
     status: &'static str,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     expires_at: Option<UnixSeconds>,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     created_at: UnixSeconds,
     created_by: String,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     last_used_at: Option<UnixSeconds>,
+    #[schema(value_type = u64)]
     revision: Revision,
 }
 
@@ -57,14 +68,21 @@ impl TokenBody {
 }
 
 /// The one answer that shows a token's text.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminTokenWithSecret)]
 struct TokenWithSecret<'a> {
     token: TokenBody,
     secret: &'a str,
 }
 
-/// POST /v1/admin-tokens
-#[utoipa::path(post, path = "/admin-tokens")]
+/// Makes an admin token, and shows its text: this once.
+#[utoipa::path(
+    post,
+    path = "/admin-tokens",
+    operation_id = "create_admin_token",
+    request_body = CreateAdminToken,
+    responses((status = 201, description = "The token and its text", body = TokenWithSecret))
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
@@ -96,8 +114,17 @@ pub(super) async fn create(
     changed(StatusCode::CREATED, &body, made.revision)
 }
 
-/// GET /v1/admin-tokens
-#[utoipa::path(get, path = "/admin-tokens")]
+/// Lists the admin tokens within reach, oldest first.
+#[utoipa::path(
+    get,
+    path = "/admin-tokens",
+    operation_id = "list_admin_tokens",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<TokenBody>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
@@ -113,8 +140,13 @@ pub(super) async fn list(
     listed(&PageBody { items, next_cursor })
 }
 
-/// GET /v1/admin-tokens/{token}
-#[utoipa::path(get, path = "/admin-tokens/{token}")]
+/// Shows an admin token.
+#[utoipa::path(
+    get,
+    path = "/admin-tokens/{token}",
+    operation_id = "get_admin_token",
+    responses((status = 200, description = "The token", body = TokenBody))
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
@@ -125,8 +157,13 @@ pub(super) async fn show(
     shown(&TokenBody::new(token, api.clock.now()), revision)
 }
 
-/// DELETE /v1/admin-tokens/{token}
-#[utoipa::path(delete, path = "/admin-tokens/{token}")]
+/// Revokes an admin token, for good and at once.
+#[utoipa::path(
+    delete,
+    path = "/admin-tokens/{token}",
+    operation_id = "revoke_admin_token",
+    responses((status = 204, description = "It is revoked"))
+)]
 pub(super) async fn revoke(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::answer::{PageBody, listed};
 use super::authority::{AdminOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields, Refused};
+use super::requests::{AuditEvent as AuditEventBody, AuditSort};
 use super::{Api, cursor, values};
 use crate::problem::Problem;
 use crate::store::{AuditEvent, AuditHead, AuditQuery, Order, Store, StoreError};
@@ -39,8 +40,26 @@ pub(super) enum Form {
     Lines,
 }
 
-/// GET /v1/audit-events
-#[utoipa::path(get, path = "/audit-events")]
+/// Lists all audit events.
+#[utoipa::path(
+    get,
+    path = "/audit-events",
+    operation_id = "list_audit_events",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("target" = Option<String>, Query, description = "Only events about the thing with this id", max_length = 100),
+        ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
+        ("since" = Option<u64>, Query, description = "Only events after this revision", maximum = 9223372036854775807_u64),
+        ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
+    ),
+    responses(
+        (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
+            (PageBody<AuditEventBody> = "application/json"),
+            (String = "application/jsonl"),
+        )),
+    )
+)]
 pub(super) async fn of_all(
     State(api): State<Api>,
     _: PlatformAdmin,
@@ -50,8 +69,26 @@ pub(super) async fn of_all(
     answer(api.store, None, form, fields).await
 }
 
-/// GET /v1/workspaces/{workspace}/audit-events
-#[utoipa::path(get, path = "/workspaces/{workspace}/audit-events")]
+/// Lists the audit events of a workspace.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{workspace}/audit-events",
+    operation_id = "list_workspace_audit_events",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("target" = Option<String>, Query, description = "Only events about the thing with this id", max_length = 100),
+        ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
+        ("since" = Option<u64>, Query, description = "Only events after this revision", maximum = 9223372036854775807_u64),
+        ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
+    ),
+    responses(
+        (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
+            (PageBody<AuditEventBody> = "application/json"),
+            (String = "application/jsonl"),
+        )),
+    )
+)]
 pub(super) async fn of_workspace(
     State(api): State<Api>,
     AdminOf(at): AdminOf,

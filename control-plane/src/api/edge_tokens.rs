@@ -6,28 +6,35 @@ use axum::response::Response;
 use policy::key_text::Kind;
 use policy::{EdgeTokenId, Revision, UnixSeconds};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::answer::{PageBody, changed, gone, listed, shown};
 use super::authority::PlatformAdmin;
 use super::fields::{Fields, QueryFields};
 use super::path::EdgeTokenInPath;
+use super::requests::CreateEdgeToken;
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::store::{EdgeToken, NewEdgeToken, NewSecret, StoreError, TokenQuery};
 
 /// A token as JSON. All fields are there, `null` where there is nothing.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EdgeToken)]
 struct TokenBody {
+    #[schema(value_type = String)]
     id: EdgeTokenId,
     name: String,
     edge: String,
     last_characters: String,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     created_at: UnixSeconds,
     created_by: String,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     last_used_at: Option<UnixSeconds>,
+    #[schema(value_type = u64)]
     revision: Revision,
 }
 
@@ -39,14 +46,21 @@ impl From<EdgeToken> for TokenBody {
 }
 
 /// The one answer that shows a token's text.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EdgeTokenWithSecret)]
 struct TokenWithSecret<'a> {
     token: TokenBody,
     secret: &'a str,
 }
 
-/// POST /v1/edge-tokens
-#[utoipa::path(post, path = "/edge-tokens")]
+/// Makes an edge token, and shows its text: this once.
+#[utoipa::path(
+    post,
+    path = "/edge-tokens",
+    operation_id = "create_edge_token",
+    request_body = CreateEdgeToken,
+    responses((status = 201, description = "The token and its text", body = TokenWithSecret))
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
@@ -61,8 +75,17 @@ pub(super) async fn create(
     changed(StatusCode::CREATED, &body, made.revision)
 }
 
-/// GET /v1/edge-tokens
-#[utoipa::path(get, path = "/edge-tokens")]
+/// Lists the edge tokens, oldest first.
+#[utoipa::path(
+    get,
+    path = "/edge-tokens",
+    operation_id = "list_edge_tokens",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<TokenBody>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     _: PlatformAdmin,
@@ -76,8 +99,13 @@ pub(super) async fn list(
     listed(&PageBody { items: page.items.into_iter().map(TokenBody::from).collect(), next_cursor })
 }
 
-/// GET /v1/edge-tokens/{token}
-#[utoipa::path(get, path = "/edge-tokens/{token}")]
+/// Shows an edge token.
+#[utoipa::path(
+    get,
+    path = "/edge-tokens/{token}",
+    operation_id = "get_edge_token",
+    responses((status = 200, description = "The token", body = TokenBody))
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     _: PlatformAdmin,
@@ -88,8 +116,13 @@ pub(super) async fn show(
     shown(&TokenBody::from(token), revision)
 }
 
-/// DELETE /v1/edge-tokens/{token}
-#[utoipa::path(delete, path = "/edge-tokens/{token}")]
+/// Revokes an edge token, for good and at once.
+#[utoipa::path(
+    delete,
+    path = "/edge-tokens/{token}",
+    operation_id = "revoke_edge_token",
+    responses((status = 204, description = "It is revoked"))
+)]
 pub(super) async fn revoke(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,

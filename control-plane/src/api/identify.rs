@@ -6,11 +6,13 @@ use policy::key_text::MAX_FOREIGN_BYTES;
 use policy::{Digest, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::answer::listed;
 use super::authority::AnyAdmin;
 use super::fields::{Fields, Refused};
 use super::keys::status_word;
+use super::requests::{IdentifiedKind, IdentifiedStatus, IdentifySecret, KeyStatus, RoleName};
 use super::{Api, values};
 use crate::instant;
 use crate::problem::Problem;
@@ -19,27 +21,44 @@ use crate::store::{AdminToken, EdgeToken, Identified, KnownSecret, SecretStatus}
 use crate::tokens::Token;
 
 /// What was found. All fields are there, `null` where there is nothing.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = Identified)]
 struct IdentifiedBody {
     /// `key`, `admin_token` or `edge_token`.
+    #[schema(value_type = IdentifiedKind)]
     kind: &'static str,
+    #[schema(value_type = IdentifiedStatus)]
     status: &'static str,
+    #[schema(value_type = Option<String>, required)]
     workspace_id: Option<WorkspaceId>,
+    #[schema(required)]
     key_id: Option<String>,
+    #[schema(required)]
     token_id: Option<String>,
     name: String,
     last_characters: String,
+    #[schema(value_type = Option<KeyStatus>, required)]
     key_status: Option<&'static str>,
+    #[schema(value_type = Option<RoleName>, required)]
     role: Option<&'static str>,
+    #[schema(required)]
     edge: Option<String>,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     created_at: Option<UnixSeconds>,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     ended_at: Option<UnixSeconds>,
 }
 
-/// POST /v1/keys/identify
-#[utoipa::path(post, path = "/keys/identify")]
+/// Says what a text is that somebody found. It is neither stored nor logged.
+#[utoipa::path(
+    post,
+    path = "/keys/identify",
+    operation_id = "identify_secret",
+    request_body = IdentifySecret,
+    responses((status = 200, description = "What it is", body = IdentifiedBody))
+)]
 pub(super) async fn identify(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,

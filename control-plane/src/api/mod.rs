@@ -11,10 +11,14 @@ mod fields;
 mod health;
 mod identify;
 mod keys;
+mod metrics;
+mod observe;
+pub mod openapi;
 mod path;
 mod precondition;
 mod principal;
 mod request_id;
+mod requests;
 pub mod router;
 mod values;
 mod workspaces;
@@ -24,6 +28,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tokens::Token;
 
@@ -36,6 +41,7 @@ pub struct Api {
     pub config: Arc<Config>,
     /// The platform admin's, from its file.
     pub admin_token: Token,
+    pub metrics: Metrics,
     /// The one that edges start with, from its file.
     pub edge_token: Token,
 }

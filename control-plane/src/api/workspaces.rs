@@ -5,27 +5,34 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::{Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::answer::{PageBody, changed, listed, shown};
 use super::authority::{AdminOf, MemberOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields};
 use super::precondition::IfMatch;
 use super::principal::Principal;
+use super::requests::{CreateWorkspace, UpdateWorkspace};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::store::{NewWorkspace, Workspace, WorkspaceQuery};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Workspace)]
 struct WorkspaceBody {
+    #[schema(value_type = String)]
     id: WorkspaceId,
     name: String,
     slug: String,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     created_at: UnixSeconds,
     created_by: String,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     updated_at: UnixSeconds,
+    #[schema(value_type = u64)]
     revision: Revision,
 }
 
@@ -36,8 +43,14 @@ impl From<Workspace> for WorkspaceBody {
     }
 }
 
-/// POST /v1/workspaces
-#[utoipa::path(post, path = "/workspaces")]
+/// Makes a workspace.
+#[utoipa::path(
+    post,
+    path = "/workspaces",
+    operation_id = "create_workspace",
+    request_body = CreateWorkspace,
+    responses((status = 201, description = "The workspace", body = WorkspaceBody))
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
@@ -50,8 +63,17 @@ pub(super) async fn create(
     changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
 }
 
-/// GET /v1/workspaces: those that the principal may see.
-#[utoipa::path(get, path = "/workspaces")]
+/// Lists the workspaces that the token may see, oldest first.
+#[utoipa::path(
+    get,
+    path = "/workspaces",
+    operation_id = "list_workspaces",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<WorkspaceBody>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     principal: Principal,
@@ -65,15 +87,26 @@ pub(super) async fn list(
     listed(&PageBody { items: page.items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
 }
 
-/// GET /v1/workspaces/{workspace}
-#[utoipa::path(get, path = "/workspaces/{workspace}")]
+/// Shows a workspace.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{workspace}",
+    operation_id = "get_workspace",
+    responses((status = 200, description = "The workspace", body = WorkspaceBody))
+)]
 pub(super) async fn show(MemberOf(at): MemberOf) -> Result<Response, Problem> {
     let revision = at.workspace.revision;
     shown(&WorkspaceBody::from(at.workspace), revision)
 }
 
-/// PATCH /v1/workspaces/{workspace}
-#[utoipa::path(patch, path = "/workspaces/{workspace}")]
+/// Gives a workspace another name.
+#[utoipa::path(
+    patch,
+    path = "/workspaces/{workspace}",
+    operation_id = "update_workspace",
+    request_body = UpdateWorkspace,
+    responses((status = 200, description = "The workspace", body = WorkspaceBody))
+)]
 pub(super) async fn update(
     State(api): State<Api>,
     AdminOf(at): AdminOf,

@@ -81,6 +81,18 @@ pub enum StoreError {
     Fault(String),
 }
 
+/// What the store counts, since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreStats {
+    pub revision: Revision,
+    /// Changes that were committed, those that recorded nothing included.
+    pub changes: u64,
+    /// Transactions that were committed.
+    pub commits: u64,
+    /// Changes that wait for the writer.
+    pub queued: u64,
+}
+
 /// All that is kept, in one file. Clones share it.
 #[derive(Clone)]
 pub struct Store {
@@ -112,6 +124,11 @@ impl Store {
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.engine.change(|change| change.position().map(drop)).await?;
         self.engine.read(|sql| changes::position(sql).map(drop)).await
+    }
+
+    /// What the store counts. Costs a few reads of memory.
+    pub fn stats(&self) -> StoreStats {
+        self.engine.stats()
     }
 
     /// Carries out what was accepted, then closes the file. Whoever asks afterwards is told that it is unavailable.

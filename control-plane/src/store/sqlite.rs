@@ -4,6 +4,7 @@
 //! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -12,12 +13,12 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::error;
 
-use super::StoreError;
 use super::changes::{self, Change};
 use super::edge_tokens::{self, LiveTokens};
 use super::lock::{Lock, OpenError};
 use super::schema::{open_reader, open_writer};
-use super::writer::{Done, Job, Publish, write};
+use super::writer::{Counted, Done, Job, Publish, write};
+use super::{StoreError, StoreStats};
 
 /// Changes that may wait; who comes later waits for a place, as long as its request may take.
 const QUEUE: usize = 1024;
@@ -32,6 +33,7 @@ pub(super) struct Engine {
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<LiveTokens>>,
+    counted: Arc<Counted>,
     _lock: Lock,
 }
 
@@ -46,7 +48,8 @@ impl Engine {
         let tokens = edge_tokens::live(&writer).map_err(|error| failed(error.to_string()))?;
         let (head_sender, head) = watch::channel(position);
         let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
-        let publish = Publish { head: head_sender, edge_tokens: tokens_sender };
+        let counted = Arc::<Counted>::default();
+        let publish = Publish { head: head_sender, edge_tokens: tokens_sender, counted: Arc::clone(&counted) };
         let (sender, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -59,6 +62,7 @@ impl Engine {
             permits: Arc::new(Semaphore::new(READERS)),
             head,
             edge_tokens,
+            counted,
             _lock: lock,
         })
     }
@@ -70,6 +74,16 @@ impl Engine {
     /// The edge tokens that work; another set before a change of them is answered.
     pub(super) fn edge_tokens(&self) -> &watch::Receiver<Arc<LiveTokens>> {
         &self.edge_tokens
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        let queued = self.writer.max_capacity().saturating_sub(self.writer.capacity());
+        StoreStats {
+            revision: self.head.borrow().revision,
+            changes: self.counted.changes.load(Ordering::Relaxed),
+            commits: self.counted.commits.load(Ordering::Relaxed),
+            queued: u64::try_from(queued).unwrap_or(u64::MAX),
+        }
     }
 
     /// Runs `work` as one change: all of it, or nothing when it fails. On disk when this returns `Ok`. Whoever stops waiting

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use policy::Position;
 use rusqlite::Connection;
@@ -9,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use super::StoreError;
-use super::changes::{self, Change};
+use super::changes::Change;
 use super::edge_tokens::{self, LiveTokens};
 
 /// The most changes in one transaction, so that the first of them doesn't wait for too many others.
@@ -19,11 +20,20 @@ const GROUP: usize = 256;
 pub(super) struct Publish {
     pub(super) head: watch::Sender<Position>,
     pub(super) edge_tokens: watch::Sender<Arc<LiveTokens>>,
+    pub(super) counted: Arc<Counted>,
+}
+
+/// What the writer counts.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) changes: AtomicU64,
+    pub(super) commits: AtomicU64,
 }
 
 /// What a group led to.
 struct Committed {
     position: Position,
+    changes: u64,
     /// `None`: as they were.
     edge_tokens: Option<LiveTokens>,
 }
@@ -75,6 +85,8 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
             publish.edge_tokens.send_replace(Arc::new(tokens));
         }
         publish.head.send_replace(committed.position);
+        publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
+        publish.counted.commits.fetch_add(1, Ordering::Relaxed);
     });
     match &committed {
         Ok(()) => {}
@@ -94,6 +106,7 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
 fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Committed, StoreError> {
     sql.execute_batch("BEGIN IMMEDIATE")?;
     let edge_tokens_differ = Cell::new(false);
+    let mut changes = 0_u64;
     for work in group {
         sql.execute_batch("SAVEPOINT change")?;
         let done = work(&Change::new(sql, &edge_tokens_differ));
@@ -102,11 +115,12 @@ fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>)
         if sql.is_autocommit() {
             return Err(StoreError::Unavailable("the transaction was rolled back".to_owned()));
         }
+        changes = changes.saturating_add(u64::from(done.keep));
         sql.execute_batch(if done.keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" })?;
     }
-    let position = changes::position(sql)?;
+    let position = super::changes::position(sql)?;
     // Before COMMIT: a set that can't be read fails the group, and none in memory is older than the disk.
     let edge_tokens = edge_tokens_differ.get().then(|| edge_tokens::live(sql)).transpose()?;
     sql.execute_batch("COMMIT")?;
-    Ok(Committed { position, edge_tokens })
+    Ok(Committed { position, changes, edge_tokens })
 }

@@ -11,6 +11,7 @@ use latchkey::clock::Clock;
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
+use latchkey::metrics::Metrics;
 use latchkey::store::{Acting, Store};
 use latchkey::tokens::Token;
 use policy::table::{Loading, Table};
@@ -61,7 +62,8 @@ impl Service {
         let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), ending);
         let config = Arc::new(config);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
-        let api = Api { store: store.clone(), clock, entropy, config, admin_token, edge_token };
+        let metrics = Metrics::new(store.clone());
+        let api = Api { store: store.clone(), clock, entropy, config, admin_token, metrics, edge_token };
         Self { store, directory, nanos, router: router::router(api, feed), end }
     }
 

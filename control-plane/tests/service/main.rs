@@ -11,6 +11,8 @@ mod harness;
 mod identify;
 mod keys;
 mod list;
+mod metrics;
+mod openapi;
 mod refusals;
 mod restart;
 mod rotation;

@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use serde_json::json;
+
 fn command(directory: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
     command.current_dir(directory).env_clear().arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -201,4 +203,48 @@ fn the_command_line_checks_an_audit_log() {
     let (code, told) = verify(&["--database", "none.db"]);
     assert!(code == Some(1) && told.contains("none.db"), "{told}");
     assert_eq!(verify(&["--expect-head", "x"]).0, Some(2));
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_in_the_log_with_no_secret_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command(directory.path(), &[]);
+    command.envs([("LATCHKEY_LOG_FORMAT", "json"), ("LATCHKEY_LOG", "debug")]);
+    let mut running = Running::start(command);
+    let token = |name: &str| read_to_string(directory.path().join(name)).unwrap().trim_end().to_owned();
+    let client = reqwest::Client::new();
+    let ask = |method: reqwest::Method, path: &str, body: serde_json::Value| {
+        let request = client.request(method, format!("http://{}{path}", running.address));
+        request.bearer_auth(token("admin.token")).header("x-request-id", "from-the-test").json(&body).send()
+    };
+    ask(reqwest::Method::POST, "/v1/workspaces", json!({"name": "Acme", "slug": "acme"})).await.unwrap();
+    let key = json!({"name": "CI", "expires_in": "none"});
+    let made = ask(reqwest::Method::POST, "/v1/workspaces/acme/keys", key).await.unwrap();
+    assert_eq!(made.headers()["x-request-id"], "from-the-test");
+    let made: serde_json::Value = made.json().await.unwrap();
+    let secret = made["secret"].as_str().unwrap();
+    // Where it doesn't belong, too.
+    for path in [format!("/v1/workspaces/{secret}"), format!("/v1/workspaces?q={secret}"), format!("/{secret}")] {
+        ask(reqwest::Method::GET, &path, serde_json::Value::Null).await.unwrap();
+    }
+    ask(reqwest::Method::POST, "/v1/keys/identify", json!({"secret": secret, secret: 1})).await.unwrap();
+    ask(reqwest::Method::POST, "/v1/keys/identify", json!({"secret": secret})).await.unwrap();
+    client.get(format!("http://{}/v1/workspaces", running.address)).bearer_auth(secret).send().await.unwrap();
+    running.signal("-TERM");
+    let mut log = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    for text in [secret, &token("admin.token"), &token("edge.token")] {
+        assert!(!log.contains(text) && !log.contains(text.split('_').next_back().unwrap()), "{log}");
+    }
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let creates = lines.filter(|line| line["route"] == "/v1/workspaces/{workspace}/keys").collect::<Vec<_>>();
+    assert_eq!(creates.len(), 1, "{log}");
+    for (field, expected) in [
+        ("method", json!("POST")),
+        ("status", json!(201)),
+        ("actor", json!("platform-admin")),
+        ("request_id", json!("from-the-test")),
+    ] {
+        assert_eq!(creates[0][field], expected, "{field}");
+    }
 }

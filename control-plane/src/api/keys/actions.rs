@@ -11,10 +11,18 @@ use crate::api::answer::changed;
 use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
 use crate::api::path::KeyInPath;
+use crate::api::requests::Nothing;
 use crate::problem::Problem;
 use crate::store::{Changed, Key, StoreError};
 
-#[utoipa::path(post, path = "/workspaces/{workspace}/keys/{key}/activate")]
+/// Lets a key be used. May be repeated.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys/{key}/activate",
+    operation_id = "activate_key",
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn activate(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
@@ -27,7 +35,14 @@ pub(in crate::api) async fn activate(
     told(api.store.activate_key(at.workspace.id, id, acting).await, now)
 }
 
-#[utoipa::path(post, path = "/workspaces/{workspace}/keys/{key}/deactivate")]
+/// Stops a key until it is activated. May be repeated.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys/{key}/deactivate",
+    operation_id = "deactivate_key",
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn deactivate(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
@@ -40,7 +55,14 @@ pub(in crate::api) async fn deactivate(
     told(api.store.deactivate_key(at.workspace.id, id, acting).await, now)
 }
 
-#[utoipa::path(post, path = "/workspaces/{workspace}/keys/{key}/end-overlap")]
+/// Ends the previous secret before its time. May be repeated.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys/{key}/end-overlap",
+    operation_id = "end_overlap",
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn end_overlap(
     State(api): State<Api>,
     AdminOf(at): AdminOf,

@@ -10,7 +10,13 @@ use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
 use crate::problem::Problem;
 
-#[utoipa::path(delete, path = "/workspaces/{workspace}/keys/{key}")]
+/// Deletes a key, for good and at once.
+#[utoipa::path(
+    delete,
+    path = "/workspaces/{workspace}/keys/{key}",
+    operation_id = "delete_key",
+    responses((status = 204, description = "It is gone"))
+)]
 pub(in crate::api) async fn delete(
     State(api): State<Api>,
     AdminOf(at): AdminOf,

@@ -10,47 +10,67 @@ pub(super) mod update;
 
 use policy::{Allowlist, Environment, KeyId, Level, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::requests::{KeyStatus, ScopeLevel};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::store::{Key, Metadata, Status, StoreError};
 
 /// A key as JSON. All fields are there, `null` where there is nothing.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
 struct KeyBody {
+    #[schema(value_type = String)]
     id: KeyId,
+    #[schema(value_type = String)]
     workspace_id: WorkspaceId,
     name: String,
+    #[schema(value_type = String)]
     environment: Environment,
     last_characters: String,
+    #[schema(value_type = KeyStatus)]
     status: &'static str,
     active: bool,
+    #[schema(value_type = BTreeMap<String, ScopeLevel>)]
     scopes: Scopes,
+    #[schema(value_type = Option<Vec<String>>, required)]
     ip_allowlist: Allowlist,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     expires_at: Option<UnixSeconds>,
+    #[schema(value_type = Object)]
     metadata: Metadata,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     created_at: UnixSeconds,
     created_by: String,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     updated_at: UnixSeconds,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     rotated_at: Option<UnixSeconds>,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     previous_secret_expires_at: Option<UnixSeconds>,
     // Usage is not reported by edges yet.
+    #[schema(required)]
     previous_secret_last_used_at: Option<String>,
+    #[schema(required)]
     secret_last_used_at: Option<String>,
+    #[schema(required)]
     last_used_at: Option<String>,
+    #[schema(required)]
     last_used_ip: Option<String>,
     warnings: Vec<Warning>,
+    #[schema(value_type = u64)]
     revision: Revision,
 }
 
 /// What would make the key safer.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Warning {
     code: &'static str,
     message: &'static str,
@@ -87,7 +107,8 @@ impl KeyBody {
 }
 
 /// The one answer that shows a secret, to create and to rotate.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeyWithSecret)]
 struct KeyWithSecret<'a> {
     key: KeyBody,
     secret: &'a str,

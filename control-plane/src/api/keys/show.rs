@@ -10,7 +10,13 @@ use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
 use crate::problem::Problem;
 
-#[utoipa::path(get, path = "/workspaces/{workspace}/keys/{key}")]
+/// Shows a key.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{workspace}/keys/{key}",
+    operation_id = "get_key",
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn show(
     State(api): State<Api>,
     MemberOf(at): MemberOf,

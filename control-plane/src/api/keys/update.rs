@@ -11,11 +11,19 @@ use crate::api::authority::AdminOf;
 use crate::api::fields::{Fields, Refused};
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
+use crate::api::requests::UpdateKey;
 use crate::api::values;
 use crate::problem::Problem;
 use crate::store::KeyPatch;
 
-#[utoipa::path(patch, path = "/workspaces/{workspace}/keys/{key}")]
+/// Replaces what is given; `metadata` is merged.
+#[utoipa::path(
+    patch,
+    path = "/workspaces/{workspace}/keys/{key}",
+    operation_id = "update_key",
+    request_body = UpdateKey,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn update(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
