@@ -9,6 +9,7 @@ use policy::ChainHash;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::openapi;
+use crate::public_url::PublicUrl;
 use crate::serve::serve;
 use crate::store::{AuditHead, Verified, verify_audit};
 
@@ -81,6 +82,28 @@ pub struct ServeOptions {
     /// credentials, webhooks, repositories and security_scans.
     #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Address and port for edges alone: /edge/v1 and /healthz. --listen then no longer serves /edge/v1. So admins can be
+    /// kept off the edges' network, and edges off the admins'.
+    #[arg(long, env = "LATCHKEY_EDGE_LISTEN", value_name = "ADDRESS")]
+    pub edge_listen: Option<SocketAddr>,
+
+    /// TLS certificate with its chain (PEM), for both addresses. Loaded anew when it changes, as is its key.
+    #[arg(long, env = "LATCHKEY_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key (PEM).
+    #[arg(long, env = "LATCHKEY_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Certificate authority (PEM) of the edges: at --edge-listen only clients with a certificate of it get in. Their token
+    /// is needed besides.
+    #[arg(long, env = "LATCHKEY_EDGE_CLIENT_CA", value_name = "FILE", requires_all = ["edge_listen", "tls_certificate"])]
+    pub edge_client_ca: Option<PathBuf>,
+
+    /// Where people and scripts reach the control plane, if that is not --listen itself: https://keys.example.com
+    #[arg(long, env = "LATCHKEY_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<PublicUrl>,
 
     /// Serve plain HTTP on an address other than loopback. For when TLS ends in front of the control plane: tokens and
     /// secrets go over this connection.

@@ -167,6 +167,16 @@ impl Problem {
         problem
     }
 
+    /// 429: too many wrong tokens from one address.
+    pub fn too_many_attempts(wait_secs: u64) -> Self {
+        let detail = format!(
+            "too many wrong tokens came from this address; try again in {wait_secs} s; a right one is taken at once"
+        );
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts", detail);
+        problem.0.header = Some((header::RETRY_AFTER, HeaderValue::from(wait_secs)));
+        problem
+    }
+
     /// 500: ours to repair. The cause is in the log.
     pub fn fault() -> Self {
         let detail = "nothing was changed; the control plane's log says why; please report it";

@@ -28,7 +28,9 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
+use crate::guesses::Guesses;
 use crate::metrics::Metrics;
+use crate::public_url::PublicUrl;
 use crate::store::Store;
 use crate::tokens::Token;
 
@@ -42,6 +44,8 @@ pub struct Api {
     /// The platform admin's, from its file.
     pub admin_token: Token,
     pub metrics: Metrics,
+    pub guesses: Guesses,
+    pub public_url: PublicUrl,
     /// The one that edges start with, from its file.
     pub edge_token: Token,
 }

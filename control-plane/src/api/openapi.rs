@@ -1,10 +1,12 @@
 //! The OpenAPI document: what each handler says of itself, and what holds for all of them.
 
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::Api;
 use super::requests::{AuditSort, KeySort};
 use super::router;
 use crate::problem;
@@ -42,8 +44,13 @@ const TAGS: [(&str, &str); 7] = [
     operation_id = "get_openapi",
     responses((status = 200, description = "This document", body = Object))
 )]
-pub(super) async fn show() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text())
+pub(super) async fn show(State(api): State<Api>) -> impl IntoResponse {
+    let mut document = document();
+    // Which server this is follows from where it runs, so it is no part of the committed document.
+    if let Some(document) = document.as_object_mut() {
+        document.insert("servers".to_owned(), json!([{"url": api.public_url.to_string()}]));
+    }
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string())
 }
 
 /// The document, for people to read: docs/openapi.json.
@@ -113,7 +120,7 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     for (name, status, _) in PROBLEMS {
         let applies = match status {
             400 | 422 => has_body || has_query,
-            401 | 500 => is_guarded,
+            401 | 429 | 500 => is_guarded,
             403 => is_guarded && id != "list_workspaces",
             404 => path.contains('{') || id == "identify_secret",
             409 => id == "create_workspace" || id == "rotate_key",
@@ -130,7 +137,7 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
 }
 
 /// Name, status, and when. The codes of each stand in docs/api.md.
-const PROBLEMS: [(&str, u16, &str); 11] = [
+const PROBLEMS: [(&str, u16, &str); 12] = [
     ("NotJson", 400, "The body is no JSON, or the query can't be read"),
     ("Unauthenticated", 401, "No token, or none that works"),
     ("Forbidden", 403, "The token's role does not reach this"),
@@ -140,6 +147,7 @@ const PROBLEMS: [(&str, u16, &str); 11] = [
     ("TooLarge", 413, "The body is too large"),
     ("UnsupportedMediaType", 415, "The body's type is not taken"),
     ("Invalid", 422, "Some values don't fit; `errors` names them"),
+    ("TooManyAttempts", 429, "Too many wrong tokens came from this address"),
     ("Fault", 500, "The control plane is at fault; nothing was changed"),
     ("Unavailable", 503, "The storage is unavailable, or the request took too long"),
 ];

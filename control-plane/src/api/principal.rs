@@ -1,8 +1,8 @@
 //! Who is acting, proved by a token, before anything else of a request is looked at.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
@@ -14,6 +14,7 @@ use super::Api;
 use super::request_id::RequestId;
 use crate::bearer;
 use crate::clock::Clock;
+use crate::guesses::address;
 use crate::problem::Problem;
 use crate::store::{Acting, Actor, ActorKind, AdminToken, Role};
 
@@ -56,8 +57,7 @@ impl Principal {
     }
 
     fn sent_with(mut self, request: &Extensions) -> Self {
-        // Of the connection: behind a proxy it is the proxy's, for a header could say anything.
-        self.address = request.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical());
+        self.address = address(request);
         self.request_id = request.get().map(|RequestId(id)| id.clone());
         self
     }
@@ -88,13 +88,22 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
             response.extensions_mut().insert(actor);
             response
         }
-        Err(problem) => problem.into_response(),
+        Err(Refusal::Wrong(problem)) => api.guesses.wrong(address(request.extensions()), problem).into_response(),
+        Err(Refusal::Other(problem)) => problem.into_response(),
     }
 }
 
-async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem> {
-    let refused = |code| Problem::unauthenticated(code, HOW);
-    let presented = bearer::presented(headers).ok_or_else(|| refused("missing-token"))?;
+/// Why there is no principal.
+enum Refusal {
+    /// A token was shown, and doesn't work.
+    Wrong(Problem),
+    Other(Problem),
+}
+
+async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    let refused = |code| Refusal::Wrong(Problem::unauthenticated(code, HOW));
+    let missing = || Refusal::Other(Problem::unauthenticated("missing-token", HOW));
+    let presented = bearer::presented(headers).ok_or_else(missing)?;
     // The file's token always works, whatever the database says.
     if api.admin_token.is(presented) {
         return Ok(Principal::token_file());
@@ -102,7 +111,8 @@ async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem> {
     if !is_token(presented, &Kind::AdminToken) {
         return Err(refused("bad-token"));
     }
-    let found = api.store.admin_token_of(Digest::of(presented.as_bytes())).await?;
+    let found = api.store.admin_token_of(Digest::of(presented.as_bytes())).await;
+    let found = found.map_err(|error| Refusal::Other(error.into()))?;
     let token = found.ok_or_else(|| refused("bad-token"))?;
     let now = api.clock.now();
     // Only who holds the token learns why it doesn't work.

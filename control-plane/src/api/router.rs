@@ -56,20 +56,34 @@ pub(super) fn documented() -> utoipa::openapi::OpenApi {
     open().nest("/v1", v1()).merge(guarded()).into_openapi()
 }
 
-/// The whole service.
+/// The whole service at one address.
 pub fn router(api: Api, feed: Feed) -> Router {
+    rest(api).nest("/edge/v1", edge(feed))
+}
+
+/// What edges need, for an address of their own.
+pub fn edge_router(feed: Feed) -> Router {
+    let router = Router::new().route("/healthz", get(health::alive)).nest("/edge/v1", edge(feed));
+    router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed)
+}
+
+fn edge(feed: Feed) -> Router {
+    Router::new()
+        .route("/feed", get(feed::poll))
+        .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(feed)
+}
+
+/// What admins need.
+pub fn rest(api: Api) -> Router {
     let (v1, _) = v1().split_for_parts();
     let v1 = v1.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed);
     let (guarded, _) = guarded().split_for_parts();
     // `nest` leaves this one path out.
     let guarded = guarded.route("/v1/", any(unknown_path));
     let (open, _) = open().split_for_parts();
-    let edge = Router::new()
-        .route("/feed", get(feed::poll))
-        .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(feed);
     Router::new()
         .nest("/v1", behind_a_token(v1, &api))
         .merge(behind_a_token(guarded, &api))
@@ -77,7 +91,6 @@ pub fn router(api: Api, feed: Feed) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
-        .nest("/edge/v1", edge)
 }
 
 /// What each request of an admin goes through, from the last to the first.

@@ -1,10 +1,11 @@
 //! Who may use the feed: the file's token for any edge, and tokens that were made over REST, each for its own.
 
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use policy::Digest;
 
 use super::Feed;
 use crate::bearer;
+use crate::guesses::address;
 use crate::problem::Problem;
 
 /// What an edge without the right token is told.
@@ -20,14 +21,16 @@ pub(super) struct Access {
 
 impl Feed {
     /// The access that a request's token gives, or 401.
-    pub(super) fn access(&self, headers: &HeaderMap) -> Result<Access, Problem> {
-        let presented = bearer::presented(headers).ok_or_else(|| Problem::unauthenticated("missing-token", HOW))?;
+    pub(super) fn access(&self, request: &Parts) -> Result<Access, Problem> {
+        let presented =
+            bearer::presented(&request.headers).ok_or_else(|| Problem::unauthenticated("missing-token", HOW))?;
         let digest = Digest::of(presented.as_bytes());
         if self.edge_token.has(&digest) {
             return Ok(Access { digest, edge: None });
         }
         let token = self.store.live_edge_token(&digest);
-        let token = token.ok_or_else(|| Problem::unauthenticated("bad-token", HOW))?;
+        let wrong = || Problem::unauthenticated("bad-token", HOW);
+        let token = token.ok_or_else(|| self.guesses.wrong(address(&request.extensions), wrong()))?;
         self.store.note_edge_token_use(&token, self.clock.now());
         Ok(Access { digest, edge: Some(token.edge.clone()) })
     }

@@ -18,6 +18,7 @@ pub(crate) use page::page;
 pub(crate) use poll::poll;
 
 use crate::clock::Clock;
+use crate::guesses::Guesses;
 use crate::store::Store;
 use crate::tokens::Token;
 
@@ -34,6 +35,7 @@ pub struct Feed {
     clock: Clock,
     /// Serves any edge.
     edge_token: Token,
+    guesses: Guesses,
     snapshots: Arc<snapshots::Snapshots>,
     deltas: Arc<deltas::Deltas>,
     /// True when waiting has to end.
@@ -42,9 +44,9 @@ pub struct Feed {
 
 impl Feed {
     /// A feed of `store`. Requests that wait are answered when `ending` becomes true.
-    pub fn new(store: Store, clock: Clock, edge_token: Token, ending: watch::Receiver<bool>) -> Self {
+    pub fn new(store: Store, clock: Clock, edge_token: Token, guesses: Guesses, ending: watch::Receiver<bool>) -> Self {
         let (snapshots, deltas) = (Arc::default(), Arc::default());
-        Self { store, clock, edge_token, snapshots, deltas, ending }
+        Self { store, clock, edge_token, guesses, snapshots, deltas, ending }
     }
 
     /// 200 with a message of the wire format.

@@ -11,6 +11,7 @@ use latchkey::clock::Clock;
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
+use latchkey::guesses::Guesses;
 use latchkey::metrics::Metrics;
 use latchkey::store::{Acting, Store};
 use latchkey::tokens::Token;
@@ -22,6 +23,7 @@ use tower::ServiceExt as _;
 
 pub const ADMIN: &str = "lkadm_admin";
 pub const EDGE: &str = "lkedge_edge";
+pub const PUBLIC_URL: &str = "https://keys.example.com";
 
 /// The harness's clock begins here.
 pub const START: &str = "2026-11-23T08:00:00Z";
@@ -59,11 +61,14 @@ impl Service {
         let epoch = entropy.id(&clock).unwrap();
         let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
-        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), ending);
+        let (guesses, public_url) = (Guesses::default(), PUBLIC_URL.parse().unwrap());
+        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), guesses.clone(), ending);
         let config = Arc::new(config);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
         let metrics = Metrics::new(store.clone());
-        let api = Api { store: store.clone(), clock, entropy, config, admin_token, metrics, edge_token };
+        let store = store.clone();
+        let api =
+            Api { store: store.clone(), clock, entropy, config, admin_token, metrics, guesses, public_url, edge_token };
         Self { store, directory, nanos, router: router::router(api, feed), end }
     }
 

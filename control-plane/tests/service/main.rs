@@ -17,4 +17,5 @@ mod refusals;
 mod restart;
 mod rotation;
 mod start;
+mod tls;
 mod workspaces;

@@ -5,11 +5,11 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::json;
 
-fn command(directory: &Path, more: &[&str]) -> Command {
+pub fn command(directory: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
     command.current_dir(directory).env_clear().arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
     for (flag, value) in [
@@ -26,27 +26,37 @@ fn command(directory: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn failed(directory: &Path, more: &[&str]) -> Output {
+pub fn failed(directory: &Path, more: &[&str]) -> Output {
     command(directory, more).output().unwrap()
 }
 
 /// A running control plane; killed when the test is over.
-struct Running {
-    child: Child,
-    address: String,
+pub struct Running {
+    pub child: Child,
+    /// Of --listen.
+    pub address: String,
+    told: BufReader<ChildStdout>,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
+        let told = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Self { child, address: String::new(), told };
+        running.address = running.next_address();
+        running
+    }
+
+    /// The address in the next line of what it tells.
+    pub fn next_address(&mut self) -> String {
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let Some((_, address)) = line.trim_end().split_once("http://") else {
+        self.told.read_line(&mut line).unwrap();
+        let Some((_, address)) = line.trim_end().split_once("://") else {
             let mut stderr = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+            self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
             panic!("it did not start: {line}{stderr}");
         };
-        Self { address: address.to_owned(), child }
+        address.to_owned()
     }
 
     fn signal(&self, name: &str) {
