@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use policy::key_text::Kind;
-use tokio::net::TcpListener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -28,6 +29,9 @@ use crate::tokens::{Origin, Token};
 /// How often what time removes is removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
+/// Connections that may wait to be accepted; the system may allow fewer. Edges come back all at once after a restart.
+const BACKLOG: u32 = 4096;
+
 /// How long requests that were accepted may go on after the signal. Clients that never finish don't hold the end up.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -42,7 +46,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     for (path, kind) in &tokens {
         Token::existing(path, kind)?;
     }
-    let listener = listen(options.listen, options.insecure_http).await?;
+    let open_files = raise_open_files();
+    let listener = listen(options.listen, options.insecure_http)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let store = Store::open(&options.database, entropy.id(&clock)?, &config, system(&clock)).await?;
     let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
@@ -59,7 +64,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let feed = Feed::new(store.clone(), clock.clone(), edge_token, ending.clone());
     let api = Api { store: store.clone(), clock: clock.clone(), entropy, config: Arc::new(config), admin_token };
     let address = listener.local_addr().context("cannot tell the address that is listened on")?;
-    info!(%address, revision = store.head().borrow().revision.0, "serving");
+    info!(%address, open_files, revision = store.head().borrow().revision.0, "serving");
     // For whoever started us; a closed standard output is no reason to end.
     let _ = writeln!(std::io::stdout(), "latchkey: listening on http://{address}");
 
@@ -71,15 +76,35 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn listen(address: SocketAddr, insecure_http: bool) -> anyhow::Result<TcpListener> {
+/// Raises the limit of open files to what the system allows, and answers with it: each waiting edge takes one, and the usual
+/// limit of 1,024 is there for programs that use select(2).
+fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(cause) => {
+            tracing::warn!(%cause, open_files = limit.current, "cannot raise the limit of open files");
+            limit.current
+        }
+    }
+}
+
+fn listen(address: SocketAddr, insecure_http: bool) -> anyhow::Result<TcpListener> {
     if !address.ip().is_loopback() && !insecure_http {
         anyhow::bail!(
             "--listen {address}: plain HTTP would show tokens to the network; listen on 127.0.0.1, or say \
              --insecure-http where TLS ends in front of it"
         );
     }
-    TcpListener::bind(address)
-        .await
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As the standard library does: a restart must not wait for the connections of the last run to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound()
         .with_context(|| format!("--listen {address}: cannot listen there; stop what does, or choose another address"))
 }
 
