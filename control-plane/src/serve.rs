@@ -61,16 +61,17 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let (admin_token, edge_token) = (token(admin)?, token(edge)?);
 
     let (end, ending) = watch::channel(false);
-    let feed = Feed::new(store.clone(), clock.clone(), edge_token, ending.clone());
+    let feed = Feed::new(store.clone(), clock.clone(), edge_token, config.log_revisions, ending.clone());
     let api = Api { store: store.clone(), clock: clock.clone(), entropy, config: Arc::new(config), admin_token };
     let address = listener.local_addr().context("cannot tell the address that is listened on")?;
     info!(%address, open_files, revision = store.head().borrow().revision.0, "serving");
     // For whoever started us; a closed standard output is no reason to end.
     let _ = writeln!(std::io::stdout(), "latchkey: listening on http://{address}");
 
-    let sweeping = tokio::spawn(sweep(store.clone(), clock, ending.clone()));
+    let sweeping = tokio::spawn(sweep(store.clone(), clock, ending));
+    let compacting = tokio::spawn(feed.clone().keep_log());
     run(listener, router::router(api, feed), end).await?;
-    let _ = sweeping.await;
+    let _ = tokio::join!(sweeping, compacting);
     store.close().await;
     info!("closed");
     Ok(())

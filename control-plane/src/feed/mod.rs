@@ -1,6 +1,7 @@
 //! What edges ask for: changes as they happen, and snapshots to begin with.
 
 mod deltas;
+mod log;
 mod page;
 mod poll;
 mod query;
@@ -39,15 +40,25 @@ pub struct Feed {
     edge_token: Token,
     snapshots: Arc<snapshots::Snapshots>,
     deltas: Arc<deltas::Deltas>,
+    /// The newest revisions that the log keeps.
+    log_revisions: u64,
     /// True when waiting has to end.
     ending: watch::Receiver<bool>,
 }
 
 impl Feed {
-    /// A feed of `store`. Requests that wait are answered when `ending` becomes true.
-    pub fn new(store: Store, clock: Clock, edge_token: Token, ending: watch::Receiver<bool>) -> Self {
-        let (snapshots, deltas) = (Arc::default(), Arc::default());
-        Self { store, clock, edge_token, snapshots, deltas, ending }
+    /// A feed of `store`, whose log keeps the newest `log_revisions`. Requests that wait are answered when `ending` becomes
+    /// true.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        edge_token: Token,
+        log_revisions: u64,
+        ending: watch::Receiver<bool>,
+    ) -> Self {
+        let deltas = Arc::default();
+        let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
+        Self { store, clock, edge_token, snapshots, deltas, log_revisions, ending }
     }
 
     /// 200 with a message of the wire format.

@@ -6,9 +6,6 @@ use rusqlite::{Connection, params};
 
 use super::StoreError;
 
-/// Revisions that are kept for deltas; an edge further behind takes a snapshot.
-pub(super) const LOG_REVISIONS: u64 = 100_000;
-
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
     sql: &'a Connection,

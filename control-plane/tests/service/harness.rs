@@ -28,6 +28,7 @@ const START_SECS: u64 = 1_795_420_800;
 
 pub struct Service {
     pub store: Store,
+    pub feed: Feed,
     pub directory: Arc<tempfile::TempDir>,
     nanos: Arc<AtomicU64>,
     router: Router,
@@ -58,10 +59,10 @@ impl Service {
         let epoch = entropy.id(&clock).unwrap();
         let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
-        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), ending);
+        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), config.log_revisions, ending);
         let config = Arc::new(config);
         let api = Api { store: store.clone(), clock, entropy, config, admin_token: Token::of(ADMIN) };
-        Self { store, directory, nanos, router: router::router(api, feed), end }
+        Self { store, directory, nanos, router: router::router(api, feed.clone()), feed, end }
     }
 
     /// The same database, in a control plane that is started anew.

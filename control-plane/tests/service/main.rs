@@ -6,6 +6,7 @@ mod feed;
 mod harness;
 mod keys;
 mod list;
+mod log;
 mod refusals;
 mod restart;
 mod rotation;

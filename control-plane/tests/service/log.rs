@@ -1,0 +1,105 @@
+//! The log of changes: how far back edges catch up by deltas.
+
+use std::time::Duration;
+
+use latchkey::config::Config;
+use policy::Position;
+use policy::table::Loading;
+use policy::wire::Delta;
+use serde_json::{Value, json};
+
+use crate::harness::Service;
+
+/// A service whose log keeps the newest `log_revisions`, with one key; answers with its path too.
+async fn with_log(log_revisions: u64) -> (Service, String) {
+    let service = Service::start_with(Config { log_revisions, ..Config::default() }).await;
+    service.workspace("acme").await;
+    let (path, _) = service.key("acme", json!({})).await;
+    (service, path)
+}
+
+/// Makes this many changes.
+async fn changes(service: &Service, path: &str, count: usize) {
+    for action in ["deactivate", "activate"].iter().cycle().take(count) {
+        assert_eq!(service.post(&format!("{path}/{action}"), Value::Null).await.status, 200);
+    }
+}
+
+async fn gets_a_delta(service: &Service, from: Position) -> bool {
+    let answer = service.poll(Some(from), 0).await;
+    assert_eq!(answer.status, 200);
+    Delta::is_delta(&answer.bytes)
+}
+
+/// Turns the clock of timeouts. It runs on while requests are answered: the writer's thread is none of the runtime's.
+async fn later(secs: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(secs)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn an_edge_behind_the_compacted_log_gets_a_manifest() {
+    let (service, path) = with_log(10).await;
+    let head = || *service.store.head().borrow();
+    let mut positions = vec![head()];
+    for action in ["deactivate", "activate"].iter().cycle().take(30) {
+        service.post(&format!("{path}/{action}"), Value::Null).await;
+        positions.push(head());
+    }
+    service.feed.compact().await.unwrap();
+    let newest = head().revision.0;
+    for from in &positions[..positions.len() - 1] {
+        let kept = newest - from.revision.0 <= 10;
+        assert_eq!(gets_a_delta(&service, *from).await, kept, "{} of {newest}", from.revision);
+    }
+    // What an edge gets that missed more leads to the same table.
+    let fresh = service.table().await;
+    assert_eq!(fresh.position(), head());
+    assert_eq!(service.poll(Some(fresh.position()), 0).await.status, 204);
+}
+
+#[tokio::test]
+async fn compaction_keeps_what_leads_on_from_a_snapshot_that_is_being_loaded() {
+    let (service, path) = with_log(10).await;
+    let loading = Loading::start(&service.poll(None, 0).await.bytes).unwrap();
+    let Position { epoch, revision, .. } = loading.position();
+    changes(&service, &path, 30).await;
+    service.feed.compact().await.unwrap();
+    assert!(gets_a_delta(&service, loading.position()).await);
+
+    // Its pages keep it, also when another snapshot has taken its place.
+    later(50).await;
+    let page = format!("/edge/v1/snapshots/{epoch}/{revision}/0");
+    assert_eq!(service.edge(&page).await.status, 200);
+    let newer = Loading::start(&service.poll(None, 0).await.bytes).unwrap();
+    assert!(newer.position().revision > revision);
+    later(50).await;
+    service.feed.compact().await.unwrap();
+    assert!(gets_a_delta(&service, loading.position()).await);
+
+    // A minute after its last request nobody loads it.
+    later(11).await;
+    // Deltas that were cut before are kept and right; this one has yet to be cut.
+    changes(&service, &path, 1).await;
+    service.feed.compact().await.unwrap();
+    assert!(!gets_a_delta(&service, loading.position()).await);
+}
+
+#[tokio::test]
+async fn the_log_is_compacted_while_changes_come() {
+    let (service, path) = with_log(10).await;
+    let first = *service.store.head().borrow();
+    let keeping = tokio::spawn(service.feed.clone().keep_log());
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while gets_a_delta(&service, {
+        changes(&service, &path, 2).await;
+        first
+    })
+    .await
+    {
+        assert!(tokio::time::Instant::now() < deadline, "the log was not compacted");
+    }
+    service.end();
+    keeping.await.unwrap();
+}
