@@ -8,6 +8,7 @@ mod query;
 mod snapshots;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::body::Bytes;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -40,6 +41,8 @@ pub struct Feed {
     edge_token: Token,
     snapshots: Arc<snapshots::Snapshots>,
     deltas: Arc<deltas::Deltas>,
+    /// True once it was told that the database went back.
+    went_back: Arc<AtomicBool>,
     /// The newest revisions that the log keeps.
     log_revisions: u64,
     /// True when waiting has to end.
@@ -56,9 +59,9 @@ impl Feed {
         log_revisions: u64,
         ending: watch::Receiver<bool>,
     ) -> Self {
-        let deltas = Arc::default();
+        let (deltas, went_back) = (Arc::default(), Arc::default());
         let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
-        Self { store, clock, edge_token, snapshots, deltas, log_revisions, ending }
+        Self { store, clock, edge_token, snapshots, deltas, went_back, log_revisions, ending }
     }
 
     /// 200 with a message of the wire format.

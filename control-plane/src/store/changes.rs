@@ -2,7 +2,7 @@
 
 use policy::wire::{Op, encode_change};
 use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::StoreError;
 
@@ -75,6 +75,12 @@ pub(super) fn chain_hash(sql: &Connection, at: Revision) -> Result<Option<ChainH
         None if at == first && !is_compacted(sql, first)? => Ok(Some(ChainHash::first(epoch, first))),
         None => Ok(None),
     }
+}
+
+/// When a revision was made, `None` when the log doesn't have it.
+pub(super) fn changed_at(sql: &Connection, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
+    let mut query = sql.prepare_cached("SELECT changed_at FROM changes WHERE revision = ?1")?;
+    Ok(query.query_row([number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)
 }
 
 fn is_compacted(sql: &Connection, first: Revision) -> Result<bool, StoreError> {
