@@ -182,8 +182,13 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &watch::Sender
     let mut answers = Vec::with_capacity(group.len());
     let committed = run_group(sql, group, &mut answers);
     match &committed {
-        // Published before the answers, so that whoever was answered finds the feed at that revision or above.
-        Ok(position) => drop(publish.send_replace(*position)),
+        // There before the answers, so that whoever was answered finds the feed at that revision or above.
+        Ok(position) => {
+            publish.send_if_modified(|head| {
+                *head = *position;
+                false
+            });
+        }
         Err(_) if sql.is_autocommit() => {}
         Err(_) => {
             if let Err(cause) = sql.execute_batch("ROLLBACK") {
@@ -193,6 +198,10 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &watch::Sender
     }
     for answer in answers {
         answer(committed.as_ref().map(|_| ()).map_err(Clone::clone));
+    }
+    if committed.is_ok() {
+        // Waiting edges are woken last: the answers would stand in the queue behind thousands of them.
+        publish.send_modify(|_| {});
     }
 }
 
