@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use jiff::Timestamp;
@@ -17,10 +17,7 @@ use crate::problem::Problem;
 
 pub(crate) async fn poll(State(feed): State<Feed>, headers: HeaderMap, uri: Uri) -> Result<Response, Problem> {
     bearer::require(&feed.edge_token, &headers, HOW)?;
-    let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&uri) else {
-        return Err(Problem::bad_query("write it as `name=value&name=value`"));
-    };
-    let asked = Asked::read(&pairs)?;
+    let asked = Asked::read(uri.query().unwrap_or_default())?;
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
     match asked.from {
         Some(from) => feed.changes(&asked, from, Instant::now() + asked.wait).await,
