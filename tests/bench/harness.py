@@ -114,7 +114,8 @@ class Bench:
         path = self.folder / f"{name}.yaml"
         path.write_text(config)
         words = [ROOT / ".tools/bin/envoy", "--config-path", path, "--concurrency", concurrency]
-        return self.run(name, [*words, "--disable-hot-restart", "--log-level", "warning"], core, **environment)
+        words += ["--disable-hot-restart", "--log-level", "warning", "--service-node", "bench", "--service-cluster", "bench"]
+        return self.run(name, words, core, **environment)
 
 
 class ControlPlane:
