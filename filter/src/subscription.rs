@@ -15,7 +15,8 @@ mod tests;
 /// The longest the control plane may hold a request that waits for changes, in seconds.
 const MAX_WAIT_SECS: u64 = 20;
 
-/// Milliseconds before the first retry; doubled with each failure up to [`MAX_RETRY_MS`], and jittered.
+/// Milliseconds before the first retry at least; chance adds up to as much again, so that edges that failed together don't come
+/// back together. Doubled with each failure, up to [`MAX_RETRY_MS`] in all.
 const MIN_RETRY_MS: u64 = 200;
 const MAX_RETRY_MS: u64 = 2_000;
 
@@ -207,11 +208,11 @@ impl Subscription {
     }
 
     fn failed(&mut self, now: Clocks, random: u8, failure: Failure) -> Progress {
-        let pause = MIN_RETRY_MS.saturating_mul(1 << self.failures.min(4)).min(MAX_RETRY_MS);
+        let pause = MIN_RETRY_MS.saturating_mul(2 << self.failures.min(4)).min(MAX_RETRY_MS);
         self.failures = self.failures.saturating_add(1);
         // Half of it and as much again by chance, so that edges that failed together don't come back together.
         let jittered = (pause / 2).saturating_add(pause.saturating_mul(u64::from(random)) / 512);
-        self.retry_at_ms = now.monotonic_ms.saturating_add(jittered.max(MIN_RETRY_MS));
+        self.retry_at_ms = now.monotonic_ms.saturating_add(jittered);
         Progress::Failed(failure)
     }
 
