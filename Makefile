@@ -17,7 +17,7 @@ test: tools build ## run every test: Rust, wasm in Node, end to end in a real En
 lint: ## check format, clippy, the house style and the scripts
 	@scripts/lint
 
-bench: tools build ## measure the CPU per request of an Envoy worker, beside Envoy's own api_key_auth
+bench: tools build ## measure CPU, memory and time, beside Envoy's own api_key_auth and the disk
 	@command -v wrk >/dev/null || scripts/debian-packages "the load generator" wrk
 	@tests/bench/bench
 

@@ -78,8 +78,8 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_EDGE_TOKEN_FILE", value_name = "FILE")]
     pub edge_token_file: PathBuf,
 
-    /// Environments and scope catalogue (TOML). Without it: the environment `live`, and the scopes reviews, workspaces,
-    /// credentials, webhooks, repositories and security_scans.
+    /// Environments, scope catalogue and length of the log (TOML). Without it: environments = ["live"], scopes = ["reviews",
+    /// "workspaces", "credentials", "webhooks", "repositories", "security_scans"], log_revisions = 100000.
     #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 

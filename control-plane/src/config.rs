@@ -1,4 +1,4 @@
-//! The operator's file, `latchkey.toml`: which environments and which scopes there are.
+//! The operator's file, `latchkey.toml`: which environments and scopes there are, and how much history is kept.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,13 @@ use serde::Deserialize;
 /// A key may hold as many scopes as the wire counts, so the catalogue has no more; environments are numbered in a byte.
 const MAX_NAMES: usize = 255;
 
-/// What the operator decides about keys.
+/// Below this, snapshots would be made anew all the time: one serves while it is behind by a tenth of the log.
+const MIN_LOG_REVISIONS: u64 = 1_000;
+
+/// About a gigabyte, and hours of catching up: a snapshot is quicker.
+const MAX_LOG_REVISIONS: u64 = 10_000_000;
+
+/// What the operator decides.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -17,6 +23,8 @@ pub struct Config {
     pub environments: Vec<Environment>,
     /// The scope catalogue: what a key may be granted.
     pub scopes: Vec<Scope>,
+    /// The newest changes that are kept for edges that were cut off: one that missed more loads a snapshot.
+    pub log_revisions: u64,
 }
 
 /// Why the file can't serve. Each names it and what to do, in one line.
@@ -36,6 +44,7 @@ impl Default for Config {
         Self {
             environments: vec![Environment::default()],
             scopes: scopes.iter().filter_map(|name| name.parse().ok()).collect(),
+            log_revisions: 100_000,
         }
     }
 }
@@ -59,6 +68,10 @@ impl Config {
         check(&config.scopes).map_err(|message| refused("scopes", message))?;
         if config.environments.is_empty() {
             return Err(refused("environments", "is empty: name at least one, like \"live\"".to_owned()));
+        }
+        if !(MIN_LOG_REVISIONS..=MAX_LOG_REVISIONS).contains(&config.log_revisions) {
+            let message = format!("is {}: choose {MIN_LOG_REVISIONS} to {MAX_LOG_REVISIONS}", config.log_revisions);
+            return Err(refused("log_revisions", message));
         }
         Ok(config)
     }
@@ -112,6 +125,9 @@ mod tests {
             ("environments = [\"live\", \"live\"]", "`environments` names `live` twice"),
             ("scopes = [\"a\", \"b\", \"a\"]", "`scopes` names `a` twice"),
             ("scopes = [", "line 1"),
+            ("log_revisions = 999", "`log_revisions` is 999: choose 1000 to 10000000"),
+            ("log_revisions = 10000001", "choose 1000 to 10000000"),
+            ("log_revisions = -1", "line 1"),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(error.starts_with("configuration latchkey.toml") && error.contains(expected), "{error}");

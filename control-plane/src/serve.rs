@@ -1,25 +1,23 @@
 //! `latchkey serve`: from the options to a running service, and back to a closed database.
 
 mod connections;
+mod listener;
 mod tls;
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use policy::key_text::Kind;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
 use self::connections::Limits;
-use self::tls::{Files, Tls};
+use self::listener::{Listener, listeners, raise_open_files};
 use crate::api::{Api, router};
 use crate::cli::ServeOptions;
 use crate::clock::Clock;
@@ -50,7 +48,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         Token::existing(path, kind)?;
     }
     let (end, ending) = watch::channel(false);
-    let (listener, edge_listener) = listeners(&options, &ending).await?;
+    let open_files = raise_open_files();
+    let (listener, edge_listener) = listeners(&options, &ending)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let store = Store::open(&options.database, entropy.id(&clock)?, &config, Acting::system(clock.now())).await?;
     let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
@@ -64,7 +63,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let (admin_token, edge_token) = (token(admin)?, token(edge)?);
 
     let guesses = Guesses::default();
-    let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), guesses.clone(), ending.clone());
+    let (shared, kept) = (guesses.clone(), config.log_revisions);
+    let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, kept, ending.clone());
     let api = Api {
         store: store.clone(),
         clock: clock.clone(),
@@ -78,9 +78,11 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     };
     // Before anybody is told that it runs, and could end it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    info!(address = %listener.address, revision = store.head().borrow().revision.0, public_url = %api.public_url, "serving");
+    let revision = store.head().borrow().revision.0;
+    info!(address = %listener.address, public_url = %api.public_url, open_files, revision, "serving");
     // For whoever started us; a closed standard output is no reason to end.
     let _ = writeln!(std::io::stdout(), "latchkey: listening on {}://{}", listener.scheme(), listener.address);
+    let compacting = tokio::spawn(feed.clone().keep_log());
     let services = match edge_listener {
         None => vec![(listener, router::router(api, feed))],
         Some(edge) => {
@@ -90,60 +92,10 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     };
     let hourly = tokio::spawn(hourly(store.clone(), clock, guesses, ending));
     run(services, end, signals).await;
-    let _ = hourly.await;
+    let _ = tokio::join!(hourly, compacting);
     store.close().await;
     info!("closed");
     Ok(())
-}
-
-/// Where requests come in.
-struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
-    /// `None`: plain HTTP.
-    tls: Option<Tls>,
-}
-
-impl Listener {
-    fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
-    }
-}
-
-/// For admins, and for edges if they have an address of their own.
-async fn listeners(
-    options: &ServeOptions,
-    ending: &watch::Receiver<bool>,
-) -> anyhow::Result<(Listener, Option<Listener>)> {
-    let pair = options.tls_certificate.clone().zip(options.tls_key.clone());
-    let follow = |client_ca: Option<PathBuf>| {
-        let files = pair.clone().map(|(certificate, key)| Files { certificate, key, client_ca });
-        files.map(|files| Tls::follow(files, ending.clone())).transpose()
-    };
-    let insecure = options.insecure_http;
-    let listener = listen("--listen", options.listen, follow(None)?, insecure).await?;
-    let edge_listener = match options.edge_listen {
-        Some(address) => {
-            let tls = follow(options.edge_client_ca.clone())?;
-            Some(listen("--edge-listen", address, tls, insecure).await?)
-        }
-        None => None,
-    };
-    Ok((listener, edge_listener))
-}
-
-async fn listen(flag: &str, address: SocketAddr, tls: Option<Tls>, insecure_http: bool) -> anyhow::Result<Listener> {
-    if tls.is_none() && !address.ip().is_loopback() && !insecure_http {
-        anyhow::bail!(
-            "{flag} {address}: plain HTTP would show tokens to the network; give --tls-certificate and --tls-key, listen \
-             on 127.0.0.1, or say --insecure-http where TLS ends in front of it"
-        );
-    }
-    let socket = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{flag} {address}: cannot listen there; stop what does, or choose another address"))?;
-    let address = socket.local_addr().context("cannot tell the address that is listened on")?;
-    Ok(Listener { socket, address, tls })
 }
 
 /// Serves until a signal comes, and then until all that was accepted is answered, or [`DRAIN`] has passed.

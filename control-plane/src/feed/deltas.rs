@@ -1,53 +1,109 @@
 //! Deltas that were cut lately: a change wakes all edges at once, and most of them ask for the same one.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
-use policy::Position;
 use policy::wire::encode_delta;
-use tokio::sync::Mutex;
+use policy::{Position, Revision, UnixSeconds};
+use tokio::sync::OnceCell;
 
 use crate::store::{Since, Store, StoreError};
 
-/// Deltas that are kept: edges that missed a few changes each ask for their own.
+/// Questions whose answers are kept: edges that missed a few changes each ask from their own position.
 const KEPT: usize = 8;
 
-/// The last few deltas. Whoever asks for one that is being cut waits for it.
+/// What was found lately. Ten thousand edges that ask the same cost one read of the database and one encoding: who asks
+/// while it is being found waits for it.
 #[derive(Default)]
-pub(super) struct Deltas(Mutex<VecDeque<Cut>>);
+pub(super) struct Deltas(Mutex<VecDeque<Asked>>);
 
-struct Cut {
+/// What leads from one position on. While the head stays where it was, the answer stays right.
+struct Asked {
     from: Position,
-    to: Position,
-    bytes: Bytes,
+    head: Position,
+    found: Arc<OnceCell<Found>>,
 }
 
+#[derive(Clone)]
 pub(super) enum Found {
     Delta(Bytes),
     /// `from` is the head.
     Nothing,
     /// `from` isn't in our history, or no longer.
     Unknown,
+    /// `from` was in our history once: the database went back.
+    WentBack {
+        head: Revision,
+        changed_at: Option<UnixSeconds>,
+    },
 }
 
 impl Deltas {
     /// The delta that leads on from `from`, towards the head.
     pub(super) async fn find(&self, store: &Store, from: Position) -> Result<Found, StoreError> {
-        let mut kept = self.0.lock().await;
-        let head = *store.head().borrow();
-        // One that ends before the head is as right, but would cost the edge another request.
-        if let Some(cut) = kept.iter().find(|cut| cut.from == from && cut.to == head) {
-            return Ok(Found::Delta(cut.bytes.clone()));
+        let found = self.cell(from, *store.head().borrow());
+        // Who fails, or goes away, leaves it to the next that waits.
+        found.get_or_try_init(|| cut(store, from)).await.cloned()
+    }
+
+    fn cell(&self, from: Position, head: Position) -> Arc<OnceCell<Found>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = kept.iter().find(|asked| asked.from == from && asked.head == head) {
+            return Arc::clone(&asked.found);
         }
-        let (to, bodies) = match store.changes_since(from).await? {
-            Since::Changes { to, bodies } => (to, bodies),
-            Since::Nothing => return Ok(Found::Nothing),
-            Since::Unknown => return Ok(Found::Unknown),
-        };
-        let bytes = encode_delta(from.revision, to, &bodies).map_err(|error| StoreError::Fault(error.to_string()))?;
-        let bytes = Bytes::from(bytes);
         kept.truncate(KEPT - 1);
-        kept.push_front(Cut { from, to, bytes: bytes.clone() });
-        Ok(Found::Delta(bytes))
+        let found = Arc::default();
+        kept.push_front(Asked { from, head, found: Arc::clone(&found) });
+        found
+    }
+}
+
+async fn cut(store: &Store, from: Position) -> Result<Found, StoreError> {
+    match store.changes_since(from).await? {
+        Since::Changes { to, bodies } => {
+            let bytes =
+                encode_delta(from.revision, to, &bodies).map_err(|error| StoreError::Fault(error.to_string()))?;
+            Ok(Found::Delta(bytes.into()))
+        }
+        Since::Nothing => Ok(Found::Nothing),
+        Since::Unknown => Ok(Found::Unknown),
+        Since::WentBack { head, changed_at } => Ok(Found::WentBack { head, changed_at }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{Epoch, WorkspaceId};
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::store::{Acting, NewWorkspace};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn edges_that_ask_the_same_share_one_delta() {
+        let directory = tempfile::tempdir().unwrap();
+        let acting = Acting::system(UnixSeconds(0));
+        let (path, epoch) = (directory.path().join("latchkey.db"), Epoch::from_bytes([1; 16]));
+        let store = Store::open(&path, epoch, &Config::default(), acting.clone()).await.unwrap();
+        let from = *store.head().borrow();
+        let id = WorkspaceId::from_bytes([1; 16]);
+        let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };
+        store.create_workspace(new, acting).await.unwrap();
+
+        let deltas = Arc::new(Deltas::default());
+        let mut edges = JoinSet::new();
+        for _ in 0..100 {
+            let (deltas, store) = (Arc::clone(&deltas), store.clone());
+            edges.spawn(async move { deltas.find(&store, from).await });
+        }
+        let found = edges.join_all().await;
+        let bytes = found.into_iter().map(|found| match found {
+            Ok(Found::Delta(bytes)) => bytes,
+            _ => panic!("no delta"),
+        });
+        let shared: std::collections::BTreeSet<_> = bytes.map(|bytes| bytes.as_ptr() as usize).collect();
+        assert_eq!(shared.len(), 1, "each further address is a delta that was encoded again");
     }
 }

@@ -2,12 +2,14 @@
 
 mod access;
 mod deltas;
+mod log;
 mod page;
 mod poll;
 mod query;
 mod snapshots;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::body::Bytes;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -38,15 +40,28 @@ pub struct Feed {
     guesses: Guesses,
     snapshots: Arc<snapshots::Snapshots>,
     deltas: Arc<deltas::Deltas>,
+    /// True once it was told that the database went back.
+    went_back: Arc<AtomicBool>,
+    /// The newest revisions that the log keeps.
+    log_revisions: u64,
     /// True when waiting has to end.
     ending: watch::Receiver<bool>,
 }
 
 impl Feed {
-    /// A feed of `store`. Requests that wait are answered when `ending` becomes true.
-    pub fn new(store: Store, clock: Clock, edge_token: Token, guesses: Guesses, ending: watch::Receiver<bool>) -> Self {
-        let (snapshots, deltas) = (Arc::default(), Arc::default());
-        Self { store, clock, edge_token, guesses, snapshots, deltas, ending }
+    /// A feed of `store`, whose log keeps the newest `log_revisions`. Requests that wait are answered when `ending` becomes
+    /// true.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        edge_token: Token,
+        guesses: Guesses,
+        log_revisions: u64,
+        ending: watch::Receiver<bool>,
+    ) -> Self {
+        let (deltas, went_back) = (Arc::default(), Arc::default());
+        let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
+        Self { store, clock, edge_token, guesses, snapshots, deltas, went_back, log_revisions, ending }
     }
 
     /// 200 with a message of the wire format.

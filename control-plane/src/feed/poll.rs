@@ -1,9 +1,12 @@
 //! GET /edge/v1/feed: answers when there is something new for the edge, or when it has waited long enough.
 
-use axum::extract::{Query, State};
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
 use axum::http::request::Parts;
 use axum::response::Response;
-use policy::Position;
+use jiff::Timestamp;
+use policy::{Position, Revision, UnixSeconds};
 use tokio::time::{Instant, timeout_at};
 
 use super::Feed;
@@ -13,16 +16,13 @@ use crate::problem::Problem;
 
 pub(crate) async fn poll(State(feed): State<Feed>, request: Parts) -> Result<Response, Problem> {
     let access = feed.access(&request)?;
-    let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&request.uri) else {
-        return Err(Problem::bad_query("write it as `name=value&name=value`"));
-    };
-    let asked = Asked::read(&pairs)?;
+    let asked = Asked::read(request.uri.query().unwrap_or_default())?;
     access.covers(&asked.edge)?;
     // Thousands wait below, and none of them needs its head any more.
-    drop((request, pairs));
+    drop(request);
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
     let answer = match asked.from {
-        Some(from) => feed.changes(from, Instant::now() + asked.wait).await,
+        Some(from) => feed.changes(&asked, from, Instant::now() + asked.wait).await,
         None => feed.manifest().await,
     }?;
     feed.still(&access)?;
@@ -31,7 +31,7 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Parts) -> Result<Res
 
 impl Feed {
     /// What leads on from `from`, as soon as there is something; 204 at `deadline`.
-    async fn changes(&self, from: Position, deadline: Instant) -> Result<Response, Problem> {
+    async fn changes(&self, asked: &Asked, from: Position, deadline: Instant) -> Result<Response, Problem> {
         let (mut head, mut ending) = (self.store.head(), self.ending.clone());
         loop {
             let seen = *head.borrow_and_update();
@@ -39,6 +39,10 @@ impl Feed {
                 match self.deltas.find(&self.store, from).await? {
                     Found::Delta(bytes) => return Ok(self.message(bytes, "no-store")),
                     Found::Unknown => return self.manifest().await,
+                    Found::WentBack { head, changed_at } => {
+                        self.report_gone_back(asked, from.revision, head, changed_at);
+                        return self.manifest().await;
+                    }
                     // The disk is ahead of what was published a moment ago: it will be published now.
                     Found::Nothing => {}
                 }
@@ -56,6 +60,25 @@ impl Feed {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Somebody must act, and once is enough to say it: edges that ask the same come by the thousand.
+    fn report_gone_back(&self, asked: &Asked, theirs: Revision, ours: Revision, changed_at: Option<UnixSeconds>) {
+        if self.went_back.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let last_change = changed_at.and_then(|at| Timestamp::from_second(at.0).ok());
+        let last_change = last_change.map_or_else(|| "an unknown time".to_owned(), |at| at.to_string());
+        tracing::error!(
+            edge.id = asked.edge,
+            instance = asked.instance,
+            edge_revision = theirs.0,
+            revision = ours.0,
+            "the database went back: this edge holds a revision that the file doesn't, or holds another one. The file is an \
+             older copy of the one that served before. Changes made after {last_change} are lost: secrets revoked since \
+             are valid again, keys made since are unknown. All edges now load what the file says. Stop the control plane \
+             and put the newest copy in place, or make the lost changes again, revocations first"
+        );
     }
 
     /// The manifest of a snapshot, from which the edge goes on.

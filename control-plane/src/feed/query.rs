@@ -1,5 +1,6 @@
 //! The query of a feed request: who asks, from where on, and how long it may wait.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use policy::wire::FORMAT;
@@ -24,9 +25,9 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Reads `pairs`. Parameters that aren't known are for newer control planes, and are left alone.
-    pub(super) fn read(pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let parameters = Parameters(pairs);
+    /// Reads a query. Parameters that aren't known are for newer control planes, and are left alone.
+    pub(super) fn read(query: &str) -> Result<Self, Problem> {
+        let parameters = Parameters(form_urlencoded::parse(query.as_bytes()).collect());
         // The format comes first: an edge with another one may well have other parameters.
         match parameters.one("format")? {
             Some(format) if format.parse() == Ok(FORMAT) => {}
@@ -82,12 +83,12 @@ fn bad(name: &str, expected: &str) -> Problem {
     Problem::bad_query(format!("`{name}` must be {expected}"))
 }
 
-struct Parameters<'a>(&'a [(String, String)]);
+struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl<'a> Parameters<'a> {
+impl Parameters<'_> {
     /// The value of a parameter that stands there at most once.
-    fn one(&self, name: &str) -> Result<Option<&'a str>, Problem> {
-        let mut values = self.0.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_str());
+    fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.0.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_ref());
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
             (_, Some(_)) => Err(Problem::bad_query(format!("`{name}` stands there twice"))),
@@ -105,8 +106,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<Asked, &'static str> {
-        let pair = |text: &str| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
-        Asked::read(&query.split('&').map(pair).collect::<Vec<_>>()).map_err(|problem| problem.code())
+        Asked::read(query).map_err(|problem| problem.code())
     }
 
     fn wait_ms(rest: &str) -> Result<u128, &'static str> {

@@ -1,31 +1,33 @@
 //! Snapshots that edges load: made once, shared by all, and kept while somebody may still be loading one.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use policy::{Epoch, Position, Revision};
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
 
 use crate::store::{Store, StoreError};
 
-/// A snapshot this far behind the head still serves: the deltas from it are a few messages, a new one is a pass over all
-/// keys. Far below what the log keeps.
-const NEAR_REVISIONS: u64 = 10_000;
+/// A snapshot that is behind the head by this part of what the log keeps still serves: the deltas from it are a few messages,
+/// a new one is a pass over all keys.
+const NEAR_PART: u64 = 10;
 
 /// A snapshot this young serves even when changes come so fast that it is further behind: else, under a storm of changes, a
 /// loading edge would find its pages gone again and again.
 const YOUNG: Duration = Duration::from_secs(30);
 
-/// The furthest behind that even a young one may be; the log keeps more.
-const MAX_REVISIONS: u64 = 50_000;
+/// The part of the log by which even a young one may be behind.
+const MAX_PART: u64 = 2;
 
-/// How long a snapshot that was replaced stays after its last page was asked for.
+/// How long after its last request a snapshot counts as being loaded, or its edge as catching up from it.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The newest snapshot, and the one before.
-#[derive(Default)]
 pub(super) struct Snapshots {
+    /// The newest revisions that the log keeps.
+    log_revisions: u64,
     kept: Mutex<Kept>,
     /// Held while one is made, so that one is made at a time.
     making: Arc<AsyncMutex<()>>,
@@ -35,19 +37,33 @@ pub(super) struct Snapshots {
 struct Kept {
     newest: Option<Arc<Loadable>>,
     previous: Option<Arc<Loadable>>,
+    /// The head when the snapshot began that is being made.
+    making: Option<Revision>,
 }
 
 /// A snapshot in the messages that edges ask for.
 pub(super) struct Loadable {
     position: Position,
     made_at: Instant,
-    /// When somebody last asked for a page.
+    /// When somebody last asked for the manifest or a page.
     asked_at: Mutex<Instant>,
     pub(super) manifest: Bytes,
     pages: Vec<Bytes>,
 }
 
 impl Snapshots {
+    pub(super) fn new(log_revisions: u64) -> Self {
+        Self { log_revisions, kept: Mutex::default(), making: Arc::default() }
+    }
+
+    /// The oldest revision from which an edge may have to go on, because it loads a snapshot or has just loaded one.
+    pub(super) fn needed(&self) -> Option<Revision> {
+        let kept = lock(&self.kept);
+        let snapshots = [&kept.newest, &kept.previous].into_iter().flatten();
+        let loaded = snapshots.filter(|snapshot| !snapshot.is_idle()).map(|snapshot| snapshot.position.revision);
+        loaded.chain(kept.making).min()
+    }
+
     /// A snapshot from which deltas lead to the head. Makes a new one when there is none; that costs a pass over all keys.
     pub(super) async fn current(self: &Arc<Self>, store: &Store) -> Result<Arc<Loadable>, StoreError> {
         if let Some(snapshot) = self.serving(store) {
@@ -59,11 +75,14 @@ impl Snapshots {
             return Ok(snapshot);
         }
         let (all, store) = (Arc::clone(self), store.clone());
+        lock(&self.kept).making = Some(store.head().borrow().revision);
         // A task of its own: an edge that goes away must not undo what others wait for.
         let made = tokio::spawn(async move {
             let _making = making;
             let began = Instant::now();
-            let snapshot = store.snapshot().await?;
+            let made = store.snapshot().await;
+            lock(&all.kept).making = None;
+            let snapshot = made?;
             let bytes: usize = snapshot.pages.iter().map(Vec::len).sum();
             let elapsed_ms = began.elapsed().as_millis();
             tracing::info!(revision = snapshot.position.revision.0, bytes, elapsed_ms, "made a snapshot");
@@ -86,31 +105,40 @@ impl Snapshots {
         let kept = lock(&self.kept);
         let at = |snapshot: &&Arc<Loadable>| snapshot.position.epoch == epoch && snapshot.position.revision == revision;
         let snapshot = [&kept.newest, &kept.previous].into_iter().flatten().find(at)?;
-        *lock(&snapshot.asked_at) = Instant::now();
+        snapshot.touch();
         snapshot.pages.get(page).cloned()
     }
 
     fn serving(&self, store: &Store) -> Option<Arc<Loadable>> {
         let head = *store.head().borrow();
         let mut kept = lock(&self.kept);
-        if kept.previous.as_ref().is_some_and(|previous| lock(&previous.asked_at).elapsed() > IDLE) {
+        if kept.previous.as_ref().is_some_and(|previous| previous.is_idle()) {
             kept.previous = None;
         }
-        kept.newest.clone().filter(|snapshot| serves(snapshot.position, head, snapshot.made_at.elapsed()))
+        let serves =
+            |snapshot: &Arc<Loadable>| serves(snapshot.position, head, snapshot.made_at.elapsed(), self.log_revisions);
+        kept.newest.clone().filter(serves).inspect(|snapshot| snapshot.touch())
     }
 
     fn replace(&self, snapshot: Arc<Loadable>) {
         let mut kept = lock(&self.kept);
         kept.previous = kept.newest.replace(snapshot);
-        if let Some(previous) = &kept.previous {
-            *lock(&previous.asked_at) = Instant::now();
-        }
     }
 }
 
-fn serves(snapshot: Position, head: Position, age: Duration) -> bool {
+impl Loadable {
+    fn touch(&self) {
+        *lock(&self.asked_at) = Instant::now();
+    }
+
+    fn is_idle(&self) -> bool {
+        lock(&self.asked_at).elapsed() > IDLE
+    }
+}
+
+fn serves(snapshot: Position, head: Position, age: Duration, log_revisions: u64) -> bool {
     let behind = head.revision.0.checked_sub(snapshot.revision.0);
-    let limit = if age < YOUNG { MAX_REVISIONS } else { NEAR_REVISIONS };
+    let limit = log_revisions / if age < YOUNG { MAX_PART } else { NEAR_PART };
     snapshot.epoch == head.epoch && behind.is_some_and(|behind| behind <= limit)
 }
 
@@ -135,7 +163,7 @@ mod tests {
             ("another epoch", at(2, 5), at(1, 5), young, false),
             ("ahead", at(1, 6), at(1, 5), young, false),
         ] {
-            assert_eq!(serves(snapshot, head, age), expected, "{name}");
+            assert_eq!(serves(snapshot, head, age, 100_000), expected, "{name}");
         }
     }
 }

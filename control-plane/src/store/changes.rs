@@ -3,14 +3,11 @@
 use std::cell::Cell;
 
 use policy::wire::{Op, encode_change};
-use policy::{ChainHash, Epoch, Position, Revision};
-use rusqlite::{Connection, params};
+use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::audit::{self, Event};
 use super::{Acting, StoreError};
-
-/// Revisions that are kept for deltas; an edge further behind takes a snapshot.
-pub(super) const LOG_REVISIONS: u64 = 100_000;
 
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
@@ -88,6 +85,12 @@ pub(super) fn chain_hash(sql: &Connection, at: Revision) -> Result<Option<ChainH
         None if at == first && !is_compacted(sql, first)? => Ok(Some(ChainHash::first(epoch, first))),
         None => Ok(None),
     }
+}
+
+/// When a revision was made, `None` when the log doesn't have it.
+pub(super) fn changed_at(sql: &Connection, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
+    let mut query = sql.prepare_cached("SELECT changed_at FROM changes WHERE revision = ?1")?;
+    Ok(query.query_row([number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)
 }
 
 fn is_compacted(sql: &Connection, first: Revision) -> Result<bool, StoreError> {

@@ -1,7 +1,7 @@
 //! What the feed reads: the changes since a position, and all records at one.
 
-use policy::Position;
 use policy::wire::{Snapshot, SnapshotBuilder};
+use policy::{Position, Revision, UnixSeconds};
 use rusqlite::{Connection, params};
 
 use super::definitions::Numbers;
@@ -19,6 +19,9 @@ pub enum Since {
     Changes { to: Position, bodies: Vec<Vec<u8>> },
     /// The edge's history isn't ours, or the log doesn't reach back to it: it needs a snapshot.
     Unknown,
+    /// The edge has what was ours once, and no longer is: this file is an older copy of the one that served before. Its
+    /// history ends at `head`, made at `changed_at` (unknown where the log is empty). The edge needs a snapshot.
+    WentBack { head: Revision, changed_at: Option<UnixSeconds> },
 }
 
 impl Store {
@@ -36,11 +39,15 @@ impl Store {
 
 fn since(sql: &Connection, from: Position) -> Result<Since, StoreError> {
     let head = changes::position(sql)?;
-    let is_ours = from.epoch == head.epoch
-        && from.revision <= head.revision
-        && changes::chain_hash(sql, from.revision)? == Some(from.head);
-    if !is_ours {
+    if from.epoch != head.epoch {
         return Ok(Since::Unknown);
+    }
+    let is_ahead = from.revision > head.revision;
+    let ours = if is_ahead { None } else { changes::chain_hash(sql, from.revision)? };
+    match ours {
+        Some(ours) if ours == from.head => {}
+        None if !is_ahead => return Ok(Since::Unknown),
+        _ => return Ok(Since::WentBack { head: head.revision, changed_at: changes::changed_at(sql, head.revision)? }),
     }
     let mut statement =
         sql.prepare_cached("SELECT revision, chain_hash, body FROM changes WHERE revision > ?1 ORDER BY revision")?;

@@ -1,12 +1,12 @@
-//! What time removes: digests that were rotated out long ago, deleted keys, revoked tokens, and the old end of the log.
+//! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, the old end of the log.
 
 use policy::wire::Op;
-use policy::{Digest, UnixSeconds};
+use policy::{Digest, Revision, UnixSeconds};
 use rusqlite::params;
 use serde_json::{Map, Value};
 
 use super::audit::Event;
-use super::changes::{self, Change, LOG_REVISIONS};
+use super::changes::{self, Change};
 use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError};
 
 /// Rows that one change takes, so that others get between.
@@ -15,7 +15,7 @@ const STEP: i64 = 500;
 impl Store {
     /// Removes what is due at `acting.at`, in as many changes as it takes.
     pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
-        for step in [leave_edges, forget_deleted, forget_revoked, compact] {
+        for step in [leave_edges, forget_deleted, forget_revoked] {
             loop {
                 let acting = acting.clone();
                 if self.engine.change(move |change| step(change, &acting)).await? == Progress::Done {
@@ -23,6 +23,12 @@ impl Store {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Drops the log before `keep_from`, so that an edge behind it takes a snapshot. One that is at it gets deltas still.
+    pub async fn compact(&self, keep_from: Revision) -> Result<(), StoreError> {
+        while self.engine.change(move |change| compact(change, keep_from)).await? == Progress::More {}
         Ok(())
     }
 }
@@ -101,15 +107,13 @@ fn counted(of: &str, number: usize) -> Map<String, Value> {
     Map::from_iter([(of.to_owned(), Value::from(number))])
 }
 
-/// The log keeps its newest revisions; edges further behind take a snapshot.
-fn compact(change: &Change<'_>, _: &Acting) -> Result<Progress, StoreError> {
-    let keep_from = change.position()?.revision.0.saturating_sub(LOG_REVISIONS);
+fn compact(change: &Change<'_>, keep_from: Revision) -> Result<Progress, StoreError> {
     let deleted = change
         .sql()
         .prepare_cached(
             "DELETE FROM changes WHERE revision IN (
-                 SELECT revision FROM changes WHERE revision <= ?1 ORDER BY revision LIMIT ?2)",
+                 SELECT revision FROM changes WHERE revision < ?1 ORDER BY revision LIMIT ?2)",
         )?
-        .execute(params![changes::number(policy::Revision(keep_from))?, STEP])?;
+        .execute(params![changes::number(keep_from)?, STEP])?;
     Ok(progress(deleted))
 }

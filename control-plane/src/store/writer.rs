@@ -79,12 +79,15 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
     }
     let mut answers = Vec::with_capacity(group.len());
     let committed = run_group(sql, group, &mut answers).map(|committed| {
-        // Published before the answers, so that whoever was answered finds the feed at that revision or above. Tokens come
-        // first: who is woken by the head and was revoked gets nothing more.
+        // Tokens come first: who is woken by the head and was revoked gets nothing more.
         if let Some(tokens) = committed.edge_tokens {
             publish.edge_tokens.send_replace(Arc::new(tokens));
         }
-        publish.head.send_replace(committed.position);
+        // There before the answers, so that whoever was answered finds the feed at that revision or above.
+        publish.head.send_if_modified(|head| {
+            *head = committed.position;
+            false
+        });
         publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
         publish.counted.commits.fetch_add(1, Ordering::Relaxed);
     });
@@ -99,6 +102,10 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
     }
     for answer in answers {
         answer(committed.clone());
+    }
+    if committed.is_ok() {
+        // Waiting edges are woken last: the answers would stand in the queue behind thousands of them.
+        publish.head.send_modify(|_| {});
     }
 }
 

@@ -31,6 +31,7 @@ const START_SECS: u64 = 1_795_420_800;
 
 pub struct Service {
     pub store: Store,
+    pub feed: Feed,
     pub directory: Arc<tempfile::TempDir>,
     nanos: Arc<AtomicU64>,
     router: Router,
@@ -62,14 +63,14 @@ impl Service {
         let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
         let (guesses, public_url) = (Guesses::default(), PUBLIC_URL.parse().unwrap());
-        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), guesses.clone(), ending);
+        let log_revisions = config.log_revisions;
+        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), guesses.clone(), log_revisions, ending);
         let config = Arc::new(config);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
         let metrics = Metrics::new(store.clone());
-        let store = store.clone();
         let api =
             Api { store: store.clone(), clock, entropy, config, admin_token, metrics, guesses, public_url, edge_token };
-        Self { store, directory, nanos, router: router::router(api, feed), end }
+        Self { store, directory, nanos, router: router::router(api, feed.clone()), feed, end }
     }
 
     /// The same database, in a control plane that is started anew.

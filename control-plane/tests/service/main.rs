@@ -11,6 +11,7 @@ mod harness;
 mod identify;
 mod keys;
 mod list;
+mod log;
 mod metrics;
 mod openapi;
 mod refusals;

@@ -29,6 +29,7 @@ async fn numbers_of_scopes_and_environments_outlive_their_names() {
     let with = |environments: &[&str], scopes: &[&str]| Config {
         environments: environments.iter().map(|name| name.parse().unwrap()).collect(),
         scopes: scopes.iter().map(|name| name.parse().unwrap()).collect(),
+        ..Config::default()
     };
     let service = Service::start_with(with(&["live"], &["orders", "items"])).await;
     service.workspace("acme").await;

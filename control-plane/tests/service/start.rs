@@ -149,6 +149,22 @@ fn every_flag_has_an_environment_name() {
     }
 }
 
+#[test]
+fn as_many_edges_may_wait_as_the_system_allows_open_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command.current_dir(directory.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let serve = "ulimit -Sn 64 && exec \"$0\" serve --listen 127.0.0.1:0 --admin-token-file a --edge-token-file e";
+    let running = Running::start({
+        command.args(["-c", serve, env!("CARGO_BIN_EXE_latchkey")]);
+        command
+    });
+    let limits = read_to_string(format!("/proc/{}/limits", running.child.id())).unwrap();
+    let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard, _] = open_files.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{open_files}") };
+    assert_eq!(soft, hard);
+}
+
 #[tokio::test]
 async fn sigterm_answers_what_was_accepted_and_closes_the_database() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,0 +1,32 @@
+//! The old end of the log: how much of it is kept, and when the rest goes.
+
+use policy::Revision;
+
+use super::Feed;
+use crate::store::StoreError;
+
+/// The log is compacted when it has grown by this part, so that it is seldom and takes few rows at a time.
+const PART: u64 = 10;
+
+impl Feed {
+    /// Compacts the log now and whenever it has grown by a tenth, until the service ends.
+    pub async fn keep_log(self) {
+        let (mut head, mut ending) = (self.store.head(), self.ending.clone());
+        loop {
+            // The store has logged the cause; the next time tries again.
+            let _ = self.compact().await;
+            let due = head.borrow_and_update().revision.0.saturating_add(self.log_revisions / PART);
+            tokio::select! {
+                moved = head.wait_for(|head| head.revision.0 >= due) => if moved.is_err() { return },
+                _ = ending.wait_for(|ending| *ending) => return,
+            }
+        }
+    }
+
+    /// Drops what the log need not keep: all but the newest revisions, and but those that lead on from a snapshot that
+    /// somebody may be loading.
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        let newest = Revision(self.store.head().borrow().revision.0.saturating_sub(self.log_revisions));
+        self.store.compact(self.snapshots.needed().map_or(newest, |needed| needed.min(newest))).await
+    }
+}

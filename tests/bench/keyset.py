@@ -1,0 +1,94 @@
+# Databases with many keys, made in seconds: rows are written straight into the file of a control plane that doesn't run.
+import atexit
+import functools
+import hashlib
+import pathlib
+import random
+import shutil
+import sqlite3
+import tempfile
+import zlib
+
+from harness import Bench, ControlPlane, cores, say
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+WORKSPACES = 100
+# A million secrets needn't be known to ask for keys all over a table.
+KNOWN = 10_000
+
+
+class Keyset:
+    """Keys in a database; the secrets of some are known, and the paths in REST of the same."""
+
+    def __init__(self, database, secrets, paths):
+        self.database, self.secrets, self.paths = database, secrets, paths
+
+    def write_secrets(self, path):
+        path.write_text("\n".join(self.secrets) + "\n")
+        return path
+
+
+def secret_text(chance):
+    """A key's text, as docs and policy/src/key_text.rs have it."""
+    text = "lk_live_" + "".join(chance.choices(ALPHABET, k=32))
+    checksum, symbols = zlib.crc32(text.encode()), ""
+    for _ in range(6):
+        checksum, digit = divmod(checksum, 62)
+        symbols = ALPHABET[digit] + symbols
+    return text + symbols
+
+
+@functools.cache
+def of(count):
+    """A database with so many keys in it, each with two scopes, spread over workspaces. Made once a run."""
+    say(f"making {count:,} keys")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="latchkey-keys-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with Bench() as bench:
+        return made(bench, folder / f"{count}.db", count)
+
+
+def made(bench, database, count):
+    control_plane = ControlPlane(bench, "first", cores()[1], database)
+    for number in range(WORKSPACES):
+        slug = f"workspace-{number}"
+        control_plane.post("/v1/workspaces", {"name": slug, "slug": slug})
+        # Its rows are the pattern of all others in this workspace.
+        scopes = {"reviews": "read", "webhooks": "write"}
+        control_plane.post(f"/v1/workspaces/{slug}/keys", {"name": "pattern", "expires_in": "none", "scopes": scopes})
+    control_plane.stop()
+
+    count -= WORKSPACES
+    chance = random.Random(count)
+    # Known ones all over the table.
+    known = chance.sample(range(count), min(count, KNOWN))
+    secrets = {number: secret_text(chance) for number in known}
+    digests = [chance.randbytes(32) for _ in range(count)]
+    for number, secret in secrets.items():
+        digests[number] = hashlib.sha256(secret.encode()).digest()
+    ids = [(number + 1).to_bytes(8, "big") + chance.randbytes(8) for number in range(count)]
+    file = sqlite3.connect(database, isolation_level=None)
+    for pragma in ["synchronous = OFF", "journal_mode = OFF", "cache_size = -600000"]:
+        file.execute(f"PRAGMA {pragma}")
+    file.execute("BEGIN")
+    slugs = dict(file.execute("SELECT id, slug FROM workspaces").fetchall())
+    # Like ids that were made one after the other: each workspace has a stretch of them.
+    owners = [owner for owner in slugs for _ in range(-(-count // WORKSPACES))][:count]
+    insert(file, "keys", ["id"], zip(owners, ids))
+    insert(file, "secrets", ["digest", "key_id"], sorted(zip(owners, digests, ids), key=lambda row: row[1]))
+    file.execute("COMMIT")
+    file.execute("PRAGMA journal_mode = WAL")
+    file.close()
+    paths = [f"/v1/workspaces/{slugs[owners[n]]}/keys/key_{ids[n].hex()}" for n in known]
+    return Keyset(database, [secrets[n] for n in known], paths)
+
+
+def insert(file, table, differs, rows):
+    """A row for each of `rows`, `(workspace, *what differs)`, like the one that its workspace has already."""
+    columns = [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
+    same = [column for column in columns if column not in ("workspace_id", *differs)]
+    patterns = file.execute(f"SELECT workspace_id, {', '.join(same)} FROM {table}").fetchall()
+    pattern = {owner: tuple(values) for owner, *values in patterns}
+    names = ", ".join(["workspace_id", *differs, *same])
+    marks = ", ".join("?" * len(columns))
+    file.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", (row + pattern[row[0]] for row in rows))
