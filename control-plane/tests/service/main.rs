@@ -5,6 +5,7 @@ mod admin_tokens;
 mod at_rest;
 mod audit;
 mod authority;
+mod crash;
 mod edge_tokens;
 mod feed;
 mod harness;
