@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::host::{Call, CallAnswer, Header, Host, Life, LogLevel, NotSent, PropertyError};
 use crate::keys::Clocks;
+use crate::source::TICK;
 
 /// An answer that the filter gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,7 @@ pub struct FakeEnvoy {
     /// How many calls were ever made.
     pub called: Cell<u32>,
     pub logged: RefCell<Vec<String>>,
+    pub tick: Cell<Duration>,
 }
 
 /// What the workers of one Envoy share.
@@ -74,6 +77,7 @@ impl FakeEnvoy {
             calls: RefCell::default(),
             called: Cell::new(0),
             logged: RefCell::default(),
+            tick: Cell::new(TICK),
         }
     }
 
@@ -197,6 +201,11 @@ impl Host for FakeEnvoy {
         assert!(!queues.iter().any(|own| own == name), "a queue of this name would take the other's wakes");
         queues.push(name.to_owned());
         u32::try_from(queues.len()).unwrap()
+    }
+
+    fn set_tick(&self, period: Duration) -> bool {
+        self.tick.set(period);
+        true
     }
 
     fn wake(&self, queue: u32) {

@@ -94,6 +94,9 @@ pub trait Host {
     fn set_shared(&self, name: &str, value: &[u8], last_write: Option<u32>) -> bool;
     /// A queue that wakes this root context; `name` must be one that nobody else uses.
     fn register_queue(&self, name: &str) -> u32;
+    /// Has the timer of the root context whose callback is running go off again and again. Zero stops it. Answers whether Envoy
+    /// took it.
+    fn set_tick(&self, period: Duration) -> bool;
     /// Wakes the worker that registered this queue: soon, but not within this callback.
     fn wake(&self, queue: u32);
     /// Adds to a counter that [`Self::define_counter`] gave.
@@ -148,11 +151,6 @@ mod envoy {
         /// Takes all that is in a queue: how often it was put there says nothing. Statuses: Ok, Empty, NotFound.
         pub fn empty_queue(&self, queue: u32) {
             while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
-        }
-
-        /// Calls `on_tick` again and again. Zero stops it. Statuses: Ok.
-        pub fn set_tick_period(&self, period: Duration) -> bool {
-            hostcalls::set_tick_period(period).is_ok()
         }
     }
 
@@ -260,6 +258,11 @@ mod envoy {
         /// Statuses: Ok.
         fn register_queue(&self, name: &str) -> u32 {
             hostcalls::register_shared_queue(name).unwrap_or_default()
+        }
+
+        /// Statuses: Ok.
+        fn set_tick(&self, period: Duration) -> bool {
+            hostcalls::set_tick_period(period).is_ok()
         }
 
         /// Statuses: Ok, NotFound, handed on by the SDK.

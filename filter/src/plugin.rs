@@ -13,12 +13,9 @@ use crate::faults;
 use crate::host::{Envoy, Host as _, LogLevel};
 use crate::metrics::Metrics;
 use crate::request::{self, Outcome};
-use crate::source::{self, Root as SourceRoot, SourceName};
+use crate::source::{self, Root as SourceRoot, SourceName, TICK};
 use crate::subscription::Progress;
 use crate::vm::{self, SharedSource};
-
-/// How often a worker looks whether there is something to do, when nothing else wakes it.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Gauges are shown once a second.
 const TICKS_A_REPORT: u32 = 10;
@@ -90,7 +87,7 @@ impl Context for Root {
 impl Drop for Root {
     fn drop(&mut self) {
         let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
-        self.host.set_tick_period(Duration::ZERO);
+        self.host.set_tick(Duration::ZERO);
         metrics.tell(&*self.host);
         if let Ok(mut source) = source.try_borrow_mut() {
             source.leave(&*self.host, self.id);
@@ -120,7 +117,7 @@ impl RootContext for Root {
             }
         }
         let declared = request::FILTER_STATE.iter().all(|state| self.host.declare(state));
-        if !(declared && self.host.set_tick_period(TICK)) {
+        if !(declared && self.host.set_tick(TICK)) {
             self.host.log(LogLevel::Error, "Envoy refused filter state or timer; every request is denied");
             edge.deny_all();
         }

@@ -19,6 +19,12 @@ use crate::process::roster::{BEAT_MS, Role, Roster, Worker};
 use crate::process::shelf::{Deposed, Shelf};
 use crate::subscription::{Answer, Asking, Failure, News, Outcome, Progress, Subscription};
 
+/// How often a worker looks whether there is something to do, when nothing else wakes it.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// The same while there is more to do than one event should take: requests come in between.
+const HURRY: Duration = Duration::from_millis(1);
+
 /// Without a tick for so long a worker may have missed what the leader published: it looks before it decides.
 const LATE_MS: u64 = 2_000;
 
@@ -31,7 +37,7 @@ const LONELY: &str = "the VM id is empty, so that any plugin could write what wo
 
 /// Pages that a worker takes over within a request, when it must look before it decides: a VM that takes the place of a
 /// trapped one has a small table at its first request already, and for a large one no request is held up for long.
-const PAGES_A_REQUEST: u32 = 8;
+const PAGES_A_REQUEST: u32 = 4;
 
 /// Attempts to sign the roster when others write it at the same time; the next tick tries again.
 const ATTEMPTS: u32 = 5;
@@ -94,6 +100,8 @@ pub struct Source {
     part: Part,
     follower: Follower,
     last_failure: Option<Failure>,
+    /// The root context whose timer runs at once, because there is more to do.
+    hurries: Option<u32>,
     /// Other workers that can be woken, as of the last look at the roster.
     others: Vec<u32>,
     /// Of all workers, as of the last look at the roster.
@@ -151,6 +159,7 @@ impl Source {
             part: Part::Follows,
             follower: Follower::default(),
             last_failure: None,
+            hurries: None,
             others: Vec::new(),
             bounds: (None, None),
             is_asked_again: false,
@@ -166,6 +175,7 @@ impl Source {
     /// A configuration went. Envoy drops its calls and its queue; the next tick of another takes both up.
     pub fn leave(&mut self, host: &dyn Host, root: u32) {
         self.roots.remove(&root);
+        self.hurries.take_if(|own| *own == root);
         if self.caller.take_if(|(own, _)| *own == root).is_some() {
             self.subscription.abandon();
         }
@@ -189,7 +199,7 @@ impl Source {
     /// The timer of `root`: everything that no event brings.
     pub fn tick(&mut self, host: &dyn Host, root: u32) {
         // The newest configuration's timer drives; the others' would do the same again.
-        if self.roots.keys().next_back() != Some(&root) {
+        if self.roots.keys().next_back() != Some(&root) && self.hurries != Some(root) {
             return;
         }
         let now = clocks(host);
@@ -198,7 +208,7 @@ impl Source {
             return;
         }
         self.sign(host, now);
-        self.advance(host, now);
+        self.advance(host, root, now);
         if matches!(self.part, Part::Follows | Part::Alone)
             && let Some(table) = self.keys.holding.table_mut()
         {
@@ -214,7 +224,7 @@ impl Source {
             && own == queue
         {
             let now = clocks(host);
-            self.advance(host, now);
+            self.advance(host, root, now);
             self.ask(host, root, now);
         }
     }
@@ -436,8 +446,9 @@ impl Source {
         }
     }
 
-    /// Does the next piece of work of this worker's part; asks to be woken when there is more.
-    fn advance(&mut self, host: &dyn Host, now: Clocks) {
+    /// Does the next piece of work of this worker's part, in a callback of `root`; has that one's timer run soon when there is
+    /// more.
+    fn advance(&mut self, host: &dyn Host, root: u32, now: Clocks) {
         let more = match &mut self.part {
             Part::Alone => false,
             Part::Follows => self.follower.step(host, &self.shelf, &mut self.keys) == Step::More,
@@ -459,8 +470,17 @@ impl Source {
                 }
             },
         };
-        if let (true, Some((_, queue))) = (more, self.queue) {
-            host.wake(queue);
+        // By the timer, because Envoy handles all wakes of a queue, those in between too, before it looks at its sockets again.
+        match (more, self.hurries) {
+            (true, None) => {
+                host.set_tick(HURRY);
+                self.hurries = Some(root);
+            }
+            (false, Some(hurries)) if hurries == root => {
+                host.set_tick(TICK);
+                self.hurries = None;
+            }
+            (true | false, _) => {}
         }
     }
 

@@ -10,10 +10,10 @@ use super::shelf::{SLOTS, Shelf};
 use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::FakeEnvoy;
 use crate::keys::Clocks;
-use crate::source::{Root, Source, SourceName, clocks};
+use crate::source::{Root, Source, SourceName, TICK, clocks};
 
 /// One turn of the test is one tick of every worker.
-const TICK_MS: u64 = 100;
+const TICK_MS: u64 = TICK.as_millis() as u64;
 
 struct Worker {
     host: FakeEnvoy,
@@ -96,16 +96,27 @@ impl Process {
     fn turn(&mut self) {
         self.advance(TICK_MS);
         for at in 0..self.workers.len() {
-            let worker = &mut self.workers[at];
-            if worker.runs {
-                worker.source.tick(&worker.host, worker.root);
-            }
+            self.tick(at);
         }
         self.wake();
         for at in 0..self.workers.len() {
             self.answer(at);
             self.wake();
         }
+    }
+
+    /// The timer of a worker, as often as it goes off in this turn.
+    fn tick(&mut self, at: usize) {
+        let worker = &mut self.workers[at];
+        for _ in 0..10_000 {
+            if worker.runs {
+                worker.source.tick(&worker.host, worker.root);
+            }
+            if !worker.runs || worker.host.tick.get() == TICK {
+                return;
+            }
+        }
+        panic!("worker {at} never comes to rest");
     }
 
     /// Answers one call of a worker, if it has one that the control plane would answer by now.
@@ -121,7 +132,13 @@ impl Process {
     /// Delivers wakes to workers that run, until there are none.
     fn wake(&mut self) {
         for _ in 0..10_000 {
-            let Some(queue) = self.workers[0].host.process.wakes.borrow_mut().pop_front() else { return };
+            let Some(queue) = self.workers[0].host.process.wakes.borrow_mut().pop_front() else {
+                return (0..self.workers.len())
+                    .filter(|at| self.workers[*at].host.tick.get() != TICK)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|at| self.tick(at));
+            };
             if !self.delivers_wakes {
                 continue;
             }
