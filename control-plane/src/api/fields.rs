@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use policy::key_text;
 use serde_json::{Map, Value};
 
 use crate::problem::{FieldError, Problem};
@@ -11,6 +12,9 @@ pub(super) struct Fields {
     given: Map<String, Value>,
     errors: Vec<FieldError>,
 }
+
+/// Bytes of the random part of a secret's text, and of its checksum.
+const SHORTEST_SECRET: usize = key_text::RANDOM_SYMBOLS + key_text::CHECKSUM_SYMBOLS;
 
 /// Why a value doesn't fit. The message goes on from the field's name: `` `name` must be … ``.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,12 +75,17 @@ impl Fields {
     /// something that was refused.
     pub(super) fn finish<T>(mut self, made: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
         for (name, _) in std::mem::take(&mut self.given) {
-            // A name may be anything, and long.
-            let name: String = name.chars().take(100).collect();
-            self.refuse(&name, Refused::new("unknown-field", "is not a field that is known here"));
+            self.refuse(&shown(&name), Refused::new("unknown-field", "is not a field that is known here"));
         }
         if self.errors.is_empty() { made().ok_or_else(Problem::fault) } else { Err(Problem::invalid(self.errors)) }
     }
+}
+
+/// What was given, for a message: cut short, and not at all where it may be a secret in the wrong place, which no answer
+/// repeats.
+pub(super) fn shown(given: &str) -> String {
+    let may_be_a_secret = given.len() >= SHORTEST_SECRET && given.contains("lk");
+    if may_be_a_secret { "(what may be a secret)".to_owned() } else { given.chars().take(100).collect() }
 }
 
 /// The parameters of a query.

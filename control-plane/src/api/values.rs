@@ -6,7 +6,7 @@ use policy::allowlist::AllowlistError;
 use policy::{Allowlist, Environment, Level, Scope, Scopes, UnixSeconds};
 use serde_json::Value;
 
-use super::fields::{Fields, Refused};
+use super::fields::{Fields, Refused, shown};
 use crate::config::Config;
 use crate::edge_name;
 use crate::instant;
@@ -96,8 +96,7 @@ pub(super) fn scopes(value: Value, config: &Config) -> Result<Scopes, Refused> {
         let known = name.parse::<Scope>().ok().filter(|scope| config.scopes.contains(scope));
         let Some(scope) = known else {
             let catalogue: Vec<_> = config.scopes.iter().map(Scope::as_str).collect();
-            let name: String = name.chars().take(40).collect();
-            let message = format!("names `{name}`, which is not in the catalogue: {}", catalogue.join(", "));
+            let message = format!("names `{}`, which is not in the catalogue: {}", shown(&name), catalogue.join(", "));
             return Err(Refused::new("unknown-scope", message));
         };
         let level = match level.as_str() {
@@ -123,7 +122,10 @@ pub(super) fn allowlist(value: Value) -> Result<Allowlist, Refused> {
         }
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => return Err(wrong_type()),
     };
-    Allowlist::try_from(entries).map_err(|error| {
+    Allowlist::try_from(entries).map_err(|mut error| {
+        if let AllowlistError::NotANetwork { entry, .. } = &mut error {
+            *entry = shown(entry);
+        }
         let code = match error {
             AllowlistError::Empty => "empty-allowlist",
             AllowlistError::TooMany { .. } => "too-many",

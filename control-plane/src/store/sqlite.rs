@@ -34,7 +34,8 @@ pub(super) struct Engine {
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<LiveTokens>>,
     counted: Arc<Counted>,
-    _lock: Lock,
+    /// Held until the file is closed.
+    lock: Mutex<Option<Lock>>,
 }
 
 impl Engine {
@@ -63,7 +64,7 @@ impl Engine {
             head,
             edge_tokens,
             counted,
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -135,6 +136,8 @@ impl Engine {
                 error!("the store's writer ended by a fault");
             }
         }
+        // Whoever still has a handle can do nothing with it, and keeps nobody from opening the file.
+        drop(lock(&self.lock).take());
     }
 }
 

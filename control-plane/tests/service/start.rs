@@ -150,6 +150,20 @@ fn every_flag_has_an_environment_name() {
 }
 
 #[test]
+fn the_help_names_the_environment_of_each_flag() {
+    let help = Command::new(env!("CARGO_BIN_EXE_latchkey")).args(["serve", "--help"]).env_clear().output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let flags: Vec<_> = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")).collect();
+    for flag in &flags {
+        let name = flag.split(' ').next().unwrap().to_uppercase().replace('-', "_");
+        assert!(help.contains(&format!("[env: LATCHKEY_{name}=]")), "--{flag}");
+    }
+    for flag in ["edge-listen", "tls-certificate", "tls-key", "edge-client-ca", "public-url", "insecure-http"] {
+        assert!(flags.iter().any(|own| own.starts_with(flag)), "--{flag}");
+    }
+}
+
+#[test]
 fn as_many_edges_may_wait_as_the_system_allows_open_files() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");
@@ -255,6 +269,9 @@ async fn each_request_is_one_line_in_the_log_with_no_secret_in_it() {
     }
     ask(reqwest::Method::POST, "/v1/keys/identify", json!({"secret": secret, secret: 1})).await.unwrap();
     ask(reqwest::Method::POST, "/v1/keys/identify", json!({"secret": secret})).await.unwrap();
+    let events = ask(reqwest::Method::GET, "/v1/audit-events", serde_json::Value::Null).await.unwrap();
+    let events: serde_json::Value = events.json().await.unwrap();
+    assert_eq!(events["items"][0]["address"], "127.0.0.1");
     client.get(format!("http://{}/v1/workspaces", running.address)).bearer_auth(secret).send().await.unwrap();
     running.signal("-TERM");
     let mut log = String::new();
