@@ -1,17 +1,20 @@
 //! A control plane for tests: real snapshots and deltas, no sockets.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use policy::key_text::{Kind, compose};
 use policy::wire::{KeyRecord, Op, Snapshot, SnapshotBuilder, encode_change, encode_delta};
 use policy::{Allowlist, Digest, Environment, Epoch, KeyId, Level, Position, Revision, UnixSeconds, WorkspaceId};
 
+use crate::host::CallAnswer;
 use crate::subscription::Answer;
 
 /// The scopes it has, in the order of their numbers.
 pub const SCOPES: [&str; 2] = ["reviews", "webhooks"];
 
 /// Answers fetches as the real one does, at once instead of after a wait.
+#[derive(Clone)]
 pub struct FakeControlPlane {
     pub time_ms: i64,
     pub position: Position,
@@ -19,7 +22,7 @@ pub struct FakeControlPlane {
     bodies: Vec<Vec<u8>>,
     records: BTreeMap<Digest, KeyRecord>,
     /// What edges that start are given, until [`Self::snapshot_now`].
-    snapshot: Snapshot,
+    snapshot: Rc<Snapshot>,
 }
 
 impl FakeControlPlane {
@@ -31,7 +34,7 @@ impl FakeControlPlane {
             first: position.revision,
             bodies: Vec::new(),
             records: BTreeMap::new(),
-            snapshot: builder(position).finish().unwrap(),
+            snapshot: builder(position).finish().unwrap().into(),
         }
     }
 
@@ -52,12 +55,21 @@ impl FakeControlPlane {
     pub fn snapshot_now(&mut self) {
         let mut builder = builder(self.position);
         self.records.values().for_each(|record| builder.push(record).unwrap());
-        self.snapshot = builder.finish().unwrap();
+        self.snapshot = builder.finish().unwrap().into();
     }
 
     pub fn answer(&self, path: &str) -> Answer {
         let (status, body) = self.status_and_body(path);
         Answer { status: Some(status), time_ms: Some(self.time_ms), body }
+    }
+
+    /// Whether the edge's history is a part of this one.
+    fn is_ours(&self, epoch: &str, since: Revision, head: &str) -> bool {
+        let known = since.0.checked_sub(self.first.0).and_then(|known| usize::try_from(known).ok());
+        let Some(bodies) = known.and_then(|known| self.bodies.get(..known)) else { return false };
+        let reached =
+            bodies.iter().fold(Position::first(self.position.epoch, self.first), |at, body| at.then(body).unwrap());
+        epoch == reached.epoch.to_string() && head == reached.head.to_string()
     }
 
     fn status_and_body(&self, path: &str) -> (u16, Vec<u8>) {
@@ -74,7 +86,7 @@ impl FakeControlPlane {
             path.split_once('?').unwrap().1.split('&').filter_map(|pair| pair.split_once('=')).collect();
         let since = query.get("since").map(|since| Revision(since.parse().unwrap()));
         match since {
-            Some(since) if query["epoch"] == self.position.epoch.to_string() && since <= self.position.revision => {
+            Some(since) if self.is_ours(query["epoch"], since, query["head"]) => {
                 if since == self.position.revision {
                     return (204, Vec::new());
                 }
@@ -84,6 +96,17 @@ impl FakeControlPlane {
             _ => (200, self.snapshot.manifest.clone()),
         }
     }
+}
+
+/// What Envoy would hand over as the answer to a call for `path`.
+pub fn answer_of(control_plane: &FakeControlPlane, path: &str) -> CallAnswer {
+    let Answer { status, time_ms, body } = control_plane.answer(path);
+    let header = |name: &str, value: String| (name.to_owned(), value.into_bytes());
+    let headers = [
+        status.map(|status| header(":status", status.to_string())),
+        time_ms.map(|time| header("latchkey-time", time.to_string())),
+    ];
+    CallAnswer { headers: headers.into_iter().flatten().collect(), body }
 }
 
 fn builder(position: Position) -> SnapshotBuilder {

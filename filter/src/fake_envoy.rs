@@ -1,9 +1,11 @@
-//! An Envoy for tests: one request, and what became of it.
+//! An Envoy for tests: a worker with one request, and what became of it; workers may share a process.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use crate::host::{Call, CallAnswer, Header, Host, Life, LogLevel, NotSent, PropertyError};
+use crate::keys::Clocks;
 
 /// An answer that the filter gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +20,40 @@ pub struct FakeEnvoy {
     pub headers: RefCell<Vec<Header>>,
     pub metadata: Result<Option<Vec<u8>>, PropertyError>,
     pub source: Option<&'static str>,
-    pub wall_ms: i64,
     pub filter_state: RefCell<BTreeMap<String, Vec<u8>>>,
     pub answer: RefCell<Option<Answered>>,
     pub addresses_read: Cell<u32>,
+    pub process: Rc<FakeProcess>,
+    /// Workers of a process have different ones.
+    pub worker: u8,
+    pub vm_id: &'static str,
+    /// Calls that wait for an answer: number and path.
+    pub calls: RefCell<VecDeque<(u32, String)>>,
+    /// How many calls were ever made.
+    pub called: Cell<u32>,
+    pub logged: RefCell<Vec<String>>,
+}
+
+/// What the workers of one Envoy share.
+pub struct FakeProcess {
+    pub clocks: Cell<Clocks>,
+    pub shared: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
+    writes: Cell<u32>,
+    queues: RefCell<Vec<String>>,
+    /// Wakes that were not delivered yet.
+    pub wakes: RefCell<VecDeque<u32>>,
+}
+
+impl Default for FakeProcess {
+    fn default() -> Self {
+        Self {
+            clocks: Cell::new(Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 }),
+            shared: RefCell::default(),
+            writes: Cell::new(0),
+            queues: RefCell::default(),
+            wakes: RefCell::default(),
+        }
+    }
 }
 
 impl FakeEnvoy {
@@ -33,10 +65,15 @@ impl FakeEnvoy {
             headers: RefCell::new(all),
             metadata: Ok(None),
             source: Some("192.0.2.7:40000"),
-            wall_ms: 1_000_000,
             filter_state: RefCell::default(),
             answer: RefCell::default(),
             addresses_read: Cell::new(0),
+            process: Rc::default(),
+            worker: 0,
+            vm_id: "latchkey",
+            calls: RefCell::default(),
+            called: Cell::new(0),
+            logged: RefCell::default(),
         }
     }
 
@@ -100,19 +137,21 @@ impl Host for FakeEnvoy {
     }
 
     fn wall_clock_ms(&self) -> i64 {
-        self.wall_ms
+        self.process.clocks.get().wall_ms
     }
 
     fn monotonic_ms(&self) -> u64 {
-        50_000
+        self.process.clocks.get().monotonic_ms
     }
 
     fn random(&self) -> Option<[u8; 16]> {
-        None
+        Some([self.worker; 16])
     }
 
-    fn dispatch(&self, _call: &Call<'_>) -> Result<u32, NotSent> {
-        Err(NotSent)
+    fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
+        self.called.set(self.called.get() + 1);
+        self.calls.borrow_mut().push_back((self.called.get(), call.path.to_owned()));
+        Ok(self.called.get())
     }
 
     fn call_answer(&self, _headers: usize, _body_bytes: usize) -> CallAnswer {
@@ -131,5 +170,36 @@ impl Host for FakeEnvoy {
         0
     }
 
-    fn log(&self, _level: LogLevel, _message: &str) {}
+    fn log(&self, _level: LogLevel, message: &str) {
+        self.logged.borrow_mut().push(message.to_owned());
+    }
+
+    fn vm_id_is_empty(&self) -> bool {
+        self.vm_id.is_empty()
+    }
+
+    fn shared(&self, name: &str) -> Option<(Vec<u8>, u32)> {
+        self.process.shared.borrow().get(name).cloned()
+    }
+
+    fn set_shared(&self, name: &str, value: &[u8], last_write: Option<u32>) -> bool {
+        let mut shared = self.process.shared.borrow_mut();
+        if shared.get(name).map(|(_, write)| *write) != last_write {
+            return false;
+        }
+        self.process.writes.set(self.process.writes.get() + 1);
+        shared.insert(name.to_owned(), (value.to_vec(), self.process.writes.get()));
+        true
+    }
+
+    fn register_queue(&self, name: &str) -> u32 {
+        let mut queues = self.process.queues.borrow_mut();
+        assert!(!queues.iter().any(|own| own == name), "a queue of this name would take the other's wakes");
+        queues.push(name.to_owned());
+        u32::try_from(queues.len()).unwrap()
+    }
+
+    fn wake(&self, queue: u32) {
+        self.process.wakes.borrow_mut().push_back(queue);
+    }
 }

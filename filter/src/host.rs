@@ -77,7 +77,7 @@ pub trait Host {
     fn respond(&self, status: u16, headers: &[(&str, &str)], body: &[u8]);
     /// Milliseconds since 1970 by the wall clock.
     fn wall_clock_ms(&self) -> i64;
-    /// Milliseconds since some instant, by a clock that is never set back.
+    /// Milliseconds since some instant, the same for all workers of this Envoy, by a clock that is never set back.
     fn monotonic_ms(&self) -> u64;
     /// Random bytes of the operating system; `None` when it has none.
     fn random(&self) -> Option<[u8; 16]>;
@@ -85,6 +85,17 @@ pub trait Host {
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent>;
     /// The answer to the call whose callback is running.
     fn call_answer(&self, headers: usize, body_bytes: usize) -> CallAnswer;
+    /// Whether this worker's VM has no id, and so shares its data with any other plugin that has none.
+    fn vm_id_is_empty(&self) -> bool;
+    /// A value that workers with the same VM id share, and the number of its last write.
+    fn shared(&self, name: &str) -> Option<(Vec<u8>, u32)>;
+    /// Sets a shared value, if its last write is still the one of this number; `None`: if there is no such value yet.
+    /// Answers whether it did.
+    fn set_shared(&self, name: &str, value: &[u8], last_write: Option<u32>) -> bool;
+    /// A queue that wakes this root context; `name` must be one that nobody else uses.
+    fn register_queue(&self, name: &str) -> u32;
+    /// Wakes the worker that registered this queue: soon, but not within this callback.
+    fn wake(&self, queue: u32);
     /// Adds to a counter that [`Self::define_counter`] gave.
     fn add(&self, metric: u32, by: u64);
     /// Sets a gauge that [`Self::define_gauge`] gave.
@@ -99,16 +110,16 @@ pub use envoy::Envoy;
 
 #[cfg(not(test))]
 mod envoy {
-    use std::sync::OnceLock;
-    use std::time::{Duration, Instant, UNIX_EPOCH};
+    use std::time::{Duration, UNIX_EPOCH};
 
+    use coarsetime::{Duration as Ticks, Instant};
     use proxy_wasm::hostcalls;
     use proxy_wasm::types::{BufferType, MapType, MetricType};
 
     use super::{Call, CallAnswer, FilterState, Header, Host, Life, LogLevel, NotSent, PropertyError};
 
-    /// When this worker first looked at its monotonic clock.
-    static START: OnceLock<Instant> = OnceLock::new();
+    /// The number of a write that never was: with it, Envoy sets a value only where there is none.
+    const NO_WRITE: u32 = u32::MAX;
 
     /// The real Envoy.
     pub struct Envoy;
@@ -132,6 +143,11 @@ mod envoy {
                 Life::Request => &[0x28, 0x01],
             });
             hostcalls::call_foreign_function("declare_property", Some(&arguments)).is_ok()
+        }
+
+        /// Takes all that is in a queue: how often it was put there says nothing. Statuses: Ok, Empty, NotFound.
+        pub fn empty_queue(&self, queue: u32) {
+            while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
         }
 
         /// Calls `on_tick` again and again. Zero stops it. Statuses: Ok.
@@ -191,8 +207,8 @@ mod envoy {
         }
 
         fn monotonic_ms(&self) -> u64 {
-            let length = START.get_or_init(Instant::now).elapsed();
-            length.as_secs().saturating_mul(1_000).saturating_add(u64::from(length.subsec_millis()))
+            // The standard library's `Instant` hides its origin, so two workers couldn't compare theirs.
+            Ticks::from_ticks(Instant::now_without_cache_update().as_ticks()).as_millis()
         }
 
         #[expect(clippy::disallowed_methods, reason = "this is the filter's one door to the system's randomness")]
@@ -223,6 +239,33 @@ mod envoy {
                 size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
             };
             CallAnswer { headers, body: body.unwrap_or_default() }
+        }
+
+        /// Statuses: as for the route's metadata. Without an answer the id counts as empty: then nothing is shared.
+        fn vm_id_is_empty(&self) -> bool {
+            hostcalls::get_property(vec!["plugin_vm_id"]).ok().flatten().is_none_or(|id| id.is_empty())
+        }
+
+        /// Statuses: Ok, NotFound.
+        fn shared(&self, name: &str) -> Option<(Vec<u8>, u32)> {
+            let (bytes, write) = hostcalls::get_shared_data(name).ok()?;
+            Some((bytes.unwrap_or_default(), write?))
+        }
+
+        /// Statuses: Ok, CasMismatch.
+        fn set_shared(&self, name: &str, value: &[u8], last_write: Option<u32>) -> bool {
+            hostcalls::set_shared_data(name, Some(value), Some(last_write.unwrap_or(NO_WRITE))).is_ok()
+        }
+
+        /// Statuses: Ok.
+        fn register_queue(&self, name: &str) -> u32 {
+            hostcalls::register_shared_queue(name).unwrap_or_default()
+        }
+
+        /// Statuses: Ok, NotFound, handed on by the SDK.
+        fn wake(&self, queue: u32) {
+            // An empty message would look like an empty queue to the one that takes it out.
+            let _ = hostcalls::enqueue_shared_queue(queue, Some(b"!"));
         }
 
         /// Statuses: Ok, NotFound and BadArgument, all handed on by the SDK.

@@ -1,7 +1,8 @@
 //! The proxy-wasm filter: decides each request in Envoy, by a table that it keeps up to date itself.
 //!
-//! `plugin.rs` hands Envoy's callbacks on, `request.rs` decides a request, `subscription.rs` keeps the table, `vm.rs` holds
-//! what all configurations of a worker share, and `host.rs` is the only file that calls Envoy.
+//! `plugin.rs` hands Envoy's callbacks on, `request.rs` decides a request, `source.rs` keeps the keys up to date: from the
+//! control plane by `subscription.rs`, from the other workers by `process.rs`. `vm.rs` holds what all configurations of a
+//! worker share, and `host.rs` is the only file that calls Envoy.
 
 pub mod answer;
 pub mod credential;
@@ -10,11 +11,16 @@ pub mod edge;
 mod fake_control_plane;
 #[cfg(test)]
 mod fake_envoy;
+#[cfg(all(feature = "faults", not(test)))]
+mod faults;
 pub mod host;
+pub mod keys;
 pub mod metadata;
 pub mod metrics;
 #[cfg(not(test))]
 mod plugin;
+pub mod process;
 pub mod request;
+pub mod source;
 pub mod subscription;
 pub mod vm;

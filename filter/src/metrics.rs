@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::host::Host;
 
 /// Ids of the metrics, defined once a worker: Envoy frees none.
@@ -12,6 +14,7 @@ pub struct Metrics {
     keys: u32,
     age: u32,
     ready: u32,
+    history_changes: u32,
 }
 
 /// A counter, and what was counted since Envoy was told last.
@@ -20,8 +23,9 @@ struct Counter {
     untold: Cell<u64>,
 }
 
-/// What a worker knows, as its gauges show it. Workers share a gauge, and the one that reported last is seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a worker knows, or all of an Envoy's together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     /// The table's revision; 0 without a table.
     pub revision: u64,
@@ -67,6 +71,7 @@ impl Metrics {
             keys: host.define_gauge("latchkey_keys"),
             age: host.define_gauge("latchkey_age_seconds"),
             ready: host.define_gauge("latchkey_ready"),
+            history_changes: host.define_counter("latchkey_history_changes_total"),
         }
     }
 
@@ -84,7 +89,14 @@ impl Metrics {
         }
     }
 
-    /// Shows what this worker knows.
+    /// The control plane turned out so many times to have another history than an edge's.
+    pub fn history_changed(&self, host: &dyn Host, times: u64) {
+        if times > 0 {
+            host.add(self.history_changes, times);
+        }
+    }
+
+    /// Shows what this Envoy knows.
     pub fn report(&self, host: &dyn Host, report: Report) {
         let Report { revision, keys, age_secs, is_ready } = report;
         host.record(self.revision, revision);

@@ -8,10 +8,13 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel as SdkLogLevel};
 
 use crate::edge::Edge;
-use crate::host::{Call, Envoy, Host, LogLevel};
+#[cfg(feature = "faults")]
+use crate::faults;
+use crate::host::{Envoy, Host as _, LogLevel};
 use crate::metrics::Metrics;
 use crate::request::{self, Outcome};
-use crate::subscription::{Answer, Clocks, Failure, Progress};
+use crate::source::{self, Root as SourceRoot, SourceName};
+use crate::subscription::Progress;
 use crate::vm::{self, SharedSource};
 
 /// How often a worker looks whether there is something to do, when nothing else wakes it.
@@ -30,7 +33,6 @@ struct Root {
     id: u32,
     host: Rc<Envoy>,
     serving: OnceCell<Serving>,
-    last_failure: Option<Failure>,
     ticks: u32,
 }
 
@@ -44,102 +46,55 @@ struct Serving {
 
 impl Root {
     fn new(id: u32) -> Self {
-        Self { id, host: Rc::new(Envoy), serving: OnceCell::new(), last_failure: None, ticks: 0 }
+        Self { id, host: Rc::new(Envoy), serving: OnceCell::new(), ticks: 0 }
     }
 
-    fn clocks(&self) -> Clocks {
-        Clocks { wall_ms: self.host.wall_clock_ms(), monotonic_ms: self.host.monotonic_ms() }
-    }
-
-    fn random(&self) -> u8 {
-        self.host.random().map_or(0, |[byte, ..]| byte)
-    }
-
-    /// Sends what the subscription wants to know next, if it is time.
-    fn ask(&mut self) {
-        let Some(Serving { edge, source, .. }) = self.serving.get().cloned() else { return };
-        let now = self.clocks();
-        let Ok(mut source) = source.try_borrow_mut() else { return };
-        let Some(fetch) = source.subscription.next_fetch(now) else { return };
-        let call = Call {
-            cluster: &edge.config.control_plane.cluster,
-            authority: &edge.config.control_plane.authority,
-            path: &fetch.path,
-            token: edge.token.as_deref(),
-            timeout: Duration::from_millis(fetch.timeout_ms),
-        };
-        match self.host.dispatch(&call) {
-            Ok(number) => source.caller = Some((self.id, number)),
-            Err(_) => {
-                let progress = source.subscription.not_sent(now, self.random());
-                drop(source);
-                self.report(&progress);
-            }
-        }
-    }
-
-    /// Says what an answer led to: each failure once until it changes, so that an outage doesn't fill the log.
-    fn report(&mut self, progress: &Progress) {
-        match progress {
-            Progress::Quiet => self.last_failure = None,
-            Progress::Serves(_) => {
-                self.last_failure = None;
-                self.show_gauges();
-            }
-            Progress::Failed(failure) => {
-                if self.last_failure.as_ref() != Some(failure) {
-                    self.host.log(LogLevel::Warn, &failure.to_string());
-                    self.last_failure = Some(failure.clone());
-                }
-            }
-        }
-    }
-
+    /// Shows what this Envoy knows, if this worker is the one to show it.
     fn show_gauges(&self) {
-        let Some(Serving { edge, source, metrics }) = self.serving.get() else { return };
+        let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
         let Ok(source) = source.try_borrow() else { return };
-        metrics.report(&*self.host, source.subscription.report(self.clocks(), edge.config.max_staleness_secs));
+        if let Some(report) = source.report(&*self.host) {
+            metrics.report(&*self.host, report);
+        }
+    }
+
+    /// Hands an event to the source; says what came of it.
+    fn hand_on(&self, event: impl FnOnce(&mut source::Source, &Envoy) -> Progress) {
+        let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
+        let progress = {
+            let Ok(mut source) = source.try_borrow_mut() else { return };
+            let progress = event(&mut source, &self.host);
+            if let Some(remark) = source.remark(&progress) {
+                self.host.log(LogLevel::Warn, &remark);
+            }
+            metrics.history_changed(&*self.host, source.take_history_changes());
+            progress
+        };
+        if let Progress::Serves(_) = progress {
+            self.show_gauges();
+        }
     }
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token_id: u32, num_headers: usize, body_size: usize, _num_trailers: usize) {
-        let Some(Serving { source, .. }) = self.serving.get().cloned() else { return };
         let received = self.host.call_answer(num_headers, body_size);
-        let header = |name: &str| {
-            let found = received.headers.iter().find(|(own, _)| own == name);
-            found.and_then(|(_, value)| str::from_utf8(value).ok())
-        };
-        let answer = Answer {
-            status: header(":status").and_then(|status| status.parse().ok()),
-            time_ms: header("latchkey-time").and_then(|time| time.parse().ok()),
-            body: received.body,
-        };
-        let (now, random) = (self.clocks(), self.random());
-        let progress = {
-            let Ok(mut source) = source.try_borrow_mut() else { return };
-            if source.caller.take_if(|caller| *caller == (self.id, token_id)).is_none() {
-                return;
-            }
-            source.subscription.answered(now, random, answer)
-        };
-        self.report(&progress);
-        self.ask();
+        self.hand_on(|source, host| source.answered(host, self.id, token_id, received));
     }
+}
 
-    fn on_done(&mut self) -> bool {
+/// Envoy called [`proxy_on_delete`], or never took this configuration. In a callback of its own, `proxy_on_done`, each request
+/// would cost another entry into the VM.
+///
+/// [`proxy_on_delete`]: https://github.com/proxy-wasm/spec
+impl Drop for Root {
+    fn drop(&mut self) {
+        let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
         self.host.set_tick_period(Duration::ZERO);
-        if let Some(Serving { metrics, .. }) = self.serving.get() {
-            metrics.tell(&*self.host);
+        metrics.tell(&*self.host);
+        if let Ok(mut source) = source.try_borrow_mut() {
+            source.leave(&*self.host, self.id);
         }
-        // Envoy drops this context's calls: another configuration with the same source asks again.
-        if let Some(Serving { source, .. }) = self.serving.get()
-            && let Ok(mut source) = source.try_borrow_mut()
-            && source.caller.take_if(|(root, _)| *root == self.id).is_some()
-        {
-            source.subscription.abandon();
-        }
-        true
     }
 }
 
@@ -169,22 +124,28 @@ impl RootContext for Root {
             self.host.log(LogLevel::Error, "Envoy refused filter state or timer; every request is denied");
             edge.deny_all();
         }
-        let source = vm::source(&edge.config);
+        let source = vm::source(&SourceName::of(&edge.config));
+        let root = SourceRoot {
+            id: self.id,
+            token: edge.token.clone(),
+            max_staleness_secs: edge.config.max_staleness_secs,
+            feed: edge.config.feed,
+        };
+        match source.try_borrow_mut() {
+            Ok(mut source) => source.join(root),
+            Err(_) => edge.deny_all(),
+        }
         let metrics = vm::metrics(&*self.host);
         self.serving.set(Serving { edge: Rc::new(edge), source, metrics }).is_ok()
     }
 
     fn on_tick(&mut self) {
-        let named = self.serving.get().and_then(|Serving { source, .. }| {
-            let mut source = source.try_borrow_mut().ok()?;
-            source.subscription.tidy();
-            // Not in `on_configure`, which must do the same on every worker.
-            Some(source.subscription.name(|| instance(&*self.host)))
+        self.hand_on(|source, host| {
+            #[cfg(feature = "faults")]
+            faults::on_tick(host, source.leads());
+            source.tick(host, self.id);
+            Progress::Quiet
         });
-        if let Some(failed @ Progress::Failed(_)) = named {
-            self.report(&failed);
-        }
-        self.ask();
         if let Some(Serving { metrics, .. }) = self.serving.get() {
             metrics.tell(&*self.host);
         }
@@ -192,6 +153,14 @@ impl RootContext for Root {
         if self.ticks.is_multiple_of(TICKS_A_REPORT) {
             self.show_gauges();
         }
+    }
+
+    fn on_queue_ready(&mut self, queue_id: u32) {
+        self.host.empty_queue(queue_id);
+        self.hand_on(|source, host| {
+            source.woken(host, queue_id);
+            Progress::Quiet
+        });
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
@@ -217,16 +186,19 @@ impl HttpContext for Stream {
             request::refuse(&*self.host);
             return Action::Pause;
         };
+        #[cfg(feature = "faults")]
+        faults::on_request(&self.host);
+        let now = source::clocks(&*self.host);
+        if let Ok(mut source) = source.try_borrow_mut() {
+            source.takes_requests();
+            if source.is_late(now) {
+                source.catches_up(&*self.host);
+            }
+        }
         let source = source.try_borrow().ok();
-        let subscription = source.as_deref().map(|source| &source.subscription);
-        match request::on_request_headers(&*self.host, edge, subscription, metrics) {
+        match request::on_request_headers(&*self.host, edge, source.as_deref(), now, metrics) {
             Outcome::Passes => Action::Continue,
             Outcome::Answered => Action::Pause,
         }
     }
-}
-
-/// A name for this worker that no other has.
-fn instance(host: &dyn Host) -> Option<String> {
-    Some(host.random()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }

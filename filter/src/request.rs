@@ -5,16 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use policy::config::Forward;
 use policy::decide::{Credential, Decision, Denial, DenyReason, Facts, Knowledge, Permit, decide};
 use policy::route::RouteRule;
-use policy::wire::Catalogue;
 use policy::{Digest, UnixSeconds};
 
 use crate::answer::{self, Form};
 use crate::credential::{self, Removal};
 use crate::edge::{Edge, Health};
 use crate::host::{FilterState, Header, Host, Life};
+use crate::keys::Clocks;
 use crate::metadata::RouteMetadata;
 use crate::metrics::Metrics;
-use crate::subscription::{Clocks, Subscription};
+use crate::source::Source;
 
 #[cfg(test)]
 mod tests;
@@ -49,11 +49,12 @@ pub enum Outcome {
     Answered,
 }
 
-/// Decides a request at its headers. `subscription` is what this worker knows; `None` denies.
+/// Decides a request at its headers. `source` is what this worker knows; `None` denies.
 pub fn on_request_headers(
     host: &dyn Host,
     edge: &Edge,
-    subscription: Option<&Subscription>,
+    source: Option<&Source>,
+    now: Clocks,
     metrics: &Metrics,
 ) -> Outcome {
     let headers = host.request_headers();
@@ -69,13 +70,16 @@ pub fn on_request_headers(
 
     let path = header(&headers, ":path");
     let form = Form::of(header(&headers, "content-type"));
-    let clocks = Clocks { wall_ms: host.wall_clock_ms(), monotonic_ms: host.monotonic_ms() };
-    let knowledge = match (edge.health(), subscription) {
-        (Health::Sound, Some(subscription)) => subscription.knowledge(clocks, edge.config.max_staleness_secs),
-        (Health::Sound, None) | (Health::DenyAll, _) => Knowledge::NotReady,
+    let knowledge = match (edge.health(), source) {
+        (Health::Sound, Some(source)) if !source.is_late(now) => {
+            source.keys.knowledge(now, edge.config.max_staleness_secs)
+        }
+        (Health::Sound | Health::DenyAll, _) => Knowledge::NotReady,
     };
     if edge.is_ready_path(path) {
-        answer::ready(host, matches!(knowledge, Knowledge::Serving(_)), form);
+        let is_ready = matches!(knowledge, Knowledge::Serving(_))
+            && source.is_some_and(|source| source.is_everybody_ready(host, now));
+        answer::ready(host, is_ready, form);
         return Outcome::Answered;
     }
 
@@ -102,7 +106,7 @@ pub fn on_request_headers(
         knowledge,
         environment: &edge.config.environment,
         foreign_keys: edge.config.foreign(),
-        now: subscription.map_or(UnixSeconds::DISTANT_FUTURE, |own| own.now(clocks)),
+        now: source.map_or(UnixSeconds::DISTANT_FUTURE, |own| own.keys.now(now)),
     };
     match decide(&facts, || client_address(host)) {
         Decision::Public => {
@@ -114,7 +118,7 @@ pub fn on_request_headers(
             Outcome::Passes
         }
         Decision::Allow(permit) => {
-            allow(host, edge, knowledge, &permit);
+            allow(host, edge, &permit);
             metrics.count("allowed");
             Outcome::Passes
         }
@@ -126,7 +130,7 @@ pub fn on_request_headers(
     }
 }
 
-fn allow(host: &dyn Host, edge: &Edge, knowledge: Knowledge<'_>, permit: &Permit<'_>) {
+fn allow(host: &dyn Host, edge: &Edge, permit: &Permit<'_>) {
     let key = permit.key.text();
     host.set_filter_state(DIGEST, &permit.record.digest().0);
     host.set_filter_state(KEY_ID, &key);
@@ -138,11 +142,7 @@ fn allow(host: &dyn Host, edge: &Edge, knowledge: Knowledge<'_>, permit: &Permit
                 host.set_request_header("x-latchkey-workspace-id", &permit.workspace.text());
             }
             Forward::Workspace => host.set_request_header("x-latchkey-workspace", permit.slug.as_bytes()),
-            Forward::Scopes => {
-                if let Knowledge::Serving(table) = knowledge {
-                    host.set_request_header("x-latchkey-scopes", scopes(table.catalogue(), permit).as_bytes());
-                }
-            }
+            Forward::Scopes => host.set_request_header("x-latchkey-scopes", scopes(permit).as_bytes()),
         }
     }
 }
@@ -156,8 +156,8 @@ fn deny(host: &dyn Host, denial: &Denial<'_>, form: Form) {
 }
 
 /// `reviews:read webhooks:write`, sorted by the scope's name.
-fn scopes(catalogue: &Catalogue, permit: &Permit<'_>) -> String {
-    let named = |(number, level)| catalogue.scope(number).map(|scope| format!("{scope}:{level}"));
+fn scopes(permit: &Permit<'_>) -> String {
+    let named = |(number, level)| permit.catalogue.scope(number).map(|scope| format!("{scope}:{level}"));
     let mut scopes: Vec<String> = permit.record.levels().filter_map(named).collect();
     scopes.sort_unstable();
     scopes.join(" ")

@@ -1,14 +1,13 @@
-//! Keeping the table up to date: what to ask the control plane next, and what to make of its answers.
+//! What to ask the control plane next, and what to make of its answers.
 //!
-//! Knows no Envoy and no clock: time comes as an argument, calls go out as [`Fetch`]es. A new table serves only once the
-//! control plane has said that nothing is newer; until then the old one does.
+//! Knows no Envoy and no clock: time comes as an argument, calls go out as [`Fetch`]es. After a snapshot's manifest come
+//! the changes since it, then its pages; it counts only once the control plane has said that nothing is newer.
 
-use policy::decide::Knowledge;
 use policy::table::Loading;
 use policy::wire::{Delta, FORMAT, WireError};
-use policy::{Position, Table, UnixSeconds};
+use policy::{Position, Table};
 
-use crate::metrics::Report;
+use crate::keys::{Clocks, Heard, Keys};
 
 #[cfg(test)]
 mod tests;
@@ -16,21 +15,13 @@ mod tests;
 /// The longest the control plane may hold a request that waits for changes, in seconds.
 const MAX_WAIT_SECS: u64 = 20;
 
-/// Milliseconds before the first retry; doubled with each failure up to [`MAX_RETRY_MS`], and jittered.
+/// Milliseconds before the first retry at least; chance adds up to as much again, so that edges that failed together don't come
+/// back together. Doubled with each failure, up to [`MAX_RETRY_MS`] in all.
 const MIN_RETRY_MS: u64 = 200;
 const MAX_RETRY_MS: u64 = 2_000;
 
 /// Milliseconds an answer may take beyond the wait that was asked for.
 const GRACE_MS: u64 = 10_000;
-
-/// Both clocks of the edge at one instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clocks {
-    /// Milliseconds since 1970; may be set back and forward.
-    pub wall_ms: i64,
-    /// Milliseconds since some instant; never set.
-    pub monotonic_ms: u64,
-}
 
 /// A GET to the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +51,26 @@ pub enum Progress {
     Failed(Failure),
 }
 
+/// What an answer brought, for whoever hands it on to the other workers of this Envoy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing but, perhaps, that nothing is newer.
+    Nothing,
+    /// A snapshot begins here.
+    Snapshot(Position),
+    /// A delta that was applied.
+    Delta(Vec<u8>),
+    /// This page of the snapshot was taken.
+    Page(usize),
+}
+
+/// What came of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub progress: Progress,
+    pub news: News,
+}
+
 /// Why an answer was of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -87,32 +98,25 @@ pub enum Failure {
     Wire(#[from] WireError),
 }
 
-/// What a worker knows of keys, and how it learns more.
+/// The calls to the control plane, one at a time.
 pub struct Subscription {
     edge: String,
-    /// Names this subscriber to the control plane.
-    instance: Option<String>,
-    max_staleness_secs: Option<u64>,
-    table: Option<Table>,
-    next: Next,
+    /// A snapshot is wanted, because there is no table or it can't be trusted to lead on.
+    is_wanted: bool,
     flight: Option<Flight>,
-    /// When the control plane's last word was asked for that the table stands on.
-    vouched: Option<Clocks>,
-    /// The control plane's clock when its last answer came, and our monotonic clock then.
-    heard: Option<(i64, u64)>,
     retry_at_ms: u64,
     failures: u32,
 }
 
-/// What a new table is made of, beside the one that serves.
-enum Next {
-    /// Nothing: deltas go to the table that serves.
-    Serving,
-    /// A snapshot is wanted, because there is no table or it can't be trusted to lead on.
-    Wanted,
-    Loading(Box<Loading>),
-    /// A loaded snapshot that may be older than the last change.
-    CatchingUp(Box<Table>),
+/// Who asks, and what the answers are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// Names this subscriber to the control plane.
+    pub instance: &'a str,
+    /// The largest staleness bound in seconds of those that use the answers; `None`: one of them has none.
+    pub largest_bound: Option<u64>,
+    /// The smallest of them.
+    pub smallest_bound: Option<u64>,
 }
 
 struct Flight {
@@ -124,102 +128,52 @@ struct Flight {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Feed,
-    Page,
+    Page(usize),
 }
 
 impl Subscription {
-    /// A subscription that knows nothing yet, and asks nothing before [`Self::name`] was called.
-    pub fn new(edge: &str, max_staleness_secs: Option<u64>) -> Self {
-        Self {
-            edge: edge.to_owned(),
-            instance: None,
-            max_staleness_secs,
-            table: None,
-            next: Next::Wanted,
-            flight: None,
-            vouched: None,
-            heard: None,
-            retry_at_ms: 0,
-            failures: 0,
-        }
+    /// A subscription of this edge that has asked nothing yet.
+    pub fn new(edge: &str) -> Self {
+        Self { edge: edge.to_owned(), is_wanted: false, flight: None, retry_at_ms: 0, failures: 0 }
     }
 
-    /// What may be decided with now, under a staleness bound in seconds. The table's age counts by either clock: a clock
-    /// that was set back makes no table young.
-    pub fn knowledge(&self, now: Clocks, max_staleness_secs: Option<u64>) -> Knowledge<'_> {
-        let (Some(table), Some(age_ms)) = (&self.table, self.age_ms(now)) else { return Knowledge::NotReady };
-        let is_stale = max_staleness_secs.is_some_and(|bound| age_ms > bound.saturating_mul(1_000));
-        if is_stale { Knowledge::Stale } else { Knowledge::Serving(table) }
+    /// From now on this worker asks, with what it holds: a snapshot that somebody else began is left.
+    pub fn take_up(&mut self, keys: &mut Keys) {
+        self.flight = None;
+        self.is_wanted = keys.holding.table().is_none();
     }
 
-    /// The later of the wall clock and the control plane's clock as we know it, so that a wall clock that was set back
-    /// revives no expired key.
-    pub fn now(&self, clocks: Clocks) -> UnixSeconds {
-        let theirs = self.heard.map(|(time_ms, at_ms)| {
-            let since = clocks.monotonic_ms.saturating_sub(at_ms);
-            time_ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
-        });
-        UnixSeconds(theirs.map_or(clocks.wall_ms, |theirs| theirs.max(clocks.wall_ms)).div_euclid(1_000))
+    /// The next question is for a snapshot, whatever this worker holds.
+    pub fn want_snapshot(&mut self) {
+        self.is_wanted = true;
     }
 
-    /// The table that serves.
-    pub fn table(&self) -> Option<&Table> {
-        self.table.as_ref()
-    }
-
-    /// Gives the subscriber its name, unless it has one. Without one it asks nothing, and so decides nothing.
-    pub fn name(&mut self, instance: impl FnOnce() -> Option<String>) -> Progress {
-        if self.instance.is_none() {
-            self.instance = instance();
-        }
-        if self.instance.is_some() { Progress::Quiet } else { Progress::Failed(Failure::NoName) }
-    }
-
-    /// What this worker knows, for its gauges.
-    pub fn report(&self, now: Clocks, max_staleness_secs: Option<u64>) -> Report {
-        let Some(table) = &self.table else { return Report::default() };
-        Report {
-            revision: table.position().revision.0,
-            keys: table.len(),
-            age_secs: self.age_ms(now).unwrap_or_default() / 1_000,
-            is_ready: matches!(self.knowledge(now, max_staleness_secs), Knowledge::Serving(_)),
-        }
-    }
-
-    /// How long ago the control plane was asked for the word that the table stands on, by the clock that says more.
-    fn age_ms(&self, now: Clocks) -> Option<u64> {
-        let vouched = self.vouched?;
-        let by_wall = u64::try_from(now.wall_ms.saturating_sub(vouched.wall_ms)).unwrap_or(0);
-        Some(by_wall.max(now.monotonic_ms.saturating_sub(vouched.monotonic_ms)))
+    /// Whether a snapshot was asked for, not the changes since a position.
+    pub fn wants_snapshot(&self) -> bool {
+        self.is_wanted
     }
 
     /// What to ask now, if it is time. The caller sends it, then hands in [`Self::answered`] once.
-    pub fn next_fetch(&mut self, now: Clocks) -> Option<Fetch> {
+    pub fn next_fetch(&mut self, keys: &Keys, asking: Asking<'_>, now: Clocks) -> Option<Fetch> {
         if self.flight.as_ref().is_some_and(|flight| now.monotonic_ms < flight.deadline_ms) {
             return None;
         }
         if now.monotonic_ms < self.retry_at_ms {
             return None;
         }
-        let instance = self.instance.as_deref()?;
-        if matches!(self.next, Next::Serving) && self.table.as_ref().is_some_and(Table::is_outgrown) {
-            self.next = Next::Wanted;
-        }
-        let (kind, path, wait_ms) = match &self.next {
-            Next::Loading(loading) => {
-                let Position { epoch, revision, .. } = loading.position();
-                let page = loading.wanted()?;
-                (Kind::Page, format!("/edge/v1/snapshots/{epoch}/{revision}/{page}"), 0)
-            }
-            Next::Wanted => (Kind::Feed, self.feed_path(instance, None, 0), 0),
-            Next::CatchingUp(table) => (Kind::Feed, self.feed_path(instance, Some(table.position()), 0), 0),
-            Next::Serving => {
-                let wait = self.wait_secs();
-                let position = self.table.as_ref().map(Table::position);
-                (Kind::Feed, self.feed_path(instance, position, wait), wait.saturating_mul(1_000))
-            }
+        let outgrown = keys.holding.table().is_some_and(Table::is_outgrown);
+        self.is_wanted |= outgrown || keys.holding.newest().is_none();
+        let (kind, path, wait_secs) = if self.is_wanted {
+            (Kind::Feed, self.feed_path(asking, None, 0), 0)
+        } else if let (Some(page), Some(Position { epoch, .. }), Some(revision)) =
+            (keys.holding.wanted(), keys.holding.newest(), keys.holding.snapshot_revision())
+        {
+            (Kind::Page(page), format!("/edge/v1/snapshots/{epoch}/{revision}/{page}"), 0)
+        } else {
+            let wait = if keys.holding.is_loading() { 0 } else { wait_secs(asking) };
+            (Kind::Feed, self.feed_path(asking, keys.holding.newest(), wait), wait)
         };
-        let timeout_ms = wait_ms.saturating_add(GRACE_MS);
+        let timeout_ms = wait_secs.saturating_mul(1_000).saturating_add(GRACE_MS);
         // Envoy reports each call's end by itself; the deadline is for a call whose context went away.
         let deadline_ms = now.monotonic_ms.saturating_add(timeout_ms).saturating_add(MAX_RETRY_MS);
         self.flight = Some(Flight { sent: now, deadline_ms, kind });
@@ -238,125 +192,98 @@ impl Subscription {
     }
 
     /// The answer to the last fetch. `random` jitters the retry of a failure.
-    pub fn answered(&mut self, now: Clocks, random: u8, answer: Answer) -> Progress {
-        let Some(flight) = self.flight.take() else { return Progress::Quiet };
-        match self.take(now, &flight, answer) {
-            Ok(progress) => {
+    pub fn answered(&mut self, keys: &mut Keys, now: Clocks, random: u8, answer: Answer) -> Outcome {
+        let quiet = Outcome { progress: Progress::Quiet, news: News::Nothing };
+        let Some(flight) = self.flight.take() else { return quiet };
+        let before = keys.holding.position();
+        match self.take(keys, now, &flight, answer) {
+            Ok(news) => {
                 self.failures = 0;
                 self.retry_at_ms = 0;
-                progress
+                let reached = keys.holding.position().filter(|reached| Some(*reached) != before);
+                Outcome { progress: reached.map_or(Progress::Quiet, Progress::Serves), news }
             }
-            Err(failure) => self.failed(now, random, failure),
+            Err(failure) => Outcome { progress: self.failed(now, random, failure), ..quiet },
         }
     }
 
     fn failed(&mut self, now: Clocks, random: u8, failure: Failure) -> Progress {
-        let pause = MIN_RETRY_MS.saturating_mul(1 << self.failures.min(4)).min(MAX_RETRY_MS);
+        let pause = MIN_RETRY_MS.saturating_mul(2 << self.failures.min(4)).min(MAX_RETRY_MS);
         self.failures = self.failures.saturating_add(1);
         // Half of it and as much again by chance, so that edges that failed together don't come back together.
         let jittered = (pause / 2).saturating_add(pause.saturating_mul(u64::from(random)) / 512);
-        self.retry_at_ms = now.monotonic_ms.saturating_add(jittered.max(MIN_RETRY_MS));
+        self.retry_at_ms = now.monotonic_ms.saturating_add(jittered);
         Progress::Failed(failure)
     }
 
-    fn take(&mut self, now: Clocks, flight: &Flight, answer: Answer) -> Result<Progress, Failure> {
+    fn take(&mut self, keys: &mut Keys, now: Clocks, flight: &Flight, answer: Answer) -> Result<News, Failure> {
         let status = answer.status.ok_or(Failure::NoAnswer)?;
         match status {
             200 | 204 => {}
             401 | 403 => return Err(Failure::Token),
             406 => return Err(Failure::Format),
             // The snapshot is gone: the feed knows a newer one.
-            410 if flight.kind == Kind::Page => {
-                self.next = Next::Wanted;
-                return Ok(Progress::Quiet);
+            410 if matches!(flight.kind, Kind::Page(_)) => {
+                self.is_wanted = true;
+                return Ok(News::Nothing);
             }
             other if answer.time_ms.is_none() => return Err(Failure::Unreachable(other)),
             other => return Err(Failure::Status(other)),
         }
         let time_ms = answer.time_ms.ok_or(Failure::NotOurs)?;
-        self.heard = Some((time_ms, now.monotonic_ms));
+        keys.hear(Heard { time_ms, at_ms: now.monotonic_ms });
         match flight.kind {
-            Kind::Page => self.take_page(answer.body),
-            Kind::Feed if status == 204 => Ok(self.take_no_change(flight.sent)),
-            Kind::Feed => self.take_change(flight.sent, &answer.body),
+            Kind::Page(number) => self.take_page(keys, number, answer.body),
+            Kind::Feed if status == 204 => Ok(self.take_no_change(keys, flight.sent)),
+            Kind::Feed => self.take_change(keys, flight.sent, answer.body),
         }
     }
 
-    fn take_page(&mut self, page: Vec<u8>) -> Result<Progress, Failure> {
-        let Next::Loading(mut loading) = std::mem::replace(&mut self.next, Next::Wanted) else {
-            return Ok(Progress::Quiet);
-        };
-        // A page that doesn't fit leaves `Wanted`: the snapshot is asked for anew.
-        loading.add(page)?;
-        self.next = if loading.wanted().is_some() {
-            Next::Loading(loading)
-        } else {
-            loading.finish().map_or(Next::Wanted, |table| Next::CatchingUp(Box::new(table)))
-        };
-        Ok(Progress::Quiet)
-    }
-
-    /// Nothing is newer: a table that was catching up has caught up.
-    fn take_no_change(&mut self, sent: Clocks) -> Progress {
-        match std::mem::replace(&mut self.next, Next::Serving) {
-            Next::CatchingUp(table) => {
-                let position = table.position();
-                self.table = Some(*table);
-                self.vouched = Some(sent);
-                Progress::Serves(position)
-            }
-            Next::Serving => {
-                self.vouched = Some(sent);
-                Progress::Quiet
-            }
-            // Whoever holds nothing isn't told that nothing is newer.
-            Next::Wanted | Next::Loading(_) => {
-                self.next = Next::Wanted;
-                Progress::Quiet
-            }
+    fn take_page(&mut self, keys: &mut Keys, number: usize, page: Vec<u8>) -> Result<News, Failure> {
+        if keys.holding.wanted() != Some(number) {
+            return Ok(News::Nothing);
         }
+        // A page that doesn't fit: the snapshot is asked for anew.
+        keys.holding.add(page).inspect_err(|_| self.is_wanted = true)?;
+        keys.settle();
+        Ok(News::Page(number))
     }
 
-    fn take_change(&mut self, sent: Clocks, body: &[u8]) -> Result<Progress, Failure> {
-        if !Delta::is_delta(body) {
-            let loading = Loading::start(body)?;
-            self.next = Next::Loading(Box::new(loading));
-            return Ok(Progress::Quiet);
+    /// Nothing is newer: a snapshot that was catching up has caught up.
+    fn take_no_change(&mut self, keys: &mut Keys, sent: Clocks) -> News {
+        // Whoever asked for a snapshot isn't told that nothing is newer.
+        if !self.is_wanted
+            && let Some(newest) = keys.holding.newest()
+        {
+            keys.holding.caught_up();
+            keys.vouch(newest, sent);
         }
-        let catching_up = match &mut self.next {
-            Next::CatchingUp(table) => Some(table.apply(body)),
-            Next::Serving => None,
-            Next::Wanted | Next::Loading(_) => return Err(Failure::Wire(WireError::Kind)),
-        };
-        let applied = match (catching_up, &mut self.table) {
-            (Some(applied), _) => applied.map(|()| Progress::Quiet),
-            (None, Some(table)) => table.apply(body).map(|()| Progress::Serves(table.position())),
-            (None, None) => Err(WireError::Position),
-        };
-        match &applied {
-            Ok(Progress::Serves(_)) => self.vouched = Some(sent),
-            Ok(_) => {}
-            // The old table serves on, but no delta leads on from it: a snapshot does.
-            Err(_) => self.next = Next::Wanted,
+        News::Nothing
+    }
+
+    fn take_change(&mut self, keys: &mut Keys, sent: Clocks, body: Vec<u8>) -> Result<News, Failure> {
+        if !Delta::is_delta(&body) {
+            let loading = Loading::start(&body)?;
+            let position = loading.position();
+            keys.holding.begin(loading);
+            self.is_wanted = false;
+            return Ok(News::Snapshot(position));
         }
-        Ok(applied?)
-    }
-
-    /// Work that can wait: to be called now and then. Merges changes into pages, one at a time.
-    pub fn tidy(&mut self) {
-        if let Some(table) = &mut self.table {
-            table.rebase_a_page();
+        if self.is_wanted {
+            return Err(Failure::Wire(WireError::Kind));
         }
+        // When it doesn't fit, the old table serves on, but no delta leads on from it: a snapshot does.
+        keys.holding.apply(&body).inspect_err(|_| self.is_wanted = true)?;
+        if let Some(newest) = keys.holding.newest() {
+            keys.vouch(newest, sent);
+        }
+        Ok(News::Delta(body))
     }
 
-    fn wait_secs(&self) -> u64 {
-        self.max_staleness_secs.map_or(MAX_WAIT_SECS, |bound| MAX_WAIT_SECS.min(bound / 3))
-    }
-
-    fn feed_path(&self, instance: &str, position: Option<Position>, wait_secs: u64) -> String {
-        let edge = &self.edge;
+    fn feed_path(&self, asking: Asking<'_>, position: Option<Position>, wait_secs: u64) -> String {
+        let (edge, instance) = (&self.edge, asking.instance);
         let mut path = format!("/edge/v1/feed?format={FORMAT}&edge={edge}&instance={instance}&wait={wait_secs}");
-        if let Some(bound) = self.max_staleness_secs {
+        if let Some(bound) = asking.largest_bound {
             path.push_str(&format!("&max_staleness={bound}"));
         }
         if let Some(Position { epoch, revision, head }) = position {
@@ -364,4 +291,8 @@ impl Subscription {
         }
         path
     }
+}
+
+fn wait_secs(asking: Asking<'_>) -> u64 {
+    asking.smallest_bound.map_or(MAX_WAIT_SECS, |bound| MAX_WAIT_SECS.min(bound / 3))
 }

@@ -1,4 +1,4 @@
-//! What all configurations in one worker share: a subscription for each source of keys.
+//! What all configurations in one worker share: a source of keys for each that they name.
 //!
 //! A new configuration starts with the table that the old one had, and open connections on the old one see each change
 //! that the new one learns of.
@@ -6,39 +6,9 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use policy::Config;
-
 use crate::host::Host;
 use crate::metrics::Metrics;
-use crate::subscription::Subscription;
-
-/// What a table belongs to. Two configurations that differ in any of it never share one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceName {
-    cluster: String,
-    authority: String,
-    environment: String,
-    edge: String,
-}
-
-impl SourceName {
-    /// The source that a configuration asks for.
-    pub fn of(config: &Config) -> Self {
-        Self {
-            cluster: config.control_plane.cluster.clone(),
-            authority: config.control_plane.authority.clone(),
-            environment: config.environment.to_string(),
-            edge: config.edge.clone(),
-        }
-    }
-}
-
-/// A subscription, and which root context's calls it waits for.
-pub struct Source {
-    pub subscription: Subscription,
-    /// The root context that sent the call in flight, and the call's number.
-    pub caller: Option<(u32, u32)>,
-}
+use crate::source::{Source, SourceName};
 
 /// A source that configurations share.
 pub type SharedSource = Rc<RefCell<Source>>;
@@ -51,19 +21,15 @@ thread_local! {
 }
 
 /// The source of this name: the one that a living configuration uses, else a new one.
-pub fn source(config: &Config) -> SharedSource {
-    let name = SourceName::of(config);
-    let fresh = || {
-        let subscription = Subscription::new(&config.edge, config.max_staleness_secs);
-        Rc::new(RefCell::new(Source { subscription, caller: None }))
-    };
+pub fn source(name: &SourceName) -> SharedSource {
+    let fresh = || Rc::new(RefCell::new(Source::new(name.clone())));
     SOURCES.with(|sources| {
         let Ok(mut sources) = sources.try_borrow_mut() else { return fresh() };
         sources.retain(|(_, source)| source.strong_count() > 0);
-        let known = sources.iter().find(|(own, _)| *own == name).and_then(|(_, source)| source.upgrade());
+        let known = sources.iter().find(|(own, _)| own == name).and_then(|(_, source)| source.upgrade());
         known.unwrap_or_else(|| {
             let source = fresh();
-            sources.push((name, Rc::downgrade(&source)));
+            sources.push((name.clone(), Rc::downgrade(&source)));
             source
         })
     })

@@ -189,8 +189,10 @@ pub enum Forward {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Feed {
-    /// Each worker by itself.
+    /// One worker of an Envoy for all of them.
     #[default]
+    Process,
+    /// Each worker by itself.
     Worker,
 }
 

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use crate::digest::Digest;
 use crate::environment::Environment;
+use crate::holding::{Holding, Known};
 use crate::id::{KeyId, WorkspaceId};
 use crate::key_text::{ForeignKeys, PresentedKey};
 use crate::route::RouteRule;
 use crate::rule::Rule;
 use crate::scope::Level;
-use crate::table::Table;
 use crate::time::UnixSeconds;
-use crate::wire::RecordView;
+use crate::wire::{Catalogue, RecordView};
 
 /// What a request carries where keys may stand.
 #[derive(Clone, Copy)]
@@ -29,9 +29,9 @@ pub enum Credential<'a> {
 pub enum Knowledge<'a> {
     /// Nothing yet.
     NotReady,
-    /// A table whose last word from the control plane is older than the operator allows.
+    /// Keys whose last word from the control plane is older than the operator allows.
     Stale,
-    Serving(&'a Table),
+    Serving(&'a Holding),
 }
 
 /// The facts that a decision is made from. All are at hand but the client's address, which costs a look outside.
@@ -60,6 +60,8 @@ pub struct Permit<'a> {
     pub key: KeyId,
     pub workspace: WorkspaceId,
     pub slug: &'a str,
+    /// What the record's numbers mean.
+    pub catalogue: &'a Catalogue,
 }
 
 /// A denial, and the key whose secret was right, if one was.
@@ -168,16 +170,16 @@ pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) ->
         return Decision::Public;
     }
     match authenticate(facts, source) {
-        Ok(record) => match authorize(facts, record) {
+        Ok(known) => match authorize(facts, known) {
             Ok(permit) => Decision::Allow(permit),
-            Err(reason) => Decision::Deny(Denial { reason, key: Some(record.key()) }),
+            Err(reason) => Decision::Deny(Denial { reason, key: Some(known.record.key()) }),
         },
         Err(denial) => Decision::Deny(denial),
     }
 }
 
 /// Who is it: the record of a key that may be used now, from there.
-fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<RecordView<'a>, Denial<'a>> {
+fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<Known<'a>, Denial<'a>> {
     let nobody = |reason| Denial { reason, key: None };
     // What the text says by itself comes before what this worker knows.
     let digest = match facts.credential {
@@ -192,14 +194,14 @@ fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) 
         }
         Credential::Kept(digest) => digest,
     };
-    let table = match facts.knowledge {
+    let holding = match facts.knowledge {
         Knowledge::NotReady => return Err(nobody(DenyReason::NotReady)),
         Knowledge::Stale => return Err(nobody(DenyReason::Stale)),
-        Knowledge::Serving(table) => table,
+        Knowledge::Serving(holding) => holding,
     };
-    let known =
-        table.find(&digest).filter(|record| table.catalogue().is_environment(record.environment(), facts.environment));
-    let Some(record) = known else { return Err(nobody(DenyReason::UnknownKey)) };
+    let is_here = |known: &Known<'_>| known.catalogue.is_environment(known.record.environment(), facts.environment);
+    let Some(known) = holding.find(&digest).filter(is_here) else { return Err(nobody(DenyReason::UnknownKey)) };
+    let record = known.record;
     let denied = |reason| Err(Denial { reason, key: Some(record.key()) });
     if record.superseded_at().has_come(facts.now) {
         return denied(DenyReason::RotatedKey);
@@ -213,11 +215,12 @@ fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) 
     if record.has_allowlist() && !record.permits(source()) {
         return denied(DenyReason::AddressNotAllowed);
     }
-    Ok(record)
+    Ok(known)
 }
 
 /// May it do that: the record's rights against the route's rule.
-fn authorize<'a>(facts: &Facts<'a>, record: RecordView<'a>) -> Result<Permit<'a>, DenyReason<'a>> {
+fn authorize<'a>(facts: &Facts<'a>, known: Known<'a>) -> Result<Permit<'a>, DenyReason<'a>> {
+    let Known { record, catalogue } = known;
     let (rule, bound) = match facts.route {
         RouteRule::Rule { rule, workspace } => (rule, workspace),
         RouteRule::BadPath => return Err(DenyReason::BadPath),
@@ -237,8 +240,7 @@ fn authorize<'a>(facts: &Facts<'a>, record: RecordView<'a>) -> Result<Permit<'a>
         Rule::AnyKey => {}
         Rule::Scope { scope, level } => {
             let needed = level.for_method(facts.method);
-            let held = table_of(facts).and_then(|table| table.catalogue().scope_number(scope));
-            let held = held.and_then(|number| record.level(number));
+            let held = catalogue.scope_number(scope).and_then(|number| record.level(number));
             if !held.is_some_and(|held| held.includes(needed)) {
                 return Err(DenyReason::MissingScope { scope, level: needed });
             }
@@ -246,14 +248,7 @@ fn authorize<'a>(facts: &Facts<'a>, record: RecordView<'a>) -> Result<Permit<'a>
         // Both were answered above; whatever reaches this line is denied.
         Rule::Public | Rule::Deny => return Err(DenyReason::NoRouteRule),
     }
-    Ok(Permit { record, key: record.key(), workspace, slug })
-}
-
-fn table_of<'a>(facts: &Facts<'a>) -> Option<&'a Table> {
-    match facts.knowledge {
-        Knowledge::Serving(table) => Some(table),
-        Knowledge::NotReady | Knowledge::Stale => None,
-    }
+    Ok(Permit { record, key: record.key(), workspace, slug, catalogue })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod environment;
 #[cfg(test)]
 mod fixtures;
+pub mod holding;
 pub mod id;
 pub mod key_text;
 pub mod position;
@@ -26,6 +27,7 @@ pub use config::Config;
 pub use decide::{Decision, DenyReason, decide};
 pub use digest::Digest;
 pub use environment::Environment;
+pub use holding::Holding;
 pub use id::{Epoch, KeyId, WorkspaceId};
 pub use position::{ChainHash, Position, Revision};
 pub use rule::Rule;

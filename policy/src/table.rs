@@ -1,24 +1,30 @@
 //! What an edge holds: the received pages, read in place, and a small overlay of deltas.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 
 use crate::digest::Digest;
-use crate::position::Position;
+use crate::position::{Position, Revision};
 use crate::wire::{
-    Catalogue, Delta, EncodeError, Manifest, OpView, PAGE_BYTES, Page, PageWriter, RecordView, WireError, page_of,
+    Catalogue, Delta, EncodeError, MAX_PAGE_BITS, Manifest, OpView, PAGE_BYTES, Page, PageSummary, PageWriter,
+    RecordView, WireError, page_of,
 };
 
 /// Overlay entries up to which a look-up there costs next to nothing, so that nothing is rebased.
 const OVERLAY_ENTRIES: usize = if cfg!(test) { 16 } else { 1024 };
 
 /// All records at one position. Costs the pages' bytes, and about 150 bytes for each digest that changed lately.
+///
+/// While a snapshot is on its way in, a table may have given up pages, or not have all of them yet: see
+/// [`Holding`](crate::Holding).
 pub struct Table {
     position: Position,
     catalogue: Catalogue,
     page_bits: u8,
-    pages: Vec<Page>,
+    /// By their number; `None` for one that isn't here.
+    pages: Vec<Option<Page>>,
     overlay: HashMap<Digest, Change, BuildIdentityHasher>,
     records: u64,
     /// A page that deltas would grow past [`PAGE_BYTES`]: time for a snapshot with more pages.
@@ -35,10 +41,34 @@ enum Change {
 impl Table {
     /// The record of `digest`. Its cost doesn't depend on the number of keys; it allocates nothing.
     pub fn find(&self, digest: &Digest) -> Option<RecordView<'_>> {
-        match self.overlay.get(digest) {
+        match self.look(digest) {
+            Look::Known(record) => Some(record),
+            Look::Unknown | Look::NotHere => None,
+        }
+    }
+
+    /// What this table has to say of `digest`. Costs as much as [`Self::find`].
+    pub(crate) fn look(&self, digest: &Digest) -> Look<'_> {
+        let found = match self.overlay.get(digest) {
             Some(Change::Upserted(alone)) => RecordView::alone(alone).ok(),
             Some(Change::Removed) => None,
-            None => self.pages.get(page_of(digest, self.page_bits))?.find(digest),
+            None => match self.pages.get(page_of(digest, self.page_bits)) {
+                Some(Some(page)) => page.find(digest),
+                Some(None) | None => return Look::NotHere,
+            },
+        };
+        found.map_or(Look::Unknown, Look::Known)
+    }
+
+    /// Frees the pages whose digests all stand in the first `pages` of a table that is cut by `bits` bits.
+    pub(crate) fn give_up_first(&mut self, pages: usize, bits: u8) {
+        let end = |number: usize, bits: u8| (number as u64) << MAX_PAGE_BITS.saturating_sub(bits);
+        let covered = end(pages, bits);
+        for (number, page) in self.pages.iter_mut().enumerate() {
+            if end(number.saturating_add(1), self.page_bits) > covered {
+                break;
+            }
+            *page = None;
         }
     }
 
@@ -63,7 +93,7 @@ impl Table {
 
     /// The bytes that the table takes, to about a tenth.
     pub fn bytes(&self) -> usize {
-        let pages: usize = self.pages.iter().map(Page::bytes).sum();
+        let pages: usize = self.pages.iter().flatten().map(Page::bytes).sum();
         let slot = size_of::<(Digest, Change)>().saturating_add(1);
         let alone = self.overlay.values().map(|change| match change {
             Change::Removed => 0,
@@ -121,10 +151,19 @@ impl Table {
         let Some(number) = self.overlay.keys().next().map(|digest| page_of(digest, self.page_bits)) else {
             return false;
         };
+        self.rebase(number)
+    }
+
+    /// Moves the changes of page `number` from the overlay into it. Answers whether that could be done; if not, the page has
+    /// outgrown its size: see [`Self::is_outgrown`].
+    pub fn rebase(&mut self, number: usize) -> bool {
+        if !self.overlay.keys().any(|digest| page_of(digest, self.page_bits) == number) {
+            return true;
+        }
         match self.rebased(number) {
             Ok(page) => {
                 if let Some(slot) = self.pages.get_mut(number) {
-                    *slot = page;
+                    *slot = Some(page);
                     let bits = self.page_bits;
                     self.overlay.retain(|digest, _| page_of(digest, bits) != number);
                 }
@@ -137,6 +176,33 @@ impl Table {
         }
     }
 
+    /// How many digests the overlay has.
+    pub fn overlay_len(&self) -> usize {
+        self.overlay.len()
+    }
+
+    /// The numbers of the pages that changes in the overlay belong to. Costs a pass over the overlay.
+    pub fn changed_pages(&self) -> BTreeSet<usize> {
+        self.overlay.keys().map(|digest| page_of(digest, self.page_bits)).collect()
+    }
+
+    /// How many pages the table is cut into.
+    pub fn page_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// The message of page `number` as it is, without what the overlay says.
+    pub fn page(&self, number: usize) -> Option<&[u8]> {
+        self.pages.get(number)?.as_ref().map(Page::message)
+    }
+
+    /// A manifest for whoever takes over this table's pages as they are: at `position`, from which deltas lead on.
+    pub fn manifest(&self, position: Position) -> Result<Vec<u8>, EncodeError> {
+        let summary = |page: &Option<Page>| page.as_ref().map(Page::summary).ok_or(EncodeError::Order);
+        let pages = self.pages.iter().map(summary).collect::<Result<_, _>>()?;
+        Manifest { position, catalogue: self.catalogue.clone(), page_bits: self.page_bits, pages }.encode()
+    }
+
     /// True when pages have grown past their size, so that a new snapshot, cut into more of them, serves better.
     pub fn is_outgrown(&self) -> bool {
         self.outgrown
@@ -144,7 +210,7 @@ impl Table {
 
     /// The page with its part of the overlay merged in.
     fn rebased(&self, number: usize) -> Result<Page, EncodeError> {
-        let page = self.pages.get(number).ok_or(EncodeError::Order)?;
+        let page = self.pages.get(number).and_then(Option::as_ref).ok_or(EncodeError::Order)?;
         let mut changes: Vec<_> =
             self.overlay.iter().filter(|(digest, _)| page_of(digest, self.page_bits) == number).collect();
         changes.sort_unstable_by_key(|(digest, _)| **digest);
@@ -166,8 +232,7 @@ impl Table {
         if bytes.len() > PAGE_BYTES {
             return Err(EncodeError::TooLarge);
         }
-        let opened = Page::open(bytes, self.position, number, self.page_bits);
-        opened.map(|(page, _)| page).map_err(|_| EncodeError::Order)
+        Page::open(bytes, self.position.epoch, number, self.page_bits).map_err(|_| EncodeError::Order)
     }
 }
 
@@ -178,60 +243,122 @@ fn push_change(writer: &mut PageWriter, change: &Change) -> Result<(), EncodeErr
     }
 }
 
-/// A snapshot on its way in: the manifest, and the pages that have come so far.
+/// What a table has to say of a digest.
+pub(crate) enum Look<'a> {
+    Known(RecordView<'a>),
+    Unknown,
+    /// The digest's page isn't here, and no delta named it.
+    NotHere,
+}
+
+/// A snapshot on its way in: the manifest, the pages that have come so far, and the deltas that lead on from it.
 pub struct Loading {
-    manifest: Manifest,
-    pages: Vec<Page>,
+    table: Table,
+    /// What the manifest announced of the pages.
+    announced: Announced,
+    /// How many pages have come.
+    taken: usize,
+    /// The manifest's.
+    revision: Revision,
+}
+
+/// Which pages a manifest is for.
+enum Announced {
+    /// Exactly these, all at the manifest's position: the control plane's.
+    Exactly(Vec<PageSummary>),
+    /// Pages of the same epoch that have all changes up to the manifest's position and may have later ones, which the deltas
+    /// from there on repeat: those that another worker hands on.
+    Newer,
 }
 
 impl Loading {
-    /// Starts with a received manifest.
+    /// Starts with a manifest of the control plane.
     pub fn start(manifest: &[u8]) -> Result<Self, WireError> {
-        Manifest::decode(manifest).map(|manifest| Self { manifest, pages: Vec::new() })
+        let Manifest { position, catalogue, page_bits, pages } = Manifest::decode(manifest)?;
+        Ok(Self::of(position, catalogue, page_bits, Announced::Exactly(pages)))
+    }
+
+    /// Starts with a manifest that [`Table::manifest`] made.
+    pub fn start_from_worker(manifest: &[u8]) -> Result<Self, WireError> {
+        let Manifest { position, catalogue, page_bits, .. } = Manifest::decode(manifest)?;
+        Ok(Self::of(position, catalogue, page_bits, Announced::Newer))
+    }
+
+    fn of(position: Position, catalogue: Catalogue, page_bits: u8, announced: Announced) -> Self {
+        let pages = std::iter::repeat_with(|| None).take(1 << page_bits).collect();
+        let overlay = HashMap::default();
+        let table = Table { position, catalogue, page_bits, pages, overlay, records: 0, outgrown: false };
+        Self { table, announced, taken: 0, revision: position.revision }
     }
 
     /// The number of the page that is wanted next; `None` when all are there.
     pub fn wanted(&self) -> Option<usize> {
-        let next = self.pages.len();
-        (next < self.manifest.pages.len()).then_some(next)
+        (self.taken < self.page_count()).then_some(self.taken)
     }
 
     /// How many pages the snapshot has.
     pub fn page_count(&self) -> usize {
-        self.manifest.pages.len()
+        self.table.page_count()
     }
 
-    /// The position that the snapshot was taken at.
+    /// The position of the snapshot, or of the last delta that was applied to it.
     pub fn position(&self) -> Position {
-        self.manifest.position
+        self.table.position
+    }
+
+    /// The revision that the snapshot was taken at.
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// What has come so far, which may lack pages.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// How the pages are cut, and how many have come.
+    pub(crate) fn progress(&self) -> (usize, u8) {
+        (self.taken, self.table.page_bits)
     }
 
     /// Takes the page that is wanted next. A refused page changes nothing, so that it can be asked for again.
     pub fn add(&mut self, page: Vec<u8>) -> Result<(), WireError> {
-        let number = self.pages.len();
-        let summary = self.manifest.pages.get(number).ok_or(WireError::Order)?;
-        let length = page.len();
-        let (page, checksum) = Page::open(page, self.manifest.position, number, self.manifest.page_bits)?;
-        let announced = usize::try_from(summary.length.get()) == Ok(length)
-            && usize::try_from(summary.count.get()) == Ok(page.len())
-            && summary.checksum.get() == checksum
-            && page.number() == number;
-        if !announced {
-            return Err(WireError::Checksum);
+        let number = self.wanted().ok_or(WireError::Order)?;
+        let page = Page::open(page, self.table.position.epoch, number, self.table.page_bits)?;
+        match &self.announced {
+            Announced::Exactly(pages) if pages.get(number) != Some(&page.summary()) => return Err(WireError::Checksum),
+            Announced::Exactly(_) | Announced::Newer => {}
         }
-        self.pages.push(page);
+        *self.table.pages.get_mut(number).ok_or(WireError::Order)? = Some(page);
+        self.taken = self.taken.saturating_add(1);
         Ok(())
+    }
+
+    /// Applies a delta that leads on from [`Self::position`], as [`Table::apply`] does.
+    pub fn apply(&mut self, message: &[u8]) -> Result<(), WireError> {
+        self.table.apply(message)
     }
 
     /// The table, when all pages are there: see [`Self::wanted`].
     pub fn finish(self) -> Option<Table> {
-        if self.wanted().is_some() {
-            return None;
+        self.wanted().is_none().then(|| self.into_table())
+    }
+
+    /// The table with what has come of it, counted. Costs a pass over the overlay.
+    pub(crate) fn into_table(mut self) -> Table {
+        let in_pages: u64 = self.table.pages.iter().flatten().map(|page| page.len() as u64).sum();
+        let (mut more, mut fewer) = (0_u64, 0_u64);
+        for (digest, change) in &self.table.overlay {
+            let page = self.table.pages.get(page_of(digest, self.table.page_bits)).and_then(Option::as_ref);
+            let was_there = page.is_some_and(|page| page.find(digest).is_some());
+            match change {
+                Change::Upserted(_) if !was_there => more = more.saturating_add(1),
+                Change::Removed if was_there => fewer = fewer.saturating_add(1),
+                Change::Upserted(_) | Change::Removed => {}
+            }
         }
-        let records = self.pages.iter().map(|page| page.len() as u64).sum();
-        let Manifest { position, catalogue, page_bits, pages: _ } = self.manifest;
-        let overlay = HashMap::default();
-        Some(Table { position, catalogue, page_bits, pages: self.pages, overlay, records, outgrown: false })
+        self.table.records = in_pages.saturating_add(more).saturating_sub(fewer);
+        self.table
     }
 }
 

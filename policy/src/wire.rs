@@ -25,7 +25,7 @@ pub use record::{KeyRecord, RecordView};
 pub use snapshot::{Snapshot, SnapshotBuilder};
 
 pub(crate) use change::OpView;
-pub(crate) use page::PageWriter;
+pub(crate) use page::{MAX_PAGE_BITS, PageWriter};
 
 /// The most bytes a page should have; only digests that share their first 16 bits make a larger one.
 pub const PAGE_BYTES: usize = 1 << 20;

@@ -19,7 +19,13 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With this as its `latchkey.toml`.
+    pub fn start_with(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("latchkey.toml"), config).expect("the configuration");
         let port = free_port();
         let process = serve(folder.path(), port);
         let started = Self { process, port, folder };
@@ -67,6 +73,9 @@ pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Comman
         ("admin-token-file", file("admin-token")),
         ("edge-token-file", file("edge-token")),
     ]);
+    if folder.join("latchkey.toml").exists() {
+        all.insert("config", file("latchkey.toml"));
+    }
     all.extend(flags.iter().map(|(name, value)| (*name, (*value).to_owned())));
     let mut command = Command::new(built("dist/latchkey"));
     command.arg("serve").args(all.iter().map(|(name, value)| format!("--{name}={value}")));

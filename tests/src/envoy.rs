@@ -51,30 +51,67 @@ impl EnvoyConfig {
     }
 }
 
+/// What Envoy reads from a file of its own, so that it can be replaced while Envoy runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// The whole listener (LDS). Connections that are open stay with the one that they were opened on.
+    Listener,
+    /// The filter alone (ECDS).
+    Filter,
+}
+
 /// An Envoy that runs. Its listener may not be there yet: see [`Self::wait_ready`].
 pub struct Envoy {
     pub process: Process,
     pub port: u16,
     pub admin_port: u16,
     workers: u32,
-    _folder: TempDir,
+    folder: TempDir,
+    discovery: Option<Discovery>,
 }
 
 impl Envoy {
     pub fn start(config: &EnvoyConfig) -> Self {
+        Self::start_as(config, None)
+    }
+
+    /// As [`Self::start`], with a part of its config that [`Self::replace`] replaces.
+    pub fn start_with_discovery(config: &EnvoyConfig, discovery: Discovery) -> Self {
+        Self::start_as(config, Some(discovery))
+    }
+
+    fn start_as(config: &EnvoyConfig, discovery: Option<Discovery>) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("envoy.yaml");
-        std::fs::write(&file, render(config, port, admin_port)).expect("the config");
+        let text = render(config, port, admin_port);
+        let text = discovery.map_or(text.clone(), |discovery| apart(&text, discovery, folder.path()));
+        std::fs::write(&file, text).expect("the config");
         let mut command = Command::new(built(".tools/bin/envoy"));
         command
             .arg("--config-path")
             .arg(&file)
             .args(["--concurrency", &config.workers.to_string()])
+            // Whoever discovers a part of its config has a name.
+            .args(["--service-node", "test", "--service-cluster", "test"])
             .args(["--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50"])
             .env("LATCHKEY_EDGE_TOKEN", &config.edge_token);
         let process = Process::start("Envoy", &mut command, &folder.path().join("envoy.log"));
-        Self { process, port, admin_port, workers: config.workers, _folder: folder }
+        Self { process, port, admin_port, workers: config.workers, folder, discovery }
+    }
+
+    /// Gives the running Envoy another config, as far as it discovers it. Answers once Envoy has read the file.
+    pub fn replace(&self, config: &EnvoyConfig) {
+        let discovery = self.discovery.expect("an Envoy that was started with discovery");
+        let name = match discovery {
+            Discovery::Listener => "listener_manager.lds.update_success",
+            Discovery::Filter => "extension_config_discovery.http_filter.latchkey.config_reload",
+        };
+        let before = self.stat_ending(name);
+        apart(&render(config, self.port, self.admin_port), discovery, self.folder.path());
+        eventually("Envoy has taken the new config", || {
+            if self.stat_ending(name) > before { Ok(()) } else { Err(format!("{name} is still {before}")) }
+        });
     }
 
     /// Waits until requests are accepted, whatever they are answered.
@@ -177,6 +214,44 @@ fn render(config: &EnvoyConfig, port: u16, admin_port: u16) -> String {
         text = text.replace(&format!("${{{name}}}"), &value);
     }
     text
+}
+
+/// Moves a part of the config into a file that Envoy watches; answers the rest.
+fn apart(text: &str, discovery: Discovery, folder: &Path) -> String {
+    let between = |start: &str, end: &str| {
+        let start = text.find(start).unwrap_or_else(|| panic!("envoy/demo.yaml has no {start:?}"));
+        start..start + text[start..].find(end).unwrap_or_else(|| panic!("envoy/demo.yaml has no {end:?}"))
+    };
+    let (file, new) = (folder.join("discovered.yaml"), folder.join("discovered.yaml.new"));
+    let source = format!("{{path_config_source: {{path: {}}}, resource_api_version: V3}}", path(&file));
+    let (resource, rest) = match discovery {
+        Discovery::Listener => {
+            let part = between("  - name: public\n", "  clusters:\n");
+            let kind = "  - \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener\n    name: public\n";
+            let resource = text[part.clone()].replacen("  - name: public\n", kind, 1);
+            let rest = format!("{}{}", &text[..part.start], &text[part.end..]).replacen("  listeners:\n", "", 1);
+            (resource, format!("dynamic_resources: {{lds_config: {source}}}\n{rest}"))
+        }
+        Discovery::Filter => {
+            let part = between(
+                "            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm",
+                "          # The guard.",
+            );
+            let kind =
+                "  - \"@type\": type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig\n    name: latchkey\n";
+            let wasm = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+            let discovered =
+                format!("            config_discovery: {{config_source: {source}, type_urls: [{wasm}]}}\n");
+            let rest = format!("{}{discovered}{}", &text[..part.start], &text[part.end..]);
+            // The resource's fields stand less deep than the filter's.
+            let lines = text[part].lines().map(|line| format!("{}\n", line.strip_prefix("        ").unwrap_or(line)));
+            (format!("{kind}{}", lines.collect::<String>()), rest)
+        }
+    };
+    std::fs::write(&new, format!("resources:\n{resource}")).expect("the part");
+    // Envoy watches for a file that is moved into place.
+    std::fs::rename(&new, &file).expect("the part in its place");
+    rest
 }
 
 fn path(path: &Path) -> String {

@@ -1,12 +1,14 @@
 //! Requests against a fake Envoy and a real table.
 
+use policy::config::Feed;
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Level};
 
 use super::*;
-use crate::fake_control_plane::{FakeControlPlane, record, secret};
+use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::{Answered, FakeEnvoy};
 use crate::host::PropertyError;
+use crate::source::{Root, SourceName, clocks};
 
 const CONFIG: &str = r#"{
     "control_plane": {"cluster": "latchkey", "authority": "latchkey"},
@@ -15,27 +17,33 @@ const CONFIG: &str = r#"{
 }"#;
 
 /// A worker that knows these records.
-fn knowing(records: &[KeyRecord]) -> Subscription {
+fn knowing(records: &[KeyRecord]) -> Source {
     let mut control_plane = FakeControlPlane::new(1);
     let ops: Vec<Op> = records.iter().cloned().map(Op::Upsert).collect();
     control_plane.change(&ops);
-    let mut subscription = Subscription::new("edge", None);
-    subscription.name(|| Some("i".to_owned()));
-    let clocks = Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 };
-    while subscription.table().is_none() {
-        let fetch = subscription.next_fetch(clocks).unwrap();
-        subscription.answered(clocks, 0, control_plane.answer(&fetch.path));
+    let envoy = FakeEnvoy { vm_id: "", ..FakeEnvoy::new("GET", "/", &[]) };
+    let mut source = Source::new(name());
+    source.join(Root { id: 1, token: None, max_staleness_secs: None, feed: Feed::Worker });
+    source.tick(&envoy, 1);
+    while source.keys.holding.position().is_none() {
+        let (number, path) = envoy.calls.borrow_mut().pop_front().expect("a call is due");
+        source.answered(&envoy, 1, number, answer_of(&control_plane, &path));
     }
-    subscription
+    source
 }
 
-fn handled(envoy: &FakeEnvoy, subscription: Option<&Subscription>) -> Outcome {
+fn name() -> SourceName {
+    let word = |word: &str| word.to_owned();
+    SourceName { cluster: word("latchkey"), authority: word("latchkey"), environment: word("live"), edge: word("edge") }
+}
+
+fn handled(envoy: &FakeEnvoy, source: Option<&Source>) -> Outcome {
     let edge = Edge::parse(CONFIG.as_bytes()).unwrap();
-    on_request_headers(envoy, &edge, subscription, &Metrics::define(envoy))
+    on_request_headers(envoy, &edge, source, clocks(envoy), &Metrics::define(envoy))
 }
 
-fn denied(envoy: &FakeEnvoy, subscription: Option<&Subscription>) -> (u16, String) {
-    assert_eq!(handled(envoy, subscription), Outcome::Answered);
+fn denied(envoy: &FakeEnvoy, source: Option<&Source>) -> (u16, String) {
+    assert_eq!(handled(envoy, source), Outcome::Answered);
     let Some(Answered { status, headers, body }) = envoy.answer.borrow().clone() else { panic!("no answer") };
     let code = headers["latchkey-code"].clone();
     assert_eq!(headers["content-type"], "application/problem+json");
@@ -43,7 +51,7 @@ fn denied(envoy: &FakeEnvoy, subscription: Option<&Subscription>) -> (u16, Strin
     assert_eq!(headers.contains_key("retry-after"), status == 503);
     let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((problem["code"].as_str(), problem["status"].as_u64()), (Some(code.as_str()), Some(status.into())));
-    if subscription.is_some() {
+    if source.is_some() {
         assert_eq!(envoy.state("latchkey_verdict"), Some(format!("denied:{code}")));
     }
     (status, code)
@@ -174,7 +182,7 @@ fn metadata_that_cannot_be_read_denies_even_a_public_path() {
 
 #[test]
 fn without_a_table_nothing_but_the_public_passes() {
-    let empty = Subscription::new("edge", None);
+    let empty = Source::new(name());
     let secret = secret(1);
     for worker in [None, Some(&empty)] {
         let envoy = FakeEnvoy::new("GET", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
@@ -198,7 +206,10 @@ fn an_edge_that_could_not_be_set_up_denies_everything() {
     edge.deny_all();
     for path in ["/healthz", "/v1/reviews", "/latchkey/ready"] {
         let envoy = FakeEnvoy::new("GET", path, &[("x-api-key", secret.as_bytes())]);
-        assert_eq!(on_request_headers(&envoy, &edge, Some(&worker), &Metrics::define(&envoy)), Outcome::Answered);
+        assert_eq!(
+            on_request_headers(&envoy, &edge, Some(&worker), clocks(&envoy), &Metrics::define(&envoy)),
+            Outcome::Answered
+        );
         assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 503, "{path}");
     }
 }

@@ -6,19 +6,26 @@ use policy::wire::{Op, WireError};
 
 use super::*;
 use crate::fake_control_plane::{FakeControlPlane, record, secret};
+use crate::metrics::Report;
 
 const BOUND_SECS: u64 = 60;
 
+const ASKING: Asking<'_> =
+    Asking { instance: "0123", largest_bound: Some(BOUND_SECS), smallest_bound: Some(BOUND_SECS) };
+
 struct Edge {
     subscription: Subscription,
+    keys: Keys,
     clocks: Clocks,
 }
 
 impl Edge {
     fn new() -> Self {
-        let mut subscription = Subscription::new("edge-1", Some(BOUND_SECS));
-        subscription.name(|| Some("0123".to_owned()));
-        Self { subscription, clocks: Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 } }
+        Self {
+            subscription: Subscription::new("edge-1"),
+            keys: Keys::default(),
+            clocks: Clocks { wall_ms: 1_000_000, monotonic_ms: 50_000 },
+        }
     }
 
     fn advance(&mut self, ms: u64) {
@@ -31,17 +38,20 @@ impl Edge {
     }
 
     fn exchange_with(&mut self, answer: impl FnOnce(&str) -> Answer) -> Progress {
-        let fetch = self.subscription.next_fetch(self.clocks).expect("a fetch was due");
-        assert_eq!(self.subscription.next_fetch(self.clocks), None, "one call at a time");
-        self.subscription.answered(self.clocks, 0, answer(&fetch.path))
+        let fetch = self.next_fetch().expect("a fetch was due");
+        assert_eq!(self.next_fetch(), None, "one call at a time");
+        self.subscription.answered(&mut self.keys, self.clocks, 0, answer(&fetch.path)).progress
+    }
+
+    fn next_fetch(&mut self) -> Option<Fetch> {
+        self.subscription.next_fetch(&self.keys, ASKING, self.clocks)
     }
 
     /// Exchanges until nothing is newer.
     fn catch_up(&mut self, control_plane: &FakeControlPlane) {
         for _ in 0..100 {
             self.exchange(control_plane);
-            let reached = self.subscription.table().map(Table::position);
-            if reached == Some(control_plane.position) && matches!(self.subscription.next, Next::Serving) {
+            if self.keys.holding.table().map(Table::position) == Some(control_plane.position) {
                 return;
             }
         }
@@ -49,19 +59,19 @@ impl Edge {
     }
 
     fn knows(&self, secret: &str) -> bool {
-        match self.subscription.knowledge(self.clocks, Some(BOUND_SECS)) {
-            Knowledge::Serving(table) => table.find(&Digest::of(secret.as_bytes())).is_some(),
+        match self.keys.knowledge(self.clocks, Some(BOUND_SECS)) {
+            Knowledge::Serving(holding) => holding.find(&Digest::of(secret.as_bytes())).is_some(),
             Knowledge::NotReady => panic!("not ready"),
             Knowledge::Stale => panic!("stale"),
         }
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.subscription.knowledge(self.clocks, Some(BOUND_SECS)), Knowledge::Serving(_))
+        matches!(self.keys.knowledge(self.clocks, Some(BOUND_SECS)), Knowledge::Serving(_))
     }
 
     fn is_stale(&self) -> bool {
-        matches!(self.subscription.knowledge(self.clocks, Some(BOUND_SECS)), Knowledge::Stale)
+        matches!(self.keys.knowledge(self.clocks, Some(BOUND_SECS)), Knowledge::Stale)
     }
 }
 
@@ -100,16 +110,9 @@ fn a_delta_is_in_force_as_soon_as_it_is_there() {
 }
 
 #[test]
-fn a_worker_without_a_name_asks_nothing() {
-    let mut subscription = Subscription::new("edge-1", None);
-    assert_eq!(subscription.name(|| None), Progress::Failed(Failure::NoName));
-    assert_eq!(subscription.next_fetch(Clocks { wall_ms: 0, monotonic_ms: 0 }), None);
-}
-
-#[test]
 fn a_request_names_position_and_bound() {
     let (mut edge, control_plane) = serving();
-    let path = edge.subscription.next_fetch(edge.clocks).unwrap().path;
+    let path = edge.next_fetch().unwrap().path;
     let Position { epoch, revision, head } = control_plane.position;
     let expected = format!(
         "/edge/v1/feed?format=1&edge=edge-1&instance=0123&wait=20&max_staleness=60&epoch={epoch}&since={revision}&head={head}"
@@ -140,6 +143,8 @@ fn a_damaged_page_changes_nothing_and_is_asked_for_anew() {
     let mut other = FakeControlPlane::new(2);
     other.change(&[Op::Upsert(record(&secret(2)))]);
     other.snapshot_now();
+    // The manifest, and that nothing is newer.
+    edge.exchange(&other);
     edge.exchange(&other);
     let progress = edge.exchange_with(|path| {
         let mut answer = other.answer(path);
@@ -192,9 +197,9 @@ fn a_table_is_stale_by_either_clock() {
 #[test]
 fn freshness_counts_from_the_request_and_not_from_the_answer() {
     let (mut edge, control_plane) = serving();
-    let fetch = edge.subscription.next_fetch(edge.clocks).unwrap();
+    let fetch = edge.next_fetch().unwrap();
     edge.advance(BOUND_SECS * 1_000 + 1);
-    edge.subscription.answered(edge.clocks, 0, control_plane.answer(&fetch.path));
+    edge.subscription.answered(&mut edge.keys, edge.clocks, 0, control_plane.answer(&fetch.path));
     assert!(edge.is_stale(), "an answer that lay unread vouches for when it was asked for");
 }
 
@@ -202,7 +207,7 @@ fn freshness_counts_from_the_request_and_not_from_the_answer() {
 fn no_bound_means_never_stale() {
     let (mut edge, _) = serving();
     edge.advance(u64::from(u32::MAX));
-    assert!(matches!(edge.subscription.knowledge(edge.clocks, None), Knowledge::Serving(_)));
+    assert!(matches!(edge.keys.knowledge(edge.clocks, None), Knowledge::Serving(_)));
 }
 
 #[test]
@@ -210,10 +215,10 @@ fn a_clock_set_back_brings_no_second_back() {
     let (mut edge, mut control_plane) = serving();
     control_plane.time_ms = edge.clocks.wall_ms;
     edge.exchange(&control_plane);
-    let before = edge.subscription.now(edge.clocks);
+    let before = edge.keys.now(edge.clocks);
     edge.clocks.wall_ms -= 3_600_000;
     edge.clocks.monotonic_ms += 2_000;
-    let after = edge.subscription.now(edge.clocks);
+    let after = edge.keys.now(edge.clocks);
     assert_eq!(after.0, before.0 + 2, "an hour back, two seconds later");
 }
 
@@ -247,10 +252,10 @@ fn retries_wait_between_a_fifth_of_a_second_and_two_seconds() {
     let mut edge = Edge::new();
     for random in [0, 128, 255] {
         for _ in 0..10 {
-            edge.subscription.next_fetch(edge.clocks).expect("a fetch was due");
+            edge.next_fetch().expect("a fetch was due");
             edge.subscription.not_sent(edge.clocks, random);
             edge.advance(MIN_RETRY_MS - 1);
-            assert_eq!(edge.subscription.next_fetch(edge.clocks), None, "too early");
+            assert_eq!(edge.next_fetch(), None, "too early");
             edge.advance(MAX_RETRY_MS - MIN_RETRY_MS + 1);
         }
     }
@@ -260,9 +265,9 @@ fn retries_wait_between_a_fifth_of_a_second_and_two_seconds() {
 fn a_call_whose_answer_never_comes_is_made_again() {
     let (mut edge, mut control_plane) = serving();
     control_plane.change(&[Op::Upsert(record(&secret(2)))]);
-    let lost = edge.subscription.next_fetch(edge.clocks).unwrap();
+    let lost = edge.next_fetch().unwrap();
     edge.advance(lost.timeout_ms);
-    assert_eq!(edge.subscription.next_fetch(edge.clocks), None, "Envoy reports the time-out itself");
+    assert_eq!(edge.next_fetch(), None, "Envoy reports the time-out itself");
     edge.advance(MAX_RETRY_MS);
     edge.exchange(&control_plane);
     assert!(edge.knows(&secret(2)));
@@ -272,10 +277,10 @@ fn a_call_whose_answer_never_comes_is_made_again() {
 fn gauges_say_what_is_known_and_how_old_it_is() {
     let (mut edge, control_plane) = serving();
     edge.advance(5_999);
-    let report = edge.subscription.report(edge.clocks, Some(BOUND_SECS));
+    let report = edge.keys.report(edge.clocks, Some(BOUND_SECS));
     let expected = Report { revision: control_plane.position.revision.0, keys: 1, age_secs: 5, is_ready: true };
     assert_eq!(report, expected);
     edge.advance(BOUND_SECS * 1_000);
-    assert!(!edge.subscription.report(edge.clocks, Some(BOUND_SECS)).is_ready, "a stale table decides nothing");
-    assert_eq!(Edge::new().subscription.report(edge.clocks, None), Report::default());
+    assert!(!edge.keys.report(edge.clocks, Some(BOUND_SECS)).is_ready, "a stale table decides nothing");
+    assert_eq!(Edge::new().keys.report(edge.clocks, None), Report::default());
 }

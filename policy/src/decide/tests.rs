@@ -67,7 +67,7 @@ impl Case {
 
     /// What is decided, as `public`, `allowed` or a code, and the key that the denial tells the log.
     fn decided(&self) -> (&'static str, Option<KeyId>) {
-        let table = table(std::slice::from_ref(&self.record));
+        let holding = table(std::slice::from_ref(&self.record)).into();
         let environment = Environment::default();
         let facts = Facts {
             credential: self.credential,
@@ -76,7 +76,7 @@ impl Case {
             knowledge: match self.knowledge {
                 Given::NotReady => Knowledge::NotReady,
                 Given::Stale => Knowledge::Stale,
-                Given::Table => Knowledge::Serving(&table),
+                Given::Table => Knowledge::Serving(&holding),
             },
             environment: &environment,
             foreign_keys: self.foreign_keys,
@@ -465,13 +465,13 @@ fn a_level_by_method_takes_only_known_methods_for_reading() {
 
 #[test]
 fn a_missing_scope_is_named_with_the_level_that_is_needed() {
-    let table = table(&[record(SECRET)]);
+    let holding = table(&[record(SECRET)]).into();
     let environment = Environment::default();
     let facts = Facts {
         credential: Credential::One(SECRET.as_bytes()),
         route: scope("webhooks", NeededLevel::ByMethod),
         method: b"PUT",
-        knowledge: Knowledge::Serving(&table),
+        knowledge: Knowledge::Serving(&holding),
         environment: &environment,
         foreign_keys: ForeignKeys::Refused,
         now: NOW,

@@ -302,7 +302,8 @@ fn a_message_for_another_table_is_refused() {
     assert_eq!(state(&table), before);
 
     for (name, page, expected) in [
-        ("a page of another history", &snapshot(elsewhere, &records()).pages[0], WireError::Position),
+        ("a page of another history", &snapshot(elsewhere, &records()).pages[0], WireError::Checksum),
+        ("a page of another epoch", &snapshot(other_epoch, &records()).pages[0], WireError::Position),
         ("a page of the same revision with other records", &snapshot(start(), &[]).pages[0], WireError::Checksum),
         ("the manifest", &whole.manifest, WireError::Kind),
         ("a delta", &change, WireError::Kind),

@@ -117,7 +117,7 @@ impl Manifest {
         if reader.is_empty() { Ok(Self { position, catalogue, page_bits, pages }) } else { Err(WireError::Length) }
     }
 
-    pub(super) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
         let Catalogue { scopes, environments } = &self.catalogue;
         let mut message = Message::new(Kind::Manifest, self.position, self.pages.as_bytes().len());
         let bytes = &mut message.bytes;

@@ -8,11 +8,12 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::header::{Kind, Message, open};
+use super::manifest::PageSummary;
 use super::reader::Reader;
 use super::record::{Fixed, RecordView};
 use super::{EncodeError, WireError};
 use crate::digest::Digest;
-use crate::id::WorkspaceId;
+use crate::id::{Epoch, WorkspaceId};
 use crate::position::Position;
 
 /// The most bits that may cut pages: 65,536 of them.
@@ -33,15 +34,16 @@ pub struct Page {
     /// Where the records stand in `bytes`, and where the heap begins.
     records: Range<usize>,
     count: usize,
-    number: usize,
     bits: u8,
+    checksum: u32,
 }
 
 impl Page {
-    /// Checks a received page. Costs one pass over its bytes.
-    pub(crate) fn open(bytes: Vec<u8>, position: Position, number: usize, bits: u8) -> Result<(Self, u32), WireError> {
-        let (own, checksum, mut reader) = open(&bytes, Kind::Page)?;
-        if own != position {
+    /// Checks a page that was received. Costs one pass over its bytes. Of its position only the epoch is checked: which
+    /// revisions fit, the caller knows by the page's summary.
+    pub(crate) fn open(bytes: Vec<u8>, epoch: Epoch, number: usize, bits: u8) -> Result<Self, WireError> {
+        let (position, checksum, mut reader) = open(&bytes, Kind::Page)?;
+        if position.epoch != epoch {
             return Err(WireError::Position);
         }
         if usize::try_from(reader.read::<U32>()?.get()) != Ok(number) {
@@ -61,7 +63,7 @@ impl Page {
             RecordView::new(record, heap).check()?;
         }
         let records = start..start.saturating_add(fixed.as_bytes().len());
-        Ok((Self { bytes: bytes.into_boxed_slice(), records, count, number, bits }, checksum))
+        Ok(Self { bytes: bytes.into_boxed_slice(), records, count, bits, checksum })
     }
 
     /// The record of `digest`. Reads a few records, whatever the page's size.
@@ -107,8 +109,16 @@ impl Page {
         self.bytes.len()
     }
 
-    pub(crate) fn number(&self) -> usize {
-        self.number
+    /// The page as it was received.
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What a manifest says of this page and of no other: the checksum covers its position and number too.
+    pub(crate) fn summary(&self) -> PageSummary {
+        // Both fit: a message has at most `MAX_MESSAGE_BYTES`.
+        let number = |value: usize| U32::new(u32::try_from(value).unwrap_or(u32::MAX));
+        PageSummary { count: number(self.count), length: number(self.bytes.len()), checksum: U32::new(self.checksum) }
     }
 
     fn parts(&self) -> (&[Fixed], &[u8]) {

@@ -1,0 +1,244 @@
+//! The roster: which workers there are, what each knows, and who leads.
+//!
+//! Rules without a host: each takes the roster as it was read and answers what to write.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Report;
+
+/// How often a worker signs, and a leader renews its lease.
+pub const BEAT_MS: u64 = 500;
+
+/// A lease that wasn't renewed for so long is anybody's.
+pub const LEASE_MS: u64 = 2_000;
+
+/// A worker that didn't sign for so long is gone.
+pub const GONE_MS: u64 = 4_000;
+
+/// How much longer than a worker without requests one with requests leaves a lease that has run out.
+const PATIENCE_MS: u64 = 200;
+
+/// All workers of one source in this Envoy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Roster {
+    /// Names this Envoy to the control plane.
+    pub instance: String,
+    /// Grows with each change of the leader.
+    pub term: u64,
+    /// The id of the worker that leads.
+    pub leader: String,
+    /// When it renewed its lease, by the monotonic clock.
+    pub renewed_ms: u64,
+    pub workers: Vec<Worker>,
+}
+
+/// A worker, as it signed last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// Random, made at its start.
+    pub id: String,
+    /// The queue that wakes it.
+    pub queue: Option<u32>,
+    /// When it signed, by the monotonic clock.
+    pub signed_ms: u64,
+    /// When it signed first, by the monotonic clock.
+    pub joined_ms: u64,
+    /// Whether it has ever been given a request: such a worker had better not lead, since loading takes its time.
+    pub has_requests: bool,
+    pub report: Report,
+    /// The generation that it could not load from the other workers.
+    pub broken: Option<u64>,
+    /// The largest and the smallest staleness bound of its configurations; `None`: one has none, or all have none.
+    pub largest_bound: Option<u64>,
+    pub smallest_bound: Option<u64>,
+}
+
+/// What a worker has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leads { term: u64 },
+    Follows,
+}
+
+impl Roster {
+    /// Signs for `me`: strikes out who is gone, takes or renews the lease, or hands it to a worker that is better for it.
+    /// `instance` is used when there is none yet.
+    pub fn sign(&mut self, me: Worker, instance: &str, now_ms: u64) -> Role {
+        if self.instance.is_empty() {
+            instance.clone_into(&mut self.instance);
+        }
+        self.workers.retain(|worker| worker.id != me.id && now_ms.saturating_sub(worker.signed_ms) < GONE_MS);
+        let idle = |worker: &&Worker| {
+            !worker.has_requests
+                && now_ms.saturating_sub(worker.signed_ms) < LEASE_MS
+                && now_ms.saturating_sub(worker.joined_ms) > LEASE_MS
+        };
+        let better = self.workers.iter().find(idle).filter(|_| me.has_requests).map(|worker| worker.id.clone());
+        let role = if self.leader == me.id {
+            self.renewed_ms = now_ms;
+            match better {
+                Some(better) => {
+                    self.leader = better;
+                    self.term = self.term.saturating_add(1);
+                    Role::Follows
+                }
+                None => Role::Leads { term: self.term },
+            }
+        } else {
+            let patience = if better.is_some() { PATIENCE_MS } else { 0 };
+            let is_free =
+                self.leader.is_empty() || now_ms.saturating_sub(self.renewed_ms) > LEASE_MS.saturating_add(patience);
+            if is_free {
+                self.leader.clone_from(&me.id);
+                self.term = self.term.saturating_add(1);
+                self.renewed_ms = now_ms;
+                Role::Leads { term: self.term }
+            } else {
+                Role::Follows
+            }
+        };
+        self.workers.push(me);
+        role
+    }
+
+    /// When a worker should sign again: soon enough to be known as there, and at once when the lease runs out.
+    pub fn next_signature_ms(&self, has_requests: bool, now_ms: u64) -> u64 {
+        let patience = if has_requests { PATIENCE_MS } else { 0 };
+        let runs_out = self.renewed_ms.saturating_add(LEASE_MS).saturating_add(patience).saturating_add(1);
+        // One that has run out and was left to a better worker is looked at with each tick.
+        runs_out.max(now_ms.saturating_add(1)).min(now_ms.saturating_add(BEAT_MS))
+    }
+
+    /// Strikes out a worker whose last configuration went.
+    pub fn leave(&mut self, id: &str) {
+        self.workers.retain(|worker| worker.id != id);
+        if self.leader == id {
+            self.leader.clear();
+        }
+    }
+
+    /// The queues that wake the others.
+    pub fn queues_but_mine<'a>(&'a self, me: &'a str) -> impl Iterator<Item = u32> + 'a {
+        self.workers.iter().filter(move |worker| worker.id != me).filter_map(|worker| worker.queue)
+    }
+
+    /// What the Envoy as a whole knows: the lowest revision, the greatest age, and whether all are ready.
+    pub fn report(&self) -> Report {
+        let reports = || self.workers.iter().map(|worker| worker.report);
+        Report {
+            revision: reports().map(|report| report.revision).min().unwrap_or(0),
+            keys: reports().map(|report| report.keys).min().unwrap_or(0),
+            age_secs: reports().map(|report| report.age_secs).max().unwrap_or(0),
+            is_ready: !self.workers.is_empty() && reports().all(|report| report.is_ready),
+        }
+    }
+
+    /// The largest and the smallest staleness bound; the largest is `None` when anybody has none.
+    pub fn bounds(&self) -> (Option<u64>, Option<u64>) {
+        let largest = self.workers.iter().map(|worker| worker.largest_bound);
+        let largest = largest.reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten();
+        (largest, self.workers.iter().filter_map(|worker| worker.smallest_bound).min())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(id: &str, now_ms: u64) -> Worker {
+        Worker {
+            id: id.to_owned(),
+            queue: None,
+            signed_ms: now_ms,
+            joined_ms: 0,
+            has_requests: false,
+            report: Report::default(),
+            broken: None,
+            largest_bound: None,
+            smallest_bound: None,
+        }
+    }
+
+    fn busy(id: &str, now_ms: u64) -> Worker {
+        Worker { has_requests: true, ..worker(id, now_ms) }
+    }
+
+    #[test]
+    fn the_first_leads_until_it_stops_renewing() {
+        let mut roster = Roster::default();
+        assert_eq!(roster.sign(worker("a", 0), "i", 0), Role::Leads { term: 1 });
+        assert_eq!(roster.sign(worker("b", 10), "j", 10), Role::Follows);
+        assert_eq!(roster.instance, "i", "the first names the instance");
+        assert_eq!(roster.sign(worker("a", 500), "i", 500), Role::Leads { term: 1 });
+        assert_eq!(roster.sign(worker("b", 2_500), "j", 2_500), Role::Follows, "the lease runs out after its length");
+        assert_eq!(roster.sign(worker("b", 2_501), "j", 2_501), Role::Leads { term: 2 });
+        assert_eq!(roster.sign(worker("a", 2_600), "i", 2_600), Role::Follows, "one that comes back late follows");
+    }
+
+    #[test]
+    fn a_worker_with_requests_hands_the_lease_to_one_without() {
+        let mut roster = Roster::default();
+        roster.sign(worker("idle", 0), "i", 0);
+        roster.leader = "busy".to_owned();
+        roster.sign(worker("idle", 2_400), "i", 2_400);
+        let role = roster.sign(busy("busy", 2_500), "i", 2_500);
+        assert_eq!((role, roster.leader.as_str(), roster.term), (Role::Follows, "idle", 2));
+        assert_eq!(roster.sign(worker("idle", 2_600), "i", 2_600), Role::Leads { term: 2 });
+    }
+
+    #[test]
+    fn a_worker_with_requests_leaves_a_free_lease_to_one_without_for_a_while() {
+        let mut roster = Roster::default();
+        roster.sign(worker("gone", 0), "i", 0);
+        roster.sign(worker("idle", 2_100), "i", 1_900);
+        assert_eq!(roster.sign(busy("busy", 2_100), "i", 2_100), Role::Follows);
+        assert_eq!(roster.sign(busy("busy", 2_201), "i", 2_201), Role::Leads { term: 2 });
+    }
+
+    #[test]
+    fn a_lease_that_runs_out_is_looked_at_at_once() {
+        let mut roster = Roster::default();
+        roster.sign(worker("a", 0), "i", 0);
+        assert_eq!(roster.next_signature_ms(false, 0), BEAT_MS);
+        assert_eq!(roster.next_signature_ms(false, 1_800), LEASE_MS + 1);
+        assert_eq!(roster.next_signature_ms(true, 1_800), LEASE_MS + PATIENCE_MS + 1);
+        assert_eq!(roster.next_signature_ms(false, 2_050), 2_051);
+    }
+
+    #[test]
+    fn who_left_or_stopped_signing_is_struck_out() {
+        let mut roster = Roster::default();
+        roster.sign(worker("a", 0), "i", 0);
+        roster.sign(worker("b", 0), "i", 0);
+        roster.sign(worker("c", GONE_MS), "i", GONE_MS);
+        assert_eq!(roster.workers.len(), 1);
+        roster.leave("c");
+        assert!(roster.workers.is_empty() && roster.leader.is_empty());
+    }
+
+    #[test]
+    fn an_envoy_is_as_ready_as_its_last_worker() {
+        let mut roster = Roster::default();
+        let report = |revision, age_secs, is_ready| Report { revision, keys: 3, age_secs, is_ready };
+        assert!(!roster.report().is_ready);
+        for (id, own) in [("a", report(7, 1, true)), ("b", report(5, 9, true))] {
+            roster.sign(Worker { report: own, ..worker(id, 0) }, "i", 0);
+        }
+        assert_eq!(roster.report(), report(5, 9, true));
+        roster.sign(Worker { report: Report::default(), ..worker("c", 0) }, "i", 0);
+        assert!(!roster.report().is_ready);
+    }
+
+    #[test]
+    fn bounds_are_those_of_all_workers() {
+        let mut roster = Roster::default();
+        for (id, largest, smallest) in [("a", Some(60), Some(10)), ("b", Some(90), Some(90))] {
+            roster.sign(Worker { largest_bound: largest, smallest_bound: smallest, ..worker(id, 0) }, "i", 0);
+        }
+        assert_eq!(roster.bounds(), (Some(90), Some(10)));
+        roster.sign(worker("c", 0), "i", 0);
+        assert_eq!(roster.bounds(), (None, Some(10)), "one that is never stale");
+    }
+}

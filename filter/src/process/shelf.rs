@@ -1,0 +1,91 @@
+//! The names under which a source's data stand in Envoy's shared data, and how they are written.
+//!
+//! Every value starts with the term of the leader that wrote it. A leader that was replaced while it slept finds a
+//! newer term, or another write between its look and its own, and writes nothing.
+
+use policy::wire::FORMAT;
+
+use crate::host::Host;
+use crate::source::SourceName;
+
+/// Deltas that are kept for workers that load or lag; each has the slot of its number modulo this.
+pub const SLOTS: u64 = if cfg!(test) { 16 } else { 1024 };
+
+/// Somebody with a newer term writes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deposed;
+
+/// A source's part of the shared data.
+pub struct Shelf {
+    prefix: String,
+}
+
+/// A value, and what it says of itself.
+pub struct Stamped {
+    /// The generation of a page or a manifest, the number of a delta.
+    pub number: u64,
+    pub bytes: Vec<u8>,
+}
+
+impl Shelf {
+    /// The part of this source: no other has it.
+    pub fn of(source: &SourceName) -> Self {
+        // In quotes, so that no two sources make the same text.
+        Self { prefix: format!("latchkey/{FORMAT}/{source:?}/") }
+    }
+
+    pub fn roster(&self) -> String {
+        format!("{}roster", self.prefix)
+    }
+
+    pub fn head(&self) -> String {
+        format!("{}head", self.prefix)
+    }
+
+    pub fn manifest(&self) -> String {
+        format!("{}manifest", self.prefix)
+    }
+
+    pub fn page(&self, number: usize) -> String {
+        format!("{}page/{number}", self.prefix)
+    }
+
+    pub fn delta(&self, number: u64) -> String {
+        format!("{}delta/{}", self.prefix, number % SLOTS)
+    }
+
+    /// A name for a worker's queue that no other has.
+    pub fn queue(&self, worker: &str, root: u32) -> String {
+        format!("{}queue/{worker}/{root}", self.prefix)
+    }
+}
+
+/// Reads a value; `None` when there is none, or it was freed.
+pub fn read(host: &dyn Host, name: &str) -> Option<Stamped> {
+    let (mut bytes, _) = host.shared(name)?;
+    let (_, number) = stamps(&bytes)?;
+    bytes.drain(..STAMPS);
+    Some(Stamped { number, bytes })
+}
+
+/// Writes a value as the leader of `term`. Costs a copy of what stood there.
+pub fn write(host: &dyn Host, name: &str, term: u64, number: u64, bytes: &[u8]) -> Result<(), Deposed> {
+    let (before, cas) = host.shared(name).map_or((None, None), |(bytes, cas)| (stamps(&bytes), Some(cas)));
+    if before.is_some_and(|(theirs, _)| theirs > term) {
+        return Err(Deposed);
+    }
+    let mut value = Vec::with_capacity(STAMPS.saturating_add(bytes.len()));
+    value.extend_from_slice(&term.to_le_bytes());
+    value.extend_from_slice(&number.to_le_bytes());
+    value.extend_from_slice(bytes);
+    if host.set_shared(name, &value, cas) { Ok(()) } else { Err(Deposed) }
+}
+
+/// Term and number in front of each value.
+const STAMPS: usize = 16;
+
+fn stamps(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (term, rest) = bytes.split_first_chunk::<8>()?;
+    let (number, _) = rest.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*term), u64::from_le_bytes(*number)))
+}

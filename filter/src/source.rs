@@ -1,0 +1,585 @@
+//! A source of keys in one worker: what it knows, and its part in keeping that up to date.
+//!
+//! With `feed: "process"` one worker of the Envoy asks the control plane and the others follow it; with `"worker"` each
+//! asks by itself. Configurations that name the same source share one of these.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use policy::config::Feed;
+use policy::{Config, Position};
+
+use crate::host::{Call, CallAnswer, Host, LogLevel};
+use crate::keys::{Clocks, Keys};
+use crate::metrics::Report;
+use crate::process::follower::{Follower, Step};
+use crate::process::head::Head;
+use crate::process::publisher::{Publisher, Wake};
+use crate::process::roster::{BEAT_MS, Role, Roster, Worker};
+use crate::process::shelf::{Deposed, Shelf};
+use crate::subscription::{Answer, Asking, Failure, News, Outcome, Progress, Subscription};
+
+/// Without a tick for so long a worker may have missed what the leader published: it looks before it decides.
+const LATE_MS: u64 = 2_000;
+
+/// A new leader that can't take over what the one before published begins by itself after so long.
+const TAKE_OVER_MS: u64 = 1_000;
+
+/// Said once where `feed: "process"` can't be.
+const LONELY: &str = "the VM id is empty, so that any plugin could write what workers share: each worker asks the control plane \
+                      by itself, and `ready_path` speaks for the one that is asked; set `vm_id` to change that";
+
+/// Pages that a worker takes over within a request, when it must look before it decides: a VM that takes the place of a
+/// trapped one has a small table at its first request already, and for a large one no request is held up for long.
+const PAGES_A_REQUEST: u32 = 8;
+
+/// Attempts to sign the roster when others write it at the same time; the next tick tries again.
+const ATTEMPTS: u32 = 5;
+
+/// What a table belongs to. Two configurations that differ in any of it never share one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceName {
+    pub cluster: String,
+    pub authority: String,
+    pub environment: String,
+    pub edge: String,
+}
+
+impl SourceName {
+    /// The source that a configuration asks for.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            cluster: config.control_plane.cluster.clone(),
+            authority: config.control_plane.authority.clone(),
+            environment: config.environment.to_string(),
+            edge: config.edge.clone(),
+        }
+    }
+}
+
+/// What a root context brings: one configuration in one worker.
+#[derive(Clone, Debug)]
+pub struct Root {
+    pub id: u32,
+    pub token: Option<String>,
+    pub max_staleness_secs: Option<u64>,
+    pub feed: Feed,
+}
+
+/// A source of keys in one worker.
+pub struct Source {
+    name: SourceName,
+    shelf: Shelf,
+    pub keys: Keys,
+    subscription: Subscription,
+    /// The living root contexts, by their ids: the newest is the last.
+    roots: BTreeMap<u32, Root>,
+    /// This worker's random id.
+    me: Option<String>,
+    /// The process's, from the roster, or this worker's own where nothing is shared.
+    instance: Option<String>,
+    shares: Shares,
+    /// Whether the VM's id is empty; `None` before the first look.
+    is_lonely: Option<bool>,
+    joined_ms: u64,
+    /// When this worker ticked last.
+    ticked_ms: u64,
+    /// When this worker is to sign the roster next; `None`: at once.
+    signs_ms: Option<u64>,
+    has_requests: bool,
+    /// The root context that wakes are sent to, and its queue.
+    queue: Option<(u32, u32)>,
+    /// The root context that sent the call in flight, and the call's number.
+    caller: Option<(u32, u32)>,
+    part: Part,
+    follower: Follower,
+    last_failure: Option<Failure>,
+    /// Other workers that can be woken, as of the last look at the roster.
+    others: Vec<u32>,
+    /// Of all workers, as of the last look at the roster.
+    bounds: (Option<u64>, Option<u64>),
+    /// Whether another worker could not take over what this one published.
+    is_asked_again: bool,
+    /// How often the control plane turned out to have another history, since [`Self::take_history_changes`].
+    history_changes: u64,
+}
+
+/// What of Envoy's shared data this source uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shares {
+    /// Not looked yet.
+    Unknown,
+    /// Nothing: the VM's id is empty, so any plugin might write there.
+    Nothing,
+    /// The roster alone: each worker asks by itself.
+    Roster,
+    /// All: one worker asks.
+    Everything,
+}
+
+/// What this worker does for its source.
+enum Part {
+    Follows,
+    /// Has the lease, and is taking over what the leader before published.
+    TakesOver {
+        term: u64,
+        since_ms: u64,
+    },
+    Leads(Box<Publisher>),
+    /// Asks for itself alone.
+    Alone,
+}
+
+impl Source {
+    pub fn new(name: SourceName) -> Self {
+        Self {
+            shelf: Shelf::of(&name),
+            subscription: Subscription::new(&name.edge),
+            name,
+            keys: Keys::default(),
+            roots: BTreeMap::new(),
+            me: None,
+            instance: None,
+            shares: Shares::Unknown,
+            is_lonely: None,
+            joined_ms: 0,
+            ticked_ms: 0,
+            signs_ms: None,
+            has_requests: false,
+            queue: None,
+            caller: None,
+            part: Part::Follows,
+            follower: Follower::default(),
+            last_failure: None,
+            others: Vec::new(),
+            bounds: (None, None),
+            is_asked_again: false,
+            history_changes: 0,
+        }
+    }
+
+    /// A configuration uses this source from now on. Calls nobody.
+    pub fn join(&mut self, root: Root) {
+        self.roots.insert(root.id, root);
+    }
+
+    /// A configuration went. Envoy drops its calls and its queue; the next tick of another takes both up.
+    pub fn leave(&mut self, host: &dyn Host, root: u32) {
+        self.roots.remove(&root);
+        if self.caller.take_if(|(own, _)| *own == root).is_some() {
+            self.subscription.abandon();
+        }
+        if self.queue.take_if(|(own, _)| *own == root).is_some() {
+            self.signs_ms = None;
+        }
+        if self.roots.is_empty()
+            && let Some(me) = &self.me
+            && matches!(self.shares, Shares::Roster | Shares::Everything)
+        {
+            let name = self.shelf.roster();
+            let _ = change_roster(host, &name, |roster| roster.leave(me));
+        }
+    }
+
+    /// This worker was given a request: another one should rather lead.
+    pub fn takes_requests(&mut self) {
+        self.has_requests = true;
+    }
+
+    /// The timer of `root`: everything that no event brings.
+    pub fn tick(&mut self, host: &dyn Host, root: u32) {
+        // The newest configuration's timer drives; the others' would do the same again.
+        if self.roots.keys().next_back() != Some(&root) {
+            return;
+        }
+        let now = clocks(host);
+        self.ticked_ms = now.monotonic_ms;
+        if !self.is_set_up(host, now) {
+            return;
+        }
+        self.sign(host, now);
+        self.advance(host, now);
+        if matches!(self.part, Part::Follows | Part::Alone)
+            && let Some(table) = self.keys.holding.table_mut()
+        {
+            table.rebase_a_page();
+        }
+        self.ask(host, root, now);
+    }
+
+    /// Another worker, or this one, put something into this worker's queue.
+    pub fn woken(&mut self, host: &dyn Host, queue: u32) {
+        // Wakes for the queue of a context that is gone come here too.
+        if let Some((root, own)) = self.queue
+            && own == queue
+        {
+            let now = clocks(host);
+            self.advance(host, now);
+            self.ask(host, root, now);
+        }
+    }
+
+    /// The answer to the call with this number, which `root` sent.
+    pub fn answered(&mut self, host: &dyn Host, root: u32, number: u32, received: CallAnswer) -> Progress {
+        if self.caller.take_if(|caller| *caller == (root, number)).is_none() {
+            return Progress::Quiet;
+        }
+        let header = |name: &str| {
+            let found = received.headers.iter().find(|(own, _)| own == name);
+            found.and_then(|(_, value)| str::from_utf8(value).ok())
+        };
+        let status = header(":status").and_then(|status| status.parse().ok());
+        let time_ms = header("latchkey-time").and_then(|time| time.parse().ok());
+        let answer = Answer { status, time_ms, body: received.body };
+        let now = clocks(host);
+        if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
+            // An answer to a leader that was deposed meanwhile.
+            self.subscription.abandon();
+            return Progress::Quiet;
+        }
+        let (before, wanted) = (self.keys.holding.position(), self.subscription.wants_snapshot());
+        let Outcome { progress, news } = self.subscription.answered(&mut self.keys, now, random(host), answer);
+        if let (News::Snapshot(begins), Some(before)) = (&news, before)
+            && (begins.epoch != before.epoch || (!wanted && begins.revision <= before.revision))
+        {
+            self.history_changes = self.history_changes.saturating_add(1);
+            host.log(LogLevel::Error, &another_history(*begins, before));
+        }
+        if let Part::Leads(publisher) = &mut self.part {
+            match publisher.publish(host, &self.shelf, &self.keys, &news) {
+                Ok(Wake::Everybody) => self.others.iter().for_each(|queue| host.wake(*queue)),
+                Ok(Wake::Nobody) => {}
+                Err(Deposed) => self.step_down(),
+            }
+        }
+        self.ask(host, root, now);
+        progress
+    }
+
+    /// What the log should say of the last answer or attempt: each failure once until it changes, so that an outage doesn't
+    /// fill the log.
+    pub fn remark(&mut self, progress: &Progress) -> Option<String> {
+        match progress {
+            Progress::Quiet | Progress::Serves(_) => {
+                self.last_failure = None;
+                None
+            }
+            Progress::Failed(failure) if self.last_failure.as_ref() == Some(failure) => None,
+            Progress::Failed(failure) => {
+                self.last_failure = Some(failure.clone());
+                Some(failure.to_string())
+            }
+        }
+    }
+
+    /// True when this worker's timer hasn't run for so long that it may have missed a change: it was held up, or is new.
+    pub fn is_late(&self, now: Clocks) -> bool {
+        match self.shares {
+            Shares::Unknown => true,
+            Shares::Nothing | Shares::Roster => false,
+            Shares::Everything => now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
+        }
+    }
+
+    /// Whether this worker asks the control plane for the others.
+    pub fn leads(&self) -> bool {
+        matches!(self.part, Part::Leads(_))
+    }
+
+    /// Looks at what the leader published, before a request is decided. Answers whether this worker is up to date now.
+    pub fn catches_up(&mut self, host: &dyn Host) -> bool {
+        let now = clocks(host);
+        if self.shares == Shares::Unknown && !self.is_set_up(host, now) {
+            return false;
+        }
+        let is_there = match &self.part {
+            Part::Follows | Part::TakesOver { .. } => {
+                let mut step = || self.follower.step(host, &self.shelf, &mut self.keys);
+                (0..PAGES_A_REQUEST).map(|_| step()).find(|step| *step != Step::More) == Some(Step::InStep)
+            }
+            // Another leader may have been chosen meanwhile.
+            Part::Leads(_) => {
+                let head = Head::read(host, &self.shelf);
+                head.is_some_and(|head| Some(head.to.position) == self.keys.holding.position())
+            }
+            Part::Alone => true,
+        };
+        if is_there {
+            self.ticked_ms = now.monotonic_ms;
+        }
+        is_there
+    }
+
+    /// How often, since this was asked last, the control plane turned out to have another history than this worker's.
+    pub fn take_history_changes(&mut self) -> u64 {
+        std::mem::take(&mut self.history_changes)
+    }
+
+    /// Whether every worker of this Envoy is ready: a readiness probe reaches only one of them. Where nothing is shared,
+    /// this worker speaks for itself.
+    pub fn is_everybody_ready(&self, host: &dyn Host, now: Clocks) -> bool {
+        match self.shares {
+            Shares::Unknown => false,
+            Shares::Nothing => true,
+            Shares::Roster | Shares::Everything => {
+                // Workers start together, so those that are to come have signed when this one has for a moment.
+                now.monotonic_ms.saturating_sub(self.joined_ms) >= BEAT_MS
+                    && read_roster(host, &self.shelf.roster()).0.report().is_ready
+            }
+        }
+    }
+
+    /// What the gauges of this Envoy are to show; `None` when another worker shows them.
+    pub fn report(&self, host: &dyn Host) -> Option<Report> {
+        let now = clocks(host);
+        let own = || self.keys.report(now, self.own_bounds().1);
+        match self.shares {
+            Shares::Unknown => None,
+            Shares::Nothing => Some(own()),
+            Shares::Roster | Shares::Everything => {
+                let (roster, _) = read_roster(host, &self.shelf.roster());
+                let speaks = roster.workers.iter().map(|worker| &worker.id).min() == self.me.as_ref();
+                speaks.then(|| roster.report())
+            }
+        }
+    }
+
+    /// Finds out what there is to share, and gives this worker its names. False while it can't ask anything.
+    fn is_set_up(&mut self, host: &dyn Host, now: Clocks) -> bool {
+        if self.me.is_none() {
+            self.me = host.random().map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+            self.joined_ms = now.monotonic_ms;
+        }
+        let Some(me) = self.me.clone() else {
+            self.say(host, &Progress::Failed(Failure::NoName));
+            return false;
+        };
+        let Some(newest) = self.roots.values().next_back() else { return false };
+        let is_lonely = *self.is_lonely.get_or_insert_with(|| host.vm_id_is_empty());
+        let shares = match (is_lonely, newest.feed) {
+            (true, Feed::Process | Feed::Worker) => Shares::Nothing,
+            (false, Feed::Worker) => Shares::Roster,
+            (false, Feed::Process) => Shares::Everything,
+        };
+        if shares != self.shares {
+            if is_lonely && newest.feed == Feed::Process {
+                host.log(LogLevel::Warn, LONELY);
+            }
+            self.shares = shares;
+            self.step_down();
+            if shares != Shares::Everything {
+                self.part = Part::Alone;
+                self.subscription.take_up(&mut self.keys);
+            }
+        }
+        if self.shares == Shares::Nothing {
+            self.instance = Some(me);
+        }
+        true
+    }
+
+    /// Signs the roster, when it is time; learns this worker's part from it.
+    fn sign(&mut self, host: &dyn Host, now: Clocks) {
+        let is_due = self.signs_ms.is_none_or(|due| now.monotonic_ms >= due);
+        let (Some(me), true) = (self.me.clone(), is_due) else { return };
+        if !matches!(self.shares, Shares::Roster | Shares::Everything) {
+            return;
+        }
+        if self.queue.is_none()
+            && let Some(root) = self.roots.keys().next_back()
+        {
+            self.queue = Some((*root, host.register_queue(&self.shelf.queue(&me, *root))));
+        }
+        let (largest_bound, smallest_bound) = self.own_bounds();
+        let own = Worker {
+            id: me.clone(),
+            queue: self.queue.map(|(_, queue)| queue),
+            signed_ms: now.monotonic_ms,
+            joined_ms: self.joined_ms,
+            has_requests: self.has_requests,
+            report: self.keys.report(now, smallest_bound),
+            broken: self.follower.broken(),
+            largest_bound,
+            smallest_bound,
+        };
+        let name = self.shelf.roster();
+        let leads = self.shares == Shares::Everything;
+        let signed = change_roster(host, &name, |roster| {
+            let role = roster.sign(own.clone(), &me, now.monotonic_ms);
+            if !leads && roster.leader == me {
+                // Each worker asks by itself: nobody leads.
+                roster.leader.clear();
+            }
+            role
+        });
+        let Some((roster, role)) = signed else { return };
+        self.signs_ms = Some(roster.next_signature_ms(self.has_requests, now.monotonic_ms));
+        self.others = roster.queues_but_mine(&me).collect();
+        self.bounds = roster.bounds();
+        self.instance = Some(roster.instance);
+        if !leads {
+            return;
+        }
+        match (role, &self.part) {
+            (Role::Leads { term }, Part::Leads(publisher)) if publisher.term() == term => {
+                let generation = Some(publisher.reached().0);
+                self.is_asked_again =
+                    roster.workers.iter().any(|worker| worker.broken.is_some() && worker.broken == generation);
+            }
+            (Role::Leads { term }, Part::TakesOver { term: own, .. }) if *own == term => {}
+            (Role::Leads { term }, _) => {
+                self.step_down();
+                self.part = Part::TakesOver { term, since_ms: now.monotonic_ms };
+            }
+            (Role::Follows, Part::Leads(_) | Part::TakesOver { .. }) => self.step_down(),
+            (Role::Follows, Part::Follows | Part::Alone) => {}
+        }
+    }
+
+    /// Does the next piece of work of this worker's part; asks to be woken when there is more.
+    fn advance(&mut self, host: &dyn Host, now: Clocks) {
+        let more = match &mut self.part {
+            Part::Alone => false,
+            Part::Follows => self.follower.step(host, &self.shelf, &mut self.keys) == Step::More,
+            Part::TakesOver { term, since_ms } => {
+                let (term, waited) = (*term, now.monotonic_ms.saturating_sub(*since_ms));
+                match self.follower.step(host, &self.shelf, &mut self.keys) {
+                    Step::More => true,
+                    Step::InStep => self.lead(host, term, Takes::Over),
+                    Step::Waits if Head::read(host, &self.shelf).is_none() => self.lead(host, term, Takes::Nothing),
+                    Step::Waits | Step::Broken if waited > TAKE_OVER_MS => self.lead(host, term, Takes::Nothing),
+                    Step::Waits | Step::Broken => false,
+                }
+            }
+            Part::Leads(publisher) => match publisher.tidy(host, &self.shelf, &mut self.keys, self.is_asked_again) {
+                Ok(more) => more,
+                Err(Deposed) => {
+                    self.step_down();
+                    false
+                }
+            },
+        };
+        if let (true, Some((_, queue))) = (more, self.queue) {
+            host.wake(queue);
+        }
+    }
+
+    /// Begins to lead. Answers whether there is more to do at once.
+    fn lead(&mut self, host: &dyn Host, term: u64, takes: Takes) -> bool {
+        let head = Head::read(host, &self.shelf);
+        let publisher = match (takes, head) {
+            (Takes::Over, Some(head)) => Publisher::over(term, &head, &self.keys.holding),
+            (_, head) => Publisher::fresh(term, head.as_ref()),
+        };
+        self.subscription.take_up(&mut self.keys);
+        if takes == Takes::Nothing {
+            self.subscription.want_snapshot();
+        }
+        match publisher.announce(host, &self.shelf, &self.keys) {
+            Ok(()) => self.part = Part::Leads(Box::new(publisher)),
+            Err(Deposed) => self.step_down(),
+        }
+        false
+    }
+
+    /// Somebody else leads: what is in flight is for nobody, and this worker follows from where it stands.
+    fn step_down(&mut self) {
+        if let Part::Leads(publisher) = &self.part {
+            let (generation, delta) = publisher.reached();
+            // A snapshot that it had begun isn't one that others publish.
+            self.follower =
+                if self.keys.holding.is_loading() { Follower::default() } else { Follower::at(generation, delta) };
+        }
+        self.part = Part::Follows;
+        self.caller = None;
+        self.subscription.abandon();
+        // The roster says who leads now.
+        self.signs_ms = None;
+    }
+
+    /// Sends what is to be known next, if it is time and this worker's part. Envoy takes it for a call of `root`, whose callback
+    /// is running.
+    fn ask(&mut self, host: &dyn Host, root: u32, now: Clocks) {
+        let (largest_bound, smallest_bound) = match (&self.part, self.shares) {
+            (Part::Alone, _) => self.own_bounds(),
+            (Part::Leads(_), _) => self.bounds,
+            (Part::Follows | Part::TakesOver { .. }, _) => return,
+        };
+        let (Some(instance), Some(newest)) = (&self.instance, self.roots.values().next_back()) else { return };
+        let asking = Asking { instance, largest_bound, smallest_bound };
+        let Some(fetch) = self.subscription.next_fetch(&self.keys, asking, now) else { return };
+        let call = Call {
+            cluster: &self.name.cluster,
+            authority: &self.name.authority,
+            path: &fetch.path,
+            token: newest.token.as_deref(),
+            timeout: Duration::from_millis(fetch.timeout_ms),
+        };
+        match host.dispatch(&call) {
+            Ok(number) => self.caller = Some((root, number)),
+            Err(_) => {
+                let progress = self.subscription.not_sent(now, random(host));
+                self.say(host, &progress);
+            }
+        }
+    }
+
+    fn say(&mut self, host: &dyn Host, progress: &Progress) {
+        if let Some(remark) = self.remark(progress) {
+            host.log(LogLevel::Warn, &remark);
+        }
+    }
+
+    /// The largest staleness bound of this worker's configurations, `None` when one has none; and the smallest.
+    fn own_bounds(&self) -> (Option<u64>, Option<u64>) {
+        let bounds = || self.roots.values().map(|root| root.max_staleness_secs);
+        let largest = bounds().reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten();
+        (largest, bounds().flatten().min())
+    }
+}
+
+/// What a new leader begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// The table and all that was published.
+    Over,
+    Nothing,
+}
+
+fn another_history(begins: Position, before: Position) -> String {
+    format!(
+        "the control plane's history is another one: epoch {} at revision {}, after epoch {} at revision {}; what it says now is \
+         enforced, so if its database was restored, keys that were revoked since may be valid again: revoke them again",
+        begins.epoch, begins.revision, before.epoch, before.revision
+    )
+}
+
+/// Both clocks now.
+pub fn clocks(host: &dyn Host) -> Clocks {
+    Clocks { wall_ms: host.wall_clock_ms(), monotonic_ms: host.monotonic_ms() }
+}
+
+fn random(host: &dyn Host) -> u8 {
+    host.random().map_or(0, |[byte, ..]| byte)
+}
+
+/// The roster as it is; an empty one when there is none or it can't be read.
+fn read_roster(host: &dyn Host, name: &str) -> (Roster, Option<u32>) {
+    match host.shared(name) {
+        Some((bytes, cas)) => (serde_json::from_slice(&bytes).unwrap_or_default(), Some(cas)),
+        None => (Roster::default(), None),
+    }
+}
+
+/// Changes the roster, unless others wrote it each time that this worker tried.
+fn change_roster<T>(host: &dyn Host, name: &str, mut change: impl FnMut(&mut Roster) -> T) -> Option<(Roster, T)> {
+    for _ in 0..ATTEMPTS {
+        let (mut roster, cas) = read_roster(host, name);
+        let result = change(&mut roster);
+        let bytes = serde_json::to_vec(&roster).ok()?;
+        if host.set_shared(name, &bytes, cas) {
+            return Some((roster, result));
+        }
+    }
+    None
+}

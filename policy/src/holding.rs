@@ -1,0 +1,162 @@
+//! What a worker decides with: a table, and a newer snapshot that takes its place page by page.
+//!
+//! Two whole tables are never held at once. Each page of a snapshot frees the pages of the table before that it covers;
+//! digests that it doesn't cover yet are looked up where they were. A snapshot is asked before the table that it
+//! replaces only once it has caught up with all changes, so that it revives nothing that the table knows to be revoked.
+
+use crate::digest::Digest;
+use crate::position::{Position, Revision};
+use crate::table::{Loading, Look, Table};
+use crate::wire::{Catalogue, RecordView, WireError};
+
+/// A table that can be replaced while it serves.
+#[derive(Default)]
+pub struct Holding {
+    /// Oldest first. There is more than one only when a snapshot broke off after some of its pages had come.
+    tables: Vec<Table>,
+    next: Option<Next>,
+}
+
+/// A snapshot on its way in.
+struct Next {
+    loading: Loading,
+    /// Whether it has all changes that there are; before, it isn't asked.
+    is_caught_up: bool,
+}
+
+/// A digest's record, and what the numbers in it mean.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    pub record: RecordView<'a>,
+    pub catalogue: &'a Catalogue,
+}
+
+impl Holding {
+    /// The record of `digest`. Its cost doesn't depend on the number of keys; it allocates nothing.
+    pub fn find(&self, digest: &Digest) -> Option<Known<'_>> {
+        let next = self.next.iter().filter(|next| next.is_caught_up).map(|next| next.loading.table());
+        for table in next.chain(self.tables.iter().rev()) {
+            match table.look(digest) {
+                Look::Known(record) => return Some(Known { record, catalogue: table.catalogue() }),
+                Look::Unknown => return None,
+                Look::NotHere => {}
+            }
+        }
+        None
+    }
+
+    /// The position that all digests are at, at least; `None` before the first table is whole: nothing may be decided.
+    pub fn position(&self) -> Option<Position> {
+        self.tables.first().map(Table::position)
+    }
+
+    /// The table, while nothing takes its place.
+    pub fn table(&self) -> Option<&Table> {
+        match (self.tables.as_slice(), &self.next) {
+            ([table], None) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// As [`Self::table`], to be changed.
+    pub fn table_mut(&mut self) -> Option<&mut Table> {
+        match (self.tables.as_mut_slice(), &self.next) {
+            ([table], None) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// How many digests the last whole table knew.
+    pub fn len(&self) -> u64 {
+        self.tables.first().map_or(0, Table::len)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where deltas are to lead on from: the snapshot on its way in, else the table.
+    pub fn newest(&self) -> Option<Position> {
+        self.next.as_ref().map(|next| next.loading.position()).or_else(|| self.position())
+    }
+
+    /// The revision of the snapshot on its way in: what its pages are asked for by.
+    pub fn snapshot_revision(&self) -> Option<Revision> {
+        self.next.as_ref().map(|next| next.loading.revision())
+    }
+
+    /// The message of page `number`, of the snapshot on its way in or else of the table.
+    pub fn page(&self, number: usize) -> Option<&[u8]> {
+        let next = self.next.as_ref().map(|next| next.loading.table());
+        next.or_else(|| self.tables.last())?.page(number)
+    }
+
+    /// Takes up a snapshot, beside what there is. One that had been begun before ends here; its pages stay.
+    pub fn begin(&mut self, loading: Loading) {
+        self.give_up_next();
+        self.next = Some(Next { loading, is_caught_up: false });
+    }
+
+    /// Leaves the snapshot that was on its way in; the pages that came stay, since they took the place of others.
+    pub fn give_up_next(&mut self) {
+        let Some(next) = self.next.take() else { return };
+        let (pages, _) = next.loading.progress();
+        // Without a table before there is nothing that its pages replaced.
+        if pages > 0 && !self.tables.is_empty() {
+            self.tables.push(next.loading.into_table());
+        }
+    }
+
+    /// The page of the snapshot that is wanted next: none before the snapshot has caught up.
+    pub fn wanted(&self) -> Option<usize> {
+        self.next.as_ref().filter(|next| next.is_caught_up).and_then(|next| next.loading.wanted())
+    }
+
+    /// True while a snapshot is on its way in.
+    pub fn is_loading(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Takes the page that is wanted next. A refused page changes nothing. Costs a pass over the page.
+    pub fn add(&mut self, page: Vec<u8>) -> Result<(), WireError> {
+        let next = self.next.as_mut().filter(|next| next.is_caught_up).ok_or(WireError::Order)?;
+        next.loading.add(page)?;
+        let (pages, bits) = next.loading.progress();
+        self.tables.iter_mut().for_each(|table| table.give_up_first(pages, bits));
+        self.settle();
+        Ok(())
+    }
+
+    /// Applies a delta that leads on from [`Self::newest`]: whole, or not at all.
+    pub fn apply(&mut self, message: &[u8]) -> Result<(), WireError> {
+        match (&mut self.next, self.tables.as_mut_slice()) {
+            (Some(next), _) => next.loading.apply(message),
+            (None, [table]) => table.apply(message),
+            (None, _) => Err(WireError::Position),
+        }
+    }
+
+    /// Nothing is newer than [`Self::newest`]: from now on a snapshot on its way in is asked first.
+    pub fn caught_up(&mut self) {
+        if let Some(next) = &mut self.next {
+            next.is_caught_up = true;
+        }
+        self.settle();
+    }
+
+    /// A snapshot that has all its pages and all changes takes the place of all before.
+    fn settle(&mut self) {
+        if let Some(next) = self.next.take_if(|next| next.is_caught_up && next.loading.wanted().is_none()) {
+            self.tables = vec![next.loading.into_table()];
+        }
+    }
+}
+
+impl From<Table> for Holding {
+    fn from(table: Table) -> Self {
+        Self { tables: vec![table], next: None }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Requests without a pause, from before a fault until after it, and every answer that was not the right one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crate::connection::Connection;
+
+/// A key and how every request with it must be answered, as in `200 -` or `401 unknown-key`.
+#[derive(Clone)]
+pub struct Expected {
+    pub secret: String,
+    pub verdict: &'static str,
+}
+
+/// Threads that send requests on connections of their own until [`Self::stop`].
+pub struct Hammer {
+    threads: Vec<JoinHandle<Vec<String>>>,
+    ends: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+}
+
+impl Hammer {
+    /// Hammers these connections, each in a thread of its own. A connection that Envoy closes between two requests is opened
+    /// again on `port`.
+    pub fn start(connections: Vec<Connection>, port: u16, expected: &[Expected]) -> Self {
+        let (ends, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let hammer = |mut connection: Connection| {
+            let (ends, answered, expected) = (Arc::clone(&ends), Arc::clone(&answered), expected.to_vec());
+            std::thread::spawn(move || {
+                let mut wrong = Vec::new();
+                while !ends.load(Ordering::Relaxed) {
+                    for Expected { secret, verdict } in &expected {
+                        match connection.try_get("/v1/reviews", &[("x-api-key", secret)]) {
+                            Ok(answer) => {
+                                let seen = answer.verdict();
+                                if seen != *verdict {
+                                    wrong.push(format!("{seen} instead of {verdict}"));
+                                }
+                                answered.fetch_add(1, Ordering::Relaxed);
+                                if answer.headers.get("connection").is_some_and(|value| value == "close") {
+                                    connection = Connection::open(port);
+                                }
+                            }
+                            Err(_) => connection = Connection::open(port),
+                        }
+                    }
+                }
+                wrong
+            })
+        };
+        let threads = connections.into_iter().map(hammer).collect();
+        Self { threads, ends, answered }
+    }
+
+    /// How many requests were answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; answers what was wrong.
+    pub fn stop(self) -> Vec<String> {
+        self.ends.store(true, Ordering::Relaxed);
+        self.threads.into_iter().flat_map(|thread| thread.join().expect("a hammering thread")).collect()
+    }
+}

@@ -1,0 +1,312 @@
+//! One subscriber for all workers of an Envoy: what happens when it goes, hangs or is configured anew.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use end_to_end::{
+    Admin, Connection, ControlPlane, CreatedKey, Discovery, Echo, Envoy, EnvoyConfig, Expected, Hammer, Stack,
+    eventually, eventually_within, root,
+};
+use serde_json::{Value, json};
+
+/// Within so long every worker is at the newest revision again, whatever became of the leader.
+const PROMISE: Duration = Duration::from_secs(3);
+
+/// Two Envoys with two workers each, whose filter does as `x-fault` says.
+struct Pair {
+    envoys: Vec<Envoy>,
+    config: EnvoyConfig,
+    control_plane: ControlPlane,
+    admin: Admin,
+    /// Stays good.
+    good: CreatedKey,
+    /// Is deleted.
+    dead: CreatedKey,
+    _echo: Echo,
+}
+
+impl Pair {
+    fn start(plugin: &Value) -> Self {
+        Self::start_as(plugin, Envoy::start)
+    }
+
+    fn start_as(plugin: &Value, start: impl Fn(&EnvoyConfig) -> Envoy) -> Self {
+        let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+        let admin = control_plane.admin();
+        admin.create_workspace("acme");
+        let (good, dead) = (admin.create_key("acme", "good"), admin.create_key("acme", "dead"));
+        admin.delete(&dead);
+        let mut config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
+        config.wasm = faulty_filter();
+        for (name, value) in plugin.as_object().expect("fields of the plugin's configuration") {
+            config.plugin[name] = value.clone();
+        }
+        let mut envoys: Vec<Envoy> = (0..2).map(|_| start(&config)).collect();
+        envoys.iter_mut().for_each(Envoy::wait_ready);
+        Self { envoys, config, control_plane, admin, good, dead, _echo: echo }
+    }
+
+    fn hammers(&self) -> Vec<Hammer> {
+        let expected = [
+            Expected { secret: self.good.secret.clone(), verdict: "200 -" },
+            Expected { secret: self.dead.secret.clone(), verdict: "401 unknown-key" },
+        ];
+        let hammer = |envoy: &Envoy| Hammer::start(envoy.connections(4), envoy.port, &expected);
+        self.envoys.iter().map(hammer).collect()
+    }
+
+    /// Brings a fault about in the worker that leads in `envoy`.
+    fn fault_leader(&self, envoy: usize, fault: &str) {
+        let fault = format!("leader-{fault}");
+        Connection::open(self.envoys[envoy].port).get("/healthz", &[("x-fault", &fault)]);
+    }
+
+    /// A new key reaches every worker in time, counted from before it was made.
+    fn assert_newest_reaches_all(&self) {
+        self.assert_newest_reaches(&mut self.connections());
+    }
+
+    /// As [`Self::assert_newest_reaches_all`], on connections that were opened before.
+    fn assert_newest_reaches(&self, connections: &mut [Connection]) {
+        let start = Instant::now();
+        let key = self.admin.create_key("acme", "newest");
+        eventually_within(PROMISE, "every worker knows the newest key", || {
+            let get =
+                |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+            let seen: Vec<String> = connections.iter_mut().map(get).collect();
+            if seen.iter().all(|seen| seen == "200 -") {
+                Ok(())
+            } else {
+                Err(format!("{seen:?} after {:?}", start.elapsed()))
+            }
+        });
+    }
+
+    /// Connections to every worker of both.
+    fn connections(&self) -> Vec<Connection> {
+        self.envoys.iter().flat_map(|envoy| envoy.connections(4)).collect()
+    }
+
+    /// How often a VM of this Envoy trapped.
+    fn traps(&self, envoy: usize) -> usize {
+        self.envoys[envoy].process.log().matches("the fault that a test asked for").count()
+    }
+}
+
+/// A build that traps and hangs when a request asks for it; `make test` makes it.
+fn faulty_filter() -> PathBuf {
+    let path = root().join("target/faulty_filter.wasm");
+    assert!(path.exists(), "target/faulty_filter.wasm is not there: run `make test`");
+    path
+}
+
+fn no_fields() -> Value {
+    json!({})
+}
+
+/// That nothing was wrong but what was in flight on a VM that trapped: Envoy's own 503, once a connection at most.
+fn assert_only_in_flight(wrong: &[String], most: usize) {
+    let in_flight = wrong.iter().filter(|wrong| wrong.starts_with("503 - ")).count();
+    assert_eq!(in_flight, wrong.len(), "{wrong:?}");
+    assert!(in_flight <= most, "{in_flight} requests of {most} that can have been in flight: {wrong:?}");
+}
+
+#[test]
+fn a_leader_that_traps_is_replaced_and_no_verdict_is_wrong() {
+    let pair = Pair::start(&no_fields());
+    let hammers = pair.hammers();
+    // First the main thread's VM, which never comes back; then a worker's.
+    for traps in 1..=2 {
+        pair.fault_leader(0, "trap");
+        eventually("the leader traps", || {
+            let seen = pair.traps(0);
+            if seen >= traps { Ok(()) } else { Err(format!("{seen} traps")) }
+        });
+        pair.assert_newest_reaches_all();
+    }
+    let wrong: Vec<String> = hammers.into_iter().flat_map(Hammer::stop).collect();
+    assert_only_in_flight(&wrong, 4);
+    assert_eq!(pair.traps(1), 0, "the other Envoy has nothing to do with it");
+}
+
+#[test]
+fn a_leader_that_hangs_for_ten_seconds_comes_back_as_a_follower() {
+    let pair = Pair::start(&no_fields());
+    let (hammers, mut connections) = (pair.hammers(), pair.connections());
+    pair.fault_leader(0, "hang=10000");
+    let start = Instant::now();
+    let mut rounds = 0;
+    while start.elapsed() < Duration::from_secs(9) {
+        pair.assert_newest_reaches(&mut connections);
+        rounds += 1;
+    }
+    assert!(rounds > 10, "only {rounds} keys reached every worker while the old leader hung");
+    // It is back when Envoy's main thread answers again.
+    pair.envoys[0].stats();
+    assert!(start.elapsed() > Duration::from_secs(9), "the leader hung for {:?} only", start.elapsed());
+    for _ in 0..3 {
+        pair.assert_newest_reaches_all();
+    }
+    let wrong: Vec<String> = hammers.into_iter().flat_map(Hammer::stop).collect();
+    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(pair.traps(0), 0);
+}
+
+#[test]
+fn twenty_new_configs_under_load_lose_neither_table_nor_verdict() {
+    for discovery in [Discovery::Listener, Discovery::Filter] {
+        let mut pair = Pair::start_as(&no_fields(), |config| Envoy::start_with_discovery(config, discovery));
+        let victim = pair.admin.create_key("acme", "victim");
+        let mut open = pair.connections();
+        let hammers = pair.hammers();
+        for number in 0..20 {
+            pair.config.plugin["ready_path"] = json!(format!("/latchkey/ready/{number}"));
+            pair.envoys.iter().for_each(|envoy| envoy.replace(&pair.config));
+        }
+        let path = "/latchkey/ready/19";
+        for envoy in &pair.envoys {
+            eventually("the last config serves", || {
+                let seen = Connection::open(envoy.port).get(path, &[]).status;
+                if seen == 200 { Ok(()) } else { Err(seen.to_string()) }
+            });
+        }
+        pair.admin.delete(&victim);
+        eventually_within(PROMISE, "the revocation holds on connections to old configs too", || {
+            let get =
+                |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &victim.secret)]).verdict();
+            let seen: Vec<String> = open.iter_mut().map(get).collect();
+            if seen.iter().all(|seen| seen == "401 unknown-key") { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+        pair.assert_newest_reaches_all();
+        assert!(hammers.iter().all(|hammer| hammer.answered() > 100), "the load never stopped");
+        let wrong: Vec<String> = hammers.into_iter().flat_map(Hammer::stop).collect();
+        assert_eq!(wrong, Vec::<String>::new(), "{discovery:?}");
+        pair.envoys.iter().for_each(Envoy::assert_no_vm_broke);
+    }
+}
+
+#[test]
+fn a_worker_that_traps_while_the_control_plane_is_down_has_its_table_at_once() {
+    let mut pair = Pair::start(&no_fields());
+    pair.control_plane.process.kill();
+    let mut connections = pair.envoys[0].connections(8);
+    for connection in &mut connections {
+        // The connection's worker; the others of that worker end with its VM's requests, not with it.
+        let _ = connection.try_get("/healthz", &[("x-fault", "trap")]);
+        let mut again = Connection::open(pair.envoys[0].port);
+        for (key, expected) in [(&pair.good, "200 -"), (&pair.dead, "401 unknown-key")] {
+            eventually("the new VM decides, or Envoy has not made it yet", || {
+                let seen = again.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+                match seen.as_str() {
+                    // Envoy makes a new VM a second after it made the last one.
+                    "503 -" => Err(seen),
+                    seen if seen == expected => Ok(()),
+                    other => panic!("{other} instead of {expected}"),
+                }
+            });
+        }
+    }
+    assert!(pair.traps(0) > 0, "no VM trapped");
+}
+
+#[test]
+fn a_control_plane_replaced_by_an_older_copy_of_its_file_is_believed_and_said() {
+    let mut stack = Stack::start();
+    let key = stack.admin.create_key("acme", "revoked-later");
+    stack.control_plane.process.signal("TERM");
+    stack.control_plane.process.ended();
+    let (file, copy) = (stack.control_plane.folder().join("latchkey.db"), stack.control_plane.folder().join("copy.db"));
+    std::fs::copy(&file, &copy).expect("a copy of the database");
+    stack.control_plane.restart();
+    stack.wait_known(&key);
+    stack.admin.delete(&key);
+    let mut connections = stack.envoy.connections(4);
+    let verdict = |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+    eventually("the key is dead", || {
+        let seen: Vec<String> = connections.iter_mut().map(verdict).collect();
+        if seen.iter().all(|seen| seen == "401 unknown-key") { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    stack.control_plane.process.signal("TERM");
+    stack.control_plane.process.ended();
+    std::fs::copy(&copy, &file).expect("the copy in its place");
+    stack.control_plane.restart();
+    let newest = stack.admin.create_key("acme", "after");
+    stack.wait_known(&newest);
+    for connection in &mut connections {
+        assert_eq!(verdict(connection), "200 -", "what the file in use says");
+    }
+    assert!(stack.envoy.process.log().contains("history is another one"), "{}", stack.envoy.process.log());
+    eventually("the metric counts it", || match stack.envoy.stat_ending("latchkey_history_changes_total") {
+        1 => Ok(()),
+        other => Err(format!("{other}")),
+    });
+    let log = stack.control_plane.process.log();
+    assert!(log.contains("ERROR"), "the control plane says it too: {log}");
+    stack.envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn an_envoy_that_was_cut_off_catches_up_by_delta_or_by_snapshot() {
+    let (mut control_plane, echo) = (ControlPlane::start_with("log_revisions = 1000"), Echo::start());
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
+    let mut envoy = Envoy::start(&config);
+    envoy.wait_ready();
+    let mut connections = envoy.connections(4);
+    for (changes, snapshots) in [(20, 0), (1_200, 1)] {
+        envoy.process.signal("STOP");
+        let key = admin.create_key("acme", "while-away");
+        let rename = |number: u32| {
+            let path = format!("/v1/workspaces/acme/keys/{}", key.id);
+            let (status, answer) =
+                admin.send("PATCH", &path, Some(&json!({"name": number.to_string()}))).expect("an answer");
+            assert_eq!(status, 200, "{answer}");
+        };
+        (0..changes).for_each(rename);
+        // A snapshot in memory that somebody may be loading holds the log; a restart lets go of it, and compacts.
+        control_plane.process.signal("TERM");
+        control_plane.process.ended();
+        control_plane.restart();
+        (0..20).for_each(rename);
+        envoy.process.signal("CONT");
+        eventually_within(Duration::from_secs(10), "every worker has caught up", || {
+            let get =
+                |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+            let seen: Vec<String> = connections.iter_mut().map(get).collect();
+            if seen.iter().all(|seen| seen == "200 -") { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+        let log = control_plane.process.log();
+        assert_eq!(log.matches("made a snapshot").count(), snapshots, "after {changes} changes: {log}");
+    }
+    envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn workers_that_ask_by_themselves_keep_the_same_promises() {
+    for (fields, vm_id) in [(json!({"feed": "worker"}), "latchkey"), (no_fields(), "\"\"")] {
+        let pair = Pair::start_as(&fields, |config| {
+            let mut config = config.clone();
+            config.replace("vm_id: latchkey", &format!("vm_id: {vm_id}"));
+            Envoy::start(&config)
+        });
+        let hammers = pair.hammers();
+        for _ in 0..3 {
+            pair.assert_newest_reaches_all();
+        }
+        let victim = pair.admin.create_key("acme", "victim");
+        let mut open = pair.connections();
+        pair.admin.delete(&victim);
+        eventually_within(PROMISE, "the revocation holds everywhere", || {
+            let get =
+                |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &victim.secret)]).verdict();
+            let seen: Vec<String> = open.iter_mut().map(get).collect();
+            if seen.iter().all(|seen| seen == "401 unknown-key") { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+        let wrong: Vec<String> = hammers.into_iter().flat_map(Hammer::stop).collect();
+        assert_eq!(wrong, Vec::<String>::new(), "{fields} {vm_id}");
+        let log = pair.envoys[0].process.log();
+        assert_eq!(log.contains("the VM id is empty"), vm_id != "latchkey", "{log}");
+        pair.envoys.iter().for_each(Envoy::assert_no_vm_broke);
+    }
+}
