@@ -2,8 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
 use policy::{Position, Revision, UnixSeconds};
@@ -15,9 +14,11 @@ use super::{Feed, HOW};
 use crate::bearer;
 use crate::problem::Problem;
 
-pub(crate) async fn poll(State(feed): State<Feed>, headers: HeaderMap, uri: Uri) -> Result<Response, Problem> {
-    bearer::require(&feed.edge_token, &headers, HOW)?;
-    let asked = Asked::read(uri.query().unwrap_or_default())?;
+pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
+    bearer::require(&feed.edge_token, request.headers(), HOW)?;
+    let asked = Asked::read(request.uri().query().unwrap_or_default())?;
+    // It holds the connection's read buffer, which is not needed while the edge waits.
+    drop(request);
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
     match asked.from {
         Some(from) => feed.changes(&asked, from, Instant::now() + asked.wait).await,
