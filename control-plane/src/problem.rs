@@ -3,6 +3,7 @@
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::entropy::EntropyError;
 use crate::store::{MAX_METADATA_BYTES, StoreError};
@@ -22,18 +23,22 @@ struct Content {
 }
 
 /// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     pub field: String,
     pub code: &'static str,
     pub message: String,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A refusal as JSON.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Body<'a> {
     status: u16,
+    /// For programs; never changes.
     code: &'a str,
     title: &'a str,
+    /// For people: what is wrong, and what to do.
     detail: &'a str,
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
@@ -78,6 +83,29 @@ impl Problem {
     pub fn unknown_key() -> Self {
         let detail = "this workspace has no key with this id; it may have been deleted";
         Self::new(StatusCode::NOT_FOUND, "unknown-key", "There is no such key", detail)
+    }
+
+    pub fn unknown_token() -> Self {
+        let detail = "no token that you may see has this id; it may have been revoked";
+        Self::new(StatusCode::NOT_FOUND, "unknown-token", "There is no such token", detail)
+    }
+
+    /// 404: no such secret within the caller's reach. Says nothing of what was asked for.
+    pub fn unknown_secret() -> Self {
+        let detail = "nothing that you may see has, or lately had, this secret";
+        Self::new(StatusCode::NOT_FOUND, "unknown-secret", "The secret is not known here", detail)
+    }
+
+    /// 403. `whose` token would do.
+    pub fn forbidden(whose: &'static str) -> Self {
+        let detail = format!("your token's role does not reach this; it takes {whose} token");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours to do", detail)
+    }
+
+    /// 403: an edge token of another edge.
+    pub fn wrong_edge(own: &str) -> Self {
+        let detail = format!("this token is for the edge `{own}`; use that name, or a token of this edge");
+        Self::new(StatusCode::FORBIDDEN, "wrong-edge", "The token is for another edge", detail)
     }
 
     /// 405; the router adds `Allow`.
@@ -136,6 +164,16 @@ impl Problem {
         };
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail);
         problem.0.errors = errors;
+        problem
+    }
+
+    /// 429: too many wrong tokens from one address.
+    pub fn too_many_attempts(wait_secs: u64) -> Self {
+        let detail = format!(
+            "too many wrong tokens came from this address; try again in {wait_secs} s; a right one is taken at once"
+        );
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts", detail);
+        problem.0.header = Some((header::RETRY_AFTER, HeaderValue::from(wait_secs)));
         problem
     }
 

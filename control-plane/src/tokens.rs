@@ -56,7 +56,12 @@ impl Token {
 
     /// True for the same text. Takes equally long for every text of one length.
     pub fn is(&self, presented: &str) -> bool {
-        self.0.0.ct_eq(&Digest::of(presented.as_bytes()).0).into()
+        self.has(&Digest::of(presented.as_bytes()))
+    }
+
+    /// True for the token with this digest.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.0.0.ct_eq(&digest.0).into()
     }
 
     /// The token in the file at `path`; makes file and token when there is none.

@@ -94,6 +94,16 @@ id!(
     "ws_"
 );
 id!(
+    /// Names an admin token. Not secret.
+    AdminTokenId,
+    "adt_"
+);
+id!(
+    /// Names an edge token. Not secret.
+    EdgeTokenId,
+    "edt_"
+);
+id!(
     /// Names one history of revisions. A restored database starts a new one, so that two histories are never mixed.
     Epoch,
     ""

@@ -28,7 +28,7 @@ pub use decide::{Decision, DenyReason, decide};
 pub use digest::Digest;
 pub use environment::Environment;
 pub use holding::Holding;
-pub use id::{Epoch, KeyId, WorkspaceId};
+pub use id::{AdminTokenId, EdgeTokenId, Epoch, KeyId, WorkspaceId};
 pub use position::{ChainHash, Position, Revision};
 pub use rule::Rule;
 pub use scope::{Level, Scope, Scopes};

@@ -4,6 +4,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use policy::Revision;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
@@ -11,10 +12,12 @@ use crate::problem::Problem;
 const LATCHKEY_REVISION: HeaderName = HeaderName::from_static("latchkey-revision");
 
 /// A page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
 pub(super) struct PageBody<T> {
     pub(super) items: Vec<T>,
     /// `null` at the end.
+    #[schema(required)]
     pub(super) next_cursor: Option<String>,
 }
 

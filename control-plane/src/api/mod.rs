@@ -1,15 +1,24 @@
 //! REST for admins and their scripts. Knows HTTP and the store's door; `router.rs` shows every route.
 
+mod admin_tokens;
 mod answer;
+mod audit;
+mod authority;
 mod body;
 mod cursor;
+mod edge_tokens;
 mod fields;
 mod health;
-mod instant;
+mod identify;
 mod keys;
+mod metrics;
+mod observe;
+pub mod openapi;
 mod path;
 mod precondition;
 mod principal;
+mod request_id;
+mod requests;
 pub mod router;
 mod values;
 mod workspaces;
@@ -19,6 +28,9 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
+use crate::guesses::Guesses;
+use crate::metrics::Metrics;
+use crate::public_url::PublicUrl;
 use crate::store::Store;
 use crate::tokens::Token;
 
@@ -31,4 +43,9 @@ pub struct Api {
     pub config: Arc<Config>,
     /// The platform admin's, from its file.
     pub admin_token: Token,
+    pub metrics: Metrics,
+    pub guesses: Guesses,
+    pub public_url: PublicUrl,
+    /// The one that edges start with, from its file.
+    pub edge_token: Token,
 }

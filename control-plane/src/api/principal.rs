@@ -1,44 +1,138 @@
 //! Who is acting, proved by a token, before anything else of a request is looked at.
 
+use std::net::IpAddr;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use policy::key_text::{Kind, is_token};
+use policy::{Digest, UnixSeconds};
 
 use super::Api;
+use super::request_id::RequestId;
 use crate::bearer;
 use crate::clock::Clock;
+use crate::guesses::address;
 use crate::problem::Problem;
-use crate::store::Acting;
+use crate::store::{Acting, Actor, ActorKind, AdminToken, Role};
 
 /// What a client without the right token is told.
-const HOW: &str = "send `Authorization: Bearer <token>` with the admin token; it stands in the file that \
+const HOW: &str = "send `Authorization: Bearer <token>` with an admin token; the first stands in the file that \
                    --admin-token-file names";
 
-/// Who is acting. There is no way to one but through [`authenticate`].
+/// A token's last use is noted this often, so that reading costs no write a request.
+const USE_NOTED_EVERY_SECS: i64 = 60;
+
+/// Who is acting, with which role, and from where. There is no way to one but through [`authenticate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Principal {
-    name: &'static str,
+    actor: Actor,
+    role: Role,
+    expires_at: Option<UnixSeconds>,
+    address: Option<IpAddr>,
+    request_id: Option<String>,
 }
 
+/// The id of who acts, in the extensions of each answer that has one: for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ActorId(pub(super) String);
+
 impl Principal {
-    /// Whoever holds the token in the file of --admin-token-file.
-    const PLATFORM_ADMIN: Self = Self { name: "platform-admin" };
+    /// What it may do.
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// When its token ends; `None`: never.
+    pub(super) fn expires_at(&self) -> Option<UnixSeconds> {
+        self.expires_at
+    }
 
     /// This principal, now.
     pub(super) fn acting(&self, clock: &Clock) -> Acting {
-        Acting { principal: self.name.to_owned(), at: clock.now() }
+        let Self { actor, address, request_id, .. } = self.clone();
+        Acting { actor, at: clock.now(), address, request_id }
+    }
+
+    fn sent_with(mut self, request: &Extensions) -> Self {
+        self.address = address(request);
+        self.request_id = request.get().map(|RequestId(id)| id.clone());
+        self
+    }
+
+    /// Whoever holds the token in the file of --admin-token-file.
+    fn token_file() -> Self {
+        let (id, name) = ("platform-admin".to_owned(), "token file".to_owned());
+        let actor = Actor { kind: ActorKind::TokenFile, id, name };
+        Self { actor, role: Role::PlatformAdmin, expires_at: None, address: None, request_id: None }
+    }
+}
+
+impl From<AdminToken> for Principal {
+    fn from(token: AdminToken) -> Self {
+        let actor = Actor { kind: ActorKind::AdminToken, id: token.id.to_string(), name: token.name };
+        Self { actor, role: token.role, expires_at: token.expires_at, address: None, request_id: None }
     }
 }
 
 /// Lets a request pass with its principal, or answers 401.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    match bearer::require(&api.admin_token, request.headers(), HOW) {
-        Ok(()) => {
-            request.extensions_mut().insert(Principal::PLATFORM_ADMIN);
-            next.run(request).await
+    match proved(&api, request.headers()).await {
+        Ok(principal) => {
+            let principal = principal.sent_with(request.extensions());
+            let actor = ActorId(principal.actor.id.clone());
+            request.extensions_mut().insert(principal);
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(actor);
+            response
         }
-        Err(problem) => problem.into_response(),
+        Err(Refusal::Wrong(problem)) => api.guesses.wrong(address(request.extensions()), problem).into_response(),
+        Err(Refusal::Other(problem)) => problem.into_response(),
+    }
+}
+
+/// Why there is no principal.
+enum Refusal {
+    /// A token was shown, and doesn't work.
+    Wrong(Problem),
+    Other(Problem),
+}
+
+async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    let refused = |code| Refusal::Wrong(Problem::unauthenticated(code, HOW));
+    let missing = || Refusal::Other(Problem::unauthenticated("missing-token", HOW));
+    let presented = bearer::presented(headers).ok_or_else(missing)?;
+    // The file's token always works, whatever the database says.
+    if api.admin_token.is(presented) {
+        return Ok(Principal::token_file());
+    }
+    if !is_token(presented, &Kind::AdminToken) {
+        return Err(refused("bad-token"));
+    }
+    let found = api.store.admin_token_of(Digest::of(presented.as_bytes())).await;
+    let found = found.map_err(|error| Refusal::Other(error.into()))?;
+    let token = found.ok_or_else(|| refused("bad-token"))?;
+    let now = api.clock.now();
+    // Only who holds the token learns why it doesn't work.
+    if token.revoked_at.is_some() {
+        return Err(refused("revoked-token"));
+    }
+    if token.is_expired(now) {
+        return Err(refused("expired-token"));
+    }
+    note_use(api, &token, now);
+    Ok(token.into())
+}
+
+/// Beside the request, which need not wait for it.
+fn note_use(api: &Api, token: &AdminToken, now: UnixSeconds) {
+    let is_due = token.last_used_at.is_none_or(|at| at.saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now));
+    if is_due {
+        let (store, id) = (api.store.clone(), token.id);
+        // The store has logged why, if it can't.
+        tokio::spawn(async move { store.note_admin_token_use(id, now).await });
     }
 }
 

@@ -1,58 +1,107 @@
 //! Every route there is, and what each request goes through before it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Api, health, keys, principal, workspaces};
+use super::{
+    Api, admin_tokens, audit, edge_tokens, health, identify, keys, metrics, observe, openapi, principal, request_id,
+    workspaces,
+};
 use crate::feed::{self, Feed};
 use crate::problem::Problem;
 
 /// The longest a request of REST may take, its body included. The feed waits by its own rules.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
-/// The whole service.
+/// Every route under /v1, each with its place in the document of all routes.
+fn v1() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(workspaces::create, workspaces::list))
+        .routes(routes!(workspaces::show, workspaces::update))
+        .routes(routes!(keys::create::create, keys::list::list))
+        .routes(routes!(keys::show::show, keys::update::update, keys::delete::delete))
+        .routes(routes!(keys::rotate::rotate))
+        .routes(routes!(keys::actions::activate))
+        .routes(routes!(keys::actions::deactivate))
+        .routes(routes!(keys::actions::end_overlap))
+        .routes(routes!(identify::identify))
+        .routes(routes!(audit::of_workspace))
+        .routes(routes!(audit::of_all))
+        .routes(routes!(admin_tokens::create, admin_tokens::list))
+        .routes(routes!(admin_tokens::show, admin_tokens::revoke))
+        .routes(routes!(edge_tokens::create, edge_tokens::list))
+        .routes(routes!(edge_tokens::show, edge_tokens::revoke))
+}
+
+/// Routes outside of /v1 that need a token.
+fn guarded() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(metrics::show))
+}
+
+/// Routes that need no token.
+fn open() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(health::alive)).routes(routes!(health::ready)).routes(routes!(openapi::show))
+}
+
+/// All routes but the feed's, as their handlers describe them.
+pub(super) fn documented() -> utoipa::openapi::OpenApi {
+    open().nest("/v1", v1()).merge(guarded()).into_openapi()
+}
+
+/// The whole service at one address.
 pub fn router(api: Api, feed: Feed) -> Router {
-    let v1 = Router::new()
-        .route("/workspaces", post(workspaces::create).get(workspaces::list))
-        .route("/workspaces/{workspace}", get(workspaces::show).patch(workspaces::update))
-        .route("/workspaces/{workspace}/keys", post(keys::create).get(keys::list))
-        .route("/workspaces/{workspace}/keys/{key}", get(keys::show).patch(keys::update).delete(keys::delete))
-        .route("/workspaces/{workspace}/keys/{key}/rotate", post(keys::rotate))
-        .route("/workspaces/{workspace}/keys/{key}/activate", post(keys::activate))
-        .route("/workspaces/{workspace}/keys/{key}/deactivate", post(keys::deactivate))
-        .route("/workspaces/{workspace}/keys/{key}/end-overlap", post(keys::end_overlap))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(method_not_allowed)
-        // Outermost: who isn't known learns neither which paths there are nor what is wrong with a body.
-        .layer(from_fn_with_state(api.clone(), principal::authenticate))
-        .layer(from_fn(keep_to_yourself))
-        .layer(from_fn(in_time))
-        .layer(from_fn(log));
-    let health = Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .layer(from_fn(in_time));
-    let edge = Router::new()
+    rest(api).nest("/edge/v1", edge(feed))
+}
+
+/// What edges need, for an address of their own.
+pub fn edge_router(feed: Feed) -> Router {
+    let router = Router::new().route("/healthz", get(health::alive)).nest("/edge/v1", edge(feed));
+    router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed)
+}
+
+fn edge(feed: Feed) -> Router {
+    Router::new()
         .route("/feed", get(feed::poll))
         .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(feed);
+        .with_state(feed)
+}
+
+/// What admins need.
+pub fn rest(api: Api) -> Router {
+    let (v1, _) = v1().split_for_parts();
+    let v1 = v1.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed);
+    let (guarded, _) = guarded().split_for_parts();
+    // `nest` leaves this one path out.
+    let guarded = guarded.route("/v1/", any(unknown_path));
+    let (open, _) = open().split_for_parts();
     Router::new()
-        .nest("/v1", v1)
-        // `nest` leaves this one path out.
-        .route("/v1/", any(unknown_path).layer(from_fn_with_state(api.clone(), principal::authenticate)))
-        .merge(health)
+        .nest("/v1", behind_a_token(v1, &api))
+        .merge(behind_a_token(guarded, &api))
+        .merge(open.layer(from_fn(in_time)))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
-        .nest("/edge/v1", edge)
+}
+
+/// What each request of an admin goes through, from the last to the first.
+fn behind_a_token(routes: Router<Api>, api: &Api) -> Router<Api> {
+    routes
+        // Outermost of those that refuse: who isn't known learns neither which paths there are nor what is wrong with a body.
+        .layer(from_fn_with_state(api.clone(), principal::authenticate))
+        .layer(from_fn(keep_to_yourself))
+        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(api.clone(), observe::observe))
+        .layer(from_fn_with_state(api.clone(), request_id::assign))
 }
 
 async fn unknown_path() -> Problem {
@@ -71,17 +120,5 @@ async fn in_time(request: Request, next: Next) -> Response {
 async fn keep_to_yourself(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
-}
-
-/// One line a request: the route as it stands above, never the path, the query, a header or a body.
-async fn log(request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let elapsed_ms = began.elapsed().as_millis();
-    tracing::info!(%method, route, status = response.status().as_u16(), elapsed_ms, "request");
     response
 }

@@ -7,8 +7,9 @@ use policy::{Allowlist, Environment, Level, Scope, Scopes, UnixSeconds};
 use serde_json::Value;
 
 use super::fields::{Fields, Refused};
-use super::instant;
 use crate::config::Config;
+use crate::edge_name;
+use crate::instant;
 use crate::store::{MAX_METADATA_BYTES, Metadata};
 
 /// The most characters of a name.
@@ -37,6 +38,11 @@ pub(super) fn string(value: Value) -> Result<String, Refused> {
             Err(Refused::new("wrong-type", "must be a string"))
         }
     }
+}
+
+/// A string, or `null`, which is as if the field were left out.
+pub(super) fn optional_string(value: Value) -> Result<Option<String>, Refused> {
+    if value.is_null() { Ok(None) } else { string(value).map(Some) }
 }
 
 /// A name for people: 1 to 100 characters, none of them a control character, and not spaces alone.
@@ -68,6 +74,13 @@ pub(super) fn slug(value: Value) -> Result<String, Refused> {
     };
     let message = "must be a lower-case letter and 1 to 38 lower-case letters, digits or `-`";
     if fits { Ok(slug) } else { Err(Refused::new("bad-slug", message)) }
+}
+
+/// The name of an edge.
+pub(super) fn edge(value: Value) -> Result<String, Refused> {
+    let name = string(value)?;
+    let message = || format!("must be {}", edge_name::EXPECTED);
+    if edge_name::fits(&name) { Ok(name) } else { Err(Refused::new("bad-edge", message())) }
 }
 
 /// `{"reviews": "read"}`, with scopes of the catalogue.

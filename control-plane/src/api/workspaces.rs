@@ -5,26 +5,34 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::{Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::answer::{PageBody, changed, listed, shown};
+use super::authority::{AdminOf, MemberOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields};
-use super::path::InWorkspace;
 use super::precondition::IfMatch;
 use super::principal::Principal;
-use super::{Api, cursor, instant, values};
+use super::requests::{CreateWorkspace, UpdateWorkspace};
+use super::{Api, cursor, values};
+use crate::instant;
 use crate::problem::Problem;
 use crate::store::{NewWorkspace, Workspace, WorkspaceQuery};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Workspace)]
 struct WorkspaceBody {
+    #[schema(value_type = String)]
     id: WorkspaceId,
     name: String,
     slug: String,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     created_at: UnixSeconds,
     created_by: String,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     updated_at: UnixSeconds,
+    #[schema(value_type = u64)]
     revision: Revision,
 }
 
@@ -35,10 +43,17 @@ impl From<Workspace> for WorkspaceBody {
     }
 }
 
-/// POST /v1/workspaces
+/// Makes a workspace.
+#[utoipa::path(
+    post,
+    path = "/workspaces",
+    operation_id = "create_workspace",
+    request_body = CreateWorkspace,
+    responses((status = 201, description = "The workspace", body = WorkspaceBody))
+)]
 pub(super) async fn create(
     State(api): State<Api>,
-    principal: Principal,
+    PlatformAdmin(principal): PlatformAdmin,
     mut fields: Fields,
 ) -> Result<Response, Problem> {
     let (name, slug) = (fields.required("name", values::name), fields.required("slug", values::slug));
@@ -48,30 +63,53 @@ pub(super) async fn create(
     changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
 }
 
-/// GET /v1/workspaces
+/// Lists the workspaces that the token may see, oldest first.
+#[utoipa::path(
+    get,
+    path = "/workspaces",
+    operation_id = "list_workspaces",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<WorkspaceBody>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
-    _: Principal,
+    principal: Principal,
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let limit = fields.optional("limit", values::limit);
     let after = fields.optional("cursor", |value| cursor::read::<WorkspaceId>(&values::string(value)?));
     let limit = fields.finish(|| Some(limit.unwrap_or(values::DEFAULT_LIMIT)))?;
-    let page = api.store.list_workspaces(WorkspaceQuery { limit, after }).await?;
+    let page = api.store.list_workspaces(WorkspaceQuery { limit, after, within: principal.reach() }).await?;
     let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
     listed(&PageBody { items: page.items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
 }
 
-/// GET /v1/workspaces/{workspace}
-pub(super) async fn show(at: InWorkspace) -> Result<Response, Problem> {
+/// Shows a workspace.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{workspace}",
+    operation_id = "get_workspace",
+    responses((status = 200, description = "The workspace", body = WorkspaceBody))
+)]
+pub(super) async fn show(MemberOf(at): MemberOf) -> Result<Response, Problem> {
     let revision = at.workspace.revision;
     shown(&WorkspaceBody::from(at.workspace), revision)
 }
 
-/// PATCH /v1/workspaces/{workspace}
+/// Gives a workspace another name.
+#[utoipa::path(
+    patch,
+    path = "/workspaces/{workspace}",
+    operation_id = "update_workspace",
+    request_body = UpdateWorkspace,
+    responses((status = 200, description = "The workspace", body = WorkspaceBody))
+)]
 pub(super) async fn update(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     IfMatch(precondition): IfMatch,
     mut fields: Fields,
 ) -> Result<Response, Problem> {

@@ -84,7 +84,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn edges_that_ask_the_same_share_one_delta() {
         let directory = tempfile::tempdir().unwrap();
-        let acting = Acting { principal: "test".to_owned(), at: UnixSeconds(0) };
+        let acting = Acting::system(UnixSeconds(0));
         let (path, epoch) = (directory.path().join("latchkey.db"), Epoch::from_bytes([1; 16]));
         let store = Store::open(&path, epoch, &Config::default(), acting.clone()).await.unwrap();
         let from = *store.head().borrow();

@@ -1,5 +1,6 @@
 //! What edges ask for: changes as they happen, and snapshots to begin with.
 
+mod access;
 mod deltas;
 mod log;
 mod page;
@@ -19,6 +20,7 @@ pub(crate) use page::page;
 pub(crate) use poll::poll;
 
 use crate::clock::Clock;
+use crate::guesses::Guesses;
 use crate::store::Store;
 use crate::tokens::Token;
 
@@ -28,10 +30,6 @@ const LATCHKEY_TIME: HeaderName = HeaderName::from_static("latchkey-time");
 /// Our wire format's media type.
 const MEDIA_TYPE: &str = "application/vnd.latchkey.feed";
 
-/// What an edge without the right token is told.
-const HOW: &str = "send `Authorization: Bearer <token>` with an edge token; the first stands in the file that \
-                   --edge-token-file names";
-
 /// What the feed works with. Clones share it.
 #[derive(Clone)]
 pub struct Feed {
@@ -39,6 +37,7 @@ pub struct Feed {
     clock: Clock,
     /// Serves any edge.
     edge_token: Token,
+    guesses: Guesses,
     snapshots: Arc<snapshots::Snapshots>,
     deltas: Arc<deltas::Deltas>,
     /// True once it was told that the database went back.
@@ -56,12 +55,13 @@ impl Feed {
         store: Store,
         clock: Clock,
         edge_token: Token,
+        guesses: Guesses,
         log_revisions: u64,
         ending: watch::Receiver<bool>,
     ) -> Self {
         let (deltas, went_back) = (Arc::default(), Arc::default());
         let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
-        Self { store, clock, edge_token, snapshots, deltas, went_back, log_revisions, ending }
+        Self { store, clock, edge_token, guesses, snapshots, deltas, went_back, log_revisions, ending }
     }
 
     /// 200 with a message of the wire format.

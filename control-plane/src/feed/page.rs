@@ -1,23 +1,18 @@
 //! GET /edge/v1/snapshots/{epoch}/{revision}/{page}: a page of a snapshot, the same bytes for ever.
 
 use axum::extract::{RawPathParams, State};
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use policy::{Epoch, Revision};
 
-use super::{Feed, HOW};
-use crate::bearer;
+use super::Feed;
 use crate::problem::Problem;
 
 /// A page never changes, and is nobody's but the edge's.
 const CACHE: &str = "private, max-age=86400, immutable";
 
-pub(crate) async fn page(
-    State(feed): State<Feed>,
-    headers: HeaderMap,
-    path: RawPathParams,
-) -> Result<Response, Problem> {
-    bearer::require(&feed.edge_token, &headers, HOW)?;
+pub(crate) async fn page(State(feed): State<Feed>, path: RawPathParams, request: Parts) -> Result<Response, Problem> {
+    feed.access(&request)?;
     let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();
     let epoch = parameter("epoch").parse::<Epoch>().ok();
     let revision = parameter("revision").parse().ok().map(Revision);

@@ -2,33 +2,36 @@
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
+use axum::http::request::Parts;
 use axum::response::Response;
 use jiff::Timestamp;
 use policy::{Position, Revision, UnixSeconds};
 use tokio::time::{Instant, timeout_at};
 
+use super::Feed;
 use super::deltas::Found;
 use super::query::Asked;
-use super::{Feed, HOW};
-use crate::bearer;
 use crate::problem::Problem;
 
-pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
-    bearer::require(&feed.edge_token, request.headers(), HOW)?;
-    let asked = Asked::read(request.uri().query().unwrap_or_default())?;
-    // It holds the connection's read buffer, which is not needed while the edge waits.
+pub(crate) async fn poll(State(feed): State<Feed>, request: Parts) -> Result<Response, Problem> {
+    let access = feed.access(&request)?;
+    let asked = Asked::read(request.uri.query().unwrap_or_default())?;
+    access.covers(&asked.edge)?;
+    // Thousands wait below, and none of them needs its head any more.
     drop(request);
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
-    match asked.from {
+    let answer = match asked.from {
         Some(from) => feed.changes(&asked, from, Instant::now() + asked.wait).await,
         None => feed.manifest().await,
-    }
+    }?;
+    feed.still(&access)?;
+    Ok(answer)
 }
 
 impl Feed {
     /// What leads on from `from`, as soon as there is something; 204 at `deadline`.
-    async fn changes(self, asked: &Asked, from: Position, deadline: Instant) -> Result<Response, Problem> {
+    async fn changes(&self, asked: &Asked, from: Position, deadline: Instant) -> Result<Response, Problem> {
         let (mut head, mut ending) = (self.store.head(), self.ending.clone());
         loop {
             let seen = *head.borrow_and_update();

@@ -6,13 +6,11 @@ use std::time::Duration;
 use policy::wire::FORMAT;
 use policy::{Position, Revision};
 
+use crate::edge_name;
 use crate::problem::Problem;
 
 /// The longest that a request waits.
 const MAX_WAIT: Duration = Duration::from_secs(20);
-
-/// The most characters of an edge's or an instance's name.
-const MAX_NAME: usize = 64;
 
 /// A request for changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,12 +96,8 @@ impl Parameters<'_> {
     }
 
     fn name(&self, name: &str) -> Result<String, Problem> {
-        let fits = |text: &&str| {
-            (1..=MAX_NAME).contains(&text.len())
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        };
-        let named = self.one(name)?.filter(fits).map(str::to_owned);
-        named.ok_or_else(|| bad(name, "1 to 64 letters, digits, `-`, `_` or `.`"))
+        let named = self.one(name)?.filter(|text| edge_name::fits(text)).map(str::to_owned);
+        named.ok_or_else(|| bad(name, edge_name::EXPECTED))
     }
 }
 

@@ -1,19 +1,28 @@
 //! The history of changes: each gets a revision, a link in the chain and a body for the feed, in its own transaction.
 
+use std::cell::Cell;
+
 use policy::wire::{Op, encode_change};
 use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::StoreError;
+use super::audit::{self, Event};
+use super::{Acting, StoreError};
 
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
     sql: &'a Connection,
+    edge_tokens_differ: &'a Cell<bool>,
 }
 
 impl<'a> Change<'a> {
-    pub(super) fn new(sql: &'a Connection) -> Self {
-        Self { sql }
+    pub(super) fn new(sql: &'a Connection, edge_tokens_differ: &'a Cell<bool>) -> Self {
+        Self { sql, edge_tokens_differ }
+    }
+
+    /// Says that the edge tokens that work are others now: those in memory are read anew.
+    pub(super) fn edge_tokens_differ(&self) {
+        self.edge_tokens_differ.set(true);
     }
 
     pub(super) fn sql(&self) -> &'a Connection {
@@ -30,18 +39,19 @@ impl<'a> Change<'a> {
         self.position()?.revision.next().ok_or_else(exhausted)
     }
 
-    /// Makes what was written here one revision: the only place where history is written. `ops` are what edges have to do
-    /// about it, and may be none.
-    pub(super) fn record(&self, at: UnixSeconds, ops: &[Op]) -> Result<Revision, StoreError> {
+    /// Makes what was written here one revision with one audit event: the only place where history is written. `ops` are
+    /// what edges have to do about it, and may be none.
+    pub(super) fn record(&self, acting: &Acting, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
         let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
         let position = self.position()?.then(&body).ok_or_else(exhausted)?;
         let revision = number(position.revision)?;
         self.sql
             .prepare_cached("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![revision, position.head.0, body, at.0])?;
+            .execute(params![revision, position.head.0, body, acting.at.0])?;
         self.sql
             .prepare_cached("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![revision, position.head.0])?;
+        audit::append(self.sql, position.revision, acting, event)?;
         Ok(position.revision)
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use policy::wire::Op;
 use policy::{Environment, Level, Scope, Scopes};
 use rusqlite::Connection;
+use serde_json::Value;
 
+use super::audit::{self, Event};
 use super::changes::Change;
 use super::{Acting, StoreError};
 use crate::config::Config;
@@ -30,10 +32,17 @@ pub(super) fn define(change: &Change<'_>, config: &Config, acting: &Acting) -> R
             insert(change.sql(), "INSERT INTO environments (name) VALUES (?1) RETURNING number", name.as_str())?;
         ops.push(Op::DefineEnvironment { number, environment: name.clone() });
     }
-    if ops.is_empty() {
+    // A database that is older than the audit log gets its first event here.
+    if ops.is_empty() && audit::head(change.sql())?.is_some() {
         return Ok(known);
     }
-    change.record(acting.at, &ops)?;
+    let names = |names: Vec<&str>| Value::from(names);
+    let catalogue = [
+        ("scopes", names(config.scopes.iter().map(Scope::as_str).collect())),
+        ("environments", names(config.environments.iter().map(Environment::as_str).collect())),
+    ];
+    let catalogue = catalogue.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    change.record(acting, &Event::of_all("catalogue.define", catalogue), &ops)?;
     Numbers::read(change.sql())
 }
 

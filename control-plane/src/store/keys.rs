@@ -3,8 +3,9 @@
 use policy::wire::Op;
 use policy::{Allowlist, Environment, KeyId, Scopes, UnixSeconds, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::model::merge;
@@ -12,6 +13,7 @@ use super::{
     Acting, Changed, Key, KeyPatch, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError, records,
     rows, secrets,
 };
+use crate::instant;
 use crate::secret::LastCharacters;
 
 /// A key to be made, with its first secret.
@@ -124,13 +126,14 @@ fn create(
             new.expires_at.map(|at| at.0),
             metadata_text(&new.metadata)?,
             acting.at.0,
-            acting.principal,
+            acting.actor.id,
             changes::number(change.revision()?)?
         ])?;
     secrets::insert(change.sql(), (workspace, new.id), &new.secret, acting.at)?;
     let ops = records::upsert_live(change.sql(), numbers, (workspace, new.id))?;
-    let revision = change.record(acting.at, &ops)?;
-    Ok(Changed { value: find(change.sql(), workspace, new.id)?, revision })
+    let value = find(change.sql(), workspace, new.id)?;
+    let revision = change.record(acting, &Event::made("key.create", &value), &ops)?;
+    Ok(Changed { value, revision })
 }
 
 fn update(
@@ -176,8 +179,7 @@ fn update(
     // Edges know neither name nor metadata.
     let is_theirs = after.scopes != before.scopes || after.allowlist != before.allowlist;
     let ops = if is_theirs { records::upsert_live(change.sql(), numbers, (workspace, id))? } else { Vec::new() };
-    let revision = change.record(acting.at, &ops)?;
-    Ok(Changed { value: find(change.sql(), workspace, id)?, revision })
+    recorded(change, "key.update", &before, &ops, acting)
 }
 
 fn set_active(
@@ -187,9 +189,9 @@ fn set_active(
     active: bool,
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
-    let key = find(change.sql(), workspace, id)?;
-    if key.active == active {
-        return Ok(Changed { revision: key.revision, value: key });
+    let before = find(change.sql(), workspace, id)?;
+    if before.active == active {
+        return Ok(Changed { revision: before.revision, value: before });
     }
     change
         .sql()
@@ -204,8 +206,7 @@ fn set_active(
             changes::number(change.revision()?)?
         ])?;
     let ops = records::upsert_live(change.sql(), numbers, (workspace, id))?;
-    let revision = change.record(acting.at, &ops)?;
-    Ok(Changed { value: find(change.sql(), workspace, id)?, revision })
+    recorded(change, if active { "key.activate" } else { "key.deactivate" }, &before, &ops, acting)
 }
 
 fn delete(
@@ -213,14 +214,27 @@ fn delete(
     (workspace, id): (WorkspaceId, KeyId),
     acting: &Acting,
 ) -> Result<Changed<()>, StoreError> {
-    find(change.sql(), workspace, id)?;
+    let before = find(change.sql(), workspace, id)?;
     change
         .sql()
         .prepare_cached("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let digests = secrets::leave_edge(change.sql(), (workspace, id))?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
-    Ok(Changed { value: (), revision: change.record(acting.at, &ops)? })
+    Ok(Changed { value: (), revision: change.record(acting, &Event::ended("key.delete", &before), &ops)? })
+}
+
+/// Records that a key is no longer as it was `before`; answers with what it is now.
+pub(super) fn recorded(
+    change: &Change<'_>,
+    action: &'static str,
+    before: &Key,
+    ops: &[Op],
+    acting: &Acting,
+) -> Result<Changed<Key>, StoreError> {
+    let value = find(change.sql(), before.workspace, before.id)?;
+    let revision = change.record(acting, &Event::changed(action, before, &value), ops)?;
+    Ok(Changed { value, revision })
 }
 
 pub(super) fn find(sql: &Connection, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
@@ -259,4 +273,29 @@ fn metadata_text(metadata: &Metadata) -> Result<String, StoreError> {
         return Err(StoreError::MetadataTooLarge { bytes: text.len() });
     }
     Ok(text)
+}
+
+impl Audited for Key {
+    fn target(&self) -> Target {
+        Target { kind: "key", id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        Some(self.workspace)
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("name", json!(self.name)),
+            ("environment", json!(self.environment)),
+            ("last_characters", json!(self.last_characters.0)),
+            ("active", json!(self.active)),
+            ("scopes", json!(self.scopes)),
+            ("ip_allowlist", json!(self.allowlist)),
+            ("expires_at", json!(self.expires_at.map(instant::text))),
+            ("metadata", json!(self.metadata)),
+            ("previous_secret_expires_at", json!(self.previous_until.map(instant::text))),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }

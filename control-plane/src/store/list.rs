@@ -32,6 +32,8 @@ pub struct WorkspaceQuery {
     pub limit: NonZeroU32,
     /// The last one of the page before.
     pub after: Option<WorkspaceId>,
+    /// Only this one; `None`: all.
+    pub within: Option<WorkspaceId>,
 }
 
 /// The order of a list of keys.

@@ -3,9 +3,15 @@
 //! Each noun has a file with its functions and their SQL. A change goes through [`sqlite::Engine::change`], and is on disk
 //! when it answers; see `docs/decisions/store.md`.
 
+mod admin_tokens;
+mod audit;
+mod audit_list;
+mod audit_verify;
 mod changes;
 mod definitions;
+mod edge_tokens;
 mod feed;
+mod identify;
 mod keys;
 mod list;
 mod lock;
@@ -17,6 +23,7 @@ mod secrets;
 mod sqlite;
 mod sweep;
 mod workspaces;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,11 +31,19 @@ use std::sync::Arc;
 use policy::{Epoch, Position, Revision};
 use tokio::sync::watch;
 
+pub use admin_tokens::{AdminToken, NewAdminToken, Role, TokenQuery};
+pub use audit::{AuditEvent, AuditHead};
+pub use audit_list::{AuditQuery, Order};
+pub use audit_verify::{Verified, VerifyError, verify_audit};
+pub use edge_tokens::{EdgeToken, LiveToken, NewEdgeToken};
 pub use feed::Since;
+pub use identify::{Identified, KnownSecret, SecretStatus};
 pub use keys::NewKey;
 pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
 pub use lock::OpenError;
-pub use model::{Acting, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName};
+pub use model::{
+    Acting, Actor, ActorKind, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName,
+};
 pub use secrets::NewSecret;
 pub use workspaces::NewWorkspace;
 
@@ -40,7 +55,7 @@ pub const MAX_METADATA_BYTES: usize = 4096;
 /// How long a rotated-out digest stays at the edges, to answer `rotated-key`.
 pub const ROTATED_AT_EDGE_SECS: i64 = 30 * 86_400;
 
-/// How long a deleted key's digests stay here, so that a leaked secret can still be named.
+/// How long digests of deleted keys and revoked tokens stay here, so that a leaked secret can still be named.
 pub const DELETED_KEPT_SECS: i64 = 365 * 86_400;
 
 /// Why the store refuses, or can't.
@@ -64,6 +79,18 @@ pub enum StoreError {
     /// A fault of ours, or a file that says what can't be. Nothing was changed.
     #[error("the store is at fault: {0}")]
     Fault(String),
+}
+
+/// What the store counts, since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreStats {
+    pub revision: Revision,
+    /// Changes that were committed, those that recorded nothing included.
+    pub changes: u64,
+    /// Transactions that were committed.
+    pub commits: u64,
+    /// Changes that wait for the writer.
+    pub queued: u64,
 }
 
 /// All that is kept, in one file. Clones share it.
@@ -97,6 +124,11 @@ impl Store {
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.engine.change(|change| change.position().map(drop)).await?;
         self.engine.read(|sql| changes::position(sql).map(drop)).await
+    }
+
+    /// What the store counts. Costs a few reads of memory.
+    pub fn stats(&self) -> StoreStats {
+        self.engine.stats()
     }
 
     /// Carries out what was accepted, then closes the file. Whoever asks afterwards is told that it is unavailable.

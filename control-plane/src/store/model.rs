@@ -1,6 +1,9 @@
 //! What the store keeps, as the rest of the program sees it.
 
+use std::net::IpAddr;
+
 use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::secret::LastCharacters;
@@ -8,11 +11,43 @@ use crate::secret::LastCharacters;
 /// Free fields of a key, a JSON object.
 pub type Metadata = Map<String, Value>;
 
-/// Who changes something, and when.
+/// Who changes something, when, and by which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acting {
-    pub principal: String,
+    pub actor: Actor,
     pub at: UnixSeconds,
+    /// The other end of the connection.
+    pub address: Option<IpAddr>,
+    pub request_id: Option<String>,
+}
+
+impl Acting {
+    /// What the control plane does by itself.
+    pub fn system(at: UnixSeconds) -> Self {
+        let actor = Actor { kind: ActorKind::System, id: "system".to_owned(), name: "control plane".to_owned() };
+        Self { actor, at, address: None, request_id: None }
+    }
+}
+
+/// Who acts, as the audit log names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Actor {
+    pub kind: ActorKind,
+    /// Stands in `created_by`, too.
+    pub id: String,
+    pub name: String,
+}
+
+/// What proves an [`Actor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    /// Nothing: the control plane itself.
+    System,
+    /// The token in the file of --admin-token-file.
+    TokenFile,
+    /// A token that was made over REST.
+    AdminToken,
 }
 
 /// What a change led to, and the revision from which on that holds.
@@ -75,17 +110,23 @@ pub enum Status {
     Expired,
 }
 
+impl Status {
+    pub(super) fn of(active: bool, is_expired: bool) -> Self {
+        match (is_expired, active) {
+            (true, _) => Self::Expired,
+            (false, false) => Self::Inactive,
+            (false, true) => Self::Active,
+        }
+    }
+}
+
 impl Key {
     pub fn is_expired(&self, now: UnixSeconds) -> bool {
         self.expires_at.is_some_and(|at| at.has_come(now))
     }
 
     pub fn status(&self, now: UnixSeconds) -> Status {
-        match (self.is_expired(now), self.active) {
-            (true, _) => Status::Expired,
-            (false, false) => Status::Inactive,
-            (false, true) => Status::Active,
-        }
+        Status::of(self.active, self.is_expired(now))
     }
 
     /// When the previous secret ends; `None` when there is none that still works.

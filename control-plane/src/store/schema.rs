@@ -9,7 +9,12 @@ use super::lock::{Lock, OpenError};
 /// "LKEY", as the first migration sets it.
 const APPLICATION_ID: i64 = 0x4C4B_4559;
 
-const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("migrations/0001_first.sql"))];
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001_first.sql")),
+    M::up(include_str!("migrations/0002_audit.sql")),
+    M::up(include_str!("migrations/0003_admin_tokens.sql")),
+    M::up(include_str!("migrations/0004_edge_tokens.sql")),
+];
 
 /// The connection that writes: durable when COMMIT returns.
 pub(super) fn open_writer(lock: &Lock, epoch: Epoch) -> Result<Connection, OpenError> {
@@ -69,11 +74,16 @@ fn refuse_foreign(connection: &Connection, lock: &Lock) -> Result<(), OpenError>
     let number =
         |query| connection.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(|error| refused(lock, &error));
     let is_empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
-    if !is_empty && number("PRAGMA application_id")? != APPLICATION_ID {
+    if !is_empty && !is_ours(connection).map_err(|error| refused(lock, &error))? {
         return Err(OpenError::NotOurs { path: path() });
     }
     let (found, known) = (number("PRAGMA user_version")?, i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX));
     if found > known { Err(OpenError::Newer { path: path(), found, known }) } else { Ok(()) }
+}
+
+/// True for a database that Latchkey made.
+pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i64>(0))? == APPLICATION_ID)
 }
 
 fn refused(lock: &Lock, error: &rusqlite::Error) -> OpenError {
@@ -102,7 +112,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 1, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 4, .. })));
     }
 
     #[test]

@@ -60,7 +60,8 @@ fn rotate(
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
     let sql = change.sql();
-    if keys::find(sql, workspace, id)?.is_expired(acting.at) {
+    let before = keys::find(sql, workspace, id)?;
+    if before.is_expired(acting.at) {
         return Err(StoreError::ExpiredKey);
     }
     // At most one previous secret: the older one is rotated out, and is no longer among the live ones.
@@ -86,8 +87,7 @@ fn rotate(
     .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let touched = [Some(secret.digest), Some(current), older];
     let ops = upsert_each(sql, numbers, touched.into_iter().flatten())?;
-    let revision = change.record(acting.at, &ops)?;
-    Ok(Changed { value: keys::find(sql, workspace, id)?, revision })
+    keys::recorded(change, "key.rotate", &before, &ops, acting)
 }
 
 fn end_overlap(
@@ -104,8 +104,7 @@ fn end_overlap(
     let ended = rotate_out_previous(sql, (workspace, id), acting.at)?;
     sql.prepare_cached("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
-    let revision = change.record(acting.at, &upsert_each(sql, numbers, ended)?)?;
-    Ok(Changed { value: keys::find(sql, workspace, id)?, revision })
+    keys::recorded(change, "key.end-overlap", &key, &upsert_each(sql, numbers, ended)?, acting)
 }
 
 /// The previous secret, if there is one, ends now, or ended when its overlap did.

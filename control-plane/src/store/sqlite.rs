@@ -1,9 +1,10 @@
 //! The engine: one thread that writes and commits in groups, a few connections that read.
 //!
-//! Changes queue up. The writer takes all that wait (at most [`GROUP`]), runs each in a savepoint of one transaction, and
+//! Changes queue up. The writer (`writer.rs`) takes all that wait, runs each in a savepoint of one transaction, and
 //! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -12,16 +13,15 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::error;
 
-use super::StoreError;
 use super::changes::{self, Change};
+use super::edge_tokens::{self, LiveTokens};
 use super::lock::{Lock, OpenError};
 use super::schema::{open_reader, open_writer};
+use super::writer::{Counted, Done, Job, Publish, write};
+use super::{StoreError, StoreStats};
 
 /// Changes that may wait; who comes later waits for a place, as long as its request may take.
 const QUEUE: usize = 1024;
-
-/// The most changes in one transaction, so that the first of them doesn't wait for too many others.
-const GROUP: usize = 256;
 
 /// Connections that read. Reads are short, but for a snapshot; there is one of those at a time.
 const READERS: usize = 4;
@@ -32,22 +32,9 @@ pub(super) struct Engine {
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
+    edge_tokens: watch::Receiver<Arc<LiveTokens>>,
+    counted: Arc<Counted>,
     _lock: Lock,
-}
-
-enum Job {
-    Change(Box<Work>),
-    Close,
-}
-
-/// Runs in a savepoint; answers how it went.
-type Work = dyn FnOnce(&Change<'_>) -> Done + Send;
-
-struct Done {
-    /// False: the savepoint is rolled back.
-    keep: bool,
-    /// Called once the transaction's fate is known.
-    answer: Answer,
 }
 
 impl Engine {
@@ -58,7 +45,11 @@ impl Engine {
         let readers = (0..READERS).map(|_| open_reader(&lock)).collect::<Result<Vec<_>, _>>()?;
         let failed = |cause: String| OpenError::Sql { path: lock.path.clone(), cause };
         let position = changes::position(&writer).map_err(|error| failed(error.to_string()))?;
-        let (publish, head) = watch::channel(position);
+        let tokens = edge_tokens::live(&writer).map_err(|error| failed(error.to_string()))?;
+        let (head_sender, head) = watch::channel(position);
+        let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
+        let counted = Arc::<Counted>::default();
+        let publish = Publish { head: head_sender, edge_tokens: tokens_sender, counted: Arc::clone(&counted) };
         let (sender, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -70,12 +61,29 @@ impl Engine {
             idle: Arc::new(Mutex::new(readers)),
             permits: Arc::new(Semaphore::new(READERS)),
             head,
+            edge_tokens,
+            counted,
             _lock: lock,
         })
     }
 
     pub(super) fn head(&self) -> watch::Receiver<Position> {
         self.head.clone()
+    }
+
+    /// The edge tokens that work; another set before a change of them is answered.
+    pub(super) fn edge_tokens(&self) -> &watch::Receiver<Arc<LiveTokens>> {
+        &self.edge_tokens
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        let queued = self.writer.max_capacity().saturating_sub(self.writer.capacity());
+        StoreStats {
+            revision: self.head.borrow().revision,
+            changes: self.counted.changes.load(Ordering::Relaxed),
+            commits: self.counted.commits.load(Ordering::Relaxed),
+            queued: u64::try_from(queued).unwrap_or(u64::MAX),
+        }
     }
 
     /// Runs `work` as one change: all of it, or nothing when it fails. On disk when this returns `Ok`. Whoever stops waiting
@@ -155,74 +163,6 @@ fn in_transaction<T>(
     work(&transaction)
 }
 
-/// The writer thread. Ends when the queue is closed and empty.
-fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &watch::Sender<Position>) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut group = Vec::new();
-        let mut next = Some(first);
-        while let Some(job) = next {
-            match job {
-                Job::Change(work) => group.push(work),
-                // No more get in; those that have a place in the queue are still received.
-                Job::Close => queue.close(),
-            }
-            next = if group.len() < GROUP { queue.try_recv().ok() } else { None };
-        }
-        commit_group(sql, group, publish);
-    }
-}
-
-type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
-/// One transaction for all of the group. Answers go out last, when the fate of all is known.
-fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &watch::Sender<Position>) {
-    if group.is_empty() {
-        return;
-    }
-    let mut answers = Vec::with_capacity(group.len());
-    let committed = run_group(sql, group, &mut answers);
-    match &committed {
-        // There before the answers, so that whoever was answered finds the feed at that revision or above.
-        Ok(position) => {
-            publish.send_if_modified(|head| {
-                *head = *position;
-                false
-            });
-        }
-        Err(_) if sql.is_autocommit() => {}
-        Err(_) => {
-            if let Err(cause) = sql.execute_batch("ROLLBACK") {
-                error!(%cause, "the store cannot roll back");
-            }
-        }
-    }
-    for answer in answers {
-        answer(committed.as_ref().map(|_| ()).map_err(Clone::clone));
-    }
-    if committed.is_ok() {
-        // Waiting edges are woken last: the answers would stand in the queue behind thousands of them.
-        publish.send_modify(|_| {});
-    }
-}
-
-/// Work that isn't run because of an error is dropped; that answers it, as unavailable.
-fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Position, StoreError> {
-    sql.execute_batch("BEGIN IMMEDIATE")?;
-    for work in group {
-        sql.execute_batch("SAVEPOINT change")?;
-        let done = work(&Change::new(sql));
-        answers.push(done.answer);
-        // SQLite ends the whole transaction by itself on some errors, such as a full disk.
-        if sql.is_autocommit() {
-            return Err(StoreError::Unavailable("the transaction was rolled back".to_owned()));
-        }
-        sql.execute_batch(if done.keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" })?;
-    }
-    let position = changes::position(sql)?;
-    sql.execute_batch("COMMIT")?;
-    Ok(position)
-}
-
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
@@ -249,6 +189,8 @@ impl From<rusqlite::Error> for StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Acting;
+    use crate::store::audit::Event;
 
     struct Bench {
         engine: Arc<Engine>,
@@ -306,7 +248,8 @@ mod tests {
     fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send {
         move |change| {
             change.sql().execute("INSERT INTO scopes (name) VALUES (?1)", [name])?;
-            change.record(policy::UnixSeconds(0), &[]).map(drop)
+            let event = Event::of_all("test", serde_json::Map::new());
+            change.record(&Acting::system(policy::UnixSeconds(0)), &event, &[]).map(drop)
         }
     }
 

@@ -1,9 +1,11 @@
-//! What is removed in small steps: digests that were rotated out long ago, deleted keys, and the old end of the log.
+//! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, the old end of the log.
 
 use policy::wire::Op;
 use policy::{Digest, Revision, UnixSeconds};
 use rusqlite::params;
+use serde_json::{Map, Value};
 
+use super::audit::Event;
 use super::changes::{self, Change};
 use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError};
 
@@ -13,7 +15,7 @@ const STEP: i64 = 500;
 impl Store {
     /// Removes what is due at `acting.at`, in as many changes as it takes.
     pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
-        for step in [leave_edges, forget_deleted] {
+        for step in [leave_edges, forget_deleted, forget_revoked] {
             loop {
                 let acting = acting.clone();
                 if self.engine.change(move |change| step(change, &acting)).await? == Progress::Done {
@@ -56,7 +58,7 @@ fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreEr
     let digests = statement.query_map(params![due.0, STEP], |row| row.get(0).map(Digest))?;
     let ops: Vec<Op> = digests.map(|digest| digest.map(Op::Remove)).collect::<Result<_, _>>()?;
     if !ops.is_empty() {
-        change.record(acting.at, &ops)?;
+        change.record(acting, &Event::of_all("secrets.leave-edges", counted("digests", ops.len())), &ops)?;
     }
     Ok(progress(ops.len()))
 }
@@ -78,7 +80,31 @@ fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, Stor
             .prepare_cached("DELETE FROM keys WHERE workspace_id = ?1 AND id = ?2")?
             .execute(params![workspace, id])?;
     }
+    if !keys.is_empty() {
+        change.record(acting, &Event::of_all("keys.forget", counted("keys", keys.len())), &[])?;
+    }
     Ok(progress(keys.len()))
+}
+
+/// Tokens that were revoked long ago go.
+fn forget_revoked(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let due = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
+    let mut forgotten = 0;
+    for statement in [
+        "DELETE FROM admin_tokens WHERE id IN (SELECT id FROM admin_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
+        "DELETE FROM edge_tokens WHERE id IN (SELECT id FROM edge_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
+    ] {
+        let deleted = change.sql().prepare_cached(statement)?.execute(params![due.0, STEP])?;
+        forgotten = deleted.saturating_add(forgotten);
+    }
+    if forgotten > 0 {
+        change.record(acting, &Event::of_all("tokens.forget", counted("tokens", forgotten)), &[])?;
+    }
+    Ok(progress(forgotten))
+}
+
+fn counted(of: &str, number: usize) -> Map<String, Value> {
+    Map::from_iter([(of.to_owned(), Value::from(number))])
 }
 
 fn compact(change: &Change<'_>, keep_from: Revision) -> Result<Progress, StoreError> {

@@ -2,7 +2,9 @@
 
 use policy::{UnixSeconds, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::{Map, Value, json};
 
+use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::{Acting, Changed, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
 
@@ -54,14 +56,15 @@ fn create(change: &Change<'_>, new: &NewWorkspace, acting: &Acting) -> Result<Ch
             new.slug,
             new.name,
             acting.at.0,
-            acting.principal,
+            acting.actor.id,
             changes::number(change.revision()?)?
         ])?;
     if inserted == 0 {
         return Err(StoreError::SlugTaken);
     }
-    let revision = change.record(acting.at, &[])?;
-    Ok(Changed { value: find(change.sql(), &WorkspaceName::Id(new.id))?, revision })
+    let value = find(change.sql(), &WorkspaceName::Id(new.id))?;
+    let revision = change.record(acting, &Event::made("workspace.create", &value), &[])?;
+    Ok(Changed { value, revision })
 }
 
 fn rename(
@@ -83,8 +86,9 @@ fn rename(
         .sql()
         .prepare_cached("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?
         .execute(params![id.as_bytes(), name, acting.at.0, changes::number(change.revision()?)?])?;
-    let revision = change.record(acting.at, &[])?;
-    Ok(Changed { value: find(change.sql(), &by_id)?, revision })
+    let value = find(change.sql(), &by_id)?;
+    let revision = change.record(acting, &Event::changed("workspace.update", &workspace, &value), &[])?;
+    Ok(Changed { value, revision })
 }
 
 fn find(sql: &Connection, name: &WorkspaceName) -> Result<Workspace, StoreError> {
@@ -108,9 +112,10 @@ fn list(sql: &Connection, query: &WorkspaceQuery) -> Result<Page<Workspace>, Sto
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let mut statement = sql.prepare_cached(
         "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces
-         WHERE id > ?1 ORDER BY id LIMIT ?2",
+         WHERE id > ?1 AND (?3 IS NULL OR id = ?3) ORDER BY id LIMIT ?2",
     )?;
-    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1)], workspace)?;
+    let values = params![after, query.limit.get().saturating_add(1), query.within.map(|id| *id.as_bytes())];
+    let rows = statement.query_map(values, workspace)?;
     Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
 }
 
@@ -124,4 +129,19 @@ fn workspace(row: &Row<'_>) -> rusqlite::Result<Workspace> {
         updated_at: UnixSeconds(row.get(5)?),
         revision: changes::revision(row.get(6)?),
     })
+}
+
+impl Audited for Workspace {
+    fn target(&self) -> Target {
+        Target { kind: "workspace", id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        Some(self.id)
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [("name", json!(self.name)), ("slug", json!(self.slug))];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }

@@ -14,6 +14,9 @@ async fn no_secret_is_in_the_bytes_of_the_database_or_its_wal() {
         rotated["secret"].as_str().unwrap().to_owned()
     };
     let secrets = [first, rotate(Value::Null).await, rotate(json!({"overlap": "1h"})).await];
+    let (_, admin) = service.token("workspace_admin", Some("acme")).await;
+    let edge = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-1"})).await.json();
+    let secrets = secrets.into_iter().chain([admin, edge["secret"].as_str().unwrap().to_owned()]).collect::<Vec<_>>();
     service.table().await;
     let mut bytes = Vec::new();
     for name in ["latchkey.db", "latchkey.db-wal"] {

@@ -11,6 +11,8 @@ use latchkey::clock::Clock;
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
+use latchkey::guesses::Guesses;
+use latchkey::metrics::Metrics;
 use latchkey::store::{Acting, Store};
 use latchkey::tokens::Token;
 use policy::table::{Loading, Table};
@@ -21,6 +23,7 @@ use tower::ServiceExt as _;
 
 pub const ADMIN: &str = "lkadm_admin";
 pub const EDGE: &str = "lkedge_edge";
+pub const PUBLIC_URL: &str = "https://keys.example.com";
 
 /// The harness's clock begins here.
 pub const START: &str = "2026-11-23T08:00:00Z";
@@ -55,13 +58,18 @@ impl Service {
         let nanos = Arc::new(AtomicU64::new(START_SECS * 1_000_000_000));
         let ticking = Arc::clone(&nanos);
         let clock = Clock::from_nanos(move || ticking.fetch_add(1_000, Ordering::SeqCst));
-        let acting = Acting { principal: "test".to_owned(), at: clock.now() };
+        let acting = Acting::system(clock.now());
         let epoch = entropy.id(&clock).unwrap();
         let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
-        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), config.log_revisions, ending);
+        let (guesses, public_url) = (Guesses::default(), PUBLIC_URL.parse().unwrap());
+        let log_revisions = config.log_revisions;
+        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), guesses.clone(), log_revisions, ending);
         let config = Arc::new(config);
-        let api = Api { store: store.clone(), clock, entropy, config, admin_token: Token::of(ADMIN) };
+        let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
+        let metrics = Metrics::new(store.clone());
+        let api =
+            Api { store: store.clone(), clock, entropy, config, admin_token, metrics, guesses, public_url, edge_token };
         Self { store, directory, nanos, router: router::router(api, feed.clone()), feed, end }
     }
 
@@ -88,7 +96,7 @@ impl Service {
     /// What the hourly task does.
     pub async fn sweep(&self) {
         let at = UnixSeconds((self.nanos.load(Ordering::SeqCst) / 1_000_000_000) as i64);
-        self.store.sweep(Acting { principal: "test".to_owned(), at }).await.unwrap();
+        self.store.sweep(Acting::system(at)).await.unwrap();
     }
 
     /// Tells waiting requests that the service ends.
@@ -109,8 +117,20 @@ impl Service {
     }
 
     pub async fn call_with(&self, method: Method, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+        self.call_as(ADMIN, method, path, body, headers).await
+    }
+
+    /// A request of whoever holds `token`.
+    pub async fn call_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         let mut request =
-            Request::builder().method(method).uri(path).header("authorization", format!("Bearer {ADMIN}"));
+            Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -145,6 +165,15 @@ impl Service {
         made.json()["id"].as_str().unwrap().to_owned()
     }
 
+    /// Makes a token with this role, in `workspace` if that is given; answers with its id and text.
+    pub async fn token(&self, role: &str, workspace: Option<&str>) -> (String, String) {
+        let made = self.post("/v1/admin-tokens", json!({"name": role, "role": role, "workspace": workspace})).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let made = made.json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&made["token"]["id"]), text(&made["secret"]))
+    }
+
     /// Makes a key that never expires, with these fields besides; answers with its path and secret.
     pub async fn key(&self, slug: &str, more: Value) -> (String, String) {
         let mut body = json!({"name": "key", "expires_in": "none"});
@@ -166,8 +195,7 @@ impl Service {
     }
 
     pub async fn edge(&self, path: &str) -> Answer {
-        let request = Request::get(path).header("authorization", format!("Bearer {EDGE}"));
-        self.send(request.body(Body::empty()).unwrap()).await
+        self.call_as(EDGE, Method::GET, path, Value::Null, &[]).await
     }
 
     /// Asks the feed from `position` on.

@@ -23,7 +23,7 @@ async fn a_new_key_shows_its_secret_once_and_all_of_its_fields() {
         "last_characters": last_four(secret), "status": "active", "active": true, "scopes": {},
         "ip_allowlist": null, "expires_at": "2026-11-24T08:00:00Z", "metadata": {}, "created_at": START,
         "created_by": "platform-admin", "updated_at": START, "rotated_at": null, "previous_secret_expires_at": null,
-        "previous_secret_last_used_at": null, "secret_last_used_at": null, "last_used_at": null, "last_used_ip": null,
+        "previous_secret_last_used_at": null, "secret_last_used_at": null, "last_used_at": null, "last_used_ip": null, "warnings": [],
         "revision": made.revision(),
     });
     assert_eq!(body["key"], key);
@@ -207,4 +207,26 @@ async fn a_key_is_not_found_from_another_workspace() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "unknown-key"));
     }
     assert_eq!(service.get(&path).await.json()["active"], true);
+}
+
+#[tokio::test]
+async fn a_key_that_may_write_is_warned_of_what_would_make_it_safer() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let write = json!({"reviews": "write"});
+    for (more, expected) in [
+        (json!({"scopes": write}), vec!["write-without-allowlist", "write-without-expiration"]),
+        (json!({"scopes": write, "ip_allowlist": ["192.0.2.0/24"]}), vec!["write-without-expiration"]),
+        (json!({"scopes": write, "expires_at": "2027-01-01T00:00:00Z"}), vec!["write-without-allowlist"]),
+        (json!({"scopes": write, "expires_at": "2027-01-01T00:00:00Z", "ip_allowlist": ["192.0.2.1"]}), vec![]),
+        (json!({"scopes": {"reviews": "read"}}), vec![]),
+        (json!({}), vec![]),
+    ] {
+        let (path, _) = service.key("acme", more.clone()).await;
+        let key = service.get(&path).await.json();
+        let warnings = key["warnings"].as_array().unwrap();
+        let codes: Vec<_> = warnings.iter().map(|warning| warning["code"].as_str().unwrap()).collect();
+        assert_eq!(codes, expected, "{more}");
+        assert!(warnings.iter().all(|warning| warning["message"].is_string()));
+    }
 }

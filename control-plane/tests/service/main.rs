@@ -1,14 +1,23 @@
 //! The control plane as clients see it: requests through the real router, on a real SQLite file.
 #![cfg(test)]
 
+mod admin_tokens;
 mod at_rest;
+mod audit;
+mod authority;
+mod crash;
+mod edge_tokens;
 mod feed;
 mod harness;
+mod identify;
 mod keys;
 mod list;
 mod log;
+mod metrics;
+mod openapi;
 mod refusals;
 mod restart;
 mod rotation;
 mod start;
+mod tls;
 mod workspaces;

@@ -191,3 +191,26 @@ async fn probes_need_no_token() {
     assert_eq!((unready.status.as_u16(), unready.code().as_str()), (503, "storage-unavailable"));
     assert_eq!(service.send(Request::get("/healthz").body(Body::empty()).unwrap()).await.status, 200);
 }
+
+#[tokio::test]
+async fn too_many_wrong_tokens_are_told_to_wait_and_a_right_one_never_is() {
+    let service = Service::start().await;
+    let feed = "/edge/v1/feed?format=1&edge=e&instance=i";
+    let ask = async |token: &str, path: &str| service.call_as(token, Method::GET, path, Value::Null, &[]).await;
+    let mut last = String::new();
+    for _ in 0..200 {
+        last = ask("lkadm_wrong", "/v1/workspaces").await.code();
+        if last == "too-many-attempts" {
+            break;
+        }
+        assert_eq!(last, "bad-token");
+    }
+    assert_eq!(last, "too-many-attempts");
+    let refused = ask("lkedge_wrong", feed).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "too-many-attempts"));
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 0);
+    let (_, token) = service.token("platform_admin", None).await;
+    for (token, path) in [(ADMIN, "/v1/workspaces"), (&token, "/v1/workspaces"), (EDGE, feed)] {
+        assert_eq!(ask(token, path).await.status, 200, "{path}");
+    }
+}

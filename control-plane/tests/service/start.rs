@@ -5,9 +5,11 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-fn command(directory: &Path, more: &[&str]) -> Command {
+use serde_json::json;
+
+pub fn command(directory: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
     command.current_dir(directory).env_clear().arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
     for (flag, value) in [
@@ -24,27 +26,37 @@ fn command(directory: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn failed(directory: &Path, more: &[&str]) -> Output {
+pub fn failed(directory: &Path, more: &[&str]) -> Output {
     command(directory, more).output().unwrap()
 }
 
 /// A running control plane; killed when the test is over.
-struct Running {
-    child: Child,
-    address: String,
+pub struct Running {
+    pub child: Child,
+    /// Of --listen.
+    pub address: String,
+    told: BufReader<ChildStdout>,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
+        let told = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Self { child, address: String::new(), told };
+        running.address = running.next_address();
+        running
+    }
+
+    /// The address in the next line of what it tells.
+    pub fn next_address(&mut self) -> String {
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let Some((_, address)) = line.trim_end().split_once("http://") else {
+        self.told.read_line(&mut line).unwrap();
+        let Some((_, address)) = line.trim_end().split_once("://") else {
             let mut stderr = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+            self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
             panic!("it did not start: {line}{stderr}");
         };
-        Self { address: address.to_owned(), child }
+        address.to_owned()
     }
 
     fn signal(&self, name: &str) {
@@ -193,4 +205,72 @@ async fn sigterm_answers_what_was_accepted_and_closes_the_database() {
     let running = Running::start(command(directory.path(), &[]));
     let url = format!("http://{}/v1/workspaces/acme", running.address);
     assert_eq!(client.get(url).bearer_auth(token("admin.token")).send().await.unwrap().status(), 200);
+}
+
+#[test]
+fn the_command_line_checks_an_audit_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut running = Running::start(command(directory.path(), &[]));
+    running.signal("-TERM");
+    assert!(running.child.wait().unwrap().success());
+    let verify = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
+        command.current_dir(directory.path()).env_clear().args(["audit", "verify"]).args(more);
+        let output = command.output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(told).unwrap())
+    };
+    let (code, told) = verify(&["--database", "latchkey.db"]);
+    assert_eq!(code, Some(0), "{told}");
+    let hash = told.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(verify(&["--expect-head", hash]).0, Some(0), "{told}");
+    let (code, told) = verify(&["--expect-head", &"7".repeat(64)]);
+    assert!(code == Some(1) && told.contains("no audit event has the hash 777"), "{told}");
+    let (code, told) = verify(&["--database", "none.db"]);
+    assert!(code == Some(1) && told.contains("none.db"), "{told}");
+    assert_eq!(verify(&["--expect-head", "x"]).0, Some(2));
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_in_the_log_with_no_secret_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command(directory.path(), &[]);
+    command.envs([("LATCHKEY_LOG_FORMAT", "json"), ("LATCHKEY_LOG", "debug")]);
+    let mut running = Running::start(command);
+    let token = |name: &str| read_to_string(directory.path().join(name)).unwrap().trim_end().to_owned();
+    let client = reqwest::Client::new();
+    let ask = |method: reqwest::Method, path: &str, body: serde_json::Value| {
+        let request = client.request(method, format!("http://{}{path}", running.address));
+        request.bearer_auth(token("admin.token")).header("x-request-id", "from-the-test").json(&body).send()
+    };
+    ask(reqwest::Method::POST, "/v1/workspaces", json!({"name": "Acme", "slug": "acme"})).await.unwrap();
+    let key = json!({"name": "CI", "expires_in": "none"});
+    let made = ask(reqwest::Method::POST, "/v1/workspaces/acme/keys", key).await.unwrap();
+    assert_eq!(made.headers()["x-request-id"], "from-the-test");
+    let made: serde_json::Value = made.json().await.unwrap();
+    let secret = made["secret"].as_str().unwrap();
+    // Where it doesn't belong, too.
+    for path in [format!("/v1/workspaces/{secret}"), format!("/v1/workspaces?q={secret}"), format!("/{secret}")] {
+        ask(reqwest::Method::GET, &path, serde_json::Value::Null).await.unwrap();
+    }
+    ask(reqwest::Method::POST, "/v1/keys/identify", json!({"secret": secret, secret: 1})).await.unwrap();
+    ask(reqwest::Method::POST, "/v1/keys/identify", json!({"secret": secret})).await.unwrap();
+    client.get(format!("http://{}/v1/workspaces", running.address)).bearer_auth(secret).send().await.unwrap();
+    running.signal("-TERM");
+    let mut log = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    for text in [secret, &token("admin.token"), &token("edge.token")] {
+        assert!(!log.contains(text) && !log.contains(text.split('_').next_back().unwrap()), "{log}");
+    }
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let creates = lines.filter(|line| line["route"] == "/v1/workspaces/{workspace}/keys").collect::<Vec<_>>();
+    assert_eq!(creates.len(), 1, "{log}");
+    for (field, expected) in [
+        ("method", json!("POST")),
+        ("status", json!(201)),
+        ("actor", json!("platform-admin")),
+        ("request_id", json!("from-the-test")),
+    ] {
+        assert_eq!(creates[0][field], expected, "{field}");
+    }
 }

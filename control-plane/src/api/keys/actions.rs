@@ -8,14 +8,24 @@ use policy::UnixSeconds;
 use super::{KeyBody, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
+use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::path::KeyInPath;
+use crate::api::requests::Nothing;
 use crate::problem::Problem;
 use crate::store::{Changed, Key, StoreError};
 
+/// Lets a key be used. May be repeated.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys/{key}/activate",
+    operation_id = "activate_key",
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn activate(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     fields: Fields,
 ) -> Result<Response, Problem> {
@@ -25,9 +35,17 @@ pub(in crate::api) async fn activate(
     told(api.store.activate_key(at.workspace.id, id, acting).await, now)
 }
 
+/// Stops a key until it is activated. May be repeated.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys/{key}/deactivate",
+    operation_id = "deactivate_key",
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn deactivate(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     fields: Fields,
 ) -> Result<Response, Problem> {
@@ -37,9 +55,17 @@ pub(in crate::api) async fn deactivate(
     told(api.store.deactivate_key(at.workspace.id, id, acting).await, now)
 }
 
+/// Ends the previous secret before its time. May be repeated.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys/{key}/end-overlap",
+    operation_id = "end_overlap",
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn end_overlap(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     fields: Fields,
 ) -> Result<Response, Problem> {

@@ -8,15 +8,24 @@ use policy::key_text::Kind;
 use super::{KeyWithSecret, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
+use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
-use crate::api::path::InWorkspace;
+use crate::api::requests::CreateKey;
 use crate::api::values;
 use crate::problem::Problem;
 use crate::store::{NewKey, NewSecret};
 
+/// Makes a key, and shows its secret: this once.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys",
+    operation_id = "create_key",
+    request_body = CreateKey,
+    responses((status = 201, description = "The key and its secret", body = KeyWithSecret))
+)]
 pub(in crate::api) async fn create(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     mut fields: Fields,
 ) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);

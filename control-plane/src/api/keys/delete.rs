@@ -6,12 +6,20 @@ use axum::response::Response;
 use super::of_key;
 use crate::api::Api;
 use crate::api::answer::gone;
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::authority::AdminOf;
+use crate::api::path::KeyInPath;
 use crate::problem::Problem;
 
+/// Deletes a key, for good and at once.
+#[utoipa::path(
+    delete,
+    path = "/workspaces/{workspace}/keys/{key}",
+    operation_id = "delete_key",
+    responses((status = 204, description = "It is gone"))
+)]
 pub(in crate::api) async fn delete(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);

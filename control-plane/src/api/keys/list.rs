@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::{KeyBody, of_key};
 use crate::api::answer::{PageBody, listed};
+use crate::api::authority::MemberOf;
 use crate::api::fields::{Fields, QueryFields, Refused};
-use crate::api::path::InWorkspace;
+use crate::api::requests::{KeySort, KeyStatus};
 use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
 use crate::store::{KeyQuery, Sort, Status};
@@ -21,9 +22,23 @@ const MAX_SEARCH: usize = 100;
 #[derive(Serialize, Deserialize)]
 struct Place(String, String, KeyId);
 
+/// Lists the keys of a workspace.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{workspace}/keys",
+    operation_id = "list_keys",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("status" = Option<KeyStatus>, Query, description = "Only keys that have it"),
+        ("q" = Option<String>, Query, description = "Part of the name, the whole id, or the last 4 characters", max_length = 100),
+        ("sort" = Option<KeySort>, Query, description = "Newest first by default"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<KeyBody>))
+)]
 pub(in crate::api) async fn list(
     State(api): State<Api>,
-    at: InWorkspace,
+    MemberOf(at): MemberOf,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
     let query = read(fields, &api)?;

@@ -1,63 +1,84 @@
 //! `/v1/workspaces/{workspace}/keys`: what a key looks like, and its operations, a file each.
 
-mod actions;
-mod create;
-mod delete;
-mod list;
-mod rotate;
-mod show;
-mod update;
+pub(super) mod actions;
+pub(super) mod create;
+pub(super) mod delete;
+pub(super) mod list;
+pub(super) mod rotate;
+pub(super) mod show;
+pub(super) mod update;
 
-use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
+use policy::{Allowlist, Environment, KeyId, Level, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-pub(super) use actions::{activate, deactivate, end_overlap};
-pub(super) use create::create;
-pub(super) use delete::delete;
-pub(super) use list::list;
-pub(super) use rotate::rotate;
-pub(super) use show::show;
-pub(super) use update::update;
-
-use super::instant;
+use super::requests::{KeyStatus, ScopeLevel};
+use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::store::{Key, Metadata, Status, StoreError};
 
 /// A key as JSON. All fields are there, `null` where there is nothing.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
 struct KeyBody {
+    #[schema(value_type = String)]
     id: KeyId,
+    #[schema(value_type = String)]
     workspace_id: WorkspaceId,
     name: String,
+    #[schema(value_type = String)]
     environment: Environment,
     last_characters: String,
+    #[schema(value_type = KeyStatus)]
     status: &'static str,
     active: bool,
+    #[schema(value_type = BTreeMap<String, ScopeLevel>)]
     scopes: Scopes,
+    #[schema(value_type = Option<Vec<String>>, required)]
     ip_allowlist: Allowlist,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     expires_at: Option<UnixSeconds>,
+    #[schema(value_type = Object)]
     metadata: Metadata,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     created_at: UnixSeconds,
     created_by: String,
     #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
     updated_at: UnixSeconds,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     rotated_at: Option<UnixSeconds>,
     #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     previous_secret_expires_at: Option<UnixSeconds>,
     // Usage is not reported by edges yet.
+    #[schema(required)]
     previous_secret_last_used_at: Option<String>,
+    #[schema(required)]
     secret_last_used_at: Option<String>,
+    #[schema(required)]
     last_used_at: Option<String>,
+    #[schema(required)]
     last_used_ip: Option<String>,
+    warnings: Vec<Warning>,
+    #[schema(value_type = u64)]
     revision: Revision,
+}
+
+/// What would make the key safer.
+#[derive(Serialize, ToSchema)]
+struct Warning {
+    code: &'static str,
+    message: &'static str,
 }
 
 impl KeyBody {
     fn new(key: Key, now: UnixSeconds) -> Self {
+        let warnings = warnings(&key);
         Self {
             status: status_word(key.status(now)),
             previous_secret_expires_at: key.previous_secret_expires_at(now),
@@ -79,13 +100,15 @@ impl KeyBody {
             secret_last_used_at: None,
             last_used_at: None,
             last_used_ip: None,
+            warnings,
             revision: key.revision,
         }
     }
 }
 
 /// The one answer that shows a secret, to create and to rotate.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeyWithSecret)]
 struct KeyWithSecret<'a> {
     key: KeyBody,
     secret: &'a str,
@@ -97,7 +120,23 @@ impl<'a> KeyWithSecret<'a> {
     }
 }
 
-fn status_word(status: Status) -> &'static str {
+/// A key that may change things is worth more to whoever steals it.
+fn warnings(key: &Key) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if key.scopes.values().any(|level| *level == Level::Write) {
+        if key.allowlist == Allowlist::Any {
+            let message = "the key may write and be used from any address; set `ip_allowlist` to where it is used from";
+            warnings.push(Warning { code: "write-without-allowlist", message });
+        }
+        if key.expires_at.is_none() {
+            let message = "the key may write and never expires; create one that does, and delete this one";
+            warnings.push(Warning { code: "write-without-expiration", message });
+        }
+    }
+    warnings
+}
+
+pub(super) fn status_word(status: Status) -> &'static str {
     match status {
         Status::Active => "active",
         Status::Inactive => "inactive",

@@ -8,15 +8,25 @@ use policy::key_text::Kind;
 use super::{KeyWithSecret, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
+use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::path::KeyInPath;
+use crate::api::requests::RotateKey;
 use crate::api::values;
 use crate::problem::Problem;
 use crate::store::NewSecret;
 
+/// Gives a key another secret, and shows it: this once.
+#[utoipa::path(
+    post,
+    path = "/workspaces/{workspace}/keys/{key}/rotate",
+    operation_id = "rotate_key",
+    request_body = Option<RotateKey>,
+    responses((status = 200, description = "The key and its secret", body = KeyWithSecret))
+)]
 pub(in crate::api) async fn rotate(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     mut fields: Fields,
 ) -> Result<Response, Problem> {

@@ -6,12 +6,20 @@ use axum::response::Response;
 use super::{KeyBody, of_key};
 use crate::api::Api;
 use crate::api::answer::shown;
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::authority::MemberOf;
+use crate::api::path::KeyInPath;
 use crate::problem::Problem;
 
+/// Shows a key.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{workspace}/keys/{key}",
+    operation_id = "get_key",
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn show(
     State(api): State<Api>,
-    at: InWorkspace,
+    MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;

@@ -7,16 +7,26 @@ use axum::response::Response;
 use super::{KeyBody, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
+use crate::api::authority::AdminOf;
 use crate::api::fields::{Fields, Refused};
-use crate::api::path::{InWorkspace, KeyInPath};
+use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
+use crate::api::requests::UpdateKey;
 use crate::api::values;
 use crate::problem::Problem;
 use crate::store::KeyPatch;
 
+/// Replaces what is given; `metadata` is merged.
+#[utoipa::path(
+    patch,
+    path = "/workspaces/{workspace}/keys/{key}",
+    operation_id = "update_key",
+    request_body = UpdateKey,
+    responses((status = 200, description = "The key", body = KeyBody))
+)]
 pub(in crate::api) async fn update(
     State(api): State<Api>,
-    at: InWorkspace,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
     mut fields: Fields,

@@ -5,23 +5,23 @@ use policy::UnixSeconds;
 use serde::Serializer;
 
 /// `2026-11-23T08:00:00Z`. What lies outside the years -9999 to 9999 is written as the nearest end.
-pub(super) fn text(at: UnixSeconds) -> String {
+pub(crate) fn text(at: UnixSeconds) -> String {
     let end = if at.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::from_second(at.0).unwrap_or(end).to_string()
 }
 
 /// An instant with its offset from UTC; a fraction of a second is dropped. `None` for any other text.
-pub(super) fn parse(text: &str) -> Option<UnixSeconds> {
+pub(crate) fn parse(text: &str) -> Option<UnixSeconds> {
     text.parse::<Timestamp>().ok().map(|at| UnixSeconds(at.as_second()))
 }
 
 /// For serde: an instant, as [`text`] writes it.
-pub(super) fn serialize<S: Serializer>(at: &UnixSeconds, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(at: &UnixSeconds, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&text(*at))
 }
 
 /// For serde: an instant or `null`.
-pub(super) mod optional {
+pub(crate) mod optional {
     use super::{Serializer, UnixSeconds, text};
 
     #[expect(clippy::ref_option, reason = "serde hands fields over like this")]

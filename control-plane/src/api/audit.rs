@@ -1,0 +1,215 @@
+//! `/v1/audit-events`: who changed what, in pages, or whole as JSON lines.
+
+use std::num::NonZeroU32;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use policy::{ChainHash, Revision, WorkspaceId};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::answer::{PageBody, listed};
+use super::authority::{AdminOf, PlatformAdmin};
+use super::fields::{Fields, QueryFields, Refused};
+use super::requests::{AuditEvent as AuditEventBody, AuditSort};
+use super::{Api, cursor, values};
+use crate::problem::Problem;
+use crate::store::{AuditEvent, AuditHead, AuditQuery, Order, Store, StoreError};
+
+/// The hash of the newest event of all when the answer was begun.
+const LATCHKEY_AUDIT_HEAD: HeaderName = HeaderName::from_static("latchkey-audit-head");
+
+/// Events of an export that are read at once.
+const EXPORT_STEP: NonZeroU32 = match NonZeroU32::new(500) {
+    Some(step) => step,
+    None => NonZeroU32::MIN,
+};
+
+/// The most characters of an action or of an id.
+const MAX_FILTER: usize = 100;
+
+/// What the `Accept` header asks for.
+pub(super) enum Form {
+    /// A page, as JSON.
+    Page,
+    /// All events, a line each.
+    Lines,
+}
+
+/// Lists all audit events.
+#[utoipa::path(
+    get,
+    path = "/audit-events",
+    operation_id = "list_audit_events",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("target" = Option<String>, Query, description = "Only events about the thing with this id", max_length = 100),
+        ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
+        ("since" = Option<u64>, Query, description = "Only events after this revision", maximum = 9223372036854775807_u64),
+        ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
+    ),
+    responses(
+        (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
+            (PageBody<AuditEventBody> = "application/json"),
+            (String = "application/jsonl"),
+        )),
+    )
+)]
+pub(super) async fn of_all(
+    State(api): State<Api>,
+    _: PlatformAdmin,
+    form: Form,
+    QueryFields(fields): QueryFields,
+) -> Result<Response, Problem> {
+    answer(api.store, None, form, fields).await
+}
+
+/// Lists the audit events of a workspace.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{workspace}/audit-events",
+    operation_id = "list_workspace_audit_events",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("target" = Option<String>, Query, description = "Only events about the thing with this id", max_length = 100),
+        ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
+        ("since" = Option<u64>, Query, description = "Only events after this revision", maximum = 9223372036854775807_u64),
+        ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
+    ),
+    responses(
+        (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
+            (PageBody<AuditEventBody> = "application/json"),
+            (String = "application/jsonl"),
+        )),
+    )
+)]
+pub(super) async fn of_workspace(
+    State(api): State<Api>,
+    AdminOf(at): AdminOf,
+    form: Form,
+    QueryFields(fields): QueryFields,
+) -> Result<Response, Problem> {
+    answer(api.store, Some(at.workspace.id), form, fields).await
+}
+
+async fn answer(
+    store: Store,
+    workspace: Option<WorkspaceId>,
+    form: Form,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let target = fields.optional("target", filter);
+    let action = fields.optional("action", filter);
+    let since = fields.optional("since", revision);
+    let sort = fields.optional("sort", order);
+    let head = store.audit_head().await?;
+    // What is written from now on is no part of this answer, so that a head and an export fit together.
+    let until = Some(head.map_or(Revision(0), |head| head.revision));
+    let query = move |order, limit| AuditQuery { workspace, target, action, since, until, order, limit };
+    let mut response = match form {
+        Form::Lines => {
+            let query = fields.finish(|| Some(query(sort.unwrap_or(Order::Oldest), EXPORT_STEP)))?;
+            lines(store, query)
+        }
+        Form::Page => {
+            let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
+            let place = fields.optional("cursor", |value| cursor::read::<Revision>(&values::string(value)?));
+            let query = fields.finish(|| Some(after(query(sort.unwrap_or(Order::Newest), limit), place)))?;
+            page(&store, query).await?
+        }
+    };
+    response.headers_mut().insert(LATCHKEY_AUDIT_HEAD, head_value(head)?);
+    Ok(response)
+}
+
+/// The part of the list that lies behind `place`.
+fn after(mut query: AuditQuery, place: Option<Revision>) -> AuditQuery {
+    match (place, query.order) {
+        (None, _) => {}
+        (Some(place), Order::Oldest) => query.since = query.since.max(Some(place)),
+        (Some(place), Order::Newest) => query.until = query.until.min(Some(Revision(place.0.saturating_sub(1)))),
+    }
+    query
+}
+
+async fn page(store: &Store, query: AuditQuery) -> Result<Response, Problem> {
+    let page = store.list_audit_events(query).await?;
+    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.revision));
+    let raw = |event: &AuditEvent| RawValue::from_string(line(event)).map_err(|_| damaged(event));
+    let items = page.items.iter().map(raw).collect::<Result<Vec<_>, _>>()?;
+    listed(&PageBody { items, next_cursor })
+}
+
+fn damaged(event: &AuditEvent) -> Problem {
+    tracing::error!(revision = event.revision.0, "an audit event is no JSON: run `latchkey audit verify`");
+    Problem::fault()
+}
+
+/// All events, read step by step as the client takes them. A fault on the way breaks the answer off.
+fn lines(store: Store, query: AuditQuery) -> Response {
+    let steps = stream::try_unfold(Some((store, query)), |rest| async move {
+        let Some((store, query)) = rest else { return Ok::<_, StoreError>(None) };
+        let page = store.list_audit_events(query.clone()).await?;
+        let mut text = String::new();
+        for event in &page.items {
+            text.push_str(&line(event));
+            text.push('\n');
+        }
+        let last = page.items.last().map(|last| last.revision).filter(|_| page.more);
+        let rest = last.map(|last| (store, after(query, Some(last))));
+        Ok(Some((Bytes::from(text), rest)))
+    });
+    ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(steps)).into_response()
+}
+
+/// The event as it was hashed, with its hash behind.
+fn line(event: &AuditEvent) -> String {
+    let open = event.json.strip_suffix('}').unwrap_or(&event.json);
+    format!("{open},\"hash\":\"{}\"}}", event.hash)
+}
+
+fn head_value(head: Option<AuditHead>) -> Result<HeaderValue, Problem> {
+    let hash = head.map_or(ChainHash([0; 32]), |head| head.hash);
+    HeaderValue::try_from(hash.to_string()).map_err(|_| Problem::fault())
+}
+
+fn filter(value: Value) -> Result<String, Refused> {
+    let text = values::string(value)?;
+    if text.chars().count() > MAX_FILTER {
+        return Err(Refused::new("too-long", format!("must have at most {MAX_FILTER} characters")));
+    }
+    Ok(text)
+}
+
+fn revision(value: Value) -> Result<Revision, Refused> {
+    let number = values::string(value)?.parse::<u64>().ok().filter(|number| i64::try_from(*number).is_ok());
+    number.map(Revision).ok_or_else(|| Refused::new("out-of-range", "must be a revision: a number from 0 on"))
+}
+
+fn order(value: Value) -> Result<Order, Refused> {
+    match values::string(value)?.as_str() {
+        "at" => Ok(Order::Oldest),
+        "-at" => Ok(Order::Newest),
+        _ => Err(Refused::new("unknown-sort", "must be one of at, -at")),
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Form {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let kinds = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut kinds = kinds.flat_map(|value| value.split(',')).map(|kind| kind.split(';').next().unwrap_or_default());
+        let wants_lines = kinds.any(|kind| {
+            let names = ["application/jsonl", "application/x-ndjson", "application/json-lines"];
+            names.iter().any(|name| kind.trim().eq_ignore_ascii_case(name))
+        });
+        Ok(if wants_lines { Self::Lines } else { Self::Page })
+    }
+}

@@ -1,0 +1,95 @@
+//! What each role may do: an extractor a rule, so that a handler that is reached needs no check.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use policy::WorkspaceId;
+
+use super::Api;
+use super::path::parameter;
+use super::principal::Principal;
+use crate::problem::Problem;
+use crate::store::{Role, StoreError, Workspace, WorkspaceName};
+
+/// A platform admin.
+pub(super) struct PlatformAdmin(pub(super) Principal);
+
+/// An admin of the platform or of a workspace.
+pub(super) struct AnyAdmin(pub(super) Principal);
+
+/// Whoever may see the workspace of the path: its members and admins, and platform admins.
+pub(super) struct MemberOf(pub(super) InWorkspace);
+
+/// Whoever may change the workspace of the path: its admins, and platform admins.
+pub(super) struct AdminOf(pub(super) InWorkspace);
+
+/// A principal in a workspace where it may act: `{workspace}`, by id or slug.
+pub(super) struct InWorkspace {
+    pub(super) principal: Principal,
+    pub(super) workspace: Workspace,
+}
+
+impl Principal {
+    /// What this principal may see of things that belong to a workspace; `None` is all of them.
+    pub(super) fn reach(&self) -> Option<WorkspaceId> {
+        self.role().workspace()
+    }
+}
+
+impl FromRequestParts<Api> for PlatformAdmin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let principal = Principal::from_request_parts(parts, api).await?;
+        match principal.role() {
+            Role::PlatformAdmin => Ok(Self(principal)),
+            Role::WorkspaceAdmin(_) | Role::WorkspaceMember(_) => Err(Problem::forbidden("a platform admin's")),
+        }
+    }
+}
+
+impl FromRequestParts<Api> for AnyAdmin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let principal = Principal::from_request_parts(parts, api).await?;
+        match principal.role() {
+            Role::PlatformAdmin | Role::WorkspaceAdmin(_) => Ok(Self(principal)),
+            Role::WorkspaceMember(_) => Err(Problem::forbidden("an admin's")),
+        }
+    }
+}
+
+impl FromRequestParts<Api> for MemberOf {
+    type Rejection = Problem;
+
+    /// A workspace that isn't there and one that is none of the principal's business are answered alike.
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let principal = Principal::from_request_parts(parts, api).await?;
+        let text = parameter(parts, api, "workspace").await.ok_or_else(Problem::unknown_workspace)?;
+        // No slug has an underscore, so an id is never taken for one.
+        let name = text.parse().map_or(WorkspaceName::Slug(text), WorkspaceName::Id);
+        let workspace = match api.store.workspace(name).await {
+            Ok(workspace) => workspace,
+            Err(StoreError::NotFound) => return Err(Problem::unknown_workspace()),
+            Err(error) => return Err(error.into()),
+        };
+        match principal.role() {
+            Role::PlatformAdmin => {}
+            Role::WorkspaceAdmin(own) | Role::WorkspaceMember(own) if own == workspace.id => {}
+            Role::WorkspaceAdmin(_) | Role::WorkspaceMember(_) => return Err(Problem::unknown_workspace()),
+        }
+        Ok(Self(InWorkspace { principal, workspace }))
+    }
+}
+
+impl FromRequestParts<Api> for AdminOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let MemberOf(at) = MemberOf::from_request_parts(parts, api).await?;
+        match at.principal.role() {
+            Role::PlatformAdmin | Role::WorkspaceAdmin(_) => Ok(Self(at)),
+            Role::WorkspaceMember(_) => Err(Problem::forbidden("an admin's of this workspace")),
+        }
+    }
+}

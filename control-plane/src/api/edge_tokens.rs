@@ -1,0 +1,140 @@
+//! `/v1/edge-tokens`: tokens for the feed, each bound to the name of an edge.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use policy::key_text::Kind;
+use policy::{EdgeTokenId, Revision, UnixSeconds};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::{PageBody, changed, gone, listed, shown};
+use super::authority::PlatformAdmin;
+use super::fields::{Fields, QueryFields};
+use super::path::EdgeTokenInPath;
+use super::requests::CreateEdgeToken;
+use super::{Api, cursor, values};
+use crate::instant;
+use crate::problem::Problem;
+use crate::store::{EdgeToken, NewEdgeToken, NewSecret, StoreError, TokenQuery};
+
+/// A token as JSON. All fields are there, `null` where there is nothing.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EdgeToken)]
+struct TokenBody {
+    #[schema(value_type = String)]
+    id: EdgeTokenId,
+    name: String,
+    edge: String,
+    last_characters: String,
+    #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    created_at: UnixSeconds,
+    created_by: String,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    last_used_at: Option<UnixSeconds>,
+    #[schema(value_type = u64)]
+    revision: Revision,
+}
+
+impl From<EdgeToken> for TokenBody {
+    fn from(token: EdgeToken) -> Self {
+        let EdgeToken { id, last_characters, name, edge, created_at, created_by, last_used_at, revision, .. } = token;
+        Self { id, name, edge, last_characters: last_characters.0, created_at, created_by, last_used_at, revision }
+    }
+}
+
+/// The one answer that shows a token's text.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EdgeTokenWithSecret)]
+struct TokenWithSecret<'a> {
+    token: TokenBody,
+    secret: &'a str,
+}
+
+/// Makes an edge token, and shows its text: this once.
+#[utoipa::path(
+    post,
+    path = "/edge-tokens",
+    operation_id = "create_edge_token",
+    request_body = CreateEdgeToken,
+    responses((status = 201, description = "The token and its text", body = TokenWithSecret))
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    PlatformAdmin(principal): PlatformAdmin,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let (name, edge) = (fields.required("name", values::name), fields.required("edge", values::edge));
+    let (name, edge) = fields.finish(|| name.zip(edge))?;
+    let secret = api.entropy.secret(&Kind::EdgeToken)?;
+    let new = NewEdgeToken { id: api.entropy.id(&api.clock)?, name, edge, secret: NewSecret::from(&secret) };
+    let made = api.store.create_edge_token(new, principal.acting(&api.clock)).await?;
+    let body = TokenWithSecret { token: made.value.into(), secret: secret.expose() };
+    changed(StatusCode::CREATED, &body, made.revision)
+}
+
+/// Lists the edge tokens, oldest first.
+#[utoipa::path(
+    get,
+    path = "/edge-tokens",
+    operation_id = "list_edge_tokens",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<TokenBody>))
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: PlatformAdmin,
+    QueryFields(mut fields): QueryFields,
+) -> Result<Response, Problem> {
+    let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
+    let after = fields.optional("cursor", |value| cursor::read::<EdgeTokenId>(&values::string(value)?));
+    let query = fields.finish(|| Some(TokenQuery { limit, after }))?;
+    let page = api.store.list_edge_tokens(query).await?;
+    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
+    listed(&PageBody { items: page.items.into_iter().map(TokenBody::from).collect(), next_cursor })
+}
+
+/// Shows an edge token.
+#[utoipa::path(
+    get,
+    path = "/edge-tokens/{token}",
+    operation_id = "get_edge_token",
+    responses((status = 200, description = "The token", body = TokenBody))
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    _: PlatformAdmin,
+    EdgeTokenInPath(id): EdgeTokenInPath,
+) -> Result<Response, Problem> {
+    let token = api.store.edge_token(id).await.map_err(of_token)?;
+    let revision = token.revision;
+    shown(&TokenBody::from(token), revision)
+}
+
+/// Revokes an edge token, for good and at once.
+#[utoipa::path(
+    delete,
+    path = "/edge-tokens/{token}",
+    operation_id = "revoke_edge_token",
+    responses((status = 204, description = "It is revoked"))
+)]
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    PlatformAdmin(principal): PlatformAdmin,
+    EdgeTokenInPath(id): EdgeTokenInPath,
+) -> Result<Response, Problem> {
+    let revoked = api.store.revoke_edge_token(id, principal.acting(&api.clock)).await.map_err(of_token)?;
+    Ok(gone(revoked.revision))
+}
+
+fn of_token(error: StoreError) -> Problem {
+    match error {
+        StoreError::NotFound => Problem::unknown_token(),
+        other => other.into(),
+    }
+}

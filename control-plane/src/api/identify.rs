@@ -1,0 +1,163 @@
+//! POST /v1/keys/identify: what a secret that somebody found is. The text is compared as a digest, and kept nowhere.
+
+use axum::extract::State;
+use axum::response::Response;
+use policy::key_text::MAX_FOREIGN_BYTES;
+use policy::{Digest, UnixSeconds, WorkspaceId};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::answer::listed;
+use super::authority::AnyAdmin;
+use super::fields::{Fields, Refused};
+use super::keys::status_word;
+use super::requests::{IdentifiedKind, IdentifiedStatus, IdentifySecret, KeyStatus, RoleName};
+use super::{Api, values};
+use crate::instant;
+use crate::problem::Problem;
+use crate::secret::Secret;
+use crate::store::{AdminToken, EdgeToken, Identified, KnownSecret, SecretStatus};
+use crate::tokens::Token;
+
+/// What was found. All fields are there, `null` where there is nothing.
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = Identified)]
+struct IdentifiedBody {
+    /// `key`, `admin_token` or `edge_token`.
+    #[schema(value_type = IdentifiedKind)]
+    kind: &'static str,
+    #[schema(value_type = IdentifiedStatus)]
+    status: &'static str,
+    #[schema(value_type = Option<String>, required)]
+    workspace_id: Option<WorkspaceId>,
+    #[schema(required)]
+    key_id: Option<String>,
+    #[schema(required)]
+    token_id: Option<String>,
+    name: String,
+    last_characters: String,
+    #[schema(value_type = Option<KeyStatus>, required)]
+    key_status: Option<&'static str>,
+    #[schema(value_type = Option<RoleName>, required)]
+    role: Option<&'static str>,
+    #[schema(required)]
+    edge: Option<String>,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    created_at: Option<UnixSeconds>,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    ended_at: Option<UnixSeconds>,
+}
+
+/// Says what a text is that somebody found. It is neither stored nor logged.
+#[utoipa::path(
+    post,
+    path = "/keys/identify",
+    operation_id = "identify_secret",
+    request_body = IdentifySecret,
+    responses((status = 200, description = "What it is", body = IdentifiedBody))
+)]
+pub(super) async fn identify(
+    State(api): State<Api>,
+    AnyAdmin(principal): AnyAdmin,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let secret = fields.required("secret", secret);
+    let secret = fields.finish(|| secret)?;
+    let now = api.clock.now();
+    if principal.reach().is_none()
+        && let Some(found) = of_a_file(&api, &secret)
+    {
+        return listed(&found);
+    }
+    let found = api.store.identify(secret.digest(), now).await?;
+    // What lies outside of the caller's reach is answered like what isn't there.
+    let within = |found: &Identified| principal.reach().is_none_or(|own| found.workspace() == Some(own));
+    match found.filter(within) {
+        Some(Identified::Secret(secret)) => listed(&IdentifiedBody::from(secret)),
+        Some(Identified::AdminToken(token)) => listed(&of_admin_token(token, now)),
+        Some(Identified::EdgeToken(token)) => listed(&IdentifiedBody::from(token)),
+        None => Err(Problem::unknown_secret()),
+    }
+}
+
+fn secret(value: Value) -> Result<Secret, Refused> {
+    let secret = Secret::new(values::string(value)?);
+    match secret.expose().len() {
+        0 => Err(Refused::new("empty", "must be the text of a key or token")),
+        1..=MAX_FOREIGN_BYTES => Ok(secret),
+        _ => Err(Refused::new("too-long", format!("must have at most {MAX_FOREIGN_BYTES} bytes"))),
+    }
+}
+
+/// The tokens in files are in no database.
+fn of_a_file(api: &Api, secret: &Secret) -> Option<IdentifiedBody> {
+    let digest: Digest = secret.digest();
+    let is = |token: &Token| token.has(&digest);
+    let (kind, role) = match (is(&api.admin_token), is(&api.edge_token)) {
+        (true, _) => ("admin_token", Some("platform_admin")),
+        (false, true) => ("edge_token", None),
+        (false, false) => return None,
+    };
+    let (name, last_characters) = ("token file".to_owned(), secret.last_characters().0);
+    Some(IdentifiedBody { kind, status: "active", role, name, last_characters, ..IdentifiedBody::default() })
+}
+
+impl From<KnownSecret> for IdentifiedBody {
+    fn from(secret: KnownSecret) -> Self {
+        Self {
+            kind: "key",
+            status: match secret.status {
+                SecretStatus::Current => "current",
+                SecretStatus::Previous => "previous",
+                SecretStatus::RotatedOut => "rotated_out",
+                SecretStatus::Deleted => "deleted",
+            },
+            workspace_id: Some(secret.workspace),
+            key_id: Some(secret.key.to_string()),
+            name: secret.name,
+            last_characters: secret.last_characters.0,
+            key_status: secret.key_status.map(status_word),
+            created_at: Some(secret.created_at),
+            ended_at: secret.ended_at,
+            ..Self::default()
+        }
+    }
+}
+
+fn of_admin_token(token: AdminToken, now: UnixSeconds) -> IdentifiedBody {
+    IdentifiedBody {
+        kind: "admin_token",
+        status: match token.revoked_at {
+            Some(_) => "revoked",
+            None if token.is_expired(now) => "expired",
+            None => "active",
+        },
+        workspace_id: token.role.workspace(),
+        token_id: Some(token.id.to_string()),
+        name: token.name,
+        last_characters: token.last_characters.0,
+        role: Some(token.role.word()),
+        created_at: Some(token.created_at),
+        ended_at: token.revoked_at,
+        ..IdentifiedBody::default()
+    }
+}
+
+impl From<EdgeToken> for IdentifiedBody {
+    fn from(token: EdgeToken) -> Self {
+        Self {
+            kind: "edge_token",
+            status: if token.revoked_at.is_some() { "revoked" } else { "active" },
+            token_id: Some(token.id.to_string()),
+            name: token.name,
+            last_characters: token.last_characters.0,
+            edge: Some(token.edge),
+            created_at: Some(token.created_at),
+            ended_at: token.revoked_at,
+            ..Self::default()
+        }
+    }
+}

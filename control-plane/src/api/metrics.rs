@@ -1,0 +1,27 @@
+//! GET /metrics: the control plane's numbers, for platform admins.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use super::Api;
+use super::authority::PlatformAdmin;
+use crate::problem::Problem;
+
+/// What Prometheus asks for and takes.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Shows the control plane's numbers, as Prometheus reads them.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "get_metrics",
+    responses((status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text"))
+)]
+pub(super) async fn show(State(api): State<Api>, _: PlatformAdmin) -> Result<impl IntoResponse, Problem> {
+    let text = api.metrics.text().map_err(|cause| {
+        tracing::error!(%cause, "the metrics can't be written");
+        Problem::fault()
+    })?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
+}

@@ -1,0 +1,185 @@
+//! The OpenAPI document: what each handler says of itself, and what holds for all of them.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use super::Api;
+use super::requests::{AuditSort, KeySort};
+use super::router;
+use crate::problem;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Latchkey",
+        description = "API keys for Envoy, enforced at the edge: the control plane.\n\n\
+            Changes are on disk when they are answered, and answer with `Latchkey-Revision`. GET and changes of a workspace, \
+            key or token answer with `ETag`; a PATCH with `If-Match` is refused when it was changed meanwhile. Refusals are \
+            `application/problem+json` (RFC 9457) with a `code` for programs. Each answer has `X-Request-Id`. Unknown \
+            fields and parameters are refused.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(problem::Body, KeySort, AuditSort))
+)]
+struct Base;
+
+/// What operations are about, by how their paths begin. The first that fits.
+const TAGS: [(&str, &str); 7] = [
+    ("/v1/workspaces/{workspace}/keys", "Keys"),
+    ("/v1/keys", "Keys"),
+    ("/v1/workspaces/{workspace}/audit-events", "Audit log"),
+    ("/v1/audit-events", "Audit log"),
+    ("/v1/workspaces", "Workspaces"),
+    ("/v1/admin-tokens", "Admin tokens"),
+    ("/v1/edge-tokens", "Edge tokens"),
+];
+
+/// Shows this document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "get_openapi",
+    responses((status = 200, description = "This document", body = Object))
+)]
+pub(super) async fn show(State(api): State<Api>) -> impl IntoResponse {
+    let mut document = document();
+    // Which server this is follows from where it runs, so it is no part of the committed document.
+    if let Some(document) = document.as_object_mut() {
+        document.insert("servers".to_owned(), json!([{"url": api.public_url.to_string()}]));
+    }
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+}
+
+/// The document, for people to read: docs/openapi.json.
+pub fn text() -> String {
+    let mut text = serde_json::to_string_pretty(&document()).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The document. Costs some milliseconds.
+pub fn document() -> Value {
+    let routes = Base::openapi().merge_from(router::documented());
+    let Ok(Value::Object(mut document)) = serde_json::to_value(routes) else { return Value::Null };
+    let mut bodies = Vec::new();
+    for (path, item) in members(document.get_mut("paths")) {
+        for (method, operation) in members(Some(item)) {
+            if let Value::Object(operation) = operation {
+                complete(path, method, operation);
+                bodies.extend(operation.get_mut("requestBody").and_then(|body| complete_body(method, body)));
+            }
+        }
+    }
+    if let Some(Value::Object(components)) = document.get_mut("components") {
+        let scheme = json!({"type": "http", "scheme": "bearer", "description": "An admin token, `lkadm_…`"});
+        components.insert("securitySchemes".to_owned(), json!({"admin_token": scheme}));
+        components.insert("responses".to_owned(), problems());
+        for (name, schema) in members(components.get_mut("schemas")) {
+            if let Some(schema) = schema.as_object_mut().filter(|_| bodies.contains(name)) {
+                // Unknown fields are refused.
+                schema.insert("additionalProperties".to_owned(), json!(false));
+            }
+        }
+    }
+    Value::Object(document)
+}
+
+fn members(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)> {
+    of.and_then(Value::as_object_mut).into_iter().flatten()
+}
+
+/// Adds what follows from a path and a method.
+fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
+    let tag = TAGS.iter().find(|(start, _)| path.starts_with(start)).map_or("Operation", |(_, tag)| tag);
+    operation.insert("tags".to_owned(), json!([tag]));
+    let is_guarded = path.starts_with("/v1/") || path == "/metrics";
+    let security = if is_guarded { json!([{"admin_token": []}]) } else { json!([]) };
+    operation.insert("security".to_owned(), security);
+
+    let query = match operation.remove("parameters") {
+        Some(Value::Array(query)) => query,
+        _ => Vec::new(),
+    };
+    let has_query = !query.is_empty();
+    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let mut parameters: Vec<_> = names.map(path_parameter).collect();
+    parameters.extend(query);
+    if method == "patch" {
+        let description = "Only if it is still at this revision: the ETag of an answer";
+        let schema = json!({"type": "string"});
+        parameters.push(json!({"name": "If-Match", "in": "header", "description": description, "schema": schema}));
+    }
+    operation.insert("parameters".to_owned(), Value::Array(parameters));
+
+    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let has_body = operation.contains_key("requestBody");
+    let Some(Value::Object(responses)) = operation.get_mut("responses") else { return };
+    for (name, status, _) in PROBLEMS {
+        let applies = match status {
+            400 | 422 => has_body || has_query,
+            401 | 429 | 500 => is_guarded,
+            403 => is_guarded && id != "list_workspaces",
+            404 => path.contains('{') || id == "identify_secret",
+            409 => id == "create_workspace" || id == "rotate_key",
+            412 => method == "patch",
+            413 | 415 => has_body,
+            503 => is_guarded || path == "/readyz",
+            _ => false,
+        };
+        if applies {
+            let response = json!({"$ref": format!("#/components/responses/{name}")});
+            responses.insert(status.to_string(), response);
+        }
+    }
+}
+
+/// Name, status, and when. The codes of each stand in docs/api.md.
+const PROBLEMS: [(&str, u16, &str); 12] = [
+    ("NotJson", 400, "The body is no JSON, or the query can't be read"),
+    ("Unauthenticated", 401, "No token, or none that works"),
+    ("Forbidden", 403, "The token's role does not reach this"),
+    ("NotFound", 404, "It is not there, or not yours to know"),
+    ("Conflict", 409, "The slug is taken, or the key has expired"),
+    ("Stale", 412, "It was changed meanwhile"),
+    ("TooLarge", 413, "The body is too large"),
+    ("UnsupportedMediaType", 415, "The body's type is not taken"),
+    ("Invalid", 422, "Some values don't fit; `errors` names them"),
+    ("TooManyAttempts", 429, "Too many wrong tokens came from this address"),
+    ("Fault", 500, "The control plane is at fault; nothing was changed"),
+    ("Unavailable", 503, "The storage is unavailable, or the request took too long"),
+];
+
+fn problems() -> Value {
+    let content = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
+    let response = |when| json!({"description": when, "content": content});
+    Value::Object(PROBLEMS.iter().map(|(name, _, when)| ((*name).to_owned(), response(when))).collect())
+}
+
+fn path_parameter(name: &str) -> Value {
+    let description = match name {
+        "workspace" => "A workspace's id or slug",
+        "key" => "A key's id",
+        _ => "A token's id",
+    };
+    json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string"}})
+}
+
+/// A body that may be left out is optional, and never `null`; a PATCH takes a type of its own, too. Answers with the name of
+/// the body's schema.
+fn complete_body(method: &str, body: &mut Value) -> Option<String> {
+    let schema = body.pointer_mut("/content/application~1json/schema")?;
+    if let Some(given) = schema.pointer("/oneOf/0").cloned() {
+        *schema = given;
+    }
+    let name = schema.get("$ref")?.as_str()?.rsplit('/').next()?.to_owned();
+    if method == "patch" {
+        // An empty body is `{}`, and changes nothing.
+        let content = json!({"schema": schema.clone()});
+        body.as_object_mut()?.insert("required".to_owned(), json!(false));
+        body.get_mut("content")?.as_object_mut()?.insert("application/merge-patch+json".to_owned(), content);
+    }
+    Some(name)
+}

@@ -1,0 +1,63 @@
+//! A name for each request, to find it again in logs, in the audit log and at whoever sent it.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::Api;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest name that is taken over from a client.
+const MAX_BYTES: usize = 64;
+
+/// The request's name. In the extensions of each request, and in `X-Request-Id` of its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RequestId(pub(super) String);
+
+/// Names the request as its `X-Request-Id` says, so that one name goes through all proxies; else draws a name.
+pub(super) async fn assign(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| fits(text));
+    let id = match given {
+        Some(text) => text.to_owned(),
+        // Without randomness a request goes on without a name: what needs randomness fails by itself.
+        None => api.entropy.id::<Uuid>(&api.clock).map(|id| id.simple().to_string()).unwrap_or_default(),
+    };
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    response
+}
+
+/// Nothing that could break a line of a log, or be a secret: those have 43 characters and more, and begin with `lk`.
+fn fits(text: &str) -> bool {
+    (1..=MAX_BYTES).contains(&text.len())
+        && !text.starts_with("lk")
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_outside_is_short_plain_and_no_secret() {
+        for (text, taken) in [
+            ("0af7651916cd43dd8448eb211c80319c", true),
+            ("f058ebd6-02f7-4d3f-942e-904344e8cde5", true),
+            ("Root=1-67891233", false),
+            ("a", true),
+            ("", false),
+            ("a b", false),
+            ("a\"b", false),
+            ("lk_live_00000000000000000000000000000000004cjNQE", false),
+            (&"x".repeat(65), false),
+        ] {
+            assert_eq!(fits(text), taken, "{text:?}");
+        }
+    }
+}

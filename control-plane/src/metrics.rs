@@ -1,0 +1,113 @@
+//! All metrics, by their names and labels. Nothing that a client can choose becomes a label.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::Method;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::store::{Store, StoreStats};
+
+/// Upper ends of the latencies that are told apart, in seconds: from a look-up to a request that ran into its limit.
+const LATENCIES: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// The control plane's numbers. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    requests: Family<Answered, Counter>,
+    latency: Family<Asked, Histogram>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    method: &'static str,
+    route: String,
+}
+
+impl Metrics {
+    /// Metrics of a control plane on this store.
+    pub fn new(store: Store) -> Self {
+        let mut registry = Registry::with_prefix("latchkey");
+        let requests = Family::default();
+        let latency = Family::new_with_constructor((|| Histogram::new(LATENCIES)) as fn() -> Histogram);
+        registry.register("http_requests", "Requests of REST that were answered", requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "How long requests of REST took",
+            Unit::Seconds,
+            latency.clone(),
+        );
+        registry.register_collector(Box::new(OfStore(store)));
+        Self { registry: Arc::new(registry), requests, latency }
+    }
+
+    /// Counts a request. `route` is one of the router's templates.
+    pub(crate) fn answered(&self, method: &Method, route: &str, status: u16, elapsed: Duration) {
+        let method = word(method);
+        self.requests.get_or_create(&Answered { method, route: route.to_owned(), status }).inc();
+        self.latency.get_or_create(&Asked { method, route: route.to_owned() }).observe(elapsed.as_secs_f64());
+    }
+
+    /// All of them, in OpenMetrics' text format.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// A client can send any word as its method.
+fn word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// What the store counts by itself, read when it is asked for.
+struct OfStore(Store);
+
+impl fmt::Debug for OfStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfStore")
+    }
+}
+
+impl Collector for OfStore {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let StoreStats { revision, changes, commits, queued } = self.0.stats();
+        let mut gauge = |name, help, value: u64| {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        gauge("revision", "The newest revision", revision.0)?;
+        gauge("writer_queue_depth", "Changes that wait for the writer", queued)?;
+        let mut counter = |name, help, value: u64| {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+        };
+        counter("writes", "Changes that were committed, notes of a token's last use included", changes)?;
+        counter("commits", "Transactions that were committed, each a group of changes", commits)
+    }
+}

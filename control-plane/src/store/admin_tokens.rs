@@ -1,0 +1,264 @@
+//! Admin tokens: who may do what over REST, by the digest of a token.
+
+use std::num::NonZeroU32;
+
+use policy::{AdminTokenId, Digest, UnixSeconds, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::{Map, Value, json};
+
+use super::audit::{Audited, Event, Target};
+use super::changes::{self, Change};
+use super::{Acting, Changed, NewSecret, Page, Store, StoreError};
+use crate::instant;
+use crate::secret::LastCharacters;
+
+/// What a token may do, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything, everywhere.
+    PlatformAdmin,
+    /// All that concerns this workspace.
+    WorkspaceAdmin(WorkspaceId),
+    /// May see this workspace and its keys, and change nothing.
+    WorkspaceMember(WorkspaceId),
+}
+
+impl Role {
+    /// Its name over REST and in the database.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::PlatformAdmin => "platform_admin",
+            Self::WorkspaceAdmin(_) => "workspace_admin",
+            Self::WorkspaceMember(_) => "workspace_member",
+        }
+    }
+
+    /// The workspace that it is bound to.
+    pub fn workspace(self) -> Option<WorkspaceId> {
+        match self {
+            Self::PlatformAdmin => None,
+            Self::WorkspaceAdmin(workspace) | Self::WorkspaceMember(workspace) => Some(workspace),
+        }
+    }
+}
+
+/// A token for REST. Not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminToken {
+    pub id: AdminTokenId,
+    pub last_characters: LastCharacters,
+    pub name: String,
+    pub role: Role,
+    pub created_at: UnixSeconds,
+    pub created_by: String,
+    /// `None`: never.
+    pub expires_at: Option<UnixSeconds>,
+    /// To within a minute.
+    pub last_used_at: Option<UnixSeconds>,
+    pub revoked_at: Option<UnixSeconds>,
+    /// Of its last change.
+    pub revision: policy::Revision,
+}
+
+impl AdminToken {
+    pub fn is_expired(&self, now: UnixSeconds) -> bool {
+        self.expires_at.is_some_and(|at| at.has_come(now))
+    }
+}
+
+/// A token to be made.
+#[derive(Clone, Debug)]
+pub struct NewAdminToken {
+    pub id: AdminTokenId,
+    pub name: String,
+    pub role: Role,
+    pub expires_at: Option<UnixSeconds>,
+    pub secret: NewSecret,
+}
+
+/// Which tokens to list.
+#[derive(Clone, Debug)]
+pub struct TokenQuery<Id> {
+    pub limit: NonZeroU32,
+    /// The last one of the page before.
+    pub after: Option<Id>,
+}
+
+const COLUMNS: &str =
+    "t.id, t.last_characters, t.name, t.role, t.workspace_id, t.created_at, t.created_by, t.expires_at,
+    t.last_used_at, t.revoked_at, t.revision";
+
+impl Store {
+    pub async fn create_admin_token(
+        &self,
+        new: NewAdminToken,
+        acting: Acting,
+    ) -> Result<Changed<AdminToken>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &acting)).await
+    }
+
+    /// The token with this id; `NotFound` for one that was revoked, and for one that is not bound to `within`, if that is
+    /// given.
+    pub async fn admin_token(&self, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
+        self.engine.read(move |sql| find(sql, id, within)).await
+    }
+
+    /// A page of the tokens that aren't revoked, oldest first; of all, or of those bound to `within`.
+    pub async fn list_admin_tokens(
+        &self,
+        query: TokenQuery<AdminTokenId>,
+        within: Option<WorkspaceId>,
+    ) -> Result<Page<AdminToken>, StoreError> {
+        self.engine.read(move |sql| list(sql, &query, within)).await
+    }
+
+    /// Ends a token for good, from its next request on.
+    pub async fn revoke_admin_token(
+        &self,
+        id: AdminTokenId,
+        within: Option<WorkspaceId>,
+        acting: Acting,
+    ) -> Result<Changed<()>, StoreError> {
+        self.engine.change(move |change| revoke(change, id, within, &acting)).await
+    }
+
+    /// The token with this digest, revoked and expired ones included.
+    pub async fn admin_token_of(&self, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.read(move |sql| find_digest(sql, digest)).await
+    }
+
+    /// Notes that a token was used. No change of anything: it has no revision and no event.
+    pub async fn note_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
+        let noted = move |change: &Change<'_>| {
+            let mut update = change.sql().prepare_cached(
+                "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2",
+            )?;
+            update.execute(params![id.as_bytes(), at.0])?;
+            Ok(())
+        };
+        self.engine.change(noted).await
+    }
+}
+
+fn create(change: &Change<'_>, new: &NewAdminToken, acting: &Acting) -> Result<Changed<AdminToken>, StoreError> {
+    let inserted = change
+        .sql()
+        .prepare_cached(
+            "INSERT INTO admin_tokens (id, digest, last_characters, name, role, workspace_id, created_at, created_by,
+                                       expires_at, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (digest) DO NOTHING",
+        )?
+        .execute(params![
+            new.id.as_bytes(),
+            new.secret.digest.0,
+            new.secret.last_characters.0,
+            new.name,
+            new.role.word(),
+            new.role.workspace().map(|id| *id.as_bytes()),
+            acting.at.0,
+            acting.actor.id,
+            new.expires_at.map(|at| at.0),
+            changes::number(change.revision()?)?
+        ])?;
+    if inserted == 0 {
+        return Err(StoreError::SecretTaken);
+    }
+    let value = find(change.sql(), new.id, None)?;
+    let revision = change.record(acting, &Event::made("admin-token.create", &value), &[])?;
+    Ok(Changed { value, revision })
+}
+
+fn revoke(
+    change: &Change<'_>,
+    id: AdminTokenId,
+    within: Option<WorkspaceId>,
+    acting: &Acting,
+) -> Result<Changed<()>, StoreError> {
+    let token = find(change.sql(), id, within)?;
+    change
+        .sql()
+        .prepare_cached("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    let revision = change.record(acting, &Event::ended("admin-token.revoke", &token), &[])?;
+    Ok(Changed { value: (), revision })
+}
+
+fn find(sql: &Connection, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM admin_tokens t
+         WHERE t.id = ?1 AND t.revoked_at IS NULL AND (?2 IS NULL OR t.workspace_id = ?2)"
+    );
+    let within = within.map(|id| *id.as_bytes());
+    let found = sql.prepare_cached(&statement)?.query_row(params![id.as_bytes(), within], token).optional()?;
+    found.ok_or(StoreError::NotFound)
+}
+
+pub(super) fn find_digest(sql: &Connection, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM admin_tokens t WHERE t.digest = ?1");
+    Ok(sql.prepare_cached(&statement)?.query_row([digest.0], token).optional()?)
+}
+
+fn list(
+    sql: &Connection,
+    query: &TokenQuery<AdminTokenId>,
+    within: Option<WorkspaceId>,
+) -> Result<Page<AdminToken>, StoreError> {
+    // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
+    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let condition = if within.is_some() { "t.workspace_id = ?3" } else { "?3 IS NULL" };
+    let statement = format!(
+        "SELECT {COLUMNS} FROM admin_tokens t
+         WHERE t.id > ?1 AND t.revoked_at IS NULL AND {condition} ORDER BY t.id LIMIT ?2"
+    );
+    let mut statement = sql.prepare_cached(&statement)?;
+    let values = params![after, query.limit.get().saturating_add(1), within.map(|id| *id.as_bytes())];
+    let rows = statement.query_map(values, token)?;
+    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+}
+
+/// A row of [`COLUMNS`].
+fn token(row: &Row<'_>) -> rusqlite::Result<AdminToken> {
+    let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+    Ok(AdminToken {
+        id: AdminTokenId::from_bytes(row.get(0)?),
+        last_characters: LastCharacters(row.get(1)?),
+        name: row.get(2)?,
+        role: role(row)?,
+        created_at: UnixSeconds(row.get(5)?),
+        created_by: row.get(6)?,
+        expires_at: instant(7)?,
+        last_used_at: instant(8)?,
+        revoked_at: instant(9)?,
+        revision: changes::revision(row.get(10)?),
+    })
+}
+
+fn role(row: &Row<'_>) -> rusqlite::Result<Role> {
+    let workspace = row.get::<_, Option<[u8; 16]>>(4)?.map(WorkspaceId::from_bytes);
+    match (row.get_ref(3)?.as_str()?, workspace) {
+        ("platform_admin", None) => Ok(Role::PlatformAdmin),
+        ("workspace_admin", Some(workspace)) => Ok(Role::WorkspaceAdmin(workspace)),
+        ("workspace_member", Some(workspace)) => Ok(Role::WorkspaceMember(workspace)),
+        _ => Err(rusqlite::Error::InvalidColumnType(3, "role".to_owned(), rusqlite::types::Type::Text)),
+    }
+}
+
+impl Audited for AdminToken {
+    fn target(&self) -> Target {
+        Target { kind: "admin_token", id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        self.role.workspace()
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("name", json!(self.name)),
+            ("role", json!(self.role.word())),
+            ("last_characters", json!(self.last_characters.0)),
+            ("expires_at", json!(self.expires_at.map(instant::text))),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

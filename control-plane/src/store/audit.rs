@@ -1,0 +1,140 @@
+//! The audit log: what each change was, chained by hash so that a rewritten history shows.
+
+use std::net::IpAddr;
+
+use policy::{ChainHash, Revision, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Acting, Actor, Store, StoreError, changes};
+use crate::instant;
+
+/// Before the first event.
+pub(super) const FIRST_HASH: ChainHash = ChainHash([0; 32]);
+
+/// An event, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    pub revision: Revision,
+    /// A JSON object, byte for byte what `hash` is made of.
+    pub json: String,
+    /// `SHA-256(hash of the event before, revision as u64 LE, json)`.
+    pub hash: ChainHash,
+}
+
+/// The newest event: who keeps its hash elsewhere can tell later whether anything up to it was rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditHead {
+    pub revision: Revision,
+    pub hash: ChainHash,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Target {
+    pub(super) kind: &'static str,
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
+/// What the audit log shows of a thing: nothing secret, no digest, and nothing that an event says elsewhere.
+pub(super) trait Audited {
+    fn target(&self) -> Target;
+
+    fn workspace(&self) -> Option<WorkspaceId>;
+
+    fn fields(&self) -> Map<String, Value>;
+}
+
+/// What a change was.
+pub(super) struct Event {
+    action: &'static str,
+    target: Option<Target>,
+    workspace: Option<WorkspaceId>,
+    before: Option<Map<String, Value>>,
+    after: Option<Map<String, Value>>,
+}
+
+impl Event {
+    /// A thing that was made.
+    pub(super) fn made(action: &'static str, thing: &impl Audited) -> Self {
+        let (target, workspace) = (Some(thing.target()), thing.workspace());
+        Self { action, target, workspace, before: None, after: Some(thing.fields()) }
+    }
+
+    /// A thing that was changed; only fields that differ are shown.
+    pub(super) fn changed<T: Audited>(action: &'static str, before: &T, after: &T) -> Self {
+        let (mut old, mut new) = (before.fields(), after.fields());
+        let (all_old, all_new) = (old.clone(), new.clone());
+        old.retain(|name, value| all_new.get(name) != Some(value));
+        new.retain(|name, value| all_old.get(name) != Some(value));
+        let (target, workspace) = (Some(after.target()), after.workspace());
+        Self { action, target, workspace, before: Some(old), after: Some(new) }
+    }
+
+    /// A thing that is gone.
+    pub(super) fn ended(action: &'static str, thing: &impl Audited) -> Self {
+        let (target, workspace) = (Some(thing.target()), thing.workspace());
+        Self { action, target, workspace, before: Some(thing.fields()), after: None }
+    }
+
+    /// Something that concerns no single thing.
+    pub(super) fn of_all(action: &'static str, after: Map<String, Value>) -> Self {
+        Self { action, target: None, workspace: None, before: None, after: Some(after) }
+    }
+}
+
+/// An event's JSON. What is written stays as it is, so fields can be added and none renamed.
+#[derive(Serialize)]
+struct Written<'a> {
+    revision: Revision,
+    at: String,
+    actor: &'a Actor,
+    action: &'static str,
+    target: &'a Option<Target>,
+    workspace_id: Option<WorkspaceId>,
+    before: &'a Option<Map<String, Value>>,
+    after: &'a Option<Map<String, Value>>,
+    address: Option<IpAddr>,
+    request_id: &'a Option<String>,
+}
+
+/// Appends the event of the change that gets `revision`.
+pub(super) fn append(sql: &Connection, revision: Revision, acting: &Acting, event: &Event) -> Result<(), StoreError> {
+    let written = Written {
+        revision,
+        at: instant::text(acting.at),
+        actor: &acting.actor,
+        action: event.action,
+        target: &event.target,
+        workspace_id: event.workspace,
+        before: &event.before,
+        after: &event.after,
+        address: acting.address,
+        request_id: &acting.request_id,
+    };
+    let json = serde_json::to_string(&written).map_err(|error| StoreError::Fault(error.to_string()))?;
+    let hash = head(sql)?.map_or(FIRST_HASH, |head| head.hash).then(revision, json.as_bytes());
+    sql.prepare_cached("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?.execute(params![
+        changes::number(revision)?,
+        json,
+        hash.0
+    ])?;
+    Ok(())
+}
+
+/// The newest event; `None` in a database that has none.
+pub(super) fn head(sql: &Connection) -> Result<Option<AuditHead>, StoreError> {
+    let mut statement = sql.prepare_cached("SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1")?;
+    let head = statement
+        .query_row([], |row| Ok(AuditHead { revision: changes::revision(row.get(0)?), hash: ChainHash(row.get(1)?) }));
+    Ok(head.optional()?)
+}
+
+impl Store {
+    /// The newest event; `None` when there is none.
+    pub async fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
+        self.engine.read(head).await
+    }
+}

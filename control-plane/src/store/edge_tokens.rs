@@ -1,0 +1,214 @@
+//! Edge tokens: which edge a token may speak for. Those that work are in memory, too, for the feed asks with each request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use policy::{Digest, EdgeTokenId, UnixSeconds, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::{Map, Value, json};
+
+use super::audit::{Audited, Event, Target};
+use super::changes::{self, Change};
+use super::{Acting, Changed, NewSecret, Page, Store, StoreError, TokenQuery};
+use crate::secret::LastCharacters;
+
+/// A token's last use is noted this often.
+const USE_NOTED_EVERY_SECS: i64 = 60;
+
+/// A token for the feed. Not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeToken {
+    pub id: EdgeTokenId,
+    pub last_characters: LastCharacters,
+    pub name: String,
+    /// The edge that it may speak for.
+    pub edge: String,
+    pub created_at: UnixSeconds,
+    pub created_by: String,
+    /// To within a minute.
+    pub last_used_at: Option<UnixSeconds>,
+    pub revoked_at: Option<UnixSeconds>,
+    /// Of its last change.
+    pub revision: policy::Revision,
+}
+
+/// A token to be made.
+#[derive(Clone, Debug)]
+pub struct NewEdgeToken {
+    pub id: EdgeTokenId,
+    pub name: String,
+    pub edge: String,
+    pub secret: NewSecret,
+}
+
+/// The tokens that work, by digest. Each digest is a SHA-256 of random text, so a look-up tells nothing by its time.
+pub(super) type LiveTokens = HashMap<Digest, Arc<LiveToken>>;
+
+/// What the feed knows of a token that works.
+#[derive(Debug)]
+pub struct LiveToken {
+    id: EdgeTokenId,
+    /// The edge that it may speak for.
+    pub edge: String,
+    /// When its use was last noted, in seconds; the earliest there is for never.
+    noted: AtomicI64,
+}
+
+const COLUMNS: &str =
+    "t.id, t.last_characters, t.name, t.edge, t.created_at, t.created_by, t.last_used_at, t.revoked_at,
+    t.revision";
+
+impl Store {
+    /// Makes a token. The feed takes it when this returns.
+    pub async fn create_edge_token(&self, new: NewEdgeToken, acting: Acting) -> Result<Changed<EdgeToken>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &acting)).await
+    }
+
+    /// The token with this id; `NotFound` for one that was revoked.
+    pub async fn edge_token(&self, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
+        self.engine.read(move |sql| find(sql, id)).await
+    }
+
+    /// A page of the tokens that aren't revoked, oldest first.
+    pub async fn list_edge_tokens(&self, query: TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
+        self.engine.read(move |sql| list(sql, &query)).await
+    }
+
+    /// Ends a token for good. The feed refuses it when this returns.
+    pub async fn revoke_edge_token(&self, id: EdgeTokenId, acting: Acting) -> Result<Changed<()>, StoreError> {
+        self.engine.change(move |change| revoke(change, id, &acting)).await
+    }
+
+    /// The token with this digest, if it works now. Costs a look-up in memory.
+    pub fn live_edge_token(&self, digest: &Digest) -> Option<Arc<LiveToken>> {
+        self.engine.edge_tokens().borrow().get(digest).cloned()
+    }
+
+    /// Notes that a token was used, beside the request; once a minute at most.
+    pub fn note_edge_token_use(&self, token: &LiveToken, now: UnixSeconds) {
+        let noted = token.noted.load(Ordering::Relaxed);
+        let is_due = UnixSeconds(noted).saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now);
+        let order = Ordering::Relaxed;
+        // One of the requests of that minute writes.
+        if is_due && token.noted.compare_exchange(noted, now.0, order, order).is_ok() {
+            let (engine, id) = (Arc::clone(&self.engine), token.id);
+            // The store has logged why, if it can't.
+            tokio::spawn(async move { engine.change(move |change| note_use(change, id, now)).await });
+        }
+    }
+}
+
+fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Changed<EdgeToken>, StoreError> {
+    let inserted = change
+        .sql()
+        .prepare_cached(
+            "INSERT INTO edge_tokens (id, digest, last_characters, name, edge, created_at, created_by, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (digest) DO NOTHING",
+        )?
+        .execute(params![
+            new.id.as_bytes(),
+            new.secret.digest.0,
+            new.secret.last_characters.0,
+            new.name,
+            new.edge,
+            acting.at.0,
+            acting.actor.id,
+            changes::number(change.revision()?)?
+        ])?;
+    if inserted == 0 {
+        return Err(StoreError::SecretTaken);
+    }
+    change.edge_tokens_differ();
+    let value = find(change.sql(), new.id)?;
+    let revision = change.record(acting, &Event::made("edge-token.create", &value), &[])?;
+    Ok(Changed { value, revision })
+}
+
+fn revoke(change: &Change<'_>, id: EdgeTokenId, acting: &Acting) -> Result<Changed<()>, StoreError> {
+    let token = find(change.sql(), id)?;
+    change
+        .sql()
+        .prepare_cached("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    change.edge_tokens_differ();
+    let revision = change.record(acting, &Event::ended("edge-token.revoke", &token), &[])?;
+    Ok(Changed { value: (), revision })
+}
+
+/// No change of anything: it has no revision and no event.
+fn note_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
+    let mut update = change.sql().prepare_cached("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
+    update.execute(params![id.as_bytes(), at.0])?;
+    Ok(())
+}
+
+/// All tokens that work.
+pub(super) fn live(sql: &Connection) -> Result<LiveTokens, StoreError> {
+    let mut statement = sql.prepare_cached(
+        "SELECT t.digest, t.id, t.edge, t.last_used_at FROM edge_tokens t WHERE t.revoked_at IS NULL",
+    )?;
+    let tokens = statement.query_map([], |row| {
+        let noted: Option<i64> = row.get(3)?;
+        let noted = AtomicI64::new(noted.unwrap_or(UnixSeconds::DISTANT_PAST.0));
+        let token = LiveToken { id: EdgeTokenId::from_bytes(row.get(1)?), edge: row.get(2)?, noted };
+        Ok((Digest(row.get(0)?), Arc::new(token)))
+    })?;
+    Ok(tokens.collect::<Result<_, _>>()?)
+}
+
+fn find(sql: &Connection, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id = ?1 AND t.revoked_at IS NULL");
+    let found = sql.prepare_cached(&statement)?.query_row([id.as_bytes()], token).optional()?;
+    found.ok_or(StoreError::NotFound)
+}
+
+pub(super) fn find_digest(sql: &Connection, digest: Digest) -> Result<Option<EdgeToken>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.digest = ?1");
+    Ok(sql.prepare_cached(&statement)?.query_row([digest.0], token).optional()?)
+}
+
+fn list(sql: &Connection, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
+    // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
+    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let statement =
+        format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id > ?1 AND t.revoked_at IS NULL ORDER BY t.id LIMIT ?2");
+    let mut statement = sql.prepare_cached(&statement)?;
+    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1)], token)?;
+    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+}
+
+/// A row of [`COLUMNS`].
+fn token(row: &Row<'_>) -> rusqlite::Result<EdgeToken> {
+    let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+    Ok(EdgeToken {
+        id: EdgeTokenId::from_bytes(row.get(0)?),
+        last_characters: LastCharacters(row.get(1)?),
+        name: row.get(2)?,
+        edge: row.get(3)?,
+        created_at: UnixSeconds(row.get(4)?),
+        created_by: row.get(5)?,
+        last_used_at: instant(6)?,
+        revoked_at: instant(7)?,
+        revision: changes::revision(row.get(8)?),
+    })
+}
+
+impl Audited for EdgeToken {
+    fn target(&self) -> Target {
+        Target { kind: "edge_token", id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        None
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("name", json!(self.name)),
+            ("edge", json!(self.edge)),
+            ("last_characters", json!(self.last_characters.0)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

@@ -1,0 +1,99 @@
+//! What a secret or token is, by its digest: also one that has ended, over all workspaces.
+
+use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::{AdminToken, EdgeToken, Status, Store, StoreError, admin_tokens, edge_tokens};
+use crate::secret::LastCharacters;
+
+/// What a text that somebody found is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identified {
+    Secret(KnownSecret),
+    AdminToken(AdminToken),
+    EdgeToken(EdgeToken),
+}
+
+/// A secret of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownSecret {
+    pub key: KeyId,
+    pub workspace: WorkspaceId,
+    pub name: String,
+    pub last_characters: LastCharacters,
+    pub status: SecretStatus,
+    /// Of the key; `None` when it was deleted.
+    pub key_status: Option<Status>,
+    pub created_at: UnixSeconds,
+    /// When it stopped being the current one, or its key was deleted.
+    pub ended_at: Option<UnixSeconds>,
+}
+
+/// Where a secret stands in its key's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretStatus {
+    Current,
+    /// In overlap: it still works.
+    Previous,
+    RotatedOut,
+    Deleted,
+}
+
+impl Identified {
+    /// The workspace that it belongs to; `None` for what belongs to the platform.
+    pub fn workspace(&self) -> Option<WorkspaceId> {
+        match self {
+            Self::Secret(secret) => Some(secret.workspace),
+            Self::AdminToken(token) => token.role.workspace(),
+            Self::EdgeToken(_) => None,
+        }
+    }
+}
+
+impl Store {
+    /// What has this digest; `None` when nothing has, or when it was forgotten. Costs three look-ups.
+    pub async fn identify(&self, digest: Digest, now: UnixSeconds) -> Result<Option<Identified>, StoreError> {
+        self.engine.read(move |sql| identify(sql, digest, now)).await
+    }
+}
+
+fn identify(sql: &Connection, digest: Digest, now: UnixSeconds) -> Result<Option<Identified>, StoreError> {
+    if let Some(secret) = secret(sql, digest, now)? {
+        return Ok(Some(Identified::Secret(secret)));
+    }
+    if let Some(token) = admin_tokens::find_digest(sql, digest)? {
+        return Ok(Some(Identified::AdminToken(token)));
+    }
+    Ok(edge_tokens::find_digest(sql, digest)?.map(Identified::EdgeToken))
+}
+
+fn secret(sql: &Connection, digest: Digest, now: UnixSeconds) -> Result<Option<KnownSecret>, StoreError> {
+    let mut statement = sql.prepare_cached(
+        "SELECT s.key_id, s.workspace_id, k.name, s.last_characters, s.created_at, s.superseded_at, s.previous_until,
+                k.deleted_at, k.active, k.expires_at
+         FROM secrets s JOIN keys k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
+         WHERE s.digest = ?1",
+    )?;
+    let found = statement.query_row([digest.0], |row| {
+        let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+        let (superseded_at, previous_until, deleted_at) = (instant(5)?, instant(6)?, instant(7)?);
+        let is_expired = instant(9)?.is_some_and(|at| at.has_come(now));
+        let status = match (deleted_at, superseded_at, previous_until) {
+            (Some(_), _, _) => SecretStatus::Deleted,
+            (None, None, _) => SecretStatus::Current,
+            (None, Some(_), Some(until)) if !until.has_come(now) => SecretStatus::Previous,
+            (None, Some(_), _) => SecretStatus::RotatedOut,
+        };
+        Ok(KnownSecret {
+            key: KeyId::from_bytes(row.get(0)?),
+            workspace: WorkspaceId::from_bytes(row.get(1)?),
+            name: row.get(2)?,
+            last_characters: LastCharacters(row.get(3)?),
+            status,
+            key_status: deleted_at.is_none().then_some(Status::of(row.get(8)?, is_expired)),
+            created_at: UnixSeconds(row.get(4)?),
+            ended_at: superseded_at.or(deleted_at),
+        })
+    });
+    Ok(found.optional()?)
+}

@@ -1,0 +1,191 @@
+//! Admin tokens over REST: made, used, ended.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, START, Service, last_four};
+
+const TOKENS: &str = "/v1/admin-tokens";
+
+async fn ask(service: &Service, token: &str, method: Method, path: &str, body: Value) -> Answer {
+    service.call_as(token, method, path, body, &[]).await
+}
+
+/// What a token is answered to a question that every role may ask.
+async fn works(service: &Service, token: &str) -> Result<(), String> {
+    let answer = ask(service, token, Method::GET, "/v1/workspaces", Value::Null).await;
+    if answer.status == 200 { Ok(()) } else { Err(answer.code()) }
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_and_its_text_is_like_the_file_s() {
+    let service = Service::start().await;
+    let workspace = service.workspace("acme").await;
+    let made = service
+        .post(TOKENS, json!({"name": "CI", "role": "workspace_admin", "workspace": "acme", "expires_in": "90d"}))
+        .await;
+    assert_eq!((made.status.as_u16(), made.revision()), (201, service.revision()));
+    let body = made.json();
+    let (token, secret) = (&body["token"], body["secret"].as_str().unwrap());
+    assert!(secret.starts_with("lkadm_") && secret.len() == 44, "the shape of a token");
+    let id = token["id"].as_str().unwrap();
+    assert_eq!(
+        *token,
+        json!({"id": id, "name": "CI", "role": "workspace_admin", "workspace_id": workspace,
+               "last_characters": last_four(secret), "status": "active", "expires_at": "2027-02-21T08:00:00Z",
+               "created_at": START, "created_by": "platform-admin", "last_used_at": null, "revision": made.revision()})
+    );
+    let shown = service.get(&format!("{TOKENS}/{id}")).await;
+    assert_eq!(shown.json(), *token);
+    let listed = service.get(TOKENS).await;
+    assert_eq!(listed.json()["items"], json!([token]));
+    assert!(!shown.text().contains(secret) && !listed.text().contains(secret));
+}
+
+#[tokio::test]
+async fn what_a_token_does_bears_its_name() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (id, token) = service.token("workspace_admin", Some("acme")).await;
+    let key = json!({"name": "key", "expires_in": "none"});
+    let made = ask(&service, &token, Method::POST, "/v1/workspaces/acme/keys", key).await;
+    assert_eq!(made.json()["key"]["created_by"], id.as_str());
+    let log = service.get("/v1/audit-events?action=key.create").await.json();
+    assert_eq!(log["items"][0]["actor"], json!({"kind": "admin_token", "id": id, "name": "workspace_admin"}));
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_from_its_next_request_on() {
+    let service = Service::start().await;
+    let (id, token) = service.token("platform_admin", None).await;
+    assert_eq!(works(&service, &token).await, Ok(()));
+    let path = format!("{TOKENS}/{id}");
+    assert_eq!(service.delete(&path).await.status, 204);
+    assert_eq!(works(&service, &token).await, Err("revoked-token".to_owned()));
+    for method in [Method::GET, Method::DELETE] {
+        assert_eq!(service.call(method, &path, Value::Null).await.code(), "unknown-token");
+    }
+    assert_eq!(service.get(TOKENS).await.json()["items"], json!([]));
+    let service = service.restart().await;
+    assert_eq!(works(&service, &token).await, Err("revoked-token".to_owned()));
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refused_and_says_so() {
+    let service = Service::start().await;
+    let made = service.post(TOKENS, json!({"name": "x", "role": "platform_admin", "expires_in": "1h"})).await.json();
+    let token = made["secret"].as_str().unwrap();
+    service.advance(3_590);
+    assert_eq!(works(&service, token).await, Ok(()));
+    service.advance(10);
+    assert_eq!(works(&service, token).await, Err("expired-token".to_owned()));
+    assert_eq!(service.get(TOKENS).await.json()["items"][0]["status"], "expired");
+}
+
+#[tokio::test]
+async fn nobody_makes_a_token_with_more_than_they_have() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    service.workspace("other").await;
+    let admin = service
+        .post(TOKENS, json!({"name": "a", "role": "workspace_admin", "workspace": "acme", "expires_in": "30d"}))
+        .await
+        .json();
+    let admin = admin["secret"].as_str().unwrap();
+    for (body, expected) in [
+        (json!({"role": "platform_admin"}), (403, "forbidden", vec![])),
+        (json!({"role": "workspace_admin", "workspace": "other"}), (422, "", vec!["workspace unknown-workspace"])),
+        (json!({"role": "workspace_admin", "workspace": "nowhere"}), (422, "", vec!["workspace unknown-workspace"])),
+        (json!({"role": "workspace_admin", "expires_in": "90d"}), (422, "", vec!["expires_in beyond-own"])),
+        (json!({"role": "workspace_admin", "expires_in": "none"}), (422, "", vec!["expires_in beyond-own"])),
+        (
+            json!({"role": "workspace_member", "expires_at": "2030-01-01T00:00:00Z"}),
+            (422, "", vec!["expires_at beyond-own"]),
+        ),
+    ] {
+        let mut named = body.clone();
+        named["name"] = json!("more");
+        let refused = ask(&service, admin, Method::POST, TOKENS, named).await;
+        let code = if expected.1.is_empty() { "invalid-fields" } else { expected.1 };
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (expected.0, code), "{body}");
+        assert_eq!(refused.fields(), expected.2, "{body}");
+    }
+    for role in ["workspace_admin", "workspace_member"] {
+        let made = ask(&service, admin, Method::POST, TOKENS, json!({"name": "b", "role": role})).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        // Its own workspace, and its own end.
+        assert_eq!(made.json()["token"]["expires_at"], "2026-12-23T08:00:00Z");
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_admin_sees_and_revokes_the_tokens_of_its_workspace_alone() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    service.workspace("other").await;
+    let (own, admin) = service.token("workspace_admin", Some("acme")).await;
+    let (theirs, _) = service.token("workspace_member", Some("other")).await;
+    let (platform, _) = service.token("platform_admin", None).await;
+    let listed = ask(&service, &admin, Method::GET, TOKENS, Value::Null).await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["items"][0]["id"], own.as_str());
+    for id in [theirs, platform] {
+        for method in [Method::GET, Method::DELETE] {
+            let refused = ask(&service, &admin, method, &format!("{TOKENS}/{id}"), Value::Null).await;
+            assert_eq!((refused.status.as_u16(), refused.code().as_str()), (404, "unknown-token"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_use_is_known_to_a_minute() {
+    let service = Service::start().await;
+    let (id, token) = service.token("platform_admin", None).await;
+    let path = format!("{TOKENS}/{id}");
+    for (advance, expected) in [(0, START), (30, START), (30, "2026-11-23T08:01:00Z")] {
+        service.advance(advance);
+        assert_eq!(works(&service, &token).await, Ok(()));
+        // Noted beside the request: what was queued behind it has waited for it.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            let last_used_at = service.get(&path).await.json()["last_used_at"].clone();
+            if last_used_at == expected {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "{last_used_at} instead of {expected}");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_values_of_a_token_name_their_field() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    for (body, expected) in [
+        (json!({}), vec!["name required", "role required"]),
+        (json!({"name": "a", "role": "root"}), vec!["role unknown-role"]),
+        (json!({"name": "a", "role": "workspace_admin"}), vec!["workspace required"]),
+        (json!({"name": "a", "role": "platform_admin", "workspace": "acme"}), vec!["workspace ambiguous"]),
+        (json!({"name": "a", "role": "workspace_admin", "workspace": 1}), vec!["workspace wrong-type"]),
+        (json!({"name": "a", "role": "platform_admin", "expires_in": "1y"}), vec!["expires_in unknown-lifetime"]),
+        (json!({"name": "a", "role": "platform_admin", "scopes": {}}), vec!["scopes unknown-field"]),
+    ] {
+        let refused = service.post(TOKENS, body.clone()).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.fields()),
+            (422, expected.iter().map(|s| (*s).to_owned()).collect()),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_token_s_digest_is_forgotten_after_a_year() {
+    let service = Service::start().await;
+    let (id, token) = service.token("platform_admin", None).await;
+    service.delete(&format!("{TOKENS}/{id}")).await;
+    service.advance(366 * 86_400);
+    service.sweep().await;
+    assert_eq!(works(&service, &token).await, Err("bad-token".to_owned()));
+}

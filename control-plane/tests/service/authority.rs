@@ -1,0 +1,148 @@
+//! Who may do what: each route, asked for by each role.
+
+use std::collections::BTreeMap;
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Service};
+use crate::openapi::routes;
+
+/// Who may ask a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    PlatformAdmins,
+    /// With a token or without.
+    Everybody,
+    /// Of the platform or of any workspace; what they see is theirs.
+    AnyAdmin,
+    /// Every role; what they see is theirs.
+    Anyone,
+    /// Admins of the path's workspace.
+    ItsAdmins,
+    /// Members and admins of the path's workspace.
+    ItsMembers,
+}
+
+const ROUTES: &[(&str, For)] = &[
+    ("GET /healthz", For::Everybody),
+    ("GET /readyz", For::Everybody),
+    ("GET /openapi.json", For::Everybody),
+    ("GET /metrics", For::PlatformAdmins),
+    ("GET /v1/workspaces", For::Anyone),
+    ("POST /v1/workspaces", For::PlatformAdmins),
+    ("GET /v1/workspaces/{workspace}", For::ItsMembers),
+    ("PATCH /v1/workspaces/{workspace}", For::ItsAdmins),
+    ("GET /v1/workspaces/{workspace}/keys", For::ItsMembers),
+    ("POST /v1/workspaces/{workspace}/keys", For::ItsAdmins),
+    ("GET /v1/workspaces/{workspace}/keys/{key}", For::ItsMembers),
+    ("PATCH /v1/workspaces/{workspace}/keys/{key}", For::ItsAdmins),
+    ("DELETE /v1/workspaces/{workspace}/keys/{key}", For::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/rotate", For::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/activate", For::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/deactivate", For::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/end-overlap", For::ItsAdmins),
+    ("POST /v1/keys/identify", For::AnyAdmin),
+    ("GET /v1/workspaces/{workspace}/audit-events", For::ItsAdmins),
+    ("GET /v1/audit-events", For::PlatformAdmins),
+    ("GET /v1/admin-tokens", For::AnyAdmin),
+    ("POST /v1/admin-tokens", For::AnyAdmin),
+    ("GET /v1/admin-tokens/{token}", For::AnyAdmin),
+    ("DELETE /v1/admin-tokens/{token}", For::AnyAdmin),
+    ("GET /v1/edge-tokens", For::PlatformAdmins),
+    ("POST /v1/edge-tokens", For::PlatformAdmins),
+    ("GET /v1/edge-tokens/{token}", For::PlatformAdmins),
+    ("DELETE /v1/edge-tokens/{token}", For::PlatformAdmins),
+];
+
+/// What a role is answered. Where it may act, whatever the handler says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    MayAct,
+    Forbidden,
+    /// As if the path's workspace were not there.
+    UnknownWorkspace,
+}
+
+fn told(answer: &Answer) -> Told {
+    match answer.status.as_u16() {
+        401 => panic!("not taken as a token: {}", answer.text()),
+        403 => {
+            assert_eq!(answer.code(), "forbidden");
+            Told::Forbidden
+        }
+        404 if answer.code() == "unknown-workspace" => Told::UnknownWorkspace,
+        _ => Told::MayAct,
+    }
+}
+
+#[tokio::test]
+async fn each_route_is_for_the_roles_that_it_is_meant_for_and_no_route_is_left_out() {
+    let table: BTreeMap<_, _> = ROUTES.iter().copied().collect();
+    for route in routes() {
+        assert!(table.contains_key(route.as_str()), "{route} has no authorization case: add it to ROUTES");
+    }
+    assert_eq!(routes().len(), ROUTES.len(), "ROUTES has a case without a route");
+
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    service.workspace("other").await;
+    let (_, platform) = service.token("platform_admin", None).await;
+    let (_, admin) = service.token("workspace_admin", Some("acme")).await;
+    let (_, member) = service.token("workspace_member", Some("acme")).await;
+    let (_, stranger) = service.token("workspace_admin", Some("other")).await;
+    for (route, who) in ROUTES {
+        let (method, path) = route.split_once(' ').unwrap();
+        let method: Method = method.parse().unwrap();
+        let path = path
+            .replace("{workspace}", "acme")
+            .replace("{key}", "key_00000000000000000000000000000000")
+            .replace("{token}", "adt_00000000000000000000000000000000");
+        use Told::{Forbidden, MayAct, UnknownWorkspace};
+        let expected = match who {
+            For::PlatformAdmins => [MayAct, Forbidden, Forbidden, Forbidden],
+            For::AnyAdmin => [MayAct, MayAct, Forbidden, MayAct],
+            For::Everybody | For::Anyone => [MayAct, MayAct, MayAct, MayAct],
+            For::ItsAdmins => [MayAct, MayAct, Forbidden, UnknownWorkspace],
+            For::ItsMembers => [MayAct, MayAct, MayAct, UnknownWorkspace],
+        };
+        for (token, expected) in [&platform, &admin, &member, &stranger].into_iter().zip(expected) {
+            // A body that no handler takes: nothing is changed, and who may not act isn't told that it is wrong.
+            let answer = service.call_as(token, method.clone(), &path, json!({"no such field": 1}), &[]).await;
+            assert_eq!(told(&answer), expected, "{route}: {}", answer.text());
+        }
+        let nobody = service.call_as("lkadm_wrong", method, &path, Value::Null, &[]).await;
+        match who {
+            For::Everybody => assert_eq!(nobody.status, 200, "{route}"),
+            _ => assert_eq!((nobody.status.as_u16(), nobody.code().as_str()), (401, "bad-token"), "{route}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_can_not_tell_a_workspace_that_is_there_from_one_that_is_not() {
+    let service = Service::start().await;
+    let id = service.workspace("acme").await;
+    service.workspace("other").await;
+    let (_, stranger) = service.token("workspace_member", Some("other")).await;
+    let ask = async |path: String| {
+        let answer = service.call_as(&stranger, Method::GET, &path, Value::Null, &[]).await;
+        (answer.status, answer.text())
+    };
+    let nowhere = ask("/v1/workspaces/nowhere".to_owned()).await;
+    assert_eq!(nowhere.0, 404);
+    for path in ["acme".to_owned(), "acme/keys".to_owned(), id.clone(), format!("{id}/audit-events")] {
+        assert_eq!(ask(format!("/v1/workspaces/{path}")).await, nowhere, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_workspace_lists_that_workspace_alone() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    service.workspace("other").await;
+    let (_, member) = service.token("workspace_member", Some("acme")).await;
+    let page = service.call_as(&member, Method::GET, "/v1/workspaces", Value::Null, &[]).await.json();
+    let slugs: Vec<_> = page["items"].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap()).collect();
+    assert_eq!(slugs, ["acme"]);
+}

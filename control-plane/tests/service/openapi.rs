@@ -1,0 +1,104 @@
+//! The OpenAPI document: current, complete, and served.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::http::Request;
+use latchkey::api::openapi;
+use serde_json::Value;
+
+use crate::harness::{PUBLIC_URL, Service};
+
+/// Method, path and description of each route. The router is built of the same list, so none is missing.
+fn operations() -> Vec<(String, Value)> {
+    let document = openapi::document();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            operations.push((format!("{} {path}", method.to_uppercase()), operation.clone()));
+        }
+    }
+    operations
+}
+
+/// Method and path of each route, as `GET /v1/workspaces/{workspace}`.
+pub fn routes() -> Vec<String> {
+    operations().into_iter().map(|(route, _)| route).collect()
+}
+
+#[test]
+fn the_committed_document_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let is_current = std::fs::read_to_string(path).unwrap() == openapi::text();
+    assert!(is_current, "make it anew: cargo run -p latchkey -- openapi > docs/openapi.json");
+}
+
+#[tokio::test]
+async fn the_document_is_served_to_everybody() {
+    let service = Service::start().await;
+    let answer = service.send(Request::get("/openapi.json").body(Body::empty()).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("application/json")));
+    let mut expected = openapi::document();
+    expected["servers"] = serde_json::json!([{"url": PUBLIC_URL}]);
+    assert_eq!(answer.json(), expected);
+}
+
+#[test]
+fn each_operation_says_what_it_does_answers_and_refuses() {
+    let mut ids = BTreeSet::new();
+    for (route, operation) in operations() {
+        let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{route} has no operationId"));
+        assert!(ids.insert(id.to_owned()), "{route}: another operation is {id}, too");
+        assert!(operation["summary"].as_str().is_some_and(|summary| summary.ends_with('.')), "{route} has no summary");
+        let answers = operation["responses"].as_object().unwrap();
+        let (good, refusals): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| status.starts_with('2'));
+        assert_eq!(good.len(), 1, "{route} has one good answer");
+        assert!(good[0].0 == "204" || good[0].1["content"].is_object(), "{route} doesn't say what it answers");
+        if route.contains(" /v1/") {
+            assert!(refusals.len() >= 4, "{route} has problem answers");
+        }
+    }
+}
+
+#[test]
+fn each_reference_leads_somewhere() {
+    let document = openapi::document();
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+}
+
+#[tokio::test]
+async fn answers_have_exactly_the_fields_of_their_schema() {
+    use serde_json::json;
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (key, secret) = service.key("acme", json!({"scopes": {"reviews": "write"}})).await;
+    let (admin, _) = service.token("workspace_member", Some("acme")).await;
+    let edge = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "e"})).await.json();
+    let document = openapi::document();
+    let events = service.get("/v1/audit-events").await.json();
+    let identified = service.post("/v1/keys/identify", json!({"secret": secret})).await.json();
+    let missing = service.get("/v1/workspaces/nowhere").await.json();
+    for (schema, answer) in [
+        ("Workspace", service.get("/v1/workspaces/acme").await.json()),
+        ("Key", service.get(&key).await.json()),
+        ("Warning", service.get(&key).await.json()["warnings"][0].clone()),
+        ("Page_Key", service.get("/v1/workspaces/acme/keys").await.json()),
+        ("AdminToken", service.get(&format!("/v1/admin-tokens/{admin}")).await.json()),
+        ("EdgeTokenWithSecret", edge.clone()),
+        ("EdgeToken", edge["token"].clone()),
+        ("Identified", identified),
+        ("AuditEvent", events["items"][0].clone()),
+        ("Actor", events["items"][0]["actor"].clone()),
+    ] {
+        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let schema = &document["components"]["schemas"][schema];
+        assert_eq!(names(&answer), names(&schema["properties"]), "{answer}");
+        assert_eq!(schema["required"].as_array().unwrap().len(), names(&answer).len(), "{schema}");
+    }
+    let known = document["components"]["schemas"]["Problem"]["properties"].as_object().unwrap();
+    assert!(missing.as_object().unwrap().keys().all(|name| known.contains_key(name)), "{missing}");
+}
