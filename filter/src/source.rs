@@ -90,6 +90,8 @@ pub struct Source {
     joined_ms: u64,
     /// When this worker ticked last.
     ticked_ms: u64,
+    /// It was held up, and has not yet come into step with the others since: it decides nothing.
+    was_held_up: bool,
     /// When this worker is to sign the roster next; `None`: at once.
     signs_ms: Option<u64>,
     has_requests: bool,
@@ -152,6 +154,7 @@ impl Source {
             is_lonely: None,
             joined_ms: 0,
             ticked_ms: 0,
+            was_held_up: false,
             signs_ms: None,
             has_requests: false,
             queue: None,
@@ -203,6 +206,11 @@ impl Source {
             return;
         }
         let now = clocks(host);
+        if self.is_late(now) {
+            // What it holds may be old, whatever its part was.
+            self.was_held_up = true;
+            self.signs_ms = None;
+        }
         self.ticked_ms = now.monotonic_ms;
         if !self.is_set_up(host, now) {
             return;
@@ -262,6 +270,10 @@ impl Source {
                 Err(Deposed) => self.step_down(),
             }
         }
+        if let (Part::Leads(_), Progress::Quiet | Progress::Serves(_)) = (&self.part, &progress) {
+            // The control plane itself has said what holds, once nothing is missing.
+            self.was_held_up &= self.keys.holding.is_loading() || self.subscription.wants_snapshot();
+        }
         self.ask(host, root, now);
         progress
     }
@@ -287,7 +299,7 @@ impl Source {
         match self.shares {
             Shares::Unknown => true,
             Shares::Nothing | Shares::Roster => false,
-            Shares::Everything => now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
+            Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
         }
     }
 
@@ -316,6 +328,7 @@ impl Source {
         };
         if is_there {
             self.ticked_ms = now.monotonic_ms;
+            self.was_held_up = false;
         }
         is_there
     }
@@ -432,6 +445,8 @@ impl Source {
         }
         match (role, &self.part) {
             (Role::Leads { term }, Part::Leads(publisher)) if publisher.term() == term => {
+                // Nobody else has led meanwhile.
+                self.was_held_up &= !publisher.has_published();
                 let generation = Some(publisher.reached().0);
                 self.is_asked_again =
                     roster.workers.iter().any(|worker| worker.broken.is_some() && worker.broken == generation);
@@ -451,7 +466,11 @@ impl Source {
     fn advance(&mut self, host: &dyn Host, root: u32, now: Clocks) {
         let more = match &mut self.part {
             Part::Alone => false,
-            Part::Follows => self.follower.step(host, &self.shelf, &mut self.keys) == Step::More,
+            Part::Follows => {
+                let step = self.follower.step(host, &self.shelf, &mut self.keys);
+                self.was_held_up &= step != Step::InStep;
+                step == Step::More
+            }
             Part::TakesOver { term, since_ms } => {
                 let (term, waited) = (*term, now.monotonic_ms.saturating_sub(*since_ms));
                 match self.follower.step(host, &self.shelf, &mut self.keys) {
@@ -496,7 +515,12 @@ impl Source {
             self.subscription.want_snapshot();
         }
         match publisher.announce(host, &self.shelf, &self.keys) {
-            Ok(()) => self.part = Part::Leads(Box::new(publisher)),
+            Ok(()) => {
+                self.was_held_up &= takes != Takes::Over;
+                self.part = Part::Leads(Box::new(publisher));
+                let message = format!("this worker asks the control plane for all of this Envoy (term {term})");
+                host.log(LogLevel::Info, &message);
+            }
             Err(Deposed) => self.step_down(),
         }
         false

@@ -93,6 +93,19 @@ impl Pair {
     }
 }
 
+/// Waits until the VM of Envoy's main thread leads: the probes have reached all others, and who has requests hands the lead
+/// on. Envoy's log names the thread of each line.
+fn wait_main_leads(envoy: &Envoy) {
+    let main = format!("[{}]", envoy.process.pid());
+    eventually("the main thread's VM leads", || {
+        let log = envoy.process.log();
+        match log.lines().rfind(|line| line.contains("asks the control plane for all of this Envoy")) {
+            Some(line) if line.contains(&main) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
 /// A build that traps and hangs when a request asks for it; `make test` makes it.
 fn faulty_filter() -> PathBuf {
     let path = root().join("target/faulty_filter.wasm");
@@ -114,6 +127,7 @@ fn assert_only_in_flight(wrong: &[String], most: usize) {
 #[test]
 fn a_leader_that_traps_is_replaced_and_no_verdict_is_wrong() {
     let pair = Pair::start(&no_fields());
+    wait_main_leads(&pair.envoys[0]);
     let hammers = pair.hammers();
     // First the main thread's VM, which never comes back; then a worker's.
     for traps in 1..=2 {
@@ -132,6 +146,7 @@ fn a_leader_that_traps_is_replaced_and_no_verdict_is_wrong() {
 #[test]
 fn a_leader_that_hangs_for_ten_seconds_comes_back_as_a_follower() {
     let pair = Pair::start(&no_fields());
+    wait_main_leads(&pair.envoys[0]);
     let (hammers, mut connections) = (pair.hammers(), pair.connections());
     pair.fault_leader(0, "hang=10000");
     let start = Instant::now();

@@ -96,6 +96,11 @@ impl Publisher {
         self.term
     }
 
+    /// Whether others can follow this leader.
+    pub fn has_published(&self) -> bool {
+        self.to.is_some()
+    }
+
     /// The generation that other workers can follow, and the number of the delta after the last.
     pub fn reached(&self) -> (u64, u64) {
         (self.generation, self.next_delta)

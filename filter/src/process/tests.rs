@@ -294,6 +294,29 @@ fn a_worker_that_was_held_up_looks_before_it_decides() {
     assert_eq!(worker.knows(&secret(1)), Some(false));
 }
 
+/// Its table is too old for the deltas that are left, so it takes more than one step to come back.
+#[test]
+fn a_worker_that_comes_back_decides_nothing_before_it_is_in_step() {
+    let mut process = Process::new(3);
+    process.settle();
+    let held = (process.leader() + 1) % 3;
+    process.workers[held].runs = false;
+    process.revoke(1);
+    for seed in 0..u8::try_from(4 * SLOTS).unwrap() {
+        process.add(seed);
+        process.turn();
+    }
+    let worker = &mut process.workers[held];
+    let mut ticks = 0;
+    while worker.position() != Some(process.control_plane.position) {
+        assert_eq!(worker.knows(&secret(1)), None, "it was held up, and is not in step after {ticks} ticks");
+        worker.source.tick(&worker.host, worker.root);
+        ticks += 1;
+    }
+    assert!(ticks > 1, "one step was enough");
+    assert_eq!(worker.knows(&secret(1)), Some(true), "key 1 was added again");
+}
+
 #[test]
 fn a_new_worker_needs_no_control_plane() {
     let mut process = Process::new(2);
