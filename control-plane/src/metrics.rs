@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::feed::Feed;
 use crate::store::{Store, StoreStats};
 
 /// Upper ends of the latencies that are told apart, in seconds: from a look-up to a request that ran into its limit.
@@ -40,8 +41,8 @@ struct Asked {
 }
 
 impl Metrics {
-    /// Metrics of a control plane on this store.
-    pub fn new(store: Store) -> Self {
+    /// Metrics of a control plane on this store, with this feed.
+    pub fn new(store: Store, feed: Feed) -> Self {
         let mut registry = Registry::with_prefix("latchkey");
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(LATENCIES)) as fn() -> Histogram);
@@ -52,7 +53,7 @@ impl Metrics {
             Unit::Seconds,
             latency.clone(),
         );
-        registry.register_collector(Box::new(OfStore(store)));
+        registry.register_collector(Box::new(Counted { store, feed }));
         Self { registry: Arc::new(registry), requests, latency }
     }
 
@@ -85,24 +86,29 @@ fn word(method: &Method) -> &'static str {
     }
 }
 
-/// What the store counts by itself, read when it is asked for.
-struct OfStore(Store);
+/// What store and feed know by themselves, read when it is asked for.
+struct Counted {
+    store: Store,
+    feed: Feed,
+}
 
-impl fmt::Debug for OfStore {
+impl fmt::Debug for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OfStore")
+        f.write_str("Counted")
     }
 }
 
-impl Collector for OfStore {
+impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let StoreStats { revision, changes, commits, queued } = self.0.stats();
+        let StoreStats { revision, changes, commits, queued } = self.store.stats();
         let mut gauge = |name, help, value: u64| {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
         gauge("revision", "The newest revision", revision.0)?;
         gauge("writer_queue_depth", "Changes that wait for the writer", queued)?;
+        let went_back = u64::from(self.feed.went_back());
+        gauge("database_went_back", "1: an edge holds a revision that the database doesn't", went_back)?;
         let mut counter = |name, help, value: u64| {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)

@@ -72,7 +72,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         config: Arc::new(config),
         admin_token,
         edge_token,
-        metrics: Metrics::new(store.clone()),
+        metrics: Metrics::new(store.clone(), feed.clone()),
         guesses: guesses.clone(),
         public_url: options.public_url.unwrap_or_else(|| PublicUrl::of(listener.scheme(), listener.address)),
     };

@@ -9,7 +9,7 @@ mod query;
 mod snapshots;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Bytes;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -62,6 +62,11 @@ impl Feed {
         let (deltas, went_back) = (Arc::default(), Arc::default());
         let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
         Self { store, clock, edge_token, guesses, snapshots, deltas, went_back, log_revisions, ending }
+    }
+
+    /// Whether an edge has shown that the database file is an older copy of the one that served before.
+    pub(crate) fn went_back(&self) -> bool {
+        self.went_back.load(Ordering::Relaxed)
     }
 
     /// 200 with a message of the wire format.

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
-use axum::http::request::Parts;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
 use policy::{Position, Revision, UnixSeconds};
@@ -14,7 +13,9 @@ use super::deltas::Found;
 use super::query::Asked;
 use crate::problem::Problem;
 
-pub(crate) async fn poll(State(feed): State<Feed>, request: Parts) -> Result<Response, Problem> {
+pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
+    // Taken apart here: as an argument, `Parts` would be a copy.
+    let (request, _) = request.into_parts();
     let access = feed.access(&request)?;
     let asked = Asked::read(request.uri.query().unwrap_or_default())?;
     access.covers(&asked.edge)?;

@@ -67,7 +67,7 @@ impl Service {
         let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), guesses.clone(), log_revisions, ending);
         let config = Arc::new(config);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
-        let metrics = Metrics::new(store.clone());
+        let metrics = Metrics::new(store.clone(), feed.clone());
         let api =
             Api { store: store.clone(), clock, entropy, config, admin_token, metrics, guesses, public_url, edge_token };
         Self { store, directory, nanos, router: router::router(api, feed.clone()), feed, end }

@@ -175,6 +175,9 @@ async fn a_database_that_went_back_is_told_once_and_edges_take_what_it_says() {
         assert!(errors[0].contains(part), "{part}: {}", errors[0]);
     }
 
+    let metrics = service.get("/metrics").await.text();
+    assert!(metrics.lines().any(|line| line == "latchkey_database_went_back 1"), "{metrics}");
+
     // As many changes later the number is the same and the history is another.
     service.patch(&path, json!({"name": "another"})).await;
     assert_eq!(service.revision(), revision);

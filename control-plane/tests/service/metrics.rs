@@ -29,6 +29,7 @@ async fn requests_are_counted_by_route_and_status_and_the_store_tells_its_number
         r#"latchkey_http_request_duration_seconds_count{method="POST",route="/v1/workspaces/{workspace}/keys"} 3"#,
         &format!("latchkey_revision {}", service.revision()),
         "latchkey_writer_queue_depth 0",
+        "latchkey_database_went_back 0",
         "latchkey_writes_total 5",
         "latchkey_commits_total 5",
     ] {
