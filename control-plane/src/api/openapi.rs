@@ -117,6 +117,13 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
     let has_body = operation.contains_key("requestBody");
     let Some(Value::Object(responses)) = operation.get_mut("responses") else { return };
+    let is_change = method != "get" && id != "identify_secret";
+    let shows_one = is_change && method != "delete" || method == "get" && path.ends_with('}');
+    for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
+        if let Some(response) = response.as_object_mut().filter(|_| is_change || shows_one) {
+            response.insert("headers".to_owned(), answer_headers(is_change, shows_one && status != "204"));
+        }
+    }
     for (name, status, _) in PROBLEMS {
         let applies = match status {
             400 | 422 => has_body || has_query,
@@ -134,6 +141,21 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
             responses.insert(status.to_string(), response);
         }
     }
+}
+
+fn answer_headers(is_change: bool, shows_one: bool) -> Value {
+    let mut headers = Map::new();
+    let mut header = |name: &str, description, kind| {
+        let header = json!({"description": description, "required": true, "schema": {"type": kind}});
+        headers.insert(name.to_owned(), header);
+    };
+    if is_change {
+        header("Latchkey-Revision", "The revision from which on the change holds", "integer");
+    }
+    if shows_one {
+        header("ETag", "Its last revision, for `If-Match`", "string");
+    }
+    Value::Object(headers)
 }
 
 /// Name, status, and when. The codes of each stand in docs/api.md.

@@ -277,6 +277,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_that_records_nothing_wakes_nobody_who_waits_for_the_head() {
+        let bench = bench();
+        let mut head = bench.engine.head();
+        bench.engine.change(|_| Ok(())).await.unwrap();
+        // It is answered before anybody would be woken, so the next one has to be through, too.
+        bench.engine.change(|_| Ok(())).await.unwrap();
+        assert!(!head.has_changed().unwrap());
+        bench.engine.change(insert("something")).await.unwrap();
+        head.changed().await.unwrap();
+        assert_eq!(head.borrow().revision.0, 1);
+    }
+
+    #[tokio::test]
     async fn when_the_commit_fails_nobody_of_the_group_is_told_otherwise() {
         let bench = bench();
         let release = bench.hold().await;

@@ -78,6 +78,7 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
         return;
     }
     let mut answers = Vec::with_capacity(group.len());
+    let mut moved = false;
     let committed = run_group(sql, group, &mut answers).map(|committed| {
         // Tokens come first: who is woken by the head and was revoked gets nothing more.
         if let Some(tokens) = committed.edge_tokens {
@@ -85,6 +86,7 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
         }
         // There before the answers, so that whoever was answered finds the feed at that revision or above.
         publish.head.send_if_modified(|head| {
+            moved = *head != committed.position;
             *head = committed.position;
             false
         });
@@ -103,8 +105,9 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
     for answer in answers {
         answer(committed.clone());
     }
-    if committed.is_ok() {
-        // Waiting edges are woken last: the answers would stand in the queue behind thousands of them.
+    if moved {
+        // Waiting edges are woken last: the answers would stand in the queue behind thousands of them. What records nothing
+        // (a token's last use, a probe) wakes nobody.
         publish.head.send_modify(|_| {});
     }
 }
