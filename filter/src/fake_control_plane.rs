@@ -60,7 +60,7 @@ impl FakeControlPlane {
 
     pub fn answer(&self, path: &str) -> Answer {
         let (status, body) = self.status_and_body(path);
-        Answer { status: Some(status), time_ms: Some(self.time_ms), body }
+        Answer { status: Some(status), time_ms: Some(self.time_ms), head: None, body }
     }
 
     /// Whether the edge's history is a part of this one.
@@ -100,7 +100,7 @@ impl FakeControlPlane {
 
 /// What Envoy would hand over as the answer to a call for `path`.
 pub fn answer_of(control_plane: &FakeControlPlane, path: &str) -> CallAnswer {
-    let Answer { status, time_ms, body } = control_plane.answer(path);
+    let Answer { status, time_ms, body, .. } = control_plane.answer(path);
     let header = |name: &str, value: String| (name.to_owned(), value.into_bytes());
     let headers = [
         status.map(|status| header(":status", status.to_string())),

@@ -31,10 +31,13 @@ pub struct FakeEnvoy {
     pub vm_id: &'static str,
     /// Calls that wait for an answer: number and path.
     pub calls: RefCell<VecDeque<(u32, String)>>,
+    /// Acknowledgements that wait for an answer: number and JSON.
+    pub acknowledged: RefCell<VecDeque<(u32, String)>>,
     /// How many calls were ever made.
     pub called: Cell<u32>,
     pub logged: RefCell<Vec<String>>,
     pub tick: Cell<Duration>,
+    pub drawn: Cell<u32>,
 }
 
 /// What the workers of one Envoy share.
@@ -75,9 +78,11 @@ impl FakeEnvoy {
             worker: 0,
             vm_id: "latchkey",
             calls: RefCell::default(),
+            acknowledged: RefCell::default(),
             called: Cell::new(0),
             logged: RefCell::default(),
             tick: Cell::new(TICK),
+            drawn: Cell::new(0),
         }
     }
 
@@ -149,12 +154,18 @@ impl Host for FakeEnvoy {
     }
 
     fn random(&self) -> Option<[u8; 16]> {
-        Some([self.worker; 16])
+        let mut bytes = [self.worker; 16];
+        self.drawn.set(self.drawn.get() + 1);
+        bytes[12..].copy_from_slice(&self.drawn.get().to_be_bytes());
+        Some(bytes)
     }
 
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
         self.called.set(self.called.get() + 1);
-        self.calls.borrow_mut().push_back((self.called.get(), call.path.to_owned()));
+        match call.body {
+            Some(body) => self.acknowledged.borrow_mut().push_back((self.called.get(), body.to_owned())),
+            None => self.calls.borrow_mut().push_back((self.called.get(), call.path.to_owned())),
+        }
         Ok(self.called.get())
     }
 

@@ -23,6 +23,8 @@ pub struct Call<'a> {
     pub authority: &'a str,
     pub path: &'a str,
     pub token: Option<&'a str>,
+    /// JSON to POST; without it the call is a GET.
+    pub body: Option<&'a str>,
     pub timeout: Duration,
 }
 
@@ -81,7 +83,7 @@ pub trait Host {
     fn monotonic_ms(&self) -> u64;
     /// Random bytes of the operating system; `None` when it has none.
     fn random(&self) -> Option<[u8; 16]>;
-    /// Sends a GET; the answer comes as a callback with the number that this returns.
+    /// Sends a call; the answer comes as a callback with the number that this returns.
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent>;
     /// The answer to the call whose callback is running.
     fn call_answer(&self, headers: usize, body_bytes: usize) -> CallAnswer;
@@ -218,12 +220,17 @@ mod envoy {
         /// Statuses: Ok, BadArgument (unknown cluster), InternalFailure (no host), all handed on by the SDK.
         fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
             let authorization = call.token.map(|token| format!("Bearer {token}"));
+            let method = if call.body.is_some() { "POST" } else { "GET" };
             let mut headers =
-                vec![(":method", "GET"), (":path", call.path), (":authority", call.authority), (":scheme", "http")];
+                vec![(":method", method), (":path", call.path), (":authority", call.authority), (":scheme", "http")];
             if let Some(authorization) = &authorization {
                 headers.push(("authorization", authorization));
             }
-            hostcalls::dispatch_http_call(call.cluster, headers, None, Vec::new(), call.timeout).map_err(|_| NotSent)
+            if call.body.is_some() {
+                headers.push(("content-type", "application/json"));
+            }
+            let body = call.body.map(str::as_bytes);
+            hostcalls::dispatch_http_call(call.cluster, headers, body, Vec::new(), call.timeout).map_err(|_| NotSent)
         }
 
         /// Statuses in `on_http_call_response`: Ok. Without headers nothing is asked for.

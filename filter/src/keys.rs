@@ -60,6 +60,11 @@ impl Keys {
         self.settle();
     }
 
+    /// What the control plane said counts no more: nothing is decided before it has said something new.
+    pub fn distrust(&mut self) {
+        (self.word, self.vouched) = (None, None);
+    }
+
     /// To be called when the table may have reached the position that was vouched for.
     pub fn settle(&mut self) {
         if let Some((position, asked)) = self.word

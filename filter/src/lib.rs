@@ -4,6 +4,7 @@
 //! control plane by `subscription.rs`, from the other workers by `process.rs`. `vm.rs` holds what all configurations of a
 //! worker share, and `host.rs` is the only file that calls Envoy.
 
+pub mod acknowledgement;
 pub mod answer;
 pub mod credential;
 pub mod edge;

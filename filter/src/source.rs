@@ -9,6 +9,7 @@ use std::time::Duration;
 use policy::config::Feed;
 use policy::{Config, Position};
 
+use crate::acknowledgement::{self, Acknowledgement, Acknowledging};
 use crate::host::{Call, CallAnswer, Host, LogLevel};
 use crate::keys::{Clocks, Keys};
 use crate::metrics::Report;
@@ -40,7 +41,7 @@ const LONELY: &str = "the VM id is empty, so that any plugin could write what wo
 const PAGES_A_REQUEST: u32 = 4;
 
 /// Attempts to sign the roster when others write it at the same time; the next tick tries again.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 16;
 
 /// What a table belongs to. Two configurations that differ in any of it never share one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,11 +95,20 @@ pub struct Source {
     was_held_up: bool,
     /// When this worker is to sign the roster next; `None`: at once.
     signs_ms: Option<u64>,
+    /// Whether it has ever signed.
+    has_signed: bool,
     has_requests: bool,
     /// The root context that wakes are sent to, and its queue.
     queue: Option<(u32, u32)>,
     /// The root context that sent the call in flight, and the call's number.
     caller: Option<(u32, u32)>,
+    /// The same of an acknowledgement.
+    teller: Option<(u32, u32)>,
+    acknowledging: Acknowledging,
+    /// The queue of the worker that leads, as of the last look at the roster.
+    leader: Option<u32>,
+    /// When this worker began, in Unix seconds.
+    started_at: i64,
     part: Part,
     follower: Follower,
     last_failure: Option<Failure>,
@@ -156,9 +166,14 @@ impl Source {
             ticked_ms: 0,
             was_held_up: false,
             signs_ms: None,
+            has_signed: false,
             has_requests: false,
             queue: None,
             caller: None,
+            teller: None,
+            acknowledging: Acknowledging::default(),
+            leader: None,
+            started_at: 0,
             part: Part::Follows,
             follower: Follower::default(),
             last_failure: None,
@@ -181,6 +196,9 @@ impl Source {
         self.hurries.take_if(|own| *own == root);
         if self.caller.take_if(|(own, _)| *own == root).is_some() {
             self.subscription.abandon();
+        }
+        if self.teller.take_if(|(own, _)| *own == root).is_some() {
+            self.acknowledging.abandon();
         }
         if self.queue.take_if(|(own, _)| *own == root).is_some() {
             self.signs_ms = None;
@@ -217,6 +235,7 @@ impl Source {
         }
         self.sign(host, now);
         self.advance(host, root, now);
+        self.acknowledge(host, root, now, When::Anyway);
         if matches!(self.part, Part::Follows | Part::Alone)
             && let Some(table) = self.keys.holding.table_mut()
         {
@@ -233,22 +252,25 @@ impl Source {
         {
             let now = clocks(host);
             self.advance(host, root, now);
+            self.acknowledge(host, root, now, When::Even);
             self.ask(host, root, now);
         }
     }
 
     /// The answer to the call with this number, which `root` sent.
     pub fn answered(&mut self, host: &dyn Host, root: u32, number: u32, received: CallAnswer) -> Progress {
+        if self.teller.take_if(|teller| *teller == (root, number)).is_some() {
+            return self.acknowledged(host, root, &received);
+        }
         if self.caller.take_if(|caller| *caller == (root, number)).is_none() {
             return Progress::Quiet;
         }
-        let header = |name: &str| {
-            let found = received.headers.iter().find(|(own, _)| own == name);
-            found.and_then(|(_, value)| str::from_utf8(value).ok())
+        let answer = Answer {
+            status: header(&received, ":status"),
+            time_ms: header(&received, "latchkey-time"),
+            head: header(&received, "latchkey-head"),
+            body: received.body,
         };
-        let status = header(":status").and_then(|status| status.parse().ok());
-        let time_ms = header("latchkey-time").and_then(|time| time.parse().ok());
-        let answer = Answer { status, time_ms, body: received.body };
         let now = clocks(host);
         if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
             // An answer to a leader that was deposed meanwhile.
@@ -274,8 +296,131 @@ impl Source {
             // The control plane itself has said what holds, once nothing is missing.
             self.was_held_up &= self.keys.holding.is_loading() || self.subscription.wants_snapshot();
         }
+        if progress == Progress::Failed(Failure::Retired) {
+            self.retire(host);
+        }
+        if let Progress::Serves(_) = progress {
+            self.signs_ms = None;
+            self.sign(host, now);
+        }
+        self.acknowledge(host, root, now, When::Even);
         self.ask(host, root, now);
         progress
+    }
+
+    /// The answer to an acknowledgement.
+    fn acknowledged(&mut self, host: &dyn Host, root: u32, received: &CallAnswer) -> Progress {
+        let now = clocks(host);
+        let status = header(received, ":status");
+        let progress = match (self.acknowledging.answered(now, status), status) {
+            (Some(told), _) => {
+                let ended = told.ended();
+                if !ended.is_empty() && self.shares != Shares::Nothing {
+                    let name = self.shelf.roster();
+                    change_roster(host, &name, |roster| roster.ended.retain(|own| !ended.contains(&own.id)));
+                }
+                self.acknowledge(host, root, now, When::Even);
+                return Progress::Quiet;
+            }
+            (None, Some(410)) => {
+                self.retire(host);
+                Progress::Failed(Failure::Retired)
+            }
+            // A control plane that is down is the feed's to report.
+            (None, Some(503 | 504) | None) => return Progress::Quiet,
+            (None, Some(other)) => Progress::Failed(Failure::NotAcknowledged(other)),
+        };
+        progress
+    }
+
+    /// The control plane no longer counts this instance: it takes a new id, and nothing is decided before that was heard of.
+    fn retire(&mut self, host: &dyn Host) {
+        let retired = self.instance.take().unwrap_or_default();
+        if self.shares == Shares::Nothing {
+            // The worker's id is the instance's.
+            self.me = None;
+        } else if let Some(fresh) = hex(host.random()) {
+            let name = self.shelf.roster();
+            let changed = change_roster(host, &name, |roster| {
+                if roster.instance == retired {
+                    roster.instance.clone_from(&fresh);
+                    // The new instance never had them.
+                    roster.ended.clear();
+                }
+            });
+            self.instance = changed.map(|(roster, ())| roster.instance);
+        }
+        self.keys.distrust();
+        if let Part::Leads(publisher) = &self.part {
+            match publisher.announce(host, &self.shelf, &self.keys) {
+                Ok(()) => self.others.iter().for_each(|queue| host.wake(*queue)),
+                Err(Deposed) => self.step_down(),
+            }
+        }
+    }
+
+    /// Tells the control plane what the workers have applied, if that is this worker's part and there is something to tell.
+    fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: When) {
+        let (Some(me), Some(position), Some(newest)) =
+            (self.me.as_ref(), self.keys.holding.position(), self.roots.values().next_back())
+        else {
+            return;
+        };
+        let roster = match self.shares {
+            Shares::Unknown => return,
+            Shares::Nothing => {
+                let mut own = Roster { instance: me.clone(), ..Roster::default() };
+                own.sign(self.entry(now, me), me, now.monotonic_ms);
+                own
+            }
+            Shares::Roster | Shares::Everything => read_roster(host, &self.shelf.roster()).0,
+        };
+        let tells = match self.part {
+            Part::Leads(_) => true,
+            Part::Alone => roster.workers.iter().map(|worker| &worker.id).min() == Some(me),
+            Part::Follows | Part::TakesOver { .. } => false,
+        };
+        if !tells || self.instance.as_ref() != Some(&roster.instance) {
+            return;
+        }
+        let acknowledgement = Acknowledgement::of(&roster, &self.name.edge, &position.epoch.to_string());
+        // Those that have it already wait for the others, which tell this worker; its next tick doesn't.
+        if (when == When::Even && !acknowledgement.is_even()) || !self.acknowledging.is_due(&acknowledgement, now) {
+            return;
+        }
+        let Ok(body) = serde_json::to_string(&acknowledgement) else { return };
+        let call = Call {
+            cluster: &self.name.cluster,
+            authority: &self.name.authority,
+            path: acknowledgement::PATH,
+            token: newest.token.as_deref(),
+            body: Some(&body),
+            timeout: Duration::from_millis(acknowledgement::TIMEOUT_MS),
+        };
+        match host.dispatch(&call) {
+            Ok(number) => self.teller = Some((root, number)),
+            Err(_) => {
+                self.acknowledging.answered(now, None);
+            }
+        }
+    }
+
+    /// This worker, as it signs.
+    fn entry(&self, now: Clocks, id: &str) -> Worker {
+        let (largest_bound, smallest_bound) = self.own_bounds();
+        Worker {
+            id: id.to_owned(),
+            queue: self.queue.map(|(_, queue)| queue),
+            signed_ms: now.monotonic_ms,
+            joined_ms: self.joined_ms,
+            started_at: self.started_at,
+            epoch: self.keys.holding.position().map(|position| position.epoch.to_string()).unwrap_or_default(),
+            has_requests: self.has_requests,
+            report: self.keys.report(now, smallest_bound),
+            broken: self.follower.broken(),
+            largest_bound,
+            smallest_bound,
+        }
     }
 
     /// What the log should say of the last answer or attempt: each failure once until it changes, so that an outage doesn't
@@ -370,8 +515,9 @@ impl Source {
     /// Finds out what there is to share, and gives this worker its names. False while it can't ask anything.
     fn is_set_up(&mut self, host: &dyn Host, now: Clocks) -> bool {
         if self.me.is_none() {
-            self.me = host.random().map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+            self.me = hex(host.random());
             self.joined_ms = now.monotonic_ms;
+            self.started_at = now.wall_ms.div_euclid(1_000);
         }
         let Some(me) = self.me.clone() else {
             self.say(host, &Progress::Failed(Failure::NoName));
@@ -413,33 +559,28 @@ impl Source {
         {
             self.queue = Some((*root, host.register_queue(&self.shelf.queue(&me, *root))));
         }
-        let (largest_bound, smallest_bound) = self.own_bounds();
-        let own = Worker {
-            id: me.clone(),
-            queue: self.queue.map(|(_, queue)| queue),
-            signed_ms: now.monotonic_ms,
-            joined_ms: self.joined_ms,
-            has_requests: self.has_requests,
-            report: self.keys.report(now, smallest_bound),
-            broken: self.follower.broken(),
-            largest_bound,
-            smallest_bound,
-        };
         let name = self.shelf.roster();
         let leads = self.shares == Shares::Everything;
+        let another = hex(host.random());
         let signed = change_roster(host, &name, |roster| {
-            let role = roster.sign(own.clone(), &me, now.monotonic_ms);
-            if !leads && roster.leader == me {
+            // Struck out while it was held up: that worker has ended for the control plane, so this is another one.
+            let was_struck_out = self.has_signed && roster.workers.iter().all(|worker| worker.id != me);
+            let id = another.as_ref().filter(|_| was_struck_out).unwrap_or(&me);
+            let role = roster.sign(self.entry(now, id), &me, now.monotonic_ms);
+            if !leads && roster.leader == *id {
                 // Each worker asks by itself: nobody leads.
                 roster.leader.clear();
             }
-            role
+            (role, id.clone())
         });
-        let Some((roster, role)) = signed else { return };
+        let Some((roster, (role, me))) = signed else { return };
+        self.has_signed = true;
+        self.leader = roster.workers.iter().find(|worker| worker.id == roster.leader).and_then(|worker| worker.queue);
         self.signs_ms = Some(roster.next_signature_ms(self.has_requests, now.monotonic_ms));
         self.others = roster.queues_but_mine(&me).collect();
         self.bounds = roster.bounds();
         self.instance = Some(roster.instance);
+        self.me = Some(me);
         if !leads {
             return;
         }
@@ -464,6 +605,7 @@ impl Source {
     /// Does the next piece of work of this worker's part, in a callback of `root`; has that one's timer run soon when there is
     /// more.
     fn advance(&mut self, host: &dyn Host, root: u32, now: Clocks) {
+        let before = self.keys.holding.position();
         let more = match &mut self.part {
             Part::Alone => false,
             Part::Follows => {
@@ -489,6 +631,14 @@ impl Source {
                 }
             },
         };
+        if matches!(self.part, Part::Follows) && self.keys.holding.position() != before {
+            // The leader learns at once what this worker has now, and tells the control plane.
+            self.signs_ms = None;
+            self.sign(host, now);
+            if let Some(leader) = self.leader {
+                host.wake(leader);
+            }
+        }
         // By the timer, because Envoy handles all wakes of a queue, those in between too, before it looks at its sockets again.
         match (more, self.hurries) {
             (true, None) => {
@@ -557,6 +707,7 @@ impl Source {
             authority: &self.name.authority,
             path: &fetch.path,
             token: newest.token.as_deref(),
+            body: None,
             timeout: Duration::from_millis(fetch.timeout_ms),
         };
         match host.dispatch(&call) {
@@ -596,6 +747,23 @@ fn another_history(begins: Position, before: Position) -> String {
          enforced, so if its database was restored, keys that were revoked since may be valid again: revoke them again",
         begins.epoch, begins.revision, before.epoch, before.revision
     )
+}
+
+/// Whether an acknowledgement waits for the workers that lag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Even,
+    Anyway,
+}
+
+/// A header of an answer, read as what it should be.
+fn header<T: std::str::FromStr>(received: &CallAnswer, name: &str) -> Option<T> {
+    let found = received.headers.iter().find(|(own, _)| own == name);
+    found.and_then(|(_, value)| str::from_utf8(value).ok()).and_then(|text| text.parse().ok())
+}
+
+fn hex(bytes: Option<[u8; 16]>) -> Option<String> {
+    Some(bytes?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Both clocks now.

@@ -37,6 +37,8 @@ pub struct Answer {
     pub status: Option<u16>,
     /// The control plane's clock, milliseconds since 1970; without it an answer isn't the control plane's.
     pub time_ms: Option<i64>,
+    /// The newest revision at the control plane, if it said so.
+    pub head: Option<u64>,
     pub body: Vec<u8>,
 }
 
@@ -84,6 +86,10 @@ pub enum Failure {
     NotSent,
     #[error("the control plane refused the edge token; check the token that this edge was given")]
     Token,
+    #[error("this instance was retired at the control plane; it goes on under a new id")]
+    Retired,
+    #[error("the control plane did not take what the workers have applied: status {0}")]
+    NotAcknowledged(u16),
     #[error("the control plane does not speak feed format {FORMAT}; update the older of the two")]
     Format,
     #[error(
@@ -170,7 +176,9 @@ impl Subscription {
         {
             (Kind::Page(page), format!("/edge/v1/snapshots/{epoch}/{revision}/{page}"), 0)
         } else {
-            let wait = if keys.holding.is_loading() { 0 } else { wait_secs(asking) };
+            // A word that is needed now isn't waited for.
+            let is_urgent = keys.holding.is_loading() || keys.vouched().is_none();
+            let wait = if is_urgent { 0 } else { wait_secs(asking) };
             (Kind::Feed, self.feed_path(asking, keys.holding.newest(), wait), wait)
         };
         let timeout_ms = wait_secs.saturating_mul(1_000).saturating_add(GRACE_MS);
@@ -228,6 +236,7 @@ impl Subscription {
                 return Ok(News::Nothing);
             }
             other if answer.time_ms.is_none() => return Err(Failure::Unreachable(other)),
+            410 => return Err(Failure::Retired),
             other => return Err(Failure::Status(other)),
         }
         let time_ms = answer.time_ms.ok_or(Failure::NotOurs)?;
@@ -235,7 +244,7 @@ impl Subscription {
         match flight.kind {
             Kind::Page(number) => self.take_page(keys, number, answer.body),
             Kind::Feed if status == 204 => Ok(self.take_no_change(keys, flight.sent)),
-            Kind::Feed => self.take_change(keys, flight.sent, answer.body),
+            Kind::Feed => self.take_change(keys, flight.sent, answer),
         }
     }
 
@@ -261,7 +270,8 @@ impl Subscription {
         News::Nothing
     }
 
-    fn take_change(&mut self, keys: &mut Keys, sent: Clocks, body: Vec<u8>) -> Result<News, Failure> {
+    fn take_change(&mut self, keys: &mut Keys, sent: Clocks, answer: Answer) -> Result<News, Failure> {
+        let Answer { head, body, .. } = answer;
         if !Delta::is_delta(&body) {
             let loading = Loading::start(&body)?;
             let position = loading.position();
@@ -274,7 +284,10 @@ impl Subscription {
         }
         // When it doesn't fit, the old table serves on, but no delta leads on from it: a snapshot does.
         keys.holding.apply(&body).inspect_err(|_| self.is_wanted = true)?;
-        if let Some(newest) = keys.holding.newest() {
+        // One that doesn't lead to the newest revision says nothing of how fresh the table is.
+        if let Some(newest) = keys.holding.newest()
+            && head.is_none_or(|head| head == newest.revision.0)
+        {
             keys.vouch(newest, sent);
         }
         Ok(News::Delta(body))

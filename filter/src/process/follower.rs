@@ -101,8 +101,9 @@ impl Follower {
             return if self.restarts > MAX_RESTARTS { Err(WireError::Position) } else { Ok(Step::More) };
         }
         keys.holding.caught_up();
-        if let Some(vouched) = head.vouched {
-            keys.vouch(head.to.position, vouched);
+        match head.vouched {
+            Some(vouched) => keys.vouch(head.to.position, vouched),
+            None => keys.distrust(),
         }
         if let Some(number) = keys.holding.wanted() {
             let page = shelf::read(host, &shelf.page(number)).filter(|page| page.number == head.generation);

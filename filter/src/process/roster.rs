@@ -31,6 +31,17 @@ pub struct Roster {
     /// When it renewed its lease, by the monotonic clock.
     pub renewed_ms: u64,
     pub workers: Vec<Worker>,
+    /// Who is gone, until the control plane has been told.
+    pub ended: Vec<Ended>,
+}
+
+/// A worker that is gone. If it was only held up, it comes back under another id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    pub id: String,
+    /// Unix seconds.
+    pub started_at: i64,
 }
 
 /// A worker, as it signed last.
@@ -45,6 +56,10 @@ pub struct Worker {
     pub signed_ms: u64,
     /// When it signed first, by the monotonic clock.
     pub joined_ms: u64,
+    /// The same by the wall clock, in Unix seconds.
+    pub started_at: i64,
+    /// The epoch of its table; empty without one.
+    pub epoch: String,
     /// Whether it has ever been given a request: such a worker had better not lead, since loading takes its time.
     pub has_requests: bool,
     pub report: Report,
@@ -69,7 +84,9 @@ impl Roster {
         if self.instance.is_empty() {
             instance.clone_into(&mut self.instance);
         }
-        self.workers.retain(|worker| worker.id != me.id && now_ms.saturating_sub(worker.signed_ms) < GONE_MS);
+        self.workers.retain(|worker| worker.id != me.id);
+        let gone = self.workers.extract_if(.., |worker| now_ms.saturating_sub(worker.signed_ms) >= GONE_MS);
+        self.ended.extend(gone.map(Ended::from));
         let idle = |worker: &&Worker| {
             !worker.has_requests
                 && now_ms.saturating_sub(worker.signed_ms) < LEASE_MS
@@ -118,7 +135,7 @@ impl Roster {
 
     /// Strikes out a worker whose last configuration went.
     pub fn leave(&mut self, id: &str) {
-        self.workers.retain(|worker| worker.id != id);
+        self.ended.extend(self.workers.extract_if(.., |worker| worker.id == id).map(Ended::from));
         if self.leader == id {
             self.leader.clear();
         }
@@ -148,6 +165,12 @@ impl Roster {
     }
 }
 
+impl From<Worker> for Ended {
+    fn from(Worker { id, started_at, .. }: Worker) -> Self {
+        Self { id, started_at }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +181,8 @@ mod tests {
             queue: None,
             signed_ms: now_ms,
             joined_ms: 0,
+            started_at: 0,
+            epoch: String::new(),
             has_requests: false,
             report: Report::default(),
             broken: None,
@@ -228,6 +253,7 @@ mod tests {
         roster.sign(worker("b", 0), "i", 0);
         roster.sign(worker("c", GONE_MS), "i", GONE_MS);
         assert_eq!(roster.workers.len(), 1);
+        assert_eq!(roster.ended.iter().map(|ended| ended.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         roster.leave("c");
         assert!(roster.workers.is_empty() && roster.leader.is_empty());
     }

@@ -8,6 +8,9 @@ use policy::wire::FORMAT;
 use crate::host::Host;
 use crate::source::SourceName;
 
+/// Grows with each change of what stands in shared data: a new build of the filter leaves the old one's alone.
+const LAYOUT: u16 = 1;
+
 /// Deltas that are kept for workers that load or lag; each has the slot of its number modulo this.
 pub const SLOTS: u64 = if cfg!(test) { 16 } else { 1024 };
 
@@ -31,7 +34,7 @@ impl Shelf {
     /// The part of this source: no other has it.
     pub fn of(source: &SourceName) -> Self {
         // In quotes, so that no two sources make the same text.
-        Self { prefix: format!("latchkey/{FORMAT}/{source:?}/") }
+        Self { prefix: format!("latchkey/{FORMAT}.{LAYOUT}/{source:?}/") }
     }
 
     pub fn roster(&self) -> String {

@@ -9,6 +9,7 @@ use super::head::Head;
 use super::shelf::{SLOTS, Shelf};
 use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::FakeEnvoy;
+use crate::host::CallAnswer;
 use crate::keys::Clocks;
 use crate::source::{Root, Source, SourceName, TICK, clocks};
 
@@ -127,6 +128,30 @@ impl Process {
         }
         let Some((number, path)) = worker.host.calls.borrow_mut().pop_front() else { return };
         worker.source.answered(&worker.host, worker.root, number, answer_of(&self.control_plane, &path));
+    }
+
+    /// Answers the acknowledgements that wait with this status; answers what they said: of each worker its id, its revision, and
+    /// whether it has ended.
+    fn acknowledge(&mut self, status: u16) -> Vec<Vec<(String, u64, bool)>> {
+        let mut said = Vec::new();
+        for at in 0..self.workers.len() {
+            let worker = &mut self.workers[at];
+            let waiting: Vec<_> = worker.host.acknowledged.borrow_mut().drain(..).collect();
+            for (number, body) in waiting {
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let of = |own: &serde_json::Value| {
+                    (
+                        own["id"].as_str().unwrap().to_owned(),
+                        own["applied"].as_u64().unwrap(),
+                        own["ended"].as_bool().unwrap_or(false),
+                    )
+                };
+                said.push(body["workers"].as_array().unwrap().iter().map(of).collect());
+                let headers = vec![(":status".to_owned(), status.to_string().into_bytes())];
+                worker.source.answered(&worker.host, worker.root, number, CallAnswer { headers, body: Vec::new() });
+            }
+        }
+        said
     }
 
     /// Delivers wakes to workers that run, until there are none.
@@ -549,4 +574,76 @@ fn a_history_that_went_on_from_an_older_copy_is_noticed_in_the_same_epoch() {
     assert_eq!(process.know(3), vec![Some(true); 2]);
     let changes: u64 = process.workers.iter_mut().map(|worker| worker.source.take_history_changes()).sum();
     assert_eq!(changes, 1);
+}
+
+#[test]
+fn one_acknowledgement_says_what_every_worker_has() {
+    let mut process = Process::new(3);
+    process.settle();
+    while !process.acknowledge(200).is_empty() {}
+    process.revoke(1);
+    let leader = process.leader();
+    process.answer(leader);
+    process.wake();
+    let said = process.acknowledge(200);
+    let revision = process.control_plane.position.revision.0;
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(
+        said[0].iter().map(|(_, applied, ended)| (*applied, *ended)).collect::<Vec<_>>(),
+        [(revision, false); 3]
+    );
+    assert_eq!(process.acknowledge(200), Vec::<Vec<_>>::new(), "it is said once");
+}
+
+#[test]
+fn what_was_not_taken_is_said_again() {
+    let mut process = Process::new(2);
+    process.settle();
+    (0..3).for_each(|_| drop(process.acknowledge(503)));
+    process.turn();
+    assert_eq!(process.acknowledge(503), Vec::<Vec<_>>::new(), "not at once");
+    (0..10).for_each(|_| process.turn());
+    assert_eq!(process.acknowledge(200).len(), 1);
+}
+
+#[test]
+fn a_worker_that_is_gone_is_named_ended_until_that_was_taken_and_comes_back_as_another() {
+    let mut process = Process::new(3);
+    process.settle();
+    while !process.acknowledge(200).is_empty() {}
+    let held = (process.leader() + 1) % 3;
+    process.workers[held].runs = false;
+    (0..45).for_each(|_| process.turn());
+    let said = process.acknowledge(200).pop().expect("something has changed");
+    let gone: Vec<_> = said.iter().filter(|(_, _, ended)| *ended).map(|(id, _, _)| id.clone()).collect();
+    assert_eq!((said.len(), gone.len()), (3, 1));
+    let next = process.acknowledge(200).pop().expect("the list is another one now");
+    assert!(next.iter().all(|(id, _, _)| *id != gone[0]));
+
+    process.workers[held].runs = true;
+    process.settle();
+    (0..10).for_each(|_| process.turn());
+    let said = process.acknowledge(200).pop().expect("a worker came");
+    assert_eq!(said.len(), 3);
+    assert!(said.iter().all(|(id, _, ended)| *id != gone[0] && !ended), "it is another one now: {said:?}");
+}
+
+#[test]
+fn a_retired_instance_decides_nothing_before_it_was_heard_under_another_id() {
+    let mut process = Process::new(3);
+    process.settle();
+    let leader = process.leader();
+    let before = process.instances();
+    let (number, _) = process.workers[leader].host.calls.borrow_mut().pop_front().unwrap();
+    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let gone =
+        CallAnswer { headers: vec![header(":status", "410"), header("latchkey-time", "1000000")], body: Vec::new() };
+    let worker = &mut process.workers[leader];
+    worker.source.answered(&worker.host, worker.root, number, gone);
+    process.wake();
+    assert_eq!(process.know(1), vec![None; 3], "the control plane counts this instance no more");
+    (0..4).for_each(|_| process.turn());
+    assert_eq!(process.know(1), vec![Some(true); 3]);
+    process.turn();
+    assert_ne!(process.instances(), before);
 }

@@ -195,6 +195,18 @@ fn a_table_is_stale_by_either_clock() {
 }
 
 #[test]
+fn a_delta_that_leads_only_a_part_of_the_way_makes_nothing_fresh() {
+    let (mut edge, mut control_plane) = serving();
+    edge.advance(BOUND_SECS * 1_000 + 1);
+    control_plane.change(&[Op::Upsert(record(&secret(2)))]);
+    let newest = control_plane.position.revision.0;
+    edge.exchange_with(|path| Answer { head: Some(newest + 1), ..control_plane.answer(path) });
+    assert!(edge.is_stale(), "one change is missing");
+    edge.exchange(&control_plane);
+    assert!(edge.is_ready());
+}
+
+#[test]
 fn freshness_counts_from_the_request_and_not_from_the_answer() {
     let (mut edge, control_plane) = serving();
     let fetch = edge.next_fetch().unwrap();
@@ -230,7 +242,7 @@ fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
         (Some(401), Failure::Token),
         (Some(403), Failure::Token),
         (Some(406), Failure::Format),
-        (Some(410), Failure::Status(410)),
+        (Some(410), Failure::Retired),
         (Some(503), Failure::Status(503)),
         (Some(301), Failure::Status(301)),
     ] {
@@ -240,7 +252,7 @@ fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
         assert!(edge.knows(&secret(1)));
     }
     edge.advance(MAX_RETRY_MS);
-    let progress = edge.exchange_with(|_| Answer { status: Some(503), time_ms: None, body: Vec::new() });
+    let progress = edge.exchange_with(|_| Answer { status: Some(503), time_ms: None, head: None, body: Vec::new() });
     assert_eq!(progress, Progress::Failed(Failure::Unreachable(503)), "Envoy's own answer");
     edge.advance(MAX_RETRY_MS);
     let progress = edge.exchange_with(|path| Answer { time_ms: None, ..control_plane.answer(path) });
