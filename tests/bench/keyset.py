@@ -40,8 +40,8 @@ def secret_text(chance):
 
 @functools.cache
 def of(count, workspaces=WORKSPACES):
-    """A database with so many keys in it, each with two scopes, spread over so many workspaces. Made once a run."""
-    say(f"making {count:,} keys in {workspaces} workspaces")
+    """A database with so many keys in it, each with two scopes, spread over workspaces. Made once a run."""
+    say(f"making {count:,} keys")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="latchkey-keys-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with Bench() as bench:
@@ -74,8 +74,13 @@ def made(bench, database, count, workspaces):
     slugs = dict(file.execute("SELECT id, slug FROM workspaces").fetchall())
     # Like ids that were made one after the other: each workspace has a stretch of them.
     owners = [owner for owner in slugs for _ in range(-(-count // workspaces))][:count]
-    insert(file, "keys", ["id"], zip(owners, ids))
-    insert(file, "secrets", ["digest", "key_id"], sorted(zip(owners, digests, ids), key=lambda row: row[1]))
+    names = (f"key {chance.randrange(count)}-{number}" for number in range(count))
+    # Those that are known stay active, for whoever asks with them.
+    active = (int(number % 1_000 != 500 or number in secrets) for number in range(count))
+    insert(file, "keys", ["id", "name", "active"], zip(owners, ids, names, active))
+    endings = ("".join(chance.choices(ALPHABET, k=4)) for _ in range(count))
+    rows = sorted(zip(owners, digests, ids, endings), key=lambda row: row[1])
+    insert(file, "secrets", ["digest", "key_id", "last_characters"], rows)
     file.execute("COMMIT")
     file.execute("PRAGMA journal_mode = WAL")
     file.close()

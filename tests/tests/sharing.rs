@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use end_to_end::{
-    Admin, Connection, ControlPlane, CreatedKey, Discovery, Echo, Envoy, EnvoyConfig, Expected, Hammer, Stack,
-    eventually, eventually_within, root,
+    Admin, Connection, ControlPlane, CreatedKey, Discovery, Echo, Envoy, EnvoyConfig, Expected, Hammer, eventually,
+    eventually_within, root,
 };
 use serde_json::{Value, json};
 

@@ -99,6 +99,11 @@ impl Service {
         self.store.sweep(Acting::system(at)).await.unwrap();
     }
 
+    /// The router, for people who look for a mistake.
+    pub fn described_router(&self) -> String {
+        format!("{:?}", self.router)
+    }
+
     /// Tells waiting requests that the service ends.
     pub fn end(&self) {
         self.end.send_replace(true);
