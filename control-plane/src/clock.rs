@@ -1,7 +1,7 @@
-//! The wall clock, as an argument.
+//! The wall clock, as an argument, with the monotonic one.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use policy::UnixSeconds;
 
@@ -10,7 +10,10 @@ const NANOS_A_MILLISECOND: u64 = 1_000_000;
 
 /// Tells the time. Tests hand in their own.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+pub struct Clock {
+    wall: Arc<dyn Fn() -> u64 + Send + Sync>,
+    monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
 
 impl Clock {
     /// The machine's clock. One that stands before 1970 reads as 1970.
@@ -22,9 +25,20 @@ impl Clock {
         })
     }
 
-    /// A clock that answers with these nanoseconds since 1970.
+    /// A clock that answers with these nanoseconds since 1970; its monotonic side is the machine's.
     pub fn from_nanos(nanos: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self(Arc::new(nanos))
+        let start = Instant::now();
+        Self { wall: Arc::new(nanos), monotonic: Arc::new(move || start.elapsed()) }
+    }
+
+    /// The same clock with another monotonic side.
+    pub fn with_monotonic(self, since: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self { monotonic: Arc::new(since), ..self }
+    }
+
+    /// Time since some instant of this process; nobody can set it.
+    pub fn monotonic(&self) -> Duration {
+        (self.monotonic)()
     }
 
     /// Whole seconds since 1970.
@@ -39,6 +53,6 @@ impl Clock {
 
     /// Nanoseconds since 1970; good until the year 2554.
     pub fn unix_nanos(&self) -> u64 {
-        (self.0)()
+        (self.wall)()
     }
 }

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod edge_name;
+pub mod edges;
 pub mod entropy;
 pub mod feed;
 pub mod guesses;

@@ -7,12 +7,14 @@ use std::time::Duration;
 use axum::http::Method;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::edges::State;
 use crate::feed::Feed;
 use crate::store::{Store, StoreStats};
 
@@ -52,6 +54,12 @@ impl Metrics {
             "How long requests of REST took",
             Unit::Seconds,
             latency.clone(),
+        );
+        registry.register_with_unit(
+            "time_to_enforced",
+            "How long changes took from their commit until they were enforced everywhere",
+            Unit::Seconds,
+            feed.edges().time_to_enforced(),
         );
         registry.register_collector(Box::new(Counted { store, feed }));
         Self { registry: Arc::new(registry), requests, latency }
@@ -101,12 +109,19 @@ impl fmt::Debug for Counted {
 impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let StoreStats { revision, changes, commits, queued } = self.store.stats();
+        let (states, lag) = self.feed.edges().counted();
+        let mut edges = encoder.encode_descriptor("edges", "Known instances, by state", None, MetricType::Gauge)?;
+        for (state, count) in State::ALL.into_iter().zip(states) {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.encode(edges.encode_family(&[("state", state.word())])?)?;
+        }
         let mut gauge = |name, help, value: u64| {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
         gauge("revision", "The newest revision", revision.0)?;
         gauge("writer_queue_depth", "Changes that wait for the writer", queued)?;
+        gauge("edges_worst_lag", "Revisions that the worst of the connected instances lacks", lag)?;
         let went_back = u64::from(self.feed.went_back());
         gauge("database_went_back", "1: an edge holds a revision that the database doesn't", went_back)?;
         let mut counter = |name, help, value: u64| {

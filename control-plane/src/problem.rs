@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use policy::Revision;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -106,6 +107,68 @@ impl Problem {
     pub fn wrong_edge(own: &str) -> Self {
         let detail = format!("this token is for the edge `{own}`; use that name, or a token of this edge");
         Self::new(StatusCode::FORBIDDEN, "wrong-edge", "The token is for another edge", detail)
+    }
+
+    /// 403: the instance began in the name of another edge.
+    pub fn foreign_instance() -> Self {
+        let detail = "this instance belongs to the edge whose name it first used; a process that changes its edge takes a new id";
+        Self::new(StatusCode::FORBIDDEN, "foreign-instance", "The instance is another edge's", detail)
+    }
+
+    pub fn unknown_instance() -> Self {
+        let detail = "no instance with this id is known; one is from its first feed request on, until it is gone";
+        Self::new(StatusCode::NOT_FOUND, "unknown-instance", "There is no such instance", detail)
+    }
+
+    /// 404: a revision that is not there yet.
+    pub fn unknown_revision(head: Revision) -> Self {
+        let detail = format!("the newest revision is {head}; changes say theirs in `Latchkey-Revision`");
+        Self::new(StatusCode::NOT_FOUND, "unknown-revision", "There is no such revision", detail)
+    }
+
+    /// 409: an operator says that an instance is gone that was heard a moment ago.
+    pub fn edge_connected() -> Self {
+        let detail = "this instance was heard less than 30 s ago; end its process, or revoke its token, then try again";
+        Self::new(StatusCode::CONFLICT, "edge-connected", "The instance is connected", detail)
+    }
+
+    /// 409: an acknowledgement of another history.
+    pub fn unknown_epoch() -> Self {
+        let detail = "this is not the control plane's epoch; ask the feed again";
+        Self::new(StatusCode::CONFLICT, "unknown-epoch", "The epoch is not known here", detail)
+    }
+
+    /// 409: an acknowledgement of what isn't there.
+    pub fn revision_ahead(revision: Revision) -> Self {
+        let detail = format!("revision {revision} is past the head; ask the feed again");
+        Self::new(StatusCode::CONFLICT, "revision-ahead", "The revision is not there yet", detail)
+    }
+
+    /// 409: an acknowledgement that leaves out a worker.
+    pub fn missing_worker(id: &str) -> Self {
+        let detail =
+            format!("worker `{id}` is known and not in the list; name all workers, those that are gone as `ended`");
+        Self::new(StatusCode::CONFLICT, "missing-worker", "A worker is missing", detail)
+    }
+
+    /// 410: an instance that left.
+    pub fn retired_instance() -> Self {
+        let detail =
+            "this instance has retired, or an operator said that it is gone; take a new id, and ask the feed again";
+        Self::new(StatusCode::GONE, "retired-instance", "The instance has left", detail)
+    }
+
+    /// 422: an acknowledgement that can't be read.
+    pub fn bad_acknowledgement(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-acknowledgement", "The acknowledgement can't be read", detail)
+    }
+
+    /// 429: a token's instances that never acknowledged.
+    pub fn too_many_instances(limit: usize) -> Self {
+        let detail =
+            format!("{limit} instances of this token never acknowledged; they are forgotten after a day of silence");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-instances", "Too many instances", detail)
+            .with_header(header::RETRY_AFTER, "60")
     }
 
     /// 405; the router adds `Allow`.

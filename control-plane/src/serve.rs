@@ -22,6 +22,7 @@ use crate::api::{Api, router};
 use crate::cli::ServeOptions;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::edges::Edges;
 use crate::entropy::Entropy;
 use crate::feed::Feed;
 use crate::guesses::Guesses;
@@ -64,7 +65,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
 
     let guesses = Guesses::default();
     let (shared, kept) = (guesses.clone(), config.log_revisions);
-    let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, kept, ending.clone());
+    let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await?;
+    let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, edges.clone(), kept, ending.clone());
     let api = Api {
         store: store.clone(),
         clock: clock.clone(),
@@ -72,6 +74,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         config: Arc::new(config),
         admin_token,
         edge_token,
+        edges: edges.clone(),
         metrics: Metrics::new(store.clone(), feed.clone()),
         guesses: guesses.clone(),
         public_url: options.public_url.unwrap_or_else(|| PublicUrl::of(listener.scheme(), listener.address)),
@@ -82,6 +85,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     info!(address = %listener.address, public_url = %api.public_url, open_files, revision, "serving");
     // For whoever started us; a closed standard output is no reason to end.
     let _ = writeln!(std::io::stdout(), "latchkey: listening on {}://{}", listener.scheme(), listener.address);
+    let measuring = tokio::spawn(edges.clone().measure());
     let compacting = tokio::spawn(feed.clone().keep_log());
     let services = match edge_listener {
         None => vec![(listener, router::router(api, feed))],
@@ -90,9 +94,9 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
             vec![(listener, router::rest(api)), (edge, router::edge_router(feed))]
         }
     };
-    let hourly = tokio::spawn(hourly(store.clone(), clock, guesses, ending));
+    let hourly = tokio::spawn(hourly(store.clone(), clock, guesses, edges, ending));
     run(services, end, signals).await;
-    let _ = tokio::join!(hourly, compacting);
+    let _ = tokio::join!(hourly, compacting, measuring);
     store.close().await;
     info!("closed");
     Ok(())
@@ -120,7 +124,7 @@ async fn run(
 }
 
 /// Removes what is due, and tells the audit log's head, at the start and every hour.
-async fn hourly(store: Store, clock: Clock, guesses: Guesses, mut ending: watch::Receiver<bool>) {
+async fn hourly(store: Store, clock: Clock, guesses: Guesses, edges: Edges, mut ending: watch::Receiver<bool>) {
     let mut hours = tokio::time::interval(HOUR);
     hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -131,6 +135,7 @@ async fn hourly(store: Store, clock: Clock, guesses: Guesses, mut ending: watch:
         guesses.forget_quiet();
         // The store has logged the cause; the next hour tries again.
         let _ = store.sweep(Acting::system(clock.now())).await;
+        let _ = edges.forget_silent().await;
         if let Ok(Some(head)) = store.audit_head().await {
             info!(audit.revision = head.revision.0, audit.head = %head.hash, "the audit log's head");
         }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::problem::Problem;
 
 /// The revision from which on what was answered holds.
-const LATCHKEY_REVISION: HeaderName = HeaderName::from_static("latchkey-revision");
+pub(super) const LATCHKEY_REVISION: HeaderName = HeaderName::from_static("latchkey-revision");
 
 /// A page of a list.
 #[derive(Serialize, ToSchema)]

@@ -7,6 +7,8 @@ mod authority;
 mod body;
 mod cursor;
 mod edge_tokens;
+mod edges;
+mod enforcement;
 mod fields;
 mod health;
 mod identify;
@@ -16,6 +18,7 @@ mod observe;
 pub mod openapi;
 mod path;
 mod precondition;
+mod prefer;
 mod principal;
 mod request_id;
 mod requests;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::edges::Edges;
 use crate::entropy::Entropy;
 use crate::guesses::Guesses;
 use crate::metrics::Metrics;
@@ -48,4 +52,6 @@ pub struct Api {
     pub public_url: PublicUrl,
     /// The one that edges start with, from its file.
     pub edge_token: Token,
+    /// The instances that use the feed.
+    pub edges: Edges,
 }

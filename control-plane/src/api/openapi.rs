@@ -27,7 +27,7 @@ use crate::problem;
 struct Base;
 
 /// What operations are about, by how their paths begin. The first that fits.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 9] = [
     ("/v1/workspaces/{workspace}/keys", "Keys"),
     ("/v1/keys", "Keys"),
     ("/v1/workspaces/{workspace}/audit-events", "Audit log"),
@@ -35,6 +35,8 @@ const TAGS: [(&str, &str); 7] = [
     ("/v1/workspaces", "Workspaces"),
     ("/v1/admin-tokens", "Admin tokens"),
     ("/v1/edge-tokens", "Edge tokens"),
+    ("/v1/edges", "Edges"),
+    ("/v1/enforcement", "Edges"),
 ];
 
 /// Shows this document.
@@ -112,12 +114,17 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
         let schema = json!({"type": "string"});
         parameters.push(json!({"name": "If-Match", "in": "header", "description": description, "schema": schema}));
     }
+    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_change = method != "get" && id != "identify_secret";
+    if is_change {
+        let description = "`wait=S`: answer when the change is enforced, or after S seconds, at most 60 (RFC 7240)";
+        let schema = json!({"type": "string"});
+        parameters.push(json!({"name": "Prefer", "in": "header", "description": description, "schema": schema}));
+    }
     operation.insert("parameters".to_owned(), Value::Array(parameters));
 
-    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
     let has_body = operation.contains_key("requestBody");
     let Some(Value::Object(responses)) = operation.get_mut("responses") else { return };
-    let is_change = method != "get" && id != "identify_secret";
     let shows_one = is_change && method != "delete" || method == "get" && path.ends_with('}');
     for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
         if let Some(response) = response.as_object_mut().filter(|_| is_change || shows_one) {
@@ -129,8 +136,8 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
             400 | 422 => has_body || has_query,
             401 | 429 | 500 => is_guarded,
             403 => is_guarded && id != "list_workspaces",
-            404 => path.contains('{') || id == "identify_secret",
-            409 => id == "create_workspace" || id == "rotate_key",
+            404 => path.contains('{') || id == "identify_secret" || id == "get_enforcement",
+            409 => id == "create_workspace" || id == "rotate_key" || id == "remove_edge",
             412 => method == "patch",
             413 | 415 => has_body,
             503 => is_guarded || path == "/readyz",
@@ -155,6 +162,12 @@ fn answer_headers(is_change: bool, shows_one: bool) -> Value {
     if shows_one {
         header("ETag", "Its last revision, for `If-Match`", "string");
     }
+    if is_change {
+        let description = "With `Prefer: wait=S`: `enforced=true, edges=3, workers=15, disconnected=0, elapsed_ms=9`, or \
+            `enforced=false, …, bounded_at=` an instant or `never`";
+        let header = json!({"description": description, "required": false, "schema": {"type": "string"}});
+        headers.insert("Latchkey-Enforcement".to_owned(), header);
+    }
     Value::Object(headers)
 }
 
@@ -164,7 +177,7 @@ const PROBLEMS: [(&str, u16, &str); 12] = [
     ("Unauthenticated", 401, "No token, or none that works"),
     ("Forbidden", 403, "The token's role does not reach this"),
     ("NotFound", 404, "It is not there, or not yours to know"),
-    ("Conflict", 409, "The slug is taken, or the key has expired"),
+    ("Conflict", 409, "The slug is taken, the key has expired, or the edge is connected"),
     ("Stale", 412, "It was changed meanwhile"),
     ("TooLarge", 413, "The body is too large"),
     ("UnsupportedMediaType", 415, "The body's type is not taken"),
@@ -184,6 +197,7 @@ fn path_parameter(name: &str) -> Value {
     let description = match name {
         "workspace" => "A workspace's id or slug",
         "key" => "A key's id",
+        "instance" => "An instance's id",
         _ => "A token's id",
     };
     json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string"}})

@@ -16,6 +16,17 @@ pub(super) struct AdminTokenInPath(pub(super) AdminTokenId);
 /// `{token}`, of an edge. Whether there is such a token is for the store to say.
 pub(super) struct EdgeTokenInPath(pub(super) EdgeTokenId);
 
+/// `{instance}`. Whether there is such an instance is for others to say.
+pub(super) struct InstanceInPath(pub(super) String);
+
+impl FromRequestParts<Api> for InstanceInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        parameter(parts, api, "instance").await.map(Self).ok_or_else(Problem::unknown_instance)
+    }
+}
+
 impl FromRequestParts<Api> for KeyInPath {
     type Rejection = Problem;
 

@@ -145,6 +145,21 @@ pub(super) struct CreateEdgeToken {
     edge: String,
 }
 
+/// What an instance is, as to a revision.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "for the document")]
+pub(super) enum EdgeState {
+    /// Connected, and each worker has it.
+    Current,
+    /// Connected, and some worker hasn't said that it has it.
+    Behind,
+    /// Silent for more than 30 s.
+    Disconnected,
+    /// Silent for longer than its bound: it denies by itself.
+    Stale,
+}
+
 /// Whether a key can be used.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]

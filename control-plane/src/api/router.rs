@@ -3,23 +3,27 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, delete, get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    Api, admin_tokens, audit, edge_tokens, health, identify, keys, metrics, observe, openapi, principal, request_id,
-    workspaces,
+    Api, admin_tokens, audit, edge_tokens, edges, enforcement, health, identify, keys, metrics, observe, openapi,
+    prefer, principal, request_id, workspaces,
 };
 use crate::feed::{self, Feed};
 use crate::problem::Problem;
 
 /// The longest a request of REST may take, its body included. The feed waits by its own rules.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+/// The one route of REST that waits, and the longest that it may take.
+const WAITING: &str = "/v1/enforcement";
+const WAITING_TIME: Duration = Duration::from_secs(90);
 
 /// Every route under /v1, each with its place in the document of all routes.
 fn v1() -> OpenApiRouter<Api> {
@@ -39,6 +43,9 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(admin_tokens::show, admin_tokens::revoke))
         .routes(routes!(edge_tokens::create, edge_tokens::list))
         .routes(routes!(edge_tokens::show, edge_tokens::revoke))
+        .routes(routes!(edges::list))
+        .routes(routes!(edges::remove))
+        .routes(routes!(enforcement::show))
 }
 
 /// Routes outside of /v1 that need a token.
@@ -70,6 +77,8 @@ pub fn edge_router(feed: Feed) -> Router {
 fn edge(feed: Feed) -> Router {
     Router::new()
         .route("/feed", get(feed::poll))
+        .route("/acknowledgements", post(feed::acknowledge))
+        .route("/instances/{instance}", delete(feed::retire))
         .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
@@ -101,6 +110,8 @@ fn behind_a_token(routes: Router<Api>, api: &Api) -> Router<Api> {
         .layer(from_fn(keep_to_yourself))
         .layer(from_fn(in_time))
         .layer(from_fn_with_state(api.clone(), observe::observe))
+        // Outside of both: neither the limit nor the numbers are about how long edges take.
+        .layer(from_fn_with_state(api.clone(), prefer::wait))
         .layer(from_fn_with_state(api.clone(), request_id::assign))
 }
 
@@ -113,7 +124,9 @@ async fn method_not_allowed() -> Problem {
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
-    tokio::time::timeout(REQUEST_TIME, next.run(request)).await.unwrap_or_else(|_| Problem::timeout().into_response())
+    let waits = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str() == WAITING);
+    let limit = if waits { WAITING_TIME } else { REQUEST_TIME };
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| Problem::timeout().into_response())
 }
 
 /// Answers may hold a secret that is shown once: no cache may keep them.

@@ -17,6 +17,8 @@ pub(super) struct Access {
     digest: Digest,
     /// `None`: any edge.
     edge: Option<String>,
+    /// Its id, or `token-file`.
+    pub(super) id: String,
 }
 
 impl Feed {
@@ -26,13 +28,13 @@ impl Feed {
             bearer::presented(&request.headers).ok_or_else(|| Problem::unauthenticated("missing-token", HOW))?;
         let digest = Digest::of(presented.as_bytes());
         if self.edge_token.has(&digest) {
-            return Ok(Access { digest, edge: None });
+            return Ok(Access { digest, edge: None, id: "token-file".to_owned() });
         }
         let token = self.store.live_edge_token(&digest);
         let wrong = || Problem::unauthenticated("bad-token", HOW);
         let token = token.ok_or_else(|| self.guesses.wrong(address(&request.extensions), wrong()))?;
         self.store.note_edge_token_use(&token, self.clock.now());
-        Ok(Access { digest, edge: Some(token.edge.clone()) })
+        Ok(Access { digest, edge: Some(token.edge.clone()), id: token.id.to_string() })
     }
 
     /// That the token still works: a request may have waited since it was shown.

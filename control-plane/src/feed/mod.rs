@@ -1,11 +1,13 @@
 //! What edges ask for: changes as they happen, and snapshots to begin with.
 
 mod access;
+mod acknowledge;
 mod deltas;
 mod log;
 mod page;
 mod poll;
 mod query;
+mod retire;
 mod snapshots;
 
 use std::sync::Arc;
@@ -16,16 +18,22 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
 
+pub(crate) use acknowledge::acknowledge;
 pub(crate) use page::page;
 pub(crate) use poll::poll;
+pub(crate) use retire::retire;
 
 use crate::clock::Clock;
+use crate::edges::Edges;
 use crate::guesses::Guesses;
 use crate::store::Store;
 use crate::tokens::Token;
 
 /// The control plane's time, for edges whose own clock may be wrong: milliseconds since 1970.
 const LATCHKEY_TIME: HeaderName = HeaderName::from_static("latchkey-time");
+
+/// The newest revision when it was answered. An answer that leads to an older one makes no table fresh.
+const LATCHKEY_HEAD: HeaderName = HeaderName::from_static("latchkey-head");
 
 /// Our wire format's media type.
 const MEDIA_TYPE: &str = "application/vnd.latchkey.feed";
@@ -38,6 +46,7 @@ pub struct Feed {
     /// Serves any edge.
     edge_token: Token,
     guesses: Guesses,
+    edges: Edges,
     snapshots: Arc<snapshots::Snapshots>,
     deltas: Arc<deltas::Deltas>,
     /// True once it was told that the database went back.
@@ -56,12 +65,18 @@ impl Feed {
         clock: Clock,
         edge_token: Token,
         guesses: Guesses,
+        edges: Edges,
         log_revisions: u64,
         ending: watch::Receiver<bool>,
     ) -> Self {
         let (deltas, went_back) = (Arc::default(), Arc::default());
         let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
-        Self { store, clock, edge_token, guesses, snapshots, deltas, went_back, log_revisions, ending }
+        Self { store, clock, edge_token, guesses, edges, snapshots, deltas, went_back, log_revisions, ending }
+    }
+
+    /// The instances that use it.
+    pub(crate) fn edges(&self) -> &Edges {
+        &self.edges
     }
 
     /// Whether an edge has shown that the database file is an older copy of the one that served before.
@@ -75,12 +90,17 @@ impl Feed {
             (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
             (header::CACHE_CONTROL, HeaderValue::from_static(cache)),
             (LATCHKEY_TIME, self.clock.unix_millis().into()),
+            (LATCHKEY_HEAD, self.store.head().borrow().revision.0.into()),
         ];
         (headers, bytes).into_response()
     }
 
     /// 204: the position that was asked from is still the head.
     fn nothing_new(&self) -> Response {
-        (StatusCode::NO_CONTENT, [(LATCHKEY_TIME, HeaderValue::from(self.clock.unix_millis()))]).into_response()
+        let headers = [
+            (LATCHKEY_TIME, HeaderValue::from(self.clock.unix_millis())),
+            (LATCHKEY_HEAD, self.store.head().borrow().revision.0.into()),
+        ];
+        (StatusCode::NO_CONTENT, headers).into_response()
     }
 }

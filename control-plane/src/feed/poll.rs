@@ -11,14 +11,19 @@ use tokio::time::{Instant, timeout_at};
 use super::Feed;
 use super::deltas::Found;
 use super::query::Asked;
+use crate::edges::Contact;
+use crate::guesses::address;
 use crate::problem::Problem;
 
 pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
     // Taken apart here: as an argument, `Parts` would be a copy.
     let (request, _) = request.into_parts();
+    let at = feed.clock.monotonic();
     let access = feed.access(&request)?;
     let asked = Asked::read(request.uri.query().unwrap_or_default())?;
     access.covers(&asked.edge)?;
+    let (edge, instance, address) = (&asked.edge, &asked.instance, address(&request.extensions));
+    feed.edges.heard(&Contact { edge, instance, token: &access.id, address, bound: asked.bound, at }).await?;
     // Thousands wait below, and none of them needs its head any more.
     drop(request);
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
@@ -27,6 +32,7 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
         None => feed.manifest().await,
     }?;
     feed.still(&access)?;
+    feed.edges.still(&asked.instance)?;
     Ok(answer)
 }
 

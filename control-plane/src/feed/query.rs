@@ -7,6 +7,7 @@ use policy::wire::FORMAT;
 use policy::{Position, Revision};
 
 use crate::edge_name;
+use crate::edges::Bound;
 use crate::problem::Problem;
 
 /// The longest that a request waits.
@@ -22,6 +23,8 @@ pub(super) struct Asked {
     /// Where the edge's table stands; `None` when it has none.
     pub(super) from: Option<Position>,
     pub(super) wait: Duration,
+    /// How long the instance goes on deciding without an answer.
+    pub(super) bound: Bound,
 }
 
 impl Asked {
@@ -69,6 +72,7 @@ impl Asked {
             instance: parameters.name("instance")?,
             from,
             wait: capped(wait, staleness),
+            bound: staleness.map_or(Bound::Never, Bound::Secs),
         })
     }
 }

@@ -48,7 +48,7 @@ pub(super) type LiveTokens = HashMap<Digest, Arc<LiveToken>>;
 /// What the feed knows of a token that works.
 #[derive(Debug)]
 pub struct LiveToken {
-    id: EdgeTokenId,
+    pub id: EdgeTokenId,
     /// The edge that it may speak for.
     pub edge: String,
     /// When its use was last noted, in seconds; the earliest there is for never.

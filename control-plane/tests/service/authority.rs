@@ -53,6 +53,9 @@ const ROUTES: &[(&str, For)] = &[
     ("POST /v1/edge-tokens", For::PlatformAdmins),
     ("GET /v1/edge-tokens/{token}", For::PlatformAdmins),
     ("DELETE /v1/edge-tokens/{token}", For::PlatformAdmins),
+    ("GET /v1/edges", For::Anyone),
+    ("DELETE /v1/edges/{instance}", For::PlatformAdmins),
+    ("GET /v1/enforcement", For::Anyone),
 ];
 
 /// What a role is answered. Where it may act, whatever the handler says.

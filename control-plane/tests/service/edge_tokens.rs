@@ -16,7 +16,7 @@ async fn token(service: &Service, edge: &str) -> (String, String) {
 }
 
 async fn poll(service: &Service, token: &str, edge: &str) -> Answer {
-    let path = format!("/edge/v1/feed?format=1&edge={edge}&instance=i1");
+    let path = format!("/edge/v1/feed?format=1&edge={edge}&instance=i-{edge}");
     service.call_as(token, Method::GET, &path, Value::Null, &[]).await
 }
 

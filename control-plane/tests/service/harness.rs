@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -9,6 +10,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use latchkey::api::{Api, router};
 use latchkey::clock::Clock;
 use latchkey::config::Config;
+use latchkey::edges::Edges;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
 use latchkey::guesses::Guesses;
@@ -32,8 +34,10 @@ const START_SECS: u64 = 1_795_420_800;
 pub struct Service {
     pub store: Store,
     pub feed: Feed,
+    pub edges: Edges,
     pub directory: Arc<tempfile::TempDir>,
     nanos: Arc<AtomicU64>,
+    monotonic: Arc<AtomicU64>,
     router: Router,
     end: watch::Sender<bool>,
 }
@@ -58,19 +62,35 @@ impl Service {
         let nanos = Arc::new(AtomicU64::new(START_SECS * 1_000_000_000));
         let ticking = Arc::clone(&nanos);
         let clock = Clock::from_nanos(move || ticking.fetch_add(1_000, Ordering::SeqCst));
+        let monotonic = Arc::new(AtomicU64::new(0));
+        let since = Arc::clone(&monotonic);
+        let clock = clock.with_monotonic(move || Duration::from_secs(since.load(Ordering::SeqCst)));
         let acting = Acting::system(clock.now());
         let epoch = entropy.id(&clock).unwrap();
         let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
         let (guesses, public_url) = (Guesses::default(), PUBLIC_URL.parse().unwrap());
         let log_revisions = config.log_revisions;
-        let feed = Feed::new(store.clone(), clock.clone(), Token::of(EDGE), guesses.clone(), log_revisions, ending);
+        let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await.unwrap();
+        let (token, shared) = (Token::of(EDGE), guesses.clone());
+        let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), log_revisions, ending);
         let config = Arc::new(config);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
         let metrics = Metrics::new(store.clone(), feed.clone());
-        let api =
-            Api { store: store.clone(), clock, entropy, config, admin_token, metrics, guesses, public_url, edge_token };
-        Self { store, directory, nanos, router: router::router(api, feed.clone()), feed, end }
+        tokio::spawn(edges.clone().measure());
+        let api = Api {
+            store: store.clone(),
+            clock,
+            entropy,
+            config,
+            admin_token,
+            metrics,
+            guesses,
+            public_url,
+            edge_token,
+            edges: edges.clone(),
+        };
+        Self { store, edges, directory, nanos, monotonic, router: router::router(api, feed.clone()), feed, end }
     }
 
     /// The same database, in a control plane that is started anew.
@@ -88,8 +108,14 @@ impl Service {
         again
     }
 
-    /// Lets the clock go on.
+    /// Lets both clocks go on.
     pub fn advance(&self, secs: u64) {
+        self.monotonic.fetch_add(secs, Ordering::SeqCst);
+        self.set_wall_forward(secs);
+    }
+
+    /// Sets the wall clock forward, and leaves the monotonic one as it is.
+    pub fn set_wall_forward(&self, secs: u64) {
         self.nanos.fetch_add(secs * 1_000_000_000, Ordering::SeqCst);
     }
 
@@ -97,6 +123,7 @@ impl Service {
     pub async fn sweep(&self) {
         let at = UnixSeconds((self.nanos.load(Ordering::SeqCst) / 1_000_000_000) as i64);
         self.store.sweep(Acting::system(at)).await.unwrap();
+        self.edges.forget_silent().await.unwrap();
     }
 
     /// The router, for people who look for a mistake.

@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod crash;
 mod edge_tokens;
+mod enforced;
 mod feed;
 mod harness;
 mod identify;

@@ -172,6 +172,7 @@ impl Edge {
                 200 => {
                     let position = position(answer.body()).context("a message without a header")?;
                     let (edge, revision) = (self.number, position.revision);
+                    self.acknowledge(&position, &mut stream, &mut answer).await?;
                     self.position = Some(position);
                     drop(self.told.send(Reached { edge, revision, at: Instant::now() }));
                 }
@@ -180,6 +181,30 @@ impl Edge {
             }
             self.failures = 0;
         }
+    }
+}
+
+impl Edge {
+    /// Says that its one worker is there, as a filter does; else a token has no room for so many instances.
+    async fn acknowledge(
+        &self,
+        Position { epoch, revision, .. }: &Position,
+        stream: &mut TcpStream,
+        answer: &mut Answer,
+    ) -> anyhow::Result<()> {
+        let body = format!(
+            r#"{{"edge":"edge","instance":"i{}","epoch":"{epoch}","max_staleness_secs":null,"workers":[{{"id":"0","applied":{revision},"started_at":0}}]}}"#,
+            self.number
+        );
+        let request = format!(
+            "POST /edge/v1/acknowledgements HTTP/1.1\r\nhost: latchkey\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+            self.token,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await?;
+        answer.read(stream).await?;
+        ensure!(answer.status == 200, "an acknowledgement was answered {}", answer.status);
+        Ok(())
     }
 }
 

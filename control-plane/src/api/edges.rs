@@ -1,0 +1,156 @@
+//! `/v1/edges`: the instances that use the feed, and what each has.
+
+use std::net::IpAddr;
+
+use axum::extract::State;
+use axum::response::Response;
+use policy::{Revision, UnixSeconds};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::{PageBody, gone, listed};
+use super::authority::PlatformAdmin;
+use super::fields::QueryFields;
+use super::path::InstanceInPath;
+use super::principal::Principal;
+use super::requests::EdgeState;
+use super::{Api, cursor, values};
+use crate::edges::{Bound, Seen};
+use crate::instant;
+use crate::problem::Problem;
+
+/// One wasm VM of an instance.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Worker)]
+struct WorkerBody {
+    id: String,
+    /// `null`: it hasn't said since the control plane started.
+    #[schema(value_type = Option<u64>, required)]
+    applied: Option<Revision>,
+    #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    started_at: UnixSeconds,
+}
+
+/// One Envoy process, as to a revision.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Edge)]
+pub(super) struct EdgeBody {
+    /// The operator's name for the gateway; replicas share it.
+    edge: String,
+    instance: String,
+    #[schema(value_type = EdgeState)]
+    state: &'static str,
+    /// Whether no request that starts from now on is decided there without the revision.
+    enforced: bool,
+    /// What all of its workers have; `null`: it hasn't said since the control plane started.
+    #[schema(value_type = Option<u64>, required)]
+    applied: Option<Revision>,
+    /// Revisions that it lacks.
+    lag: u64,
+    workers: Vec<WorkerBody>,
+    /// How long it decides without a word from the control plane; `null`: for ever.
+    #[schema(required)]
+    max_staleness_secs: Option<u64>,
+    /// From when on it denies by itself if it says nothing more; `null`: never.
+    #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    bounded_at: Option<UnixSeconds>,
+    /// The filter's.
+    #[schema(required)]
+    version: Option<String>,
+    /// The feed's.
+    format: u16,
+    /// For platform admins; else `null`.
+    #[schema(value_type = Option<String>, required)]
+    address: Option<IpAddr>,
+    #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    first_seen_at: UnixSeconds,
+    #[serde(serialize_with = "instant::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    last_seen_at: UnixSeconds,
+}
+
+impl EdgeBody {
+    /// All known instances as to `revision`, as this principal may see them.
+    pub(super) fn all(api: &Api, principal: &Principal, revision: Revision) -> Vec<Self> {
+        let seen = api.edges.seen(revision).into_iter();
+        seen.map(|seen| Self::new(api, seen, revision, principal.reach().is_none())).collect()
+    }
+
+    fn new(api: &Api, seen: Seen, revision: Revision, with_address: bool) -> Self {
+        let Seen { instance, facts, applied, state, is_enforced } = seen;
+        let worker = |(worker, applied): (crate::store::Worker, Option<Revision>)| WorkerBody {
+            id: worker.id,
+            applied,
+            started_at: UnixSeconds(worker.started_at),
+        };
+        Self {
+            edge: instance.edge,
+            instance: instance.id,
+            state: state.word(),
+            enforced: is_enforced,
+            applied: facts.applied,
+            lag: facts.lag(revision),
+            workers: instance.workers.into_iter().zip(applied).map(worker).collect(),
+            max_staleness_secs: match instance.bound {
+                Bound::Secs(secs) => Some(secs),
+                Bound::Never => None,
+            },
+            bounded_at: facts.denies_at().map(|at| api.edges.wall(at)),
+            version: instance.version,
+            format: instance.format,
+            address: instance.address.filter(|_| with_address),
+            first_seen_at: instance.first_seen_at,
+            last_seen_at: instance.last_seen_at,
+        }
+    }
+}
+
+/// Lists the instances that use the feed, by edge.
+#[utoipa::path(
+    get,
+    path = "/edges",
+    operation_id = "list_edges",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<EdgeBody>))
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    principal: Principal,
+    QueryFields(mut fields): QueryFields,
+) -> Result<Response, Problem> {
+    let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
+    let after = fields.optional("cursor", |value| cursor::read::<(String, String)>(&values::string(value)?));
+    fields.finish(|| Some(()))?;
+    let head = api.store.head().borrow().revision;
+    let mut items = EdgeBody::all(&api, &principal, head);
+    if let Some((edge, instance)) = after {
+        items.retain(|item| (&item.edge, &item.instance) > (&edge, &instance));
+    }
+    let limit = usize::try_from(limit.get()).unwrap_or(usize::MAX);
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| has_more).map(|last| cursor::write(&(&last.edge, &last.instance)));
+    listed(&PageBody { items, next_cursor })
+}
+
+/// Says that an instance is gone. Refused while it is connected.
+#[utoipa::path(
+    delete,
+    path = "/edges/{instance}",
+    operation_id = "remove_edge",
+    responses((status = 204, description = "It counts no more"))
+)]
+pub(super) async fn remove(
+    State(api): State<Api>,
+    PlatformAdmin(principal): PlatformAdmin,
+    InstanceInPath(id): InstanceInPath,
+) -> Result<Response, Problem> {
+    let removed = api.edges.remove(&id, principal.acting(&api.clock)).await?;
+    Ok(gone(removed.revision))
+}

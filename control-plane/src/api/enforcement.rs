@@ -1,0 +1,82 @@
+//! GET /v1/enforcement: whether a revision is enforced everywhere, and if not, where not and until when at most.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use policy::Revision;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::answer::listed;
+use super::edges::EdgeBody;
+use super::fields::{QueryFields, Refused};
+use super::principal::Principal;
+use super::values;
+use crate::edges::{Bounded, Edges, Enforcement};
+use crate::instant;
+use crate::problem::Problem;
+
+/// The longest that a request waits.
+pub(super) const MAX_WAIT_SECS: u64 = 60;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Enforcement)]
+struct EnforcementBody {
+    #[schema(value_type = u64)]
+    revision: Revision,
+    /// Every known instance has it on every worker, or denies by itself. False when no instance is known.
+    enforced: bool,
+    /// From when on it is enforced even if no edge says anything more: an instant, or `never`; `null` when it is.
+    #[schema(required)]
+    bounded_at: Option<String>,
+    edges: Vec<EdgeBody>,
+}
+
+/// Says whether a revision is enforced everywhere; waits for that, when asked to.
+#[utoipa::path(
+    get,
+    path = "/enforcement",
+    operation_id = "get_enforcement",
+    params(
+        ("revision" = Option<u64>, Query, description = "A change's `Latchkey-Revision`; the newest by default"),
+        ("wait" = Option<u64>, Query, description = "Seconds to wait for it; 0 by default", maximum = 60),
+    ),
+    responses((status = 200, description = "The answer, and each instance", body = EnforcementBody))
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    principal: Principal,
+    QueryFields(mut fields): QueryFields,
+) -> Result<Response, Problem> {
+    let revision = fields.optional("revision", |value| number(value, u64::MAX));
+    let wait = fields.optional("wait", |value| number(value, MAX_WAIT_SECS)).unwrap_or_default();
+    fields.finish(|| Some(()))?;
+    let head = api.store.head().borrow().revision;
+    let revision = revision.map_or(head, Revision);
+    if revision > head {
+        return Err(Problem::unknown_revision(head));
+    }
+    let deadline = Instant::now().checked_add(Duration::from_secs(wait));
+    let found = api.edges.enforced_by(revision, deadline).await.enforcement;
+    let bounded_at = bounded_at(&api.edges, &found);
+    let edges = EdgeBody::all(&api, &principal, revision);
+    listed(&EnforcementBody { revision, enforced: found.is_enforced(), bounded_at, edges })
+}
+
+/// An instant or `never`; `None` when it is enforced.
+pub(super) fn bounded_at(edges: &Edges, found: &Enforcement) -> Option<String> {
+    match found.bounded {
+        Bounded::Already => None,
+        Bounded::At(at) => Some(instant::text(edges.wall(at))),
+        Bounded::Never => Some("never".to_owned()),
+    }
+}
+
+fn number(value: Value, max: u64) -> Result<u64, Refused> {
+    let number = values::string(value)?.parse().ok().filter(|number| *number <= max);
+    number.ok_or_else(|| Refused::new("out-of-range", format!("must be a whole number from 0 to {max}")))
+}

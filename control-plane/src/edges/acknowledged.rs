@@ -1,0 +1,63 @@
+//! What an instance says that its workers have applied.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use policy::{Epoch, Position, Revision};
+
+use super::{Bound, Edges, Refused};
+use crate::store::Worker;
+
+/// What an instance says of itself and its workers.
+#[derive(Clone, Debug)]
+pub(crate) struct Acknowledgement {
+    pub(crate) edge: String,
+    pub(crate) instance: String,
+    pub(crate) epoch: Epoch,
+    pub(crate) version: Option<String>,
+    pub(crate) bound: Bound,
+    /// Those that live, and what each has applied.
+    pub(crate) workers: BTreeMap<String, (Worker, Revision)>,
+    /// Those that ended.
+    pub(crate) ended: Vec<String>,
+}
+
+impl Edges {
+    /// Takes an acknowledgement that was received at `at`, all of it or nothing. Answers with the head, for which the answer
+    /// vouches: an instance whose table is there is fresh.
+    pub(crate) async fn acknowledge(&self, said: &Acknowledgement, at: Duration) -> Result<Position, Refused> {
+        let head = *self.store.head().borrow();
+        let is_saved = {
+            let mut all = self.lock();
+            let known = all.get_mut(&said.instance).ok_or(Refused::Unknown)?;
+            known.admits(&said.edge)?;
+            if said.epoch != head.epoch {
+                return Err(Refused::UnknownEpoch);
+            }
+            if let Some((_, ahead)) = said.workers.values().find(|(_, applied)| *applied > head.revision) {
+                return Err(Refused::Ahead(*ahead));
+            }
+            let is_named = |id: &String| said.workers.contains_key(id) || said.ended.contains(id);
+            if let Some(missing) = known.instance.workers.iter().find(|worker| !is_named(&worker.id)) {
+                return Err(Refused::MissingWorker(missing.id.clone()));
+            }
+            known.hear(at, said.bound, self.clock.now());
+            let workers: Vec<_> = said.workers.values().map(|(worker, _)| worker.clone()).collect();
+            let instance = &mut known.instance;
+            let is_as_before = instance.acknowledged && instance.workers == workers && instance.version == said.version;
+            if !is_as_before {
+                (instance.acknowledged, instance.workers) = (true, workers);
+                instance.version.clone_from(&said.version);
+                known.must_save();
+            }
+            // As they are said, not the largest: a worker that loads an older history has less than before.
+            known.applied = said.workers.iter().map(|(id, (_, applied))| (id.clone(), *applied)).collect();
+            known.is_saved()
+        };
+        if !is_saved {
+            self.save(&said.instance).await?;
+        }
+        self.wake();
+        Ok(*self.store.head().borrow())
+    }
+}

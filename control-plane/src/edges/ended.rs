@@ -1,0 +1,109 @@
+//! How instances leave: by their own word, by an operator's, or forgotten.
+
+use std::time::Duration;
+
+use policy::UnixSeconds;
+
+use super::rules::Bound;
+use super::{Edges, Known, Refused};
+use crate::store::{Acting, Changed, StoreError};
+
+/// The least time after which a silent instance is forgotten; its bound, if that is longer.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(86_400);
+
+impl Edges {
+    /// The edge name of an instance.
+    pub(crate) fn edge_of(&self, instance: &str) -> Option<String> {
+        self.lock().get(instance).map(|known| known.instance.edge.clone())
+    }
+
+    /// Retires an instance, which says so itself. May be repeated.
+    pub(crate) async fn retire(&self, id: &str) -> Result<(), Refused> {
+        let is_saved = {
+            let mut all = self.lock();
+            let known = all.get_mut(id).ok_or(Refused::Unknown)?;
+            if known.instance.ended_at.is_none() {
+                known.end(self.clock.now());
+                tracing::info!(edge.id = known.instance.edge, instance = id, "an instance retired");
+            }
+            known.is_saved()
+        };
+        // From here on its feed is refused. Should the disk fail, it is asked to say it again.
+        self.wake();
+        if is_saved { Ok(()) } else { self.save(id).await }
+    }
+
+    /// Takes an operator's word that an instance is gone. Not while its lease runs.
+    pub(crate) async fn remove(&self, id: &str, acting: Acting) -> Result<Changed<()>, Refused> {
+        let instance = {
+            let mut all = self.lock();
+            let known = all.get_mut(id).filter(|known| known.instance.ended_at.is_none()).ok_or(Refused::Unknown)?;
+            if known.is_connected(self.clock.monotonic()) {
+                return Err(Refused::Connected);
+            }
+            // Refused from here on, so that none is answered that counts no more.
+            known.end(acting.at);
+            known.instance.clone()
+        };
+        match self.store.end_instance(instance, acting).await {
+            Ok(changed) => {
+                if let Some(known) = self.lock().get_mut(id) {
+                    known.saved = known.version;
+                }
+                self.wake();
+                Ok(changed)
+            }
+            Err(error) => {
+                if let Some(known) = self.lock().get_mut(id) {
+                    known.instance.ended_at = None;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Forgets instances that were silent for longer than their bound, and than a day. Those without a bound that didn't say
+    /// that they leave are kept: one day they could serve again.
+    pub async fn forget_silent(&self) -> Result<(), StoreError> {
+        let now = self.clock.monotonic();
+        let due: Vec<_> =
+            self.lock().iter().filter(|(_, known)| known.is_ghost(now)).map(|(id, _)| id.clone()).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.store.forget_instances(due.clone()).await?;
+        // One that was heard meanwhile is kept, and written again when it is heard next.
+        self.lock().retain(|id, known| {
+            let is_due = due.contains(id);
+            if is_due && !known.is_ghost(now) {
+                known.must_save();
+            }
+            !is_due || !known.is_ghost(now)
+        });
+        tracing::info!(instances = due.len(), "forgot silent instances");
+        self.wake();
+        Ok(())
+    }
+}
+
+impl Known {
+    fn end(&mut self, at: UnixSeconds) {
+        self.instance.ended_at = Some(at);
+        self.must_save();
+    }
+
+    fn is_connected(&self, now: Duration) -> bool {
+        self.facts().is_some_and(|facts| facts.is_connected(now))
+    }
+
+    fn is_ghost(&self, now: Duration) -> bool {
+        let silent = now.saturating_sub(self.heard_at);
+        let bound_has_passed = match (self.facts(), self.instance.bound) {
+            (Some(facts), Bound::Secs(_)) => facts.denies_at().is_some_and(|at| at < now),
+            (Some(_), Bound::Never) => false,
+            // It retired, or is gone.
+            (None, _) => true,
+        };
+        silent > FORGOTTEN_AFTER && bound_has_passed
+    }
+}

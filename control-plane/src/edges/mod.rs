@@ -1,0 +1,297 @@
+//! The instances that use the feed: what each has said, and whether a revision is enforced on all of them.
+//!
+//! What a restart must not forget is on disk before it is answered; what each request changes is in memory only. See
+//! `docs/decisions/enforced.md`.
+
+mod acknowledged;
+mod ended;
+mod rules;
+mod waiting;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use policy::Revision;
+use policy::wire::FORMAT;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::watch;
+
+pub(crate) use acknowledged::Acknowledgement;
+pub use rules::{Bound, Bounded, Enforcement, Facts, State};
+
+use crate::clock::Clock;
+use crate::store::{Instance, Store, StoreError};
+
+/// Instances that never acknowledged, a token: who holds one can't fill memory and disk with names.
+const MAX_SILENT: usize = 1_000;
+
+/// Upper ends of the times from commit to enforced that are told apart, in seconds: from a loopback to a bound of a day.
+const TIMES: [f64; 14] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0];
+
+/// All instances that are known. Clones share them.
+#[derive(Clone)]
+pub struct Edges {
+    store: Store,
+    clock: Clock,
+    known: Arc<Mutex<HashMap<String, Known>>>,
+    /// Wakes whoever waits for a revision to be enforced.
+    changed: watch::Sender<()>,
+    /// True when waiting has to end.
+    ending: watch::Receiver<bool>,
+    time_to_enforced: Histogram,
+}
+
+/// An instance, with what is not on disk.
+#[derive(Clone, Debug)]
+struct Known {
+    instance: Instance,
+    /// Receipt of its last request, by the monotonic clock.
+    heard_at: Duration,
+    /// What each worker said that it has; empty until the instance acknowledged since the control plane started.
+    applied: BTreeMap<String, Revision>,
+    /// Grows with each change of `instance` that has to be on disk.
+    version: u64,
+    /// The version that is on disk.
+    saved: u64,
+}
+
+/// A request of an instance, as far as it says something of the instance itself.
+pub(crate) struct Contact<'a> {
+    pub(crate) edge: &'a str,
+    pub(crate) instance: &'a str,
+    pub(crate) token: &'a str,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) bound: Bound,
+    /// Its receipt, by the monotonic clock.
+    pub(crate) at: Duration,
+}
+
+/// Why an instance, or what is said of one, is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the instance belongs to another edge")]
+    Foreign,
+    #[error("the instance has retired, or an operator said that it is gone")]
+    Retired,
+    #[error("too many instances of this token never acknowledged")]
+    TooMany,
+    #[error("no such instance is known")]
+    Unknown,
+    #[error("the epoch is another one")]
+    UnknownEpoch,
+    #[error("revision {0} is not there yet")]
+    Ahead(Revision),
+    #[error("worker `{0}` is missing, and was not named `ended`")]
+    MissingWorker(String),
+    #[error("the instance is connected")]
+    Connected,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An instance, for people.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) instance: Instance,
+    pub(crate) facts: Facts,
+    /// What each worker has, in the order of `instance.workers`.
+    pub(crate) applied: Vec<Option<Revision>>,
+    pub(crate) state: State,
+    pub(crate) is_enforced: bool,
+}
+
+impl Edges {
+    /// The instances in `store`. The bound of each starts again: what was heard of it before the start isn't known. Waiting
+    /// ends when `ending` becomes true.
+    pub async fn load(store: Store, clock: Clock, ending: watch::Receiver<bool>) -> Result<Self, StoreError> {
+        let heard_at = clock.monotonic();
+        let known = |instance: Instance| {
+            let id = instance.id.clone();
+            (id, Known { instance, heard_at, applied: BTreeMap::new(), version: 0, saved: 0 })
+        };
+        let known: HashMap<_, _> = store.instances().await?.into_iter().map(known).collect();
+        Ok(Self {
+            store,
+            clock,
+            known: Arc::new(Mutex::new(known)),
+            changed: watch::Sender::new(()),
+            ending,
+            time_to_enforced: Histogram::new(TIMES),
+        })
+    }
+
+    /// Notes a request of an instance, also of one that wasn't known. On disk, as far as it must be, when this returns.
+    pub(crate) async fn heard(&self, contact: &Contact<'_>) -> Result<(), Refused> {
+        let is_saved = {
+            let mut all = self.lock();
+            if !all.contains_key(contact.instance) {
+                let is_silent = |known: &&Known| !known.instance.acknowledged && known.instance.token == contact.token;
+                if all.values().filter(is_silent).count() >= MAX_SILENT {
+                    return Err(Refused::TooMany);
+                }
+                all.insert(contact.instance.to_owned(), self.first_seen(contact));
+                tracing::info!(edge.id = contact.edge, instance = contact.instance, "a new instance");
+            }
+            let known = all.get_mut(contact.instance).ok_or(Refused::Unknown)?;
+            known.admits(contact.edge)?;
+            known.hear(contact.at, contact.bound, self.clock.now());
+            known.is_saved()
+        };
+        if is_saved { Ok(()) } else { self.save(contact.instance).await }
+    }
+
+    /// That an instance has not retired: a request may have waited since it was heard.
+    pub(crate) fn still(&self, instance: &str) -> Result<(), Refused> {
+        match self.lock().get(instance) {
+            Some(known) if known.instance.ended_at.is_none() => Ok(()),
+            Some(_) => Err(Refused::Retired),
+            None => Err(Refused::Unknown),
+        }
+    }
+
+    /// Whether a revision is enforced now. Costs a pass over all instances.
+    pub(crate) fn enforcement(&self, revision: Revision) -> Enforcement {
+        let now = self.clock.monotonic();
+        Enforcement::of(self.lock().values().filter_map(Known::facts), revision, now)
+    }
+
+    /// The known instances as to a revision, by edge and id.
+    pub(crate) fn seen(&self, revision: Revision) -> Vec<Seen> {
+        let now = self.clock.monotonic();
+        let seen = |known: &Known| {
+            let facts = known.facts()?;
+            let (state, is_enforced) = (facts.state(revision, now), facts.is_enforced(revision, now));
+            let applied = known.instance.workers.iter().map(|worker| known.applied.get(&worker.id).copied()).collect();
+            Some(Seen { instance: known.instance.clone(), facts, applied, state, is_enforced })
+        };
+        let mut all: Vec<_> = self.lock().values().filter_map(seen).collect();
+        all.sort_by(|a, b| (&a.instance.edge, &a.instance.id).cmp(&(&b.instance.edge, &b.instance.id)));
+        all
+    }
+
+    /// How many known instances are in each state, as to the newest revision, and how many revisions the worst of those that
+    /// are connected lacks.
+    pub(crate) fn counted(&self) -> ([usize; State::ALL.len()], u64) {
+        let head = self.store.head().borrow().revision;
+        let now = self.clock.monotonic();
+        let (mut counts, mut worst) = ([0_usize; State::ALL.len()], 0_u64);
+        for facts in self.lock().values().filter_map(Known::facts) {
+            let state = facts.state(head, now);
+            for (count, of) in counts.iter_mut().zip(State::ALL) {
+                *count = count.saturating_add(usize::from(of == state));
+            }
+            if facts.is_connected(now) {
+                worst = worst.max(facts.lag(head));
+            }
+        }
+        (counts, worst)
+    }
+
+    /// The monotonic instant as the wall clock has it, in whole seconds, never too early.
+    pub(crate) fn wall(&self, at: Duration) -> policy::UnixSeconds {
+        let left = at.saturating_sub(self.clock.monotonic());
+        let secs = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
+        self.clock.now().saturating_add_secs(secs)
+    }
+
+    /// Times from commit to enforced.
+    pub(crate) fn time_to_enforced(&self) -> Histogram {
+        self.time_to_enforced.clone()
+    }
+
+    /// Writes an instance to disk, as it is when the store comes to it.
+    async fn save(&self, id: &str) -> Result<(), Refused> {
+        let (known, of) = (Arc::clone(&self.known), id.to_owned());
+        let current = move || {
+            let all = known.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(&of).map(|known| (known.instance.clone(), known.version))
+        };
+        let saved = self.store.save_instance(current).await?.ok_or(Refused::Unknown)?;
+        if let Some(known) = self.lock().get_mut(id) {
+            known.saved = known.saved.max(saved);
+        }
+        Ok(())
+    }
+
+    fn first_seen(&self, contact: &Contact<'_>) -> Known {
+        let now = self.clock.now();
+        let instance = Instance {
+            id: contact.instance.to_owned(),
+            edge: contact.edge.to_owned(),
+            token: contact.token.to_owned(),
+            address: contact.address,
+            version: None,
+            format: FORMAT,
+            acknowledged: false,
+            bound: contact.bound,
+            workers: Vec::new(),
+            first_seen_at: now,
+            last_seen_at: now,
+            ended_at: None,
+        };
+        Known { instance, heard_at: contact.at, applied: BTreeMap::new(), version: 1, saved: 0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.changed.send_replace(());
+    }
+}
+
+impl Known {
+    /// That it may be spoken for in the name of this edge.
+    fn admits(&self, edge: &str) -> Result<(), Refused> {
+        if self.instance.edge != edge {
+            return Err(Refused::Foreign);
+        }
+        if self.instance.ended_at.is_some() { Err(Refused::Retired) } else { Ok(()) }
+    }
+
+    fn hear(&mut self, at: Duration, bound: Bound, now: policy::UnixSeconds) {
+        self.heard_at = self.heard_at.max(at);
+        self.instance.last_seen_at = now;
+        if bound > self.instance.bound {
+            self.instance.bound = bound;
+            self.must_save();
+        }
+    }
+
+    fn must_save(&mut self) {
+        self.version = self.version.saturating_add(1);
+    }
+
+    fn is_saved(&self) -> bool {
+        self.saved == self.version
+    }
+
+    /// `None` for one that counts no longer.
+    fn facts(&self) -> Option<Facts> {
+        let Self { instance, heard_at, applied, .. } = self;
+        let facts = || {
+            let applied = applied.values().min().copied();
+            Facts { heard_at: *heard_at, bound: instance.bound, applied, workers: instance.workers.len() }
+        };
+        instance.ended_at.is_none().then(facts)
+    }
+}
+
+impl From<Refused> for crate::problem::Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Foreign => Self::foreign_instance(),
+            Refused::Retired => Self::retired_instance(),
+            Refused::TooMany => Self::too_many_instances(MAX_SILENT),
+            Refused::Unknown => Self::unknown_instance(),
+            Refused::UnknownEpoch => Self::unknown_epoch(),
+            Refused::Ahead(revision) => Self::revision_ahead(revision),
+            Refused::MissingWorker(id) => Self::missing_worker(&id),
+            Refused::Connected => Self::edge_connected(),
+            Refused::Store(error) => error.into(),
+        }
+    }
+}

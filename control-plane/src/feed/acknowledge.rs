@@ -1,0 +1,109 @@
+//! POST /edge/v1/acknowledgements: an instance says what its workers have applied.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse as _, Response};
+use policy::{Epoch, Position, Revision};
+use serde::{Deserialize, Serialize};
+
+use super::{Feed, LATCHKEY_TIME};
+use crate::edge_name;
+use crate::edges::{Acknowledgement, Bound};
+use crate::problem::Problem;
+use crate::store::Worker;
+
+/// The most bytes of a body: [`MAX_WORKERS`] of them.
+const MAX_BODY_BYTES: usize = 256 << 10;
+
+/// The most workers of an instance, ended ones included.
+const MAX_WORKERS: usize = 1_024;
+
+/// The body. Fields that aren't known are for newer control planes, and are left alone.
+#[derive(Deserialize)]
+struct Said {
+    edge: String,
+    instance: String,
+    epoch: String,
+    version: Option<String>,
+    /// `null` is no bound; it must be written, so that it is never forgotten.
+    #[serde(deserialize_with = "Option::deserialize")]
+    max_staleness_secs: Option<u64>,
+    workers: Vec<SaidWorker>,
+}
+
+#[derive(Deserialize)]
+struct SaidWorker {
+    id: String,
+    applied: u64,
+    /// Seconds since 1970, by its own clock.
+    started_at: i64,
+    #[serde(default)]
+    ended: bool,
+}
+
+/// What is answered: the head, for which the answer vouches.
+#[derive(Serialize)]
+struct Head {
+    epoch: Epoch,
+    head: Revision,
+    chain_hash: String,
+}
+
+pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
+    let at = feed.clock.monotonic();
+    let (request, body) = request.into_parts();
+    let access = feed.access(&request)?;
+    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::too_large(MAX_BODY_BYTES))?;
+    let said = read(&bytes)?;
+    let refused = |problem: Problem| {
+        // Nothing that came with it, but names that have the right form.
+        let code = problem.code();
+        tracing::warn!(edge.id = said.edge, instance = said.instance, code, "an acknowledgement was refused");
+        problem
+    };
+    access.covers(&said.edge).map_err(refused)?;
+    feed.still(&access).map_err(refused)?;
+    let head = feed.edges.acknowledge(&said, at).await.map_err(|error| refused(error.into()))?;
+    let (Position { epoch, revision, .. }, chain_hash) = (head, head.head.to_string());
+    let time = [(LATCHKEY_TIME, HeaderValue::from(feed.clock.unix_millis()))];
+    Ok((time, Json(Head { epoch, head: revision, chain_hash })).into_response())
+}
+
+fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {
+    let bad = Problem::bad_acknowledgement;
+    // The messages of serde_json name a place and a type; what stands there is no secret.
+    let said: Said = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+    let Said { edge, instance, epoch, version, max_staleness_secs, workers: all } = said;
+    for (field, name) in [("edge", &edge), ("instance", &instance)] {
+        if !edge_name::fits(name) {
+            return Err(bad(format!("`{field}` must be {}", edge_name::EXPECTED)));
+        }
+    }
+    if !version.as_ref().is_none_or(|version| edge_name::fits(version)) {
+        return Err(bad(format!("`version` must be {}", edge_name::EXPECTED)));
+    }
+    let epoch = epoch.parse().map_err(|_| bad("`epoch` must be 32 hexadecimal digits".to_owned()))?;
+    if all.len() > MAX_WORKERS {
+        return Err(bad(format!("`workers` may have at most {MAX_WORKERS} entries")));
+    }
+    let (mut workers, mut ended) = (BTreeMap::new(), Vec::new());
+    for SaidWorker { id, applied, started_at, ended: has_ended } in all {
+        if !edge_name::fits(&id) {
+            return Err(bad(format!("a worker's `id` must be {}", edge_name::EXPECTED)));
+        }
+        if ended.contains(&id) || workers.contains_key(&id) {
+            return Err(bad("a worker stands there twice".to_owned()));
+        }
+        if has_ended {
+            ended.push(id);
+        } else {
+            workers.insert(id.clone(), (Worker { id, started_at }, Revision(applied)));
+        }
+    }
+    let bound = max_staleness_secs.map_or(Bound::Never, Bound::Secs);
+    Ok(Acknowledgement { edge, instance, epoch, version, bound, workers, ended })
+}

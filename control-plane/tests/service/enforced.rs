@@ -1,0 +1,287 @@
+//! Enforced as an answer: what edges say, what time proves, and what nobody can forge.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, EDGE, Service};
+
+/// An acknowledgement of instance `i1` of `edge-1`, whose workers all have this revision.
+fn said(service: &Service, applied: u64, workers: &[&str]) -> Value {
+    let epoch = service.store.head().borrow().epoch.to_string();
+    let worker = |id: &&str| json!({"id": id, "applied": applied, "started_at": 1_795_420_800});
+    let workers: Vec<_> = workers.iter().map(worker).collect();
+    json!({"edge": "edge-1", "instance": "i1", "epoch": epoch, "version": "0.1.0", "max_staleness_secs": 60, "workers": workers})
+}
+
+impl Service {
+    async fn hear(&self, edge: &str, instance: &str, bound: &str) -> Answer {
+        let path = format!("/edge/v1/feed?format=1&edge={edge}&instance={instance}&max_staleness={bound}");
+        self.edge(&path).await
+    }
+
+    async fn acknowledge(&self, body: Value) -> Answer {
+        self.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body, &[]).await
+    }
+
+    /// `i1` with two workers, at the head.
+    async fn with_an_edge(&self) {
+        assert_eq!(self.hear("edge-1", "i1", "60").await.status, 200);
+        let answer = self.acknowledge(said(self, self.revision(), &["0", "1"])).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Enforced, and the state of the first edge.
+    async fn enforcement(&self) -> (bool, Value, Value) {
+        let answer = self.get("/v1/enforcement").await.json();
+        let state = answer["edges"][0]["state"].clone();
+        (answer["enforced"].as_bool().unwrap(), state, answer["bounded_at"].clone())
+    }
+}
+
+#[tokio::test]
+async fn without_an_edge_nothing_is_enforced() {
+    let service = Service::start().await;
+    assert_eq!(service.enforcement().await, (false, Value::Null, json!("never")));
+    let made = service
+        .call_with(Method::POST, "/v1/workspaces", json!({"name": "Acme", "slug": "acme"}), &[("prefer", "wait=0")])
+        .await;
+    assert_eq!((made.status.as_u16(), made.header("preference-applied")), (201, Some("wait=0")));
+    let told = made.header("latchkey-enforcement").unwrap();
+    assert!(told.starts_with("enforced=false, edges=0, workers=0, disconnected=0, elapsed_ms="), "{told}");
+    assert!(told.ends_with(", bounded_at=never"), "{told}");
+}
+
+#[tokio::test]
+async fn an_instance_is_behind_from_its_first_request_until_it_acknowledged() {
+    let service = Service::start().await;
+    service.hear("edge-1", "i1", "60").await;
+    assert_eq!(service.enforcement().await, (false, json!("behind"), json!("2026-11-23T08:01:01Z")));
+    let answer = service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
+    let head = *service.store.head().borrow();
+    let expected =
+        json!({"epoch": head.epoch.to_string(), "head": head.revision.0, "chain_hash": head.head.to_string()});
+    assert_eq!((answer.status.as_u16(), answer.json()), (200, expected));
+    assert!(answer.header("latchkey-time").is_some());
+    assert_eq!(service.enforcement().await, (true, json!("current"), Value::Null));
+    service.workspace("acme").await;
+    assert_eq!(service.enforcement().await.0, false);
+}
+
+#[tokio::test]
+async fn one_worker_that_is_behind_is_enough() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    service.workspace("acme").await;
+    let mut body = said(&service, service.revision(), &["0", "1"]);
+    body["workers"][1]["applied"] = json!(service.revision() - 1);
+    assert_eq!(service.acknowledge(body.clone()).await.status, 200);
+    assert_eq!(service.enforcement().await.0, false);
+    body["workers"][1]["ended"] = json!(true);
+    assert_eq!(service.acknowledge(body).await.status, 200);
+    assert_eq!(service.enforcement().await.0, true);
+}
+
+#[tokio::test]
+async fn a_change_that_waits_is_answered_when_the_last_worker_has_it() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    let next = service.revision() + 1;
+    let body = json!({"name": "Acme", "slug": "acme"});
+    let prefer = [("prefer", "wait=60")];
+    let (made, ()) = tokio::join!(service.call_with(Method::POST, "/v1/workspaces", body, &prefer), async {
+        let mut head = service.store.head();
+        head.wait_for(|head| head.revision.0 == next).await.unwrap();
+        service.acknowledge(said(&service, next, &["0", "1"])).await;
+    });
+    let told = made.header("latchkey-enforcement").unwrap();
+    assert!(told.starts_with("enforced=true, edges=1, workers=2, disconnected=0, elapsed_ms="), "{told}");
+    assert!(!told.contains("bounded_at"), "{told}");
+    let plain = service.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await;
+    assert_eq!(plain.header("latchkey-enforcement"), None);
+    let text = service.get("/metrics").await.text();
+    assert!(text.contains("latchkey_time_to_enforced_seconds_count 1\n"), "{text}");
+    assert!(text.contains("latchkey_edges{state=\"behind\"} 1\n") && text.contains("latchkey_edges_worst_lag 1\n"));
+}
+
+#[tokio::test]
+async fn a_silent_instance_is_disconnected_and_after_its_bound_it_denies_by_itself() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    service.workspace("acme").await;
+    // Nobody can set the clock that counts.
+    service.set_wall_forward(3_600);
+    assert_eq!(service.enforcement().await.1, json!("behind"));
+    service.advance(31);
+    assert_eq!(service.enforcement().await, (false, json!("disconnected"), json!("2026-11-23T09:01:01Z")));
+    service.advance(29);
+    assert_eq!(service.enforcement().await.0, false);
+    service.advance(1);
+    assert_eq!(service.enforcement().await, (true, json!("stale"), Value::Null));
+    // It is back, and hasn't said that it has the change.
+    service.hear("edge-1", "i1", "60").await;
+    assert_eq!(service.enforcement().await.1, json!("behind"));
+}
+
+#[tokio::test]
+async fn the_largest_bound_that_was_named_counts() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    service.hear("edge-1", "i1", "600").await;
+    service.hear("edge-1", "i1", "10").await;
+    service.workspace("acme").await;
+    service.advance(599);
+    assert_eq!(service.enforcement().await.1, json!("disconnected"));
+    let service = service.restart().await;
+    service.advance(599);
+    assert_eq!(service.enforcement().await.1, json!("disconnected"));
+    service.advance(2);
+    assert_eq!(service.enforcement().await.0, true);
+    service.hear("edge-1", "i1", "never").await;
+    service.advance(1_000_000);
+    assert_eq!(service.enforcement().await, (false, json!("disconnected"), json!("never")));
+}
+
+#[tokio::test]
+async fn after_a_restart_nothing_is_enforced_until_each_instance_has_reported_or_passed_its_bound() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    service.hear("edge-2", "i2", "60").await;
+    let service = service.restart().await;
+    assert_eq!(service.enforcement().await.0, false);
+    assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 2);
+    let lacking = service.acknowledge(said(&service, service.revision(), &["0"])).await;
+    assert_eq!(lacking.code(), "missing-worker");
+    service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
+    assert_eq!(service.enforcement().await.0, false);
+    service.advance(61);
+    assert_eq!(service.enforcement().await.0, true);
+}
+
+#[tokio::test]
+async fn a_forged_acknowledgement_changes_nothing() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    let token = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-2"})).await.json();
+    let other = token["secret"].as_str().unwrap();
+    let before = service.get("/v1/edges").await.json();
+    let right = said(&service, service.revision(), &["0", "1"]);
+    let with = |field: &str, value: Value| {
+        let mut body = right.clone();
+        body[field] = value;
+        body
+    };
+    for (name, token, body, status, code) in [
+        ("a token of another edge", other, right.clone(), 403, "wrong-edge"),
+        ("another edge's name", EDGE, with("edge", json!("edge-2")), 403, "foreign-instance"),
+        ("both", other, with("edge", json!("edge-2")), 403, "foreign-instance"),
+        ("an unknown instance", EDGE, with("instance", json!("i9")), 404, "unknown-instance"),
+        ("an unknown epoch", EDGE, with("epoch", json!("0".repeat(32))), 409, "unknown-epoch"),
+        ("past the head", EDGE, said(&service, service.revision() + 1, &["0", "1"]), 409, "revision-ahead"),
+        ("without a worker", EDGE, said(&service, service.revision(), &["0"]), 409, "missing-worker"),
+        ("a worker twice", EDGE, said(&service, service.revision(), &["0", "0", "1"]), 422, "bad-acknowledgement"),
+        ("no list", EDGE, with("workers", Value::Null), 422, "bad-acknowledgement"),
+        ("a bad name", EDGE, with("instance", json!("a/b")), 422, "bad-acknowledgement"),
+        ("no token", "lkedge_wrong", right.clone(), 401, "bad-token"),
+    ] {
+        let answer = service.call_as(token, Method::POST, "/edge/v1/acknowledgements", body, &[]).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{name}");
+        assert_eq!(service.get("/v1/edges").await.json(), before, "{name}");
+    }
+    // Nor can its feed be asked for in another name.
+    assert_eq!(service.hear("edge-2", "i1", "60").await.code(), "foreign-instance");
+}
+
+#[tokio::test]
+async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    service.hear("edge-1", "i2", "60").await;
+    let retire = async |token: &str, id: &str| {
+        service.call_as(token, Method::DELETE, &format!("/edge/v1/instances/{id}"), Value::Null, &[]).await
+    };
+    let token = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-2"})).await.json();
+    assert_eq!(retire(token["secret"].as_str().unwrap(), "i2").await.code(), "wrong-edge");
+    assert_eq!(retire(EDGE, "i9").await.code(), "unknown-instance");
+    assert_eq!(retire(EDGE, "i2").await.status, 204);
+    assert_eq!(retire(EDGE, "i2").await.status, 204);
+    service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
+    assert_eq!(service.enforcement().await.0, true);
+    let service = service.restart().await;
+    let gone = service.hear("edge-1", "i2", "60").await;
+    assert_eq!((gone.status.as_u16(), gone.code().as_str()), (410, "retired-instance"));
+}
+
+#[tokio::test]
+async fn an_operator_can_say_that_an_instance_is_gone_but_not_while_it_is_connected() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    assert_eq!(service.delete("/v1/edges/i1").await.code(), "edge-connected");
+    assert_eq!(service.delete("/v1/edges/i9").await.code(), "unknown-instance");
+    service.advance(31);
+    let removed = service.delete("/v1/edges/i1").await;
+    assert_eq!((removed.status.as_u16(), removed.revision()), (204, service.revision()));
+    let event = &service.get("/v1/audit-events?limit=1").await.json()["items"][0];
+    assert_eq!((&event["action"], &event["target"]["id"]), (&json!("instance.remove"), &json!("i1")));
+    assert_eq!(service.enforcement().await, (false, Value::Null, json!("never")));
+    assert_eq!(service.hear("edge-1", "i1", "60").await.status, 410);
+    assert_eq!(service.delete("/v1/edges/i1").await.code(), "unknown-instance");
+}
+
+#[tokio::test]
+async fn ghosts_are_forgotten_after_a_day_or_their_bound() {
+    let service = Service::start().await;
+    service.hear("edge-1", "short", "60").await;
+    service.hear("edge-1", "long", "172800").await;
+    service.hear("edge-1", "endless", "never").await;
+    let names = async || {
+        let page = service.get("/v1/edges").await.json();
+        let items = page["items"].as_array().unwrap().clone();
+        items.iter().map(|item| item["instance"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    service.advance(86_000);
+    service.sweep().await;
+    assert_eq!(names().await, ["endless", "long", "short"]);
+    service.advance(1_000);
+    service.sweep().await;
+    assert_eq!(names().await, ["endless", "long"]);
+    service.advance(172_800);
+    service.sweep().await;
+    assert_eq!(names().await, ["endless"]);
+    let service = service.restart().await;
+    assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_has_a_thousand_instances_that_never_acknowledged_and_no_more() {
+    let service = Service::start().await;
+    for n in 0..1_000 {
+        service.edges_hear(n).await;
+    }
+    let refused = service.hear("edge-1", "one-more", "60").await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "too-many-instances"));
+    // Those that are known go on.
+    assert_eq!(service.hear("edge-1", "n7", "60").await.status, 200);
+}
+
+impl Service {
+    async fn edges_hear(&self, n: usize) {
+        assert_eq!(self.hear("edge-1", &format!("n{n}"), "60").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn enforcement_is_asked_for_revisions_that_are_there() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    let head = service.revision();
+    assert_eq!(service.get(&format!("/v1/enforcement?revision={}", head + 1)).await.code(), "unknown-revision");
+    assert_eq!(service.get("/v1/enforcement?wait=61").await.fields(), ["wait out-of-range"]);
+    let (_, member) = service.token("platform_admin", None).await;
+    let answer = service
+        .call_as(&member, Method::GET, &format!("/v1/enforcement?revision={head}&wait=60"), Value::Null, &[])
+        .await;
+    assert_eq!(answer.json()["enforced"], json!(true));
+    let edge = &answer.json()["edges"][0];
+    assert_eq!((&edge["edge"], &edge["instance"], &edge["lag"]), (&json!("edge-1"), &json!("i1"), &json!(0)));
+    assert_eq!(edge["workers"][1], json!({"id": "1", "applied": head, "started_at": "2026-11-23T08:00:00Z"}));
+}
