@@ -286,7 +286,7 @@ impl Subscription {
         keys.holding.apply(&body).inspect_err(|_| self.is_wanted = true)?;
         // One that doesn't lead to the newest revision says nothing of how fresh the table is.
         if let Some(newest) = keys.holding.newest()
-            && head.is_none_or(|head| head == newest.revision.0)
+            && head.is_none_or(|head| head <= newest.revision.0)
         {
             keys.vouch(newest, sent);
         }
