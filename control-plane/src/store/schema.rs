@@ -14,7 +14,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0002_audit.sql")),
     M::up(include_str!("migrations/0003_admin_tokens.sql")),
     M::up(include_str!("migrations/0004_edge_tokens.sql")),
-    M::up(include_str!("migrations/0005_instances.sql")),
+    M::up(include_str!("migrations/0006_instances.sql")),
 ];
 
 /// The connection that writes: durable when COMMIT returns.
