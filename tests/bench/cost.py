@@ -35,6 +35,13 @@ def ext_authz(port):
     return [{"name": "envoy.filters.http.ext_authz", "typed_config": typed("ext_authz.v3.ExtAuthz", {"http_service": server})}]
 
 
+# What can be left out, with the variants that have it and don't. Filter state can't: the guard and the logs stand on it.
+OPTIONS = [
+    ("the guard", "ours, guard", "ours"),
+    ("the two identity headers of the default", "ours", "ours, nothing forwarded"),
+    ("the two others", "ours, all forwarded", "ours"),
+]
+
 # Each from a right key and the backend's port to the filters that are measured.
 VARIANTS = {
     "none": lambda secret, backend: [],
@@ -102,4 +109,8 @@ def section(wanted, costs):
                 seen = costs[kind, "ours"] / costs[kind, peer]
                 word = "met" if seen <= limit else "missed"
                 lines.append(f"- budget, {kind}: at most {limit} x {peer}; seen {seen:.2f}: {word}")
+    for what, with_it, without in OPTIONS:
+        if ("direct", with_it) in costs and ("direct", without) in costs:
+            added = (f"{costs[kind, with_it] - costs[kind, without]:+.1f} µs" for kind in ("direct", "upstream"))
+            lines.append("- {}: {} with a direct response, {} with an upstream".format(what, *added))
     return "\n".join(lines)

@@ -39,18 +39,18 @@ def secret_text(chance):
 
 
 @functools.cache
-def of(count):
+def of(count, workspaces=WORKSPACES):
     """A database with so many keys in it, each with two scopes, spread over workspaces. Made once a run."""
     say(f"making {count:,} keys")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="latchkey-keys-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with Bench() as bench:
-        return made(bench, folder / f"{count}.db", count)
+        return made(bench, folder / f"{count}.db", count, workspaces)
 
 
-def made(bench, database, count):
+def made(bench, database, count, workspaces):
     control_plane = ControlPlane(bench, "first", cores()[1], database)
-    for number in range(WORKSPACES):
+    for number in range(workspaces):
         slug = f"workspace-{number}"
         control_plane.post("/v1/workspaces", {"name": slug, "slug": slug})
         # Its rows are the pattern of all others in this workspace.
@@ -58,7 +58,7 @@ def made(bench, database, count):
         control_plane.post(f"/v1/workspaces/{slug}/keys", {"name": "pattern", "expires_in": "none", "scopes": scopes})
     control_plane.stop()
 
-    count -= WORKSPACES
+    count -= workspaces
     chance = random.Random(count)
     # Known ones all over the table.
     known = chance.sample(range(count), min(count, KNOWN))
@@ -73,9 +73,14 @@ def made(bench, database, count):
     file.execute("BEGIN")
     slugs = dict(file.execute("SELECT id, slug FROM workspaces").fetchall())
     # Like ids that were made one after the other: each workspace has a stretch of them.
-    owners = [owner for owner in slugs for _ in range(-(-count // WORKSPACES))][:count]
-    insert(file, "keys", ["id"], zip(owners, ids))
-    insert(file, "secrets", ["digest", "key_id"], sorted(zip(owners, digests, ids), key=lambda row: row[1]))
+    owners = [owner for owner in slugs for _ in range(-(-count // workspaces))][:count]
+    names = (f"key {chance.randrange(count)}-{number}" for number in range(count))
+    # Those that are known stay active, for whoever asks with them.
+    active = (int(number % 1_000 != 500 or number in secrets) for number in range(count))
+    insert(file, "keys", ["id", "name", "active"], zip(owners, ids, names, active))
+    endings = ("".join(chance.choices(ALPHABET, k=4)) for _ in range(count))
+    rows = sorted(zip(owners, digests, ids, endings), key=lambda row: row[1])
+    insert(file, "secrets", ["digest", "key_id", "last_characters"], rows)
     file.execute("COMMIT")
     file.execute("PRAGMA journal_mode = WAL")
     file.close()

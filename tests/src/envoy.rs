@@ -26,7 +26,9 @@ pub struct EnvoyConfig {
 }
 
 impl EnvoyConfig {
+    /// `LATCHKEY_TEST_FEED=worker` has each worker ask the control plane by itself, so that the same tests show the same.
     pub fn new(control_plane_port: u16, upstream_port: u16, edge_token: &str) -> Self {
+        let feed = std::env::var("LATCHKEY_TEST_FEED").unwrap_or_else(|_| "process".to_owned());
         Self {
             control_plane_port,
             upstream_port,
@@ -38,6 +40,7 @@ impl EnvoyConfig {
                     "authority": "latchkey",
                     "token_env": "LATCHKEY_EDGE_TOKEN",
                 },
+                "feed": feed,
             }),
             workers: 2,
             wasm: built("dist/latchkey_filter.wasm"),

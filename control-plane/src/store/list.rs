@@ -60,7 +60,7 @@ pub struct KeyQuery {
 
 impl Store {
     /// A page of a workspace's keys. A page without filters costs as much as it has items; with one, keys that don't fit are
-    /// passed over one by one.
+    /// passed over one by one, so that a filter that few keys fit costs what the workspace has keys.
     pub async fn list_keys(&self, workspace: WorkspaceId, query: KeyQuery) -> Result<Page<Key>, StoreError> {
         self.engine.read(move |sql| list(sql, workspace, &query)).await
     }
@@ -92,8 +92,8 @@ fn list(sql: &Connection, workspace: WorkspaceId, query: &KeyQuery) -> Result<Pa
     if let Some(search) = &query.search {
         conditions.push_str(
             " AND (k.name LIKE ?5 ESCAPE '\\' OR k.id = ?6
-               OR EXISTS (SELECT 1 FROM secrets s WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id
-                          AND s.superseded_at IS NULL AND s.last_characters = ?7))",
+               OR k.id IN (SELECT s.key_id FROM secrets s WHERE s.workspace_id = ?1
+                           AND s.superseded_at IS NULL AND s.last_characters = ?7))",
         );
         let pattern = search.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         values.push(Value::Text(format!("%{pattern}%")));

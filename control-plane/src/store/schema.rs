@@ -14,6 +14,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0002_audit.sql")),
     M::up(include_str!("migrations/0003_admin_tokens.sql")),
     M::up(include_str!("migrations/0004_edge_tokens.sql")),
+    M::up(include_str!("migrations/0005_searches.sql")),
     M::up(include_str!("migrations/0006_instances.sql")),
 ];
 
@@ -113,7 +114,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 5, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 6, .. })));
     }
 
     #[test]

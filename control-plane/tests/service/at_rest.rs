@@ -1,34 +1,138 @@
-//! What rests on disk: digests, and never a secret.
+//! What stays after a secret was shown: its digest on disk, and nowhere the secret.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::harness::Service;
+use crate::harness::{ADMIN, Answer, EDGE, Service};
+
+/// All that is logged in this process, at every level.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The bytes of each file of a database, by its name.
+fn files(of: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(of).unwrap().map(Result::unwrap);
+    entries.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap())).collect()
+}
+
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+/// Uses all that has a secret as it is meant to be used and as it is not. Answers with what was said, but for the answers
+/// that show a secret once.
+async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str, admin_path: &str) -> Vec<Answer> {
+    let mut said = Vec::new();
+    let (_, member) = service.token("workspace_member", Some("acme")).await;
+    for secret in secrets.iter().map(String::as_str).chain([ADMIN, EDGE]) {
+        // As who asks, for whatever there is to ask.
+        for path in ["/v1/workspaces", "/v1/audit-events", "/metrics", "/edge/v1/feed?format=1&edge=edge-1&instance=i"]
+        {
+            said.push(service.call_as(secret, Method::GET, path, Value::Null, &[]).await);
+        }
+        said.push(service.post("/v1/keys/identify", json!({"secret": secret})).await);
+        said.push(service.call_as(&member, Method::POST, "/v1/keys/identify", json!({"secret": secret}), &[]).await);
+        // In the wrong place.
+        said.push(service.post("/v1/keys/identify", json!({"secret": [secret], "key": secret})).await);
+        said.push(service.post("/v1/edge-tokens", json!({"name": "a", "edge": secret, secret: secret})).await);
+        said.push(service.patch(key, json!({"expires_at": secret, "scopes": {"reviews": secret}})).await);
+        said.push(service.call_with(Method::PATCH, key, json!({"name": "b"}), &[("if-match", secret)]).await);
+        said.push(service.get(&format!("/v1/audit-events?target={secret}&action={secret}")).await);
+        said.push(service.get(&format!("/edge/v1/feed?format=1&edge={secret}&instance=i&wait={secret}")).await);
+    }
+    for (method, path) in [
+        (Method::POST, format!("{key}/end-overlap")),
+        (Method::POST, format!("{key}/deactivate")),
+        (Method::DELETE, key.to_owned()),
+        (Method::DELETE, edge_path.to_owned()),
+        (Method::DELETE, admin_path.to_owned()),
+    ] {
+        let changed = service.call(method, &path, Value::Null).await;
+        assert!(changed.status.is_success(), "{path}: {}", changed.text());
+        said.push(changed);
+    }
+    for secret in secrets {
+        said.push(service.post("/v1/keys/identify", json!({"secret": secret})).await);
+    }
+    said.push(service.get("/v1/audit-events?limit=200").await);
+    for path in ["/v1/audit-events", "/v1/workspaces/acme/audit-events"] {
+        let accept = [("accept", "application/jsonl")];
+        let export = service.call_with(Method::GET, path, Value::Null, &accept).await;
+        assert!(export.status == 200 && export.text().lines().count() > 5, "{}", export.text());
+        said.push(export);
+    }
+    for path in ["/v1/admin-tokens", "/v1/edge-tokens", "/v1/workspaces/acme/keys", "/metrics"] {
+        said.push(service.get(path).await);
+    }
+    said
+}
 
 #[tokio::test]
-async fn no_secret_is_in_the_bytes_of_the_database_or_its_wal() {
+async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metrics() {
+    // Of all threads: the writer's and the readers' too. Other tests log into it as well, which does no harm.
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
+    tracing::subscriber::set_global_default(subscriber.with_writer(move || writer.clone()).finish()).unwrap();
+
     let service = Service::start().await;
     service.workspace("acme").await;
-    let (path, first) = service.key("acme", json!({})).await;
+    let (key, first) = service.key("acme", json!({})).await;
     let rotate = async |body: Value| {
-        let rotated = service.post(&format!("{path}/rotate"), body).await.json();
+        let rotated = service.post(&format!("{key}/rotate"), body).await.json();
         rotated["secret"].as_str().unwrap().to_owned()
     };
-    let secrets = [first, rotate(Value::Null).await, rotate(json!({"overlap": "1h"})).await];
-    let (_, admin) = service.token("workspace_admin", Some("acme")).await;
+    let keys = [first, rotate(Value::Null).await, rotate(json!({"overlap": "1h"})).await];
+    let (admin_id, admin) = service.token("workspace_admin", Some("acme")).await;
     let edge = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-1"})).await.json();
-    let secrets = secrets.into_iter().chain([admin, edge["secret"].as_str().unwrap().to_owned()]).collect::<Vec<_>>();
+    let edge_path = format!("/v1/edge-tokens/{}", edge["token"]["id"].as_str().unwrap());
+    let secrets = [keys.as_slice(), &[admin, edge["secret"].as_str().unwrap().to_owned()]].concat();
     service.table().await;
-    let mut bytes = Vec::new();
-    for name in ["latchkey.db", "latchkey.db-wal"] {
-        bytes.extend(std::fs::read(service.directory.path().join(name)).unwrap());
-    }
-    let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    let said = live(&service, &key, &secrets, &edge_path, &format!("/v1/admin-tokens/{admin_id}")).await;
+
+    let while_it_runs = files(service.directory.path());
+    assert!(while_it_runs.iter().any(|(name, bytes)| name == "latchkey.db-wal" && !bytes.is_empty()));
+    service.end();
+    service.store.close().await;
+    let places: Vec<_> = while_it_runs.into_iter().chain(files(service.directory.path())).collect();
+    let log = logged.0.lock().unwrap().clone();
+    assert!(holds(&log, b"/v1/keys/identify"), "the requests are logged");
     for secret in &secrets {
         let digest = policy::Digest::of(secret.as_bytes());
-        assert!(holds(&digest.0), "the digest is what is kept");
+        assert!(places.iter().any(|(_, bytes)| holds(bytes, &digest.0)), "the digest is what is kept");
+        let hex: String = digest.0.iter().map(|byte| format!("{byte:02x}")).collect();
         // Its random part, too: not even without the prefix.
-        assert!(!holds(secret.as_bytes()) && !holds(secret.split('_').next_back().unwrap().as_bytes()));
+        let random = secret.split('_').next_back().unwrap().as_bytes();
+        for (name, bytes) in &places {
+            assert!(!holds(bytes, random), "{name} holds a secret");
+        }
+        assert!(!holds(&log, random) && !holds(&log, hex.as_bytes()), "the log holds a secret or its digest");
+        for answer in &said {
+            let headers = format!("{:?}", answer.headers);
+            for text in [answer.text(), headers] {
+                assert!(!holds(text.as_bytes(), random) && !holds(text.as_bytes(), hex.as_bytes()), "{text}");
+            }
+        }
+    }
+    // Those of the files are short here: without the shape of a token, a refusal may name one as a field.
+    for token in [ADMIN, EDGE] {
+        assert!(places.iter().all(|(_, bytes)| !holds(bytes, token.as_bytes())));
+        assert!(!holds(&log, token.as_bytes()));
     }
 }
 

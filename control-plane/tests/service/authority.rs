@@ -6,7 +6,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Service};
-use crate::openapi::routes;
+use crate::openapi::{assert_documented, routes};
 
 /// Who may ask a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +113,10 @@ async fn each_route_is_for_the_roles_that_it_is_meant_for_and_no_route_is_left_o
             // A body that no handler takes: nothing is changed, and who may not act isn't told that it is wrong.
             let answer = service.call_as(token, method.clone(), &path, json!({"no such field": 1}), &[]).await;
             assert_eq!(told(&answer), expected, "{route}: {}", answer.text());
+            assert_documented(route, &answer);
         }
         let nobody = service.call_as("lkadm_wrong", method, &path, Value::Null, &[]).await;
+        assert_documented(route, &nobody);
         match who {
             For::Everybody => assert_eq!(nobody.status, 200, "{route}"),
             _ => assert_eq!((nobody.status.as_u16(), nobody.code().as_str()), (401, "bad-token"), "{route}"),

@@ -126,6 +126,11 @@ impl Service {
         self.edges.forget_silent().await.unwrap();
     }
 
+    /// The router, for people who look for a mistake.
+    pub fn described_router(&self) -> String {
+        format!("{:?}", self.router)
+    }
+
     /// Tells waiting requests that the service ends.
     pub fn end(&self) {
         self.end.send_replace(true);

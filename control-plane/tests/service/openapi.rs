@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Method, Request};
 use latchkey::api::openapi;
 use serde_json::Value;
 
-use crate::harness::{PUBLIC_URL, Service};
+use crate::harness::{Answer, PUBLIC_URL, Service};
 
 /// Method, path and description of each route. The router is built of the same list, so none is missing.
 fn operations() -> Vec<(String, Value)> {
@@ -19,6 +19,30 @@ fn operations() -> Vec<(String, Value)> {
         }
     }
     operations
+}
+
+/// Method, path and description of each route that takes a body, or of each that takes a query.
+pub fn routes_with(part: &str) -> Vec<(String, Value)> {
+    let has = |operation: &Value| match part {
+        "query" => operation["parameters"].as_array().unwrap().iter().any(|parameter| parameter["in"] == "query"),
+        part => operation.get(part).is_some(),
+    };
+    operations().into_iter().filter(|(_, operation)| has(operation)).collect()
+}
+
+/// Fails unless the document has this answer of the route, a refusal as a problem.
+pub fn assert_documented(route: &str, answer: &Answer) {
+    let document = openapi::document();
+    let (method, path) = route.split_once(' ').unwrap();
+    let answers = &document["paths"][path][method.to_lowercase()]["responses"];
+    let documented = &answers[answer.status.as_str()];
+    assert!(!documented.is_null(), "{route} has no {} in the document: {}", answer.status, answer.text());
+    if answer.status.is_client_error() || answer.status.is_server_error() {
+        let pointer = documented["$ref"].as_str().unwrap_or_else(|| panic!("{route}: {documented}"));
+        let problem = document.pointer(pointer.trim_start_matches('#')).unwrap();
+        assert!(problem["content"]["application/problem+json"].is_object(), "{route}: {problem}");
+        assert!(!answer.code().is_empty());
+    }
 }
 
 /// Method and path of each route, as `GET /v1/workspaces/{workspace}`.
@@ -54,8 +78,50 @@ fn each_operation_says_what_it_does_answers_and_refuses() {
         let (good, refusals): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| status.starts_with('2'));
         assert_eq!(good.len(), 1, "{route} has one good answer");
         assert!(good[0].0 == "204" || good[0].1["content"].is_object(), "{route} doesn't say what it answers");
-        if route.contains(" /v1/") {
-            assert!(refusals.len() >= 4, "{route} has problem answers");
+        let is_guarded = route.contains(" /v1/") || route.ends_with(" /metrics");
+        let refusals: Vec<_> = refusals.into_iter().map(|(status, _)| status.as_str()).collect();
+        for (applies, statuses) in [
+            (is_guarded, ["401", "429", "500", "503"].as_slice()),
+            (is_guarded && id != "list_workspaces", &["403"]),
+            (route.contains('{'), &["404"]),
+            (operation.get("requestBody").is_some(), &["400", "413", "415", "422"]),
+        ] {
+            for status in statuses.iter().filter(|_| applies) {
+                assert!(refusals.contains(status), "{route} has no problem answer {status}");
+            }
+        }
+    }
+}
+
+/// What the feed's format says, not the document, and where there is nothing but a refusal.
+const UNDOCUMENTED: [&str; 8] = [
+    "/edge/v1/acknowledgements",
+    "/edge/v1/instances/{instance}",
+    "/edge/v1/feed",
+    "/edge/v1/snapshots/{epoch}/{revision}/{page}",
+    "/",
+    "/v1",
+    "/v1/",
+    "/edge/v1",
+];
+
+#[tokio::test]
+async fn no_route_is_left_out_of_the_document() {
+    let service = Service::start().await;
+    let document = openapi::document();
+    let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let router = service.described_router();
+    // Whatever else it tells, each path stands in quotes.
+    let served: BTreeSet<_> = router.split('"').filter(|text| text.starts_with('/') && !text.contains('*')).collect();
+    let known: BTreeSet<_> = documented.iter().copied().chain(UNDOCUMENTED).collect();
+    assert_eq!(served, known);
+
+    for path in documented {
+        let methods = document["paths"][path].as_object().unwrap();
+        for method in ["get", "post", "put", "patch", "delete"].into_iter().filter(|it| !methods.contains_key(*it)) {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let refused = service.call(method.clone(), &path.replace(['{', '}'], ""), Value::Null).await;
+            assert_eq!(refused.code(), "method-not-allowed", "{method} {path} is not in the document");
         }
     }
 }

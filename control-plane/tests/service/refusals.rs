@@ -5,6 +5,7 @@ use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN, EDGE, Service};
+use crate::openapi::{assert_documented, routes_with};
 
 #[tokio::test]
 async fn who_is_not_known_learns_nothing_else() {
@@ -178,6 +179,72 @@ async fn each_wrong_value_names_its_field() {
     }
     assert_eq!(service.get(&format!("{keys}?limit=1&limit=2")).await.code(), "bad-query");
     assert_eq!(service.revision(), before);
+}
+
+#[tokio::test]
+async fn each_route_refuses_bodies_and_queries_that_it_can_not_read() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (key, _) = service.key("acme", json!({})).await;
+    let before = service.revision();
+    let ask = async |route: &str, query: &str, kind: &str, body: String| {
+        let (method, path) = route.split_once(' ').unwrap();
+        let path = path.replace("/v1/workspaces/{workspace}/keys/{key}", &key).replace("{workspace}", "acme");
+        let request = Request::builder().method(method).uri(format!("{path}{query}"));
+        let request = request.header("authorization", format!("Bearer {ADMIN}")).header("content-type", kind);
+        let refused = service.send(request.body(Body::from(body)).unwrap()).await;
+        assert_documented(route, &refused);
+        refused
+    };
+    for (route, _) in routes_with("requestBody") {
+        for (kind, body, status, code) in [
+            ("application/json", "{".to_owned(), 400, "not-json"),
+            ("application/json", r#"{"a":1,"a":2}"#.to_owned(), 400, "not-json"),
+            ("application/json", "[1]".to_owned(), 422, "invalid-fields"),
+            ("text/plain", "{}".to_owned(), 415, "unsupported-media-type"),
+            ("application/json", format!("{{\"name\":\"{}\"}}", "x".repeat(300 << 10)), 413, "too-large"),
+        ] {
+            let refused = ask(&route, "", kind, body).await;
+            assert_eq!((refused.status.as_u16(), refused.code().as_str()), (status, code), "{route}");
+        }
+        let refused = ask(&route, "", "application/json", json!({"no such field": 1}).to_string()).await;
+        assert!(refused.fields().contains(&"no such field unknown-field".to_owned()), "{route}: {}", refused.text());
+    }
+    for (route, operation) in routes_with("query") {
+        for parameter in operation["parameters"].as_array().unwrap() {
+            let name = parameter["name"].as_str().unwrap();
+            let wrong = match name {
+                "workspace" | "key" | "token" => continue,
+                "target" | "action" | "q" => format!("?{name}={}", "x".repeat(101)),
+                _ => format!("?{name}=%21"),
+            };
+            let refused = ask(&route, &wrong, "application/json", String::new()).await;
+            let fields = refused.fields();
+            assert!(refused.status == 422 && fields.len() == 1, "{route}{wrong}: {}", refused.text());
+            assert!(fields[0].starts_with(&format!("{name} ")), "{route}{wrong}: {fields:?}");
+            let twice = ask(&route, &format!("?{name}=1&{name}=1"), "application/json", String::new()).await;
+            assert_eq!((twice.status.as_u16(), twice.code().as_str()), (400, "bad-query"), "{route} {name}");
+        }
+        let refused = ask(&route, "?page=2", "application/json", String::new()).await;
+        assert_eq!(refused.fields(), ["page unknown-field"], "{route}");
+    }
+    assert_eq!(service.revision(), before);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_there_is_unknown_and_no_token_of_the_other_kind() {
+    let service = Service::start().await;
+    let (admin, _) = service.token("platform_admin", None).await;
+    let edge = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "e"})).await.json();
+    let edge = edge["token"]["id"].as_str().unwrap().to_owned();
+    for (kind, other) in [("admin-tokens", edge), ("edge-tokens", admin)] {
+        for id in [other.as_str(), "adt_00000000000000000000000000000000", "x", "%ff"] {
+            for method in [Method::GET, Method::DELETE] {
+                let refused = service.call(method.clone(), &format!("/v1/{kind}/{id}"), Value::Null).await;
+                assert_eq!((refused.status.as_u16(), refused.code().as_str()), (404, "unknown-token"), "{kind} {id}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -88,8 +88,12 @@ impl Roster {
             }
         } else {
             let patience = if better.is_some() { PATIENCE_MS } else { 0 };
-            let is_free =
-                self.leader.is_empty() || now_ms.saturating_sub(self.renewed_ms) > LEASE_MS.saturating_add(patience);
+            let is_free = if self.leader.is_empty() {
+                // One without requests may come any moment.
+                !me.has_requests || now_ms.saturating_sub(me.joined_ms) >= PATIENCE_MS
+            } else {
+                now_ms.saturating_sub(self.renewed_ms) > LEASE_MS.saturating_add(patience)
+            };
             if is_free {
                 self.leader.clone_from(&me.id);
                 self.term = self.term.saturating_add(1);
@@ -106,7 +110,8 @@ impl Roster {
     /// When a worker should sign again: soon enough to be known as there, and at once when the lease runs out.
     pub fn next_signature_ms(&self, has_requests: bool, now_ms: u64) -> u64 {
         let patience = if has_requests { PATIENCE_MS } else { 0 };
-        let runs_out = self.renewed_ms.saturating_add(LEASE_MS).saturating_add(patience).saturating_add(1);
+        let lease_ms = if self.leader.is_empty() { 0 } else { LEASE_MS };
+        let runs_out = self.renewed_ms.saturating_add(lease_ms).saturating_add(patience).saturating_add(1);
         // One that has run out and was left to a better worker is looked at with each tick.
         runs_out.max(now_ms.saturating_add(1)).min(now_ms.saturating_add(BEAT_MS))
     }
@@ -205,6 +210,15 @@ mod tests {
         assert_eq!(roster.next_signature_ms(false, 1_800), LEASE_MS + 1);
         assert_eq!(roster.next_signature_ms(true, 1_800), LEASE_MS + PATIENCE_MS + 1);
         assert_eq!(roster.next_signature_ms(false, 2_050), 2_051);
+    }
+
+    #[test]
+    fn a_worker_with_requests_lets_one_without_begin() {
+        let mut roster = Roster::default();
+        let new = |id: &str, now_ms| Worker { joined_ms: 1_000, ..busy(id, now_ms) };
+        assert_eq!(roster.sign(new("busy", 1_000), "i", 1_000), Role::Follows);
+        assert_eq!(roster.next_signature_ms(true, 1_000), 1_001, "it looks again with its next tick");
+        assert_eq!(roster.sign(new("busy", 1_200), "i", 1_200), Role::Leads { term: 1 }, "nobody came");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The names under which a source's data stand in Envoy's shared data, and how they are written.
 //!
-//! Every value starts with the term of the leader that wrote it. A leader that was replaced while it slept finds a
+//! Every value ends with the term of the leader that wrote it. A leader that was replaced while it slept finds a
 //! newer term, or another write between its look and its own, and writes nothing.
 
 use policy::wire::FORMAT;
@@ -64,7 +64,7 @@ impl Shelf {
 pub fn read(host: &dyn Host, name: &str) -> Option<Stamped> {
     let (mut bytes, _) = host.shared(name)?;
     let (_, number) = stamps(&bytes)?;
-    bytes.drain(..STAMPS);
+    bytes.truncate(bytes.len().saturating_sub(STAMPS));
     Some(Stamped { number, bytes })
 }
 
@@ -75,17 +75,17 @@ pub fn write(host: &dyn Host, name: &str, term: u64, number: u64, bytes: &[u8]) 
         return Err(Deposed);
     }
     let mut value = Vec::with_capacity(STAMPS.saturating_add(bytes.len()));
-    value.extend_from_slice(&term.to_le_bytes());
-    value.extend_from_slice(&number.to_le_bytes());
     value.extend_from_slice(bytes);
+    value.extend_from_slice(&number.to_le_bytes());
+    value.extend_from_slice(&term.to_le_bytes());
     if host.set_shared(name, &value, cas) { Ok(()) } else { Err(Deposed) }
 }
 
-/// Term and number in front of each value.
+/// Number and term behind each value: at its end, so that taking them off moves nothing.
 const STAMPS: usize = 16;
 
 fn stamps(bytes: &[u8]) -> Option<(u64, u64)> {
-    let (term, rest) = bytes.split_first_chunk::<8>()?;
-    let (number, _) = rest.split_first_chunk::<8>()?;
+    let (rest, term) = bytes.split_last_chunk::<8>()?;
+    let (_, number) = rest.split_last_chunk::<8>()?;
     Some((u64::from_le_bytes(*term), u64::from_le_bytes(*number)))
 }
