@@ -64,7 +64,7 @@ async fn an_instance_is_behind_from_its_first_request_until_it_acknowledged() {
     assert!(answer.header("latchkey-time").is_some());
     assert_eq!(service.enforcement().await, (true, json!("current"), Value::Null));
     service.workspace("acme").await;
-    assert_eq!(service.enforcement().await.0, false);
+    assert!(!service.enforcement().await.0);
 }
 
 #[tokio::test]
@@ -75,10 +75,10 @@ async fn one_worker_that_is_behind_is_enough() {
     let mut body = said(&service, service.revision(), &["0", "1"]);
     body["workers"][1]["applied"] = json!(service.revision() - 1);
     assert_eq!(service.acknowledge(body.clone()).await.status, 200);
-    assert_eq!(service.enforcement().await.0, false);
+    assert!(!service.enforcement().await.0);
     body["workers"][1]["ended"] = json!(true);
     assert_eq!(service.acknowledge(body).await.status, 200);
-    assert_eq!(service.enforcement().await.0, true);
+    assert!(service.enforcement().await.0);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_silent_instance_is_disconnected_and_after_its_bound_it_denies_by_itse
     service.advance(31);
     assert_eq!(service.enforcement().await, (false, json!("disconnected"), json!("2026-11-23T09:01:01Z")));
     service.advance(29);
-    assert_eq!(service.enforcement().await.0, false);
+    assert!(!service.enforcement().await.0);
     service.advance(1);
     assert_eq!(service.enforcement().await, (true, json!("stale"), Value::Null));
     // It is back, and hasn't said that it has the change.
@@ -135,7 +135,7 @@ async fn the_largest_bound_that_was_named_counts() {
     service.advance(599);
     assert_eq!(service.enforcement().await.1, json!("disconnected"));
     service.advance(2);
-    assert_eq!(service.enforcement().await.0, true);
+    assert!(service.enforcement().await.0);
     service.hear("edge-1", "i1", "never").await;
     service.advance(1_000_000);
     assert_eq!(service.enforcement().await, (false, json!("disconnected"), json!("never")));
@@ -147,14 +147,14 @@ async fn after_a_restart_nothing_is_enforced_until_each_instance_has_reported_or
     service.with_an_edge().await;
     service.hear("edge-2", "i2", "60").await;
     let service = service.restart().await;
-    assert_eq!(service.enforcement().await.0, false);
+    assert!(!service.enforcement().await.0);
     assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 2);
     let lacking = service.acknowledge(said(&service, service.revision(), &["0"])).await;
     assert_eq!(lacking.code(), "missing-worker");
     service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
-    assert_eq!(service.enforcement().await.0, false);
+    assert!(!service.enforcement().await.0);
     service.advance(61);
-    assert_eq!(service.enforcement().await.0, true);
+    assert!(service.enforcement().await.0);
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
     assert_eq!(retire(EDGE, "i2").await.status, 204);
     assert_eq!(retire(EDGE, "i2").await.status, 204);
     service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
-    assert_eq!(service.enforcement().await.0, true);
+    assert!(service.enforcement().await.0);
     let service = service.restart().await;
     let gone = service.hear("edge-1", "i2", "60").await;
     assert_eq!((gone.status.as_u16(), gone.code().as_str()), (410, "retired-instance"));
