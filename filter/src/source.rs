@@ -3,20 +3,23 @@
 //! With `feed: "process"` one worker of the Envoy asks the control plane and the others follow it; with `"worker"` each
 //! asks by itself. Configurations that name the same source share one of these.
 
+mod part;
+mod telling;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use policy::config::Feed;
 use policy::{Config, Position};
 
-use crate::acknowledgement::{self, Acknowledgement, Acknowledging};
+use crate::acknowledgement::Acknowledging;
 use crate::host::{Call, CallAnswer, Host, LogLevel};
 use crate::keys::{Clocks, Keys};
 use crate::metrics::Report;
 use crate::process::follower::{Follower, Step};
 use crate::process::head::Head;
 use crate::process::publisher::{Publisher, Wake};
-use crate::process::roster::{BEAT_MS, Role, Roster, Worker};
+use crate::process::roster::{BEAT_MS, Roster};
 use crate::process::shelf::{Deposed, Shelf};
 use crate::subscription::{Answer, Asking, Failure, News, Outcome, Progress, Subscription};
 
@@ -308,121 +311,6 @@ impl Source {
         progress
     }
 
-    /// The answer to an acknowledgement.
-    fn acknowledged(&mut self, host: &dyn Host, root: u32, received: &CallAnswer) -> Progress {
-        let now = clocks(host);
-        let status = header(received, ":status");
-        let progress = match (self.acknowledging.answered(now, status), status) {
-            (Some(told), _) => {
-                let ended = told.ended();
-                if !ended.is_empty() && self.shares != Shares::Nothing {
-                    let name = self.shelf.roster();
-                    change_roster(host, &name, |roster| roster.ended.retain(|own| !ended.contains(&own.id)));
-                }
-                self.acknowledge(host, root, now, When::Even);
-                return Progress::Quiet;
-            }
-            (None, Some(410)) => {
-                self.retire(host);
-                Progress::Failed(Failure::Retired)
-            }
-            // A control plane that is down is the feed's to report.
-            (None, Some(503 | 504) | None) => return Progress::Quiet,
-            (None, Some(other)) => Progress::Failed(Failure::NotAcknowledged(other)),
-        };
-        progress
-    }
-
-    /// The control plane no longer counts this instance: it takes a new id, and nothing is decided before that was heard of.
-    fn retire(&mut self, host: &dyn Host) {
-        let retired = self.instance.take().unwrap_or_default();
-        if self.shares == Shares::Nothing {
-            // The worker's id is the instance's.
-            self.me = None;
-        } else if let Some(fresh) = hex(host.random()) {
-            let name = self.shelf.roster();
-            let changed = change_roster(host, &name, |roster| {
-                if roster.instance == retired {
-                    roster.instance.clone_from(&fresh);
-                    // The new instance never had them.
-                    roster.ended.clear();
-                }
-            });
-            self.instance = changed.map(|(roster, ())| roster.instance);
-        }
-        self.keys.distrust();
-        if let Part::Leads(publisher) = &self.part {
-            match publisher.announce(host, &self.shelf, &self.keys) {
-                Ok(()) => self.others.iter().for_each(|queue| host.wake(*queue)),
-                Err(Deposed) => self.step_down(),
-            }
-        }
-    }
-
-    /// Tells the control plane what the workers have applied, if that is this worker's part and there is something to tell.
-    fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: When) {
-        let (Some(me), Some(position), Some(newest)) =
-            (self.me.as_ref(), self.keys.holding.position(), self.roots.values().next_back())
-        else {
-            return;
-        };
-        let roster = match self.shares {
-            Shares::Unknown => return,
-            Shares::Nothing => {
-                let mut own = Roster { instance: me.clone(), ..Roster::default() };
-                own.sign(self.entry(now, me), me, now.monotonic_ms);
-                own
-            }
-            Shares::Roster | Shares::Everything => read_roster(host, &self.shelf.roster()).0,
-        };
-        let tells = match self.part {
-            Part::Leads(_) => true,
-            Part::Alone => roster.workers.iter().map(|worker| &worker.id).min() == Some(me),
-            Part::Follows | Part::TakesOver { .. } => false,
-        };
-        if !tells || self.instance.as_ref() != Some(&roster.instance) {
-            return;
-        }
-        let acknowledgement = Acknowledgement::of(&roster, &self.name.edge, &position.epoch.to_string());
-        // Those that have it already wait for the others, which tell this worker; its next tick doesn't.
-        if (when == When::Even && !acknowledgement.is_even()) || !self.acknowledging.is_due(&acknowledgement, now) {
-            return;
-        }
-        let Ok(body) = serde_json::to_string(&acknowledgement) else { return };
-        let call = Call {
-            cluster: &self.name.cluster,
-            authority: &self.name.authority,
-            path: acknowledgement::PATH,
-            token: newest.token.as_deref(),
-            body: Some(&body),
-            timeout: Duration::from_millis(acknowledgement::TIMEOUT_MS),
-        };
-        match host.dispatch(&call) {
-            Ok(number) => self.teller = Some((root, number)),
-            Err(_) => {
-                self.acknowledging.answered(now, None);
-            }
-        }
-    }
-
-    /// This worker, as it signs.
-    fn entry(&self, now: Clocks, id: &str) -> Worker {
-        let (largest_bound, smallest_bound) = self.own_bounds();
-        Worker {
-            id: id.to_owned(),
-            queue: self.queue.map(|(_, queue)| queue),
-            signed_ms: now.monotonic_ms,
-            joined_ms: self.joined_ms,
-            started_at: self.started_at,
-            epoch: self.keys.holding.position().map(|position| position.epoch.to_string()).unwrap_or_default(),
-            has_requests: self.has_requests,
-            report: self.keys.report(now, smallest_bound),
-            broken: self.follower.broken(),
-            largest_bound,
-            smallest_bound,
-        }
-    }
-
     /// What the log should say of the last answer or attempt: each failure once until it changes, so that an outage doesn't
     /// fill the log.
     pub fn remark(&mut self, progress: &Progress) -> Option<String> {
@@ -547,150 +435,6 @@ impl Source {
         true
     }
 
-    /// Signs the roster, when it is time; learns this worker's part from it.
-    fn sign(&mut self, host: &dyn Host, now: Clocks) {
-        let is_due = self.signs_ms.is_none_or(|due| now.monotonic_ms >= due);
-        let (Some(me), true) = (self.me.clone(), is_due) else { return };
-        if !matches!(self.shares, Shares::Roster | Shares::Everything) {
-            return;
-        }
-        if self.queue.is_none()
-            && let Some(root) = self.roots.keys().next_back()
-        {
-            self.queue = Some((*root, host.register_queue(&self.shelf.queue(&me, *root))));
-        }
-        let name = self.shelf.roster();
-        let leads = self.shares == Shares::Everything;
-        let another = hex(host.random());
-        let signed = change_roster(host, &name, |roster| {
-            // Struck out while it was held up: that worker has ended for the control plane, so this is another one.
-            let was_struck_out = self.has_signed && roster.workers.iter().all(|worker| worker.id != me);
-            let id = another.as_ref().filter(|_| was_struck_out).unwrap_or(&me);
-            let role = roster.sign(self.entry(now, id), &me, now.monotonic_ms);
-            if !leads && roster.leader == *id {
-                // Each worker asks by itself: nobody leads.
-                roster.leader.clear();
-            }
-            (role, id.clone())
-        });
-        let Some((roster, (role, me))) = signed else { return };
-        self.has_signed = true;
-        self.leader = roster.workers.iter().find(|worker| worker.id == roster.leader).and_then(|worker| worker.queue);
-        self.signs_ms = Some(roster.next_signature_ms(self.has_requests, now.monotonic_ms));
-        self.others = roster.queues_but_mine(&me).collect();
-        self.bounds = roster.bounds();
-        self.instance = Some(roster.instance);
-        self.me = Some(me);
-        if !leads {
-            return;
-        }
-        match (role, &self.part) {
-            (Role::Leads { term }, Part::Leads(publisher)) if publisher.term() == term => {
-                // Nobody else has led meanwhile.
-                self.was_held_up &= !publisher.has_published();
-                let generation = Some(publisher.reached().0);
-                self.is_asked_again =
-                    roster.workers.iter().any(|worker| worker.broken.is_some() && worker.broken == generation);
-            }
-            (Role::Leads { term }, Part::TakesOver { term: own, .. }) if *own == term => {}
-            (Role::Leads { term }, _) => {
-                self.step_down();
-                self.part = Part::TakesOver { term, since_ms: now.monotonic_ms };
-            }
-            (Role::Follows, Part::Leads(_) | Part::TakesOver { .. }) => self.step_down(),
-            (Role::Follows, Part::Follows | Part::Alone) => {}
-        }
-    }
-
-    /// Does the next piece of work of this worker's part, in a callback of `root`; has that one's timer run soon when there is
-    /// more.
-    fn advance(&mut self, host: &dyn Host, root: u32, now: Clocks) {
-        let before = self.keys.holding.position();
-        let more = match &mut self.part {
-            Part::Alone => false,
-            Part::Follows => {
-                let step = self.follower.step(host, &self.shelf, &mut self.keys);
-                self.was_held_up &= step != Step::InStep;
-                step == Step::More
-            }
-            Part::TakesOver { term, since_ms } => {
-                let (term, waited) = (*term, now.monotonic_ms.saturating_sub(*since_ms));
-                match self.follower.step(host, &self.shelf, &mut self.keys) {
-                    Step::More => true,
-                    Step::InStep => self.lead(host, term, Takes::Over),
-                    Step::Waits if Head::read(host, &self.shelf).is_none() => self.lead(host, term, Takes::Nothing),
-                    Step::Waits | Step::Broken if waited > TAKE_OVER_MS => self.lead(host, term, Takes::Nothing),
-                    Step::Waits | Step::Broken => false,
-                }
-            }
-            Part::Leads(publisher) => match publisher.tidy(host, &self.shelf, &mut self.keys, self.is_asked_again) {
-                Ok(more) => more,
-                Err(Deposed) => {
-                    self.step_down();
-                    false
-                }
-            },
-        };
-        if matches!(self.part, Part::Follows) && self.keys.holding.position() != before {
-            // The leader learns at once what this worker has now, and tells the control plane.
-            self.signs_ms = None;
-            self.sign(host, now);
-            if let Some(leader) = self.leader {
-                host.wake(leader);
-            }
-        }
-        // By the timer, because Envoy handles all wakes of a queue, those in between too, before it looks at its sockets again.
-        match (more, self.hurries) {
-            (true, None) => {
-                host.set_tick(HURRY);
-                self.hurries = Some(root);
-            }
-            (false, Some(hurries)) if hurries == root => {
-                host.set_tick(TICK);
-                self.hurries = None;
-            }
-            (true | false, _) => {}
-        }
-    }
-
-    /// Begins to lead. Answers whether there is more to do at once.
-    fn lead(&mut self, host: &dyn Host, term: u64, takes: Takes) -> bool {
-        let head = Head::read(host, &self.shelf);
-        let publisher = match (takes, head) {
-            (Takes::Over, Some(head)) => Publisher::over(term, &head, &self.keys.holding),
-            (_, head) => Publisher::fresh(term, head.as_ref()),
-        };
-        self.subscription.take_up(&mut self.keys);
-        if takes == Takes::Nothing {
-            self.subscription.want_snapshot();
-        }
-        match publisher.announce(host, &self.shelf, &self.keys) {
-            Ok(()) => {
-                self.was_held_up &= takes != Takes::Over;
-                self.part = Part::Leads(Box::new(publisher));
-                let message = format!("this worker asks the control plane for all of this Envoy (term {term})");
-                host.log(LogLevel::Info, &message);
-            }
-            Err(Deposed) => self.step_down(),
-        }
-        false
-    }
-
-    /// Somebody else leads: what is in flight is for nobody, and this worker follows from where it stands.
-    fn step_down(&mut self) {
-        if let Part::Leads(publisher) = &self.part {
-            let (generation, delta) = publisher.reached();
-            // A snapshot that it had begun isn't one that others publish.
-            self.follower =
-                if self.keys.holding.is_loading() { Follower::default() } else { Follower::at(generation, delta) };
-        }
-        self.part = Part::Follows;
-        self.caller = None;
-        self.subscription.abandon();
-        // The roster says who leads now.
-        self.signs_ms = None;
-    }
-
     /// Sends what is to be known next, if it is time and this worker's part. Envoy takes it for a call of `root`, whose callback
     /// is running.
     fn ask(&mut self, host: &dyn Host, root: u32, now: Clocks) {
@@ -731,14 +475,6 @@ impl Source {
         let largest = bounds().reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten();
         (largest, bounds().flatten().min())
     }
-}
-
-/// What a new leader begins with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    /// The table and all that was published.
-    Over,
-    Nothing,
 }
 
 fn another_history(begins: Position, before: Position) -> String {

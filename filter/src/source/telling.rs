@@ -1,0 +1,127 @@
+//! A source's word to the control plane: what the workers have applied, and what follows when it counts the instance no more.
+
+use std::time::Duration;
+
+use super::{Part, Shares, Source, When, change_roster, clocks, header, hex, read_roster};
+use crate::acknowledgement::{self, Acknowledgement};
+use crate::host::{Call, CallAnswer, Host};
+use crate::keys::Clocks;
+use crate::process::roster::{Roster, Worker};
+use crate::process::shelf::Deposed;
+use crate::subscription::{Failure, Progress};
+
+impl Source {
+    /// The answer to an acknowledgement.
+    pub(super) fn acknowledged(&mut self, host: &dyn Host, root: u32, received: &CallAnswer) -> Progress {
+        let now = clocks(host);
+        let status = header(received, ":status");
+        match (self.acknowledging.answered(now, status), status) {
+            (Some(told), _) => {
+                let ended = told.ended();
+                if !ended.is_empty() && self.shares != Shares::Nothing {
+                    let name = self.shelf.roster();
+                    change_roster(host, &name, |roster| roster.ended.retain(|own| !ended.contains(&own.id)));
+                }
+                self.acknowledge(host, root, now, When::Even);
+                Progress::Quiet
+            }
+            (None, Some(410)) => {
+                self.retire(host);
+                Progress::Failed(Failure::Retired)
+            }
+            // A control plane that is down is the feed's to report.
+            (None, Some(503 | 504) | None) => Progress::Quiet,
+            (None, Some(other)) => Progress::Failed(Failure::NotAcknowledged(other)),
+        }
+    }
+
+    /// The control plane no longer counts this instance: it takes a new id, and nothing is decided before that was heard of.
+    pub(super) fn retire(&mut self, host: &dyn Host) {
+        let retired = self.instance.take().unwrap_or_default();
+        if self.shares == Shares::Nothing {
+            // The worker's id is the instance's.
+            self.me = None;
+        } else if let Some(fresh) = hex(host.random()) {
+            let name = self.shelf.roster();
+            let changed = change_roster(host, &name, |roster| {
+                if roster.instance == retired {
+                    roster.instance.clone_from(&fresh);
+                    // The new instance never had them.
+                    roster.ended.clear();
+                }
+            });
+            self.instance = changed.map(|(roster, ())| roster.instance);
+        }
+        self.keys.distrust();
+        if let Part::Leads(publisher) = &self.part {
+            match publisher.announce(host, &self.shelf, &self.keys) {
+                Ok(()) => self.others.iter().for_each(|queue| host.wake(*queue)),
+                Err(Deposed) => self.step_down(),
+            }
+        }
+    }
+
+    /// Tells the control plane what the workers have applied, if that is this worker's part and there is something to tell.
+    pub(super) fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: When) {
+        let (Some(me), Some(position), Some(newest)) =
+            (self.me.as_ref(), self.keys.holding.position(), self.roots.values().next_back())
+        else {
+            return;
+        };
+        let roster = match self.shares {
+            Shares::Unknown => return,
+            Shares::Nothing => {
+                let mut own = Roster { instance: me.clone(), ..Roster::default() };
+                own.sign(self.entry(now, me), me, now.monotonic_ms);
+                own
+            }
+            Shares::Roster | Shares::Everything => read_roster(host, &self.shelf.roster()).0,
+        };
+        let tells = match self.part {
+            Part::Leads(_) => true,
+            Part::Alone => roster.workers.iter().map(|worker| &worker.id).min() == Some(me),
+            Part::Follows | Part::TakesOver { .. } => false,
+        };
+        if !tells || self.instance.as_ref() != Some(&roster.instance) {
+            return;
+        }
+        let acknowledgement = Acknowledgement::of(&roster, &self.name.edge, &position.epoch.to_string());
+        // Those that have it already wait for the others, which tell this worker; its next tick doesn't.
+        if (when == When::Even && !acknowledgement.is_even()) || !self.acknowledging.is_due(&acknowledgement, now) {
+            return;
+        }
+        let Ok(body) = serde_json::to_string(&acknowledgement) else { return };
+        let call = Call {
+            cluster: &self.name.cluster,
+            authority: &self.name.authority,
+            path: acknowledgement::PATH,
+            token: newest.token.as_deref(),
+            body: Some(&body),
+            timeout: Duration::from_millis(acknowledgement::TIMEOUT_MS),
+        };
+        match host.dispatch(&call) {
+            Ok(number) => self.teller = Some((root, number)),
+            Err(_) => {
+                self.acknowledging.answered(now, None);
+            }
+        }
+    }
+
+    /// This worker, as it signs.
+    pub(super) fn entry(&self, now: Clocks, id: &str) -> Worker {
+        let (largest_bound, smallest_bound) = self.own_bounds();
+        Worker {
+            id: id.to_owned(),
+            queue: self.queue.map(|(_, queue)| queue),
+            signed_ms: now.monotonic_ms,
+            joined_ms: self.joined_ms,
+            started_at: self.started_at,
+            epoch: self.keys.holding.position().map(|position| position.epoch.to_string()).unwrap_or_default(),
+            has_requests: self.has_requests,
+            report: self.keys.report(now, smallest_bound),
+            broken: self.follower.broken(),
+            largest_bound,
+            smallest_bound,
+        }
+    }
+}
