@@ -1,5 +1,7 @@
 //! The command line: flag, then environment, then default. `--help` is the reference.
 
+mod database;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use policy::ChainHash;
 use tracing_subscriber::EnvFilter;
 
+use self::database::{BackupOptions, RestoreOptions, run_backup, run_restore};
 use crate::api::openapi;
 use crate::public_url::PublicUrl;
 use crate::serve::serve;
@@ -36,6 +39,18 @@ enum Command {
 
     /// Prints the OpenAPI document of the REST API, as GET /openapi.json answers it.
     Openapi,
+
+    /// Copies the database into a new file, also while a control plane serves it.
+    ///
+    /// The copy is of one instant, checked, on disk, and readable by its owner alone. `latchkey restore` puts it back.
+    Backup(BackupOptions),
+
+    /// Puts a backup in the place of the database. Stop the control plane first.
+    ///
+    /// What was revoked after the backup was made would be valid again, so a backup that lacks changes is refused: give
+    /// --replay-audit with an audit log that was exported later, or accept the loss. Edges take the restored keys as a new
+    /// history, with revisions above all that they have seen.
+    Restore(RestoreOptions),
 
     /// Reads the audit log where it rests.
     #[command(subcommand)]
@@ -119,6 +134,8 @@ pub fn run() -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => runtime.block_on(serve(options)),
         Command::Openapi => Ok(write!(std::io::stdout(), "{}", openapi::text())?),
+        Command::Backup(options) => run_backup(&options),
+        Command::Restore(options) => run_restore(&options),
         Command::Audit(AuditCommand::Verify { database, expect_head }) => verify(&database, expect_head),
     }
 }

@@ -115,6 +115,12 @@ impl Collector for Counted {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             gauge.encode(edges.encode_family(&[("state", state.word())])?)?;
         }
+        let help = "Denials without a right secret that edges reported, by code";
+        let mut denied = encoder.encode_descriptor("usage_denied", help, None, MetricType::Counter)?;
+        for (code, count) in self.feed.usage().denied() {
+            let counter = ConstCounter::new(count);
+            counter.encode(denied.encode_family(&[("code", code)])?)?;
+        }
         let mut gauge = |name, help, value: u64| {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
@@ -129,6 +135,9 @@ impl Collector for Counted {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
         };
         counter("writes", "Changes that were committed, notes of a token's last use included", changes)?;
-        counter("commits", "Transactions that were committed, each a group of changes", commits)
+        counter("commits", "Transactions that were committed, each a group of changes", commits)?;
+        let (batches, dropped) = self.feed.usage().counted();
+        counter("usage_batches", "Batches of usage that were folded", batches)?;
+        counter("usage_dropped", "Requests that edges had no room to count by key", dropped)
     }
 }

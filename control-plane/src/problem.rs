@@ -20,6 +20,7 @@ struct Content {
     title: &'static str,
     detail: String,
     errors: Vec<FieldError>,
+    lines: Vec<LineErrors>,
     header: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -29,6 +30,14 @@ pub struct FieldError {
     pub field: String,
     pub code: &'static str,
     pub message: String,
+}
+
+/// What is wrong with one line of a body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LineErrors {
+    /// From 1 on, blank lines counted.
+    pub line: usize,
+    pub errors: Vec<FieldError>,
 }
 
 /// A refusal as JSON.
@@ -43,11 +52,32 @@ pub(crate) struct Body<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
+    /// Where a body has one thing a line: the first 1,000 that are refused.
+    #[serde(skip_serializing_if = "<[LineErrors]>::is_empty")]
+    lines: &'a [LineErrors],
+}
+
+/// The most lines that a refusal names.
+pub const MAX_SHOWN_LINES: usize = 1_000;
+
+impl FieldError {
+    /// A digest that can't be taken. Says no more: whether it is known here is nobody's business.
+    pub fn refused_digest() -> Self {
+        Self { field: "digest".to_owned(), code: "refused", message: "is refused".to_owned() }
+    }
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self(Box::new(Content { status, code, title, detail: detail.into(), errors: Vec::new(), header: None }))
+        Self(Box::new(Content {
+            status,
+            code,
+            title,
+            detail: detail.into(),
+            errors: Vec::new(),
+            lines: Vec::new(),
+            header: None,
+        }))
     }
 
     /// 400: the body isn't JSON.
@@ -163,6 +193,18 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-acknowledgement", "The acknowledgement can't be read", detail)
     }
 
+    /// 422: a report of usage that can't be read.
+    pub fn bad_usage(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-usage", "The usage can't be read", detail)
+    }
+
+    /// 503: usage waits for the disk, and there is no room for more.
+    pub fn too_much_usage() -> Self {
+        let detail = "too much usage waits to be counted; send this batch again later, with the same sequence";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-much-usage", "Too much usage waits", detail)
+            .with_header(header::RETRY_AFTER, "10")
+    }
+
     /// 429: a token's instances that never acknowledged.
     pub fn too_many_instances(limit: usize) -> Self {
         let detail =
@@ -205,6 +247,18 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 
+    /// 413: more things in one body than one change takes.
+    pub fn too_many_lines(limit: usize) -> Self {
+        let detail = format!("a body may have at most {limit} lines; send the rest in another request");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+    }
+
+    /// 413: a line that goes on and on.
+    pub fn too_long_line(line: usize, limit: usize) -> Self {
+        let detail = format!("line {line} has more than {limit} bytes; put each key on a line of its own");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+    }
+
     /// 415.
     pub fn not_json_type(taken: &'static str) -> Self {
         let detail = format!("send the body with `Content-Type: {taken}`");
@@ -227,6 +281,18 @@ impl Problem {
         };
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail);
         problem.0.errors = errors;
+        problem
+    }
+
+    /// 422: so many of a body's lines are refused, and nothing was done. `lines` are the first of them.
+    pub fn refused_lines(lines: Vec<LineErrors>, refused: usize) -> Self {
+        let shown =
+            if lines.len() < refused { format!("; `lines` has the first {}", lines.len()) } else { String::new() };
+        let detail =
+            format!("{refused} lines are refused, so nothing was done{shown}; correct them, and send all again");
+        let title = "Some lines are refused";
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused-lines", title, detail);
+        problem.0.lines = lines;
         problem
     }
 
@@ -302,6 +368,12 @@ impl From<StoreError> for Problem {
                 tracing::error!("a new secret's digest is known already: the random source can't be trusted");
                 Self::fault()
             }
+            // Whose it is is nobody's business here.
+            StoreError::DigestsTaken { lines } => {
+                let refused = lines.len();
+                let taken = |line| LineErrors { line, errors: vec![FieldError::refused_digest()] };
+                Self::refused_lines(lines.into_iter().take(MAX_SHOWN_LINES).map(taken).collect(), refused)
+            }
             StoreError::Fault(_) => Self::fault(),
         }
     }
@@ -316,8 +388,8 @@ impl From<EntropyError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Content { status, code, title, detail, errors, header } = *self.0;
-        let body = Body { status: status.as_u16(), code, title, detail: &detail, errors: &errors };
+        let Content { status, code, title, detail, errors, lines, header } = *self.0;
+        let body = Body { status: status.as_u16(), code, title, detail: &detail, errors: &errors, lines: &lines };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
         (status, kind, header.map(|header| [header]), json).into_response()

@@ -6,9 +6,16 @@ use zeroize::Zeroizing;
 /// The text that a client keeps and sends. Wiped when dropped; has no `Debug`, no `Display`, no `Serialize`.
 pub struct Secret(Zeroizing<String>);
 
-/// The secret's last 4 characters, to tell keys apart.
+/// The secret's last 4 characters, to tell keys apart; empty where they aren't known, of an imported digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastCharacters(pub String);
+
+impl LastCharacters {
+    /// `None` where they aren't known.
+    pub fn known(self) -> Option<String> {
+        Some(self.0).filter(|characters| !characters.is_empty())
+    }
+}
 
 impl Secret {
     pub fn new(text: String) -> Self {

@@ -62,12 +62,13 @@ fn problem(reason: DenyReason<'_>) -> String {
     problem.to_string()
 }
 
-/// Answers a readiness probe.
-pub fn ready(host: &dyn Host, is_ready: bool, form: Form) {
-    if is_ready {
-        host.respond(200, &[("content-type", "text/plain")], b"ready\n");
-    } else {
-        deny(host, DenyReason::NotReady, form);
+/// Answers a readiness probe. When all is ready it names the instance, which whoever ends this Envoy retires before.
+pub fn ready(host: &dyn Host, instance: Option<&str>, form: Form) {
+    match instance {
+        Some(instance) => {
+            host.respond(200, &[("content-type", "text/plain"), ("latchkey-instance", instance)], b"ready\n");
+        }
+        None => deny(host, DenyReason::NotReady, form),
     }
 }
 

@@ -179,7 +179,7 @@ fn split_once(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
 }
 
 /// Percent-decoded once; a `%` without two digits stays as it is, `+` is a space.
-fn percent_decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn percent_decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(bytes);
     }

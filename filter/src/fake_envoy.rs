@@ -33,6 +33,8 @@ pub struct FakeEnvoy {
     pub calls: RefCell<VecDeque<(u32, String)>>,
     /// Acknowledgements that wait for an answer: number and JSON.
     pub acknowledged: RefCell<VecDeque<(u32, String)>>,
+    /// Batches of usage that wait for an answer: number and JSON.
+    pub reported: RefCell<VecDeque<(u32, String)>>,
     /// How many calls were ever made.
     pub called: Cell<u32>,
     pub logged: RefCell<Vec<String>>,
@@ -79,6 +81,7 @@ impl FakeEnvoy {
             vm_id: "latchkey",
             calls: RefCell::default(),
             acknowledged: RefCell::default(),
+            reported: RefCell::default(),
             called: Cell::new(0),
             logged: RefCell::default(),
             tick: Cell::new(TICK),
@@ -163,6 +166,9 @@ impl Host for FakeEnvoy {
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
         self.called.set(self.called.get() + 1);
         match call.body {
+            Some(body) if call.path == crate::usage::PATH => {
+                self.reported.borrow_mut().push_back((self.called.get(), body.to_owned()));
+            }
             Some(body) => self.acknowledged.borrow_mut().push_back((self.called.get(), body.to_owned())),
             None => self.calls.borrow_mut().push_back((self.called.get(), call.path.to_owned())),
         }

@@ -54,6 +54,7 @@ pub enum Life {
 /// How loud a line of the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
+    Debug,
     Info,
     Warn,
     Error,
@@ -301,6 +302,7 @@ mod envoy {
         /// Statuses: Ok.
         fn log(&self, level: LogLevel, message: &str) {
             let level = match level {
+                LogLevel::Debug => proxy_wasm::types::LogLevel::Debug,
                 LogLevel::Info => proxy_wasm::types::LogLevel::Info,
                 LogLevel::Warn => proxy_wasm::types::LogLevel::Warn,
                 LogLevel::Error => proxy_wasm::types::LogLevel::Error,

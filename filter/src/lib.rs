@@ -24,4 +24,5 @@ pub mod process;
 pub mod request;
 pub mod source;
 pub mod subscription;
+pub mod usage;
 pub mod vm;

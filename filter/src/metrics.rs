@@ -15,6 +15,7 @@ pub struct Metrics {
     age: u32,
     ready: u32,
     history_changes: u32,
+    usage_dropped: u32,
 }
 
 /// A counter, and what was counted since Envoy was told last.
@@ -72,6 +73,7 @@ impl Metrics {
             age: host.define_gauge("latchkey_age_seconds"),
             ready: host.define_gauge("latchkey_ready"),
             history_changes: host.define_counter("latchkey_history_changes_total"),
+            usage_dropped: host.define_counter("latchkey_usage_dropped_total"),
         }
     }
 
@@ -93,6 +95,13 @@ impl Metrics {
     pub fn history_changed(&self, host: &dyn Host, times: u64) {
         if times > 0 {
             host.add(self.history_changes, times);
+        }
+    }
+
+    /// So many requests found no room to be counted by key.
+    pub fn usage_dropped(&self, host: &dyn Host, requests: u64) {
+        if requests > 0 {
+            host.add(self.usage_dropped, requests);
         }
     }
 

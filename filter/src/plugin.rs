@@ -65,6 +65,7 @@ impl Root {
                 self.host.log(LogLevel::Warn, &remark);
             }
             metrics.history_changed(&*self.host, source.take_history_changes());
+            metrics.usage_dropped(&*self.host, source.usage.take_untold());
             progress
         };
         if let Progress::Serves(_) = progress {

@@ -1,5 +1,6 @@
 //! A request: gather the facts, decide, act.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 
 use policy::config::Forward;
@@ -15,6 +16,7 @@ use crate::keys::Clocks;
 use crate::metadata::RouteMetadata;
 use crate::metrics::Metrics;
 use crate::source::Source;
+use crate::usage::{Address, Denied};
 
 #[cfg(test)]
 mod tests;
@@ -77,9 +79,9 @@ pub fn on_request_headers(
         (Health::Sound | Health::DenyAll, _) => Knowledge::NotReady,
     };
     if edge.is_ready_path(path) {
-        let is_ready = matches!(knowledge, Knowledge::Serving(_))
-            && source.is_some_and(|source| source.is_everybody_ready(host, now));
-        answer::ready(host, is_ready, form);
+        let ready =
+            source.filter(|source| matches!(knowledge, Knowledge::Serving(_)) && source.is_everybody_ready(host, now));
+        answer::ready(host, ready.map(|source| source.instance().unwrap_or_default()), form);
         return Outcome::Answered;
     }
 
@@ -108,7 +110,10 @@ pub fn on_request_headers(
         foreign_keys: edge.config.foreign(),
         now: source.map_or(UnixSeconds::DISTANT_FUTURE, |own| own.keys.now(now)),
     };
-    match decide(&facts, || client_address(host)) {
+    let address = OnceCell::new();
+    let decision = decide(&facts, || *address.get_or_init(|| client_address(host)));
+    let address = Address { known: address.into_inner().flatten(), read: || client_address(host) };
+    match decision {
         Decision::Public => {
             if let [key] = found.keys.as_slice() {
                 host.set_filter_state(DIGEST, &Digest::of(key).0);
@@ -119,11 +124,21 @@ pub fn on_request_headers(
         }
         Decision::Allow(permit) => {
             allow(host, edge, &permit);
+            if let Some(source) = source {
+                source.usage.allowed(permit.key, &permit.record.digest(), facts.now, address);
+            }
             metrics.count("allowed");
             Outcome::Passes
         }
         Decision::Deny(denial) => {
             deny(host, &denial, form);
+            if let Some(source) = source {
+                let (code, secret) = (denial.reason.code(), found.keys.first().map(AsRef::as_ref));
+                match denial.key {
+                    Some(key) => source.usage.denied(&Denied { key, code, method, path, secret }, facts.now, address),
+                    None => source.usage.denied_nobody(code),
+                }
+            }
             metrics.count(denial.reason.code());
             Outcome::Answered
         }

@@ -22,6 +22,7 @@ use crate::process::publisher::{Publisher, Wake};
 use crate::process::roster::{BEAT_MS, Roster};
 use crate::process::shelf::{Deposed, Shelf};
 use crate::subscription::{Answer, Asking, Failure, News, Outcome, Progress, Subscription};
+use crate::usage::{Reporting, Usage};
 
 /// How often a worker looks whether there is something to do, when nothing else wakes it.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -108,6 +109,11 @@ pub struct Source {
     /// The same of an acknowledgement.
     teller: Option<(u32, u32)>,
     acknowledging: Acknowledging,
+    /// What requests of this worker counted.
+    pub usage: Usage,
+    reporting: Reporting,
+    /// As `caller`, of a batch of usage.
+    reporter: Option<(u32, u32)>,
     /// The queue of the worker that leads, as of the last look at the roster.
     leader: Option<u32>,
     /// When this worker began, in Unix seconds.
@@ -175,6 +181,9 @@ impl Source {
             caller: None,
             teller: None,
             acknowledging: Acknowledging::default(),
+            usage: Usage::default(),
+            reporting: Reporting::default(),
+            reporter: None,
             leader: None,
             started_at: 0,
             part: Part::Follows,
@@ -202,6 +211,9 @@ impl Source {
         }
         if self.teller.take_if(|(own, _)| *own == root).is_some() {
             self.acknowledging.abandon();
+        }
+        if self.reporter.take_if(|(own, _)| *own == root).is_some() {
+            self.reporting.abandon();
         }
         if self.queue.take_if(|(own, _)| *own == root).is_some() {
             self.signs_ms = None;
@@ -239,6 +251,7 @@ impl Source {
         self.sign(host, now);
         self.advance(host, root, now);
         self.acknowledge(host, root, now, When::Anyway);
+        self.report_usage(host, root, now);
         if matches!(self.part, Part::Follows | Part::Alone)
             && let Some(table) = self.keys.holding.table_mut()
         {
@@ -265,6 +278,9 @@ impl Source {
         if self.teller.take_if(|teller| *teller == (root, number)).is_some() {
             return self.acknowledged(host, root, &received);
         }
+        if self.reporter.take_if(|reporter| *reporter == (root, number)).is_some() {
+            return self.usage_reported(&received);
+        }
         if self.caller.take_if(|caller| *caller == (root, number)).is_none() {
             return Progress::Quiet;
         }
@@ -288,9 +304,17 @@ impl Source {
             self.history_changes = self.history_changes.saturating_add(1);
             host.log(LogLevel::Error, &another_history(*begins, before));
         }
+        if let (News::Delta(_), Some(newest)) = (&news, self.keys.holding.newest()) {
+            host.log(LogLevel::Debug, &format!("revision {} has come", newest.revision));
+        }
         if let Part::Leads(publisher) = &mut self.part {
             match publisher.publish(host, &self.shelf, &self.keys, &news) {
-                Ok(Wake::Everybody) => self.others.iter().for_each(|queue| host.wake(*queue)),
+                Ok(Wake::Everybody) => {
+                    self.others.iter().for_each(|queue| host.wake(*queue));
+                    if let Some(newest) = self.keys.holding.newest() {
+                        host.log(LogLevel::Debug, &format!("revision {} is published", newest.revision));
+                    }
+                }
                 Ok(Wake::Nobody) => {}
                 Err(Deposed) => self.step_down(),
             }
@@ -334,6 +358,11 @@ impl Source {
             Shares::Nothing | Shares::Roster => false,
             Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
         }
+    }
+
+    /// The id under which the control plane knows this Envoy, or this worker where nothing is shared.
+    pub fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
     }
 
     /// Whether this worker asks the control plane for the others.

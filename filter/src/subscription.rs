@@ -90,6 +90,8 @@ pub enum Failure {
     Retired,
     #[error("the control plane did not take what the workers have applied: status {0}")]
     NotAcknowledged(u16),
+    #[error("the control plane can't read what was counted of keys (status {0}); it is lost: their use is incomplete")]
+    UsageRefused(u16),
     #[error("the control plane does not speak feed format {FORMAT}; update the older of the two")]
     Format,
     #[error(

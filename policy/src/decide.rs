@@ -91,8 +91,27 @@ pub enum DenyReason<'a> {
     MissingScope { scope: &'a str, level: Level },
 }
 
+/// The codes of all reasons, in their order.
+pub const CODES: [&str; 15] = [
+    "missing-key",
+    "multiple-keys",
+    "malformed-key",
+    "wrong-environment",
+    "not-ready",
+    "stale",
+    "unknown-key",
+    "rotated-key",
+    "inactive-key",
+    "expired-key",
+    "address-not-allowed",
+    "bad-path",
+    "no-route-rule",
+    "wrong-workspace",
+    "missing-scope",
+];
+
 impl DenyReason<'_> {
-    /// The word that answers, metrics and logs use.
+    /// The word that answers, metrics and logs use; one of [`CODES`].
     pub fn code(&self) -> &'static str {
         match self {
             Self::MissingKey => "missing-key",

@@ -3,6 +3,7 @@
 comes once every worker has acknowledged; then it is activated in the same way. The parts of the time are measured by asking less: a change
 that waits for nobody ends with the commit, and one whose key is used until Envoy refuses it ends when a worker has applied it."""
 
+import datetime
 import http.client
 import re
 import time
@@ -19,19 +20,9 @@ BUDGET_MS = 50
 
 
 def measure(bench):
-    own, others = cores()
     keys = keyset.of(KEYS)
-    control_plane = ControlPlane(bench, "control-plane", others, keys.database)
-    ports = [bench.port() for _ in range(ENVOYS)]
-    for number, port in enumerate(ports):
-        config = bootstrap(listener("enforced", port, ours("enforced")), cluster("latchkey", control_plane.port))
-        bench.envoy(f"envoy-{number}", config, own, WORKERS, LATCHKEY_EDGE_TOKEN=control_plane.edge_token)
-    for port in ports:
-        wait_until(f"{KEYS:,} keys at each Envoy", lambda port=port: answers(port, READY_PATH) == 200, 120)
-    admin = Admin(control_plane)
-    expected = f"enforced=true, edges={ENVOYS}, workers={ENVOYS * (WORKERS + 1)}"
-    wait_until("that every worker is known", lambda: admin.change(keys.paths[0], "activate", 5)[1].startswith(expected), 60)
-
+    site = Site(bench, "enforced", keys)
+    admin, ports, expected = site.admin, site.ports, site.expected
     say(f"enforced: {CHANGES} changes that wait for nobody")
     committed = [admin.change(keys.paths[number // 2], ACTIONS[number % 2], None)[0] for number in range(CHANGES)]
     say(f"enforced: {CHANGES} changes until a worker refuses")
@@ -46,7 +37,7 @@ def measure(bench):
     say(f"enforced: {CHANGES} changes until every worker has acknowledged")
     enforced, elapsed = [], []
     for number in range(CHANGES):
-        took, enforcement = admin.change(keys.paths[number // 2], ACTIONS[number % 2], 10)
+        took, enforcement, _ = admin.change(keys.paths[number // 2], ACTIONS[number % 2], 10)
         found = re.search(r"elapsed_ms=(\d+)", enforcement)
         if not enforcement.startswith(expected) or not found:
             fail(f"a change was answered {enforcement!r}, not {expected!r}")
@@ -66,10 +57,110 @@ def measure(bench):
         table(["from sending a change until it is, ms", "median", "p90", "p99", "max"], rows),
         "",
         budget("a revocation enforced on every worker, p99,", BUDGET_MS, percentile(enforced, 99), " ms"),
+        "",
+        hops(bench, site, keys),
     ])
 
 
+def hops(bench, site, keys):
+    """The parts of a change's way, by the logs of all that have a part in it; they share a clock."""
+    site.end()
+    site = Site(bench, "hops", keyset.of(KEYS), is_traced=True)
+    say(f"enforced: {CHANGES} changes, every hop of them logged")
+    sent = {}
+    for number in range(CHANGES):
+        began = time.time()
+        _, enforcement, revision = site.admin.change(keys.paths[number // 2], ACTIONS[number % 2], 10)
+        if not enforcement.startswith(site.expected):
+            fail(f"a change was answered {enforcement!r}, not {site.expected!r}")
+        sent[revision] = (began, time.time())
+    steps = {revision: {} for revision in sent}
+    for at, what, revision in site.logged():
+        if revision in steps:
+            steps[revision].setdefault(what, []).append(at)
+    ways = []
+    for revision, (began, answered) in sorted(sent.items()):
+        seen = steps[revision]
+        missing = [what for what in HOPS if what not in seen]
+        if missing:
+            fail(f"revision {revision} was answered as enforced, and nobody logged: {', '.join(missing)}")
+        # What several do counts when the last of them has done it.
+        ways.append([began, *(max(seen[what]) for what in HOPS), answered])
+    parts = [[(after - before) * 1000 for before, after in zip(way, way[1:])] for way in ways]
+    rows = [
+        [name, *(f"{value:.2f}" for value in (median(times), percentile(times, 90), percentile(times, 99)))]
+        for name, times in zip(HOP_NAMES, zip(*parts))
+    ]
+    return "\n".join([
+        f"The same change hop by hop, each to where the last of all Envoys or workers has done it; {CHANGES} changes of which every hop is logged, which takes time, too.",
+        "",
+        table(["hop, ms", "median", "p90", "p99"], rows),
+    ])
+
+
+# What is logged of a change's way, in its order.
+HOPS = {
+    "committed": r"committed revision=(\d+)",
+    "answered": r"a delta is answered .*revision=(\d+)",
+    "came": r"revision (\d+) has come",
+    "published": r"revision (\d+) is published",
+    "applied": r"revision (\d+) is applied",
+    "acknowledged": r" acknowledged .*revision=(\d+)",
+}
+HOP_NAMES = [
+    "commit: from sending until it is on disk",
+    "wake: until the feed's answers are written",
+    "fetch: until the leaders have them",
+    "publish: until they are in shared data",
+    "apply: until the other workers have them",
+    "acknowledge: until the control plane has been told by all",
+    "answer: until the client has it",
+]
 ACTIONS = ("deactivate", "activate")
+
+
+class Site:
+    """A control plane with the keys, and Envoys that have them."""
+
+    def __init__(self, bench, name, keys, is_traced=False):
+        own, others = cores()
+        self.bench, self.name = bench, name
+        self.control_plane = ControlPlane(bench, f"{name}-control-plane", others, keys.database, log="latchkey=debug" if is_traced else "")
+        options = ["--component-log-level", "wasm:debug", "--log-format", "%E.%f %v"] if is_traced else []
+        self.ports = [bench.port() for _ in range(ENVOYS)]
+        self.envoys = []
+        for number, port in enumerate(self.ports):
+            config = bootstrap(listener(name, port, ours(name)), cluster("latchkey", self.control_plane.port))
+            token = self.control_plane.edge_token
+            self.envoys.append(bench.envoy(f"{name}-envoy-{number}", config, own, WORKERS, options, LATCHKEY_EDGE_TOKEN=token))
+        for port in self.ports:
+            wait_until(f"{KEYS:,} keys at each Envoy", lambda port=port: answers(port, READY_PATH) == 200, 120)
+        self.admin = Admin(self.control_plane)
+        self.expected = f"enforced=true, edges={ENVOYS}, workers={ENVOYS * (WORKERS + 1)}"
+        wait_until("that every worker is known", lambda: self.admin.change(keys.paths[0], "activate", 5)[1].startswith(self.expected), 60)
+
+    def end(self):
+        """Ends all of it. The Envoys retire, for else the next control plane on this database would wait for them."""
+        for process in self.envoys:
+            self.bench.end(process)
+        for edge in self.control_plane.get("/v1/edges")["items"]:
+            self.control_plane.retire(edge["instance"])
+        self.control_plane.stop()
+
+    def logged(self):
+        """Instant, hop and revision of each line that says one."""
+        for path in self.bench.folder.glob(f"{self.name}-*.log"):
+            for line in path.read_text().splitlines():
+                for what, pattern in HOPS.items():
+                    if found := re.search(pattern, line):
+                        yield instant(line.split()[0]), what, int(found.group(1))
+
+
+def instant(text):
+    """Unix seconds, from a time stamp of the control plane or of an Envoy."""
+    if text.endswith("Z"):
+        return datetime.datetime.fromisoformat(text).timestamp()
+    return float(text)
 
 
 class Admin:
@@ -80,7 +171,7 @@ class Admin:
         self.connection = http.client.HTTPConnection("127.0.0.1", control_plane.port, timeout=30)
 
     def change(self, path, action, wait):
-        """Milliseconds until the answer, and what it says of enforcement."""
+        """Milliseconds until the answer, what it says of enforcement, and the revision."""
         headers = {"authorization": f"Bearer {self.token}", **({"prefer": f"wait={wait}"} if wait else {})}
         began = time.monotonic()
         self.connection.request("POST", f"{path}/{action}", headers=headers)
@@ -88,4 +179,5 @@ class Admin:
         text = answer.read()
         if answer.status != 200:
             fail(f"POST {path}/{action} was answered {answer.status}: {text.decode()}")
-        return (time.monotonic() - began) * 1000, answer.headers.get("latchkey-enforcement", "")
+        revision = int(answer.headers["latchkey-revision"])
+        return (time.monotonic() - began) * 1000, answer.headers.get("latchkey-enforcement", ""), revision

@@ -110,19 +110,22 @@ class Bench:
         process.wait(timeout=30)
         self.processes.remove(process)
 
-    def envoy(self, name, config, core, concurrency=1, **environment):
+    def envoy(self, name, config, core, concurrency=1, options=(), **environment):
         path = self.folder / f"{name}.yaml"
         path.write_text(config)
         words = [ROOT / ".tools/bin/envoy", "--config-path", path, "--concurrency", concurrency]
         words += ["--disable-hot-restart", "--log-level", "warning", "--service-node", "bench", "--service-cluster", "bench"]
+        words += options
         return self.run(name, words, core, **environment)
 
 
 class ControlPlane:
     """`latchkey serve` on a database of its own, and its REST."""
 
-    def __init__(self, bench, name, core, database=None, settings=""):
+    def __init__(self, bench, name, core, database=None, settings="", log=""):
         self.bench, self.name, self.core, self.port = bench, name, core, bench.port()
+        # A line for each request is for operators; here it would be measured.
+        self.log = ",".join(["info", "latchkey::api=warn", *([log] if log else [])])
         self.database = database or bench.folder / f"{name}.db"
         self.settings = bench.folder / f"{name}.toml"
         self.settings.write_text(settings)
@@ -133,8 +136,7 @@ class ControlPlane:
         admin, edge = self.tokens
         words = [ROOT / "dist/latchkey", "serve", f"--listen=127.0.0.1:{self.port}", f"--database={self.database}"]
         words += [f"--admin-token-file={admin}", f"--edge-token-file={edge}", f"--config={self.settings}"]
-        # A line for each request is for operators; here it would be measured.
-        self.process = self.bench.run(self.name, words, self.core, LATCHKEY_LOG="info,latchkey::api=warn")
+        self.process = self.bench.run(self.name, words, self.core, LATCHKEY_LOG=self.log)
         wait_until(f"the start of {self.name}", lambda: self.process.poll() is not None or answers(self.port, "/healthz") == 200)
         if self.process.poll() is not None:
             fail(f"{self.name} did not start: {(self.bench.folder / f'{self.name}.log').read_text()}")
@@ -147,12 +149,22 @@ class ControlPlane:
 
     def post(self, path, body=None):
         headers = {"authorization": f"Bearer {self.admin_token}", "content-type": "application/json"}
-        self.connection.request("POST", path, json.dumps(body or {}), headers)
+        return self.call("POST", path, headers, json.dumps(body or {}))
+
+    def call(self, method, path, headers, body=None):
+        self.connection.request(method, path, body, headers)
         answer = self.connection.getresponse()
         text = answer.read()
-        if answer.status not in (200, 201):
-            fail(f"POST {path} was answered {answer.status}: {text.decode()}")
-        return json.loads(text)
+        if answer.status not in (200, 201, 204):
+            fail(f"{method} {path} was answered {answer.status}: {text.decode()}")
+        return json.loads(text) if text else None
+
+    def get(self, path):
+        headers = {"authorization": f"Bearer {self.admin_token}"}
+        return self.call("GET", path, headers)
+
+    def retire(self, instance):
+        self.call("DELETE", f"/edge/v1/instances/{instance}", {"authorization": f"Bearer {self.edge_token}"})
 
     def rss(self):
         return memory(self.process, "VmRSS")

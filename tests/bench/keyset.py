@@ -81,6 +81,7 @@ def made(bench, database, count, workspaces):
     endings = ("".join(chance.choices(ALPHABET, k=4)) for _ in range(count))
     rows = sorted(zip(owners, digests, ids, endings), key=lambda row: row[1])
     insert(file, "secrets", ["digest", "key_id", "last_characters"], rows)
+    insert(file, "key_usage", ["key_id"], zip(owners, ids))
     file.execute("COMMIT")
     file.execute("PRAGMA journal_mode = WAL")
     file.close()

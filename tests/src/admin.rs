@@ -1,7 +1,12 @@
 //! An admin's script: REST with the platform admin's token.
 
+use std::time::Duration;
+
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
+
+/// For what is much on a busy machine.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A key as it was answered to its creation or rotation.
 #[derive(Clone, Debug)]
@@ -9,6 +14,13 @@ pub struct CreatedKey {
     pub id: String,
     pub workspace: String,
     pub secret: String,
+}
+
+impl CreatedKey {
+    /// Where REST has it.
+    pub fn path(&self) -> String {
+        format!("/v1/workspaces/{}/keys/{}", self.workspace, self.id)
+    }
 }
 
 /// Speaks REST as a platform admin. Each call fails the test unless it is answered as expected.
@@ -33,6 +45,26 @@ impl Admin {
         }
         let answer = request.send().ok()?;
         Some((answer.status().as_u16(), json_of(answer)))
+    }
+
+    /// A POST of JSON lines, however long it takes.
+    pub fn send_lines(&self, path: &str, lines: String) -> (u16, Value) {
+        self.try_send_lines(path, lines).unwrap_or_else(|| panic!("POST {path}: no answer"))
+    }
+
+    /// As [`Self::send_lines`]; `None` when there was no answer.
+    pub fn try_send_lines(&self, path: &str, lines: String) -> Option<(u16, Value)> {
+        let request = self.client.post(format!("{}{path}", self.base)).bearer_auth(&self.token).timeout(LONG);
+        let answer = request.header("content-type", "application/jsonl").body(lines).send().ok()?;
+        Some((answer.status().as_u16(), json_of(answer)))
+    }
+
+    /// The whole audit log, as JSON lines.
+    pub fn export_audit(&self) -> String {
+        let request = self.client.get(format!("{}/v1/audit-events", self.base)).bearer_auth(&self.token);
+        let answer = request.header("accept", "application/jsonl").send().expect("an answer");
+        assert_eq!(answer.status(), 200);
+        answer.text().expect("an export")
     }
 
     fn expect(&self, expected: u16, method: &str, path: &str, body: Option<&Value>) -> Value {
@@ -66,30 +98,26 @@ impl Admin {
     }
 
     pub fn rotate_with(&self, key: &CreatedKey, body: &Value) -> CreatedKey {
-        created(&key.workspace, &self.expect(200, "POST", &format!("{}/rotate", path_of(key)), Some(body)))
+        created(&key.workspace, &self.expect(200, "POST", &format!("{}/rotate", key.path()), Some(body)))
     }
 
     /// `activate`, `deactivate` or `end-overlap`.
     pub fn act(&self, key: &CreatedKey, action: &str) -> Value {
-        self.expect(200, "POST", &format!("{}/{action}", path_of(key)), None)
+        self.expect(200, "POST", &format!("{}/{action}", key.path()), None)
     }
 
     pub fn delete(&self, key: &CreatedKey) {
-        self.expect(204, "DELETE", &path_of(key), None);
+        self.expect(204, "DELETE", &key.path(), None);
     }
 
     pub fn key(&self, key: &CreatedKey) -> Value {
-        self.get(&path_of(key))
+        self.get(&key.path())
     }
 }
 
 /// A client for this machine, whatever proxy its network has.
 pub(crate) fn client() -> Client {
     Client::builder().no_proxy().build().expect("a client")
-}
-
-fn path_of(key: &CreatedKey) -> String {
-    format!("/v1/workspaces/{}/keys/{}", key.workspace, key.id)
 }
 
 fn created(workspace: &str, answer: &Value) -> CreatedKey {

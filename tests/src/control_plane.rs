@@ -9,33 +9,43 @@ use tempfile::TempDir;
 use crate::admin::{Admin, client};
 use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
+use crate::wall_clock::WallClock;
 
 /// `latchkey serve`, with its files in a folder that goes away with it.
 pub struct ControlPlane {
     pub process: Process,
     pub port: u16,
     folder: TempDir,
+    wall_clock: Option<WallClock>,
 }
 
 impl ControlPlane {
     pub fn start() -> Self {
-        Self::start_with("")
+        Self::start_as("", None)
     }
 
     /// With this as its `latchkey.toml`.
     pub fn start_with(config: &str) -> Self {
+        Self::start_as(config, None)
+    }
+
+    pub fn start_by(clock: &WallClock) -> Self {
+        Self::start_as("", Some(clock.clone()))
+    }
+
+    fn start_as(config: &str, wall_clock: Option<WallClock>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("latchkey.toml"), config).expect("the configuration");
         let port = free_port();
-        let process = serve(folder.path(), port);
-        let started = Self { process, port, folder };
+        let process = serve(folder.path(), port, wall_clock.as_ref());
+        let started = Self { process, port, folder, wall_clock };
         started.wait();
         started
     }
 
     /// Starts it again on the same files and port, after [`Process::kill`].
     pub fn restart(&mut self) {
-        self.process = serve(self.folder.path(), self.port);
+        self.process = serve(self.folder.path(), self.port, self.wall_clock.as_ref());
         self.wait();
     }
 
@@ -59,9 +69,21 @@ impl ControlPlane {
         read(&self.folder.path().join("edge-token"))
     }
 
+    /// The size of its database, without the WAL.
+    pub fn database_bytes(&self) -> u64 {
+        std::fs::metadata(self.folder.path().join("latchkey.db")).expect("the database").len()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// `latchkey` with these arguments; answers with its exit code and all that it said.
+pub fn latchkey(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(built("dist/latchkey")).args(arguments).output().expect("latchkey");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
 /// `latchkey serve` as the fixtures start it, with its files in `folder`; `flags` add to these or stand in their place.
@@ -82,8 +104,12 @@ pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Comman
     command
 }
 
-fn serve(folder: &Path, port: u16) -> Process {
-    Process::start("the control plane", &mut serve_command(folder, port, &[]), &folder.join("control-plane.log"))
+fn serve(folder: &Path, port: u16, wall_clock: Option<&WallClock>) -> Process {
+    let mut command = serve_command(folder, port, &[]);
+    if let Some(clock) = wall_clock {
+        clock.rule(&mut command);
+    }
+    Process::start("the control plane", &mut command, &folder.join("control-plane.log"))
 }
 
 fn read(path: &Path) -> String {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::connection::{Connection, Response};
 use crate::process::{Process, built, free_port, root};
 use crate::wait::eventually;
+use crate::wall_clock::WallClock;
 
 /// What differs from one Envoy to the next.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct EnvoyConfig {
     pub wasm: PathBuf,
     /// Replacements in the text of envoy/demo.yaml; each must be found there.
     pub replacements: Vec<(String, String)>,
+    /// Its wall clock, if that isn't the system's.
+    pub wall_clock: Option<WallClock>,
 }
 
 impl EnvoyConfig {
@@ -45,6 +48,7 @@ impl EnvoyConfig {
             workers: 2,
             wasm: built("dist/latchkey_filter.wasm"),
             replacements: Vec::new(),
+            wall_clock: None,
         }
     }
 
@@ -99,6 +103,9 @@ impl Envoy {
             .args(["--service-node", "test", "--service-cluster", "test"])
             .args(["--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50"])
             .env("LATCHKEY_EDGE_TOKEN", &config.edge_token);
+        if let Some(clock) = &config.wall_clock {
+            clock.rule(&mut command);
+        }
         let process = Process::start("Envoy", &mut command, &folder.path().join("envoy.log"));
         Self { process, port, admin_port, workers: config.workers, folder, discovery }
     }

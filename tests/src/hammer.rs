@@ -1,10 +1,11 @@
 //! Requests without a pause, from before a fault until after it, and every answer that was not the right one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::{Arc, RwLock};
+use std::thread::{JoinHandle, yield_now};
 
 use crate::connection::Connection;
+use crate::wait::eventually;
 
 /// A key and how every request with it must be answered, as in `200 -` or `401 unknown-key`.
 #[derive(Clone)]
@@ -16,6 +17,8 @@ pub struct Expected {
 /// Threads that send requests on connections of their own until [`Self::stop`].
 pub struct Hammer {
     threads: Vec<JoinHandle<Vec<String>>>,
+    /// A thread holds it while its requests are under way.
+    expected: Arc<RwLock<Vec<Expected>>>,
     ends: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
 }
@@ -25,12 +28,19 @@ impl Hammer {
     /// again on `port`.
     pub fn start(connections: Vec<Connection>, port: u16, expected: &[Expected]) -> Self {
         let (ends, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let expected = Arc::new(RwLock::new(expected.to_vec()));
         let hammer = |mut connection: Connection| {
-            let (ends, answered, expected) = (Arc::clone(&ends), Arc::clone(&answered), expected.to_vec());
+            let (ends, answered, expected) = (Arc::clone(&ends), Arc::clone(&answered), Arc::clone(&expected));
             std::thread::spawn(move || {
                 let mut wrong = Vec::new();
                 while !ends.load(Ordering::Relaxed) {
-                    for Expected { secret, verdict } in &expected {
+                    let expected = expected.read().expect("no thread has panicked");
+                    if expected.is_empty() {
+                        drop(expected);
+                        yield_now();
+                        continue;
+                    }
+                    for Expected { secret, verdict } in expected.iter() {
                         match connection.try_get("/v1/reviews", &[("x-api-key", secret)]) {
                             Ok(answer) => {
                                 let seen = answer.verdict();
@@ -50,7 +60,21 @@ impl Hammer {
             })
         };
         let threads = connections.into_iter().map(hammer).collect();
-        Self { threads, ends, answered }
+        Self { threads, expected, ends, answered }
+    }
+
+    /// From here on requests are sent with these keys only. Returns when none of those before is under way.
+    pub fn expect(&self, expected: &[Expected]) {
+        *self.expected.write().expect("no thread has panicked") = expected.to_vec();
+    }
+
+    /// Waits until so many more requests were answered.
+    pub fn wait_for(&self, more: u64) {
+        let until = self.answered() + more;
+        eventually("requests are answered", || match self.answered() {
+            answered if answered >= until => Ok(()),
+            answered => Err(format!("{} to go", until - answered)),
+        });
     }
 
     /// How many requests were answered so far.

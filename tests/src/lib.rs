@@ -9,13 +9,15 @@ mod hammer;
 mod process;
 mod stack;
 mod wait;
+mod wall_clock;
 
 pub use admin::{Admin, CreatedKey};
 pub use connection::{Connection, Response};
-pub use control_plane::{ControlPlane, serve_command};
+pub use control_plane::{ControlPlane, latchkey, serve_command};
 pub use echo::Echo;
 pub use envoy::{Discovery, Envoy, EnvoyConfig};
 pub use hammer::{Expected, Hammer};
 pub use process::{Process, free_port, root};
 pub use stack::Stack;
 pub use wait::{DEADLINE, eventually, eventually_within, now};
+pub use wall_clock::WallClock;

@@ -1,6 +1,10 @@
 //! "Enforced" as an answer: what it promises, and when it must not be given.
 
-use end_to_end::{Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, eventually, now, root};
+use std::time::{Duration, Instant};
+
+use end_to_end::{
+    Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, Expected, Hammer, WallClock, eventually, now, root,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -18,7 +22,6 @@ struct Site {
 /// What a change was answered with.
 #[derive(Debug)]
 struct Answer {
-    status: u16,
     enforcement: String,
     body: Value,
 }
@@ -29,7 +32,16 @@ impl Site {
     }
 
     fn start_with(envoys: usize, change: impl FnOnce(&mut EnvoyConfig)) -> Self {
-        let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+        Self::start_at(ControlPlane::start(), envoys, change)
+    }
+
+    /// Whose control plane has one wall clock, and whose two Envoys have the other.
+    fn start_by(theirs: &WallClock, edges: &WallClock) -> Self {
+        Self::start_at(ControlPlane::start_by(theirs), 2, |config| config.wall_clock = Some(edges.clone()))
+    }
+
+    fn start_at(control_plane: ControlPlane, envoys: usize, change: impl FnOnce(&mut EnvoyConfig)) -> Self {
+        let echo = Echo::start();
         let admin = control_plane.admin();
         admin.create_workspace("acme");
         let key = admin.create_key("acme", "rotated");
@@ -43,13 +55,18 @@ impl Site {
 
     /// An action on the key that waits until it is enforced, or for so many seconds.
     fn act(&self, action: &str, wait_secs: u64) -> Answer {
-        let path = format!("/v1/workspaces/acme/keys/{}/{action}", self.key.id);
+        self.change("POST", &format!("{}/{action}", self.key.path()), wait_secs)
+    }
+
+    /// A change that waits until it is enforced, or for so many seconds.
+    fn change(&self, method: &str, path: &str, wait_secs: u64) -> Answer {
         let token = std::fs::read_to_string(self.control_plane.folder().join("admin-token")).expect("the admin token");
         let bearer = format!("Bearer {}", token.trim());
         let headers = [("authorization", bearer.as_str()), ("prefer", &format!("wait={wait_secs}"))];
-        let answer = Connection::open(self.control_plane.port).request("POST", &path, &headers);
+        let answer = Connection::open(self.control_plane.port).request(method, path, &headers);
         let enforcement = answer.headers.get("latchkey-enforcement").cloned().unwrap_or_default();
-        Answer { status: answer.status, enforcement, body: answer.json() }
+        let body = if answer.status == 204 { Value::Null } else { answer.json() };
+        Answer { enforcement, body }
     }
 
     /// Waits until the answer to a change counts every worker of every Envoy.
@@ -62,39 +79,47 @@ impl Site {
             if seen.starts_with(&expected) { Ok(()) } else { Err(seen) }
         });
     }
-
-    fn connections(&self) -> Vec<Connection> {
-        self.envoys.iter().flat_map(|envoy| envoy.connections(4)).collect()
-    }
 }
 
 fn verdict(connection: &mut Connection, secret: &str) -> String {
     connection.get("/v1/reviews", &[("x-api-key", secret)]).verdict()
 }
 
+/// 500 changes, each asked about from before it is made until after it was answered.
 #[test]
 fn what_is_answered_as_enforced_is_enforced_on_every_worker_and_open_connection() {
     let site = Site::start(2);
     site.wait_all_known();
-    let mut connections = site.connections();
-    let mut secret = site.key.secret.clone();
-    for round in 0..167 {
-        let answer = site.act("rotate", 10);
-        assert_eq!(answer.status, 200, "{answer:?}");
+    let admin = site.control_plane.admin();
+    let hammers: Vec<_> =
+        site.envoys.iter().map(|envoy| Hammer::start(envoy.connections(2), envoy.port, &[])).collect();
+    let expect = |expected: &[Expected]| hammers.iter().for_each(|hammer| hammer.expect(expected));
+    let enforced = |answer: &Answer| {
         assert!(answer.enforcement.starts_with("enforced=true, edges=2, workers=6, disconnected=0"), "{answer:?}");
-        let new = answer.body["secret"].as_str().expect("a new secret").to_owned();
-        for connection in &mut connections {
-            assert_eq!(verdict(connection, &secret), "401 rotated-key", "round {round}");
-            assert_eq!(verdict(connection, &new), "200 -", "round {round}");
-        }
-        for (action, expected) in [("deactivate", "401 inactive-key"), ("activate", "200 -")] {
-            let answer = site.act(action, 10);
-            assert!(answer.enforcement.starts_with("enforced=true"), "{answer:?}");
-            for connection in &mut connections {
-                assert_eq!(verdict(connection, &new), expected, "round {round}");
+    };
+    let is = |secret: &str, verdict| Expected { secret: secret.to_owned(), verdict };
+    for round in 0..125 {
+        let first = admin.create_key("acme", &format!("round {round}"));
+        let rotated = site.change("POST", &format!("{}/rotate", first.path()), 10);
+        enforced(&rotated);
+        let new = rotated.body["secret"].as_str().expect("a new secret").to_owned();
+        // What is dead stays dead, whatever is done to the key; what may live again is asked for while nothing is done to it.
+        let dead = is(&first.secret, "401 rotated-key");
+        for (action, verdict) in [("", "200 -"), ("deactivate", "401 inactive-key"), ("activate", "200 -")] {
+            if !action.is_empty() {
+                expect(std::slice::from_ref(&dead));
+                enforced(&site.change("POST", &format!("{}/{action}", first.path()), 10));
             }
+            expect(&[dead.clone(), is(&new, verdict)]);
+            hammers.iter().for_each(|hammer| hammer.wait_for(16));
         }
-        secret = new;
+        expect(&[]);
+        enforced(&site.change("DELETE", &first.path(), 10));
+        expect(&[is(&first.secret, "401 unknown-key"), is(&new, "401 unknown-key")]);
+        hammers.iter().for_each(|hammer| hammer.wait_for(16));
+    }
+    for hammer in hammers {
+        assert_eq!(hammer.stop(), Vec::<String>::new());
     }
     site.envoys.iter().for_each(Envoy::assert_no_vm_broke);
 }
@@ -153,6 +178,38 @@ fn a_stopped_envoy_is_named_until_it_denies_by_itself() {
 }
 
 #[test]
+fn an_envoy_that_retired_is_waited_for_no_more_and_denies_until_it_has_another_id() {
+    let mut site = Site::start(2);
+    site.wait_all_known();
+    let leaving =
+        Connection::open(site.envoys[1].port).get("/latchkey/ready", &[]).headers["latchkey-instance"].clone();
+    let mut open = site.envoys[1].connections(2);
+    let bearer = format!("Bearer {}", site.control_plane.edge_token());
+    let retired = Connection::open(site.control_plane.port).request(
+        "DELETE",
+        &format!("/edge/v1/instances/{leaving}"),
+        &[("authorization", &bearer)],
+    );
+    assert_eq!(retired.status, 204);
+    let answer = site.act("deactivate", 10);
+    assert!(answer.enforcement.starts_with("enforced=true"), "{answer:?}");
+    // It may have come back already, but never with what it knew before.
+    for connection in &mut open {
+        eventually("it has heard of the change under another id", || {
+            match verdict(connection, &site.key.secret).as_str() {
+                "401 inactive-key" => Ok(()),
+                "200 -" => panic!("let through by an Envoy that retired"),
+                seen => Err(seen.to_owned()),
+            }
+        });
+    }
+    site.envoys[1].wait_ready();
+    let back = Connection::open(site.envoys[1].port).get("/latchkey/ready", &[]).headers["latchkey-instance"].clone();
+    assert_ne!(back, leaving);
+    site.wait_all_known();
+}
+
+#[test]
 fn a_restarted_control_plane_waits_for_every_instance_that_it_knows() {
     let mut site = Site::start(2);
     site.wait_all_known();
@@ -185,4 +242,75 @@ fn a_worker_that_hangs_for_five_seconds_decides_by_what_was_revoked_meanwhile() 
     hangs.read_head().expect("the answer to the request that made it hang");
     let waited = now().duration_since(asked).as_secs();
     assert!(waited < 5, "it hung for {waited} s more");
+}
+
+/// The two ways in which wall clocks would make a bound pass too early, or never.
+#[test]
+fn wall_clocks_that_are_set_make_nothing_enforced_too_early() {
+    const HOUR: i64 = 3_600;
+    for (theirs_secs, edges_secs) in [(HOUR, -HOUR), (-HOUR, HOUR)] {
+        let (theirs, edges) = (WallClock::right(), WallClock::right());
+        let site = Site::start_by(&theirs, &edges);
+        site.wait_all_known();
+        let mut open = site.envoys[1].connections(2);
+        site.envoys[1].process.signal("STOP");
+        let stopped = Instant::now();
+        theirs.move_by(theirs_secs);
+        edges.move_by(edges_secs);
+        let answer = site.act("deactivate", 1);
+        assert!(answer.enforcement.starts_with("enforced=false, edges=2"), "{answer:?}");
+        let path = format!("/v1/enforcement?revision={}", answer.body["revision"]);
+        let admin = site.control_plane.admin();
+        eventually("the stopped Envoy is past its bound", || match admin.get(&path) {
+            seen if seen["enforced"] == json!(true) => Ok(()),
+            seen => Err(seen.to_string()),
+        });
+        // Its last request was a third of its bound old, at most.
+        let (took, least) = (stopped.elapsed(), Duration::from_secs(BOUND_SECS - BOUND_SECS.div_ceil(3)));
+        assert!(took >= least, "enforced after {took:?}, expected {least:?} at least");
+        site.envoys[1].process.signal("CONT");
+        for connection in &mut open {
+            let seen = verdict(connection, &site.key.secret);
+            assert!(["503 stale", "503 not-ready", "401 inactive-key"].contains(&seen.as_str()), "{seen}");
+        }
+        let answer = site.act("activate", 10);
+        assert!(answer.enforcement.starts_with("enforced=true, edges=2"), "{answer:?}");
+        for connection in &mut open {
+            assert_eq!(verdict(connection, &site.key.secret), "200 -", "{theirs_secs}");
+        }
+    }
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_revives_no_expired_key() {
+    let (theirs, edges) = (WallClock::right(), WallClock::right());
+    let site = Site::start_by(&theirs, &edges);
+    site.wait_all_known();
+    let expires_at = now() + Duration::from_secs(2);
+    let body = json!({"name": "short", "expires_at": expires_at.to_string(), "scopes": {"reviews": "read"}});
+    let key = site.control_plane.admin().create_key_with("acme", &body);
+    let mut connections: Vec<_> = site.envoys.iter().flat_map(|envoy| envoy.connections(4)).collect();
+    let mut all_deny = |when: &str| {
+        for connection in &mut connections {
+            eventually("the key has expired", || match verdict(connection, &key.secret).as_str() {
+                "401 expired-key" => Ok(()),
+                seen if when.is_empty() => Err(seen.to_owned()),
+                seen => panic!("{seen}, {when}"),
+            });
+        }
+    };
+    all_deny("");
+    for (clock, when) in
+        [(&edges, "with the edges' clock set back"), (&theirs, "with the control plane's clock set back")]
+    {
+        clock.move_by(-3_600);
+        all_deny(when);
+        // An answer of the control plane, with its time, has come since.
+        site.act("deactivate", 10);
+        site.act("activate", 10);
+        all_deny(when);
+        clock.move_by(0);
+        site.act("deactivate", 10);
+        site.act("activate", 10);
+    }
 }

@@ -36,6 +36,13 @@ pub(super) fn changed(status: StatusCode, body: &impl Serialize, revision: Revis
     Ok(response)
 }
 
+/// The answer to a change of many things: what was done.
+pub(super) fn done(body: &impl Serialize, revision: Revision) -> Result<Response, Problem> {
+    let mut response = json(StatusCode::OK, body)?;
+    response.headers_mut().insert(LATCHKEY_REVISION, revision.0.into());
+    Ok(response)
+}
+
 /// The answer to a change after which nothing is left to show.
 pub(super) fn gone(revision: Revision) -> Response {
     (StatusCode::NO_CONTENT, [(LATCHKEY_REVISION, HeaderValue::from(revision.0))]).into_response()

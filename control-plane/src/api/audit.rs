@@ -16,7 +16,7 @@ use super::answer::{PageBody, listed};
 use super::authority::{AdminOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields, Refused};
 use super::requests::{AuditEvent as AuditEventBody, AuditSort};
-use super::{Api, cursor, values};
+use super::{Api, cursor, lines as json_lines, values};
 use crate::problem::Problem;
 use crate::store::{AuditEvent, AuditHead, AuditQuery, Order, Store, StoreError};
 
@@ -206,10 +206,8 @@ impl<S: Sync> FromRequestParts<S> for Form {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let kinds = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let mut kinds = kinds.flat_map(|value| value.split(',')).map(|kind| kind.split(';').next().unwrap_or_default());
-        let wants_lines = kinds.any(|kind| {
-            let names = ["application/jsonl", "application/x-ndjson", "application/json-lines"];
-            names.iter().any(|name| kind.trim().eq_ignore_ascii_case(name))
-        });
+        let wants_lines =
+            kinds.any(|kind| json_lines::MEDIA_TYPES.iter().any(|name| kind.trim().eq_ignore_ascii_case(name)));
         Ok(if wants_lines { Self::Lines } else { Self::Page })
     }
 }

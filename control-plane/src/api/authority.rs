@@ -7,8 +7,9 @@ use policy::WorkspaceId;
 use super::Api;
 use super::path::parameter;
 use super::principal::Principal;
+use super::values::workspace_name;
 use crate::problem::Problem;
-use crate::store::{Role, StoreError, Workspace, WorkspaceName};
+use crate::store::{Role, StoreError, Workspace};
 
 /// A platform admin.
 pub(super) struct PlatformAdmin(pub(super) Principal);
@@ -66,9 +67,7 @@ impl FromRequestParts<Api> for MemberOf {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let principal = Principal::from_request_parts(parts, api).await?;
         let text = parameter(parts, api, "workspace").await.ok_or_else(Problem::unknown_workspace)?;
-        // No slug has an underscore, so an id is never taken for one.
-        let name = text.parse().map_or(WorkspaceName::Slug(text), WorkspaceName::Id);
-        let workspace = match api.store.workspace(name).await {
+        let workspace = match api.store.workspace(workspace_name(&text)).await {
             Ok(workspace) => workspace,
             Err(StoreError::NotFound) => return Err(Problem::unknown_workspace()),
             Err(error) => return Err(error.into()),

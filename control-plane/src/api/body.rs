@@ -31,14 +31,29 @@ impl<S: Sync> FromRequest<S> for Fields {
         if !is_json(&parts.headers, patches) {
             return Err(Problem::not_json_type(taken));
         }
-        // The messages of serde_json name a place, and nothing that stands there.
-        let Strict(value) = serde_json::from_slice(&bytes).map_err(|error| Problem::not_json(error.to_string()))?;
-        match value {
-            Value::Object(object) => Ok(Self::new(object)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                let message = "must be a JSON object, in curly brackets".to_owned();
-                Err(Problem::invalid(vec![FieldError { field: String::new(), code: "wrong-type", message }]))
-            }
+        object(&bytes).map_err(|error| match error {
+            NoObject::NotJson(detail) => Problem::not_json(detail),
+            NoObject::Other(error) => Problem::invalid(vec![error]),
+        })
+    }
+}
+
+/// Why bytes are no JSON object.
+pub(super) enum NoObject {
+    /// Names a place, and nothing that stands there.
+    NotJson(String),
+    /// JSON of another type.
+    Other(FieldError),
+}
+
+/// The fields of a JSON object.
+pub(super) fn object(bytes: &[u8]) -> Result<Fields, NoObject> {
+    let Strict(value) = serde_json::from_slice(bytes).map_err(|error| NoObject::NotJson(error.to_string()))?;
+    match value {
+        Value::Object(object) => Ok(Fields::new(object)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            let message = "must be a JSON object, in curly brackets".to_owned();
+            Err(NoObject::Other(FieldError { field: String::new(), code: "wrong-type", message }))
         }
     }
 }

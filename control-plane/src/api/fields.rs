@@ -59,6 +59,11 @@ impl Fields {
         self.given.contains_key(name)
     }
 
+    /// True once something was refused.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     /// Takes a field that can't be given here.
     pub(super) fn never(&mut self, name: &str, refused: Refused) {
         if self.given.remove(name).is_some() {
@@ -73,11 +78,19 @@ impl Fields {
 
     /// What `made` puts together, if nothing was refused and no field is left. `made` answers `None` only when it misses
     /// something that was refused.
-    pub(super) fn finish<T>(mut self, made: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
+    pub(super) fn finish<T>(self, made: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
+        match self.errors() {
+            errors if errors.is_empty() => made().ok_or_else(Problem::fault),
+            errors => Err(Problem::invalid(errors)),
+        }
+    }
+
+    /// All that was refused, fields that are left included.
+    pub(super) fn errors(mut self) -> Vec<FieldError> {
         for (name, _) in std::mem::take(&mut self.given) {
             self.refuse(&shown(&name), Refused::new("unknown-field", "is not a field that is known here"));
         }
-        if self.errors.is_empty() { made().ok_or_else(Problem::fault) } else { Err(Problem::invalid(self.errors)) }
+        self.errors
     }
 }
 

@@ -36,7 +36,9 @@ struct IdentifiedBody {
     #[schema(required)]
     token_id: Option<String>,
     name: String,
-    last_characters: String,
+    /// `null` of an imported key whose own weren't given.
+    #[schema(required)]
+    last_characters: Option<String>,
     #[schema(value_type = Option<KeyStatus>, required)]
     key_status: Option<&'static str>,
     #[schema(value_type = Option<RoleName>, required)]
@@ -101,7 +103,7 @@ fn of_a_file(api: &Api, secret: &Secret) -> Option<IdentifiedBody> {
         (false, true) => ("edge_token", None),
         (false, false) => return None,
     };
-    let (name, last_characters) = ("token file".to_owned(), secret.last_characters().0);
+    let (name, last_characters) = ("token file".to_owned(), secret.last_characters().known());
     Some(IdentifiedBody { kind, status: "active", role, name, last_characters, ..IdentifiedBody::default() })
 }
 
@@ -118,7 +120,7 @@ impl From<KnownSecret> for IdentifiedBody {
             workspace_id: Some(secret.workspace),
             key_id: Some(secret.key.to_string()),
             name: secret.name,
-            last_characters: secret.last_characters.0,
+            last_characters: secret.last_characters.known(),
             key_status: secret.key_status.map(status_word),
             created_at: Some(secret.created_at),
             ended_at: secret.ended_at,
@@ -138,7 +140,7 @@ fn of_admin_token(token: AdminToken, now: UnixSeconds) -> IdentifiedBody {
         workspace_id: token.role.workspace(),
         token_id: Some(token.id.to_string()),
         name: token.name,
-        last_characters: token.last_characters.0,
+        last_characters: token.last_characters.known(),
         role: Some(token.role.word()),
         created_at: Some(token.created_at),
         ended_at: token.revoked_at,
@@ -153,7 +155,7 @@ impl From<EdgeToken> for IdentifiedBody {
             status: if token.revoked_at.is_some() { "revoked" } else { "active" },
             token_id: Some(token.id.to_string()),
             name: token.name,
-            last_characters: token.last_characters.0,
+            last_characters: token.last_characters.known(),
             edge: Some(token.edge),
             created_at: Some(token.created_at),
             ended_at: token.revoked_at,

@@ -13,6 +13,7 @@ mod fields;
 mod health;
 mod identify;
 mod keys;
+mod lines;
 mod metrics;
 mod observe;
 pub mod openapi;

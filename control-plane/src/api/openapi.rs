@@ -125,7 +125,9 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
 
     let has_body = operation.contains_key("requestBody");
     let Some(Value::Object(responses)) = operation.get_mut("responses") else { return };
-    let shows_one = is_change && method != "delete" || method == "get" && path.ends_with('}');
+    // What changes many things shows none of them.
+    let changes_many = ["/import", "-matching"].iter().any(|end| path.ends_with(end));
+    let shows_one = is_change && method != "delete" && !changes_many || method == "get" && path.ends_with('}');
     for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
         if let Some(response) = response.as_object_mut().filter(|_| is_change || shows_one) {
             response.insert("headers".to_owned(), answer_headers(is_change, shows_one && status != "204"));
@@ -206,7 +208,9 @@ fn path_parameter(name: &str) -> Value {
 /// A body that may be left out is optional, and never `null`; a PATCH takes a type of its own, too. Answers with the name of
 /// the body's schema.
 fn complete_body(method: &str, body: &mut Value) -> Option<String> {
-    let schema = body.pointer_mut("/content/application~1json/schema")?;
+    let is_json = body.pointer("/content/application~1json").is_some();
+    let kind = if is_json { "json" } else { "jsonl" };
+    let schema = body.pointer_mut(&format!("/content/application~1{kind}/schema"))?;
     if let Some(given) = schema.pointer("/oneOf/0").cloned() {
         *schema = given;
     }

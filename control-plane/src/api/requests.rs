@@ -78,6 +78,55 @@ pub(super) struct CreateKey {
     metadata: Option<serde_json::Value>,
 }
 
+/// A key that somebody else made, by the digest of its secret. One of `expires_in` and `expires_at` is required.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the document")]
+pub(super) struct ImportKey {
+    /// SHA-256 of the secret's text.
+    #[schema(pattern = "^[0-9A-Fa-f]{64}$")]
+    digest: String,
+    #[schema(min_length = 1, max_length = 100)]
+    name: String,
+    /// Id or slug. Required where the path names none; else it may be left out.
+    #[schema(nullable = false)]
+    workspace: Option<String>,
+    #[schema(nullable = false)]
+    expires_in: Option<Lifetime>,
+    #[schema(format = DateTime, nullable = false)]
+    expires_at: Option<String>,
+    /// Scopes of the operator's catalogue; none by default.
+    #[schema(nullable = false)]
+    scopes: Option<BTreeMap<String, ScopeLevel>>,
+    /// Addresses and CIDR ranges that the key may be used from; `null`, the default, is any.
+    #[schema(min_items = 1, max_items = 100)]
+    ip_allowlist: Option<Vec<String>>,
+    /// One of the operator's; the first by default.
+    #[schema(nullable = false)]
+    environment: Option<String>,
+    /// At most 4 KiB as JSON.
+    #[schema(value_type = Object, nullable = false)]
+    metadata: Option<serde_json::Value>,
+    /// Of the secret, to tell keys apart; `null`, the default, where they aren't known.
+    #[schema(max_length = 4)]
+    last_characters: Option<String>,
+}
+
+/// Which keys to change: those for which all holds that is given, at least one condition. Each is as in the list of keys.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the document")]
+pub(super) struct MatchingKeys {
+    /// Whether to say which keys those are, and change nothing.
+    dry_run: bool,
+    #[schema(nullable = false)]
+    status: Option<KeyStatus>,
+    #[schema(minimum = 1, maximum = 36500, nullable = false)]
+    unrotated_days: Option<u32>,
+    #[schema(minimum = 1, maximum = 36500, nullable = false)]
+    expiring_days: Option<u32>,
+    #[schema(min_length = 1, max_length = 100, nullable = false)]
+    name: Option<String>,
+}
+
 /// What to replace in a key; `metadata` is merged (RFC 7396), and `null` empties it.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]

@@ -21,9 +21,14 @@ use crate::problem::Problem;
 /// The longest a request of REST may take, its body included. The feed waits by its own rules.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
-/// The one route of REST that waits, and the longest that it may take.
-const WAITING: &str = "/v1/enforcement";
-const WAITING_TIME: Duration = Duration::from_secs(90);
+/// Routes that may take longer, because they wait or take much, and how long.
+const LONGER: [(&str, Duration); 5] = [
+    ("/v1/enforcement", Duration::from_secs(90)),
+    ("/v1/keys/import", Duration::from_secs(300)),
+    ("/v1/workspaces/{workspace}/keys/import", Duration::from_secs(300)),
+    ("/v1/workspaces/{workspace}/keys/deactivate-matching", Duration::from_secs(300)),
+    ("/v1/workspaces/{workspace}/keys/delete-matching", Duration::from_secs(300)),
+];
 
 /// Every route under /v1, each with its place in the document of all routes.
 fn v1() -> OpenApiRouter<Api> {
@@ -33,9 +38,14 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(keys::create::create, keys::list::list))
         .routes(routes!(keys::show::show, keys::update::update, keys::delete::delete))
         .routes(routes!(keys::rotate::rotate))
+        .routes(routes!(keys::import::into_workspace))
+        .routes(routes!(keys::import::into_each))
+        .routes(routes!(keys::clean_up::deactivate))
+        .routes(routes!(keys::clean_up::delete))
         .routes(routes!(keys::actions::activate))
         .routes(routes!(keys::actions::deactivate))
         .routes(routes!(keys::actions::end_overlap))
+        .routes(routes!(keys::usage::usage))
         .routes(routes!(identify::identify))
         .routes(routes!(audit::of_workspace))
         .routes(routes!(audit::of_all))
@@ -78,6 +88,7 @@ fn edge(feed: Feed) -> Router {
     Router::new()
         .route("/feed", get(feed::poll))
         .route("/acknowledgements", post(feed::acknowledge))
+        .route("/usage", post(feed::usage))
         .route("/instances/{instance}", delete(feed::retire))
         .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
         .fallback(unknown_path)
@@ -124,8 +135,9 @@ async fn method_not_allowed() -> Problem {
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
-    let waits = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str() == WAITING);
-    let limit = if waits { WAITING_TIME } else { REQUEST_TIME };
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let longer = LONGER.iter().find(|(own, _)| route == Some(own)).map(|(_, limit)| *limit);
+    let limit = longer.unwrap_or(REQUEST_TIME);
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| Problem::timeout().into_response())
 }
 

@@ -10,7 +10,7 @@ use super::fields::{Fields, Refused, shown};
 use crate::config::Config;
 use crate::edge_name;
 use crate::instant;
-use crate::store::{MAX_METADATA_BYTES, Metadata};
+use crate::store::{MAX_METADATA_BYTES, Metadata, WorkspaceName};
 
 /// The most characters of a name.
 const MAX_NAME: usize = 100;
@@ -43,6 +43,12 @@ pub(super) fn string(value: Value) -> Result<String, Refused> {
 /// A string, or `null`, which is as if the field were left out.
 pub(super) fn optional_string(value: Value) -> Result<Option<String>, Refused> {
     if value.is_null() { Ok(None) } else { string(value).map(Some) }
+}
+
+/// A workspace by its id or slug.
+pub(super) fn workspace_name(text: &str) -> WorkspaceName {
+    // No slug has an underscore, so an id is never taken for one.
+    text.parse().map_or_else(|_| WorkspaceName::Slug(text.to_owned()), WorkspaceName::Id)
 }
 
 /// A name for people: 1 to 100 characters, none of them a control character, and not spaces alone.

@@ -56,6 +56,7 @@ impl Edges {
             Err(error) => {
                 if let Some(known) = self.lock().get_mut(id) {
                     known.instance.ended_at = None;
+                    known.gone.send_replace(false);
                 }
                 Err(error.into())
             }
@@ -90,6 +91,7 @@ impl Known {
     fn end(&mut self, at: UnixSeconds) {
         self.instance.ended_at = Some(at);
         self.must_save();
+        self.gone.send_replace(true);
     }
 
     fn is_connected(&self, now: Duration) -> bool {

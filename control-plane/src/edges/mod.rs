@@ -55,6 +55,8 @@ struct Known {
     version: u64,
     /// The version that is on disk.
     saved: u64,
+    /// Becomes true when it ends, for its request that waits.
+    gone: watch::Sender<bool>,
 }
 
 /// A request of an instance, as far as it says something of the instance itself.
@@ -109,7 +111,7 @@ impl Edges {
         let heard_at = clock.monotonic();
         let known = |instance: Instance| {
             let id = instance.id.clone();
-            (id, Known { instance, heard_at, applied: BTreeMap::new(), version: 0, saved: 0 })
+            (id, Known::new(instance, heard_at, 0))
         };
         let known: HashMap<_, _> = store.instances().await?.into_iter().map(known).collect();
         Ok(Self {
@@ -149,6 +151,22 @@ impl Edges {
             Some(_) => Err(Refused::Retired),
             None => Err(Refused::Unknown),
         }
+    }
+
+    /// That an instance is known, also one that has retired, and is this edge's.
+    pub(crate) fn is_of(&self, instance: &str, edge: &str) -> Result<(), Refused> {
+        match self.lock().get(instance) {
+            Some(known) if known.instance.edge == edge => Ok(()),
+            Some(_) => Err(Refused::Foreign),
+            None => Err(Refused::Unknown),
+        }
+    }
+
+    /// Ends when the instance retires, or an operator says that it is gone.
+    pub(crate) async fn gone(&self, instance: &str) {
+        let Some(mut gone) = self.lock().get(instance).map(|known| known.gone.subscribe()) else { return };
+        // Fails when it was forgotten.
+        drop(gone.wait_for(|gone| *gone).await);
     }
 
     /// Whether a revision is enforced now. Costs a pass over all instances.
@@ -231,7 +249,7 @@ impl Edges {
             last_seen_at: now,
             ended_at: None,
         };
-        Known { instance, heard_at: contact.at, applied: BTreeMap::new(), version: 1, saved: 0 }
+        Known::new(instance, contact.at, 1)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
@@ -244,6 +262,11 @@ impl Edges {
 }
 
 impl Known {
+    /// One that has acknowledged nothing, of which `version` has to be on disk.
+    fn new(instance: Instance, heard_at: Duration, version: u64) -> Self {
+        Self { instance, heard_at, applied: BTreeMap::new(), version, saved: 0, gone: watch::Sender::new(false) }
+    }
+
     /// That it may be spoken for in the name of this edge.
     fn admits(&self, edge: &str) -> Result<(), Refused> {
         if self.instance.edge != edge {

@@ -6,13 +6,20 @@ use std::time::Duration;
 use policy::Revision;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Bounded, Edges, Enforcement};
+use super::{Edges, Enforcement, Known};
 
 /// Revisions whose time is measured at once; while so many wait, those that come are not measured.
 const MEASURED: usize = 1_024;
 
 /// After a bound's end, so that it has passed when it is looked at.
 const MOMENT: Duration = Duration::from_millis(1);
+
+/// An instance that lacks a revision.
+struct Lacking {
+    instance: String,
+    /// When it denies by itself, by the monotonic clock; `None`: never.
+    until: Option<Duration>,
+}
 
 /// How a wait ended.
 pub(crate) struct Waited {
@@ -21,25 +28,24 @@ pub(crate) struct Waited {
 }
 
 impl Edges {
-    /// Waits until a revision is enforced, at most until `deadline`. Woken by acknowledgements; costs a pass over all
-    /// instances each time.
+    /// Waits until a revision is enforced, at most until `deadline`; not at all where no instance is known, for nobody could
+    /// say so. Woken by acknowledgements, of which thousands come at once: while the instance that it found to lack the
+    /// revision still does, it looks at no other.
     pub(crate) async fn enforced_by(&self, revision: Revision, deadline: Option<Instant>) -> Waited {
         let began = Instant::now();
         let (mut changed, mut ending) = (self.changed.subscribe(), self.ending.clone());
+        let mut lacking = None;
         loop {
             changed.borrow_and_update();
-            let enforcement = self.enforcement(revision);
-            let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if enforcement.is_enforced() || is_over || *ending.borrow() {
-                return Waited { enforcement, elapsed: began.elapsed() };
+            lacking = self.lacking(revision, lacking);
+            let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now()) || *ending.borrow();
+            if is_over || lacking.is_none() {
+                return Waited { enforcement: self.enforcement(revision), elapsed: began.elapsed() };
             }
-            let bounded = match enforcement.bounded {
-                Bounded::At(at) => {
-                    let left = at.saturating_sub(self.clock.monotonic());
-                    Instant::now().checked_add(left.saturating_add(MOMENT))
-                }
-                Bounded::Already | Bounded::Never => None,
-            };
+            let bounded = lacking.as_ref().and_then(|lacking| lacking.until).and_then(|until| {
+                let left = until.saturating_sub(self.clock.monotonic());
+                Instant::now().checked_add(left.saturating_add(MOMENT))
+            });
             let look_again = bounded.into_iter().chain(deadline).min();
             tokio::select! {
                 // Never fails: the sender is ours.
@@ -64,8 +70,8 @@ impl Edges {
                         return;
                     }
                     let revision = head.borrow_and_update().revision;
-                    // With no instance there is nobody to wait for.
-                    if self.enforcement(revision).edges == 0 {
+                    if !self.has_any() {
+                        // There is nobody to wait for.
                         waiting.clear();
                     } else if waiting.len() < MEASURED {
                         waiting.push_back((revision, Instant::now()));
@@ -78,6 +84,23 @@ impl Edges {
                 _ = ending.wait_for(|ending| *ending) => return,
             }
         }
+    }
+
+    /// An instance that lacks a revision: the one that was found `before`, if it still does, else the first of a pass over all.
+    fn lacking(&self, revision: Revision, before: Option<Lacking>) -> Option<Lacking> {
+        let now = self.clock.monotonic();
+        let all = self.lock();
+        let lacks = |known: &Known| {
+            let facts = known.facts().filter(|facts| !facts.is_enforced(revision, now))?;
+            Some(Lacking { instance: known.instance.id.clone(), until: facts.denies_at() })
+        };
+        let still = before.and_then(|before| lacks(all.get(&before.instance)?));
+        still.or_else(|| all.values().find_map(lacks))
+    }
+
+    /// Whether any instance counts.
+    fn has_any(&self) -> bool {
+        self.lock().values().any(|known| known.instance.ended_at.is_none())
     }
 
     /// Ends when this revision is enforced; never, when there is none.

@@ -9,6 +9,7 @@ mod poll;
 mod query;
 mod retire;
 mod snapshots;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +23,14 @@ pub(crate) use acknowledge::acknowledge;
 pub(crate) use page::page;
 pub(crate) use poll::poll;
 pub(crate) use retire::retire;
+pub(crate) use usage::usage;
 
 use crate::clock::Clock;
 use crate::edges::Edges;
 use crate::guesses::Guesses;
 use crate::store::Store;
 use crate::tokens::Token;
+use crate::usage::Folding;
 
 /// The control plane's time, for edges whose own clock may be wrong: milliseconds since 1970.
 const LATCHKEY_TIME: HeaderName = HeaderName::from_static("latchkey-time");
@@ -47,6 +50,7 @@ pub struct Feed {
     edge_token: Token,
     guesses: Guesses,
     edges: Edges,
+    usage: Folding,
     snapshots: Arc<snapshots::Snapshots>,
     deltas: Arc<deltas::Deltas>,
     /// True once it was told that the database went back.
@@ -58,8 +62,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A feed of `store`, whose log keeps the newest `log_revisions`. Requests that wait are answered when `ending` becomes
-    /// true.
+    /// A feed of `store`, whose log keeps the newest `log_revisions`; it begins to fold usage. Requests that wait are answered
+    /// when `ending` becomes true.
     pub fn new(
         store: Store,
         clock: Clock,
@@ -71,12 +75,18 @@ impl Feed {
     ) -> Self {
         let (deltas, went_back) = (Arc::default(), Arc::default());
         let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
-        Self { store, clock, edge_token, guesses, edges, snapshots, deltas, went_back, log_revisions, ending }
+        let usage = Folding::start(store.clone(), clock.clone(), ending.clone());
+        Self { store, clock, edge_token, guesses, edges, usage, snapshots, deltas, went_back, log_revisions, ending }
     }
 
     /// The instances that use it.
     pub(crate) fn edges(&self) -> &Edges {
         &self.edges
+    }
+
+    /// What workers report.
+    pub(crate) fn usage(&self) -> &Folding {
+        &self.usage
     }
 
     /// Whether an edge has shown that the database file is an older copy of the one that served before.

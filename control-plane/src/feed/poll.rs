@@ -27,13 +27,19 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     // Thousands wait below, and none of them needs its head any more.
     drop(request);
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
-    let answer = match asked.from {
-        Some(from) => feed.changes(&asked, from, Instant::now() + asked.wait).await,
-        None => feed.manifest().await,
-    }?;
+    let answer = async {
+        match asked.from {
+            Some(from) => feed.changes(&asked, from, Instant::now() + asked.wait).await,
+            None => feed.manifest().await,
+        }
+    };
+    let answer = tokio::select! {
+        answer = answer => Some(answer?),
+        () = feed.edges.gone(&asked.instance) => None,
+    };
     feed.still(&access)?;
     feed.edges.still(&asked.instance)?;
-    Ok(answer)
+    answer.ok_or_else(Problem::retired_instance)
 }
 
 impl Feed {
@@ -44,10 +50,16 @@ impl Feed {
             let seen = *head.borrow_and_update();
             if seen != from {
                 match self.deltas.find(&self.store, from).await? {
-                    Found::Delta(bytes) => return Ok(self.message(bytes, "no-store")),
+                    Found::Delta(bytes) => {
+                        let Asked { edge, instance, .. } = asked;
+                        tracing::debug!(edge.id = edge, instance, revision = seen.revision.0, "a delta is answered");
+                        return Ok(self.message(bytes, "no-store"));
+                    }
                     Found::Unknown => return self.manifest().await,
                     Found::WentBack { head, changed_at } => {
                         self.report_gone_back(asked, from.revision, head, changed_at);
+                        // The store has logged the cause, if it can't.
+                        let _ = self.store.note_reported(from.revision).await;
                         return self.manifest().await;
                     }
                     // The disk is ahead of what was published a moment ago: it will be published now.
@@ -84,7 +96,8 @@ impl Feed {
             "the database went back: this edge holds a revision that the file doesn't, or holds another one. The file is an \
              older copy of the one that served before. Changes made after {last_change} are lost: secrets revoked since \
              are valid again, keys made since are unknown. All edges now load what the file says. Stop the control plane \
-             and put the newest copy in place, or make the lost changes again, revocations first"
+             and put the newest copy in place with `latchkey restore`, with --replay-audit if an audit log was exported \
+             since, or make the lost changes again, revocations first"
         );
     }
 

@@ -168,7 +168,7 @@ fn create(change: &Change<'_>, new: &NewAdminToken, acting: &Acting) -> Result<C
     Ok(Changed { value, revision })
 }
 
-fn revoke(
+pub(super) fn revoke(
     change: &Change<'_>,
     id: AdminTokenId,
     within: Option<WorkspaceId>,

@@ -79,6 +79,11 @@ impl Event {
         Self { action, target, workspace, before: Some(thing.fields()), after: None }
     }
 
+    /// Something that concerns many things of one workspace.
+    pub(super) fn of_many(action: &'static str, workspace: WorkspaceId, after: Map<String, Value>) -> Self {
+        Self { action, target: None, workspace: Some(workspace), before: None, after: Some(after) }
+    }
+
     /// Something that concerns no single thing.
     pub(super) fn of_all(action: &'static str, after: Map<String, Value>) -> Self {
         Self { action, target: None, workspace: None, before: None, after: Some(after) }

@@ -51,7 +51,7 @@ fn insert<N: rusqlite::types::FromSql>(sql: &Connection, statement: &str, name: 
 }
 
 impl Numbers {
-    fn read(sql: &Connection) -> Result<Self, StoreError> {
+    pub(super) fn read(sql: &Connection) -> Result<Self, StoreError> {
         let scopes = read(sql, "SELECT name, number FROM scopes")?;
         let environments = read(sql, "SELECT name, number FROM environments")?;
         Ok(Self { scopes, environments })
@@ -60,6 +60,10 @@ impl Numbers {
     pub(super) fn environment(&self, name: &str) -> Result<u8, StoreError> {
         let number = name.parse().ok().and_then(|name: Environment| self.environments.get(&name).copied());
         number.ok_or_else(|| StoreError::Fault(format!("the environment `{name}` has no number")))
+    }
+
+    pub(super) fn knows(&self, scope: &Scope) -> bool {
+        self.scopes.contains_key(scope)
     }
 
     pub(super) fn grants(&self, scopes: &Scopes) -> Result<Vec<(u16, Level)>, StoreError> {

@@ -125,7 +125,7 @@ fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Ch
     Ok(Changed { value, revision })
 }
 
-fn revoke(change: &Change<'_>, id: EdgeTokenId, acting: &Acting) -> Result<Changed<()>, StoreError> {
+pub(super) fn revoke(change: &Change<'_>, id: EdgeTokenId, acting: &Acting) -> Result<Changed<()>, StoreError> {
     let token = find(change.sql(), id)?;
     change
         .sql()

@@ -10,6 +10,9 @@ use super::{Store, StoreError, changes, records};
 /// The most bytes of bodies in one delta; an edge that has more to catch up asks again.
 const DELTA_BYTES: usize = 1 << 20;
 
+/// How far ahead of us an edge is believed to be: whoever has an edge's token must not use up all revisions.
+const MAX_AHEAD: i64 = 1_000_000_000;
+
 /// What lies between an edge's position and ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Since {
@@ -28,6 +31,12 @@ impl Store {
     /// The changes since `from`.
     pub async fn changes_since(&self, from: Position) -> Result<Since, StoreError> {
         self.engine.read(move |sql| since(sql, from)).await
+    }
+
+    /// Notes that an edge holds a revision which this file never had: a restore has to begin above it. No change of anything: it
+    /// has no revision and no event.
+    pub async fn note_reported(&self, revision: Revision) -> Result<(), StoreError> {
+        self.engine.change(move |change| note_reported(change.sql(), revision)).await
     }
 
     /// All records at the position of one instant. Costs a pass over all secrets, away from the async threads.
@@ -65,6 +74,16 @@ fn since(sql: &Connection, from: Position) -> Result<Since, StoreError> {
         bodies.push(body);
     }
     if bodies.is_empty() { Ok(Since::Nothing) } else { Ok(Since::Changes { to, bodies }) }
+}
+
+fn note_reported(sql: &Connection, revision: Revision) -> Result<(), StoreError> {
+    let revision = changes::number(revision)?;
+    sql.prepare_cached(
+        "UPDATE position SET reported_revision = ?1
+         WHERE one = 1 AND reported_revision < ?1 AND ?1 <= revision + ?2",
+    )?
+    .execute([revision, MAX_AHEAD])?;
+    Ok(())
 }
 
 fn snapshot(sql: &Connection, numbers: &Numbers) -> Result<Snapshot, StoreError> {

@@ -93,7 +93,7 @@ impl Store {
     }
 }
 
-fn save(sql: &Connection, instance: &Instance) -> Result<(), StoreError> {
+pub(super) fn save(sql: &Connection, instance: &Instance) -> Result<(), StoreError> {
     let workers = serde_json::to_string(&instance.workers).map_err(|error| StoreError::Fault(error.to_string()))?;
     let bound = match instance.bound {
         // Longer than any clock counts: 292 billion years.
@@ -124,7 +124,7 @@ fn save(sql: &Connection, instance: &Instance) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn all(sql: &Connection) -> Result<Vec<Instance>, StoreError> {
+pub(super) fn all(sql: &Connection) -> Result<Vec<Instance>, StoreError> {
     let mut statement = sql.prepare_cached(&format!("SELECT {COLUMNS} FROM instances i"))?;
     Ok(statement.query_map([], instance)?.collect::<Result<_, _>>()?)
 }

@@ -1,7 +1,7 @@
 //! Keys: their rows, and the changes that leave the secret as it is.
 
 use policy::wire::Op;
-use policy::{Allowlist, Environment, KeyId, Scopes, UnixSeconds, WorkspaceId};
+use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Map, Value, json};
 
@@ -10,8 +10,8 @@ use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::model::merge;
 use super::{
-    Acting, Changed, Key, KeyPatch, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError, records,
-    rows, secrets,
+    Acting, Changed, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError,
+    records, rows, secrets, usage,
 };
 use crate::instant;
 use crate::secret::LastCharacters;
@@ -30,14 +30,17 @@ pub struct NewKey {
     pub secret: NewSecret,
 }
 
-/// All of a [`Key`], in the order that [`key`] reads, for a table `k` of keys.
+/// All of a [`Key`], in the order that [`key`] reads, for the tables of [`TABLES`].
 pub(super) const COLUMNS: &str = "k.id, k.workspace_id, k.name, k.environment,
     (SELECT s.last_characters FROM secrets s
      WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id AND s.superseded_at IS NULL),
     k.active, k.scopes, k.ip_allowlist, k.expires_at, k.metadata, k.created_at, k.created_by, k.updated_at, k.rotated_at,
     (SELECT s.previous_until FROM secrets s
      WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id AND s.previous_until IS NOT NULL),
-    k.revision";
+    k.revision, u.last_used_at, u.last_used_ip, u.secret_last_used_at, u.previous_secret_last_used_at";
+
+/// Keys, and what is known of their use.
+pub(super) const TABLES: &str = "keys k LEFT JOIN key_usage u ON u.key_id = k.id";
 
 impl Store {
     /// Makes a key in a workspace.
@@ -109,26 +112,7 @@ fn create(
     new: &NewKey,
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
-    change
-        .sql()
-        .prepare_cached(
-            "INSERT INTO keys (workspace_id, id, name, environment, active, scopes, ip_allowlist, expires_at, metadata,
-                               created_at, created_by, updated_at, revision)
-             VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11)",
-        )?
-        .execute(params![
-            workspace.as_bytes(),
-            new.id.as_bytes(),
-            new.name,
-            new.environment.as_str(),
-            rows::scopes_text(&new.scopes)?,
-            rows::allowlist_text(&new.allowlist)?,
-            new.expires_at.map(|at| at.0),
-            metadata_text(&new.metadata)?,
-            acting.at.0,
-            acting.actor.id,
-            changes::number(change.revision()?)?
-        ])?;
+    insert(change.sql(), workspace, new, change.revision()?, acting)?;
     secrets::insert(change.sql(), (workspace, new.id), &new.secret, acting.at)?;
     let ops = records::upsert_live(change.sql(), numbers, (workspace, new.id))?;
     let value = find(change.sql(), workspace, new.id)?;
@@ -136,7 +120,36 @@ fn create(
     Ok(Changed { value, revision })
 }
 
-fn update(
+/// Adds the key's row, without its secret.
+pub(super) fn insert(
+    sql: &Connection,
+    workspace: WorkspaceId,
+    new: &NewKey,
+    revision: Revision,
+    acting: &Acting,
+) -> Result<(), StoreError> {
+    sql.prepare_cached(
+        "INSERT INTO keys (workspace_id, id, name, environment, active, scopes, ip_allowlist, expires_at, metadata,
+                           created_at, created_by, updated_at, revision)
+         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11)",
+    )?
+    .execute(params![
+        workspace.as_bytes(),
+        new.id.as_bytes(),
+        new.name,
+        new.environment.as_str(),
+        rows::scopes_text(&new.scopes)?,
+        rows::allowlist_text(&new.allowlist)?,
+        new.expires_at.map(|at| at.0),
+        metadata_text(&new.metadata)?,
+        acting.at.0,
+        acting.actor.id,
+        changes::number(revision)?
+    ])?;
+    Ok(())
+}
+
+pub(super) fn update(
     change: &Change<'_>,
     numbers: &Numbers,
     (workspace, id): (WorkspaceId, KeyId),
@@ -182,7 +195,7 @@ fn update(
     recorded(change, "key.update", &before, &ops, acting)
 }
 
-fn set_active(
+pub(super) fn set_active(
     change: &Change<'_>,
     numbers: &Numbers,
     (workspace, id): (WorkspaceId, KeyId),
@@ -209,7 +222,7 @@ fn set_active(
     recorded(change, if active { "key.activate" } else { "key.deactivate" }, &before, &ops, acting)
 }
 
-fn delete(
+pub(super) fn delete(
     change: &Change<'_>,
     (workspace, id): (WorkspaceId, KeyId),
     acting: &Acting,
@@ -220,6 +233,7 @@ fn delete(
         .prepare_cached("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let digests = secrets::leave_edge(change.sql(), (workspace, id))?;
+    usage::key_ends(change.sql(), id)?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
     Ok(Changed { value: (), revision: change.record(acting, &Event::ended("key.delete", &before), &ops)? })
 }
@@ -239,7 +253,7 @@ pub(super) fn recorded(
 
 pub(super) fn find(sql: &Connection, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
     let statement =
-        format!("SELECT {COLUMNS} FROM keys k WHERE k.workspace_id = ?1 AND k.id = ?2 AND k.deleted_at IS NULL");
+        format!("SELECT {COLUMNS} FROM {TABLES} WHERE k.workspace_id = ?1 AND k.id = ?2 AND k.deleted_at IS NULL");
     let found = sql.prepare_cached(&statement)?.query_row([workspace.as_bytes(), id.as_bytes()], key).optional()?;
     found.ok_or(StoreError::NotFound)
 }
@@ -263,6 +277,7 @@ pub(super) fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
         updated_at: UnixSeconds(row.get(12)?),
         rotated_at: instant(13)?,
         previous_until: instant(14)?,
+        used: KeyUse::read(row, [16, 17, 18, 19])?,
         revision: changes::revision(row.get(15)?),
     })
 }
@@ -288,7 +303,7 @@ impl Audited for Key {
         let fields = [
             ("name", json!(self.name)),
             ("environment", json!(self.environment)),
-            ("last_characters", json!(self.last_characters.0)),
+            ("last_characters", json!(self.last_characters.clone().known())),
             ("active", json!(self.active)),
             ("scopes", json!(self.scopes)),
             ("ip_allowlist", json!(self.allowlist)),

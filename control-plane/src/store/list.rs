@@ -6,8 +6,8 @@ use policy::{KeyId, UnixSeconds, WorkspaceId};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::keys::{COLUMNS, key};
-use super::{Key, Status, Store, StoreError};
+use super::keys::{COLUMNS, TABLES, key};
+use super::{Key, KeyFilter, Store, StoreError};
 
 /// Items, and whether there are more behind them.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +52,7 @@ pub struct KeyQuery {
     pub sort: Sort,
     /// Name and id of the last one of the page before.
     pub after: Option<(String, KeyId)>,
-    pub status: Option<Status>,
+    pub filter: KeyFilter,
     /// Part of the name, the whole id, or the secret's last characters.
     pub search: Option<String>,
     pub now: UnixSeconds,
@@ -82,18 +82,11 @@ fn list(sql: &Connection, workspace: WorkspaceId, query: &KeyQuery) -> Result<Pa
     } else {
         values.extend([Value::Null, Value::Null]);
     }
-    conditions.push_str(match query.status {
-        None => "",
-        Some(Status::Active) => " AND k.active = 1 AND (k.expires_at IS NULL OR k.expires_at > ?4)",
-        Some(Status::Inactive) => " AND k.active = 0 AND (k.expires_at IS NULL OR k.expires_at > ?4)",
-        Some(Status::Expired) => " AND k.expires_at <= ?4",
-    });
-    values.push(Value::Integer(query.now.0));
     if let Some(search) = &query.search {
         conditions.push_str(
-            " AND (k.name LIKE ?5 ESCAPE '\\' OR k.id = ?6
+            " AND (k.name LIKE ?4 ESCAPE '\\' OR k.id = ?5
                OR k.id IN (SELECT s.key_id FROM secrets s WHERE s.workspace_id = ?1
-                           AND s.superseded_at IS NULL AND s.last_characters = ?7))",
+                           AND s.superseded_at IS NULL AND s.last_characters = ?6))",
         );
         let pattern = search.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         values.push(Value::Text(format!("%{pattern}%")));
@@ -104,13 +97,16 @@ fn list(sql: &Connection, workspace: WorkspaceId, query: &KeyQuery) -> Result<Pa
         values.extend([Value::Null, Value::Null, Value::Null]);
     }
     values.push(Value::Integer(i64::from(query.limit.get()).saturating_add(1)));
+    let (filter, more) = query.filter.conditions(values.len().saturating_add(1), query.now);
+    conditions.push_str(&filter);
+    values.extend(more);
     let order = match query.sort {
         Sort::Oldest => "k.id",
         Sort::Newest => "k.id DESC",
         Sort::Name => "k.name, k.id",
         Sort::NameDescending => "k.name DESC, k.id DESC",
     };
-    let statement = format!("SELECT {COLUMNS} FROM keys k WHERE {conditions} ORDER BY {order} LIMIT ?8");
+    let statement = format!("SELECT {COLUMNS} FROM {TABLES} WHERE {conditions} ORDER BY {order} LIMIT ?7");
     let mut statement = sql.prepare_cached(&statement)?;
     let rows = statement.query_map(params_from_iter(values), key)?;
     Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))

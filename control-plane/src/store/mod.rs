@@ -7,22 +7,28 @@ mod admin_tokens;
 mod audit;
 mod audit_list;
 mod audit_verify;
+mod backup;
 mod changes;
 mod definitions;
 mod edge_tokens;
 mod feed;
+mod fold;
 mod identify;
+mod import;
 mod instances;
 mod keys;
 mod list;
 mod lock;
+mod matching;
 mod model;
 mod records;
+mod restore;
 mod rows;
 mod schema;
 mod secrets;
 mod sqlite;
 mod sweep;
+mod usage;
 mod workspaces;
 mod writer;
 
@@ -30,23 +36,29 @@ use std::path::Path;
 use std::sync::Arc;
 
 use policy::{Epoch, Position, Revision};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 pub use admin_tokens::{AdminToken, NewAdminToken, Role, TokenQuery};
 pub use audit::{AuditEvent, AuditHead};
 pub use audit_list::{AuditQuery, Order};
 pub use audit_verify::{Verified, VerifyError, verify_audit};
+pub use backup::{BackedUp, BackupError, back_up};
 pub use edge_tokens::{EdgeToken, LiveToken, NewEdgeToken};
 pub use feed::Since;
+pub(crate) use fold::{Admitted, Then};
 pub use identify::{Identified, KnownSecret, SecretStatus};
+pub use import::ImportedKey;
 pub use instances::{Instance, Worker};
 pub use keys::NewKey;
 pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
 pub use lock::OpenError;
+pub use matching::{Cleaning, KeyFilter, Matched, Matching};
 pub use model::{
     Acting, Actor, ActorKind, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName,
 };
+pub use restore::{LogError, LostChanges, Replayed, Restore, RestoreError, Restored, restore};
 pub use secrets::NewSecret;
+pub use usage::{KeyUse, Period, Usage};
 pub use workspaces::NewWorkspace;
 
 use crate::config::Config;
@@ -69,6 +81,9 @@ pub enum StoreError {
     SlugTaken,
     #[error("the secret's digest is known already")]
     SecretTaken,
+    /// Of an import: these lines' digests are known already, or are a token's. Nothing was imported.
+    #[error("{} digests are known already", lines.len())]
+    DigestsTaken { lines: Vec<usize> },
     #[error("the key has expired")]
     ExpiredKey,
     #[error("it is at revision {current} by now")]
@@ -100,6 +115,8 @@ pub struct StoreStats {
 pub struct Store {
     engine: Arc<sqlite::Engine>,
     numbers: Arc<definitions::Numbers>,
+    /// Held while an import is checked, decided and carried out.
+    importing: Arc<AsyncMutex<()>>,
 }
 
 impl Store {
@@ -114,7 +131,9 @@ impl Store {
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
         let numbers =
             engine.change(move |change| definitions::define(change, &config, &acting)).await.map_err(failed)?;
-        Ok(Self { engine: Arc::new(engine), numbers: Arc::new(numbers) })
+        let store = Self { engine: Arc::new(engine), numbers: Arc::new(numbers), importing: Arc::default() };
+        store.finish_imports().await.map_err(failed)?;
+        Ok(store)
     }
 
     /// Where the history of changes stands; changes with each change, before its answer goes out.

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::KeyUse;
 use crate::secret::LastCharacters;
 
 /// Free fields of a key, a JSON object.
@@ -30,7 +31,7 @@ impl Acting {
 }
 
 /// Who acts, as the audit log names them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     pub kind: ActorKind,
     /// Stands in `created_by`, too.
@@ -39,7 +40,7 @@ pub struct Actor {
 }
 
 /// What proves an [`Actor`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorKind {
     /// Nothing: the control plane itself.
@@ -98,6 +99,7 @@ pub struct Key {
     pub rotated_at: Option<UnixSeconds>,
     /// The end of the overlap that the last rotation asked for; it may have passed.
     pub previous_until: Option<UnixSeconds>,
+    pub used: KeyUse,
     /// Of its last change.
     pub revision: Revision,
 }
@@ -132,6 +134,11 @@ impl Key {
     /// When the previous secret ends; `None` when there is none that still works.
     pub fn previous_secret_expires_at(&self, now: UnixSeconds) -> Option<UnixSeconds> {
         self.previous_until.filter(|until| !until.has_come(now))
+    }
+
+    /// When the previous secret was used last; `None` when there is none that still works.
+    pub fn previous_secret_last_used_at(&self, now: UnixSeconds) -> Option<UnixSeconds> {
+        self.used.previous_secret_at.filter(|_| self.previous_secret_expires_at(now).is_some())
     }
 }
 

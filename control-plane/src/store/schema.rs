@@ -1,5 +1,7 @@
 //! Connections: how they are set, and the schema they find.
 
+use std::path::Path;
+
 use policy::{ChainHash, Epoch, Position, Revision};
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
@@ -16,19 +18,21 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0004_edge_tokens.sql")),
     M::up(include_str!("migrations/0005_searches.sql")),
     M::up(include_str!("migrations/0006_instances.sql")),
+    M::up(include_str!("migrations/0007_usage.sql")),
+    M::up(include_str!("migrations/0008_moving.sql")),
 ];
 
 /// The connection that writes: durable when COMMIT returns.
 pub(super) fn open_writer(lock: &Lock, epoch: Epoch) -> Result<Connection, OpenError> {
     let failed = |cause: String| OpenError::Sql { path: lock.path.clone(), cause };
-    let sql = |cause| refused(lock, &cause);
-    let mut connection = connect(lock).map_err(sql)?;
-    refuse_foreign(&connection, lock)?;
+    let sql = |cause| refused(&lock.path, &cause);
+    let mut connection = connect(&lock.path).map_err(sql)?;
+    refuse_foreign(&connection, &lock.path)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
     if mode != "wal" {
         return Err(failed(format!("its journal stays in mode {mode}, and WAL is needed (a network file system?)")));
     }
-    Migrations::from_slice(MIGRATIONS).to_latest(&mut connection).map_err(|error| failed(error.to_string()))?;
+    migrate(&mut connection, &lock.path)?;
     let first = Position::first(epoch, Revision(0));
     connection
         .execute(
@@ -42,18 +46,30 @@ pub(super) fn open_writer(lock: &Lock, epoch: Epoch) -> Result<Connection, OpenE
 
 /// A connection that can only read.
 pub(super) fn open_reader(lock: &Lock) -> Result<Connection, OpenError> {
-    let sql = |cause| refused(lock, &cause);
-    let connection = connect(lock).map_err(sql)?;
+    let sql = |cause| refused(&lock.path, &cause);
+    let connection = connect(&lock.path).map_err(sql)?;
     connection.pragma_update(None, "query_only", true).map_err(sql)?;
     Ok(connection)
 }
 
-fn connect(lock: &Lock) -> rusqlite::Result<Connection> {
-    // No URI file names, no creation: the lock has made the file, with its mode.
+/// A copy that nobody else has open, brought up to this version's schema. It stays one file, without a WAL.
+pub(super) fn open_copy(path: &Path) -> Result<Connection, OpenError> {
+    let mut connection = connect(path).map_err(|cause| refused(path, &cause))?;
+    migrate(&mut connection, path)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite_migration::Error| OpenError::Sql { path: path.to_owned(), cause: error.to_string() };
+    Migrations::from_slice(MIGRATIONS).to_latest(connection).map_err(failed)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // No URI file names, no creation: who names it has made the file, with its mode.
     let connection =
-        Connection::open_with_flags(&lock.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // Each statement is prepared once a connection.
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(128);
     connection.execute_batch(
         "PRAGMA busy_timeout = 5000;
          PRAGMA foreign_keys = ON;
@@ -71,16 +87,23 @@ fn connect(lock: &Lock) -> rusqlite::Result<Connection> {
 }
 
 /// Another program's database, or one of a newer version, is left as it is.
-fn refuse_foreign(connection: &Connection, lock: &Lock) -> Result<(), OpenError> {
-    let path = || lock.path.clone();
-    let number =
-        |query| connection.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(|error| refused(lock, &error));
-    let is_empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
-    if !is_empty && !is_ours(connection).map_err(|error| refused(lock, &error))? {
-        return Err(OpenError::NotOurs { path: path() });
+fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let is_empty = number(connection, path, "SELECT count(*) FROM sqlite_schema")? == 0;
+    if !is_empty && !is_ours(connection).map_err(|error| refused(path, &error))? {
+        return Err(OpenError::NotOurs { path: path.to_owned() });
     }
-    let (found, known) = (number("PRAGMA user_version")?, i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX));
-    if found > known { Err(OpenError::Newer { path: path(), found, known }) } else { Ok(()) }
+    check_version(connection, path)
+}
+
+/// Refuses a database of a newer version.
+pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found = number(connection, path, "PRAGMA user_version")?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known { Err(OpenError::Newer { path: path.to_owned(), found, known }) } else { Ok(()) }
+}
+
+fn number(connection: &Connection, path: &Path, query: &str) -> Result<i64, OpenError> {
+    connection.query_row(query, [], |row| row.get(0)).map_err(|error| refused(path, &error))
 }
 
 /// True for a database that Latchkey made.
@@ -88,8 +111,8 @@ pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i64>(0))? == APPLICATION_ID)
 }
 
-fn refused(lock: &Lock, error: &rusqlite::Error) -> OpenError {
-    let path = lock.path.clone();
+fn refused(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs { path },
         _ => OpenError::Sql { path, cause: error.to_string() },
@@ -114,7 +137,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 6, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 7, .. })));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::changes::{self, Change};
 use super::definitions::Numbers;
-use super::{Acting, Changed, Key, Store, StoreError, keys, records};
+use super::{Acting, Changed, Key, Store, StoreError, keys, records, usage};
 use crate::secret::{LastCharacters, Secret};
 
 /// What is stored of a secret.
@@ -51,7 +51,7 @@ impl Store {
     }
 }
 
-fn rotate(
+pub(super) fn rotate(
     change: &Change<'_>,
     numbers: &Numbers,
     (workspace, id): (WorkspaceId, KeyId),
@@ -80,6 +80,9 @@ fn rotate(
             ],
             |row| row.get(0).map(Digest),
         )?;
+    if overlap_secs.is_some() {
+        usage::overlap_begins(sql, id)?;
+    }
     insert(sql, (workspace, id), secret, acting.at)?;
     sql.prepare_cached(
         "UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2",
@@ -90,7 +93,7 @@ fn rotate(
     keys::recorded(change, "key.rotate", &before, &ops, acting)
 }
 
-fn end_overlap(
+pub(super) fn end_overlap(
     change: &Change<'_>,
     numbers: &Numbers,
     (workspace, id): (WorkspaceId, KeyId),
@@ -113,6 +116,7 @@ fn rotate_out_previous(
     (workspace, id): (WorkspaceId, KeyId),
     now: UnixSeconds,
 ) -> Result<Option<Digest>, StoreError> {
+    usage::overlap_ends(sql, id)?;
     let ended = sql
         .prepare_cached(
             "UPDATE secrets SET superseded_at = min(previous_until, ?3), previous_until = NULL
@@ -135,7 +139,16 @@ pub(super) fn insert(
              VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (digest) DO NOTHING",
         )?
         .execute(params![secret.digest.0, workspace.as_bytes(), id.as_bytes(), secret.last_characters.0, now.0])?;
-    if inserted == 0 { Err(StoreError::SecretTaken) } else { Ok(()) }
+    if inserted == 0 {
+        return Err(StoreError::SecretTaken);
+    }
+    usage::current_secret_is(sql, (workspace, id), &secret.digest)
+}
+
+/// Whether any key ever had it, in any workspace; also one that was deleted, until it is forgotten.
+pub(super) fn is_known(sql: &Connection, digest: Digest) -> Result<bool, StoreError> {
+    let mut query = sql.prepare_cached("SELECT EXISTS (SELECT 1 FROM secrets WHERE digest = ?1)")?;
+    Ok(query.query_row([digest.0], |row| row.get(0))?)
 }
 
 /// Takes all of a key's digests from the edges; answers with those that were there.

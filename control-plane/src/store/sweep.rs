@@ -1,4 +1,4 @@
-//! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, the old end of the log.
+//! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, old usage, the old end of the log.
 
 use policy::wire::Op;
 use policy::{Digest, Revision, UnixSeconds};
@@ -7,15 +7,25 @@ use serde_json::{Map, Value};
 
 use super::audit::Event;
 use super::changes::{self, Change};
-use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError};
+use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, usage};
 
 /// Rows that one change takes, so that others get between.
-const STEP: i64 = 500;
+pub(super) const STEP: i64 = 500;
 
 impl Store {
     /// Removes what is due at `acting.at`, in as many changes as it takes.
     pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
-        for step in [leave_edges, forget_deleted, forget_revoked] {
+        // Should the disk have been full.
+        self.finish_imports().await?;
+        let steps: [fn(&Change<'_>, &Acting) -> Result<Progress, StoreError>; 6] = [
+            leave_edges,
+            forget_deleted,
+            forget_revoked,
+            usage::hours_to_days,
+            usage::forget_days,
+            usage::forget_workers,
+        ];
+        for step in steps {
             loop {
                 let acting = acting.clone();
                 if self.engine.change(move |change| step(change, &acting)).await? == Progress::Done {
@@ -34,13 +44,13 @@ impl Store {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     More,
     Done,
 }
 
 /// Whether a step that took so many rows may have left some.
-fn progress(taken: usize) -> Progress {
+pub(super) fn progress(taken: usize) -> Progress {
     if i64::try_from(taken).is_ok_and(|taken| taken < STEP) { Progress::Done } else { Progress::More }
 }
 

@@ -91,7 +91,7 @@ fn rename(
     Ok(Changed { value, revision })
 }
 
-fn find(sql: &Connection, name: &WorkspaceName) -> Result<Workspace, StoreError> {
+pub(super) fn find(sql: &Connection, name: &WorkspaceName) -> Result<Workspace, StoreError> {
     let found = match name {
         WorkspaceName::Id(id) => sql
             .prepare_cached(

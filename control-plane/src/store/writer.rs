@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use policy::Position;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
-use tracing::error;
+use tracing::{debug, error};
 
 use super::StoreError;
 use super::changes::Change;
@@ -87,6 +87,9 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
         // There before the answers, so that whoever was answered finds the feed at that revision or above.
         publish.head.send_if_modified(|head| {
             moved = *head != committed.position;
+            if moved {
+                debug!(revision = committed.position.revision.0, "committed");
+            }
             *head = committed.position;
             false
         });

@@ -1,28 +1,12 @@
 //! What stays after a secret was shown: its digest on disk, and nowhere the secret.
 
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN, Answer, EDGE, Service};
-
-/// All that is logged in this process, at every level.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Logged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::logged::Logged;
 
 /// The bytes of each file of a database, by its name.
 fn files(of: &Path) -> Vec<(String, Vec<u8>)> {
@@ -85,10 +69,7 @@ async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str,
 #[tokio::test]
 async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metrics() {
     // Of all threads: the writer's and the readers' too. Other tests log into it as well, which does no harm.
-    let logged = Logged::default();
-    let writer = logged.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
-    tracing::subscriber::set_global_default(subscriber.with_writer(move || writer.clone()).finish()).unwrap();
+    let logged = Logged::of_the_process();
 
     let service = Service::start().await;
     service.workspace("acme").await;
@@ -110,7 +91,7 @@ async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metri
     service.end();
     service.store.close().await;
     let places: Vec<_> = while_it_runs.into_iter().chain(files(service.directory.path())).collect();
-    let log = logged.0.lock().unwrap().clone();
+    let log = logged.text().into_bytes();
     assert!(holds(&log, b"/v1/keys/identify"), "the requests are logged");
     for secret in &secrets {
         let digest = policy::Digest::of(secret.as_bytes());

@@ -1,9 +1,15 @@
 //! Enforced as an answer: what edges say, what time proves, and what nobody can forge.
 
+use std::time::Duration;
+
 use axum::http::Method;
+use policy::Position;
 use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::Level;
 
 use crate::harness::{Answer, EDGE, Service};
+use crate::logged::Logged;
 
 /// An acknowledgement of instance `i1` of `edge-1`, whose workers all have this revision.
 fn said(service: &Service, applied: u64, workers: &[&str]) -> Value {
@@ -42,10 +48,10 @@ impl Service {
 async fn without_an_edge_nothing_is_enforced() {
     let service = Service::start().await;
     assert_eq!(service.enforcement().await, (false, Value::Null, json!("never")));
-    let made = service
-        .call_with(Method::POST, "/v1/workspaces", json!({"name": "Acme", "slug": "acme"}), &[("prefer", "wait=0")])
-        .await;
-    assert_eq!((made.status.as_u16(), made.header("preference-applied")), (201, Some("wait=0")));
+    let workspace = json!({"name": "Acme", "slug": "acme"});
+    let made = service.call_with(Method::POST, "/v1/workspaces", workspace, &[("prefer", "wait=60")]);
+    let made = timeout(Duration::from_secs(30), made).await.expect("an answer at once: there is nobody to wait for");
+    assert_eq!((made.status.as_u16(), made.header("preference-applied")), (201, Some("wait=60")));
     let told = made.header("latchkey-enforcement").unwrap();
     assert!(told.starts_with("enforced=false, edges=0, workers=0, disconnected=0, elapsed_ms="), "{told}");
     assert!(told.ends_with(", bounded_at=never"), "{told}");
@@ -158,7 +164,8 @@ async fn after_a_restart_nothing_is_enforced_until_each_instance_has_reported_or
 }
 
 #[tokio::test]
-async fn a_forged_acknowledgement_changes_nothing() {
+async fn a_forged_acknowledgement_changes_nothing_and_is_logged() {
+    let (logged, _guard) = Logged::of_this_thread();
     let service = Service::start().await;
     service.with_an_edge().await;
     let token = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-2"})).await.json();
@@ -170,6 +177,7 @@ async fn a_forged_acknowledgement_changes_nothing() {
         body[field] = value;
         body
     };
+    let mut said_before = logged.lines(Level::WARN).len();
     for (name, token, body, status, code) in [
         ("a token of another edge", other, right.clone(), 403, "wrong-edge"),
         ("another edge's name", EDGE, with("edge", json!("edge-2")), 403, "foreign-instance"),
@@ -186,6 +194,12 @@ async fn a_forged_acknowledgement_changes_nothing() {
         let answer = service.call_as(token, Method::POST, "/edge/v1/acknowledgements", body, &[]).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{name}");
         assert_eq!(service.get("/v1/edges").await.json(), before, "{name}");
+        let warnings = logged.lines(Level::WARN);
+        // What isn't read names nobody, and a wrong token is counted where all of them are.
+        let is_logged =
+            warnings.len() > said_before && warnings.iter().skip(said_before).any(|line| line.contains(code));
+        assert_eq!(is_logged, status != 422 && status != 401, "{name}: {warnings:#?}");
+        said_before = warnings.len();
     }
     // Nor can its feed be asked for in another name.
     assert_eq!(service.hear("edge-2", "i1", "60").await.code(), "foreign-instance");
@@ -202,7 +216,14 @@ async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
     let token = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-2"})).await.json();
     assert_eq!(retire(token["secret"].as_str().unwrap(), "i2").await.code(), "wrong-edge");
     assert_eq!(retire(EDGE, "i9").await.code(), "unknown-instance");
-    assert_eq!(retire(EDGE, "i2").await.status, 204);
+    // The request that waits ends with it: until it does, the edge decides by a table that nobody counts.
+    let Position { epoch, revision, head } = *service.store.head().borrow();
+    let from = format!("epoch={epoch}&since={}&head={head}&max_staleness=60&wait=20", revision.0);
+    let path = format!("/edge/v1/feed?format=1&edge=edge-1&instance=i2&{from}");
+    let both = async { tokio::join!(biased; service.edge(&path), retire(EDGE, "i2")) };
+    let (waited, retired) =
+        timeout(Duration::from_secs(10), both).await.expect("no request waits for what has retired");
+    assert_eq!((waited.code().as_str(), retired.status.as_u16()), ("retired-instance", 204));
     assert_eq!(retire(EDGE, "i2").await.status, 204);
     service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
     assert!(service.enforcement().await.0);

@@ -1,8 +1,7 @@
 //! The log of changes: how far back edges catch up by deltas, and what is said when the history went back.
 
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use latchkey::config::Config;
@@ -11,8 +10,10 @@ use policy::table::Loading;
 use policy::wire::Delta;
 use policy::{Digest, Position, Revision};
 use serde_json::{Value, json};
+use tracing::Level;
 
 use crate::harness::Service;
+use crate::logged::Logged;
 
 /// A service whose log keeps the newest `log_revisions`, with one key; answers with its path too.
 async fn with_log(log_revisions: u64) -> (Service, String) {
@@ -108,28 +109,6 @@ async fn the_log_is_compacted_while_changes_come() {
     keeping.await.unwrap();
 }
 
-/// What is logged on this thread while it lives.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Logged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Logged {
-    fn errors(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().filter(|line| line.contains("ERROR")).map(str::to_owned).collect()
-    }
-}
-
 fn copy(from: &Path, to: &Path) {
     for file in ["latchkey.db", "latchkey.db-wal"] {
         let _ = std::fs::remove_file(to.join(file));
@@ -141,10 +120,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_database_that_went_back_is_told_once_and_edges_take_what_it_says() {
-    let logged = Logged::default();
-    let writer = logged.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (logged, _guard) = Logged::of_this_thread();
 
     let service = Service::start().await;
     service.workspace("acme").await;
@@ -162,11 +138,11 @@ async fn a_database_that_went_back_is_told_once_and_edges_take_what_it_says() {
     copy(older.path(), directory.path());
     drop(service);
     let service = Service::start_in(directory, Config::default(), Entropy::system()).await;
-    assert_eq!(logged.errors(), [""; 0]);
+    assert_eq!(logged.lines(Level::ERROR), [""; 0]);
     for instance in ["ahead of the file", "asks once more"] {
         assert!(!gets_a_delta(&service, ahead.position()).await, "{instance}");
     }
-    let errors = logged.errors();
+    let errors = logged.lines(Level::ERROR);
     assert_eq!(errors.len(), 1, "{errors:#?}");
     let revision = ahead.position().revision.0;
     for part in
@@ -182,17 +158,14 @@ async fn a_database_that_went_back_is_told_once_and_edges_take_what_it_says() {
     service.patch(&path, json!({"name": "another"})).await;
     assert_eq!(service.revision(), revision);
     assert!(!gets_a_delta(&service, ahead.position()).await);
-    assert_eq!(logged.errors().len(), 1);
+    assert_eq!(logged.lines(Level::ERROR).len(), 1);
     ahead = service.table().await;
     assert!(ahead.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
 }
 
 #[tokio::test]
 async fn an_edge_that_missed_much_or_is_of_another_epoch_is_no_reason_for_an_error() {
-    let logged = Logged::default();
-    let writer = logged.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (logged, _guard) = Logged::of_this_thread();
     let (service, path) = with_log(10).await;
     let before = *service.store.head().borrow();
     changes(&service, &path, 30).await;
@@ -200,5 +173,5 @@ async fn an_edge_that_missed_much_or_is_of_another_epoch_is_no_reason_for_an_err
     assert!(!gets_a_delta(&service, before).await);
     let other = Position::first(policy::Epoch::from_bytes([9; 16]), Revision(u64::MAX));
     assert!(!gets_a_delta(&service, other).await);
-    assert_eq!(logged.errors(), [""; 0]);
+    assert_eq!(logged.lines(Level::ERROR), [""; 0]);
 }

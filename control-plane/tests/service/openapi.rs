@@ -7,7 +7,7 @@ use axum::http::{Method, Request};
 use latchkey::api::openapi;
 use serde_json::Value;
 
-use crate::harness::{Answer, PUBLIC_URL, Service};
+use crate::harness::{Answer, EDGE, PUBLIC_URL, Service};
 
 /// Method, path and description of each route. The router is built of the same list, so none is missing.
 fn operations() -> Vec<(String, Value)> {
@@ -94,8 +94,9 @@ fn each_operation_says_what_it_does_answers_and_refuses() {
 }
 
 /// What the feed's format says, not the document, and where there is nothing but a refusal.
-const UNDOCUMENTED: [&str; 8] = [
+const UNDOCUMENTED: [&str; 9] = [
     "/edge/v1/acknowledgements",
+    "/edge/v1/usage",
     "/edge/v1/instances/{instance}",
     "/edge/v1/feed",
     "/edge/v1/snapshots/{epoch}/{revision}/{page}",
@@ -148,6 +149,12 @@ async fn answers_have_exactly_the_fields_of_their_schema() {
     let events = service.get("/v1/audit-events").await.json();
     let identified = service.post("/v1/keys/identify", json!({"secret": secret})).await.json();
     let missing = service.get("/v1/workspaces/nowhere").await.json();
+    service.edge("/edge/v1/feed?format=1&edge=e&instance=i").await;
+    let id = key.rsplit('/').next().unwrap();
+    let said = json!({"edge": "e", "instance": "i", "worker": "w", "sequence": 1, "keys": [{"key": id, "hour": 1_795_420_800, "allowed": 1}],
+                      "denials": [{"key": id, "code": "expired-key", "at": 1, "method": "GET", "path": "/"}]});
+    service.call_as(EDGE, Method::POST, "/edge/v1/usage", said, &[]).await;
+    let usage = service.get(&format!("{key}/usage")).await.json();
     for (schema, answer) in [
         ("Workspace", service.get("/v1/workspaces/acme").await.json()),
         ("Key", service.get(&key).await.json()),
@@ -156,6 +163,10 @@ async fn answers_have_exactly_the_fields_of_their_schema() {
         ("AdminToken", service.get(&format!("/v1/admin-tokens/{admin}")).await.json()),
         ("EdgeTokenWithSecret", edge.clone()),
         ("EdgeToken", edge["token"].clone()),
+        ("Usage", usage.clone()),
+        ("UsageTotals", usage["totals"].clone()),
+        ("UsagePeriod", usage["hours"][0].clone()),
+        ("Denial", usage["denials"][0].clone()),
         ("Identified", identified),
         ("AuditEvent", events["items"][0].clone()),
         ("Actor", events["items"][0]["actor"].clone()),

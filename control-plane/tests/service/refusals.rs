@@ -196,7 +196,7 @@ async fn each_route_refuses_bodies_and_queries_that_it_can_not_read() {
         assert_documented(route, &refused);
         refused
     };
-    for (route, _) in routes_with("requestBody") {
+    for (route, _) in routes_with("requestBody").into_iter().filter(|(route, _)| !route.ends_with("/import")) {
         for (kind, body, status, code) in [
             ("application/json", "{".to_owned(), 400, "not-json"),
             ("application/json", r#"{"a":1,"a":2}"#.to_owned(), 400, "not-json"),
@@ -215,7 +215,7 @@ async fn each_route_refuses_bodies_and_queries_that_it_can_not_read() {
             let name = parameter["name"].as_str().unwrap();
             let wrong = match name {
                 "workspace" | "key" | "token" => continue,
-                "target" | "action" | "q" => format!("?{name}={}", "x".repeat(101)),
+                "target" | "action" | "q" | "name" => format!("?{name}={}", "x".repeat(101)),
                 _ => format!("?{name}=%21"),
             };
             let refused = ask(&route, &wrong, "application/json", String::new()).await;

@@ -8,6 +8,7 @@ use super::*;
 use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::{Answered, FakeEnvoy};
 use crate::host::PropertyError;
+use crate::keys::Clocks;
 use crate::source::{Root, SourceName, clocks};
 
 const CONFIG: &str = r#"{
@@ -87,7 +88,69 @@ fn an_allowed_request_carries_identity_and_no_credential() {
     assert_eq!(envoy.state("latchkey_verdict").as_deref(), Some("allowed"));
     assert_eq!(envoy.state("latchkey_key_id").as_deref(), Some(key));
     assert_eq!(envoy.state("latchkey_rule").as_deref(), Some("-"));
-    assert_eq!(envoy.addresses_read.get(), 0, "the address is read only for an allowlist");
+    assert_eq!(envoy.addresses_read.get(), 1, "the first request of a key is counted with its address");
+    let again = FakeEnvoy::new("GET", "/v1/reviews/7", &[("x-api-key", secret.as_bytes())]);
+    assert_eq!(handled(&again, Some(&worker)), Outcome::Passes);
+    assert_eq!(again.addresses_read.get(), 0, "later ones need none");
+}
+
+/// Ticks until this worker has told what it counted; answers with it.
+fn told(source: &mut Source) -> serde_json::Value {
+    let envoy = FakeEnvoy { vm_id: "", ..FakeEnvoy::new("GET", "/", &[]) };
+    for _ in 0..200 {
+        let now = envoy.process.clocks.get();
+        envoy.process.clocks.set(Clocks { monotonic_ms: now.monotonic_ms + 100, ..now });
+        source.tick(&envoy, 1);
+        if let Some((_, body)) = envoy.reported.borrow_mut().pop_front() {
+            return serde_json::from_str(&body).unwrap();
+        }
+    }
+    panic!("nothing was told");
+}
+
+#[test]
+fn what_is_decided_is_counted_and_no_credential_is_told() {
+    let (good, restricted, unknown) = (secret(1), secret(3), secret(2));
+    let elsewhere = KeyRecord {
+        key: policy::KeyId::from_bytes([3; 16]),
+        allowlist: Allowlist::try_from(Some(vec!["198.51.100.0/24".to_owned()])).unwrap(),
+        ..record(&restricted)
+    };
+    let mut worker = knowing(&[record(&good), elsewhere]);
+    let in_path = format!("/v1/reviews/{good}?api_key={good}");
+    for (method, path, key, times) in [
+        ("GET", "/v1/reviews/7", good.as_str(), 5),
+        ("POST", in_path.as_str(), &good, 2),
+        ("GET", "/v1/reviews/8?a=b", &restricted, 1),
+        ("GET", "/v1/reviews", &unknown, 3),
+        ("GET", "/v1/reviews", "nonsense", 1),
+        ("GET", "/healthz", &good, 4),
+    ] {
+        for _ in 0..times {
+            let envoy = FakeEnvoy::new(method, path, &[("x-api-key", key.as_bytes())]);
+            handled(&envoy, Some(&worker));
+        }
+    }
+    let mut told = told(&mut worker);
+    for secret in [&good, &restricted, &unknown] {
+        assert!(!told.to_string().contains(secret.as_str()), "{told}");
+    }
+    told["keys"].as_array_mut().unwrap().sort_by_key(|counts| counts["key"].to_string());
+    let keys = &told["keys"];
+    let (key, other) = ("key_01010101010101010101010101010101", "key_03030303030303030303030303030303");
+    assert_eq!((&keys[0]["key"], &keys[0]["allowed"]), (&key.into(), &5.into()));
+    assert_eq!(keys[0]["denied"], serde_json::json!({"missing-scope": 2}));
+    assert_eq!((&keys[0]["address"], &keys[0]["used"][0]["at"]), (&"192.0.2.7".into(), &1_000.into()));
+    assert_eq!((&keys[1]["key"], &keys[1]["allowed"]), (&other.into(), &0.into()));
+    assert_eq!(keys[1]["denied"], serde_json::json!({"address-not-allowed": 1}));
+    let denial = |key: &str, code: &str, method: &str, path: &str| serde_json::json!({"key": key, "code": code, "address": "192.0.2.7", "at": 1_000, "method": method, "path": path});
+    let denials = [
+        denial(key, "missing-scope", "POST", "[removed]"),
+        denial(key, "missing-scope", "POST", "[removed]"),
+        denial(other, "address-not-allowed", "GET", "/v1/reviews/8"),
+    ];
+    assert_eq!(told["denials"], serde_json::json!(denials));
+    assert_eq!(told["denied"], serde_json::json!({"unknown-key": 3, "malformed-key": 1}));
 }
 
 #[test]

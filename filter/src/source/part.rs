@@ -103,6 +103,9 @@ impl Source {
             },
         };
         if matches!(self.part, Part::Follows) && self.keys.holding.position() != before {
+            if let Some(reached) = self.keys.holding.position() {
+                host.log(LogLevel::Debug, &format!("revision {} is applied", reached.revision));
+            }
             // The leader learns at once what this worker has now, and tells the control plane.
             self.signs_ms = None;
             self.sign(host, now);

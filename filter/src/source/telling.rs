@@ -1,4 +1,5 @@
-//! A source's word to the control plane: what the workers have applied, and what follows when it counts the instance no more.
+//! A source's word to the control plane: what the workers have applied, what this one counted, and what follows when the
+//! instance counts no more.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::keys::Clocks;
 use crate::process::roster::{Roster, Worker};
 use crate::process::shelf::Deposed;
 use crate::subscription::{Failure, Progress};
+use crate::usage::{self, Told};
 
 impl Source {
     /// The answer to an acknowledgement.
@@ -104,6 +106,35 @@ impl Source {
             Err(_) => {
                 self.acknowledging.answered(now, None);
             }
+        }
+    }
+
+    /// Tells the control plane what this worker counted, if it is time: each VM for itself, so that nothing is lost with another.
+    pub(super) fn report_usage(&mut self, host: &dyn Host, root: u32, now: Clocks) {
+        let (Some(instance), Some(newest)) = (&self.instance, self.roots.values().next_back()) else { return };
+        let names = (self.name.edge.as_str(), instance.as_str());
+        let Some(batch) = self.reporting.due(&self.usage, names, now, || host.random()) else { return };
+        let Ok(body) = serde_json::to_string(batch) else { return };
+        let call = Call {
+            cluster: &self.name.cluster,
+            authority: &self.name.authority,
+            path: usage::PATH,
+            token: newest.token.as_deref(),
+            body: Some(&body),
+            timeout: Duration::from_millis(usage::TIMEOUT_MS),
+        };
+        match host.dispatch(&call) {
+            Ok(number) => self.reporter = Some((root, number)),
+            Err(_) => self.reporting.abandon(),
+        }
+    }
+
+    /// The answer to a batch of usage. A control plane that is down is the feed's to report.
+    pub(super) fn usage_reported(&mut self, received: &CallAnswer) -> Progress {
+        let status = header(received, ":status");
+        match self.reporting.answered(&self.usage, self.instance.as_deref(), status) {
+            Told::Counted | Told::Again => Progress::Quiet,
+            Told::Refused(status) => Progress::Failed(Failure::UsageRefused(status)),
         }
     }
 

@@ -206,6 +206,7 @@ fn each_reason_has_its_code_and_status() {
         assert_eq!((reason.code(), reason.status()), (code, status));
         assert!(reason.detail().ends_with('.'), "{code}: {}", reason.detail());
     }
+    assert_eq!(CODES, reasons.map(|reason| reason.code()));
 }
 
 #[test]

@@ -6,14 +6,14 @@ use policy::KeyId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{KeyBody, of_key};
+use super::{KeyBody, filter, of_key};
 use crate::api::answer::{PageBody, listed};
 use crate::api::authority::MemberOf;
 use crate::api::fields::{Fields, QueryFields, Refused};
 use crate::api::requests::{KeySort, KeyStatus};
 use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
-use crate::store::{KeyQuery, Sort, Status};
+use crate::store::{KeyQuery, Sort};
 
 /// The most characters to search for.
 const MAX_SEARCH: usize = 100;
@@ -32,6 +32,9 @@ struct Place(String, String, KeyId);
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
         ("status" = Option<KeyStatus>, Query, description = "Only keys that have it"),
         ("q" = Option<String>, Query, description = "Part of the name, the whole id, or the last 4 characters", max_length = 100),
+        ("unrotated_days" = Option<u32>, Query, description = "Only keys that were made, or rotated last, at least so many days ago", minimum = 1, maximum = 36500),
+        ("expiring_days" = Option<u32>, Query, description = "Only keys that expire within so many days", minimum = 1, maximum = 36500),
+        ("name" = Option<String>, Query, description = "Only keys of this name; `*` stands for any text, `?` for any character", min_length = 1, max_length = 100),
         ("sort" = Option<KeySort>, Query, description = "Newest first by default"),
     ),
     responses((status = 200, description = "A page", body = PageBody<KeyBody>))
@@ -53,10 +56,10 @@ fn read(mut fields: Fields, api: &Api) -> Result<KeyQuery, Problem> {
     let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
     let sort = fields.optional("sort", sort).unwrap_or(Sort::Newest);
     let after = fields.optional("cursor", |value| after(value, sort));
-    let status = fields.optional("status", status);
     let search = fields.optional("q", search).filter(|search| !search.is_empty());
     let now = api.clock.now();
-    fields.finish(|| Some(KeyQuery { limit, sort, after, status, search, now }))
+    let filter = filter::read(&mut fields, now);
+    fields.finish(|| Some(KeyQuery { limit, sort, after, filter, search, now }))
 }
 
 /// A cursor of a list in another order would skip keys.
@@ -85,15 +88,6 @@ fn word(sort: Sort) -> &'static str {
         Sort::Newest => "-created_at",
         Sort::Name => "name",
         Sort::NameDescending => "-name",
-    }
-}
-
-fn status(value: Value) -> Result<Status, Refused> {
-    match values::string(value)?.as_str() {
-        "active" => Ok(Status::Active),
-        "inactive" => Ok(Status::Inactive),
-        "expired" => Ok(Status::Expired),
-        _ => Err(Refused::new("unknown-status", "must be one of active, inactive, expired")),
     }
 }
 

@@ -1,12 +1,18 @@
 //! `/v1/workspaces/{workspace}/keys`: what a key looks like, and its operations, a file each.
 
 pub(super) mod actions;
+pub(super) mod clean_up;
 pub(super) mod create;
 pub(super) mod delete;
+mod filter;
+pub(super) mod import;
 pub(super) mod list;
 pub(super) mod rotate;
 pub(super) mod show;
 pub(super) mod update;
+pub(super) mod usage;
+
+use std::net::IpAddr;
 
 use policy::{Allowlist, Environment, KeyId, Level, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::Serialize;
@@ -29,7 +35,9 @@ struct KeyBody {
     name: String,
     #[schema(value_type = String)]
     environment: Environment,
-    last_characters: String,
+    /// `null` of an imported key whose own weren't given.
+    #[schema(required)]
+    last_characters: Option<String>,
     #[schema(value_type = KeyStatus)]
     status: &'static str,
     active: bool,
@@ -55,15 +63,17 @@ struct KeyBody {
     #[serde(serialize_with = "instant::optional::serialize")]
     #[schema(value_type = Option<String>, format = DateTime, required)]
     previous_secret_expires_at: Option<UnixSeconds>,
-    // Usage is not reported by edges yet.
-    #[schema(required)]
-    previous_secret_last_used_at: Option<String>,
-    #[schema(required)]
-    secret_last_used_at: Option<String>,
-    #[schema(required)]
-    last_used_at: Option<String>,
-    #[schema(required)]
-    last_used_ip: Option<String>,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    previous_secret_last_used_at: Option<UnixSeconds>,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    secret_last_used_at: Option<UnixSeconds>,
+    #[serde(serialize_with = "instant::optional::serialize")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    last_used_at: Option<UnixSeconds>,
+    #[schema(value_type = Option<String>, required)]
+    last_used_ip: Option<IpAddr>,
     warnings: Vec<Warning>,
     #[schema(value_type = u64)]
     revision: Revision,
@@ -82,11 +92,12 @@ impl KeyBody {
         Self {
             status: status_word(key.status(now)),
             previous_secret_expires_at: key.previous_secret_expires_at(now),
+            previous_secret_last_used_at: key.previous_secret_last_used_at(now),
             id: key.id,
             workspace_id: key.workspace,
             name: key.name,
             environment: key.environment,
-            last_characters: key.last_characters.0,
+            last_characters: key.last_characters.known(),
             active: key.active,
             scopes: key.scopes,
             ip_allowlist: key.allowlist,
@@ -96,10 +107,9 @@ impl KeyBody {
             created_by: key.created_by,
             updated_at: key.updated_at,
             rotated_at: key.rotated_at,
-            previous_secret_last_used_at: None,
-            secret_last_used_at: None,
-            last_used_at: None,
-            last_used_ip: None,
+            secret_last_used_at: key.used.secret_at,
+            last_used_at: key.used.last_at,
+            last_used_ip: key.used.last_address,
             warnings,
             revision: key.revision,
         }

@@ -1,0 +1,58 @@
+//! What tells keys that nobody needs any more, in a query and in a body.
+
+use policy::UnixSeconds;
+use serde_json::Value;
+
+use crate::api::fields::{Fields, Refused};
+use crate::api::values;
+use crate::store::{KeyFilter, Status};
+
+const DAY: i64 = 86_400;
+
+/// Longer than any key lives.
+const MAX_DAYS: i64 = 36_500;
+
+/// The most characters of a pattern.
+const MAX_PATTERN: usize = 100;
+
+/// Takes the fields of a filter; those that are refused are as if they were left out, and are refused at the end.
+pub(super) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
+    let ago = |days: i64| now.saturating_add_secs(days.saturating_mul(-DAY));
+    KeyFilter {
+        status: fields.optional("status", status),
+        unrotated_since: fields.optional("unrotated_days", days).map(ago),
+        expiring_by: fields.optional("expiring_days", days).map(|days| ago(days.saturating_neg())),
+        name: fields.optional("name", pattern),
+    }
+}
+
+/// A number, which a query has as text.
+fn days(value: Value) -> Result<i64, Refused> {
+    let number = match &value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    let message = || Refused::new("out-of-range", format!("must be a number of days from 1 to {MAX_DAYS}"));
+    number.filter(|days| (1..=MAX_DAYS).contains(days)).ok_or_else(message)
+}
+
+fn status(value: Value) -> Result<Status, Refused> {
+    match values::string(value)?.as_str() {
+        "active" => Ok(Status::Active),
+        "inactive" => Ok(Status::Inactive),
+        "expired" => Ok(Status::Expired),
+        _ => Err(Refused::new("unknown-status", "must be one of active, inactive, expired")),
+    }
+}
+
+fn pattern(value: Value) -> Result<String, Refused> {
+    let text = values::string(value)?;
+    if text.is_empty() {
+        return Err(Refused::new("empty", "must have at least one character; `*` stands for any text"));
+    }
+    if text.chars().count() > MAX_PATTERN {
+        return Err(Refused::new("too-long", format!("must have at most {MAX_PATTERN} characters")));
+    }
+    Ok(text)
+}

@@ -1,0 +1,145 @@
+//! A copy of the database, also while a control plane serves it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use policy::Revision;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use super::changes;
+use super::schema::is_ours;
+
+/// Pages that are copied at once.
+const PAGES: i32 = 4_096;
+
+/// A copy that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackedUp {
+    /// The last change that is in it.
+    pub revision: Revision,
+    pub bytes: u64,
+}
+
+/// Why there is no copy. Each names the file and what to do, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error("database {path}: cannot read it: {cause}")]
+    Read { path: PathBuf, cause: rusqlite::Error },
+    #[error("database {path}: it is not one of Latchkey's; name the file that `latchkey serve --database` names")]
+    NotOurs { path: PathBuf },
+    #[error("backup {path}: something is there already, and is left as it is; name another file")]
+    Taken { path: PathBuf },
+    #[error("backup {path}: {cause}; check its directory and the disk")]
+    Place { path: PathBuf, cause: io::Error },
+    #[error("backup {path}: {cause}; check its directory and the disk")]
+    Write { path: PathBuf, cause: rusqlite::Error },
+    #[error("backup {path}: the copy is damaged ({cause}), so the database is, too; keep older backups")]
+    Damaged { path: PathBuf, cause: String },
+}
+
+/// Copies the database at `database` into a new file at `to`, mode 0600, which is there whole and on disk or not at all. What
+/// is written meanwhile waits for nothing, and is not in it. Costs a pass over the database, and another to check the copy.
+pub fn back_up(database: &Path, to: &Path) -> Result<BackedUp, BackupError> {
+    let read = |cause| BackupError::Read { path: database.to_owned(), cause };
+    let place = |cause| BackupError::Place { path: to.to_owned(), cause };
+    if to.symlink_metadata().is_ok() {
+        return Err(BackupError::Taken { path: to.to_owned() });
+    }
+    let source = open_source(database).map_err(read)?;
+    if !is_ours(&source).map_err(read)? {
+        return Err(BackupError::NotOurs { path: database.to_owned() });
+    }
+    // All that is copied is of this instant.
+    let source = source.unchecked_transaction().map_err(read)?;
+    let revision = changes::position(&source).map_err(|_| BackupError::NotOurs { path: database.to_owned() })?.revision;
+    let copy = Unfinished::create(to).map_err(place)?;
+    copy_into(&source, &copy.path).map_err(|cause| BackupError::Write { path: to.to_owned(), cause })?;
+    check(&copy.path, to)?;
+    let file = File::open(&copy.path).map_err(place)?;
+    file.sync_all().map_err(place)?;
+    let bytes = file.metadata().map_err(place)?.len();
+    copy.put(to).map_err(place)?;
+    Ok(BackedUp { revision, bytes })
+}
+
+/// A database that is only read, in use or not.
+pub(super) fn open_source(path: &Path) -> rusqlite::Result<Connection> {
+    let source = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    source.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF")?;
+    Ok(source)
+}
+
+/// Copies a database, as the transaction of `source` sees it, into the empty file at `to`. The copy is one file, without a WAL.
+pub(super) fn copy_into(source: &Connection, to: &Path) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut copy = Connection::open_with_flags(to, flags)?;
+    copy.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")?;
+    let backup = Backup::new(source, &mut copy)?;
+    loop {
+        match backup.step(PAGES)? {
+            StepResult::Done => break,
+            StepResult::More => {}
+            // Nobody else has the copy open, and the source's transaction has begun.
+            _ => {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                    None,
+                ));
+            }
+        }
+    }
+    drop(backup);
+    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+    copy.close().map_err(|(_, error)| error)
+}
+
+fn check(copy: &Path, named: &Path) -> Result<(), BackupError> {
+    let damaged = |cause: String| BackupError::Damaged { path: named.to_owned(), cause };
+    let sql = open_source(copy).map_err(|error| damaged(error.to_string()))?;
+    let found: String =
+        sql.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| damaged(error.to_string()))?;
+    if found == "ok" { Ok(()) } else { Err(damaged(found)) }
+}
+
+/// A file beside the one that it will be; removed unless it is put in its place.
+pub(super) struct Unfinished {
+    pub(super) path: PathBuf,
+    is_put: bool,
+}
+
+impl Unfinished {
+    /// An empty file for what will be at `to`, mode 0600.
+    pub(super) fn create(to: &Path) -> io::Result<Self> {
+        let mut name = to.as_os_str().to_owned();
+        name.push(format!(".unfinished-{}", std::process::id()));
+        let path = PathBuf::from(name);
+        // Exclusive: what is there is not overwritten, and a link is not followed.
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { path, is_put: false })
+    }
+
+    /// Puts it, whole and synced, in its place, and syncs the directory.
+    pub(super) fn put(mut self, to: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, to)?;
+        self.is_put = true;
+        sync_directory(to)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_put {
+            // Its name says that it is none; who makes the next one has another.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes what happened to the name of `path` durable.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}

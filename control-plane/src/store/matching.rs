@@ -1,0 +1,190 @@
+//! Keys that nobody needs any more, by what can be told of them; and what is done to all of them.
+
+use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::changes::Change;
+use super::{Acting, Changed, Status, Store, StoreError, keys};
+
+/// Keys that one change takes, so that others get between.
+const STEP: i64 = 50;
+
+/// Which keys. All that is asked for must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFilter {
+    pub status: Option<Status>,
+    /// Last rotated by then; a key that never was counts from its creation.
+    pub unrotated_since: Option<UnixSeconds>,
+    /// To expire by then, and not expired.
+    pub expiring_by: Option<UnixSeconds>,
+    /// The whole name, where `*` is any text and `?` any character; cases of A to Z are equal.
+    pub name: Option<String>,
+}
+
+/// What is done to all keys that fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleaning {
+    Deactivate,
+    Delete,
+}
+
+/// A key that fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matched {
+    pub id: KeyId,
+    pub name: String,
+}
+
+/// The keys that fit: how many, and the first of them, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matching {
+    pub count: u64,
+    pub first: Vec<Matched>,
+}
+
+/// Of these a list is made.
+const SHOWN: usize = 1_000;
+
+impl Store {
+    /// What [`Self::clean_up`] would change now. Costs a pass over the workspace's keys.
+    pub async fn matching_keys(
+        &self,
+        workspace: WorkspaceId,
+        filter: KeyFilter,
+        cleaning: Cleaning,
+        now: UnixSeconds,
+    ) -> Result<Changed<Matching>, StoreError> {
+        let head = self.engine.head();
+        let work = move |sql: &Connection| {
+            let mut found = Matching::default();
+            let mut after = None;
+            loop {
+                let step = step(sql, workspace, &filter, cleaning, after, now)?;
+                let Some(last) = step.last() else { return Ok(found) };
+                after = Some(last.id);
+                found.add(step);
+            }
+        };
+        let value = self.engine.read(work).await?;
+        Ok(Changed { value, revision: head.borrow().revision })
+    }
+
+    /// Deactivates or deletes all keys that fit, each as a change like any other. A step at a time: should one fail, those
+    /// before it are done, and it may be repeated.
+    pub async fn clean_up(
+        &self,
+        workspace: WorkspaceId,
+        filter: KeyFilter,
+        cleaning: Cleaning,
+        acting: Acting,
+    ) -> Result<Changed<Matching>, StoreError> {
+        let mut done = Changed { value: Matching::default(), revision: self.engine.head().borrow().revision };
+        let mut after = None;
+        loop {
+            let (numbers, filter, acting) = (self.numbers.clone(), filter.clone(), acting.clone());
+            let work = move |change: &Change<'_>| {
+                // Looked for in the change itself: a key that was used or rotated a moment ago no longer fits.
+                let step = step(change.sql(), workspace, &filter, cleaning, after, acting.at)?;
+                let mut revision = None;
+                for matched in &step {
+                    let key = (workspace, matched.id);
+                    revision = Some(match cleaning {
+                        Cleaning::Deactivate => keys::set_active(change, &numbers, key, false, &acting)?.revision,
+                        Cleaning::Delete => keys::delete(change, key, &acting)?.revision,
+                    });
+                }
+                Ok::<(Vec<Matched>, Option<Revision>), StoreError>((step, revision))
+            };
+            let (step, revision) = self.engine.change(work).await?;
+            done.revision = revision.unwrap_or(done.revision);
+            let Some(last) = step.last() else { return Ok(done) };
+            after = Some(last.id);
+            done.value.add(step);
+        }
+    }
+}
+
+impl Matching {
+    fn add(&mut self, step: Vec<Matched>) {
+        self.count = self.count.saturating_add(u64::try_from(step.len()).unwrap_or(u64::MAX));
+        let room = SHOWN.saturating_sub(self.first.len());
+        self.first.extend(step.into_iter().take(room));
+    }
+}
+
+impl KeyFilter {
+    /// What SQL has to say for it, behind other conditions, and the values that it names from `?first` on.
+    pub(super) fn conditions(&self, first: usize, now: UnixSeconds) -> (String, Vec<Value>) {
+        let mut conditions = String::new();
+        let mut values = Vec::new();
+        let mut add = |condition: &str, value: Value| {
+            values.push(value);
+            let number = first.saturating_add(values.len()).saturating_sub(1);
+            conditions.push_str(&format!(" AND {}", condition.replace("??", &format!("?{number}"))));
+        };
+        if let Some(status) = self.status {
+            let condition = match status {
+                Status::Active => "k.active = 1 AND (k.expires_at IS NULL OR k.expires_at > ??)",
+                Status::Inactive => "k.active = 0 AND (k.expires_at IS NULL OR k.expires_at > ??)",
+                Status::Expired => "k.expires_at <= ??",
+            };
+            add(condition, Value::Integer(now.0));
+        }
+        if let Some(since) = self.unrotated_since {
+            add("coalesce(k.rotated_at, k.created_at) <= ??", Value::Integer(since.0));
+        }
+        if let Some(by) = self.expiring_by {
+            add("k.expires_at <= ??", Value::Integer(by.0));
+            add("k.expires_at > ??", Value::Integer(now.0));
+        }
+        if let Some(name) = &self.name {
+            add("k.name LIKE ?? ESCAPE '\\'", Value::Text(pattern(name)));
+        }
+        (conditions, values)
+    }
+}
+
+/// The keys that fit behind `after`, oldest first.
+fn step(
+    sql: &Connection,
+    workspace: WorkspaceId,
+    filter: &KeyFilter,
+    cleaning: Cleaning,
+    after: Option<KeyId>,
+    now: UnixSeconds,
+) -> Result<Vec<Matched>, StoreError> {
+    // Before all ids: sixteen zero bytes, which is none.
+    let after = after.map_or([0; 16], |id| *id.as_bytes());
+    let mut all = vec![Value::Blob(workspace.as_bytes().to_vec()), Value::Blob(after.to_vec()), Value::Integer(STEP)];
+    let (conditions, values) = filter.conditions(all.len().saturating_add(1), now);
+    all.extend(values);
+    let changes_something = match cleaning {
+        Cleaning::Deactivate => " AND k.active = 1",
+        Cleaning::Delete => "",
+    };
+    let statement = format!(
+        "SELECT k.id, k.name FROM keys k
+         WHERE k.workspace_id = ?1 AND k.id > ?2 AND k.deleted_at IS NULL{changes_something}{conditions}
+         ORDER BY k.id LIMIT ?3"
+    );
+    let mut statement = sql.prepare_cached(&statement)?;
+    let rows = statement.query_map(params_from_iter(all), |row| {
+        Ok(Matched { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A pattern of ours as one of LIKE.
+fn pattern(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            '*' => pattern.push('%'),
+            '?' => pattern.push('_'),
+            '%' | '_' | '\\' => pattern.extend(['\\', character]),
+            other => pattern.push(other),
+        }
+    }
+    pattern
+}

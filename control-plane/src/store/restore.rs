@@ -1,0 +1,235 @@
+//! A backup in the place of the database: as a new history, and only where nothing that was revoked comes back unseen.
+//!
+//! See `docs/decisions/restore.md`.
+
+mod compare;
+mod place;
+mod replay;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use policy::{Epoch, Position, Revision, UnixSeconds};
+use rusqlite::{Connection, params};
+use serde_json::{Map, Value, json};
+
+use self::compare::{Current, Loss};
+pub use self::replay::{LogError, Replayed};
+use super::audit::{self, Event};
+use super::backup::{Unfinished, copy_into, open_source};
+use super::changes::{self, Change};
+use super::definitions::Numbers;
+use super::lock::{Lock, OpenError};
+use super::schema::{check_version, is_ours, open_copy};
+use super::{Acting, NewSecret, StoreError, instances};
+
+/// How far above the backup a new history begins when nobody can say how far the old one came: no control plane makes so
+/// many changes between two backups.
+const UNKNOWN_REACH: u64 = 1_000_000_000;
+
+/// What to do about changes that would be lost, and that the audit log doesn't make good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostChanges {
+    Refused,
+    Accepted,
+}
+
+/// What to restore, and how.
+pub struct Restore<'a> {
+    pub from: &'a Path,
+    pub database: &'a Path,
+    /// An exported audit log, to be applied.
+    pub log: Option<&'a Path>,
+    /// The highest revision that any edge has reported, where somebody knows.
+    pub reported: Option<Revision>,
+    pub lost_changes: LostChanges,
+    /// Of the new history.
+    pub epoch: Epoch,
+    pub acting: Acting,
+}
+
+/// A database that was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The last change that the backup had.
+    pub backup: Revision,
+    /// The database's last change now.
+    pub revision: Revision,
+    /// How far the history before is known to have come; `None` when nobody could say.
+    pub reached: Option<Revision>,
+    /// `None` without an audit log.
+    pub replayed: Option<Replayed>,
+    /// What was in its place.
+    pub kept_as: Option<PathBuf>,
+}
+
+/// Why nothing was restored. Each names the file and what to do, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("backup {path}: cannot read it: {cause}")]
+    Read { path: PathBuf, cause: rusqlite::Error },
+    #[error("backup {path}: it is not one of Latchkey's; name a file that `latchkey backup` made")]
+    NotOurs { path: PathBuf },
+    #[error("backup {path}: it is the database itself; name the copy to restore with --from")]
+    Itself { path: PathBuf },
+    #[error("audit log {path}: {cause}")]
+    Log { path: PathBuf, cause: LogError },
+    #[error(
+        "database {path}: the backup ends at revision {backup} ({backup_at}), and revision {reached} was reached since{undone}: what was revoked in between would be valid again. Give --replay-audit with an audit log that was exported later, or accept the loss with --accept-lost-changes; nothing was changed"
+    )]
+    Lost { path: PathBuf, backup: Revision, backup_at: String, reached: Revision, undone: String },
+    #[error(
+        "database {path}: {why}, so nobody can say what changed after the backup's revision {backup} ({backup_at}): what was revoked since would be valid again. Say with --reported-revision how far the edges came (their metric latchkey_revision), or accept the loss with --accept-lost-changes; nothing was changed"
+    )]
+    Unknown { path: PathBuf, backup: Revision, backup_at: String, why: String },
+    #[error("database {path}: {cause}; check its directory and the disk")]
+    Place { path: PathBuf, cause: io::Error },
+    #[error("database {path}: {cause}")]
+    Store { path: PathBuf, cause: StoreError },
+}
+
+/// Puts the backup in the place of the database, which no control plane may have open. `secret` makes secrets that nobody
+/// will know.
+pub fn restore(
+    what: &Restore<'_>,
+    secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
+) -> Result<Restored, RestoreError> {
+    let was_there = what.database.symlink_metadata().is_ok();
+    let lock = Lock::take(what.database)?;
+    let restored = restore_locked(what, &lock, secret);
+    if restored.is_err() && !was_there && lock.path.metadata().is_ok_and(|found| found.len() == 0) {
+        // The lock made it. An empty file would only look like a database that lost all it had.
+        let _ = std::fs::remove_file(&lock.path);
+    }
+    restored
+}
+
+fn restore_locked(
+    what: &Restore<'_>,
+    lock: &Lock,
+    secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
+) -> Result<Restored, RestoreError> {
+    let from = || what.from.to_owned();
+    let read = |cause| RestoreError::Read { path: from(), cause };
+    let place = |cause| RestoreError::Place { path: lock.path.clone(), cause };
+    let store = |cause| RestoreError::Store { path: lock.path.clone(), cause };
+    if what.from.canonicalize().is_ok_and(|from| from == lock.path) {
+        return Err(RestoreError::Itself { path: from() });
+    }
+    let source = open_source(what.from).map_err(read)?;
+    if !is_ours(&source).map_err(read)? {
+        return Err(RestoreError::NotOurs { path: from() });
+    }
+    check_version(&source, what.from)?;
+    let unfinished = Unfinished::create(&lock.path).map_err(place)?;
+    let source = source.unchecked_transaction().map_err(read)?;
+    copy_into(&source, &unfinished.path).map_err(read)?;
+    drop(source);
+
+    let copy = open_copy(&unfinished.path)?;
+    let backup = changes::position(&copy).map_err(store)?;
+    let head = audit::head(&copy).map_err(store)?;
+    let log = what.log.map(|path| {
+        let broken = |cause| RestoreError::Log { path: path.to_owned(), cause };
+        replay::read(path, backup.revision, head).map_err(broken)
+    });
+    let log = log.transpose()?;
+    let current = compare::open(lock, backup, head);
+    let covered = log.as_ref().and_then(|log| log.last()).unwrap_or(backup.revision).max(backup.revision);
+    let reached = current.reached(backup).into_iter().chain(what.reported).max();
+    if what.lost_changes == LostChanges::Refused {
+        refuse_loss(lock, &copy, backup, &current, reached, covered).map_err(|error| *error)?;
+    }
+    let begin = match reached {
+        Some(reached) => reached.max(covered),
+        None => Revision(covered.0.saturating_add(UNKNOWN_REACH)),
+    };
+    let history = History { backup: backup.revision, begin, reached, log: log.as_ref() };
+    let done = renew(&copy, what, &current, &history, secret).map_err(store)?;
+    drop(current);
+    copy.close().map_err(|(_, error)| store(error.into()))?;
+    File::open(&unfinished.path).and_then(|file| file.sync_all()).map_err(place)?;
+    let kept_as = place::put(unfinished, lock, what.acting.at).map_err(place)?;
+    Ok(Restored { backup: backup.revision, revision: done.0, reached, replayed: done.1, kept_as })
+}
+
+fn refuse_loss(
+    lock: &Lock,
+    copy: &Connection,
+    backup: Position,
+    current: &Current,
+    reached: Option<Revision>,
+    covered: Revision,
+) -> Result<(), Box<RestoreError>> {
+    let path = lock.path.clone();
+    let at = changes::changed_at(copy, backup.revision).ok().flatten();
+    let backup_at = at.map_or_else(|| "of an unknown time".to_owned(), crate::instant::text);
+    let backup = backup.revision;
+    match current.loss(reached, covered) {
+        Loss::None => Ok(()),
+        Loss::Some { reached, undone } => {
+            Err(Box::new(RestoreError::Lost { path, backup, backup_at, reached, undone }))
+        }
+        Loss::Unknown { why } => Err(Box::new(RestoreError::Unknown { path, backup, backup_at, why })),
+    }
+}
+
+/// The history that ends, and the one that begins.
+struct History<'a> {
+    backup: Revision,
+    /// Before the first revision of the new one.
+    begin: Revision,
+    reached: Option<Revision>,
+    log: Option<&'a replay::Log>,
+}
+
+/// Makes the copy a new history: nothing that an edge holds leads on to it. Answers with its last revision, and what the log
+/// led to.
+fn renew(
+    copy: &Connection,
+    what: &Restore<'_>,
+    current: &Current,
+    history: &History<'_>,
+    secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
+) -> Result<(Revision, Option<Replayed>), StoreError> {
+    let sql = copy.unchecked_transaction()?;
+    // Those that may still decide by their old tables, not those of the backup's time.
+    if let Some(known) = current.instances() {
+        sql.execute("DELETE FROM instances", [])?;
+        for instance in &known {
+            instances::save(&sql, instance)?;
+        }
+    }
+    if let Some(log) = history.log {
+        log.append(&sql)?;
+    }
+    let first = Position::first(what.epoch, history.begin);
+    sql.execute("DELETE FROM changes", [])?;
+    sql.execute(
+        "UPDATE position SET epoch = ?1, first_revision = ?2, revision = ?2, head = ?3, reported_revision = 0",
+        params![first.epoch.as_bytes(), changes::number(first.revision)?, first.head.0],
+    )?;
+    let tokens_differ = Cell::new(false);
+    let change = Change::new(&sql, &tokens_differ);
+    let after = [
+        ("backup_revision", json!(history.backup)),
+        ("reached_revision", json!(history.reached)),
+        ("replayed_until", json!(history.log.and_then(|log| log.last()))),
+    ];
+    let after: Map<String, Value> = after.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    change.record(&what.acting, &Event::of_all("database.restore", after), &[])?;
+    let numbers = Numbers::read(&sql)?;
+    let replayed = history.log.map(|log| log.apply(&change, &numbers, &what.acting, secret)).transpose()?;
+    let revision = change.position()?.revision;
+    sql.commit()?;
+    Ok((revision, replayed))
+}
+
+/// A name for what was in the database's place at this time.
+fn named_by(at: UnixSeconds) -> String {
+    crate::instant::text(at).replace([':', '-'], "")
+}

@@ -1,0 +1,134 @@
+//! What the database in use says that a backup doesn't.
+
+use policy::{Position, Revision};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::super::backup::open_source;
+use super::super::lock::Lock;
+use super::super::schema::is_ours;
+use super::super::{AuditHead, Instance, changes, instances};
+
+/// The database in whose place the backup goes.
+pub(super) enum Current {
+    /// There is none, or none that can be read: why.
+    Silent(&'static str),
+    Found(Found),
+}
+
+pub(super) struct Found {
+    sql: Connection,
+    position: Position,
+    /// The highest revision that an edge has shown, where that is above its own.
+    reported: Revision,
+    /// How it stands to the backup.
+    stands: Stands,
+    backup: Revision,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// The backup's last event is in it, or it is an older copy of the backup's history.
+    SameHistory,
+    /// Other changes were made than those that the backup has.
+    OtherChanges,
+    /// It is of another epoch and further on: it may have been restored since.
+    LaterHistory,
+    /// Of another epoch, and not as far: another database.
+    Strange,
+}
+
+/// What a restore would lose.
+pub(super) enum Loss {
+    None,
+    Some { reached: Revision, undone: String },
+    Unknown { why: String },
+}
+
+/// Looks at the database in use, which `lock` keeps from being used.
+pub(super) fn open(lock: &Lock, backup: Position, head: Option<AuditHead>) -> Current {
+    if lock.path.metadata().is_ok_and(|found| found.len() == 0) {
+        return Current::Silent("there is no database to compare the backup with");
+    }
+    let found = || -> Option<Found> {
+        let sql = open_source(&lock.path).ok()?;
+        if !is_ours(&sql).ok()? {
+            return None;
+        }
+        let position = changes::position(&sql).ok()?;
+        // An older schema has no such column.
+        let reported = sql.query_row("SELECT reported_revision FROM position WHERE one = 1", [], |row| row.get(0));
+        let reported = changes::revision(reported.unwrap_or_default());
+        let stands = if position.epoch == backup.epoch {
+            if shares(&sql, position, head) { Stands::SameHistory } else { Stands::OtherChanges }
+        } else if position.revision > backup.revision {
+            Stands::LaterHistory
+        } else {
+            Stands::Strange
+        };
+        Some(Found { sql, position, reported, stands, backup: backup.revision })
+    };
+    found().map_or(Current::Silent("the database can't be read"), Current::Found)
+}
+
+/// Whether the newest event of the backup is in the database, or could still have come after its own.
+fn shares(sql: &Connection, position: Position, head: Option<AuditHead>) -> bool {
+    let Some(head) = head else { return false };
+    if position.revision < head.revision {
+        return true;
+    }
+    let hash = changes::number(head.revision).ok().and_then(|revision| {
+        let mut query = sql.prepare("SELECT hash FROM audit_events WHERE revision = ?1").ok()?;
+        query.query_row([revision], |row| row.get::<_, [u8; 32]>(0)).optional().ok()?
+    });
+    hash == Some(head.hash.0)
+}
+
+impl Current {
+    /// How far the history is known to have come; `None` when this says nothing of it.
+    pub(super) fn reached(&self, backup: Position) -> Option<Revision> {
+        match self {
+            Self::Found(found) if found.stands != Stands::Strange => {
+                Some(found.position.revision.max(found.reported).max(backup.revision))
+            }
+            Self::Found(_) | Self::Silent(_) => None,
+        }
+    }
+
+    /// What is lost of what was `reached`, when all up to `covered` is there or made good.
+    pub(super) fn loss(&self, reached: Option<Revision>, covered: Revision) -> Loss {
+        let why = match self {
+            Self::Silent(why) => *why,
+            Self::Found(_) => "the database there has another history than the backup",
+        };
+        let Some(reached) = reached else { return Loss::Unknown { why: why.to_owned() } };
+        let has_other_changes = matches!(self, Self::Found(found) if found.stands == Stands::OtherChanges);
+        if reached > covered || has_other_changes { Loss::Some { reached, undone: self.undone() } } else { Loss::None }
+    }
+
+    /// The instances that it knows; `None` where it is of an older schema, or there is none.
+    pub(super) fn instances(&self) -> Option<Vec<Instance>> {
+        match self {
+            Self::Found(found) if found.stands != Stands::Strange => instances::all(&found.sql).ok(),
+            Self::Found(_) | Self::Silent(_) => None,
+        }
+    }
+
+    /// What was revoked since the backup, as far as this database knows.
+    fn undone(&self) -> String {
+        let Self::Found(found) = self else { return String::new() };
+        let count = |actions: &str| -> i64 {
+            let statement = format!("SELECT count(*) FROM audit_events WHERE revision > ?1 AND action IN ({actions})");
+            let Ok(after) = changes::number(found.backup) else { return 0 };
+            found.sql.query_row(&statement, [after], |row| row.get(0)).unwrap_or_default()
+        };
+        let counts = [
+            ("deactivations", count("'key.deactivate'")),
+            ("rotations", count("'key.rotate', 'key.end-overlap'")),
+            ("deletions", count("'key.delete'")),
+            ("revoked tokens", count("'admin-token.revoke', 'edge-token.revoke'")),
+        ];
+        let told: Vec<_> =
+            counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{what}: {count}")).collect();
+        if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+    }
+}

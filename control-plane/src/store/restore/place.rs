@@ -1,0 +1,51 @@
+//! One database in the place of another, so that a crash leaves one of the two whole.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use policy::UnixSeconds;
+use rusqlite::{Connection, OpenFlags};
+
+use super::super::backup::{Unfinished, sync_directory};
+use super::super::lock::Lock;
+use super::super::schema::is_ours;
+use super::named_by;
+
+/// Puts a database, whole and synced, where the lock is; answers with where the one that was there is kept.
+pub(super) fn put(restored: Unfinished, lock: &Lock, at: UnixSeconds) -> io::Result<Option<PathBuf>> {
+    let kept_as = if lock.path.metadata()?.len() == 0 { None } else { Some(keep(&lock.path, at)?) };
+    restored.put(&lock.path)?;
+    Ok(kept_as)
+}
+
+/// Keeps the database under another name. It stays in its place, too, until another is put there.
+fn keep(database: &Path, at: UnixSeconds) -> io::Result<PathBuf> {
+    // A WAL that stayed behind would be written into the next database. Where it can't be emptied it is moved.
+    let _ = empty_wal(database);
+    let beside = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let kept = beside(database, &format!(".before-{}", named_by(at)));
+    std::fs::hard_link(database, &kept)?;
+    for suffix in ["-wal", "-shm"] {
+        match std::fs::rename(beside(database, suffix), beside(&kept, suffix)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    sync_directory(database)?;
+    Ok(kept)
+}
+
+fn empty_wal(database: &Path) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let sql = Connection::open_with_flags(database, flags)?;
+    if is_ours(&sql)? {
+        sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
+    // The last one to close removes both files.
+    sql.close().map_err(|(_, error)| error)
+}

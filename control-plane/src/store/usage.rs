@@ -1,0 +1,258 @@
+//! Usage of keys: what a key's row says of it, and its counts by hour, day and reason.
+
+use std::net::IpAddr;
+
+use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::changes::Change;
+use super::sweep::{Progress, STEP, progress};
+use super::{Acting, Store, StoreError, keys};
+use crate::usage::{DAY, Denial, HOUR, SecretMark};
+
+/// For how many days, today included, hours are told apart.
+const HOURLY_DAYS: i64 = 8;
+
+/// For how many days, today included, days are.
+const DAYS_KEPT: i64 = 365;
+
+/// How long after its last batch a worker's sequence is forgotten.
+const WORKER_KEPT_SECS: i64 = 30 * DAY;
+
+/// When and from where a key was used. A use is a request that was allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyUse {
+    pub last_at: Option<UnixSeconds>,
+    pub last_address: Option<IpAddr>,
+    /// Of the current secret.
+    pub secret_at: Option<UnixSeconds>,
+    /// Of the previous one, while there is one.
+    pub previous_secret_at: Option<UnixSeconds>,
+}
+
+impl KeyUse {
+    /// Reads these columns of a row.
+    pub(super) fn read(row: &Row<'_>, [last, address, secret, previous]: [usize; 4]) -> rusqlite::Result<Self> {
+        let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+        Ok(Self {
+            last_at: instant(last)?,
+            last_address: row.get::<_, Option<String>>(address)?.and_then(|address| address.parse().ok()),
+            secret_at: instant(secret)?,
+            previous_secret_at: instant(previous)?,
+        })
+    }
+}
+
+/// What is known of a key's use.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Those of the last week in which something was counted, oldest first.
+    pub hours: Vec<Period>,
+    /// The same of the days before, for a year.
+    pub days: Vec<Period>,
+    /// The latest, newest first.
+    pub(crate) denials: Vec<Denial>,
+}
+
+/// What was counted of a key in an hour or on a day.
+#[derive(Clone, Debug)]
+pub struct Period {
+    /// Its start.
+    pub at: UnixSeconds,
+    /// By outcome: `allowed`, or a denial's code.
+    pub counts: Vec<(String, u64)>,
+}
+
+impl Store {
+    /// What is known of a key's use. Costs a look-up for each hour of a week and each day of a year: a millisecond or two.
+    pub async fn usage(&self, workspace: WorkspaceId, id: KeyId, now: UnixSeconds) -> Result<Usage, StoreError> {
+        self.engine
+            .read(move |sql| {
+                keys::find(sql, workspace, id)?;
+                Ok(Usage {
+                    hours: periods(sql, id, HOURS, now)?,
+                    days: periods(sql, id, DAYS, now)?,
+                    denials: denials(sql, id)?,
+                })
+            })
+            .await
+    }
+}
+
+impl Store {
+    /// Rows that usage takes, for whoever watches that it stays bounded. Walks over all of them.
+    pub async fn usage_rows(&self) -> Result<u64, StoreError> {
+        let work = |sql: &Connection| {
+            let count = sql.query_row(
+                "SELECT (SELECT count(*) FROM key_usage) + (SELECT count(*) FROM key_denials)
+                     + (SELECT count(*) FROM usage_hours) + (SELECT count(*) FROM usage_days)
+                     + (SELECT count(*) FROM usage_workers) + (SELECT count(*) FROM usage_rounds)",
+                [],
+                |row| row.get::<_, i64>(0),
+            )?;
+            Ok(u64::try_from(count).unwrap_or_default())
+        };
+        self.engine.read(work).await
+    }
+}
+
+/// A table of counts.
+#[derive(Clone, Copy)]
+struct Table {
+    secs: i64,
+    oldest: &'static str,
+    of_one: &'static str,
+    add: &'static str,
+}
+
+const HOURS: Table = Table {
+    secs: HOUR,
+    oldest: "SELECT min(hour) FROM usage_hours",
+    of_one: "SELECT outcome, count FROM usage_hours WHERE hour = ?1 AND key_id = ?2",
+    add: "INSERT INTO usage_hours (hour, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)
+          ON CONFLICT DO UPDATE SET count = count + excluded.count",
+};
+
+const DAYS: Table = Table {
+    secs: DAY,
+    oldest: "SELECT min(day) FROM usage_days",
+    of_one: "SELECT outcome, count FROM usage_days WHERE day = ?1 AND key_id = ?2",
+    add: "INSERT INTO usage_days (day, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)
+          ON CONFLICT DO UPDATE SET count = count + excluded.count",
+};
+
+/// Adds to what was counted of a key in an hour. What happened before hours are kept belongs to its day.
+pub(super) fn add(
+    sql: &Connection,
+    key: KeyId,
+    (hour, outcome, more): (UnixSeconds, &str, u64),
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let hour = hour.0.clamp(first_day(now, DAYS_KEPT), now.0);
+    let table = if hour < first_day(now, HOURLY_DAYS) { DAYS } else { HOURS };
+    let more = i64::try_from(more).unwrap_or(i64::MAX);
+    sql.prepare_cached(table.add)?.execute(params![start(hour, table.secs), key.as_bytes(), outcome, more])?;
+    Ok(())
+}
+
+/// The start of the hour or day of an instant.
+fn start(at: i64, secs: i64) -> i64 {
+    at.div_euclid(secs).saturating_mul(secs)
+}
+
+/// The start of the first of so many days, of which today is the last.
+fn first_day(now: UnixSeconds, days: i64) -> i64 {
+    start(now.0, DAY).saturating_sub(days.saturating_sub(1).saturating_mul(DAY))
+}
+
+fn periods(sql: &Connection, key: KeyId, table: Table, now: UnixSeconds) -> Result<Vec<Period>, StoreError> {
+    let oldest: Option<i64> = sql.prepare_cached(table.oldest)?.query_row([], |row| row.get(0))?;
+    let (mut periods, mut counts) = (Vec::new(), sql.prepare_cached(table.of_one)?);
+    let mut at = start(oldest.unwrap_or(i64::MAX), table.secs);
+    while at <= now.0 {
+        let rows = counts.query_map(params![at, key.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1).map(|count| u64::try_from(count).unwrap_or_default())?))
+        })?;
+        let counts: Vec<_> = rows.collect::<Result<_, _>>()?;
+        if !counts.is_empty() {
+            periods.push(Period { at: UnixSeconds(at), counts });
+        }
+        at = at.saturating_add(table.secs);
+    }
+    Ok(periods)
+}
+
+/// The latest denials, newest first.
+pub(super) fn denials(sql: &Connection, key: KeyId) -> Result<Vec<Denial>, StoreError> {
+    let mut latest = sql.prepare_cached("SELECT latest FROM key_denials WHERE key_id = ?1")?;
+    let latest = latest.query_row([key.as_bytes()], |row| super::rows::json(row, 0)).optional()?;
+    Ok(latest.unwrap_or_default())
+}
+
+/// A key has a new current secret; a new key begins its row with it.
+pub(super) fn current_secret_is(
+    sql: &Connection,
+    (workspace, id): (WorkspaceId, KeyId),
+    digest: &Digest,
+) -> Result<(), StoreError> {
+    sql.prepare_cached(
+        "INSERT INTO key_usage (key_id, workspace_id, secret) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET secret = excluded.secret, secret_last_used_at = NULL",
+    )?
+    .execute(params![id.as_bytes(), workspace.as_bytes(), SecretMark::of(digest).0])?;
+    Ok(())
+}
+
+/// The current secret becomes the previous one.
+pub(super) fn overlap_begins(sql: &Connection, id: KeyId) -> Result<(), StoreError> {
+    sql.prepare_cached(
+        "UPDATE key_usage SET previous_secret = secret, previous_secret_last_used_at = secret_last_used_at
+         WHERE key_id = ?1",
+    )?
+    .execute([id.as_bytes()])?;
+    Ok(())
+}
+
+/// There is no previous secret any more.
+pub(super) fn overlap_ends(sql: &Connection, id: KeyId) -> Result<(), StoreError> {
+    sql.prepare_cached(
+        "UPDATE key_usage SET previous_secret = NULL, previous_secret_last_used_at = NULL WHERE key_id = ?1",
+    )?
+    .execute([id.as_bytes()])?;
+    Ok(())
+}
+
+/// The key is deleted. Its counts go with their time.
+pub(super) fn key_ends(sql: &Connection, id: KeyId) -> Result<(), StoreError> {
+    for statement in ["DELETE FROM key_usage WHERE key_id = ?1", "DELETE FROM key_denials WHERE key_id = ?1"] {
+        sql.prepare_cached(statement)?.execute([id.as_bytes()])?;
+    }
+    Ok(())
+}
+
+/// Hours that are no longer told apart become part of their days.
+pub(super) fn hours_to_days(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let sql = change.sql();
+    let before = first_day(acting.at, HOURLY_DAYS);
+    let mut due =
+        sql.prepare_cached("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
+    let rows = due.query_map(params![before, STEP], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?))
+    })?;
+    let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+    for (hour, key, outcome, count) in &rows {
+        sql.prepare_cached(DAYS.add)?.execute(params![start(*hour, DAY), key, outcome, count])?;
+        sql.prepare_cached("DELETE FROM usage_hours WHERE hour = ?1 AND key_id = ?2 AND outcome = ?3")?
+            .execute(params![hour, key, outcome])?;
+    }
+    Ok(progress(rows.len()))
+}
+
+/// Days of more than a year ago go.
+pub(super) fn forget_days(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let deleted = change
+        .sql()
+        .prepare_cached(
+            "DELETE FROM usage_days WHERE (day, key_id, outcome) IN (
+                 SELECT day, key_id, outcome FROM usage_days WHERE day < ?1 LIMIT ?2)",
+        )?
+        .execute(params![first_day(acting.at, DAYS_KEPT), STEP])?;
+    Ok(progress(deleted))
+}
+
+/// Workers that sent nothing for long go, and the rounds that broke off and that nobody will finish.
+pub(super) fn forget_workers(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let due = acting.at.saturating_add_secs(-WORKER_KEPT_SECS);
+    let deleted = change
+        .sql()
+        .prepare_cached(
+            "DELETE FROM usage_workers WHERE (instance, worker) IN (
+                 SELECT instance, worker FROM usage_workers WHERE noted_at <= ?1 LIMIT ?2)",
+        )?
+        .execute(params![due.0, STEP])?;
+    change
+        .sql()
+        .prepare_cached("DELETE FROM usage_rounds WHERE id NOT IN (SELECT round FROM usage_workers)")?
+        .execute([])?;
+    Ok(progress(deleted))
+}

@@ -1,0 +1,179 @@
+//! The task that folds batches into the store: all that wait are one round.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+
+use super::round::merge;
+use super::{Batch, BatchName};
+use crate::clock::Clock;
+use crate::store::{Admitted, Store, StoreError, Then};
+
+/// Entries of batches that may wait, about 100 bytes each. What comes beyond is told to come again.
+const ROOM: usize = 1_000_000;
+
+/// What a batch takes of the room besides its entries.
+const A_BATCH: usize = 4;
+
+/// Batches that one slice notes, and keys that one slice folds: some milliseconds, which is what another change may have
+/// to wait for.
+const BATCHES_A_SLICE: usize = 250;
+const KEYS_A_SLICE: usize = 250;
+
+/// How much longer than a round the pause behind it is, and the longest pause: the next round gathers meanwhile.
+const PAUSES: u32 = 4;
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// Why a batch was not folded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotFolded {
+    #[error("too much usage waits to be folded")]
+    Full,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes batches. Clones share it; the task ends with the last one.
+#[derive(Clone)]
+pub(crate) struct Folding {
+    waiting: mpsc::UnboundedSender<Waiting>,
+    room: Arc<Semaphore>,
+    counted: Arc<Counted>,
+}
+
+/// What was folded since the start.
+#[derive(Debug, Default)]
+struct Counted {
+    batches: AtomicU64,
+    dropped: AtomicU64,
+    /// Denials without a right secret. Codes come from a fixed list.
+    denied: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+struct Waiting {
+    batch: Batch,
+    _place: OwnedSemaphorePermit,
+    answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Folding {
+    /// Begins to fold into `store`. When `ending` becomes true there are no more pauses.
+    pub(crate) fn start(store: Store, clock: Clock, ending: watch::Receiver<bool>) -> Self {
+        let (waiting, queue) = mpsc::unbounded_channel();
+        let counted = Arc::<Counted>::default();
+        tokio::spawn(run(Folder { store, clock, counted: Arc::clone(&counted) }, queue, ending));
+        Self { waiting, room: Arc::new(Semaphore::new(ROOM)), counted }
+    }
+
+    /// Folds a batch, once: on disk, also if it was before, when this returns `Ok`.
+    pub(crate) async fn fold(&self, batch: Batch) -> Result<(), NotFolded> {
+        let size = A_BATCH.saturating_add(batch.counts.len()).saturating_add(batch.denials.len());
+        let size = u32::try_from(size).map_err(|_| NotFolded::Full)?;
+        let place = Arc::clone(&self.room).try_acquire_many_owned(size).map_err(|_| NotFolded::Full)?;
+        let (answer, answered) = oneshot::channel();
+        let closed = || NotFolded::Store(StoreError::Unavailable("it is closed".to_owned()));
+        self.waiting.send(Waiting { batch, _place: place, answer }).map_err(|_| closed())?;
+        Ok(answered.await.map_err(|_| closed())??)
+    }
+
+    /// Batches that were folded, and requests that edges dropped, since the start.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        (self.counted.batches.load(Ordering::Relaxed), self.counted.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Denials without a right secret, by code, since the start.
+    pub(crate) fn denied(&self) -> BTreeMap<&'static str, u64> {
+        self.counted.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Counted {
+    fn add(&self, batches: &[(u64, Vec<(&'static str, u64)>)]) {
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        for (dropped, codes) in batches {
+            self.batches.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(*dropped, Ordering::Relaxed);
+            for (code, more) in codes {
+                let count = denied.entry(code).or_default();
+                *count = count.saturating_add(*more);
+            }
+        }
+    }
+}
+
+async fn run(folder: Folder, mut queue: mpsc::UnboundedReceiver<Waiting>, mut ending: watch::Receiver<bool>) {
+    while let Some(first) = queue.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(more) = queue.try_recv() {
+            waiting.push(more);
+        }
+        let began = Instant::now();
+        folder.fold_all(waiting).await;
+        let pause = began.elapsed().saturating_mul(PAUSES).min(LONGEST_PAUSE);
+        // Whether the time ran out or all ends doesn't matter.
+        let _ = timeout(pause, ending.wait_for(|ending| *ending)).await;
+    }
+}
+
+struct Folder {
+    store: Store,
+    clock: Clock,
+    counted: Arc<Counted>,
+}
+
+impl Folder {
+    async fn fold_all(&self, waiting: Vec<Waiting>) {
+        // A retry may wait beside what it repeats.
+        let (mut batches, mut answers, mut places) = (HashMap::<BatchName, Batch>::new(), Vec::new(), Vec::new());
+        for Waiting { batch, _place, answer } in waiting {
+            answers.push(answer);
+            places.push(_place);
+            if let Entry::Vacant(entry) = batches.entry(batch.name.clone()) {
+                entry.insert(batch);
+            }
+        }
+        let folded = self.fold_round(batches.into_values().collect()).await;
+        drop(places);
+        for answer in answers {
+            // Whoever went away asks again.
+            let _ = answer.send(folded.clone());
+        }
+    }
+
+    /// Notes the batches, merges those that are new, and folds the result.
+    async fn fold_round(&self, batches: Vec<Batch>) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let (mut round, mut admitted) = (None, Vec::with_capacity(batches.len()));
+        for slice in batches.chunks(BATCHES_A_SLICE) {
+            let names = slice.iter().map(|batch| batch.name.clone()).collect();
+            let (begun, more) = self.store.begin_usage_round(round, names, now).await?;
+            round = begun;
+            admitted.extend(more);
+        }
+        let Some(round) = round else { return Ok(()) };
+        let merging = tokio::task::spawn_blocking(move || {
+            let is_new = |(batch, admitted): &(&Batch, &Admitted)| {
+                (**admitted != Admitted::Counted).then(|| (batch.dropped, batch.denied.clone()))
+            };
+            let told: Vec<_> = batches.iter().zip(&admitted).filter_map(|pair| is_new(&pair)).collect();
+            (merge(batches.into_iter().zip(admitted)), told)
+        });
+        let (keys, told) = merging.await.map_err(|error| StoreError::Fault(error.to_string()))?;
+        let mut keys = keys.into_iter();
+        loop {
+            let slice: Vec<_> = keys.by_ref().take(KEYS_A_SLICE).collect();
+            let then = if keys.len() == 0 { Then::End } else { Then::GoOn };
+            self.store.fold_usage(round, slice, then, now).await?;
+            if then == Then::End {
+                self.counted.add(&told);
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Backup and restore: what a copy has, and what of the changes after it comes back, and what must not.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::http::Method;
+use latchkey::config::Config;
+use latchkey::entropy::Entropy;
+use latchkey::secret::LastCharacters;
+use latchkey::store::{
+    Acting, BackupError, LogError, LostChanges, NewSecret, OpenError, Restore, RestoreError, Restored, StoreError,
+    back_up, restore, verify_audit,
+};
+use policy::{ChainHash, Digest, Epoch, Position, Revision, UnixSeconds};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Service};
+
+const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
+
+/// A service whose backup was made between two lots of changes.
+struct Site {
+    service: Service,
+    backup: PathBuf,
+}
+
+impl Site {
+    /// With two keys in the backup, `acme/kept` and `acme/dropped`; answers with their paths and secrets, too.
+    async fn start() -> (Self, [(String, String); 2]) {
+        let service = Service::start().await;
+        service.workspace("acme").await;
+        let keys = [service.key("acme", json!({})).await, service.key("acme", json!({})).await];
+        (Self::backed_up(service), keys)
+    }
+
+    fn backed_up(service: Service) -> Self {
+        let backup = service.directory.path().join("backup.db");
+        let made = back_up(&database(&service), &backup).unwrap();
+        assert_eq!(made.revision.0, service.revision());
+        Self { service, backup }
+    }
+
+    async fn export(&self) -> PathBuf {
+        let lines = self.audit_events("/v1/audit-events").await;
+        let path = self.service.directory.path().join("audit.jsonl");
+        std::fs::write(&path, lines.bytes).unwrap();
+        path
+    }
+
+    async fn audit_events(&self, path: &str) -> Answer {
+        self.service.call_with(Method::GET, path, Value::Null, &[("accept", "application/jsonl")]).await
+    }
+
+    /// Stops the service; answers with what a restore needs.
+    async fn stop(self) -> Stopped {
+        self.service.store.close().await;
+        let directory = Arc::clone(&self.service.directory);
+        Stopped { database: database(&self.service), backup: self.backup, directory }
+    }
+}
+
+struct Stopped {
+    database: PathBuf,
+    backup: PathBuf,
+    directory: Arc<tempfile::TempDir>,
+}
+
+impl Stopped {
+    fn restore(&self, log: Option<&Path>, lost_changes: LostChanges) -> Result<Restored, RestoreError> {
+        self.restore_with(log, lost_changes, None)
+    }
+
+    fn restore_with(
+        &self,
+        log: Option<&Path>,
+        lost_changes: LostChanges,
+        reported: Option<u64>,
+    ) -> Result<Restored, RestoreError> {
+        let mut made = 0_u64;
+        let mut secret = || {
+            made += 1;
+            let digest = Digest::of(format!("nobody's {made}").as_bytes());
+            Ok::<_, StoreError>(NewSecret { digest, last_characters: LastCharacters(String::new()) })
+        };
+        let what = Restore {
+            from: &self.backup,
+            database: &self.database,
+            log,
+            reported: reported.map(Revision),
+            lost_changes,
+            epoch: Epoch::from_bytes([9; 16]),
+            acting: Acting::system(NOW),
+        };
+        restore(&what, &mut secret)
+    }
+
+    async fn start(&self) -> Service {
+        Service::start_in(Arc::clone(&self.directory), Config::default(), Entropy::system()).await
+    }
+}
+
+fn database(service: &Service) -> PathBuf {
+    service.directory.path().join("latchkey.db")
+}
+
+async fn post(service: &Service, path: &str, action: &str) -> Answer {
+    let answer = service.post(&format!("{path}/{action}"), Value::Null).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer
+}
+
+#[tokio::test]
+async fn a_copy_of_a_database_in_use_has_all_that_was_answered() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (site, [(path, _), _]) = Site::start().await;
+    let mode = site.backup.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let left: Vec<_> =
+        std::fs::read_dir(site.service.directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("unfinished")), "{left:?}");
+    let key = site.service.get(&path).await.json();
+    let bytes = std::fs::read(&site.backup).unwrap();
+    assert!(matches!(back_up(&database(&site.service), &site.backup), Err(BackupError::Taken { .. })));
+    assert_eq!(std::fs::read(&site.backup).unwrap(), bytes);
+    verify_audit(&site.backup, None).unwrap();
+
+    // It is a database of its own.
+    let elsewhere = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::copy(&site.backup, elsewhere.path().join("latchkey.db")).unwrap();
+    let copy = Service::start_in(elsewhere, Config::default(), Entropy::system()).await;
+    assert_eq!(copy.get(&path).await.json(), key);
+}
+
+#[test]
+fn what_is_no_database_of_ours_is_not_copied() {
+    let directory = tempfile::tempdir().unwrap();
+    let (theirs, to) = (directory.path().join("theirs.db"), directory.path().join("copy.db"));
+    assert!(matches!(back_up(&theirs, &to), Err(BackupError::Read { .. })));
+    Connection::open(&theirs).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    assert!(matches!(back_up(&theirs, &to), Err(BackupError::NotOurs { .. })));
+    assert!(!to.exists());
+}
+
+#[tokio::test]
+async fn a_backup_that_lacks_changes_is_refused_and_leaves_all_as_it_was() {
+    let (site, [(path, _), (other, _)]) = Site::start().await;
+    let before = site.service.revision();
+    post(&site.service, &path, "deactivate").await;
+    post(&site.service, &other, "rotate").await;
+    let head = site.service.revision();
+    let stopped = site.stop().await;
+    let bytes = std::fs::read(&stopped.database).unwrap();
+    let error = stopped.restore(None, LostChanges::Refused).unwrap_err();
+    let RestoreError::Lost { backup, reached, undone, .. } = &error else { panic!("{error}") };
+    assert_eq!((backup.0, reached.0, undone.as_str()), (before, head, " (deactivations: 1, rotations: 1)"));
+    let told = error.to_string();
+    assert!(told.contains("--replay-audit") && told.contains("--accept-lost-changes"), "{told}");
+    assert_eq!(std::fs::read(&stopped.database).unwrap(), bytes);
+    let left: Vec<_> = std::fs::read_dir(stopped.directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("unfinished")), "{left:?}");
+
+    // Taken as it is, it revives what was revoked: that is what the refusal is about.
+    let restored = stopped.restore(None, LostChanges::Accepted).unwrap();
+    assert_eq!((restored.backup.0, restored.reached), (before, Some(Revision(head))));
+    let service = stopped.start().await;
+    assert_eq!(service.get(&path).await.json()["status"], "active");
+}
+
+#[tokio::test]
+async fn what_an_audit_log_says_was_revoked_is_so_after_its_replay() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (_, stays) = service.key("acme", json!({})).await;
+    let (stopped_key, stopped_secret) = service.key("acme", json!({})).await;
+    let (rotated, rotated_secret) = service.key("acme", json!({"environment": "live"})).await;
+    let (deleted, deleted_secret) = service.key("acme", json!({})).await;
+    let (narrowed, _) = service.key("acme", json!({"scopes": {"reviews": "write", "webhooks": "read"}})).await;
+    let (again, again_secret) = service.key("acme", json!({})).await;
+    let (overlap, _) = service.key("acme", json!({})).await;
+    let first = service.post(&format!("{overlap}/rotate"), json!({"overlap": "7d"})).await;
+    assert_eq!(first.status, 200);
+    let (inactive, _) = service.key("acme", json!({})).await;
+    post(&service, &inactive, "deactivate").await;
+    let (admin, admin_secret) = service.token("platform_admin", None).await;
+    let edge = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "e"})).await.json();
+    let site = Site::backed_up(service);
+
+    let service = &site.service;
+    post(service, &stopped_key, "deactivate").await;
+    service.post(&format!("{rotated}/rotate"), json!({"overlap": "7d"})).await;
+    let lost =
+        service.post(&format!("{rotated}/rotate"), json!({})).await.json()["secret"].as_str().unwrap().to_owned();
+    service.delete(&deleted).await;
+    service
+        .patch(&narrowed, json!({"scopes": {"reviews": "read"}, "ip_allowlist": ["192.0.2.0/24"], "name": "n"}))
+        .await;
+    post(service, &again, "deactivate").await;
+    post(service, &again, "activate").await;
+    post(service, &overlap, "end-overlap").await;
+    post(service, &inactive, "activate").await;
+    service.delete(&format!("/v1/admin-tokens/{admin}")).await;
+    service.delete(&format!("/v1/edge-tokens/{}", edge["token"]["id"].as_str().unwrap())).await;
+    let (made, made_secret) = service.key("acme", json!({})).await;
+    let head = service.revision();
+    let newest = service.get("/v1/audit-events?limit=1").await.json()["items"][0]["hash"].as_str().unwrap().to_owned();
+    let log = site.export().await;
+    let stopped = site.stop().await;
+
+    let restored = stopped.restore(Some(&log), LostChanges::Refused).unwrap();
+    let replayed = restored.replayed.unwrap();
+    assert_eq!(replayed.until, Some(Revision(head)));
+    assert_eq!((replayed.deactivated, replayed.deleted, replayed.updated, replayed.revoked_tokens), (1, 1, 1, 2));
+    assert_eq!((replayed.rotated.len(), replayed.lost_keys), (1, 1));
+    assert!(restored.revision.0 > head);
+    assert!(restored.kept_as.unwrap().exists());
+
+    let service = stopped.start().await;
+    let position = *service.store.head().borrow();
+    assert_eq!(position.epoch, Epoch::from_bytes([9; 16]));
+    let status = async |path: &str| service.get(path).await.json()["status"].as_str().map(str::to_owned);
+    assert_eq!(status(&stopped_key).await.as_deref(), Some("inactive"));
+    assert_eq!(status(&again).await.as_deref(), Some("active"));
+    // Only a deactivation of the log itself is undone by it.
+    assert_eq!(status(&inactive).await.as_deref(), Some("inactive"));
+    assert_eq!(service.get(&deleted).await.status, 404);
+    assert_eq!(service.get(&made).await.status, 404);
+    let key = service.get(&narrowed).await.json();
+    assert_eq!((&key["scopes"], &key["ip_allowlist"]), (&json!({"reviews": "read"}), &json!(["192.0.2.0/24"])));
+    assert_eq!(service.get(&overlap).await.json()["previous_secret_expires_at"], Value::Null);
+    let refused = service.call_as(&admin_secret, Method::GET, "/v1/workspaces", Value::Null, &[]).await;
+    assert_eq!(refused.code(), "revoked-token");
+    let feed = "/edge/v1/feed?format=1&edge=e&instance=i";
+    assert_eq!(
+        service.call_as(edge["secret"].as_str().unwrap(), Method::GET, feed, Value::Null, &[]).await.code(),
+        "bad-token"
+    );
+
+    let table = service.table().await;
+    let ends =
+        |secret: &str| table.find(&Digest::of(secret.as_bytes())).map(|found| found.superseded_at().has_come(NOW));
+    assert_eq!(ends(&stays), Some(false));
+    assert_eq!(ends(&again_secret), Some(false));
+    assert_eq!(ends(&rotated_secret), Some(true));
+    assert!(!table.find(&Digest::of(stopped_secret.as_bytes())).unwrap().is_active());
+    for gone in [&lost, &deleted_secret, &made_secret] {
+        assert_eq!(ends(gone), None);
+    }
+    // The key of a lost secret gets another.
+    let fresh = service.post(&format!("{rotated}/rotate"), json!({})).await;
+    assert_eq!(fresh.status, 200, "{}", fresh.text());
+
+    // Who did what after the backup is not forgotten, and a hash that was noted then is still there.
+    let expected: ChainHash = newest.parse().unwrap();
+    service.store.close().await;
+    let verified = verify_audit(&stopped.database, Some(expected)).unwrap();
+    assert!(verified.head.unwrap().revision.0 > head);
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_lead_on_from_the_backup_is_refused() {
+    let (site, [(path, _), (other, _)]) = Site::start().await;
+    post(&site.service, &path, "deactivate").await;
+    post(&site.service, &other, "deactivate").await;
+    post(&site.service, &other, "activate").await;
+    let log = site.export().await;
+    let own = site.audit_events("/v1/workspaces/acme/audit-events").await.text();
+    let all = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = all.lines().collect();
+    let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
+    let changed = all.replacen("key.deactivate", "key.activates!", 1);
+    let other_service = Service::start().await;
+    for name in ["a", "b", "c", "d"] {
+        other_service.workspace(&format!("{name}{name}")).await;
+    }
+    let foreign = other_service
+        .call_with(Method::GET, "/v1/audit-events", Value::Null, &[("accept", "application/jsonl")])
+        .await
+        .text();
+    let stopped = site.stop().await;
+    for (name, text, expected) in [
+        ("an event is missing", without(lines.len() - 2), "Broken"),
+        ("an event was changed", changed, "Broken"),
+        ("the first after the backup is missing", without(4), "Broken"),
+        ("the other way round", lines.iter().rev().copied().collect::<Vec<_>>().join("\n"), "Broken"),
+        ("another database's", foreign, "Foreign"),
+        ("no log", "{}".to_owned(), "NoEvent"),
+        ("half a line", all[..all.len() - 9].to_owned(), "NoEvent"),
+    ] {
+        std::fs::write(&log, text).unwrap();
+        let error = stopped.restore(Some(&log), LostChanges::Refused).unwrap_err();
+        let RestoreError::Log { cause, .. } = &error else { panic!("{name}: {error}") };
+        let found = match cause {
+            LogError::Read(_) => "Read",
+            LogError::NoEvent(_) => "NoEvent",
+            LogError::Broken(_) => "Broken",
+            LogError::Foreign(_) => "Foreign",
+        };
+        assert_eq!(found, expected, "{name}: {error}");
+    }
+    // One workspace's log has no gap only where nothing else was changed: the catalogue is no workspace's.
+    std::fs::write(&log, own).unwrap();
+    stopped.restore(Some(&log), LostChanges::Refused).unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_ends_too_early_makes_nothing_good() {
+    let (site, [(path, _), (other, _)]) = Site::start().await;
+    post(&site.service, &path, "deactivate").await;
+    let log = site.export().await;
+    post(&site.service, &other, "deactivate").await;
+    let stopped = site.stop().await;
+    let error = stopped.restore(Some(&log), LostChanges::Refused).unwrap_err();
+    assert!(matches!(error, RestoreError::Lost { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_database_to_compare_with_somebody_has_to_say_how_far_it_came() {
+    let (site, [(path, _), _]) = Site::start().await;
+    let before = site.service.revision();
+    post(&site.service, &path, "deactivate").await;
+    let head = site.service.revision();
+    let log = site.export().await;
+    let stopped = site.stop().await;
+    std::fs::remove_file(&stopped.database).unwrap();
+    let error = stopped.restore(None, LostChanges::Refused).unwrap_err();
+    assert!(matches!(error, RestoreError::Unknown { .. }), "{error}");
+    assert!(error.to_string().contains("--reported-revision"), "{error}");
+    assert!(!stopped.database.exists());
+    let error = stopped.restore(Some(&log), LostChanges::Refused).unwrap_err();
+    assert!(matches!(error, RestoreError::Unknown { .. }), "{error}");
+    let error = stopped.restore_with(None, LostChanges::Refused, Some(head)).unwrap_err();
+    assert!(matches!(error, RestoreError::Lost { .. }), "{error}");
+
+    // Nothing is lost of a backup that the edges are not ahead of.
+    let elsewhere = Stopped {
+        database: stopped.directory.path().join("a.db"),
+        backup: stopped.backup.clone(),
+        directory: Arc::clone(&stopped.directory),
+    };
+    let restored = elsewhere.restore_with(None, LostChanges::Refused, Some(before)).unwrap();
+    assert_eq!((restored.revision.0, restored.kept_as), (before + 1, None));
+    // Nobody knows: above all that any edge can have seen.
+    let elsewhere = Stopped { database: stopped.directory.path().join("b.db"), ..elsewhere };
+    assert!(elsewhere.restore(None, LostChanges::Accepted).unwrap().revision.0 > 1_000_000_000);
+    let restored = stopped.restore_with(Some(&log), LostChanges::Refused, Some(head)).unwrap();
+    assert!(restored.revision.0 > head);
+    assert_eq!(stopped.start().await.get(&path).await.json()["status"], "inactive");
+}
+
+#[tokio::test]
+async fn a_restore_begins_above_what_an_edge_has_shown() {
+    let (site, [(path, _), _]) = Site::start().await;
+    let before = site.service.revision();
+    post(&site.service, &path, "deactivate").await;
+    let edge = site.service.table().await.position();
+    let mut stopped = site.stop().await;
+    // Somebody copies yesterday's file back by hand, and an edge asks from where it stands.
+    std::fs::copy(&stopped.backup, &stopped.database).unwrap();
+    let service = stopped.start().await;
+    assert_eq!(service.poll(Some(edge), 0).await.status, 200);
+    let mad = Position { revision: Revision(u64::MAX / 4), ..edge };
+    assert_eq!(service.poll(Some(mad), 0).await.status, 200);
+    assert_eq!(service.revision(), before);
+    let again = service.directory.path().join("again.db");
+    back_up(&database(&service), &again).unwrap();
+    service.store.close().await;
+
+    stopped.backup = again;
+    let error = stopped.restore(None, LostChanges::Refused).unwrap_err();
+    let RestoreError::Lost { reached, .. } = &error else { panic!("{error}") };
+    assert_eq!(*reached, edge.revision);
+    let restored = stopped.restore(None, LostChanges::Accepted).unwrap();
+    assert_eq!(restored.revision.0, edge.revision.0 + 1);
+}
+
+#[tokio::test]
+async fn an_instance_that_the_database_knew_is_waited_for_after_a_restore() {
+    let (site, _) = Site::start().await;
+    site.service.table().await;
+    let known = site.service.get("/v1/edges").await.json()["items"].as_array().unwrap().len();
+    assert_eq!(known, 1);
+    let stopped = site.stop().await;
+    stopped.restore(None, LostChanges::Refused).unwrap();
+    let service = stopped.start().await;
+    let enforcement = service.get("/v1/enforcement").await.json();
+    assert_eq!((&enforcement["enforced"], enforcement["edges"].as_array().unwrap().len()), (&json!(false), 1));
+}
+
+#[tokio::test]
+async fn what_can_not_be_restored_is_named() {
+    let (site, _) = Site::start().await;
+    let (database, backup) = (database(&site.service), site.backup.clone());
+    let directory = Arc::clone(&site.service.directory);
+    let in_use = Stopped { database: database.clone(), backup: backup.clone(), directory: Arc::clone(&directory) };
+    let error = in_use.restore(None, LostChanges::Accepted).unwrap_err();
+    assert!(matches!(error, RestoreError::Open(OpenError::InUse { .. })), "{error}");
+    let stopped = site.stop().await;
+
+    let from = |backup: PathBuf| Stopped { database: database.clone(), backup, directory: Arc::clone(&directory) };
+    let error = from(database.clone()).restore(None, LostChanges::Accepted).unwrap_err();
+    assert!(matches!(error, RestoreError::Itself { .. }), "{error}");
+    let error = from(directory.path().join("none.db")).restore(None, LostChanges::Accepted).unwrap_err();
+    assert!(matches!(error, RestoreError::Read { .. }), "{error}");
+    let theirs = directory.path().join("theirs.db");
+    Connection::open(&theirs).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let error = from(theirs).restore(None, LostChanges::Accepted).unwrap_err();
+    assert!(matches!(error, RestoreError::NotOurs { .. }), "{error}");
+    let newer = directory.path().join("newer.db");
+    std::fs::copy(&backup, &newer).unwrap();
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = from(newer).restore(None, LostChanges::Accepted).unwrap_err();
+    assert!(error.to_string().contains("start the newer version"), "{error}");
+    stopped.restore(None, LostChanges::Refused).unwrap();
+}
+
+#[tokio::test]
+async fn a_wal_that_was_left_behind_gets_into_no_other_database() {
+    let (site, [(path, _), _]) = Site::start().await;
+    post(&site.service, &path, "deactivate").await;
+    // As after a crash: the database, and a WAL with what isn't in it yet.
+    let crashed = Arc::new(tempfile::tempdir().unwrap());
+    for name in ["latchkey.db", "latchkey.db-wal", "backup.db"] {
+        std::fs::copy(site.service.directory.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    let at = |name: &str| crashed.path().join(name);
+    assert!(at("latchkey.db-wal").metadata().unwrap().len() > 0);
+    let stopped = Stopped { database: at("latchkey.db"), backup: at("backup.db"), directory: Arc::clone(&crashed) };
+    let error = stopped.restore(None, LostChanges::Refused).unwrap_err();
+    assert!(matches!(error, RestoreError::Lost { .. }), "{error}");
+    let restored = stopped.restore(None, LostChanges::Accepted).unwrap();
+    let kept = Connection::open(restored.kept_as.unwrap()).unwrap();
+    let active: i64 = kept.query_row("SELECT min(active) FROM keys", [], |row| row.get(0)).unwrap();
+    assert_eq!(active, 0, "what is kept has lost its newest change");
+    assert_eq!(stopped.start().await.get(&path).await.json()["status"], "active");
+}

@@ -1,0 +1,87 @@
+-- A database of schema 1, as its versions wrote it: one workspace, two keys, a rotated-out secret.
+PRAGMA application_id = 0x4C4B4559;
+PRAGMA user_version = 1;
+PRAGMA foreign_keys = OFF;
+CREATE TABLE changes (
+    revision   INTEGER NOT NULL PRIMARY KEY,
+    chain_hash BLOB    NOT NULL CHECK (length(chain_hash) = 32),
+    body       BLOB    NOT NULL,
+    changed_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO "changes" VALUES(1,X'CBA03BE48A9F0639E67CF869A6745A9BFC6A2A1E8C8D5BEC41F09A7E247605D3',X'',1795420800);
+INSERT INTO "changes" VALUES(2,X'E96D3F5710C37A03D8BE447435A0A2D9D7052415EE41F0B3C37F8E9F25B39B74',X'',1795420800);
+INSERT INTO "changes" VALUES(3,X'3E4F79F05800CA85D76B70321FCF1C03411CA591147F27D7B324D9709C16EFFB',X'',1795420800);
+INSERT INTO "changes" VALUES(4,X'5CC0E2F19BAE2F5EB70BCA41CEAABD408DD483C544155186BC7FF8A345D5D230',X'',1795420800);
+CREATE TABLE environments (
+    number INTEGER NOT NULL PRIMARY KEY CHECK (number BETWEEN 1 AND 255),
+    name   TEXT    NOT NULL UNIQUE
+) STRICT;
+INSERT INTO "environments" VALUES(1,'live');
+CREATE TABLE keys (
+    workspace_id BLOB    NOT NULL REFERENCES workspaces (id),
+    id           BLOB    NOT NULL CHECK (length(id) = 16),
+    name         TEXT    NOT NULL COLLATE NOCASE,
+    environment  TEXT    NOT NULL REFERENCES environments (name),
+    active       INTEGER NOT NULL CHECK (active IN (0, 1)),
+    scopes       TEXT    NOT NULL,
+    ip_allowlist TEXT,
+    expires_at   INTEGER,
+    metadata     TEXT    NOT NULL,
+    created_at   INTEGER NOT NULL,
+    created_by   TEXT    NOT NULL,
+    updated_at   INTEGER NOT NULL,
+    rotated_at   INTEGER,
+    deleted_at   INTEGER,
+    revision     INTEGER NOT NULL,
+    PRIMARY KEY (workspace_id, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "keys" VALUES(X'019AB0C0000070008000000000000001',X'019AB0C0000170008000000000000002','first','live',1,'{"reviews":"read"}','["192.0.2.0/24"]',NULL,'{}',1795420800,'platform-admin',1795420800,NULL,NULL,3);
+INSERT INTO "keys" VALUES(X'019AB0C0000070008000000000000001',X'019AB0C0000270008000000000000003','second','live',0,'{"reviews":"read"}','["192.0.2.0/24"]',NULL,'{}',1795420800,'platform-admin',1795420800,NULL,NULL,4);
+CREATE TABLE position (
+    one            INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    epoch          BLOB    NOT NULL CHECK (length(epoch) = 16),
+    first_revision INTEGER NOT NULL,
+    revision       INTEGER NOT NULL CHECK (revision >= first_revision),
+    head           BLOB    NOT NULL CHECK (length(head) = 32)
+) STRICT;
+INSERT INTO "position" VALUES(1,X'019AB0C0000070008000000000000009',0,4,X'5CC0E2F19BAE2F5EB70BCA41CEAABD408DD483C544155186BC7FF8A345D5D230');
+CREATE TABLE scopes (
+    number INTEGER NOT NULL PRIMARY KEY CHECK (number BETWEEN 1 AND 32767),
+    name   TEXT    NOT NULL UNIQUE
+) STRICT;
+INSERT INTO "scopes" VALUES(1,'reviews');
+INSERT INTO "scopes" VALUES(2,'workspaces');
+INSERT INTO "scopes" VALUES(3,'credentials');
+INSERT INTO "scopes" VALUES(4,'webhooks');
+INSERT INTO "scopes" VALUES(5,'repositories');
+INSERT INTO "scopes" VALUES(6,'security_scans');
+CREATE TABLE secrets (
+    digest          BLOB    NOT NULL PRIMARY KEY CHECK (length(digest) = 32),
+    workspace_id    BLOB    NOT NULL,
+    key_id          BLOB    NOT NULL,
+    last_characters TEXT    NOT NULL,
+    created_at      INTEGER NOT NULL,
+    superseded_at   INTEGER,
+    previous_until  INTEGER CHECK (previous_until IS NULL OR superseded_at IS NOT NULL),
+    at_edge         INTEGER NOT NULL CHECK (at_edge IN (0, 1)),
+    FOREIGN KEY (workspace_id, key_id) REFERENCES keys (workspace_id, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "secrets" VALUES(X'16367AACB67A4A017C8DA8AB95682CCB390863780F7114DDA0A0E0C55644C7C4',X'019AB0C0000070008000000000000001',X'019AB0C0000270008000000000000003','ond2',1795420800,NULL,NULL,1);
+INSERT INTO "secrets" VALUES(X'A7937B64B8CAA58F03721BB6BACF5C78CB235FEBE0E70B1B84CD99541461A08E',X'019AB0C0000070008000000000000001',X'019AB0C0000170008000000000000002','rst1',1795420800,NULL,NULL,1);
+INSERT INTO "secrets" VALUES(X'E7750A68401D490F935BA00BA2075BA2AA0D04FE2791EAF408FEDC8C2F29D1F8',X'019AB0C0000070008000000000000001',X'019AB0C0000170008000000000000002','ldA1',1795420800,1795420800,NULL,1);
+CREATE TABLE workspaces (
+    id         BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    slug       TEXT    NOT NULL UNIQUE,
+    name       TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    created_by TEXT    NOT NULL,
+    updated_at INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO "workspaces" VALUES(X'019AB0C0000070008000000000000001','acme','Acme',1795420800,'platform-admin',1795420800,2);
+CREATE INDEX keys_by_name ON keys (workspace_id, name, id) WHERE deleted_at IS NULL;
+CREATE INDEX keys_deleted ON keys (deleted_at) WHERE deleted_at IS NOT NULL;
+CREATE INDEX secrets_of_key ON secrets (workspace_id, key_id);
+CREATE UNIQUE INDEX secrets_one_current ON secrets (workspace_id, key_id) WHERE superseded_at IS NULL;
+CREATE UNIQUE INDEX secrets_one_previous ON secrets (workspace_id, key_id) WHERE previous_until IS NOT NULL;
+CREATE INDEX secrets_leaving_edge ON secrets (superseded_at) WHERE superseded_at IS NOT NULL AND at_edge = 1;

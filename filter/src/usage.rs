@@ -1,0 +1,162 @@
+//! What a worker counts of each request, until it has told the control plane.
+//!
+//! Counting is a look-up and an addition in the VM's memory: no call, and no allocation for a key that was counted before.
+//! See `docs/decisions/usage.md`.
+
+mod batch;
+mod denials;
+mod reporting;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::net::IpAddr;
+
+use policy::decide::CODES;
+use policy::{Digest, KeyId, UnixSeconds};
+
+pub use batch::Batch;
+use batch::Dropped;
+use denials::{A_KEY, Denial, Denials};
+pub use reporting::{PATH, Reporting, TIMEOUT_MS, Told};
+use slot::{Slot, SlotHasher, SlotName};
+
+/// Keys that are counted at a time, each hour for itself: about 1 MB when all are taken.
+const SLOTS: usize = 4_096;
+
+/// The most keys of one batch: the control plane takes no more.
+const BATCH: usize = 1_000;
+
+/// What was counted and not yet put into a batch.
+#[derive(Default)]
+pub struct Usage {
+    counted: RefCell<Counted>,
+}
+
+#[derive(Default)]
+struct Counted {
+    slots: HashMap<SlotName, Slot, BuildHasherDefault<SlotHasher>>,
+    denials: Denials,
+    /// Denials without a right secret, as [`CODES`] are ordered.
+    nobody: [u64; CODES.len()],
+    dropped: Dropped,
+    /// Of these, what the metric doesn't have yet.
+    untold: u64,
+    /// Grows every 10 s: a key's address is read once in each.
+    period: u32,
+}
+
+/// The client's address: what the decision has read, and how to read it.
+pub struct Address<R> {
+    pub known: Option<IpAddr>,
+    pub read: R,
+}
+
+/// A request whose secret was right, and that was denied all the same.
+pub struct Denied<'a> {
+    pub key: KeyId,
+    pub code: &'static str,
+    pub method: &'a [u8],
+    pub path: &'a [u8],
+    /// What the client presented.
+    pub secret: Option<&'a [u8]>,
+}
+
+impl Usage {
+    /// Counts a request that was allowed. The address is read only where it must be.
+    pub fn allowed(
+        &self,
+        key: KeyId,
+        digest: &Digest,
+        now: UnixSeconds,
+        address: Address<impl FnOnce() -> Option<IpAddr>>,
+    ) {
+        // It is borrowed nowhere else: a VM has one thread, and what is called in between doesn't come back here.
+        let Ok(mut counted) = self.counted.try_borrow_mut() else { return };
+        let period = counted.period;
+        let Some(slot) = counted.slot(key, now) else { return };
+        slot.allow(digest, now);
+        if address.known.is_some() {
+            slot.came_from(address.known, period);
+        } else if !slot.has_address_of(period) {
+            slot.came_from((address.read)(), period);
+        }
+    }
+
+    /// Counts a denial of a right secret, and keeps it if it is one of the key's first in this period.
+    pub fn denied(&self, denied: &Denied<'_>, now: UnixSeconds, address: Address<impl FnOnce() -> Option<IpAddr>>) {
+        let Ok(mut counted) = self.counted.try_borrow_mut() else { return };
+        let period = counted.period;
+        let Some(slot) = counted.slot(denied.key, now) else { return };
+        slot.deny(denied.code);
+        if slot.keeps_denial(period, A_KEY) {
+            let address = address.known.or_else(address.read);
+            let is_older_gone = counted.denials.keep(Denial::new(denied, now, address));
+            counted.dropped.denials = counted.dropped.denials.saturating_add(u64::from(is_older_gone));
+        }
+    }
+
+    /// Counts a denial without a right secret: nothing is known of it but why.
+    pub fn denied_nobody(&self, code: &'static str) {
+        let Ok(mut counted) = self.counted.try_borrow_mut() else { return };
+        if let Some((count, _)) = counted.nobody.iter_mut().zip(CODES).find(|(_, own)| *own == code) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// From now on addresses are read anew.
+    pub fn next_period(&self) {
+        if let Ok(mut counted) = self.counted.try_borrow_mut() {
+            counted.period = counted.period.wrapping_add(1);
+        }
+    }
+
+    /// How many requests found no room since this was asked last, for the metric.
+    pub fn take_untold(&self) -> u64 {
+        self.counted.try_borrow_mut().map(|mut counted| std::mem::take(&mut counted.untold)).unwrap_or_default()
+    }
+
+    /// Takes out what makes the next batch; `None` when nothing was counted.
+    fn take(&self) -> Option<batch::Content> {
+        let mut counted = self.counted.try_borrow_mut().ok()?;
+        let keys: Vec<_> = counted.slots.extract_if(|_, _| true).take(BATCH).map(batch::Counts::from).collect();
+        let denied =
+            CODES.into_iter().zip(std::mem::take(&mut counted.nobody)).filter(|(_, count)| *count > 0).collect();
+        let content = batch::Content {
+            is_full: keys.len() == BATCH,
+            keys,
+            denials: counted.denials.take(),
+            denied,
+            dropped: std::mem::take(&mut counted.dropped),
+        };
+        (!content.is_empty()).then_some(content)
+    }
+
+    /// A batch that the control plane will never take is lost: its requests count as dropped.
+    fn lose(&self, requests: u64) {
+        if let Ok(mut counted) = self.counted.try_borrow_mut() {
+            counted.drop_requests(requests);
+        }
+    }
+}
+
+impl Counted {
+    /// The slot of a key in this hour; `None` when there is no room for another.
+    fn slot(&mut self, key: KeyId, now: UnixSeconds) -> Option<&mut Slot> {
+        let name = SlotName::of(key, now);
+        // Looked up once where the key is known, which is nearly always.
+        if self.slots.len() >= SLOTS && !self.slots.contains_key(&name) {
+            self.drop_requests(1);
+            return None;
+        }
+        Some(self.slots.entry(name).or_default())
+    }
+
+    fn drop_requests(&mut self, requests: u64) {
+        self.dropped.requests = self.dropped.requests.saturating_add(requests);
+        self.untold = self.untold.saturating_add(requests);
+    }
+}

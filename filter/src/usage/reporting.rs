@@ -1,0 +1,109 @@
+//! When a worker tells the control plane what it counted, and what it makes of the answer.
+
+use super::{Batch, Usage};
+use crate::keys::Clocks;
+
+/// How often something is told.
+const EVERY_MS: u64 = 10_000;
+
+/// The control plane answers when a batch is on disk; under a heavy load it lets many come together first.
+pub const TIMEOUT_MS: u64 = 30_000;
+
+/// Where batches go.
+pub const PATH: &str = "/edge/v1/usage";
+
+/// One worker's batches: one at a time, each until it is answered.
+#[derive(Default)]
+pub struct Reporting {
+    /// Random, this VM's for as long as it lives: what was counted under it is known by it.
+    worker: Option<String>,
+    sequence: u64,
+    frozen: Option<Batch>,
+    sent_ms: Option<u64>,
+    due_ms: Option<u64>,
+}
+
+/// What an answer meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The batch counts.
+    Counted,
+    /// It is sent again.
+    Again,
+    /// It is never taken, and was given up.
+    Refused(u16),
+}
+
+impl Reporting {
+    /// The batch that is to be sent now, if one is; the caller sends it, then hands in [`Self::answered`] once. `random` is for
+    /// this worker's name, and for its own time among many.
+    pub fn due(
+        &mut self,
+        usage: &Usage,
+        (edge, instance): (&str, &str),
+        now: Clocks,
+        random: impl FnOnce() -> Option<[u8; 16]>,
+    ) -> Option<&Batch> {
+        let now_ms = now.monotonic_ms;
+        let Some(worker) = &self.worker else {
+            let bytes = random()?;
+            let [.., chance] = bytes;
+            self.worker = Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+            self.due_ms = Some(now_ms.saturating_add(u64::from(chance).saturating_mul(EVERY_MS) / 256));
+            return None;
+        };
+        // Envoy reports each call's end; the deadline is for one whose context went away.
+        self.sent_ms.take_if(|sent| now_ms.saturating_sub(*sent) > TIMEOUT_MS.saturating_mul(2));
+        if self.sent_ms.is_some() || self.due_ms.is_some_and(|due| now_ms < due) {
+            return None;
+        }
+        self.due_ms = Some(now_ms.saturating_add(EVERY_MS));
+        usage.next_period();
+        if self.frozen.is_none() {
+            let content = usage.take()?;
+            self.sequence = self.sequence.saturating_add(1);
+            self.frozen = Some(Batch {
+                edge: edge.to_owned(),
+                instance: instance.to_owned(),
+                worker: worker.clone(),
+                sequence: self.sequence,
+                content,
+            });
+        }
+        self.sent_ms = Some(now_ms);
+        self.frozen.as_ref()
+    }
+
+    /// The answer's status, `None` without one. `instance` is this process's now.
+    pub fn answered(&mut self, usage: &Usage, instance: Option<&str>, status: Option<u16>) -> Told {
+        self.sent_ms = None;
+        match status {
+            Some(200) => {
+                // A full batch has others behind it.
+                if self.frozen.take().is_some_and(|batch| batch.content.is_full) {
+                    self.due_ms = None;
+                }
+                Told::Counted
+            }
+            Some(status @ (400 | 413 | 422)) => {
+                if let Some(batch) = self.frozen.take() {
+                    usage.lose(batch.content.requests());
+                }
+                Told::Refused(status)
+            }
+            // The control plane has forgotten the instance that it was counted for.
+            Some(404) => {
+                if let (Some(batch), Some(instance)) = (&mut self.frozen, instance) {
+                    instance.clone_into(&mut batch.instance);
+                }
+                Told::Again
+            }
+            Some(_) | None => Told::Again,
+        }
+    }
+
+    /// The call in flight will never be answered here.
+    pub fn abandon(&mut self) {
+        self.sent_ms = None;
+    }
+}
