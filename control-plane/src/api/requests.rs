@@ -120,6 +120,8 @@ pub(super) struct MatchingKeys {
     #[schema(nullable = false)]
     status: Option<KeyStatus>,
     #[schema(minimum = 1, maximum = 36500, nullable = false)]
+    unused_days: Option<u32>,
+    #[schema(minimum = 1, maximum = 36500, nullable = false)]
     unrotated_days: Option<u32>,
     #[schema(minimum = 1, maximum = 36500, nullable = false)]
     expiring_days: Option<u32>,

@@ -17,7 +17,7 @@ use super::audit::{Audited as _, Event};
 use super::changes::Change;
 use super::definitions::Numbers;
 use super::{
-    Acting, Actor, Changed, Key, Metadata, NewKey, NewSecret, Store, StoreError, WorkspaceName, keys, secrets,
+    Acting, Actor, Changed, Key, KeyUse, Metadata, NewKey, NewSecret, Store, StoreError, WorkspaceName, keys, secrets,
     workspaces,
 };
 use crate::secret::LastCharacters;
@@ -243,6 +243,7 @@ fn shown(new: NewKey, workspace: WorkspaceId, acting: &Acting) -> Value {
         updated_at: acting.at,
         rotated_at: None,
         previous_until: None,
+        used: KeyUse::default(),
         revision: Revision(0),
     };
     let mut fields = key.fields();

@@ -5,6 +5,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::changes::Change;
+use super::keys::TABLES;
 use super::{Acting, Changed, Status, Store, StoreError, keys};
 
 /// Keys that one change takes, so that others get between.
@@ -14,6 +15,8 @@ const STEP: i64 = 50;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyFilter {
     pub status: Option<Status>,
+    /// Last used by then; a key that never was counts from its creation.
+    pub unused_since: Option<UnixSeconds>,
     /// Last rotated by then; a key that never was counts from its creation.
     pub unrotated_since: Option<UnixSeconds>,
     /// To expire by then, and not expired.
@@ -131,6 +134,9 @@ impl KeyFilter {
             };
             add(condition, Value::Integer(now.0));
         }
+        if let Some(since) = self.unused_since {
+            add("coalesce(u.last_used_at, k.created_at) <= ??", Value::Integer(since.0));
+        }
         if let Some(since) = self.unrotated_since {
             add("coalesce(k.rotated_at, k.created_at) <= ??", Value::Integer(since.0));
         }
@@ -164,7 +170,7 @@ fn step(
         Cleaning::Delete => "",
     };
     let statement = format!(
-        "SELECT k.id, k.name FROM keys k
+        "SELECT k.id, k.name FROM {TABLES}
          WHERE k.workspace_id = ?1 AND k.id > ?2 AND k.deleted_at IS NULL{changes_something}{conditions}
          ORDER BY k.id LIMIT ?3"
     );

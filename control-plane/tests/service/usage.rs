@@ -335,3 +335,24 @@ async fn the_latest_twenty_denials_of_a_key_are_kept_and_go_with_it() {
     let expected: Vec<_> = (12..32).rev().map(|n| format!("/{n}")).collect();
     assert_eq!(paths, expected);
 }
+
+#[tokio::test]
+async fn keys_that_nobody_used_for_days_are_found() {
+    let service = Service::with_an_instance().await;
+    let (used, secret) = service.key("acme", json!({"name": "used"})).await;
+    service.key("acme", json!({"name": "never used"})).await;
+    service.advance(10 * 86_400);
+    service.key("acme", json!({"name": "new"})).await;
+    let at = NOW + 10 * 86_400;
+    let entry = json!({"key": id(&used), "hour": at, "allowed": 1, "used": [{"secret": mark(&secret), "at": at}]});
+    service.reported(batch("w1", 1, json!([entry]))).await;
+    for (days, expected) in [(10, json!(["never used"])), (11, json!([]))] {
+        let listed = service.get(&format!("/v1/workspaces/acme/keys?unused_days={days}")).await.json();
+        let names: Value = listed["items"].as_array().unwrap().iter().map(|key| key["name"].clone()).collect();
+        assert_eq!(names, expected, "{days} days");
+        let body = json!({"unused_days": days, "dry_run": true});
+        let matching = service.post("/v1/workspaces/acme/keys/delete-matching", body).await.json();
+        let names: Value = matching["keys"].as_array().unwrap().iter().map(|key| key["name"].clone()).collect();
+        assert_eq!(names, expected, "{days} days");
+    }
+}

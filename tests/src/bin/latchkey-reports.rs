@@ -152,7 +152,8 @@ impl Fleet {
             .map(|number| self.entries[(edge * 7_919 + number * 104_729) % self.entries.len()].as_str())
             .collect();
         let keys = entries.join(",");
-        let body = format!(r#"{{"edge":"edge","instance":"i{edge}","worker":"w","sequence":{sequence},"keys":[{keys}]}}"#);
+        let body =
+            format!(r#"{{"edge":"edge","instance":"i{edge}","worker":"w","sequence":{sequence},"keys":[{keys}]}}"#);
         (body, entries.len())
     }
 

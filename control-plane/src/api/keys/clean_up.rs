@@ -73,7 +73,8 @@ async fn clean_up(api: &Api, at: &InWorkspace, mut fields: Fields, cleaning: Cle
     let dry_run = fields.required("dry_run", bool);
     let filter = filter::read(&mut fields, acting.at);
     if filter == KeyFilter::default() && !fields.has_refused() {
-        let message = "name at least one of unrotated_days, expiring_days, name and status: else all keys would fit";
+        let message =
+            "name at least one of unused_days, unrotated_days, expiring_days, name and status: else all keys would fit";
         fields.refuse("", Refused::new("required", message));
     }
     let dry_run = fields.finish(|| dry_run)?;

@@ -20,6 +20,7 @@ pub(super) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
     let ago = |days: i64| now.saturating_add_secs(days.saturating_mul(-DAY));
     KeyFilter {
         status: fields.optional("status", status),
+        unused_since: fields.optional("unused_days", days).map(ago),
         unrotated_since: fields.optional("unrotated_days", days).map(ago),
         expiring_by: fields.optional("expiring_days", days).map(|days| ago(days.saturating_neg())),
         name: fields.optional("name", pattern),

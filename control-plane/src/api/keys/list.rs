@@ -32,6 +32,7 @@ struct Place(String, String, KeyId);
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
         ("status" = Option<KeyStatus>, Query, description = "Only keys that have it"),
         ("q" = Option<String>, Query, description = "Part of the name, the whole id, or the last 4 characters", max_length = 100),
+        ("unused_days" = Option<u32>, Query, description = "Only keys that were made, or used last, at least so many days ago", minimum = 1, maximum = 36500),
         ("unrotated_days" = Option<u32>, Query, description = "Only keys that were made, or rotated last, at least so many days ago", minimum = 1, maximum = 36500),
         ("expiring_days" = Option<u32>, Query, description = "Only keys that expire within so many days", minimum = 1, maximum = 36500),
         ("name" = Option<String>, Query, description = "Only keys of this name; `*` stands for any text, `?` for any character", min_length = 1, max_length = 100),
