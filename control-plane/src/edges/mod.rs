@@ -55,6 +55,8 @@ struct Known {
     version: u64,
     /// The version that is on disk.
     saved: u64,
+    /// It was retired, and may decide by what it has until it was heard under another id.
+    is_leaving: bool,
     /// Becomes true when it ends, for its request that waits.
     gone: watch::Sender<bool>,
 }
@@ -264,7 +266,15 @@ impl Edges {
 impl Known {
     /// One that has acknowledged nothing, of which `version` has to be on disk.
     fn new(instance: Instance, heard_at: Duration, version: u64) -> Self {
-        Self { instance, heard_at, applied: BTreeMap::new(), version, saved: 0, gone: watch::Sender::new(false) }
+        Self {
+            instance,
+            heard_at,
+            applied: BTreeMap::new(),
+            version,
+            saved: 0,
+            is_leaving: false,
+            gone: watch::Sender::new(false),
+        }
     }
 
     /// That it may be spoken for in the name of this edge.
@@ -299,7 +309,7 @@ impl Known {
             let applied = applied.values().min().copied();
             Facts { heard_at: *heard_at, bound: instance.bound, applied, workers: instance.workers.len() }
         };
-        instance.ended_at.is_none().then(facts)
+        (instance.ended_at.is_none() || self.is_leaving).then(facts)
     }
 }
 
