@@ -209,11 +209,13 @@ impl Edges {
         (counts, worst)
     }
 
-    /// The monotonic instant as the wall clock has it, in whole seconds, never too early.
+    /// The monotonic instant as the wall clock has it, in whole seconds: never too early, and less than a second too late.
     pub(crate) fn wall(&self, at: Duration) -> policy::UnixSeconds {
         let left = at.saturating_sub(self.clock.monotonic());
-        let secs = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
-        self.clock.now().saturating_add_secs(secs)
+        let millis = self.clock.unix_millis().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        // The part of a millisecond that was cut off counts, too.
+        let secs = millis.saturating_add(1).div_ceil(1_000);
+        policy::UnixSeconds(i64::try_from(secs).unwrap_or(i64::MAX))
     }
 
     /// Times from commit to enforced.
