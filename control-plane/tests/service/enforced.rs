@@ -262,7 +262,7 @@ async fn a_feed_request_can_say_what_every_worker_has_applied() {
     assert_eq!((retired.status.as_u16(), service.enforcement().await.0), (204, false));
     let path = format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&max_staleness=60&epoch={epoch}&wait=0");
     service.edge(&format!("{path}&since={revision}&head={}&applied={revision}", head.head)).await;
-    assert_eq!(service.enforcement().await.0, true, "its workers are on disk, and this is their word");
+    assert!(service.enforcement().await.0, "its workers are on disk, and this is their word");
 }
 
 #[tokio::test]
