@@ -105,12 +105,13 @@ impl World {
 
     /// Notes the truth from a change's revision on. A repeat changed nothing, and names an older one.
     fn record(&mut self, answer: &Answer) {
-        let revision = answer.revision();
-        if self.answered.last().is_none_or(|last| *last < revision) {
+        let revision = Revision(answer.revision());
+        if revision > self.recorded {
             let head = self.control_plane().head();
-            assert_eq!(head.revision, Revision(revision), "the feed has a change when it is answered");
+            assert_eq!(head.revision, revision, "the feed has a change when it is answered");
             self.truth.record(head.epoch, head.revision);
-            self.answered.push(revision);
+            self.answered.push(revision.0);
+            self.recorded = revision;
         }
     }
 }

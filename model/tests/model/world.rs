@@ -38,6 +38,8 @@ pub struct World {
     pub enforced: Option<(Epoch, Revision)>,
     /// Each change that was answered, of this history.
     pub answered: Vec<u64>,
+    /// The newest revision whose truth is known.
+    pub recorded: Revision,
     /// Which probe comes next.
     pub turn: usize,
     /// What was wrong with the decision of the step.
@@ -51,7 +53,8 @@ impl World {
         let control_plane = ControlPlane::start(directory.path().to_owned(), time.clone()).await;
         let mut next_vm = 1;
         let envoys = kinds.iter().map(|kind| Envoy::start(*kind, BOUND_SECS, &time, &mut next_vm)).collect();
-        let truth = Truth::new(control_plane.head());
+        let head = control_plane.head();
+        let truth = Truth::new(head);
         Self {
             time,
             control_plane: Some(control_plane),
@@ -66,6 +69,7 @@ impl World {
             copies: Vec::new(),
             enforced: None,
             answered: Vec::new(),
+            recorded: head.revision,
             turn: 0,
             decided: None,
         }
@@ -283,12 +287,14 @@ impl World {
     async fn restore(&mut self) {
         let Some((path, position)) = self.backup.clone() else { return };
         let control_plane = self.cut_off();
+        // What is replaced is kept under the second's name.
+        self.time.advance(1_000).await;
         let control_plane = control_plane.restore(&path).await;
         self.truth.keys = self.truth.at(position).expect("the backup has a known position").clone();
         let head = control_plane.head();
         self.truth.record(head.epoch, head.revision);
         self.control_plane = Some(control_plane);
-        (self.enforced, self.answered) = (None, Vec::new());
+        (self.enforced, self.answered, self.recorded) = (None, Vec::new(), head.revision);
     }
 }
 
