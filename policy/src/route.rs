@@ -1,9 +1,12 @@
 //! Which rule a request's path and method fall under, by templates.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::plain::plain_path;
 use crate::rule::{Rule, RuleText};
 
 /// One line of `routes` in the plugin configuration.
@@ -39,8 +42,14 @@ impl RouteRule<'_> {
 /// The templates of `routes`, compiled.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    templates: matchit::Router<usize>,
-    lines: Vec<Vec<Line>>,
+    router: matchit::Router<usize>,
+    templates: Vec<Template>,
+}
+
+#[derive(Clone, Debug)]
+struct Template {
+    path: String,
+    lines: Vec<Line>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,36 +96,54 @@ impl Routes {
         let mut compiled = Self::default();
         for (path, lines) in by_path {
             check_template(path)?;
-            let number = compiled.lines.len();
+            let number = compiled.templates.len();
             // A prefix that has a line of its own keeps it.
             for spelling in spellings(path).filter(|spelling| spelling == path || !paths.contains(&spelling.as_str())) {
                 let template = |error: matchit::InsertError| RouteError::Template {
                     path: path.to_owned(),
                     reason: error.to_string(),
                 };
-                compiled.templates.insert(spelling, number).map_err(template)?;
+                compiled.router.insert(spelling, number).map_err(template)?;
             }
-            compiled.lines.push(lines);
+            compiled.templates.push(Template { path: path.to_owned(), lines });
         }
         Ok(compiled)
     }
 
     /// True when there is no template at all.
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.templates.is_empty()
     }
 
     /// The rule for a request, `unmatched` where no template fits its path. A path that is known with other methods only
     /// is [`RouteRule::Unknown`]. Allocates nothing for templates without parameters.
     pub fn find<'a>(&'a self, method: &[u8], path: &'a [u8], unmatched: Rule<'a>) -> RouteRule<'a> {
         let Some(path) = plain_path(path) else { return RouteRule::BadPath };
-        let Ok(found) = self.templates.at(path) else { return RouteRule::Rule { rule: unmatched, workspace: None } };
-        let lines = self.lines.get(*found.value).map(Vec::as_slice).unwrap_or_default();
+        let Ok(found) = self.router.at(path) else { return RouteRule::Rule { rule: unmatched, workspace: None } };
+        let lines = self.templates.get(*found.value).map(|template| template.lines.as_slice()).unwrap_or_default();
         let exact = lines.iter().find(|line| line.methods.iter().any(|own| own.as_bytes() == method));
         match exact.or_else(|| lines.iter().find(|line| line.methods.is_empty())) {
             Some(line) => RouteRule::Rule { rule: line.rule.rule(), workspace: found.params.get("workspace") },
             None => RouteRule::Unknown,
         }
+    }
+
+    /// The template that a path falls under, whatever the method: for whoever asks why.
+    pub fn template(&self, path: &[u8]) -> Option<&str> {
+        let found = self.router.at(plain_path(path)?).ok()?;
+        self.templates.get(*found.value).map(|template| template.path.as_str())
+    }
+}
+
+/// What a route asks of a request that states its rule itself, as route metadata does, with the template that binds a
+/// workspace if there is one. What isn't a rule, and a path that doesn't fit, deny.
+pub fn stated<'a>(rule: &'a str, template: Option<&str>, path: &'a [u8]) -> RouteRule<'a> {
+    let Ok(rule) = Rule::parse(rule) else { return RouteRule::Unknown };
+    let Some(template) = template else { return RouteRule::Rule { rule, workspace: None } };
+    match bind(template, path) {
+        RouteRuleBinding::Fits { workspace } => RouteRule::Rule { rule, workspace },
+        RouteRuleBinding::BadPath => RouteRule::BadPath,
+        RouteRuleBinding::NoFit => RouteRule::Unknown,
     }
 }
 
@@ -217,49 +244,6 @@ fn hides(other: &str, workspace: &str) -> bool {
         }
     }
     false
-}
-
-/// The path without its query, when every reader takes it for the same path: no dot segments, no empty ones, no
-/// backslash, control byte, `;`, and no encoded unreserved character, slash, backslash, percent, semicolon or dot.
-pub fn plain_path(path: &[u8]) -> Option<&str> {
-    let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    let path = str::from_utf8(path).ok()?;
-    let mut segments = path.strip_prefix('/')?.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        if matches!(segment, "." | "..") || (segment.is_empty() && !is_last) {
-            return None;
-        }
-        if segment.bytes().any(|byte| byte <= b' ' || byte == 0x7f || matches!(byte, b'\\' | b';')) {
-            return None;
-        }
-        if !escapes_are_plain(segment.as_bytes()) {
-            return None;
-        }
-    }
-    Some(path)
-}
-
-fn escapes_are_plain(segment: &[u8]) -> bool {
-    let mut rest = segment;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
-        let Some([_, high, low, after @ ..]) = rest.get(at..) else { return false };
-        let (Some(high), Some(low)) = (hex(*high), hex(*low)) else { return false };
-        let byte = (high << 4) | low;
-        let plain = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'\\' | b'%' | b';')
-            || byte < b' '
-            || byte == 0x7f;
-        if plain {
-            return false;
-        }
-        rest = after;
-    }
-    true
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
