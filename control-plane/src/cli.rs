@@ -17,6 +17,7 @@ mod output;
 mod pages;
 mod problem;
 mod progress;
+mod redact;
 mod serve;
 mod token;
 mod tokens;
@@ -41,6 +42,7 @@ use self::failure::{Outcome, exit_code, is_unread};
 use self::keys::{KeysOptions, run_keys};
 use self::login::{run_login, run_logout};
 use self::output::say;
+use self::redact::{holds_secret, without_secrets};
 pub use self::serve::ServeOptions;
 use self::tokens::{TokensOptions, run_tokens};
 use self::workspaces::{WorkspacesOptions, run_workspaces};
@@ -49,8 +51,13 @@ use crate::serve::serve;
 
 /// What every `--help` ends with.
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 refused, or failed; 2 the command line is wrong or incomplete; 3 done, but not enforced everywhere \
-in the time of --wait; 4 no answer from the control plane, or it can't at the moment; 5 `explain`: the request would be denied.";
+Exit codes:
+  0  done
+  1  refused, or failed
+  2  the command line is wrong, or incomplete
+  3  done, but not enforced on every worker of every edge (--wait, enforcement)
+  4  no answer from the control plane, or it can't at the moment: try again
+  5  the request would be denied (explain)";
 
 /// API keys for Envoy, enforced at the edge.
 ///
@@ -68,12 +75,10 @@ enum Command {
     /// Runs the control plane: REST under /v1 for admins, /edge/v1 for edges.
     ///
     /// Writes the address to standard output once it serves, and logs to standard error; LATCHKEY_LOG sets how much
-    /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and SIGINT end it: what was accepted is answered first.
-    ///
-    /// A first start needs nothing but two paths for the token files:
-    ///
-    ///   latchkey serve --admin-token-file admin.token --edge-token-file edge.token
-    #[command(verbatim_doc_comment)]
+    /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and
+    /// SIGINT end it: what was accepted is answered first.
+    #[command(after_long_help = "A first start needs nothing but two paths for the token files:\n  \
+        latchkey serve --admin-token-file admin.token --edge-token-file edge.token")]
     Serve(ServeOptions),
 
     /// Prints the OpenAPI document of the REST API, as GET /openapi.json answers it.
@@ -95,9 +100,7 @@ enum Command {
     ///
     /// The token is asked for on a terminal, else read from standard input or --token-file; it is never an argument, for
     /// every process of a machine can read those. It is tried, and stored in ~/.config/latchkey/config.toml for you alone.
-    ///
-    ///   latchkey login --url https://keys.example.com
-    #[command(verbatim_doc_comment)]
+    #[command(after_long_help = "Example:\n  latchkey login --url https://keys.example.com")]
     Login(Remote),
 
     /// Forgets what `login` stored.
@@ -118,35 +121,65 @@ enum Command {
     /// The Envoy processes that use the feed.
     Edges(EdgesOptions),
 
-    /// Says whether a change is enforced on every worker of every edge. Ends with 3 when it isn't.
+    /// Says whether a change is enforced on every worker of every edge.
+    ///
+    /// Ends with 3 when it isn't, and says where not.
     Enforcement(EnforcementOptions),
 
     /// Who changed what; and, in the database, whether it was written so.
     #[command(subcommand)]
     Audit(AuditCommand),
 
-    /// Says what an edge would refuse of a plugin configuration, or of an Envoy file with our filter in it, and why.
+    /// Says what an edge would refuse of a configuration, and why.
+    ///
+    /// Of a plugin configuration, or of an Envoy file with our filter in it: also what would let requests pass the filter by.
     CheckConfig(CheckConfigOptions),
 
-    /// Says what a request with a key would be answered, by which rule, and why: with the code that decides in Envoy.
+    /// Says what a request would be answered, by which rule, and why.
+    ///
+    /// With the code that decides in Envoy. Nothing is sent to an edge, and no secret is needed. Ends with 5 when the request
+    /// would be denied.
     Explain(ExplainOptions),
 
-    /// Writes completions for a shell: latchkey completions bash > /etc/bash_completion.d/latchkey
-    Completions { shell: Shell },
+    /// Writes completions for a shell.
+    #[command(after_help = "Example:\n  latchkey completions bash > /etc/bash_completion.d/latchkey")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 /// Runs what the command line asks for, and tells a failure in a sentence. A wrong command line ends the process with 2.
 pub fn run() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let command = match Cli::try_parse() {
+        Ok(Cli { command }) => command,
+        Err(error) if error.use_stderr() => return refuse(&error),
+        // Help, or the version.
+        Err(error) => error.exit(),
+    };
     match carry_out(&command) {
         Ok(outcome) => outcome.code().into(),
         Err(error) if is_unread(&error) => ExitCode::FAILURE,
         Err(error) => {
-            // Nobody is left to tell when stderr is gone.
-            let _ = writeln!(std::io::stderr(), "latchkey: {error:#}");
+            tell(&format!("latchkey: {error:#}\n"));
             exit_code(&error).into()
         }
     }
+}
+
+/// A command line that is wrong.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    tell(&text);
+    if holds_secret(&text) {
+        tell("latchkey: a secret was given as an argument, which every process of this machine can read: replace it\n");
+    }
+    ExitCode::from(2)
+}
+
+fn tell(text: &str) {
+    // Nobody is left to tell when stderr is gone.
+    let _ = write!(std::io::stderr(), "{}", without_secrets(text));
 }
 
 fn carry_out(command: &Command) -> anyhow::Result<Outcome> {

@@ -32,7 +32,7 @@ pub enum AuditCommand {
         limit: u64,
     },
 
-    /// Writes audit events to standard output as JSON lines, oldest first: all that fit.
+    /// Writes audit events as JSON lines, oldest first: all that fit.
     ///
     /// A script that keeps what it has asks for `--since` the last revision it saw. `latchkey restore --replay-audit` takes
     /// such an export of all events.

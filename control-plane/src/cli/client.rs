@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::http::{HeaderMap, Method, Request};
 use serde_json::Value;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{self, crypto::ring};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body, Proxy, SendBody};
 use zeroize::Zeroizing;
@@ -32,6 +32,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// The most bytes of an answer that is held in memory as a whole.
 const MAX_ANSWER: u64 = 64 << 20;
+
+/// What to do when a certificate isn't trusted.
+const AUTHORITY: &str = "for a certificate authority of your own give --ca-certificate";
 
 /// A client of one control plane, as one admin.
 pub struct Client {
@@ -202,14 +205,18 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         let base = &self.base;
+        let is_tls = |error: &std::io::Error| error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
         let advice = match error {
+            ureq::Error::Io(error) if is_tls(error) => AUTHORITY,
             ureq::Error::Timeout(_) => "a change may have been made or not: look before you repeat it",
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => {
-                "for a certificate authority of your own give --ca-certificate"
-            }
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => AUTHORITY,
             _ => "check --url, and that the control plane runs",
         };
-        Failure::Unreachable(format!("no answer from {base}: {error}; {advice}"))
+        let cause = match error {
+            ureq::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        Failure::Unreachable(format!("no answer from {base}: {cause}; {advice}"))
     }
 }
 

@@ -24,20 +24,19 @@ pub struct Remote {
     #[arg(long, env = "LATCHKEY_URL", value_name = "URL", global = true, help_heading = "Control plane")]
     url: Option<PublicUrl>,
 
-    /// A file with the admin token, lkadm_…; `-` is standard input. Refused when others can read it. Without it, the token
-    /// that `latchkey login` stored for this control plane.
+    /// A file with the admin token, `-` for standard input. Without it, the token that `latchkey login` stored.
     #[arg(long, env = "LATCHKEY_TOKEN_FILE", value_name = "FILE", global = true, help_heading = "Control plane")]
     token_file: Option<PathBuf>,
 
-    /// Certificate authority (PEM) of the control plane, in place of those that the system trusts.
+    /// Certificate authority (PEM) of the control plane, in place of the system's.
     #[arg(long, env = "LATCHKEY_CA_CERTIFICATE", value_name = "FILE", global = true, help_heading = "Control plane")]
     ca_certificate: Option<PathBuf>,
 
-    /// Send the token over plain HTTP to an address other than loopback: whoever is between can read it.
+    /// Send the token over plain HTTP, although the control plane isn't on this machine.
     #[arg(long, global = true, help_heading = "Control plane")]
     insecure_http: bool,
 
-    /// Answer with the control plane's JSON instead of tables.
+    /// Answer with the control plane's JSON.
     #[arg(long, global = true, help_heading = "Control plane")]
     json: bool,
 }

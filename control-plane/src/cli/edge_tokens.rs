@@ -42,8 +42,9 @@ enum EdgeTokensCommand {
         token: String,
     },
 
-    /// Revokes an edge token, for good and at once. An edge that has no other one is cut off: it serves its last table
-    /// until its own staleness bound.
+    /// Revokes an edge token, for good and at once.
+    ///
+    /// An edge that has no other one is cut off: it serves its last table until its own staleness bound.
     Revoke {
         /// Its id, edt_….
         token: String,

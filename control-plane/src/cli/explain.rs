@@ -15,7 +15,7 @@ use policy::route::{self, Routes};
 use policy::{Holding, UnixSeconds};
 use serde_json::{Value, json};
 
-use self::record::{Known, Presented};
+use self::record::{Known, Presented, Shape};
 use super::check_config;
 use super::client::Call;
 use super::connection::Remote;
@@ -64,6 +64,10 @@ pub struct ExplainOptions {
     /// Which of the key's secrets the request has.
     #[arg(long, value_enum, default_value = "current")]
     secret: Presented,
+
+    /// The key was imported, and its secret doesn't begin with lk_.
+    #[arg(long)]
+    foreign: bool,
 
     /// The client's address, as Envoy trusts it.
     #[arg(long)]
@@ -189,7 +193,8 @@ fn known(options: &ExplainOptions) -> anyhow::Result<Option<Known>> {
         }
         (None, None) => return Ok(None),
     };
-    Known::read(&body, slug, options.secret).map(Some)
+    let shape = if options.foreign { Shape::Foreign } else { Shape::Ours };
+    Known::read(&body, slug, options.secret, shape).map(Some)
 }
 
 fn instant_of(text: &str) -> Result<UnixSeconds, String> {

@@ -40,12 +40,11 @@ pub struct KeysOptions {
 #[derive(Subcommand)]
 enum KeysCommand {
     /// Makes a key, and writes its secret to standard output: this once.
-    ///
-    ///   SECRET=$(latchkey keys create -w acme "Nightly export" --expires-in 90d --scope reviews:read)
-    #[command(verbatim_doc_comment)]
+    #[command(after_long_help = "Example:\n  \
+        SECRET=$(latchkey keys create -w acme 'Nightly export' --expires-in 90d --scope reviews:read)")]
     Create(CreateOptions),
 
-    /// Lists keys, newest first; also those that nobody needs any more, by filters of which all must hold.
+    /// Lists keys, newest first; all filters that are given must hold.
     List(ListOptions),
 
     /// Shows a key.
@@ -54,31 +53,50 @@ enum KeysCommand {
         key: String,
     },
 
-    /// Replaces what is given. What a key may do, and from where, is replaced as a whole; metadata is merged.
+    /// Changes what is given.
+    ///
+    /// What a key may do, and from where, is replaced as a whole; metadata is merged. Its expiration never changes.
     Edit(EditOptions),
 
-    /// Gives a key another secret, and writes it to standard output: this once. The old one ends at once, or after --overlap.
+    /// Gives a key another secret, and writes it to standard output: this once.
+    ///
+    /// The old one ends at once, or after --overlap.
     Rotate(RotateOptions),
 
-    /// Ends the previous secret of a key that was rotated with an overlap. `latchkey keys show` says when it was last used.
+    /// Ends the previous secret of a key that was rotated with an overlap.
+    ///
+    /// `latchkey keys show` says when it was last used: when that stands still, it is safe.
     EndOverlap(OneKey),
 
     /// Lets a key that was deactivated be used again.
     Activate(OneKey),
 
-    /// Stops a key, or all active keys that fit a filter. Its history stays, and it can be activated again.
+    /// Stops a key, or all active keys that fit a filter, until they are activated again.
+    ///
+    /// All filters that are given must hold. Look with --dry-run first.
     Deactivate(CleanUpOptions),
 
     /// Deletes a key, or all keys that fit a filter: for good, and at once.
+    ///
+    /// All filters that are given must hold. Look with --dry-run first.
     Delete(CleanUpOptions),
 
-    /// Says what a secret is that somebody found: asks for it on a terminal, else reads it from standard input.
+    /// Says what a secret is that somebody found.
+    ///
+    /// Asks for it on a terminal, else reads it from standard input; it is never an argument. The control plane compares its
+    /// digest, and neither stores nor logs it.
     Identify,
 
-    /// Imports keys that other software made, by the SHA-256 digests of their secrets: all lines of a file or none.
+    /// Imports keys that other software made, by the SHA-256 digests of their secrets.
+    ///
+    /// All lines of a file are imported, or none; lines that are refused are listed by their numbers. Edges take such keys
+    /// where `foreign_keys` is on. Without --workspace each line names its own.
+    ///
+    /// A line: {"digest": "9f86…", "name": "CI", "expires_in": "none", "scopes": {"reviews": "read"}}, and if you like
+    /// ip_allowlist, environment, metadata, last_characters, and expires_at in place of expires_in.
     Import(ImportOptions),
 
-    /// Shows how often a key was used and denied, lately and in all, and why it was denied.
+    /// Shows how often a key was used and denied, and why.
     Usage {
         /// Its id, key_….
         key: String,

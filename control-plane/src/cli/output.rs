@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
+use super::redact::without_secrets;
+
 /// What stands where there is nothing.
 const NOTHING: &str = "-";
 
@@ -17,7 +19,7 @@ pub fn say(text: &str) -> anyhow::Result<()> {
 /// Writes a line to standard error: for people only, so that standard output stays what scripts read.
 pub fn remark(line: &str) {
     // Nobody is left to tell when stderr is gone.
-    let _ = writeln!(io::stderr(), "{}", plain(line));
+    let _ = writeln!(io::stderr(), "{}", without_secrets(&plain(line)));
 }
 
 /// JSON for scripts.

@@ -57,14 +57,20 @@ impl Problem {
             let errors: Vec<_> = errors.iter().map(FieldError::text).collect();
             return format!("{} ({code})\n{}", lowered(title), errors.join("\n"));
         }
-        let next = next(code).map(|next| format!("; {next}")).unwrap_or_default();
-        format!("{}: {detail}{next} ({code})", lowered(title))
+        match next(code) {
+            // What REST says to do next is said by a command instead.
+            Some(next) => format!("{}; {next} ({code})", detail.split(';').next().unwrap_or_default()),
+            None => format!("{}: {detail} ({code})", lowered(title)),
+        }
     }
 }
 
 impl FieldError {
     fn text(&self) -> String {
         let Self { field, message } = self;
+        // Other fields that it names, in the words of the command line too.
+        let message =
+            FLAGS.iter().fold(message.clone(), |message, (field, flag)| message.replace(&format!("`{field}`"), flag));
         match flag(field) {
             "" => format!("  {message}"),
             flag => format!("  {flag} {message}"),
@@ -82,27 +88,28 @@ impl Line {
     }
 }
 
-/// How a field is given on the command line.
+/// How fields are given on the command line.
+const FLAGS: [(&str, &str); 16] = [
+    ("expires_in", "--expires-in"),
+    ("expires_at", "--expires-at"),
+    ("scopes", "--scope"),
+    ("ip_allowlist", "--allow"),
+    ("environment", "--environment"),
+    ("metadata", "--metadata"),
+    ("overlap", "--overlap"),
+    ("workspace", "--workspace"),
+    ("unused_days", "--unused-days"),
+    ("unrotated_days", "--unrotated-days"),
+    ("expiring_days", "--expiring-days"),
+    ("status", "--status"),
+    ("sort", "--sort"),
+    ("slug", "--slug"),
+    ("edge", "--edge"),
+    ("role", "--role"),
+];
+
 fn flag(field: &str) -> &str {
-    match field {
-        "expires_in" => "--expires-in",
-        "expires_at" => "--expires-at",
-        "scopes" => "--scope",
-        "ip_allowlist" => "--allow",
-        "environment" => "--environment",
-        "metadata" => "--metadata",
-        "overlap" => "--overlap",
-        "workspace" => "--workspace",
-        "unused_days" => "--unused-days",
-        "unrotated_days" => "--unrotated-days",
-        "expiring_days" => "--expiring-days",
-        "status" => "--status",
-        "sort" => "--sort",
-        "slug" => "--slug",
-        "edge" => "--edge",
-        "role" => "--role",
-        other => other,
-    }
+    FLAGS.iter().find(|(own, _)| *own == field).map_or(field, |(_, flag)| flag)
 }
 
 /// What to do next, by a command.
@@ -111,8 +118,10 @@ fn next(code: &str) -> Option<&'static str> {
         "missing-token" | "bad-token" | "expired-token" | "revoked-token" => {
             Some("sign in again with `latchkey login`")
         }
-        "unknown-workspace" => Some("`latchkey workspaces list` lists them"),
+        "unknown-workspace" => Some("`latchkey workspaces list` lists those you may see"),
         "unknown-key" => Some("`latchkey keys list` lists those of a workspace"),
+        "stale" => Some("`latchkey keys show` says how it is now"),
+        "unknown-revision" => Some("`latchkey audit list` shows those of changes"),
         "unknown-token" => Some("`latchkey tokens list` and `latchkey edge-tokens list` list them"),
         "unknown-instance" | "edge-connected" => Some("`latchkey edges list` lists them"),
         _ => None,

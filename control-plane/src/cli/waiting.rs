@@ -32,7 +32,9 @@ impl Wait {
 
     /// Tells people whether the change is enforced, if they asked.
     pub fn tell(self, client: &Client, answer: &Answer) -> anyhow::Result<Outcome> {
-        let Some(secs) = self.wait else { return Ok(Outcome::Done) };
+        if self.wait.is_none() {
+            return Ok(Outcome::Done);
+        }
         let told: BTreeMap<&str, &str> = answer
             .header("latchkey-enforcement")
             .unwrap_or_default()
@@ -54,7 +56,7 @@ impl Wait {
         }
         // The header counts; the list says which.
         let seen = client.send(Call::get(&["v1", "enforcement"]).query("revision", answer.revision()))?;
-        remark(&format!("not enforced after {secs} s: {}", missing(&seen.body)));
+        remark(&format!("not enforced after {} ms: {}", number("elapsed_ms"), missing(&seen.body)));
         Ok(Outcome::NotEnforced)
     }
 }

@@ -1,5 +1,7 @@
 //! A key as an edge knows it, made from what REST shows of it.
 
+use std::convert::Infallible;
+
 use anyhow::{Context as _, anyhow};
 use clap::ValueEnum;
 use policy::key_text::{Kind, compose};
@@ -21,6 +23,15 @@ pub enum Presented {
     Previous,
     /// One that was rotated out.
     RotatedOut,
+}
+
+/// What a secret looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `lk_…`
+    Ours,
+    /// As other software made it.
+    Foreign,
 }
 
 /// A key that the edge knows, and a text in the place of its secret, which nobody has any more.
@@ -48,7 +59,7 @@ struct Shown {
 }
 
 impl Known {
-    pub(super) fn read(body: &Value, slug: String, presented: Presented) -> anyhow::Result<Self> {
+    pub(super) fn read(body: &Value, slug: String, presented: Presented, shape: Shape) -> anyhow::Result<Self> {
         let shown: Shown =
             serde_json::from_value(body.clone()).context("not a key as `latchkey keys show --json` writes it")?;
         let at = |text: &Option<String>| match text {
@@ -56,12 +67,15 @@ impl Known {
             None => Ok(None),
         };
         let expires_at = at(&shown.expires_at)?;
-        // 32 times the first digit is no secret that anybody was given.
-        let text = compose(&Kind::Key(shown.environment.clone()), |bytes| {
-            bytes.fill(0);
-            Ok::<(), std::convert::Infallible>(())
-        });
-        let Ok(stand_in) = text;
+        let stand_in = match shape {
+            // 32 times the first digit is no secret that anybody was given.
+            Shape::Ours => compose(&Kind::Key(shown.environment.clone()), |bytes| {
+                bytes.fill(0);
+                Ok::<(), Infallible>(())
+            }),
+            Shape::Foreign => Ok("foreign".to_owned()),
+        };
+        let Ok(stand_in) = stand_in;
         let superseded_at = match presented {
             Presented::Current => UnixSeconds::DISTANT_FUTURE,
             Presented::Previous => at(&shown.previous_secret_expires_at)?.unwrap_or(UnixSeconds::DISTANT_PAST),

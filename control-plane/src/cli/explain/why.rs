@@ -87,9 +87,11 @@ pub(super) fn denied(reason: &DenyReason<'_>, asked: &Asked<'_>, config: &Config
                 "no rule is known for this path and method, what is stated isn't a rule, or the path doesn't fit its template".to_owned()
             }
         },
+        DenyReason::MalformedKey => {
+            "the secret doesn't begin with `lk_`, and the edge's `foreign_keys` is false".to_owned()
+        }
         DenyReason::MissingKey
         | DenyReason::MultipleKeys
-        | DenyReason::MalformedKey
         | DenyReason::NotReady
         | DenyReason::Stale
         | DenyReason::UnknownKey

@@ -107,7 +107,9 @@ fn all(at: &At<'_>, options: &CleanUpOptions, cleaning: Cleaning) -> anyhow::Res
         }
         if !io::stdin().is_terminal() {
             let (keys, word) = (counted(count, "key"), cleaning.word());
-            return Err(Failure::Usage(format!("to {word} {keys} give --yes; --dry-run lists them")).into());
+            return Err(
+                Failure::Usage(format!("--yes would {word} {keys} without asking; --dry-run lists them")).into()
+            );
         }
         told(at, &found.body, "fit")?;
         if count == 0 || !is_confirmed(&format!("{} {}?", cleaning.word(), counted(count, "key")))? {

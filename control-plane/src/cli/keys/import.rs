@@ -21,8 +21,7 @@ const MAX_BYTES: u64 = 64 << 20;
 /// What `latchkey keys import` is told.
 #[derive(Args)]
 pub(super) struct ImportOptions {
-    /// JSON lines, at most 100,000, a key each: digest, name, expires_in or expires_at, and if you like scopes, ip_allowlist,
-    /// environment, metadata, last_characters and workspace. `-` is standard input.
+    /// JSON lines, a key each; at most 100,000, and 64 MiB. `-` is standard input.
     file: PathBuf,
 
     #[command(flatten)]

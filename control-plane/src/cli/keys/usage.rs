@@ -28,7 +28,7 @@ fn text(key: &Value, usage: &Value) -> String {
     let mut text = card(&[
         ("key", format!("{} ({})", field(key, "name"), field(key, "id"))),
         ("status", field(key, "status")),
-        ("last used", format!("{} from {}", field(key, "last_used_at"), field(key, "last_used_ip"))),
+        ("last used", last_used(key)),
         ("allowed", field(part(usage, &["totals"]), "allowed")),
         ("denied", denied(part(usage, &["totals"]))),
     ]);
@@ -42,6 +42,14 @@ fn text(key: &Value, usage: &Value) -> String {
     let row = |denial: &Value| columns.map(|name| field(denial, name)).to_vec();
     text.push_str(&table(&columns, &list("denials").iter().map(row).collect::<Vec<_>>()));
     text
+}
+
+fn last_used(key: &Value) -> String {
+    match (field(key, "last_used_at").as_str(), field(key, "last_used_ip").as_str()) {
+        ("-", _) => "never".to_owned(),
+        (at, "-") => at.to_owned(),
+        (at, address) => format!("{at} from {address}"),
+    }
 }
 
 /// `3 (inactive-key:1 missing-scope:2)`
