@@ -34,11 +34,9 @@ fn refused_lines_are_listed_by_number_and_nothing_is_imported() {
         lines[0].contains("3 lines are refused, so nothing was done") && lines[0].ends_with("(refused-lines)"),
         "{refused:?}"
     );
-    for (line, expected) in lines[1..].iter().zip([
-        "  line 3: ",
-        "  line 5: ",
-        "  line 6: digest stands in line 1, too",
-    ]) {
+    for (line, expected) in
+        lines[1..].iter().zip(["  line 3: ", "  line 5: ", "  line 6: digest stands in line 1, too"])
+    {
         assert!(line.starts_with(expected), "{line}");
     }
     assert!(lines[1].contains("expires_in") && lines[1].contains("scopes"), "{refused:?}");
