@@ -11,9 +11,9 @@ pub struct Progress(ProgressBar);
 impl Progress {
     /// Work of unknown length.
     pub fn waiting(what: &str) -> Self {
-        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self(bar)
+        let progress = Self(ProgressBar::new_spinner());
+        progress.wait(what);
+        progress
     }
 
     /// Work of so many steps.
@@ -31,7 +31,9 @@ impl Progress {
 
     /// All steps are done, and something of unknown length goes on.
     fn wait(&self, what: &str) {
-        self.0.set_style(ProgressStyle::default_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            self.0.set_style(style);
+        }
         self.0.set_message(what.to_owned());
         self.0.enable_steady_tick(Duration::from_millis(100));
     }

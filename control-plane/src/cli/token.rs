@@ -54,9 +54,10 @@ pub fn secret(what: &str) -> anyhow::Result<Secret> {
     if !input.is_terminal() {
         return all_of(&mut input.lock()).context("standard input: cannot read it");
     }
-    write!(io::stderr(), "{what} (not shown): ")?;
     let typed = {
+        // Before it is asked for, so that nothing is shown that is typed at once.
         let _hidden = Hidden::start()?;
+        write!(io::stderr(), "{what} (not shown): ")?;
         let mut line = Zeroizing::new(String::with_capacity(256));
         input.lock().read_line(&mut line)?;
         line

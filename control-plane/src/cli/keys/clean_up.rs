@@ -111,7 +111,7 @@ fn all(at: &At<'_>, options: &CleanUpOptions, cleaning: Cleaning) -> anyhow::Res
                 Failure::Usage(format!("--yes would {word} {keys} without asking; --dry-run lists them")).into()
             );
         }
-        told(at, &found.body, "fit")?;
+        told(at, &found.body, "found")?;
         if count == 0 || !is_confirmed(&format!("{} {}?", cleaning.word(), counted(count, "key")))? {
             remark("nothing was changed");
             return Ok(Outcome::Done);
@@ -120,7 +120,13 @@ fn all(at: &At<'_>, options: &CleanUpOptions, cleaning: Cleaning) -> anyhow::Res
     let progress = Progress::waiting(cleaning.word());
     let answer = send(at, cleaning, filter(false), options.wait)?;
     drop(progress);
-    told(at, &answer.body, &format!("{} now", cleaning.done()))?;
+    let done = format!("{} now", cleaning.done());
+    if options.yes || at.session.json {
+        told(at, &answer.body, &done)?;
+    } else {
+        // They were listed a moment ago.
+        summed_up(&answer.body, &done);
+    }
     options.wait.tell(&at.session.client, &answer)
 }
 
@@ -128,6 +134,7 @@ fn send(at: &At<'_>, cleaning: Cleaning, body: Value, wait: Wait) -> anyhow::Res
     at.session.client.send(wait.asked(at.post(&[cleaning.path()], body)).patient(LONG))
 }
 
+/// Lists the keys, and says what is with them.
 fn told(at: &At<'_>, found: &Value, what: &str) -> anyhow::Result<()> {
     if at.session.json {
         return say_json(found);
@@ -135,9 +142,12 @@ fn told(at: &At<'_>, found: &Value, what: &str) -> anyhow::Result<()> {
     let keys = list(found, "keys");
     let rows: Vec<_> = keys.iter().map(|key| vec![field(key, "id"), field(key, "name")]).collect();
     say(&table(&["id", "name"], &rows))?;
-    let matched = number(found, "matched");
-    let first =
-        if matched > keys.len() as u64 { format!(" (the first {} are listed)", keys.len()) } else { String::new() };
-    remark(&format!("{} {what}{first}", counted(matched, "key")));
+    summed_up(found, what);
     Ok(())
+}
+
+fn summed_up(found: &Value, what: &str) {
+    let (matched, listed) = (number(found, "matched"), list(found, "keys").len());
+    let first = if matched > listed as u64 { format!(" (the first {listed} are listed)") } else { String::new() };
+    remark(&format!("{} {what}{first}", counted(matched, "key")));
 }
