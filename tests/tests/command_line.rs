@@ -118,12 +118,11 @@ fn explain_says_what_envoy_answers() {
     let (far, away) = create(&line, "elsewhere", &["--allow", "192.0.2.0/24"]);
     let (off, dead) = create(&line, "off", &[]);
     line.ok(&["keys", "deactivate", &off, "--wait"]);
-    let mut connection = Connection::open(stack.envoy.port);
     for (method, path, rule) in [
         ("GET", "/v2/reviews", None),
         ("GET", "/v2/reviews/7?a=b", None),
         ("POST", "/v2/reviews/7", None),
-        ("GET", "/v2/reviews/%41", None),
+        ("GET", "/v2/reviews/a;b", None),
         ("GET", "/v2/workspaces/acme/x", None),
         ("GET", "/v2/workspaces/other/x", None),
         ("POST", "/v2/scans", None),
@@ -149,7 +148,9 @@ fn explain_says_what_envoy_answers() {
             assert_eq!(ended.code, Some(if passes { 0 } else { 5 }));
             let code = if passes { "-" } else { told["verdict"].as_str().expect("a code") };
             let expected = format!("{} {code}", told["status"]);
-            assert_eq!(verdict(&mut connection, method, path, secret), expected, "{method} {path}: {told}");
+            // A connection each: Envoy closes one after a 400.
+            let seen = verdict(&mut Connection::open(stack.envoy.port), method, path, secret);
+            assert_eq!(seen, expected, "{method} {path}: {told}");
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct ExplainOptions {
     /// The request's method: GET.
     method: String,
 
-    /// The request's path: /v1/reviews/7.
+    /// The request's path, as Envoy hands it on once it is normalised: /v1/reviews/7.
     path: String,
 
     /// The edge's plugin configuration, or an Envoy file with our filter in it. Without it: an edge without `routes`.
