@@ -8,7 +8,7 @@ mod rules;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use policy::Config;
 use serde_json::{Value, json};
@@ -154,7 +154,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read it", path.display()))?;
     let value: Value = match serde_json::from_str(&text) {
         Ok(value) => value,
-        Err(_) => yaml(&text).with_context(|| format!("{}: neither JSON nor YAML", path.display()))?,
+        Err(_) => yaml(&text).with_context(|| path.display().to_string())?,
     };
     if !filters(&value).is_empty() {
         return Ok(File::Envoy(value));
@@ -174,6 +174,13 @@ fn read(path: &Path) -> anyhow::Result<File> {
 
 /// All documents of a file; one alone stands for itself.
 fn yaml(text: &str) -> anyhow::Result<Value> {
-    let mut documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    let read = serde_saphyr::from_multiple(text);
+    let mut documents: Vec<Value> = read.map_err(|error| {
+        // What follows the first line shows the file's own lines, which may hold a token.
+        let error = error.to_string();
+        let what = error.lines().next().unwrap_or_default();
+        let hint = if text.contains("${") { "; a template must be filled in first" } else { "" };
+        anyhow!("neither JSON nor YAML: {}{hint}", what.trim_start_matches("error: "))
+    })?;
     Ok(if documents.len() == 1 { documents.remove(0) } else { documents.into() })
 }

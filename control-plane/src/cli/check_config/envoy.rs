@@ -22,6 +22,7 @@ pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> (Vec<Finding>, Stri
     for filter in &found {
         edges.extend(check_filter(file, filter, catalogue, &mut findings));
     }
+    check_guard_elsewhere(file, &found, &mut findings);
     walk(file, "", &mut |place, value| {
         if is_a(value, CONNECTION_MANAGER) {
             check_connection_manager(place, value, &mut findings);
@@ -139,6 +140,22 @@ fn check_cluster(file: &Value, config: &Config, place: &str, findings: &mut Vec<
     }
 }
 
+/// A filter that requires our verdict.
+fn is_guard(config: &Value) -> bool {
+    is_a(config, RBAC) && config.to_string().contains("wasm.latchkey_verdict")
+}
+
+/// Where a file has our filter without the chain that it goes into, as a patch does, the guard is somewhere in it, or
+/// somewhere else.
+fn check_guard_elsewhere(file: &Value, found: &[Filter<'_>], findings: &mut Vec<Finding>) {
+    let mut has_guard = false;
+    walk(file, "", &mut |_, value| has_guard |= is_guard(value));
+    for filter in found.iter().filter(|filter| !has_guard && !filter.place.contains("http_filters[")) {
+        let message = "no guard is in this file: see that the RBAC filter of envoy/demo.yaml is behind this one";
+        findings.push(Finding::warning(&filter.place, message));
+    }
+}
+
 /// What stands around our filter: the guard behind it, and paths that can be read in one way only.
 fn check_connection_manager(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
     let Some(chain) = part(manager, &["http_filters"]).as_array() else { return };
@@ -148,9 +165,7 @@ fn check_connection_manager(place: &str, manager: &Value, findings: &mut Vec<Fin
         findings.push(Finding::refused(&here, "is disabled: routes that need no key have the rule `public` instead"));
     }
     let behind = chain.get(own..).unwrap_or_default();
-    let guard = behind.iter().find(|filter| {
-        is_a(part(filter, &["typed_config"]), RBAC) && filter.to_string().contains("wasm.latchkey_verdict")
-    });
+    let guard = behind.iter().find(|filter| is_guard(part(filter, &["typed_config"])));
     match guard {
         None => findings.push(Finding::refused(&here, "no guard is behind it: Envoy skips a wasm filter that failed to start, and then nothing is decided; see envoy/demo.yaml for the RBAC filter")),
         Some(guard) if !guard.to_string().contains("wasm.latchkey_rule") => {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::At;
 use crate::cli::client::Call;
 use crate::cli::failure::Outcome;
-use crate::cli::json::part;
+use crate::cli::json::{list, part};
 use crate::cli::output::{card, field, say, say_json, table};
 
 /// Recent hours that are shown: a day.
@@ -24,7 +24,6 @@ pub(super) fn run(at: &At<'_>, key: &str) -> anyhow::Result<Outcome> {
 }
 
 fn text(key: &Value, usage: &Value) -> String {
-    let list = |name: &str| usage[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut text = card(&[
         ("key", format!("{} ({})", field(key, "name"), field(key, "id"))),
         ("status", field(key, "status")),
@@ -32,15 +31,19 @@ fn text(key: &Value, usage: &Value) -> String {
         ("allowed", field(part(usage, &["totals"]), "allowed")),
         ("denied", denied(part(usage, &["totals"]))),
     ]);
-    let hours = list("hours");
+    let (hours, denials) = (list(usage, "hours"), list(usage, "denials"));
     let recent = hours.get(hours.len().saturating_sub(HOURS)..).unwrap_or_default();
+    if hours.is_empty() && denials.is_empty() {
+        text.push_str("\nno edge has reported anything of it in the last week\n");
+        return text;
+    }
     text.push_str("\nrecent hours in which something was counted\n");
     let row = |hour: &Value| vec![field(hour, "at"), field(hour, "allowed"), denied(hour)];
     text.push_str(&table(&["from", "allowed", "denied"], &recent.iter().map(row).collect::<Vec<_>>()));
     text.push_str("\nlatest denials\n");
     let columns = ["at", "code", "address", "method", "path"];
     let row = |denial: &Value| columns.map(|name| field(denial, name)).to_vec();
-    text.push_str(&table(&columns, &list("denials").iter().map(row).collect::<Vec<_>>()));
+    text.push_str(&table(&columns, &denials.iter().map(row).collect::<Vec<_>>()));
     text
 }
 

@@ -107,6 +107,42 @@ fn an_envoy_file_that_lets_requests_pass_the_filter_by_is_refused() {
     }
 }
 
+/// As for Istio: a patch a document.
+#[test]
+fn a_filter_in_a_manifest_is_found_and_its_guard_looked_for() {
+    let cli = Cli::start_unsigned(&[]);
+    let patch = |value: &str| format!("kind: EnvoyFilter\nspec:\n  configPatches:\n  - patch:\n      value: {value}\n");
+    let wasm = json!({"name": "latchkey", "typed_config": {
+        "@type": "type.googleapis.com/udpa.type.v1.TypedStruct",
+        "type_url": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+        "value": {"config": {
+            "failure_policy": "FAIL_RELOAD",
+            "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": PLUGIN},
+            "vm_config": {"vm_id": "latchkey", "environment_variables": {"host_env_keys": ["LATCHKEY_EDGE_TOKEN"]}},
+        }},
+    }});
+    let guard = json!({"name": "guard", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+        "rules": {"policies": {"p": {"principals": [{"filter_state": {"key": "wasm.latchkey_verdict"}}]}}},
+    }});
+    let alone = check(&cli, "filter.yaml", &patch(&wasm.to_string()), &[]);
+    assert!(
+        alone.code == 0
+            && alone.stdout.contains(
+                "warning: spec.configPatches[0].patch.value.typed_config.value.config: no guard is in this file"
+            ),
+        "{alone:?}"
+    );
+    let both = [patch(&wasm.to_string()), patch(&guard.to_string())].join("---\n");
+    let both = check(&cli, "filter.yaml", &both, &[]);
+    assert!(
+        both.code == 0 && both.stdout.contains("accepted, with 0 warnings: 1 filter of the edge `eu-1`"),
+        "{both:?}"
+    );
+    let broken = check(&cli, "filter.yaml", &patch(&wasm.to_string().replace("latchkey\\\"", "latch key\\\"")), &[]);
+    assert!(broken.code == 1 && broken.stdout.contains("`control_plane.cluster`"), "{broken:?}");
+}
+
 #[test]
 fn names_that_the_operator_does_not_know_are_refused() {
     let cli = Cli::start_unsigned(&[]);
@@ -126,9 +162,12 @@ fn what_has_nothing_of_ours_is_said_so() {
         ("static_resources: {listeners: []}", "no filter of Latchkey is in it"),
         ("[1, 2]", "no filter of Latchkey is in it"),
         ("a: [", "neither JSON nor YAML"),
+        ("a: {b: ${PORT}}", "a template must be filled in first"),
     ] {
         let ended = check(&cli, "envoy.yaml", text, &[]);
         assert!(ended.code == 1 && ended.stderr.contains(expected), "{text}: {ended:?}");
+        // The lines around it may hold a token.
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     }
     assert!(cli.run(&["check-config", "nowhere.yaml"]).stderr.contains("nowhere.yaml: cannot read it"));
 }

@@ -1,5 +1,8 @@
 //! Workspaces, tokens, edge tokens, the audit log and completions.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use super::Cli;
@@ -77,6 +80,25 @@ fn the_audit_log_is_listed_exported_and_verified() {
     let head = events[3]["hash"].as_str().unwrap();
     let verified = cli.ok(&["audit", "verify", "--expect-head", head]);
     assert!(verified.starts_with("4 audit events"), "{verified}");
+}
+
+#[test]
+fn an_export_that_breaks_off_is_not_taken_for_a_whole_one() {
+    let cli = Cli::start();
+    for answer in ["10\r\n{\"revision\":1}\n\n\r\n", "b\r\n{\"revision\"\r\n0\r\n\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/jsonl\r\ntransfer-encoding: chunked\r\n\r\n";
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(format!("{head}{answer}").as_bytes()).unwrap();
+        });
+        let ended = cli.run(&["audit", "export", "--url", &url, "--token-file", "admin.token"]);
+        server.join().unwrap();
+        assert!(ended.code == 4 && ended.stderr.contains("broke off"), "{ended:?}");
+    }
 }
 
 #[test]
