@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 /// Workers tell what they counted every 10 s.
 const TOLD: Duration = Duration::from_secs(40);
 
+/// An instance counts as connected for 30 s after its last word.
+const LEASE: Duration = Duration::from_secs(60);
+
 fn verdict(connection: &mut Connection, method: &str, path: &str, secret: &str) -> String {
     connection.request(method, path, &[("x-api-key", secret)]).verdict()
 }
@@ -97,6 +100,21 @@ fn what_a_command_waited_for_is_enforced_on_every_worker_of_two_edges() {
     assert_verdict(&mut envoys[0].connections(4), late.stdout.trim_end(), "200 -");
     let table = line.ok(&["edges", "list"]);
     assert_eq!(table.lines().count(), 3, "{table}");
+
+    // One that is gone for good is waited for no more, once somebody says so.
+    let known = line.run(&["enforcement"]).stdout;
+    let connection = &mut envoys[1].connections(1)[0];
+    let gone = connection.get("/latchkey/ready", &[]).headers["latchkey-instance"].clone();
+    assert!(known.contains(&gone), "{known}");
+    envoys[1].process.kill();
+    eventually_within(LEASE, "its lease has run out", || {
+        let ended = line.run(&["edges", "remove", &gone]);
+        let connected = ended.code == Some(1) && ended.stderr.contains("(edge-connected)");
+        assert!(connected || ended.code == Some(0), "{ended:?}");
+        if connected { Err(ended.stderr) } else { Ok(()) }
+    });
+    let alone = line.done(&["keys", "create", "alone", "--expires-in", "none", "--wait"]);
+    assert!(alone.stderr.contains("enforced on 3 of 3 workers of 1 edge after "), "{alone:?}");
 }
 
 #[test]

@@ -28,7 +28,9 @@ enum EdgesCommand {
     /// Lists the Envoy processes that use the feed, by edge.
     List,
 
-    /// Says that an Envoy process is gone for good, so that no change waits for it. Refused while it is connected.
+    /// Says that an Envoy process is gone for good.
+    ///
+    /// From then on no change waits for it. Refused while it is connected.
     Remove {
         /// The process, as the list names it.
         instance: String,

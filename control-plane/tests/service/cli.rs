@@ -11,7 +11,7 @@ mod secrets;
 mod sign_in;
 
 use std::fs::{File, read_to_string};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -85,6 +85,33 @@ impl Cli {
         // It may end before it has read all.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Ended::from(child.wait_with_output().unwrap())
+    }
+
+    /// On a terminal, which `script` makes: types a line when `prompt` has been shown. Answers with the exit code and all that
+    /// was shown.
+    pub fn on_terminal(&self, arguments: &[&str], prompt: &str, typed: &str) -> (i32, String) {
+        let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
+        let line = format!("{} {}", env!("CARGO_BIN_EXE_latchkey"), quoted.join(" "));
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(self.directory.path());
+        script.env_clear().envs([
+            ("HOME", self.at("home")),
+            ("PATH", "/usr/bin:/bin".into()),
+            ("TERM", "xterm".into()),
+        ]);
+        let script = script.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().expect("`script`, of Debian's bsdutils");
+        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut shown = Vec::new();
+        while !String::from_utf8_lossy(&shown).contains(prompt) {
+            let mut some = [0; 256];
+            let count = output.read(&mut some).unwrap();
+            assert_ne!(count, 0, "{}", String::from_utf8_lossy(&shown));
+            shown.extend_from_slice(&some[..count]);
+        }
+        input.write_all(format!("{typed}\n").as_bytes()).unwrap();
+        output.read_to_end(&mut shown).unwrap();
+        (child.wait().unwrap().code().unwrap(), String::from_utf8(shown).unwrap())
     }
 
     /// What it writes to standard output; it must end with 0.

@@ -38,6 +38,24 @@ fn a_dry_run_lists_what_would_be_hit_and_changes_nothing() {
 }
 
 #[test]
+fn a_terminal_is_shown_the_keys_and_asked_whether_they_are_meant() {
+    let cli = Cli::start();
+    cli.key("old", &[]);
+    cli.key("new", &[]);
+    let delete = ["keys", "delete", "-w", "acme", "--name", "old"];
+    let question = "delete 1 key? [y/N] ";
+    for answer in ["n", "", "yep"] {
+        let (code, shown) = cli.on_terminal(&delete, question, answer);
+        assert!(code == 0 && shown.contains("nothing was changed"), "{shown}");
+        assert!(shown.split(question).next().unwrap().contains("  old"), "{shown}");
+    }
+    assert_eq!(statuses(&cli), ["new active", "old active"]);
+    let (code, shown) = cli.on_terminal(&delete, question, "y");
+    assert!(code == 0 && shown.contains("1 key deleted now"), "{shown}");
+    assert_eq!(statuses(&cli), ["new active"]);
+}
+
+#[test]
 fn all_keys_are_never_meant_by_leaving_something_out() {
     let cli = Cli::start();
     let (id, _) = cli.key("CI", &[]);

@@ -67,6 +67,16 @@ fn lines_may_name_their_workspaces_and_come_from_standard_input() {
 }
 
 #[test]
+fn progress_is_shown_on_a_terminal() {
+    let cli = Cli::start();
+    let lines: String = (0..5_000).map(|n| line(&n.to_string(), json!({}))).collect();
+    std::fs::write(cli.at("keys.jsonl"), lines).unwrap();
+    let (code, shown) = cli.on_terminal(&["keys", "import", "-w", "acme", "keys.jsonl"], "", "");
+    assert!(code == 0 && shown.contains("imported 5000 keys"), "{shown}");
+    assert!(shown.contains("the control plane imports them"), "{shown}");
+}
+
+#[test]
 fn what_is_too_much_for_one_time_is_not_sent_in_parts() {
     let cli = Cli::start();
     let lines: String = (0..100_001).map(|n| format!("{{\"digest\":\"{n:064x}\"}}\n")).collect();

@@ -4,7 +4,6 @@ use std::fs::{Permissions, metadata, read_to_string, set_permissions, write};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
 
 use super::Cli;
 use crate::tls::Authority;
@@ -55,29 +54,14 @@ fn a_token_that_is_refused_is_not_stored() {
     assert!(!cli.at(STORED).exists());
 }
 
-/// On a terminal, which `script` makes.
 #[test]
 fn a_token_that_is_typed_is_not_shown() {
     let cli = Cli::start_unsigned(&[]);
-    let login = format!("{} login --url {}", env!("CARGO_BIN_EXE_latchkey"), cli.url());
-    let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command", &login, "/dev/null"]);
-    terminal.env_clear().envs([("HOME", cli.at("home")), ("PATH", "/usr/bin:/bin".into())]);
-    let mut child =
-        terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("`script`, of Debian's bsdutils");
-    let (mut typed, mut seen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let mut shown = Vec::new();
-    while !String::from_utf8_lossy(&shown).contains("(not shown): ") {
-        let mut some = [0; 256];
-        let count = seen.read(&mut some).unwrap();
-        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&shown));
-        shown.extend_from_slice(&some[..count]);
-    }
-    typed.write_all(format!("{}\n", cli.token()).as_bytes()).unwrap();
-    seen.read_to_end(&mut shown).unwrap();
-    assert!(child.wait().unwrap().success());
-    let shown = String::from_utf8(shown).unwrap();
-    assert!(shown.contains("signed in to") && !shown.contains(&cli.token()), "{shown}");
+    let (url, token) = (cli.url(), cli.token());
+    let (code, shown) = cli.on_terminal(&["login", "--url", &url], "(not shown): ", &token);
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("signed in to") && !shown.contains(&token), "{shown}");
+    cli.ok(&["workspaces", "list"]);
 }
 
 #[test]
