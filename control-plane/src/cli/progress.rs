@@ -35,6 +35,8 @@ impl Progress {
             self.0.set_style(style);
         }
         self.0.set_message(what.to_owned());
+        // Also when less than a tick is left to wait.
+        self.0.force_draw();
         self.0.enable_steady_tick(Duration::from_millis(100));
     }
 }
