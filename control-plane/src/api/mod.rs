@@ -10,6 +10,8 @@ mod edge_tokens;
 mod edges;
 mod enforcement;
 mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod identify;
 mod keys;

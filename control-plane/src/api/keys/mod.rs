@@ -4,7 +4,7 @@ pub(super) mod actions;
 pub(super) mod clean_up;
 pub(super) mod create;
 pub(super) mod delete;
-mod filter;
+pub(super) mod filter;
 pub(super) mod import;
 pub(super) mod list;
 pub(super) mod rotate;
