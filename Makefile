@@ -1,6 +1,6 @@
 # One name for each thing one does with this checkout; a bare `make` lists them.
 .POSIX:
-.PHONY: help tools build test lint bench demo demo-stop clean
+.PHONY: help tools build test lint bench model fuzz deny reproducible demo demo-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -20,6 +20,18 @@ lint: ## check format, clippy, the house style and the scripts
 bench: tools build ## measure CPU, memory and time, beside Envoy's own api_key_auth and the disk
 	@command -v wrk >/dev/null || scripts/debian-packages "the load generator" wrk
 	@tests/bench/bench
+
+model: ## run a million random sequences of changes and faults (MODEL_CASES) over control plane and filter
+	@scripts/model
+
+fuzz: ## run each fuzz target for a minute (FUZZ_SECONDS)
+	@scripts/fuzz
+
+deny: ## check the dependencies' licenses and sources
+	@scripts/deny
+
+reproducible: ## build the filter from two folders, and compare the bytes
+	@scripts/reproducible
 
 demo: tools build ## run the control plane, a real Envoy and an upstream here, and print curl lines
 	@scripts/demo
