@@ -14,7 +14,7 @@ static EDGE: LazyLock<Edge> = LazyLock::new(|| {
         "control_plane": {"cluster": "latchkey", "authority": "latchkey"},
         "credentials": [{"header": "x-api-key"}, {"header": "authorization", "prefix": "Bearer "}, {"query": "api_key"},
                         {"cookie": "api_key"}],
-        "routes": [{"path": "/open/{*rest}", "rule": "public"}, {"path": "/open/{id}/closed", "rule": "deny"},
+        "routes": [{"path": "/open/{*rest}", "rule": "public"}, {"path": "/open/closed", "rule": "deny"},
                    {"path": "/v1/workspaces/{workspace}/{*rest}", "rule": "workspaces"},
                    {"methods": ["GET"], "path": "/v1/reviews", "rule": "reviews"}]
     }"#;
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
     for method in [&b"GET"[..], b"POST"] {
         if EDGE.route_rule(RouteMetadata::Absent, method, path).is_public() {
             let plain = plain_path(path).expect("a public path can be read in one way");
-            assert!(plain.starts_with("/open") && !plain.ends_with("/closed"), "{plain}");
+            assert!(plain.starts_with("/open") && plain != "/open/closed", "{plain}");
         }
     }
     for template in ["/v1/workspaces/{workspace}/{*rest}", "/{*rest}", "/a{id}/b"] {
