@@ -23,7 +23,7 @@ use crate::steps::{Step, steps};
 use crate::world::World;
 
 /// Sequences a test runs, unless `MODEL_CASES` says how many.
-const CASES: u32 = 500;
+const CASES: u32 = 200;
 
 /// Runs random sequences over Envoys of these kinds; the shortest that breaks something is printed.
 fn hold(kinds: &[Kind]) {
