@@ -1,6 +1,7 @@
 //! The real parts as fixtures: control plane, Envoy with the filter, upstream, and clients that can say anything.
 
 mod admin;
+mod browser;
 mod connection;
 mod control_plane;
 mod echo;
@@ -8,10 +9,12 @@ mod envoy;
 mod hammer;
 mod process;
 mod stack;
+mod tour;
 mod wait;
 mod wall_clock;
 
 pub use admin::{Admin, CreatedKey};
+pub use browser::{Browser, Scripts};
 pub use connection::{Connection, Response};
 pub use control_plane::{ControlPlane, latchkey, serve_command};
 pub use echo::Echo;
@@ -19,5 +22,6 @@ pub use envoy::{Discovery, Envoy, EnvoyConfig};
 pub use hammer::{Expected, Hammer};
 pub use process::{Process, free_port, root};
 pub use stack::Stack;
+pub use tour::{Stop, Tour};
 pub use wait::{DEADLINE, eventually, eventually_within, now};
 pub use wall_clock::WallClock;
