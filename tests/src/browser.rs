@@ -176,8 +176,16 @@ impl Browser {
     pub fn look(&self, width: u32, height: u32, scheme: &str) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
+        // A bar would take its width from the page, and none from the picture.
+        self.devtools("Emulation.setScrollbarsHidden", json!({"hidden": true}));
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", features);
+    }
+
+    /// How many pixels of the page lie beside the window.
+    pub fn overhang(&self) -> i64 {
+        let script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth;";
+        self.run(script).as_i64().expect("a number")
     }
 
     /// A picture of the whole page, PNG in base64.

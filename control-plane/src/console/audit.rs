@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::page::{Area, Frame, html};
 use super::query::Asked;
 use super::session::Visit;
-use super::words::Moment;
+use super::words::{self, Moment};
 use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::{Api, audit};
 use crate::instant;
@@ -252,7 +252,7 @@ fn shown(value: &Value) -> String {
         Value::Null => "none".to_owned(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => instant::parse(text).map_or_else(|| text.clone(), words::full),
         Value::Array(items) if items.iter().all(Value::is_string) => {
             items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
         }

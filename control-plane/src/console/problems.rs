@@ -130,15 +130,22 @@ impl Errors {
     }
 }
 
+/// What is wrong with a list, in which a person counts lines from 1, if at all.
+fn of_allowlist(message: &str) -> String {
+    let message = message.strip_prefix("is refused: ").unwrap_or(message);
+    let entry = message.strip_prefix("entry ").and_then(|rest| rest.split_once(", ")).map(|(_, rest)| rest);
+    sentence(&entry.unwrap_or(message).replace("`, ", "` ").replace('`', ""))
+}
+
 /// A field's error for people, who see labels and no JSON.
-fn said(field: &str, code: &str, message: &str) -> String {
+pub(super) fn said(field: &str, code: &str, message: &str) -> String {
     match (field, code) {
         ("expires_in", "required") => "Choose how long it is valid.".to_owned(),
         ("expires_at", "bad-instant") => "Choose a day and a time.".to_owned(),
         ("ip_allowlist", "empty-allowlist") => {
             "List at least one address or range, or choose “Any address”.".to_owned()
         }
-        ("ip_allowlist", _) => sentence(message.strip_prefix("is refused: ").unwrap_or(message)),
+        ("ip_allowlist", _) => of_allowlist(message),
         ("workspace", "required") => "Choose a workspace: this role belongs to one.".to_owned(),
         ("workspace", "ambiguous") => "A platform admin belongs to no workspace: choose none.".to_owned(),
         _ => {

@@ -42,15 +42,19 @@ pub(super) fn day(at: UnixSeconds) -> String {
     Timestamp::from_second(at.0).map_or_else(|_| instant::text(at), |at| at.strftime("%-d %b").to_string())
 }
 
-/// `3 minutes ago`, `in 3 days`: one number, rounded down.
+/// `3 minutes ago`, `in 3 days`: one number, of what has passed rounded down, of what will be rounded to the nearest.
 fn distance(at: UnixSeconds, now: UnixSeconds) -> String {
     let secs = now.0.saturating_sub(at.0);
+    let units = |unit: i64| {
+        let more = if secs > 0 { 0 } else { unit / 2 };
+        secs.saturating_abs().saturating_add(more) / unit
+    };
     let length = match secs.saturating_abs() {
         0..2 => return "just now".to_owned(),
         secs @ 2..MINUTE => plural(secs, "second"),
-        secs @ MINUTE..HOUR => plural(secs / MINUTE, "minute"),
-        secs @ HOUR..DAY => plural(secs / HOUR, "hour"),
-        secs => match secs / DAY {
+        MINUTE..HOUR if units(MINUTE) < 60 => plural(units(MINUTE), "minute"),
+        MINUTE..DAY if units(HOUR) < 24 => plural(units(HOUR), "hour"),
+        _ => match units(DAY) {
             days @ ..100 => plural(days, "day"),
             days @ 100..730 => plural(days / 30, "month"),
             days => plural(days / 365, "year"),
@@ -62,6 +66,19 @@ fn distance(at: UnixSeconds, now: UnixSeconds) -> String {
 /// `1 day`, `3 days`
 pub(super) fn plural(number: i64, unit: &str) -> String {
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A number with its thousands apart: `23,879`.
+pub(super) fn grouped(number: &u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && digits.len().saturating_sub(at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// As [`plural`], for what is counted.
@@ -165,11 +182,16 @@ mod tests {
             (-200 * 86_400, "6 months ago"),
             (-800 * 86_400, "2 years ago"),
             (3_600, "in 1 hour"),
-            (90 * 86_400, "in 90 days"),
+            (90 * 86_400 - 5, "in 90 days"),
+            (86_400 - 5, "in 1 day"),
+            (3_599, "in 1 hour"),
         ] {
             assert_eq!(Moment::new(UnixSeconds(now.0 + secs), now).text, expected, "{secs}");
         }
         assert_eq!(full(now), "23 Nov 2026, 08:00 UTC");
+        for (number, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (23_879_041, "23,879,041")] {
+            assert_eq!(grouped(&number), expected);
+        }
     }
 
     #[test]

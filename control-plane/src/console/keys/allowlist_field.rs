@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::api::values;
 use crate::console::form::Posted;
+use crate::console::problems::said;
 use crate::console::words;
 
 /// The allowlist in a form.
@@ -55,13 +56,7 @@ impl AllowlistField {
                 let count = words::counted(networks.len(), "network");
                 Found { is_good: true, sentence: format!("{count}, written as they will be kept.") }
             }
-            Err(refused) => {
-                let message = match refused.code {
-                    "empty-allowlist" => "List at least one address or range, or choose “Any address”.",
-                    _ => refused.message.strip_prefix("is refused: ").unwrap_or(&refused.message),
-                };
-                Found { is_good: false, sentence: crate::console::problems::sentence(message) }
-            }
+            Err(refused) => Found { is_good: false, sentence: said("ip_allowlist", refused.code, &refused.message) },
         });
         self
     }

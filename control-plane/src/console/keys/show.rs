@@ -18,7 +18,7 @@ use crate::console::enforcement::Banner;
 use crate::console::page::{Area, Frame, Place, html, role_is_admin};
 use crate::console::query::Asked;
 use crate::console::session::Visit;
-use crate::console::words::Moment;
+use crate::console::words::{self, Moment};
 use crate::problem::Problem;
 use crate::store::Key;
 
