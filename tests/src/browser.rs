@@ -37,6 +37,11 @@ const AXE: &str = ".tools/axe.min.js";
 impl Browser {
     /// Opens a browser for the pages of one address.
     pub fn start(base: &str, scripts: Scripts) -> Self {
+        Self::start_knowing(base, scripts, "")
+    }
+
+    /// As [`Self::start`], with rules for names of hosts: `MAP keys.test 127.0.0.1`.
+    pub fn start_knowing(base: &str, scripts: Scripts, hosts: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let mut command = Command::new("chromedriver");
@@ -46,7 +51,7 @@ impl Browser {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let url = format!("http://127.0.0.1:{port}");
         let driver = eventually("the browser starts", || {
-            let capabilities = capabilities(scripts, folder.path()).map_err(|error| error.to_string())?;
+            let capabilities = capabilities(scripts, hosts, folder.path()).map_err(|error| error.to_string())?;
             runtime.block_on(WebDriver::new(&url, capabilities)).map_err(|error| error.to_string())
         });
         Self { driver, runtime, base: base.to_owned(), _process: process, _folder: folder }
@@ -159,6 +164,19 @@ impl Browser {
         answer.json().clone()
     }
 
+    /// As [`Self::run`], with an answer that the script hands to `done`.
+    pub fn run_async(&self, script: &str) -> Value {
+        let script = format!("const done = arguments[arguments.length - 1]; {script}");
+        self.wait(self.driver.execute_async(&script, Vec::new())).expect("a script's answer").json().clone()
+    }
+
+    /// Lets pages write to the clipboard and read it, as a person would when asked.
+    pub fn allow_clipboard(&self) {
+        let permissions =
+            json!({"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": self.base});
+        self.devtools("Browser.grantPermissions", permissions);
+    }
+
     /// Waits until the page says this.
     pub fn wait_text(&self, text: &str) {
         eventually(&format!("{} says {text:?}", self.path()), || {
@@ -224,7 +242,7 @@ impl Drop for Browser {
     }
 }
 
-fn capabilities(scripts: Scripts, folder: &Path) -> WebDriverResult<ChromeCapabilities> {
+fn capabilities(scripts: Scripts, hosts: &str, folder: &Path) -> WebDriverResult<ChromeCapabilities> {
     let mut capabilities = DesiredCapabilities::chrome();
     capabilities.set_binary("/usr/bin/chromium")?;
     for argument in [
@@ -240,6 +258,9 @@ fn capabilities(scripts: Scripts, folder: &Path) -> WebDriverResult<ChromeCapabi
         capabilities.add_arg(argument)?;
     }
     capabilities.add_arg(&format!("--user-data-dir={}", folder.join("profile").display()))?;
+    if !hosts.is_empty() {
+        capabilities.add_arg(&format!("--host-resolver-rules={hosts}"))?;
+    }
     if scripts == Scripts::Off {
         let off = json!({"profile.managed_default_content_settings.javascript": 2});
         capabilities.add_experimental_option("prefs", off)?;
