@@ -104,6 +104,11 @@
     for (const part of document.querySelectorAll("[data-secret]")) part.replaceChildren("This was shown once.");
   });
 
+  // A form that the browser kept as it was when it was sent would be sent again, with a nonce that is used up.
+  addEventListener("pageshow", (event) => {
+    if (event.persisted && document.querySelector("[data-once]")) location.reload();
+  });
+
   // Menus close by Escape and by a click elsewhere.
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
