@@ -66,11 +66,11 @@
   };
 
   // A part asks for itself anew: at once where its answer waits for news, else after some seconds.
-  const live = (part) => {
+  const live = (part, failures = 0) => {
     const url = part.dataset.live;
-    const pause = Number(part.dataset.every ?? 1) * 1000;
+    const pause = Math.min(Number(part.dataset.every ?? 1) * 1000 * 2 ** failures, 60_000);
     setTimeout(async () => {
-      if (document.hidden) return live(part);
+      if (document.hidden) return live(part, failures);
       let fresh = null;
       try {
         const answer = await fetch(url, { headers: { accept: "text/html" }, redirect: "error" });
@@ -79,7 +79,7 @@
       } catch {
         // The control plane is away, or one is signed out: the page as it is says no less than before.
       }
-      if (!fresh) return live(part);
+      if (!fresh) return live(part, failures + 1);
       // Whoever is about to press a button in it is left alone.
       if (!part.contains(document.activeElement)) {
         part.replaceWith(fresh);
@@ -94,7 +94,7 @@
     document.querySelectorAll("[data-adds]").forEach(adds);
     document.querySelectorAll("[data-once]").forEach(once);
     document.querySelectorAll("[data-opens]").forEach(opens);
-    document.querySelectorAll("[data-live]").forEach(live);
+    document.querySelectorAll("[data-live]").forEach((part) => live(part));
     // "Look again" is for pages that can't by themselves.
     document.querySelectorAll(".again").forEach((link) => (link.hidden = true));
   };

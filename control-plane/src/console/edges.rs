@@ -63,7 +63,7 @@ pub(super) async fn show(State(api): State<Api>, visit: Visit, asked: Asked) -> 
     let revision = api.store.head().borrow().revision;
     let (now, is_platform) = (api.clock.now(), visit.principal.reach().is_none());
     let banner = Banner::of(&api, asked.done).await;
-    let told = Told::of(&api, revision).await;
+    let told = Told::now(&api, revision).await;
     let rows = api.edges.seen(revision).into_iter().map(|seen| row(&api, seen, revision, is_platform, now));
     let frame = Frame::new(&visit, Area::Edges);
     html(StatusCode::OK, &Page { frame, banner, is_platform, revision, told, rows: rows.collect() })

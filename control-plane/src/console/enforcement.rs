@@ -21,7 +21,7 @@ use crate::problem::Problem;
 const MOMENT: Duration = Duration::from_millis(400);
 
 /// How long a part that refreshes by itself waits.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(10);
 
 /// What was done, and whether edges know it.
 #[derive(Clone)]
@@ -66,6 +66,11 @@ impl Banner {
 }
 
 impl Told {
+    /// As it stands.
+    pub(super) async fn now(api: &Api, revision: Revision) -> Self {
+        Self::after(api, revision, Duration::ZERO).await
+    }
+
     /// Of a change that was just made.
     pub(super) async fn of(api: &Api, revision: Revision) -> Self {
         Self::after(api, revision, MOMENT).await

@@ -73,7 +73,11 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
     }
     let (text, now) = (api.entropy.text()?, api.clock.now());
     api.store.open_session(text.digest(), Digest::of(token.as_bytes()), now).await?;
-    tracing::info!(actor = principal.actor().id, address = ?from, "signed in to the console");
+    tracing::info!(
+        actor = principal.actor().id,
+        address = from.map(tracing::field::display),
+        "signed in to the console"
+    );
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
     let mut response = see_other(&format!("/console/sign-in/check?{query}"))?;
     session::keep(&mut response, &text)?;

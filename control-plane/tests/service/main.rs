@@ -7,6 +7,8 @@ mod audit;
 mod authority;
 mod clean_up;
 mod console;
+mod console_forms;
+mod console_pages;
 mod console_sessions;
 mod crash;
 mod edge_tokens;
