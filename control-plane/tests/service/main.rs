@@ -6,6 +6,7 @@ mod at_rest;
 mod audit;
 mod authority;
 mod clean_up;
+mod cli;
 mod console;
 mod console_forms;
 mod console_pages;
