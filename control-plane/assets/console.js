@@ -97,6 +97,8 @@
     document.querySelectorAll("[data-live]").forEach((part) => live(part));
     // "Look again" is for pages that can't by themselves.
     document.querySelectorAll(".again").forEach((link) => (link.hidden = true));
+    // What has to be corrected first.
+    document.querySelector("[aria-invalid=true]")?.focus();
   };
 
   // A page that is left takes its secret with it, whatever the browser keeps of it.

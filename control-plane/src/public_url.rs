@@ -40,7 +40,10 @@ fn origin_of(text: &str) -> Option<(String, String, u16)> {
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
     let host = match authority.host().to_ascii_lowercase() {
-        host if matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") => "localhost".to_owned(),
+        // Who listens on all addresses and names none is reached from this machine by its own.
+        host if matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0" | "[::]") => {
+            "localhost".to_owned()
+        }
         host => host,
     };
     Some((scheme.to_owned(), host, port))
@@ -85,6 +88,8 @@ mod tests {
             ("https://keys.example.com", "", false),
             ("http://127.0.0.1:8080", "http://localhost:8080", true),
             ("http://127.0.0.1:8080", "http://[::1]:8080", true),
+            ("http://0.0.0.0:8080", "http://localhost:8080", true),
+            ("http://0.0.0.0:8080", "http://192.0.2.7:8080", false),
             ("http://127.0.0.1:8080", "http://localhost:8081", false),
             ("http://127.0.0.1:8080", "http://127.0.0.2:8080", false),
         ] {

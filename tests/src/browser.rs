@@ -244,7 +244,10 @@ impl Drop for Browser {
 
 fn capabilities(scripts: Scripts, hosts: &str, folder: &Path) -> WebDriverResult<ChromeCapabilities> {
     let mut capabilities = DesiredCapabilities::chrome();
-    capabilities.set_binary("/usr/bin/chromium")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let chromium = std::env::split_paths(&path).map(|folder| folder.join("chromium")).find(|file| file.exists());
+    let chromium = chromium.expect("chromium is not there: run scripts/browser");
+    capabilities.set_binary(chromium.to_str().expect("a path in UTF-8"))?;
     for argument in [
         "--headless=new",
         "--disable-gpu",
