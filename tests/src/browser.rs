@@ -107,12 +107,17 @@ impl Browser {
         self.wait(self.driver.source()).expect("a page")
     }
 
-    fn find(&self, css: &str) -> WebElement {
-        eventually(&format!("{css} is on {}", self.path()), || self.wait(self.driver.find(By::Css(css))))
+    /// Finds an element and does something with it; both again while it isn't there, or while a page is about to take the place
+    /// of the one that it is on.
+    fn with<T, F: Future<Output = WebDriverResult<T>>>(&self, css: &str, act: impl Fn(WebElement) -> F) -> T {
+        eventually(&format!("{css} is on the page and can be used"), || {
+            let found = self.wait(async { act(self.driver.find(By::Css(css)).await?).await });
+            found.map_err(|error| format!("{error} on {}", self.path()))
+        })
     }
 
     pub fn text_of(&self, css: &str) -> String {
-        self.wait(self.find(css).text()).expect("a text")
+        self.with(css, |element| async move { element.text().await })
     }
 
     /// How many there are of what CSS names.
@@ -120,17 +125,13 @@ impl Browser {
         self.wait(self.driver.find_all(By::Css(css))).expect("elements").len()
     }
 
-    pub fn attribute(&self, css: &str, name: &str) -> Option<String> {
-        self.wait(self.find(css).attr(name)).expect("an attribute")
-    }
-
     /// What stands in a field.
     pub fn value(&self, css: &str) -> String {
-        self.wait(self.find(css).prop("value")).expect("a value").unwrap_or_default()
+        self.with(css, |element| async move { element.prop("value").await }).unwrap_or_default()
     }
 
     pub fn click(&self, css: &str) {
-        eventually(&format!("{css} can be clicked on {}", self.path()), || self.wait(self.find(css).click()));
+        self.with(css, |element| async move { element.click().await });
     }
 
     /// Clicks the link or button with this text.
@@ -147,9 +148,10 @@ impl Browser {
 
     /// Replaces what stands in a field.
     pub fn fill(&self, css: &str, text: &str) {
-        let field = self.find(css);
-        self.wait(field.clear()).expect("an empty field");
-        self.wait(field.send_keys(text)).expect("a filled field");
+        self.with(css, |element| async move {
+            element.clear().await?;
+            element.send_keys(text).await
+        });
     }
 
     /// Presses keys where the focus is.

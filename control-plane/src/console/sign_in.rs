@@ -33,8 +33,8 @@ struct Page {
 /// Leads to the sign-in page, and from there to `back`.
 pub(super) fn ask(back: Option<String>) -> Response {
     let back = back.filter(|back| is_own(back) && back != HOME);
-    let query =
-        back.map(|back| form_urlencoded::Serializer::new(String::from("?")).append_pair("next", &back).finish());
+    let pair = |back: String| form_urlencoded::Serializer::new(String::new()).append_pair("next", &back).finish();
+    let query = back.map(|back| format!("?{}", pair(back)));
     see_other(&format!("/console/sign-in{}", query.unwrap_or_default()))
         .unwrap_or_else(|problem| problem.into_response())
 }

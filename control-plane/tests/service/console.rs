@@ -309,6 +309,7 @@ async fn nobody_is_led_out_of_the_console() {
     }
     let asked = Visitor { service: &service, cookie: String::new() }.get("/console/workspaces/acme/keys?q=a%20b").await;
     let to = asked.header("location").unwrap().to_owned();
+    assert!(to.starts_with("/console/sign-in?next=%2Fconsole%2F"), "{to}");
     let page = visitor.page(&to).await;
     assert_eq!(hidden(&page, "next").as_deref(), Some("/console/workspaces/acme/keys?q=a%20b"));
 }
