@@ -1,7 +1,13 @@
 //! Sessions of the console: how they begin, what ends them, and what is kept of them.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{Method, Request};
+use latchkey::config::Config;
+use latchkey::entropy::Entropy;
+use latchkey::store::{Acting, LostChanges, NewSecret, Restore, StoreError, back_up, restore};
+use policy::{Epoch, UnixSeconds};
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN, PUBLIC_URL, Service};
@@ -155,4 +161,26 @@ async fn the_first_address_is_the_console() {
         let answer = service.send(Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some("/console")), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_restored_backup_signs_nobody_in() {
+    let service = Service::start().await;
+    let cookie = Visitor::admin(&service).await.cookie;
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    let (database, from) = (directory.path().join("latchkey.db"), directory.path().join("backup.db"));
+    back_up(&service.directory.path().join("latchkey.db"), &from).unwrap();
+    let what = Restore {
+        from: &from,
+        database: &database,
+        log: None,
+        reported: None,
+        lost_changes: LostChanges::Accepted,
+        epoch: Epoch::from_bytes([9; 16]),
+        acting: Acting::system(UnixSeconds(1_795_420_800)),
+    };
+    restore(&what, &mut || Err::<NewSecret, _>(StoreError::NotFound)).unwrap();
+    let restored = Service::start_in(directory, Config::default(), Entropy::system()).await;
+    assert!(!is_in(&Visitor { service: &restored, cookie }).await);
+    assert!(is_in(&Visitor::admin(&restored).await).await);
 }
