@@ -1,6 +1,7 @@
 //! The command line: flag, then environment, then default. `--help` is the reference.
 
 mod database;
+mod envoy_config;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use policy::ChainHash;
 use tracing_subscriber::EnvFilter;
 
 use self::database::{BackupOptions, RestoreOptions, run_backup, run_restore};
+use self::envoy_config::{EnvoyConfigOptions, run_envoy_config};
 use crate::api::openapi;
 use crate::public_url::PublicUrl;
 use crate::serve::serve;
@@ -51,6 +53,15 @@ enum Command {
     /// --replay-audit with an audit log that was exported later, or accept the loss. Edges take the restored keys as a new
     /// history, with revisions above all that they have seen.
     Restore(RestoreOptions),
+
+    /// Prints an Envoy configuration for a gateway or sidecar: TLS, the filter, its guard, a rate limit, logs, all filled in.
+    ///
+    /// Save it and what `--print token-secret` prints, and run Envoy 1.37.1 or newer with it:
+    ///
+    ///   latchkey envoy-config --control-plane https://keys.example.com:8444 --edge shop --upstream 127.0.0.1:8081 \
+    ///     --route /v1/reviews=reviews --route /healthz=public > envoy.yaml
+    #[command(verbatim_doc_comment)]
+    EnvoyConfig(Box<EnvoyConfigOptions>),
 
     /// Reads the audit log where it rests.
     #[command(subcommand)]
@@ -136,6 +147,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Openapi => Ok(write!(std::io::stdout(), "{}", openapi::text())?),
         Command::Backup(options) => run_backup(&options),
         Command::Restore(options) => run_restore(&options),
+        Command::EnvoyConfig(options) => run_envoy_config(&options),
         Command::Audit(AuditCommand::Verify { database, expect_head }) => verify(&database, expect_head),
     }
 }
