@@ -20,6 +20,7 @@ RUN set -- --insecure-http --control-plane http://control-plane:8080 --edge comp
 
 # One layer, one file of this name: that is what their fetchers look for.
 FROM scratch AS plugin
+LABEL latchkey.stage=plugin
 COPY --from=build /src/dist/latchkey_filter.wasm /plugin.wasm
 
 FROM ${BASE_IMAGE} AS control-plane

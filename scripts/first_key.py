@@ -59,32 +59,27 @@ def every_worker_answers_200(port, path, headers):
             connection.close()
 
 
-def post(control_plane, token_file, path, body):
-    request = urllib.request.Request(
-        control_plane + path,
-        data=json.dumps(body).encode(),
-        headers={
-            "authorization": f"Bearer {pathlib.Path(token_file).read_text().strip()}",
-            "content-type": "application/json",
-        },
-    )
+def ask(control_plane, token_file, path, body=None):
+    """What is answered, and None where nothing is there; POST with a body, else GET."""
+    token = pathlib.Path(token_file).read_text().strip()
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(control_plane + path, data, headers), timeout=10) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        raise Failed(f"POST {path} was answered {error.code}: {error.read().decode(errors='replace')}") from None
+        if body is None and error.code == 404:
+            return None
+        raise Failed(f"{path} was answered {error.code}: {error.read().decode(errors='replace')}") from None
 
 
 def make(control_plane, token_file):
-    """The first workspace and its key, as they were answered."""
-    workspace = post(control_plane, token_file, "/v1/workspaces", {"name": "Acme", "slug": "acme"})
-    created = post(
-        control_plane,
-        token_file,
-        "/v1/workspaces/acme/keys",
-        {"name": "Review sync of the demo", "expires_in": "1d", "scopes": {"reviews": "read"}},
+    """The workspace, which may be there from the last time, and a new key in it, as they were answered."""
+    workspace = ask(control_plane, token_file, "/v1/workspaces/acme") or ask(
+        control_plane, token_file, "/v1/workspaces", {"name": "Acme", "slug": "acme"}
     )
-    return workspace, created
+    fields = {"name": "Review sync of the demo", "expires_in": "1d", "scopes": {"reviews": "read"}}
+    return workspace, ask(control_plane, token_file, "/v1/workspaces/acme/keys", fields)
 
 
 def save(state, control_plane, envoy, token_file, workspace, created):
