@@ -1,10 +1,12 @@
 //! The real parts as fixtures: control plane, Envoy with the filter, upstream, and clients that can say anything.
 
 mod admin;
+mod certificates;
 mod connection;
 mod control_plane;
 mod echo;
 mod envoy;
+mod envoy_file;
 mod hammer;
 mod process;
 mod shell;
@@ -13,10 +15,12 @@ mod wait;
 mod wall_clock;
 
 pub use admin::{Admin, CreatedKey};
+pub use certificates::Authority;
 pub use connection::{Connection, Response};
 pub use control_plane::{ControlPlane, latchkey, serve_command};
 pub use echo::Echo;
 pub use envoy::{Discovery, Envoy, EnvoyConfig};
+pub use envoy_file::{refused_by_envoy, run_envoy};
 pub use hammer::{Expected, Hammer};
 pub use process::{Process, free_port, root};
 pub use shell::paste;
