@@ -1,6 +1,6 @@
 # One name for each thing one does with this checkout; a bare `make` lists them.
 .POSIX:
-.PHONY: help tools build test lint bench demo demo-stop clean
+.PHONY: help tools build test lint bench demo demo-stop compose-up compose-down compose-test clean-room clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -26,6 +26,18 @@ demo: tools build ## run the control plane, a real Envoy and an upstream here, a
 
 demo-stop: ## end what `make demo` started
 	@scripts/demo stop
+
+compose-up: tools build ## run all of it in containers: control plane, two Envoys, an upstream; print curl lines
+	@scripts/compose up
+
+compose-down: ## end and remove what `make compose-up` started, keys included
+	@scripts/compose down
+
+compose-test: tools build ## test that stack under load, while its parts are cut off, killed, replaced and restarted
+	@scripts/test-compose
+
+clean-room: ## run README's commands in a bare Debian container
+	@scripts/clean-room
 
 clean: ## remove what was built (.tools stays)
 	rm -rf dist target
