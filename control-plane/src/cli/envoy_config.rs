@@ -278,17 +278,24 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
 
 /// The plugin configuration, which the filter would take, and the routes with it.
 fn plugin(options: &EnvoyConfigOptions) -> anyhow::Result<Value> {
-    let mut plugin = json!({
-        "edge": options.edge,
-        "control_plane": {"cluster": "latchkey", "authority": options.control_plane.authority.as_str()},
-        "max_staleness_secs": options.max_staleness_secs,
-    });
+    let mut plugin = serde_json::Map::from_iter([
+        ("edge".to_owned(), json!(options.edge)),
+        (
+            "control_plane".to_owned(),
+            json!({"cluster": "latchkey", "authority": options.control_plane.authority.as_str()}),
+        ),
+        ("max_staleness_secs".to_owned(), json!(options.max_staleness_secs)),
+    ]);
     if options.foreign_keys {
-        plugin["foreign_keys"] = json!(true);
+        plugin.insert("foreign_keys".to_owned(), json!(true));
     }
-    let mut checked = plugin.clone();
-    checked["routes"] =
+    let plugin = Value::Object(plugin);
+    let routes: Vec<Value> =
         options.routes.iter().map(|route| json!({"path": route.template(), "rule": route.rule})).collect();
+    let mut checked = plugin.clone();
+    if let Some(fields) = checked.as_object_mut() {
+        fields.insert("routes".to_owned(), json!(routes));
+    }
     Config::parse(checked.to_string().as_bytes())?;
     Ok(plugin)
 }
