@@ -109,6 +109,8 @@ pub enum Failure {
 /// The calls to the control plane, one at a time.
 pub struct Subscription {
     edge: String,
+    /// The id that this subscriber had before the control plane retired it, until it has been heard under its new one.
+    replaces: Option<String>,
     /// A snapshot is wanted, because there is no table or it can't be trusted to lead on.
     is_wanted: bool,
     flight: Option<Flight>,
@@ -142,7 +144,7 @@ enum Kind {
 impl Subscription {
     /// A subscription of this edge that has asked nothing yet.
     pub fn new(edge: &str) -> Self {
-        Self { edge: edge.to_owned(), is_wanted: false, flight: None, retry_at_ms: 0, failures: 0 }
+        Self { edge: edge.to_owned(), replaces: None, is_wanted: false, flight: None, retry_at_ms: 0, failures: 0 }
     }
 
     /// From now on this worker asks, with what it holds: a snapshot that somebody else began is left.
@@ -154,6 +156,13 @@ impl Subscription {
     /// The next question is for a snapshot, whatever this worker holds.
     pub fn want_snapshot(&mut self) {
         self.is_wanted = true;
+    }
+
+    /// The control plane retired this id: the next question says what it has become, so that whoever retired it knows that
+    /// nothing is decided under it any more.
+    pub fn replaces(&mut self, retired: String) {
+        // An id that nobody was asked under is none that anybody retired.
+        self.replaces.get_or_insert(retired);
     }
 
     /// Whether a snapshot was asked for, not the changes since a position.
@@ -208,6 +217,7 @@ impl Subscription {
         let before = keys.holding.position();
         match self.take(keys, now, &flight, answer) {
             Ok(news) => {
+                self.replaces = None;
                 self.failures = 0;
                 self.retry_at_ms = 0;
                 let reached = keys.holding.position().filter(|reached| Some(*reached) != before);
@@ -298,6 +308,9 @@ impl Subscription {
     fn feed_path(&self, asking: Asking<'_>, position: Option<Position>, wait_secs: u64) -> String {
         let (edge, instance) = (&self.edge, asking.instance);
         let mut path = format!("/edge/v1/feed?format={FORMAT}&edge={edge}&instance={instance}&wait={wait_secs}");
+        if let Some(retired) = &self.replaces {
+            path.push_str(&format!("&replaces={retired}"));
+        }
         if let Some(bound) = asking.largest_bound {
             path.push_str(&format!("&max_staleness={bound}"));
         }

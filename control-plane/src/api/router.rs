@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete, get, post};
 use utoipa_axum::router::OpenApiRouter;
@@ -93,6 +93,7 @@ fn edge(feed: Feed) -> Router {
         .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(map_response_with_state(feed.clone(), feed::timed))
         .with_state(feed)
 }
 

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use policy::UnixSeconds;
+use tokio::time::timeout;
 
 use super::rules::Bound;
 use super::{Edges, Known, Refused};
 use crate::store::{Acting, Changed, StoreError};
+
+/// How long an instance that was retired still counts, unless it is heard under another id before. One that goes on running
+/// is told by the answer to the request that it has waiting, and asks again at once.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// The least time after which a silent instance is forgotten; its bound, if that is longer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(86_400);
@@ -17,20 +22,60 @@ impl Edges {
         self.lock().get(instance).map(|known| known.instance.edge.clone())
     }
 
-    /// Retires an instance, which says so itself. May be repeated.
+    /// Retires an instance, which says so itself. May be repeated. One that is connected counts until it is heard under
+    /// another id, which counts from then on: so no revision is called enforced while its old table may still decide. One
+    /// that says nothing more is taken at its word after [`LEAVING`].
     pub(crate) async fn retire(&self, id: &str) -> Result<(), Refused> {
-        let is_saved = {
+        let (is_saved, leaving) = {
             let mut all = self.lock();
             let known = all.get_mut(id).ok_or(Refused::Unknown)?;
             if known.instance.ended_at.is_none() {
+                known.is_leaving = known.is_connected(self.clock.monotonic());
                 known.end(self.clock.now());
                 tracing::info!(edge.id = known.instance.edge, instance = id, "an instance retired");
             }
-            known.is_saved()
+            (known.is_saved(), known.is_leaving)
         };
-        // From here on its feed is refused. Should the disk fail, it is asked to say it again.
+        // From here on its feed is refused. In a task of its own: whoever asked may go away.
+        let left = leaving.then(|| tokio::spawn(self.clone().leave(id.to_owned())));
         self.wake();
-        if is_saved { Ok(()) } else { self.save(id).await }
+        // Should the disk fail, it is asked to say it again.
+        if !is_saved {
+            self.save(id).await?;
+        }
+        if let Some(left) = left {
+            // Fails only with the runtime.
+            let _ = left.await;
+        }
+        Ok(())
+    }
+
+    /// Waits until an instance that leaves was heard under another id, or [`LEAVING`].
+    async fn leave(self, id: String) {
+        let mut changed = self.changed.subscribe();
+        let has_left = async {
+            while self.lock().get(&id).is_some_and(|known| known.is_leaving) {
+                // Never fails: the sender is ours.
+                let _ = changed.changed().await;
+            }
+        };
+        // Whether it was heard doesn't matter: it counts no longer.
+        let _ = timeout(LEAVING, has_left).await;
+        self.left(&id);
+    }
+
+    /// An instance was heard under another id, so it decides nothing any more under this one, which was `edge`'s.
+    pub(crate) fn replaced(&self, id: &str, edge: &str) {
+        if self.is_of(id, edge).is_ok() {
+            self.left(id);
+        }
+    }
+
+    fn left(&self, id: &str) {
+        if let Some(known) = self.lock().get_mut(id) {
+            known.is_leaving = false;
+        }
+        self.wake();
     }
 
     /// Takes an operator's word that an instance is gone. Not while its lease runs.

@@ -55,6 +55,8 @@ struct Known {
     version: u64,
     /// The version that is on disk.
     saved: u64,
+    /// It was retired, and may decide by what it has until it was heard under another id.
+    is_leaving: bool,
     /// Becomes true when it ends, for its request that waits.
     gone: watch::Sender<bool>,
 }
@@ -207,11 +209,13 @@ impl Edges {
         (counts, worst)
     }
 
-    /// The monotonic instant as the wall clock has it, in whole seconds, never too early.
+    /// The monotonic instant as the wall clock has it, in whole seconds: never too early, and less than a second too late.
     pub(crate) fn wall(&self, at: Duration) -> policy::UnixSeconds {
         let left = at.saturating_sub(self.clock.monotonic());
-        let secs = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
-        self.clock.now().saturating_add_secs(secs)
+        let millis = self.clock.unix_millis().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        // The part of a millisecond that was cut off counts, too.
+        let secs = millis.saturating_add(1).div_ceil(1_000);
+        policy::UnixSeconds(i64::try_from(secs).unwrap_or(i64::MAX))
     }
 
     /// Times from commit to enforced.
@@ -264,7 +268,15 @@ impl Edges {
 impl Known {
     /// One that has acknowledged nothing, of which `version` has to be on disk.
     fn new(instance: Instance, heard_at: Duration, version: u64) -> Self {
-        Self { instance, heard_at, applied: BTreeMap::new(), version, saved: 0, gone: watch::Sender::new(false) }
+        Self {
+            instance,
+            heard_at,
+            applied: BTreeMap::new(),
+            version,
+            saved: 0,
+            is_leaving: false,
+            gone: watch::Sender::new(false),
+        }
     }
 
     /// That it may be spoken for in the name of this edge.
@@ -299,7 +311,7 @@ impl Known {
             let applied = applied.values().min().copied();
             Facts { heard_at: *heard_at, bound: instance.bound, applied, workers: instance.workers.len() }
         };
-        instance.ended_at.is_none().then(facts)
+        (instance.ended_at.is_none() || self.is_leaving).then(facts)
     }
 }
 

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::response::{IntoResponse as _, Response};
 use policy::{Epoch, Position, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::{Feed, LATCHKEY_TIME};
+use super::Feed;
 use crate::edge_name;
 use crate::edges::{Acknowledgement, Bound};
 use crate::problem::Problem;
@@ -71,8 +70,7 @@ pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> R
     let applied = said.workers.values().map(|(_, applied)| applied.0).min();
     tracing::debug!(edge.id = said.edge, instance = said.instance, revision = applied, "acknowledged");
     let (Position { epoch, revision, .. }, chain_hash) = (head, head.head.to_string());
-    let time = [(LATCHKEY_TIME, HeaderValue::from(feed.clock.unix_millis()))];
-    Ok((time, Json(Head { epoch, head: revision, chain_hash })).into_response())
+    Ok(Json(Head { epoch, head: revision, chain_hash }).into_response())
 }
 
 fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
@@ -99,7 +100,6 @@ impl Feed {
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
             (header::CACHE_CONTROL, HeaderValue::from_static(cache)),
-            (LATCHKEY_TIME, self.clock.unix_millis().into()),
             (LATCHKEY_HEAD, self.store.head().borrow().revision.0.into()),
         ];
         (headers, bytes).into_response()
@@ -107,10 +107,13 @@ impl Feed {
 
     /// 204: the position that was asked from is still the head.
     fn nothing_new(&self) -> Response {
-        let headers = [
-            (LATCHKEY_TIME, HeaderValue::from(self.clock.unix_millis())),
-            (LATCHKEY_HEAD, self.store.head().borrow().revision.0.into()),
-        ];
-        (StatusCode::NO_CONTENT, headers).into_response()
+        let head = HeaderValue::from(self.store.head().borrow().revision.0);
+        (StatusCode::NO_CONTENT, [(LATCHKEY_HEAD, head)]).into_response()
     }
+}
+
+/// Says the control plane's time on each answer, refusals included: an answer without it is somebody's between.
+pub(crate) async fn timed(State(feed): State<Feed>, mut response: Response) -> Response {
+    response.headers_mut().insert(LATCHKEY_TIME, HeaderValue::from(feed.clock.unix_millis()));
+    response
 }

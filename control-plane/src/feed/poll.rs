@@ -24,6 +24,9 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     access.covers(&asked.edge)?;
     let (edge, instance, address) = (&asked.edge, &asked.instance, address(&request.extensions));
     feed.edges.heard(&Contact { edge, instance, token: &access.id, address, bound: asked.bound, at }).await?;
+    if let Some(retired) = &asked.replaces {
+        feed.edges.replaced(retired, edge);
+    }
     // Thousands wait below, and none of them needs its head any more.
     drop(request);
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");

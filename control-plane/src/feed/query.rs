@@ -20,6 +20,8 @@ pub(super) struct Asked {
     pub(super) edge: String,
     /// One process of it.
     pub(super) instance: String,
+    /// The id that this process had before it was retired.
+    pub(super) replaces: Option<String>,
     /// Where the edge's table stands; `None` when it has none.
     pub(super) from: Option<Position>,
     pub(super) wait: Duration,
@@ -70,6 +72,7 @@ impl Asked {
         Ok(Self {
             edge: parameters.name("edge")?,
             instance: parameters.name("instance")?,
+            replaces: parameters.one("replaces")?.map(str::to_owned),
             from,
             wait: capped(wait, staleness),
             bound: staleness.map_or(Bound::Never, Bound::Secs),

@@ -137,7 +137,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 7, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 8, .. })));
     }
 
     #[test]

@@ -12,12 +12,15 @@ use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, 
 /// Rows that one change takes, so that others get between.
 pub(super) const STEP: i64 = 500;
 
+/// Removes some of what is due, in one change.
+type Step = fn(&Change<'_>, &Acting) -> Result<Progress, StoreError>;
+
 impl Store {
     /// Removes what is due at `acting.at`, in as many changes as it takes.
     pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
         // Should the disk have been full.
         self.finish_imports().await?;
-        let steps: [fn(&Change<'_>, &Acting) -> Result<Progress, StoreError>; 6] = [
+        let steps: [Step; 6] = [
             leave_edges,
             forget_deleted,
             forget_revoked,

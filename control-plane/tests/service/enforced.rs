@@ -233,6 +233,30 @@ async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
 }
 
 #[tokio::test]
+async fn an_instance_that_retires_and_runs_on_counts_until_it_was_heard_under_another_id() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    let deleting = service.call_as(EDGE, Method::DELETE, "/edge/v1/instances/i1", Value::Null, &[]);
+    let meanwhile = async {
+        let gone = service.hear("edge-1", "i1", "60").await;
+        assert_eq!((gone.code().as_str(), gone.header("latchkey-time").is_some()), ("retired-instance", true));
+        service.workspace("acme").await;
+        assert!(!service.enforcement().await.0, "it may still decide by what it had");
+        // Nobody speaks for an edge that isn't theirs.
+        service.hear("edge-2", "stranger", "60&replaces=i1").await;
+        let ids = async || service.get("/v1/edges").await.json()["items"].as_array().unwrap().len();
+        assert_eq!(ids().await, 2);
+        service.hear("edge-1", "i2", "60&replaces=i1").await;
+        assert_eq!(ids().await, 2, "the stranger and the new id");
+    };
+    // Far less than the time after which it is taken at its word.
+    let both = async { tokio::join!(biased; deleting, meanwhile) };
+    let (deleted, ()) = timeout(Duration::from_secs(1), both).await.expect("that it was heard again is enough");
+    assert_eq!(deleted.status, 204);
+    assert!(!service.enforcement().await.0, "the new id counts, and has acknowledged nothing");
+}
+
+#[tokio::test]
 async fn an_operator_can_say_that_an_instance_is_gone_but_not_while_it_is_connected() {
     let service = Service::start().await;
     service.with_an_edge().await;

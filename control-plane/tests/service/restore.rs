@@ -285,7 +285,7 @@ async fn a_log_that_does_not_lead_on_from_the_backup_is_refused() {
         ("the other way round", lines.iter().rev().copied().collect::<Vec<_>>().join("\n"), "Broken"),
         ("another database's", foreign, "Foreign"),
         ("no log", "{}".to_owned(), "NoEvent"),
-        ("half a line", all[..all.len() - 9].to_owned(), "NoEvent"),
+        ("half a line", all.trim_end_matches(|end| end != ':').to_owned(), "NoEvent"),
     ] {
         std::fs::write(&log, text).unwrap();
         let error = stopped.restore(Some(&log), LostChanges::Refused).unwrap_err();

@@ -39,7 +39,7 @@ impl Source {
 
     /// The control plane no longer counts this instance: it takes a new id, and nothing is decided before that was heard of.
     pub(super) fn retire(&mut self, host: &dyn Host) {
-        let retired = self.instance.take().unwrap_or_default();
+        let Some(retired) = self.instance.take() else { return };
         if self.shares == Shares::Nothing {
             // The worker's id is the instance's.
             self.me = None;
@@ -55,6 +55,7 @@ impl Source {
             self.instance = changed.map(|(roster, ())| roster.instance);
         }
         self.keys.distrust();
+        self.subscription.replaces(retired);
         if let Part::Leads(publisher) = &self.part {
             match publisher.announce(host, &self.shelf, &self.keys) {
                 Ok(()) => self.others.iter().for_each(|queue| host.wake(*queue)),

@@ -130,14 +130,14 @@ fn a_few_denials_of_each_key_are_kept_and_the_newest_of_all() {
 #[test]
 fn a_path_is_shown_short_without_its_query_and_without_a_credential() {
     let secret = "lk_live_000000000000000000000000000000004cjNQE";
-    let long = format!("/{}", "a".repeat(1_000));
+    let (long, cut) = (format!("/{}", "a".repeat(1_000)), format!("/{}", "a".repeat(255)));
     let in_words = format!("/v1/{secret}/reviews");
-    let encoded = format!("/v1/%6c%6B{}", &secret[2..]);
+    let encoded = format!("/v1/{}", secret.replacen("lk", "%6c%6B", 1));
     for (path, own, expected) in [
         ("/v1/reviews?api_key=x#y", None, "/v1/reviews"),
         ("/v1/r\u{e9}views", None, "/v1/r__views"),
         ("", None, ""),
-        (&long, None, &long[..256]),
+        (&long, None, &cut),
         ("/v1/%2", None, "/v1/%2"),
         (&in_words, None, "[removed]"),
         (&encoded, None, "[removed]"),

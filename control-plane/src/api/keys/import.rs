@@ -249,9 +249,9 @@ mod tests {
             assert_eq!(digest(json!(text)).unwrap(), Digest::of(b"abc"));
         }
         for wrong in [
-            json!(abc[1..]),
+            json!(abc.replacen('b', "", 1)),
             json!(format!("{abc}00")),
-            json!(format!("g{}", &abc[1..])),
+            json!(abc.replacen('b', "g", 1)),
             json!("é".repeat(32)),
             json!(""),
         ] {
