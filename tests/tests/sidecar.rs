@@ -5,7 +5,7 @@ use std::process::Command;
 
 use end_to_end::{
     Admin, Authority, Connection, ControlPlane, CreatedKey, Echo, Process, eventually, free_port, latchkey, paste,
-    root, serve_command,
+    refused_by_envoy, root, run_envoy, serve_command,
 };
 use serde_json::{Value, json};
 
