@@ -5,6 +5,7 @@ import http.client
 import json
 import pathlib
 import shlex
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,16 @@ urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHa
 
 class Failed(Exception):
     """Something that keeps it from running, in a sentence for whoever started it."""
+
+
+def refuse_taken(numbers):
+    for name, port in numbers.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                raise Failed(f"port {port}, for the {name}, is taken: end what uses it, or set DEMO_PORT_BASE") from None
 
 
 def wait_until(what, condition, check=lambda: None, look="its log"):
