@@ -40,6 +40,9 @@ ENTRYPOINT ["latchkey-echo"]
 FROM ${ENVOY_IMAGE} AS envoy
 COPY --from=build /src/docker/healthy /usr/local/bin/
 COPY --from=build /src/docker/envoy.yaml /src/docker/edge-token.yaml /src/dist/latchkey_filter.wasm /src/envoy/run /src/envoy/leave /etc/latchkey/
+# Whichever container is made first gives the volume its owner.
+USER 0:0
+RUN install -d -m 0700 -o 10001 -g 10001 /run/latchkey
 USER 10001:10001
 ENTRYPOINT ["/etc/latchkey/run"]
 CMD ["--config-path", "/etc/latchkey/envoy.yaml", "--concurrency", "2", "--log-level", "warning"]
