@@ -1,4 +1,7 @@
 //! Telling the control plane what each worker of this Envoy has applied.
+//!
+//! Where nothing but a revision differs from what was told, the feed's next request says it, in its `applied`: so a change costs
+//! the control plane one request an Envoy, not two.
 
 use serde::Serialize;
 
@@ -74,10 +77,28 @@ impl Acknowledgement {
         living.all(|applied| Some(applied) == first)
     }
 
+    /// Whether it is of the same workers, all of which live.
+    fn differs_in_revisions_alone(&self, other: &Self) -> bool {
+        let parts = |of: &Self| (of.instance.clone(), of.epoch.clone(), of.max_staleness_secs);
+        let ids = |of: &Self| of.workers.iter().map(|worker| (worker.id.clone(), worker.ended)).collect::<Vec<_>>();
+        parts(self) == parts(other) && ids(self) == ids(other) && self.ended().is_empty()
+    }
+
     /// Who has ended, by this.
     pub fn ended(&self) -> Vec<String> {
         self.workers.iter().filter(|worker| worker.ended).map(|worker| worker.id.clone()).collect()
     }
+}
+
+/// What the next feed request says of the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rides {
+    /// Nothing: it is known, or needs more words than one.
+    Nothing,
+    /// All workers have this revision.
+    Applied(u64),
+    /// Not all have it yet, and those that lack it will have it in a moment.
+    Uneven,
 }
 
 /// When to say it: at once when it changed, now and then when it didn't, and one at a time.
@@ -87,6 +108,8 @@ pub struct Acknowledging {
     told: Option<Acknowledgement>,
     told_ms: u64,
     retry_ms: u64,
+    /// Whether what was told last stands in a feed request that was not answered yet.
+    rides: bool,
 }
 
 impl Acknowledging {
@@ -101,6 +124,31 @@ impl Acknowledging {
             self.flight = Some((acknowledgement.clone(), now_ms));
         }
         is_due
+    }
+
+    /// What of this a feed request can say.
+    pub fn rides(&self, acknowledgement: &Acknowledgement) -> Rides {
+        let Some(told) = self.told.as_ref().filter(|_| self.flight.is_none()) else { return Rides::Nothing };
+        if told == acknowledgement || !told.differs_in_revisions_alone(acknowledgement) {
+            return Rides::Nothing;
+        }
+        match acknowledgement.workers.first() {
+            Some(worker) if acknowledgement.is_even() => Rides::Applied(worker.applied),
+            Some(_) => Rides::Uneven,
+            None => Rides::Nothing,
+        }
+    }
+
+    /// A feed request that says this was sent.
+    pub fn rode(&mut self, acknowledgement: Acknowledgement, now: Clocks) {
+        (self.told, self.told_ms, self.rides) = (Some(acknowledgement), now.monotonic_ms, true);
+    }
+
+    /// A feed request was answered, or never will be: what it said is known, or has to be said again.
+    pub fn arrived(&mut self, is_known: bool) {
+        if std::mem::take(&mut self.rides) && !is_known {
+            self.told = None;
+        }
     }
 
     /// The answer's status, `None` without one. Answers what was acknowledged, if it was.

@@ -109,6 +109,8 @@ pub struct Source {
     /// The same of an acknowledgement.
     teller: Option<(u32, u32)>,
     acknowledging: Acknowledging,
+    /// Since when the next feed request waits for other workers.
+    waits_since_ms: Option<u64>,
     /// What requests of this worker counted.
     pub usage: Usage,
     reporting: Reporting,
@@ -181,6 +183,7 @@ impl Source {
             caller: None,
             teller: None,
             acknowledging: Acknowledging::default(),
+            waits_since_ms: None,
             usage: Usage::default(),
             reporting: Reporting::default(),
             reporter: None,
@@ -208,6 +211,7 @@ impl Source {
         self.hurries.take_if(|own| *own == root);
         if self.caller.take_if(|(own, _)| *own == root).is_some() {
             self.subscription.abandon();
+            self.acknowledging.arrived(false);
         }
         if self.teller.take_if(|(own, _)| *own == root).is_some() {
             self.acknowledging.abandon();
@@ -250,7 +254,6 @@ impl Source {
         }
         self.sign(host, now);
         self.advance(host, root, now);
-        self.acknowledge(host, root, now, When::Anyway);
         self.report_usage(host, root, now);
         if matches!(self.part, Part::Follows | Part::Alone)
             && let Some(table) = self.keys.holding.table_mut()
@@ -258,6 +261,7 @@ impl Source {
             table.rebase_a_page();
         }
         self.ask(host, root, now);
+        self.acknowledge(host, root, now, When::Anyway);
     }
 
     /// Another worker, or this one, put something into this worker's queue.
@@ -268,8 +272,8 @@ impl Source {
         {
             let now = clocks(host);
             self.advance(host, root, now);
-            self.acknowledge(host, root, now, When::Even);
             self.ask(host, root, now);
+            self.acknowledge(host, root, now, When::Even);
         }
     }
 
@@ -294,10 +298,12 @@ impl Source {
         if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
             // An answer to a leader that was deposed meanwhile.
             self.subscription.abandon();
+            self.acknowledging.arrived(false);
             return Progress::Quiet;
         }
         let (before, wanted) = (self.keys.holding.position(), self.subscription.wants_snapshot());
         let Outcome { progress, news } = self.subscription.answered(&mut self.keys, now, random(host), answer);
+        self.acknowledging.arrived(!matches!(progress, Progress::Failed(_)));
         if let (News::Snapshot(begins), Some(before)) = (&news, before)
             && (begins.epoch != before.epoch || (!wanted && begins.revision <= before.revision))
         {
@@ -330,8 +336,8 @@ impl Source {
             self.signs_ms = None;
             self.sign(host, now);
         }
-        self.acknowledge(host, root, now, When::Even);
         self.ask(host, root, now);
+        self.acknowledge(host, root, now, When::Even);
         progress
     }
 
@@ -472,8 +478,13 @@ impl Source {
             (Part::Leads(_), _) => self.bounds,
             (Part::Follows | Part::TakesOver { .. }, _) => return,
         };
+        if !self.subscription.is_due(now) {
+            return;
+        }
+        let Ok(rides) = self.rides(host, now) else { return };
         let (Some(instance), Some(newest)) = (&self.instance, self.roots.values().next_back()) else { return };
-        let asking = Asking { instance, largest_bound, smallest_bound };
+        let applied = rides.as_ref().map(|(revision, _)| *revision);
+        let asking = Asking { instance, largest_bound, smallest_bound, applied };
         let Some(fetch) = self.subscription.next_fetch(&self.keys, asking, now) else { return };
         let call = Call {
             cluster: &self.name.cluster,
@@ -484,7 +495,13 @@ impl Source {
             timeout: Duration::from_millis(fetch.timeout_ms),
         };
         match host.dispatch(&call) {
-            Ok(number) => self.caller = Some((root, number)),
+            Ok(number) => {
+                self.caller = Some((root, number));
+                self.waits_since_ms = None;
+                if let Some((_, acknowledgement)) = rides {
+                    self.acknowledging.rode(acknowledgement, now);
+                }
+            }
             Err(_) => {
                 let progress = self.subscription.not_sent(now, random(host));
                 self.say(host, &progress);

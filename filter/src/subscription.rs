@@ -127,6 +127,8 @@ pub struct Asking<'a> {
     pub largest_bound: Option<u64>,
     /// The smallest of them.
     pub smallest_bound: Option<u64>,
+    /// What all workers have applied, if the feed is to be told so.
+    pub applied: Option<u64>,
 }
 
 struct Flight {
@@ -170,12 +172,15 @@ impl Subscription {
         self.is_wanted
     }
 
+    /// Whether it is time to ask.
+    pub fn is_due(&self, now: Clocks) -> bool {
+        let is_in_flight = self.flight.as_ref().is_some_and(|flight| now.monotonic_ms < flight.deadline_ms);
+        !is_in_flight && now.monotonic_ms >= self.retry_at_ms
+    }
+
     /// What to ask now, if it is time. The caller sends it, then hands in [`Self::answered`] once.
     pub fn next_fetch(&mut self, keys: &Keys, asking: Asking<'_>, now: Clocks) -> Option<Fetch> {
-        if self.flight.as_ref().is_some_and(|flight| now.monotonic_ms < flight.deadline_ms) {
-            return None;
-        }
-        if now.monotonic_ms < self.retry_at_ms {
+        if !self.is_due(now) {
             return None;
         }
         let outgrown = keys.holding.table().is_some_and(Table::is_outgrown);
@@ -316,6 +321,9 @@ impl Subscription {
         }
         if let Some(Position { epoch, revision, head }) = position {
             path.push_str(&format!("&epoch={epoch}&since={revision}&head={head}"));
+            if let Some(applied) = asking.applied {
+                path.push_str(&format!("&applied={applied}"));
+            }
         }
         path
     }

@@ -58,14 +58,14 @@ def measure(bench):
     control_plane.stop()
     control_plane.start()
     back = edges.change()
-    times = [change["all_ms"] for change in changes]
+    times = [change["enforced_ms"] for change in changes]
     figures = lambda name: [f"{percentile([change[name] for change in changes], share):.0f}" for share in (50, 99, 100)]
     heads = ["from sending a change until, ms", "median", "p99", "max"]
     rows = [
-        ["it is answered", *figures("answered_ms")],
         ["half of the edges have it", *figures("p50_ms")],
         ["99 % of the edges have it", *figures("p99_ms")],
         ["all edges have it", *figures("all_ms")],
+        ["all have acknowledged it: it is answered as enforced", *figures("enforced_ms")],
     ]
     return "\n".join([
         f"{EDGES:,} edges, {CHANGES} changes; one core for the control plane, one for all edges. The edges came to wait within "
@@ -78,5 +78,5 @@ def measure(bench):
         f"After a restart of the control plane all had the next change {back['all_ms'] / 1000:.1f} s after it was sent.",
         "",
         budget("memory with all edges", 1024, most / (1 << 20), " MiB"),
-        budget("a change at all edges, p99,", 1000, percentile(times, 99), " ms"),
+        budget("a change acknowledged by all edges, p99,", 1000, percentile(times, 99), " ms"),
     ])

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use policy::{Epoch, Position, Revision};
 
-use super::{Bound, Edges, Refused};
+use super::{Bound, Edges, Known, Refused};
 use crate::store::Worker;
 
 /// What an instance says of itself and its workers.
@@ -59,5 +59,24 @@ impl Edges {
         }
         self.wake();
         Ok(*self.store.head().borrow())
+    }
+
+    /// Takes the word of an instance, which was heard a moment ago, that each worker of its last acknowledgement has `applied`.
+    /// Of one that never acknowledged, of another epoch, or of what isn't there yet it says nothing.
+    pub(crate) fn applied(&self, instance: &str, epoch: Epoch, applied: Revision) {
+        let head = *self.store.head().borrow();
+        if epoch != head.epoch || applied > head.revision {
+            return;
+        }
+        if let Some(known) = self.lock().get_mut(instance).filter(|known| known.instance.acknowledged) {
+            let Known { applied: own, instance, .. } = known;
+            if own.is_empty() {
+                // Its first word since the control plane started.
+                own.extend(instance.workers.iter().map(|worker| (worker.id.clone(), applied)));
+            } else {
+                own.values_mut().for_each(|own| *own = applied);
+            }
+        }
+        self.wake();
     }
 }

@@ -27,6 +27,9 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     if let Some(retired) = &asked.replaces {
         feed.edges.replaced(retired, edge);
     }
+    if let (Some(applied), Some(from)) = (asked.applied, asked.from) {
+        feed.edges.applied(instance, from.epoch, applied);
+    }
     // Thousands wait below, and none of them needs its head any more.
     drop(request);
     tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");

@@ -22,6 +22,8 @@ pub(super) struct Asked {
     pub(super) instance: String,
     /// The id that this process had before it was retired.
     pub(super) replaces: Option<String>,
+    /// What each worker of the instance's last acknowledgement has applied, of the position's epoch.
+    pub(super) applied: Option<Revision>,
     /// Where the edge's table stands; `None` when it has none.
     pub(super) from: Option<Position>,
     pub(super) wait: Duration,
@@ -58,6 +60,8 @@ impl Asked {
                 None
             }
         };
+        let applied = parameters.one("applied")?.map(str::parse).transpose();
+        let applied = applied.map_err(|_| bad("applied", "a revision, a number"))?.map(Revision);
         let staleness = match parameters.one("max_staleness")? {
             None | Some("null" | "never") => None,
             Some(secs) => {
@@ -73,6 +77,7 @@ impl Asked {
             edge: parameters.name("edge")?,
             instance: parameters.name("instance")?,
             replaces: parameters.one("replaces")?.map(str::to_owned),
+            applied,
             from,
             wait: capped(wait, staleness),
             bound: staleness.map_or(Bound::Never, Bound::Secs),

@@ -233,6 +233,39 @@ async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
 }
 
 #[tokio::test]
+async fn a_feed_request_can_say_what_every_worker_has_applied() {
+    let service = Service::start().await;
+    service.with_an_edge().await;
+    service.workspace("acme").await;
+    let head = *service.store.head().borrow();
+    let poll = async |instance: &str, epoch: String, applied: u64| {
+        let path = format!("/edge/v1/feed?format=1&edge=edge-1&instance={instance}&max_staleness=60&epoch={epoch}");
+        let path = format!("{path}&since={}&head={}&wait=0&applied={applied}", head.revision, head.head);
+        assert!(service.edge(&path).await.status.is_success());
+    };
+    let (epoch, revision) = (head.epoch.to_string(), head.revision.0);
+    for (name, epoch, applied) in [
+        ("less than all", epoch.clone(), revision - 1),
+        ("what isn't there yet", epoch.clone(), revision + 1),
+        ("another epoch's", "0".repeat(32), revision),
+    ] {
+        poll("i1", epoch, applied).await;
+        assert!(!service.enforcement().await.0, "{name}");
+    }
+    poll("i1", epoch.clone(), revision).await;
+    assert_eq!(service.enforcement().await, (true, json!("current"), Value::Null));
+    // Nobody knows which workers one has that never said so.
+    poll("i2", epoch.clone(), revision).await;
+    assert!(!service.enforcement().await.0);
+    let service = service.restart().await;
+    let retired = service.call_as(EDGE, Method::DELETE, "/edge/v1/instances/i2", Value::Null, &[]).await;
+    assert_eq!((retired.status.as_u16(), service.enforcement().await.0), (204, false));
+    let path = format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&max_staleness=60&epoch={epoch}&wait=0");
+    service.edge(&format!("{path}&since={revision}&head={}&applied={revision}", head.head)).await;
+    assert!(service.enforcement().await.0, "its workers are on disk, and this is their word");
+}
+
+#[tokio::test]
 async fn an_instance_that_retires_and_runs_on_counts_until_it_was_heard_under_another_id() {
     let service = Service::start().await;
     service.with_an_edge().await;

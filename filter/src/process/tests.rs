@@ -13,6 +13,8 @@ use crate::host::CallAnswer;
 use crate::keys::Clocks;
 use crate::source::{Root, Source, SourceName, TICK, clocks};
 
+mod acknowledging;
+
 /// One turn of the test is one tick of every worker.
 const TICK_MS: u64 = TICK.as_millis() as u64;
 
@@ -217,6 +219,11 @@ impl Process {
         let asking: Vec<_> = (0..self.workers.len()).filter(|at| asks(&self.workers[*at])).collect();
         assert_eq!(asking.len(), 1, "one worker asks, not {asking:?}");
         asking[0]
+    }
+
+    /// What a worker asked the control plane, and was not answered yet.
+    fn questions(&self, at: usize) -> Vec<String> {
+        self.workers[at].host.calls.borrow().iter().map(|(_, path)| path.clone()).collect()
     }
 
     fn head(&self) -> Head {
@@ -574,86 +581,4 @@ fn a_history_that_went_on_from_an_older_copy_is_noticed_in_the_same_epoch() {
     assert_eq!(process.know(3), vec![Some(true); 2]);
     let changes: u64 = process.workers.iter_mut().map(|worker| worker.source.take_history_changes()).sum();
     assert_eq!(changes, 1);
-}
-
-#[test]
-fn one_acknowledgement_says_what_every_worker_has() {
-    let mut process = Process::new(3);
-    process.settle();
-    while !process.acknowledge(200).is_empty() {}
-    process.revoke(1);
-    let leader = process.leader();
-    process.answer(leader);
-    process.wake();
-    let said = process.acknowledge(200);
-    let revision = process.control_plane.position.revision.0;
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert_eq!(
-        said[0].iter().map(|(_, applied, ended)| (*applied, *ended)).collect::<Vec<_>>(),
-        [(revision, false); 3]
-    );
-    assert_eq!(process.acknowledge(200), Vec::<Vec<_>>::new(), "it is said once");
-}
-
-#[test]
-fn what_was_not_taken_is_said_again() {
-    let mut process = Process::new(2);
-    process.settle();
-    (0..3).for_each(|_| drop(process.acknowledge(503)));
-    process.turn();
-    assert_eq!(process.acknowledge(503), Vec::<Vec<_>>::new(), "not at once");
-    (0..10).for_each(|_| process.turn());
-    assert_eq!(process.acknowledge(200).len(), 1);
-}
-
-#[test]
-fn a_worker_that_is_gone_is_named_ended_until_that_was_taken_and_comes_back_as_another() {
-    let mut process = Process::new(3);
-    process.settle();
-    while !process.acknowledge(200).is_empty() {}
-    let held = (process.leader() + 1) % 3;
-    process.workers[held].runs = false;
-    (0..45).for_each(|_| process.turn());
-    let said = process.acknowledge(200).pop().expect("something has changed");
-    let gone: Vec<_> = said.iter().filter(|(_, _, ended)| *ended).map(|(id, _, _)| id.clone()).collect();
-    assert_eq!((said.len(), gone.len()), (3, 1));
-    let next = process.acknowledge(200).pop().expect("the list is another one now");
-    assert!(next.iter().all(|(id, _, _)| *id != gone[0]));
-
-    process.workers[held].runs = true;
-    process.settle();
-    (0..10).for_each(|_| process.turn());
-    let said = process.acknowledge(200).pop().expect("a worker came");
-    assert_eq!(said.len(), 3);
-    assert!(said.iter().all(|(id, _, ended)| *id != gone[0] && !ended), "it is another one now: {said:?}");
-}
-
-#[test]
-fn a_retired_instance_decides_nothing_before_it_was_heard_under_another_id() {
-    let mut process = Process::new(3);
-    process.settle();
-    let leader = process.leader();
-    let before = process.instances();
-    let (number, _) = process.workers[leader].host.calls.borrow_mut().pop_front().unwrap();
-    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
-    let gone =
-        CallAnswer { headers: vec![header(":status", "410"), header("latchkey-time", "1000000")], body: Vec::new() };
-    let worker = &mut process.workers[leader];
-    worker.source.answered(&worker.host, worker.root, number, gone);
-    process.wake();
-    assert_eq!(process.know(1), vec![None; 3], "the control plane counts this instance no more");
-    let said = format!("&replaces={}", before.first().unwrap());
-    let asked = |process: &Process| {
-        process.workers.iter().any(|worker| worker.host.calls.borrow().iter().any(|(_, path)| path.contains(&said)))
-    };
-    while process.instances().is_empty() {
-        (0..process.workers.len()).for_each(|at| process.tick(at));
-        process.advance(TICK_MS);
-    }
-    assert!(asked(&process), "whoever retired it hears what it has become");
-    (0..4).for_each(|_| process.turn());
-    assert_eq!(process.know(1), vec![Some(true); 3]);
-    process.turn();
-    assert_ne!(process.instances(), before);
-    assert!(!asked(&process), "once is enough");
 }

@@ -4,13 +4,20 @@
 use std::time::Duration;
 
 use super::{Part, Shares, Source, When, change_roster, clocks, header, hex, read_roster};
-use crate::acknowledgement::{self, Acknowledgement};
+use crate::acknowledgement::{self, Acknowledgement, Rides};
 use crate::host::{Call, CallAnswer, Host};
 use crate::keys::Clocks;
 use crate::process::roster::{Roster, Worker};
 use crate::process::shelf::Deposed;
 use crate::subscription::{Failure, Progress};
 use crate::usage::{self, Told};
+
+/// The longest that a feed request waits for workers that were woken, in milliseconds. They take a few; one that hangs must not
+/// keep the others from the next revocation, which comes at most a tick later then.
+const UNEVEN_MS: u64 = 20;
+
+/// The feed request waits.
+pub(super) struct Waits;
 
 impl Source {
     /// The answer to an acknowledgement.
@@ -64,15 +71,11 @@ impl Source {
         }
     }
 
-    /// Tells the control plane what the workers have applied, if that is this worker's part and there is something to tell.
-    pub(super) fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: When) {
-        let (Some(me), Some(position), Some(newest)) =
-            (self.me.as_ref(), self.keys.holding.position(), self.roots.values().next_back())
-        else {
-            return;
-        };
+    /// What the workers have applied, if it is this worker's part to tell.
+    fn acknowledgement(&self, host: &dyn Host, now: Clocks) -> Option<Acknowledgement> {
+        let (me, position) = (self.me.as_ref()?, self.keys.holding.position()?);
         let roster = match self.shares {
-            Shares::Unknown => return,
+            Shares::Unknown => return None,
             Shares::Nothing => {
                 let mut own = Roster { instance: me.clone(), ..Roster::default() };
                 own.sign(self.entry(now, me), me, now.monotonic_ms);
@@ -85,10 +88,32 @@ impl Source {
             Part::Alone => roster.workers.iter().map(|worker| &worker.id).min() == Some(me),
             Part::Follows | Part::TakesOver { .. } => false,
         };
-        if !tells || self.instance.as_ref() != Some(&roster.instance) {
-            return;
+        let tells = tells && self.instance.as_ref() == Some(&roster.instance);
+        tells.then(|| Acknowledgement::of(&roster, &self.name.edge, &position.epoch.to_string()))
+    }
+
+    /// What the next feed request says of the workers, and what it is known by once it was sent. `Err`: it has to wait, for
+    /// those that were woken a moment ago.
+    pub(super) fn rides(&mut self, host: &dyn Host, now: Clocks) -> Result<Option<(u64, Acknowledgement)>, Waits> {
+        let asks_for_all = matches!(self.part, Part::Leads(_)) || self.shares == Shares::Nothing;
+        if !asks_for_all || self.keys.holding.is_loading() || self.subscription.wants_snapshot() {
+            return Ok(None);
         }
-        let acknowledgement = Acknowledgement::of(&roster, &self.name.edge, &position.epoch.to_string());
+        let Some(acknowledgement) = self.acknowledgement(host, now) else { return Ok(None) };
+        match self.acknowledging.rides(&acknowledgement) {
+            Rides::Nothing => Ok(None),
+            Rides::Applied(revision) => Ok(Some((revision, acknowledgement))),
+            Rides::Uneven => {
+                let since_ms = *self.waits_since_ms.get_or_insert(now.monotonic_ms);
+                if now.monotonic_ms.saturating_sub(since_ms) < UNEVEN_MS { Err(Waits) } else { Ok(None) }
+            }
+        }
+    }
+
+    /// Tells the control plane what the workers have applied, if that is this worker's part and there is something to tell.
+    pub(super) fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: When) {
+        let Some(newest) = self.roots.values().next_back() else { return };
+        let Some(acknowledgement) = self.acknowledgement(host, now) else { return };
         // Those that have it already wait for the others, which tell this worker; its next tick doesn't.
         if (when == When::Even && !acknowledgement.is_even()) || !self.acknowledging.is_due(&acknowledgement, now) {
             return;

@@ -11,7 +11,7 @@ use crate::metrics::Report;
 const BOUND_SECS: u64 = 60;
 
 const ASKING: Asking<'_> =
-    Asking { instance: "0123", largest_bound: Some(BOUND_SECS), smallest_bound: Some(BOUND_SECS) };
+    Asking { instance: "0123", largest_bound: Some(BOUND_SECS), smallest_bound: Some(BOUND_SECS), applied: None };
 
 struct Edge {
     subscription: Subscription,

@@ -64,6 +64,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             control_plane: arguments.control_plane,
             token: Rc::clone(&edge),
             position: None,
+            applied: None,
+            acknowledged: false,
             failures: 0,
             told: told.clone(),
         };
@@ -78,15 +80,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     while let Some(line) = lines.recv().await {
         ensure!(line == "change", "`{line}` is no command");
         let sent = Instant::now();
-        let revision = change(arguments.control_plane, &admin, &format!("{}/{action}", arguments.key)).await?;
-        let answered = sent.elapsed();
+        let path = format!("{}/{action}", arguments.key);
+        let changing = tokio::task::spawn_local(change(arguments.control_plane, admin.clone(), path));
         action = if action == "deactivate" { "activate" } else { "deactivate" };
+        // Each change is one revision.
+        let revision = revisions.iter().max().copied().unwrap_or_default() + 1;
         let mut times = gather(&mut reached, &mut revisions, revision).await.context("not all edges got a change")?;
         times.sort_unstable();
+        let Changed { revision, edges, at } = changing.await??;
+        ensure!(edges == arguments.edges, "enforced on {edges} edges");
         let until = |share: usize| times.get((times.len() * share).div_ceil(100).saturating_sub(1)).copied();
         let since_sent = |at: Option<Instant>| at.map(|at| ms(at.saturating_duration_since(sent)));
         print(&json!({
-            "revision": revision, "answered_ms": ms(answered),
+            "revision": revision, "enforced_ms": since_sent(Some(at)),
             "p50_ms": since_sent(until(50)), "p99_ms": since_sent(until(99)), "all_ms": since_sent(until(100)),
         }))?;
     }
@@ -124,6 +130,9 @@ struct Edge {
     token: Rc<str>,
     /// Epoch, revision and chain hash, as the last message's header had them.
     position: Option<Position>,
+    /// What the next request says that its worker has applied.
+    applied: Option<u64>,
+    acknowledged: bool,
     /// Since the last answer.
     failures: u32,
     told: mpsc::UnboundedSender<Reached>,
@@ -159,7 +168,8 @@ impl Edge {
             let path = match &self.position {
                 None => String::new(),
                 Some(Position { epoch, revision, head }) => {
-                    format!("&epoch={epoch}&since={revision}&head={head}&wait=20")
+                    let applied = self.applied.map(|applied| format!("&applied={applied}")).unwrap_or_default();
+                    format!("&epoch={epoch}&since={revision}&head={head}&wait=20{applied}")
                 }
             };
             let request = format!(
@@ -172,7 +182,12 @@ impl Edge {
                 200 => {
                     let position = position(answer.body()).context("a message without a header")?;
                     let (edge, revision) = (self.number, position.revision);
-                    self.acknowledge(&position, &mut stream, &mut answer).await?;
+                    if self.acknowledged {
+                        self.applied = Some(revision);
+                    } else {
+                        self.acknowledge(&position, &mut stream, &mut answer).await?;
+                        self.acknowledged = true;
+                    }
                     self.position = Some(position);
                     drop(self.told.send(Reached { edge, revision, at: Instant::now() }));
                 }
@@ -216,10 +231,18 @@ fn position(message: &[u8]) -> Option<Position> {
     Some(Position { epoch, revision, head: hex(message.get(44..76)?) })
 }
 
-/// Makes the change; answers with its revision. Tries again while the control plane isn't there.
-async fn change(control_plane: SocketAddr, token: &str, path: &str) -> anyhow::Result<u64> {
-    let request =
-        format!("POST {path} HTTP/1.1\r\nhost: latchkey\r\nauthorization: Bearer {token}\r\ncontent-length: 0\r\n\r\n");
+/// A change that all edges have acknowledged.
+struct Changed {
+    revision: u64,
+    edges: usize,
+    at: Instant,
+}
+
+/// Makes the change and waits until it is enforced. Tries again while the control plane isn't there.
+async fn change(control_plane: SocketAddr, token: String, path: String) -> anyhow::Result<Changed> {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: latchkey\r\nauthorization: Bearer {token}\r\nprefer: wait=60\r\ncontent-length: 0\r\n\r\n"
+    );
     let deadline = Instant::now() + PATIENCE;
     let mut stream = loop {
         match TcpStream::connect(control_plane).await {
@@ -232,7 +255,12 @@ async fn change(control_plane: SocketAddr, token: &str, path: &str) -> anyhow::R
     let mut answer = Answer::default();
     answer.read(&mut stream).await?;
     ensure!(answer.status == 200, "the change was answered {}", answer.status);
-    answer.header("latchkey-revision").and_then(|value| value.parse().ok()).context("a change without a revision")
+    let at = Instant::now();
+    let revision = answer.header("latchkey-revision").and_then(|value| value.parse().ok());
+    let told = answer.header("latchkey-enforcement").context("nothing is said of its enforcement")?;
+    let edges = told.strip_prefix("enforced=true, edges=").and_then(|rest| rest.split(',').next()?.parse().ok());
+    let edges = edges.with_context(|| told.to_owned())?;
+    Ok(Changed { revision: revision.context("a change without a revision")?, edges, at })
 }
 
 /// An answer of HTTP/1.1 with a `content-length`; the memory is used again for the next.

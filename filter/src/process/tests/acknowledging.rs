@@ -1,0 +1,135 @@
+//! What the control plane is told of the workers: once, by one of them, and again where it was not heard.
+
+use super::*;
+
+/// All workers have a revision that the control plane was told of, and the next one is on its way in.
+fn acknowledged_and_changed(workers: u8) -> (Process, usize) {
+    let mut process = Process::new(workers);
+    process.settle();
+    while !process.acknowledge(200).is_empty() {}
+    process.revoke(1);
+    let leader = process.leader();
+    process.answer(leader);
+    (process, leader)
+}
+
+#[test]
+fn the_next_feed_request_says_what_every_worker_has() {
+    let (mut process, leader) = acknowledged_and_changed(3);
+    assert_eq!(process.questions(leader), Vec::<String>::new(), "it waits for those that were woken");
+    process.wake();
+    let said = format!("&applied={}", process.control_plane.position.revision);
+    let asked = process.questions(leader);
+    assert!(asked.len() == 1 && asked[0].ends_with(&said), "{asked:?}");
+    assert_eq!(process.acknowledge(200), Vec::<Vec<_>>::new(), "it is said once");
+    process.answer(leader);
+    process.turn();
+    let asked = process.questions(leader);
+    assert!(asked.len() == 1 && !asked[0].contains("&applied="), "{asked:?}");
+}
+
+#[test]
+fn what_a_feed_request_said_that_was_not_answered_is_said_again() {
+    let (mut process, leader) = acknowledged_and_changed(3);
+    process.wake();
+    let (number, _) = process.workers[leader].host.calls.borrow_mut().pop_front().unwrap();
+    let worker = &mut process.workers[leader];
+    worker.source.answered(&worker.host, worker.root, number, CallAnswer { headers: Vec::new(), body: Vec::new() });
+    let said = process.acknowledge(200);
+    let revision = process.control_plane.position.revision.0;
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(
+        said[0].iter().map(|(_, applied, ended)| (*applied, *ended)).collect::<Vec<_>>(),
+        [(revision, false); 3]
+    );
+    assert_eq!(process.acknowledge(200), Vec::<Vec<_>>::new(), "it is said once");
+}
+
+#[test]
+fn a_worker_that_hangs_keeps_no_question_back_for_longer_than_a_tick() {
+    let mut process = Process::new(3);
+    process.settle();
+    while !process.acknowledge(200).is_empty() {}
+    let leader = process.leader();
+    let hangs = (leader + 1) % 3;
+    process.workers[hangs].runs = false;
+    process.revoke(1);
+    process.answer(leader);
+    process.wake();
+    assert_eq!(process.questions(leader), Vec::<String>::new());
+    process.advance(TICK_MS);
+    process.tick(leader);
+    let asked = process.questions(leader);
+    assert!(asked.len() == 1 && !asked[0].contains("&applied="), "{asked:?}");
+    let revisions = |said: &[Vec<(String, u64, bool)>]| said.iter().flatten().map(|(_, at, _)| *at).collect::<Vec<_>>();
+    let revision = process.control_plane.position.revision.0;
+    let mut said = revisions(&process.acknowledge(200));
+    said.sort_unstable();
+    assert_eq!(said, [revision - 1, revision, revision], "who has what is said all the same");
+    process.workers[hangs].runs = true;
+    process.settle();
+    assert_eq!(revisions(&process.acknowledge(200)), [revision; 3]);
+}
+
+#[test]
+fn what_was_not_taken_is_said_again() {
+    let mut process = Process::new(2);
+    process.settle();
+    (0..3).for_each(|_| drop(process.acknowledge(503)));
+    process.turn();
+    assert_eq!(process.acknowledge(503), Vec::<Vec<_>>::new(), "not at once");
+    (0..10).for_each(|_| process.turn());
+    assert_eq!(process.acknowledge(200).len(), 1);
+}
+
+#[test]
+fn a_worker_that_is_gone_is_named_ended_until_that_was_taken_and_comes_back_as_another() {
+    let mut process = Process::new(3);
+    process.settle();
+    while !process.acknowledge(200).is_empty() {}
+    let held = (process.leader() + 1) % 3;
+    process.workers[held].runs = false;
+    (0..45).for_each(|_| process.turn());
+    let said = process.acknowledge(200).pop().expect("something has changed");
+    let gone: Vec<_> = said.iter().filter(|(_, _, ended)| *ended).map(|(id, _, _)| id.clone()).collect();
+    assert_eq!((said.len(), gone.len()), (3, 1));
+    let next = process.acknowledge(200).pop().expect("the list is another one now");
+    assert!(next.iter().all(|(id, _, _)| *id != gone[0]));
+
+    process.workers[held].runs = true;
+    process.settle();
+    (0..10).for_each(|_| process.turn());
+    let said = process.acknowledge(200).pop().expect("a worker came");
+    assert_eq!(said.len(), 3);
+    assert!(said.iter().all(|(id, _, ended)| *id != gone[0] && !ended), "it is another one now: {said:?}");
+}
+
+#[test]
+fn a_retired_instance_decides_nothing_before_it_was_heard_under_another_id() {
+    let mut process = Process::new(3);
+    process.settle();
+    let leader = process.leader();
+    let before = process.instances();
+    let (number, _) = process.workers[leader].host.calls.borrow_mut().pop_front().unwrap();
+    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let gone =
+        CallAnswer { headers: vec![header(":status", "410"), header("latchkey-time", "1000000")], body: Vec::new() };
+    let worker = &mut process.workers[leader];
+    worker.source.answered(&worker.host, worker.root, number, gone);
+    process.wake();
+    assert_eq!(process.know(1), vec![None; 3], "the control plane counts this instance no more");
+    let said = format!("&replaces={}", before.first().unwrap());
+    let asked = |process: &Process| {
+        process.workers.iter().any(|worker| worker.host.calls.borrow().iter().any(|(_, path)| path.contains(&said)))
+    };
+    while process.instances().is_empty() {
+        (0..process.workers.len()).for_each(|at| process.tick(at));
+        process.advance(TICK_MS);
+    }
+    assert!(asked(&process), "whoever retired it hears what it has become");
+    (0..4).for_each(|_| process.turn());
+    assert_eq!(process.know(1), vec![Some(true); 3]);
+    process.turn();
+    assert_ne!(process.instances(), before);
+    assert!(!asked(&process), "once is enough");
+}
