@@ -3,7 +3,7 @@
 .PHONY: help tools build test lint bench demo demo-stop compose-up compose-down compose-test clean-room clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
 tools: ## leave .tools/bin/envoy (Envoy 1.40)
 	@scripts/envoy-tool
