@@ -2,6 +2,7 @@
 
 mod admin;
 mod certificates;
+mod command_line;
 mod connection;
 mod control_plane;
 mod echo;
@@ -16,6 +17,7 @@ mod wall_clock;
 
 pub use admin::{Admin, CreatedKey};
 pub use certificates::Authority;
+pub use command_line::{CommandLine, Ended};
 pub use connection::{Connection, Response};
 pub use control_plane::{ControlPlane, latchkey, serve_command};
 pub use echo::Echo;

@@ -5,7 +5,6 @@
 use std::path::Path;
 
 use end_to_end::{Connection, ControlPlane, Echo, Process, eventually, free_port, refused_by_envoy, root, run_envoy};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 /// What a mesh's file says, in Envoy's words.
@@ -23,8 +22,7 @@ struct Mesh {
 
 fn resources(file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(root().join(file)).expect(file);
-    let documents = serde_yaml_ng::Deserializer::from_str(&text);
-    documents.map(|document| Value::deserialize(document).unwrap_or_else(|error| panic!("{file}: {error}"))).collect()
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 fn kind<'a>(resources: &'a [Value], kind: &str) -> &'a Value {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use end_to_end::{Stack, eventually, root};
-use serde::Deserialize as _;
 use serde_json::Value;
 
 /// Names of metrics, each with the labels that it is seen with.
@@ -62,7 +61,7 @@ fn all<'a>(value: &'a Value, key: &str, into: &mut Vec<&'a str>) {
 
 fn read(file: &str) -> Value {
     let text = std::fs::read_to_string(root().join(file)).expect(file);
-    Value::deserialize(serde_yaml_ng::Deserializer::from_str(&text)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 #[test]

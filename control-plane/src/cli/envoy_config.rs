@@ -1,7 +1,6 @@
 //! `latchkey envoy-config`: prints envoy/sidecar.yaml, filled in for a gateway.
 
 use std::fmt;
-use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -213,12 +212,12 @@ impl fmt::Display for RouteFlag {
     }
 }
 
-pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<()> {
-    let text = match options.print {
+/// What is to be printed.
+pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
+    Ok(match options.print {
         Print::Config => config(options)?,
         Print::TokenSecret => fill(TOKEN_SECRET, &[("TOKEN_FILE", file(&options.token_file)?)]),
-    };
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    })
 }
 
 fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
