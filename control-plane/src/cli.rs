@@ -141,8 +141,8 @@ enum Command {
     ///
     /// Save it and what the same command prints with `--print token-secret`, and run Envoy 1.37.1 or newer with it.
     #[command(after_long_help = "Example:\n  \
-        latchkey envoy-config --control-plane https://keys.example.com:8444 --edge shop --upstream 127.0.0.1:8081 \\\n    \
-          --route /v1/reviews=reviews --route /healthz=public > envoy.yaml")]
+        latchkey envoy-config --control-plane https://keys.example.com:8444 --edge shop \\\n    \
+          --upstream 127.0.0.1:8081 --route /v1/reviews=reviews > envoy.yaml")]
     EnvoyConfig(Box<EnvoyConfigOptions>),
 
     /// Says what a request would be answered, by which rule, and why.
