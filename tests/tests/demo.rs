@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use end_to_end::{Connection, Process, eventually, eventually_within, free_port, root};
+use end_to_end::{Connection, Process, eventually, eventually_within, free_port, paste, root};
 use serde_json::Value;
 
 /// A checkout has one demo at a time: its files are in `.demo`.
@@ -105,16 +105,6 @@ impl Drop for Foreground {
     fn drop(&mut self) {
         let _ = command(&["stop"], self.base).output();
     }
-}
-
-/// Runs a printed line in a shell, somewhere else; answers status and code, as in `401 missing-key`, and all of the answer.
-fn paste(line: &str) -> (String, String) {
-    let elsewhere = std::env::temp_dir();
-    let output = Command::new("sh").arg("-c").arg(line).current_dir(elsewhere).output().expect("sh");
-    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-    let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
-    let code = answer.lines().find_map(|line| line.strip_prefix("latchkey-code: ")).unwrap_or_default();
-    (format!("{status} {}", code.trim()).trim().to_owned(), answer)
 }
 
 #[test]
