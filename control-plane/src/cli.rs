@@ -1,24 +1,70 @@
 //! The command line: flag, then environment, then default. `--help` is the reference.
 
+mod audit;
+mod check_config;
+mod client;
+mod connection;
 mod database;
+mod edge_tokens;
+mod edges;
+mod explain;
+mod failure;
+mod json;
+mod keys;
+mod login;
+mod made;
+mod output;
+mod pages;
+mod problem;
+mod progress;
+mod redact;
+mod serve;
+mod token;
+mod tokens;
+mod waiting;
+mod workspaces;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use policy::ChainHash;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
+use self::audit::{AuditCommand, run_audit};
+use self::check_config::{CheckConfigOptions, run_check_config};
+use self::connection::Remote;
 use self::database::{BackupOptions, RestoreOptions, run_backup, run_restore};
+use self::edge_tokens::{EdgeTokensOptions, run_edge_tokens};
+use self::edges::{EdgesOptions, EnforcementOptions, run_edges, run_enforcement};
+use self::explain::{ExplainOptions, run_explain};
+use self::failure::{Outcome, exit_code, is_unread};
+use self::keys::{KeysOptions, run_keys};
+use self::login::{run_login, run_logout};
+use self::output::say;
+use self::redact::{holds_secret, without_secrets};
+pub use self::serve::ServeOptions;
+use self::tokens::{TokensOptions, run_tokens};
+use self::workspaces::{WorkspacesOptions, run_workspaces};
 use crate::api::openapi;
-use crate::public_url::PublicUrl;
 use crate::serve::serve;
-use crate::store::{AuditHead, Verified, verify_audit};
 
-/// API keys for Envoy, enforced at the edge: the control plane.
+/// What every `--help` ends with.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused, or failed
+  2  the command line is wrong, or incomplete
+  3  done, but not enforced on every worker of every edge (--wait, enforcement)
+  4  no answer from the control plane, or it can't at the moment: try again
+  5  the request would be denied (explain)";
+
+/// API keys for Envoy, enforced at the edge.
+///
+/// `serve`, `backup`, `restore` and `audit verify` work on the database of this machine. All others speak REST to a control
+/// plane, as whoever signed in with `login`.
 #[derive(Parser)]
-#[command(name = "latchkey", version, max_term_width = 100)]
+#[command(name = "latchkey", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -29,12 +75,10 @@ enum Command {
     /// Runs the control plane: REST under /v1 for admins, /edge/v1 for edges.
     ///
     /// Writes the address to standard output once it serves, and logs to standard error; LATCHKEY_LOG sets how much
-    /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and SIGINT end it: what was accepted is answered first.
-    ///
-    /// A first start needs nothing but two paths for the token files:
-    ///
-    ///   latchkey serve --admin-token-file admin.token --edge-token-file edge.token
-    #[command(verbatim_doc_comment)]
+    /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and
+    /// SIGINT end it: what was accepted is answered first.
+    #[command(after_long_help = "A first start needs nothing but two paths for the token files:\n  \
+        latchkey serve --admin-token-file admin.token --edge-token-file edge.token")]
     Serve(ServeOptions),
 
     /// Prints the OpenAPI document of the REST API, as GET /openapi.json answers it.
@@ -52,104 +96,126 @@ enum Command {
     /// history, with revisions above all that they have seen.
     Restore(RestoreOptions),
 
-    /// Reads the audit log where it rests.
+    /// Stores a control plane's URL and an admin token, for the other commands.
+    ///
+    /// The token is asked for on a terminal, else read from standard input or --token-file; it is never an argument, for
+    /// every process of a machine can read those. It is tried, and stored in ~/.config/latchkey/config.toml for you alone.
+    #[command(after_long_help = "Example:\n  latchkey login --url https://keys.example.com")]
+    Login(Remote),
+
+    /// Forgets what `login` stored.
+    Logout,
+
+    /// The tenants.
+    Workspaces(WorkspacesOptions),
+
+    /// What clients have: made, found, changed, moved in, cleaned up.
+    Keys(KeysOptions),
+
+    /// Admin tokens.
+    Tokens(TokensOptions),
+
+    /// What edges show to the feed.
+    EdgeTokens(EdgeTokensOptions),
+
+    /// The Envoy processes that use the feed.
+    Edges(EdgesOptions),
+
+    /// Says whether a change is enforced on every worker of every edge.
+    ///
+    /// Ends with 3 when it isn't, and says where not.
+    Enforcement(EnforcementOptions),
+
+    /// Who changed what; and, in the database, whether it was written so.
     #[command(subcommand)]
     Audit(AuditCommand),
-}
 
-#[derive(Subcommand)]
-enum AuditCommand {
-    /// Checks that no audit event was changed, removed or moved. Ends with 1 and names the first one that was.
+    /// Says what an edge would refuse of a configuration, and why.
     ///
-    /// May run beside the control plane, or on a copy of the file. A log that was rewritten as a whole shows only against a
-    /// hash that was noted elsewhere: `audit.head` in the control plane's log (hourly), or the hash of any exported event.
-    Verify {
-        /// The SQLite database.
-        #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
-        database: PathBuf,
+    /// Of a plugin configuration, or of an Envoy file with our filter in it: also what would let requests pass the filter by.
+    CheckConfig(CheckConfigOptions),
 
-        /// The hash of an event that must be in the log: 64 hexadecimal digits.
-        #[arg(long, value_name = "HASH")]
-        expect_head: Option<ChainHash>,
+    /// Says what a request would be answered, by which rule, and why.
+    ///
+    /// With the code that decides in Envoy. Nothing is sent to an edge, and no secret is needed. Ends with 5 when the request
+    /// would be denied.
+    Explain(ExplainOptions),
+
+    /// Writes completions for a shell.
+    #[command(after_help = "Example:\n  latchkey completions bash > /etc/bash_completion.d/latchkey")]
+    Completions {
+        /// The shell.
+        shell: Shell,
     },
 }
 
-/// What `latchkey serve` is told.
-#[derive(Args, Clone, Debug)]
-pub struct ServeOptions {
-    /// Address and port to listen on. Port 0 takes a free one.
-    #[arg(long, env = "LATCHKEY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
-
-    /// The SQLite database. Made if it isn't there; one process at a time may have it open.
-    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
-    pub database: PathBuf,
-
-    /// The platform admin's token, lkadm_…. Made with mode 0600 if it isn't there; refused when others can read it.
-    #[arg(long, env = "LATCHKEY_ADMIN_TOKEN_FILE", value_name = "FILE")]
-    pub admin_token_file: PathBuf,
-
-    /// The token that edges start with, lkedge_…. Made with mode 0600 if it isn't there; refused when others can read it.
-    #[arg(long, env = "LATCHKEY_EDGE_TOKEN_FILE", value_name = "FILE")]
-    pub edge_token_file: PathBuf,
-
-    /// Environments, scope catalogue and length of the log (TOML). Without it: environments = ["live"], scopes = ["reviews",
-    /// "workspaces", "credentials", "webhooks", "repositories", "security_scans"], log_revisions = 100000.
-    #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// Address and port for edges alone: /edge/v1 and /healthz. --listen then no longer serves /edge/v1. So admins can be
-    /// kept off the edges' network, and edges off the admins'.
-    #[arg(long, env = "LATCHKEY_EDGE_LISTEN", value_name = "ADDRESS")]
-    pub edge_listen: Option<SocketAddr>,
-
-    /// TLS certificate with its chain (PEM), for both addresses. Loaded anew when it changes, as is its key.
-    #[arg(long, env = "LATCHKEY_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
-    pub tls_certificate: Option<PathBuf>,
-
-    /// The certificate's private key (PEM).
-    #[arg(long, env = "LATCHKEY_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
-    pub tls_key: Option<PathBuf>,
-
-    /// Certificate authority (PEM) of the edges: at --edge-listen only clients with a certificate of it get in. Their token
-    /// is needed besides.
-    #[arg(long, env = "LATCHKEY_EDGE_CLIENT_CA", value_name = "FILE", requires_all = ["edge_listen", "tls_certificate"])]
-    pub edge_client_ca: Option<PathBuf>,
-
-    /// Where people and scripts reach the control plane, if that is not --listen itself: https://keys.example.com
-    #[arg(long, env = "LATCHKEY_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<PublicUrl>,
-
-    /// Serve plain HTTP on an address other than loopback. For when TLS ends in front of the control plane: tokens and
-    /// secrets go over this connection.
-    #[arg(long, env = "LATCHKEY_INSECURE_HTTP")]
-    pub insecure_http: bool,
-}
-
-/// Runs what the command line asks for. A wrong command line ends the process with 2.
-pub fn run() -> anyhow::Result<()> {
-    let Cli { command } = Cli::parse();
-    log_to_stderr();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match command {
-        Command::Serve(options) => runtime.block_on(serve(options)),
-        Command::Openapi => Ok(write!(std::io::stdout(), "{}", openapi::text())?),
-        Command::Backup(options) => run_backup(&options),
-        Command::Restore(options) => run_restore(&options),
-        Command::Audit(AuditCommand::Verify { database, expect_head }) => verify(&database, expect_head),
-    }
-}
-
-fn verify(database: &Path, expected: Option<ChainHash>) -> anyhow::Result<()> {
-    let Verified { events, head } = verify_audit(database, expected)?;
-    let mut out = std::io::stdout();
-    match head {
-        Some(AuditHead { revision, hash }) => {
-            writeln!(out, "{events} audit events, each as it was written; the last at revision {revision}: {hash}")?;
+/// Runs what the command line asks for, and tells a failure in a sentence. A wrong command line ends the process with 2.
+pub fn run() -> ExitCode {
+    let command = match Cli::try_parse() {
+        Ok(Cli { command }) => command,
+        Err(error) if error.use_stderr() => return refuse(&error),
+        // Help, or the version.
+        Err(error) => error.exit(),
+    };
+    match carry_out(&command) {
+        Ok(outcome) => outcome.code().into(),
+        Err(error) if is_unread(&error) => ExitCode::FAILURE,
+        Err(error) => {
+            tell(&format!("latchkey: {error:#}\n"));
+            exit_code(&error).into()
         }
-        None => writeln!(out, "no audit events")?,
     }
-    Ok(())
+}
+
+/// A command line that is wrong.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    tell(&text);
+    if holds_secret(&text) {
+        tell("latchkey: a secret was given as an argument, which every process of this machine can read: replace it\n");
+    }
+    ExitCode::from(2)
+}
+
+fn tell(text: &str) {
+    // Nobody is left to tell when stderr is gone.
+    let _ = write!(std::io::stderr(), "{}", without_secrets(text));
+}
+
+fn carry_out(command: &Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Serve(options) => {
+            log_to_stderr();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(serve(options.clone()))?;
+        }
+        Command::Openapi => say(&openapi::text())?,
+        Command::Backup(options) => {
+            log_to_stderr();
+            run_backup(options)?;
+        }
+        Command::Restore(options) => {
+            log_to_stderr();
+            run_restore(options)?;
+        }
+        Command::Login(remote) => run_login(remote)?,
+        Command::Logout => run_logout()?,
+        Command::Workspaces(options) => return run_workspaces(options),
+        Command::Keys(options) => return run_keys(options),
+        Command::Tokens(options) => return run_tokens(options),
+        Command::EdgeTokens(options) => return run_edge_tokens(options),
+        Command::Edges(options) => return run_edges(options),
+        Command::Enforcement(options) => return run_enforcement(options),
+        Command::Audit(command) => return run_audit(command),
+        Command::CheckConfig(options) => return run_check_config(options),
+        Command::Explain(options) => return run_explain(options),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "latchkey", &mut script);
+            say(&String::from_utf8_lossy(&script))?;
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 fn log_to_stderr() {

@@ -1,8 +1,7 @@
 //! One configuration of the filter, checked and ready to serve.
 
 use policy::config::{Config, ConfigError};
-use policy::route::{self, RouteRule, RouteRuleBinding, Routes};
-use policy::rule::Rule;
+use policy::route::{self, RouteRule, Routes};
 
 use crate::metadata::RouteMetadata;
 
@@ -40,17 +39,10 @@ impl Edge {
 
     /// What the request's route asks for: by its metadata, else by `routes`, else by `unmatched`.
     pub fn route_rule<'a>(&'a self, metadata: RouteMetadata<'a>, method: &[u8], path: &'a [u8]) -> RouteRule<'a> {
-        let (rule, template) = match metadata {
-            RouteMetadata::Absent => return self.routes.find(method, path, self.config.unmatched.rule()),
-            RouteMetadata::Unusable => return RouteRule::Unknown,
-            RouteMetadata::Rule { rule, path } => (rule, path),
-        };
-        let Ok(rule) = Rule::parse(rule) else { return RouteRule::Unknown };
-        let Some(template) = template else { return RouteRule::Rule { rule, workspace: None } };
-        match route::bind(template, path) {
-            RouteRuleBinding::Fits { workspace } => RouteRule::Rule { rule, workspace },
-            RouteRuleBinding::BadPath => RouteRule::BadPath,
-            RouteRuleBinding::NoFit => RouteRule::Unknown,
+        match metadata {
+            RouteMetadata::Absent => self.routes.find(method, path, self.config.unmatched.rule()),
+            RouteMetadata::Unusable => RouteRule::Unknown,
+            RouteMetadata::Rule { rule, path: template } => route::stated(rule, template, path),
         }
     }
 

@@ -1,9 +1,12 @@
 //! Which rule a request's path and method fall under, by templates.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::plain::plain_path;
 use crate::rule::{Rule, RuleText};
 
 /// One line of `routes` in the plugin configuration.
@@ -39,8 +42,14 @@ impl RouteRule<'_> {
 /// The templates of `routes`, compiled.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    templates: matchit::Router<usize>,
-    lines: Vec<Vec<Line>>,
+    router: matchit::Router<usize>,
+    templates: Vec<Template>,
+}
+
+#[derive(Clone, Debug)]
+struct Template {
+    path: String,
+    lines: Vec<Line>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,36 +96,54 @@ impl Routes {
         let mut compiled = Self::default();
         for (path, lines) in by_path {
             check_template(path)?;
-            let number = compiled.lines.len();
+            let number = compiled.templates.len();
             // A prefix that has a line of its own keeps it.
             for spelling in spellings(path).filter(|spelling| spelling == path || !paths.contains(&spelling.as_str())) {
                 let template = |error: matchit::InsertError| RouteError::Template {
                     path: path.to_owned(),
                     reason: error.to_string(),
                 };
-                compiled.templates.insert(spelling, number).map_err(template)?;
+                compiled.router.insert(spelling, number).map_err(template)?;
             }
-            compiled.lines.push(lines);
+            compiled.templates.push(Template { path: path.to_owned(), lines });
         }
         Ok(compiled)
     }
 
     /// True when there is no template at all.
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.templates.is_empty()
     }
 
     /// The rule for a request, `unmatched` where no template fits its path. A path that is known with other methods only
     /// is [`RouteRule::Unknown`]. Allocates nothing for templates without parameters.
     pub fn find<'a>(&'a self, method: &[u8], path: &'a [u8], unmatched: Rule<'a>) -> RouteRule<'a> {
         let Some(path) = plain_path(path) else { return RouteRule::BadPath };
-        let Ok(found) = self.templates.at(path) else { return RouteRule::Rule { rule: unmatched, workspace: None } };
-        let lines = self.lines.get(*found.value).map(Vec::as_slice).unwrap_or_default();
+        let Ok(found) = self.router.at(path) else { return RouteRule::Rule { rule: unmatched, workspace: None } };
+        let lines = self.templates.get(*found.value).map(|template| template.lines.as_slice()).unwrap_or_default();
         let exact = lines.iter().find(|line| line.methods.iter().any(|own| own.as_bytes() == method));
         match exact.or_else(|| lines.iter().find(|line| line.methods.is_empty())) {
             Some(line) => RouteRule::Rule { rule: line.rule.rule(), workspace: found.params.get("workspace") },
             None => RouteRule::Unknown,
         }
+    }
+
+    /// The template that a path falls under, whatever the method: for whoever asks why.
+    pub fn template(&self, path: &[u8]) -> Option<&str> {
+        let found = self.router.at(plain_path(path)?).ok()?;
+        self.templates.get(*found.value).map(|template| template.path.as_str())
+    }
+}
+
+/// What a route asks of a request that states its rule itself, as route metadata does, with the template that binds a
+/// workspace if there is one. What isn't a rule, and a path that doesn't fit, deny.
+pub fn stated<'a>(rule: &'a str, template: Option<&str>, path: &'a [u8]) -> RouteRule<'a> {
+    let Ok(rule) = Rule::parse(rule) else { return RouteRule::Unknown };
+    let Some(template) = template else { return RouteRule::Rule { rule, workspace: None } };
+    match bind(template, path) {
+        RouteRuleBinding::Fits { workspace } => RouteRule::Rule { rule, workspace },
+        RouteRuleBinding::BadPath => RouteRule::BadPath,
+        RouteRuleBinding::NoFit => RouteRule::Unknown,
     }
 }
 
@@ -219,196 +246,5 @@ fn hides(other: &str, workspace: &str) -> bool {
     false
 }
 
-/// The path without its query, when every reader takes it for the same path: no dot segments, no empty ones, no
-/// backslash, control byte, `;`, and no encoded unreserved character, slash, backslash, percent, semicolon or dot.
-pub fn plain_path(path: &[u8]) -> Option<&str> {
-    let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    let path = str::from_utf8(path).ok()?;
-    let mut segments = path.strip_prefix('/')?.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        if matches!(segment, "." | "..") || (segment.is_empty() && !is_last) {
-            return None;
-        }
-        if segment.bytes().any(|byte| byte <= b' ' || byte == 0x7f || matches!(byte, b'\\' | b';')) {
-            return None;
-        }
-        if !escapes_are_plain(segment.as_bytes()) {
-            return None;
-        }
-    }
-    Some(path)
-}
-
-fn escapes_are_plain(segment: &[u8]) -> bool {
-    let mut rest = segment;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
-        let Some([_, high, low, after @ ..]) = rest.get(at..) else { return false };
-        let (Some(high), Some(low)) = (hex(*high), hex(*low)) else { return false };
-        let byte = (high << 4) | low;
-        let plain = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'\\' | b'%' | b';')
-            || byte < b' '
-            || byte == 0x7f;
-        if plain {
-            return false;
-        }
-        rest = after;
-    }
-    true
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures::test;
-
-    fn routes(json: &str) -> Result<Routes, RouteError> {
-        Routes::compile(&serde_json::from_str::<Vec<Route>>(json).unwrap())
-    }
-
-    fn example() -> Routes {
-        routes(
-            r#"[{"path": "/v1/reviews/{*rest}", "rule": "reviews"},
-                {"path": "/v1/workspaces/{workspace}/{*rest}", "rule": "workspaces"},
-                {"path": "/v1/workspaces/{workspace}/settings", "rule": "key"},
-                {"methods": ["POST"], "path": "/v1/scans/search", "rule": "security_scans:read"},
-                {"path": "/v1/webhooks/{*rest}", "rule": "webhooks"},
-                {"path": "/v1/webhooks", "rule": "key"},
-                {"path": "/healthz", "rule": "public"}]"#,
-        )
-        .unwrap()
-    }
-
-    fn found(routes: &Routes, method: &str, path: &str) -> String {
-        match routes.find(method.as_bytes(), path.as_bytes(), Rule::Deny) {
-            RouteRule::Rule { rule: Rule::Public, .. } => "public".to_owned(),
-            RouteRule::Rule { rule: Rule::Deny, .. } => "deny".to_owned(),
-            RouteRule::Rule { rule: Rule::AnyKey, workspace } => format!("key@{}", workspace.unwrap_or("-")),
-            RouteRule::Rule { rule: Rule::Scope { scope, .. }, workspace } => {
-                format!("{scope}@{}", workspace.unwrap_or("-"))
-            }
-            RouteRule::BadPath => "bad-path".to_owned(),
-            RouteRule::Unknown => "unknown".to_owned(),
-        }
-    }
-
-    #[test]
-    fn the_most_specific_template_wins() {
-        let routes = example();
-        for (method, path, expected) in [
-            ("GET", "/v1/reviews", "reviews@-"),
-            ("GET", "/v1/reviews/", "reviews@-"),
-            ("GET", "/v1/reviews/7/comments", "reviews@-"),
-            ("GET", "/v1/reviewsx", "deny"),
-            ("GET", "/v1/reviews?api_key=x/../", "reviews@-"),
-            ("GET", "/v1/workspaces/acme", "workspaces@acme"),
-            ("GET", "/v1/workspaces/acme/", "workspaces@acme"),
-            ("GET", "/v1/workspaces/acme/members/1", "workspaces@acme"),
-            ("GET", "/v1/workspaces/acme/settings", "key@acme"),
-            ("GET", "/v1/workspaces", "deny"),
-            ("GET", "/v1/webhooks", "key@-"),
-            ("GET", "/v1/webhooks/", "webhooks@-"),
-            ("POST", "/v1/scans/search", "security_scans@-"),
-            ("GET", "/v1/scans/search", "unknown"),
-            ("GET", "/healthz", "public"),
-            ("GET", "/healthz/", "deny"),
-            ("GET", "", "bad-path"),
-            ("GET", "*", "bad-path"),
-        ] {
-            assert_eq!(found(&routes, method, path), expected, "{method} {path}");
-        }
-    }
-
-    #[test]
-    fn what_others_may_read_in_another_way_is_a_bad_path() {
-        let routes = example();
-        for path in [
-            "/v1/reviews/../workspaces",
-            "/v1/reviews/.",
-            "/v1/reviews//7",
-            "//healthz",
-            "/v1\\reviews",
-            "/v1/reviews;x=1",
-            "/v1/%72eviews/1",
-            "/v1/reviews/%2e%2e/x",
-            "/v1/reviews%2F7",
-            "/v1/reviews%5c7",
-            "/v1/reviews/%25",
-            "/v1/reviews/%3b",
-            "/v1/reviews/%7E",
-            "/v1/reviews/%",
-            "/v1/reviews/%zz",
-            "/v1/reviews/%00",
-            "/v1/reviews/\x01",
-            "healthz",
-        ] {
-            assert_eq!(found(&routes, "GET", path), "bad-path", "{path:?}");
-        }
-        assert_eq!(found(&routes, "GET", "/v1/reviews/caf%C3%A9%20x"), "reviews@-");
-    }
-
-    #[test]
-    fn wrong_templates_name_themselves() {
-        for (json, expected) in [
-            (r#"[{"path": "v1", "rule": "key"}]"#, "`v1` is not a path template"),
-            (r#"[{"path": "/v1/{*rest}/x", "rule": "key"}]"#, "`/v1/{*rest}/x` is not a path template"),
-            (r#"[{"path": "/v1/%72", "rule": "key"}]"#, "`/v1/%72` is not a path template"),
-            (r#"[{"path": "/a", "rule": "key"}, {"path": "/a", "rule": "public"}]"#, "`/a` is given twice"),
-            (r#"[{"path": "/a", "rule": "key", "methods": ["get"]}]"#, "`/a` has a method"),
-            (r#"[{"path": "/v1?x", "rule": "key"}]"#, "`/v1?x` is not a path template"),
-            (r#"[{"path": "/v1/{{x}}", "rule": "key"}]"#, "`/v1/{{x}}` is not a path template"),
-            (r#"[{"path": "/w/{*workspace}", "rule": "key"}]"#, "`{workspace}` must be a whole segment"),
-            (r#"[{"path": "/w/ws-{workspace}", "rule": "key"}]"#, "`{workspace}` must be a whole segment"),
-            (r#"[{"path": "/w/{workspace}/{workspace}", "rule": "key"}]"#, "`{workspace}` must be a whole segment"),
-        ] {
-            let error = routes(json).unwrap_err().to_string();
-            assert!(error.contains(expected), "{json}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_template_that_would_hide_a_workspace_is_refused() {
-        for (workspace, other, hidden) in [
-            ("/w/{workspace}/a", "/w/{id}/{*rest}", true),
-            ("/w/{workspace}/{*rest}", "/w/{id}/b", true),
-            ("/w/{workspace}/{*rest}", "/w/a{id}/{*rest}", true),
-            ("/w/{workspace}/{*rest}", "/w/{id}.json", true),
-            ("/w/{workspace}/a", "/w/a{*rest}", true),
-            ("/{org}/{workspace}/a", "/acme/{id}/a", true),
-            ("/{org}/{workspace}/a", "/acme/{*rest}", true),
-            ("/{org}/{workspace}/a", "/a{*rest}", true),
-            ("/{org}/w/{workspace}", "/acme/{x}/{id}", true),
-            ("/w/{workspace}/a", "/w/settings", false),
-            ("/w/{workspace}/a", "/w/settings/{id}", false),
-            ("/w/{workspace}/a", "/w/{workspace}/{id}", false),
-            ("/w/{workspace}/a", "/{*rest}", false),
-            ("/w/{workspace}/a", "/{x}/{id}/a", false),
-            ("/w/{workspace}/a", "/w", false),
-            ("/w/{workspace}/a", "/v{*rest}", false),
-        ] {
-            let json = format!(r#"[{{"path": "{workspace}", "rule": "key"}}, {{"path": "{other}", "rule": "key"}}]"#);
-            let refused = matches!(routes(&json), Err(RouteError::HidesWorkspace { .. }));
-            assert_eq!(refused, hidden, "{other} beside {workspace}: {:?}", routes(&json).err());
-            assert!(hidden || routes(&json).is_ok(), "{other} beside {workspace}: {:?}", routes(&json).err());
-        }
-    }
-
-    #[test]
-    fn a_template_in_route_metadata_binds_its_workspace() {
-        let template = "/v1/workspaces/{workspace}/{*rest}";
-        for (path, expected) in [
-            ("/v1/workspaces/acme/x", RouteRuleBinding::Fits { workspace: Some("acme") }),
-            ("/v1/workspaces/acme", RouteRuleBinding::Fits { workspace: Some("acme") }),
-            ("/v1/other", RouteRuleBinding::NoFit),
-            ("/v1/workspaces/acme/%2e", RouteRuleBinding::BadPath),
-        ] {
-            assert_eq!(bind(template, path.as_bytes()), expected, "{path}");
-        }
-        assert_eq!(bind("no template", b"/v1"), RouteRuleBinding::NoFit);
-    }
-}
+mod tests;

@@ -174,6 +174,11 @@ impl Envoy {
         (0..self.workers).map(|worker| usize::try_from(stat(worker)).expect("a count")).collect()
     }
 
+    /// The file that it was started with.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("envoy.yaml")
+    }
+
     /// All statistics, as text.
     pub fn stats(&self) -> String {
         Connection::open(self.admin_port).get("/stats", &[]).body

@@ -1,6 +1,7 @@
 //! The real parts as fixtures: control plane, Envoy with the filter, upstream, and clients that can say anything.
 
 mod admin;
+mod command_line;
 mod connection;
 mod control_plane;
 mod disk;
@@ -14,6 +15,7 @@ mod wait;
 mod wall_clock;
 
 pub use admin::{Admin, CreatedKey};
+pub use command_line::{CommandLine, Ended};
 pub use connection::{Connection, Response};
 pub use control_plane::{ControlPlane, latchkey, serve_command};
 pub use disk::{Disk, Fault, Unsynced};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use end_to_end::{Connection, CreatedKey, Stack, eventually, latchkey};
+use end_to_end::{CommandLine, Connection, CreatedKey, Stack, eventually, latchkey};
 use serde_json::json;
 
 /// What was done to each key after the backup.
@@ -72,7 +72,7 @@ fn a_revoked_key_stays_dead_at_the_edge_when_yesterday_s_backup_is_replayed() {
     let (mut stack, keys, backup) = start();
     let before = stack.admin.get("/v1/enforcement")["revision"].as_u64().expect("a revision");
     let log = file(&stack, "audit.jsonl");
-    std::fs::write(&log, stack.admin.export_audit()).expect("the export");
+    std::fs::write(&log, CommandLine::of(&stack.control_plane).ok(&["audit", "export"])).expect("the export");
     let database = file(&stack, "latchkey.db");
     let restore = ["restore", "--from", &backup, "--database", &database];
     let (code, said) = latchkey(&restore);

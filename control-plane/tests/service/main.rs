@@ -6,6 +6,7 @@ mod at_rest;
 mod audit;
 mod authority;
 mod clean_up;
+mod cli;
 mod crash;
 mod edge_tokens;
 mod enforced;

@@ -17,13 +17,13 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use crate::start::{Running, command, failed};
 
 /// A certificate authority.
-struct Authority {
+pub struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -31,8 +31,13 @@ impl Authority {
         Self { certificate, issuer: Issuer::new(parameters, key) }
     }
 
+    /// Its certificate, as PEM.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
     /// Writes `<name>.pem` and `<name>.key`, good for `localhost`.
-    fn issue(&self, directory: &Path, name: &str) {
+    pub fn issue(&self, directory: &Path, name: &str) {
         let key = KeyPair::generate().unwrap();
         let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
@@ -94,7 +99,7 @@ async fn edges_with_an_address_of_their_own_need_a_certificate_of_their_authorit
     ours.issue(directory.path(), "server");
     edges.issue(directory.path(), "edge");
     others.issue(directory.path(), "other");
-    write(at("edges.pem"), edges.certificate.pem()).unwrap();
+    write(at("edges.pem"), edges.pem()).unwrap();
     let flags = [&TLS[..], &["--edge-listen", "127.0.0.1:0", "--edge-client-ca", "edges.pem"]].concat();
     let mut running = Running::start(command(directory.path(), &flags));
     let edge_address = running.next_address();

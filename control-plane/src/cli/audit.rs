@@ -1,0 +1,176 @@
+//! `latchkey audit`: who changed what, over REST; and where it rests, whether it was written so.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use policy::ChainHash;
+use serde_json::Value;
+
+use super::client::Call;
+use super::connection::Remote;
+use super::failure::{Failure, Outcome};
+use super::json::part;
+use super::output::{field, remark, say, say_json, table, text};
+use super::pages;
+use super::progress::Progress;
+use crate::store::{AuditHead, Verified, verify_audit};
+
+#[derive(Subcommand)]
+pub enum AuditCommand {
+    /// Lists audit events, newest first.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+
+        #[command(flatten)]
+        filter: Filter,
+
+        /// The most events to list.
+        #[arg(long, value_name = "COUNT", default_value = "50", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+
+    /// Writes audit events as JSON lines, oldest first: all that fit.
+    ///
+    /// A script that keeps what it has asks for `--since` the last revision it saw. `latchkey restore --replay-audit` takes
+    /// such an export of all events.
+    Export {
+        #[command(flatten)]
+        remote: Remote,
+
+        #[command(flatten)]
+        filter: Filter,
+    },
+
+    /// Checks that no audit event was changed, removed or moved. Ends with 1 and names the first one that was.
+    ///
+    /// May run beside the control plane, or on a copy of the file. A log that was rewritten as a whole shows only against a
+    /// hash that was noted elsewhere: `audit.head` in the control plane's log (hourly), or the hash of any exported event.
+    Verify {
+        /// The SQLite database.
+        #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
+        database: PathBuf,
+
+        /// The hash of an event that must be in the log: 64 hexadecimal digits.
+        #[arg(long, value_name = "HASH")]
+        expect_head: Option<ChainHash>,
+    },
+}
+
+/// Which events.
+#[derive(Args)]
+pub struct Filter {
+    /// Only those of this workspace, by id or slug. Without it: of all, for platform admins.
+    #[arg(long, short)]
+    workspace: Option<String>,
+
+    /// Only those about the thing with this id.
+    #[arg(long, value_name = "ID")]
+    target: Option<String>,
+
+    /// Only this action: key.rotate, for example.
+    #[arg(long)]
+    action: Option<String>,
+
+    /// Only those after this revision.
+    #[arg(long, value_name = "REVISION")]
+    since: Option<u64>,
+}
+
+impl Filter {
+    fn call(&self) -> Call {
+        let call = match &self.workspace {
+            Some(workspace) => Call::get(&["v1", "workspaces", workspace, "audit-events"]),
+            None => Call::get(&["v1", "audit-events"]),
+        };
+        let call = call.query("target", self.target.as_ref()).query("action", self.action.as_ref());
+        call.query("since", self.since)
+    }
+}
+
+pub(super) fn run_audit(command: &AuditCommand) -> anyhow::Result<Outcome> {
+    match command {
+        AuditCommand::List { remote, filter, limit } => list(remote, filter, *limit)?,
+        AuditCommand::Export { remote, filter } => export(remote, filter)?,
+        AuditCommand::Verify { database, expect_head } => verify(database, *expect_head)?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn list(remote: &Remote, filter: &Filter, limit: u64) -> anyhow::Result<()> {
+    let session = remote.session()?;
+    let events = pages::all(&session.client, Some(limit), || filter.call())?;
+    if session.json {
+        return say_json(&events.into());
+    }
+    let row = |event: &Value| {
+        vec![
+            field(event, "revision"),
+            field(event, "at"),
+            field(part(event, &["actor"]), "name"),
+            field(event, "action"),
+            target(event),
+            changed(event),
+        ]
+    };
+    let rows: Vec<_> = events.iter().map(row).collect();
+    say(&table(&["revision", "at", "who", "action", "what", "changed"], &rows))
+}
+
+/// The thing's name, and its id, by which `--target` finds it again.
+fn target(event: &Value) -> String {
+    let target = part(event, &["target"]);
+    if target.is_null() { "-".to_owned() } else { format!("{} ({})", field(target, "name"), field(target, "id")) }
+}
+
+/// The fields that differ, of what was changed; what was made or is gone speaks for itself.
+fn changed(event: &Value) -> String {
+    let (Some(before), Some(after)) = (part(event, &["before"]).as_object(), part(event, &["after"]).as_object())
+    else {
+        return "-".to_owned();
+    };
+    let now = |name: &String| after.get(name).map_or_else(|| "-".to_owned(), text);
+    let changes: Vec<_> = before.iter().map(|(name, was)| format!("{name}: {} -> {}", text(was), now(name))).collect();
+    if changes.is_empty() { "-".to_owned() } else { changes.join("; ") }
+}
+
+fn export(remote: &Remote, filter: &Filter) -> anyhow::Result<()> {
+    let session = remote.session()?;
+    let call = filter.call().header("accept", "application/jsonl".to_owned()).patient(Duration::from_secs(86_400));
+    let mut lines = BufReader::new(session.client.stream(call)?);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let progress = Progress::waiting("exporting");
+    let (mut count, mut line) = (0_u64, String::new());
+    loop {
+        line.clear();
+        let read = lines.read_line(&mut line);
+        let is_whole = read.as_ref().is_ok_and(|_| line.is_empty() || line.ends_with('\n'));
+        if !is_whole {
+            out.flush()?;
+            let message = format!("the export broke off after {count} events: it is not whole, so export again");
+            return Err(Failure::Unreachable(message).into());
+        }
+        if line.is_empty() {
+            break;
+        }
+        out.write_all(line.as_bytes())?;
+        count = count.saturating_add(1);
+        progress.step(1);
+    }
+    out.flush()?;
+    drop(progress);
+    remark(&format!("exported {count} events"));
+    Ok(())
+}
+
+fn verify(database: &Path, expected: Option<ChainHash>) -> anyhow::Result<()> {
+    let Verified { events, head } = verify_audit(database, expected)?;
+    match head {
+        Some(AuditHead { revision, hash }) => {
+            say(&format!("{events} audit events, each as it was written; the last at revision {revision}: {hash}\n"))
+        }
+        None => say("no audit events\n"),
+    }
+}

@@ -1,0 +1,186 @@
+//! `latchkey check-config`: what an edge would refuse, and what would leave it less safe than it looks.
+
+mod capabilities;
+mod envoy;
+mod find;
+mod rules;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use policy::Config;
+use serde_json::{Value, json};
+
+use self::find::{Filter, filters};
+use self::rules::Catalogue;
+use super::failure::Outcome;
+use super::output::{counted, say, say_json};
+
+/// What `latchkey check-config` is told.
+#[derive(Args)]
+pub struct CheckConfigOptions {
+    /// A plugin configuration (JSON), or an Envoy file with our filter in it (YAML or JSON): a bootstrap, a listener, a
+    /// manifest.
+    file: PathBuf,
+
+    /// The control plane's latchkey.toml: rules must name scopes of its catalogue, and the edge one of its environments.
+    #[arg(long, value_name = "FILE")]
+    catalogue: Option<PathBuf>,
+
+    /// Answer with JSON instead of lines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Something that was found.
+pub(super) struct Finding {
+    weight: Weight,
+    /// Where in the file, as the path of fields that leads there.
+    place: String,
+    message: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// The edge would refuse it, deny all, or let pass what it should not.
+    Refused,
+    /// It works, and is less safe or less useful than it could be.
+    Warning,
+}
+
+impl Finding {
+    pub(super) fn refused(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { weight: Weight::Refused, place: place.into(), message: message.into() }
+    }
+
+    pub(super) fn warning(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { weight: Weight::Warning, place: place.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "refused",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// What a file is, as far as it concerns us.
+enum File {
+    /// A plugin configuration, byte for byte.
+    Plugin(Vec<u8>),
+    /// Envoy's configuration, or what holds it.
+    Envoy(Value),
+}
+
+pub(super) fn run_check_config(options: &CheckConfigOptions) -> anyhow::Result<Outcome> {
+    let catalogue = options.catalogue.as_deref().map(crate::config::Config::from_file).transpose()?.map(Catalogue);
+    let (findings, checked) = match read(&options.file)? {
+        File::Plugin(json) => {
+            let mut findings = Vec::new();
+            let config = plugin("", &json, catalogue.as_ref(), &mut findings);
+            let edge = config.map(|config| config.edge).unwrap_or_default();
+            (findings, format!("a plugin configuration, of the edge `{edge}`"))
+        }
+        File::Envoy(value) => envoy::check(&value, catalogue.as_ref()),
+    };
+    let is_refused = findings.iter().any(|finding| finding.weight == Weight::Refused);
+    if options.json {
+        let list = findings.iter().map(|Finding { weight, place, message }| {
+            json!({"kind": weight.to_string(), "place": place, "message": message})
+        });
+        say_json(&json!({"accepted": !is_refused, "findings": list.collect::<Vec<_>>()}))?;
+    } else {
+        let file = options.file.display();
+        for Finding { weight, place, message } in &findings {
+            let at = if place.is_empty() { String::new() } else { format!(" {place}:") };
+            say(&format!("{file}: {weight}:{at} {message}\n"))?;
+        }
+        let verdict = if is_refused { "refused" } else { "accepted" };
+        let warnings = findings.iter().filter(|finding| finding.weight == Weight::Warning).count();
+        say(&format!("{file}: {verdict}, with {}: {checked}\n", counted(warnings as u64, "warning")))?;
+    }
+    Ok(if is_refused { Outcome::Refused } else { Outcome::Done })
+}
+
+/// The one plugin configuration in a file.
+pub(super) fn one_plugin(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let value = match read(path)? {
+        File::Plugin(json) => return Ok(json),
+        File::Envoy(value) => value,
+    };
+    match filters(&value).as_slice() {
+        [Filter { plugin: Some(plugin), .. }] => Ok(plugin.clone()),
+        [_] => bail!("{}: our filter in it has no configuration", path.display()),
+        several => {
+            let count = several.len();
+            bail!(
+                "{}: {count} of our filters are in it; give the plugin configuration that is meant in a file of its own",
+                path.display()
+            )
+        }
+    }
+}
+
+/// Checks a plugin configuration as the edge itself does; `None` when it would be refused.
+pub(super) fn plugin(
+    place: &str,
+    json: &[u8],
+    catalogue: Option<&Catalogue>,
+    findings: &mut Vec<Finding>,
+) -> Option<Config> {
+    let config = match Config::parse(json) {
+        Ok((config, _)) => config,
+        Err(error) => {
+            findings.push(Finding::refused(place, error.to_string()));
+            return None;
+        }
+    };
+    if let Some(catalogue) = catalogue {
+        catalogue.check(place, &config, findings);
+    }
+    if config.max_staleness_secs.is_none() {
+        let message = "`max_staleness_secs` is null: an edge that is cut off accepts revoked keys for ever";
+        findings.push(Finding::warning(place, message));
+    }
+    Some(config)
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read it", path.display()))?;
+    let value: Value = match serde_json::from_str(&text) {
+        Ok(value) => value,
+        Err(_) => yaml(&text).with_context(|| path.display().to_string())?,
+    };
+    if !filters(&value).is_empty() {
+        return Ok(File::Envoy(value));
+    }
+    let is_plugin = value.as_object().is_some_and(|fields| fields.keys().all(|name| !name.starts_with('@')))
+        && ["static_resources", "dynamic_resources", "resources", "filter_chains", "kind"]
+            .iter()
+            .all(|name| value.get(name).is_none());
+    if !is_plugin {
+        bail!("{}: no filter of Latchkey is in it, and it is no plugin configuration", path.display());
+    }
+    // As it is written, so that a field that stands there twice is found; YAML is a way to write it, too.
+    let json =
+        if serde_json::from_str::<Value>(&text).is_ok() { text.into_bytes() } else { value.to_string().into_bytes() };
+    Ok(File::Plugin(json))
+}
+
+/// All documents of a file; one alone stands for itself.
+fn yaml(text: &str) -> anyhow::Result<Value> {
+    let read = serde_saphyr::from_multiple(text);
+    let mut documents: Vec<Value> = read.map_err(|error| {
+        // What follows the first line shows the file's own lines, which may hold a token.
+        let error = error.to_string();
+        let what = error.lines().next().unwrap_or_default();
+        let hint = if text.contains("${") { "; a template must be filled in first" } else { "" };
+        anyhow!("neither JSON nor YAML: {}{hint}", what.trim_start_matches("error: "))
+    })?;
+    Ok(if documents.len() == 1 { documents.remove(0) } else { documents.into() })
+}

@@ -1,0 +1,270 @@
+//! REST as a client: one request, one answer, and a refusal as a sentence.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::http::{HeaderMap, Method, Request};
+use serde_json::Value;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{self, crypto::ring};
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, Body, Proxy, SendBody};
+use zeroize::Zeroizing;
+
+use super::connection::is_loopback;
+use super::failure::Failure;
+use super::problem;
+use crate::secret::Secret;
+
+/// How long anything may take that doesn't wait for edges: a little longer than the control plane gives itself.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The same for what is much.
+pub const LONG: Duration = Duration::from_secs(330);
+
+/// How long it may take to get a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The most bytes of an answer that is held in memory as a whole.
+const MAX_ANSWER: u64 = 64 << 20;
+
+/// What to do when a certificate isn't trusted.
+const AUTHORITY: &str = "for a certificate authority of your own give --ca-certificate";
+
+/// A client of one control plane, as one admin.
+pub struct Client {
+    agent: Agent,
+    base: String,
+    token: Secret,
+}
+
+/// A request to be sent.
+pub struct Call {
+    method: Method,
+    path: String,
+    body: Option<Value>,
+    headers: Vec<(&'static str, String)>,
+    patience: Duration,
+}
+
+/// What was answered: JSON, or null where there is nothing to say.
+pub struct Answer {
+    pub body: Value,
+    headers: HeaderMap,
+}
+
+impl Call {
+    fn new(method: Method, path: &[&str]) -> Self {
+        let path = path.iter().map(|segment| format!("/{}", encoded(segment))).collect();
+        Self { method, path, body: None, headers: Vec::new(), patience: PATIENCE }
+    }
+
+    pub fn get(path: &[&str]) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub fn post(path: &[&str], body: Value) -> Self {
+        Self { body: Some(body), ..Self::new(Method::POST, path) }
+    }
+
+    pub fn patch(path: &[&str], body: Value) -> Self {
+        Self { body: Some(body), ..Self::new(Method::PATCH, path) }
+    }
+
+    pub fn delete(path: &[&str]) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
+    /// Adds to the query what is given.
+    pub fn query(mut self, name: &str, value: Option<impl ToString>) -> Self {
+        if let Some(value) = value {
+            let separator = if self.path.contains('?') { '&' } else { '?' };
+            let pair = form_urlencoded::Serializer::new(String::new()).append_pair(name, &value.to_string()).finish();
+            let _ = write!(self.path, "{separator}{pair}");
+        }
+        self
+    }
+
+    pub fn header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Waits for the answer for so much longer.
+    pub fn patient(mut self, more: Duration) -> Self {
+        self.patience = self.patience.saturating_add(more);
+        self
+    }
+}
+
+impl Answer {
+    /// A header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The revision from which on the change holds.
+    pub fn revision(&self) -> Option<u64> {
+        self.header("latchkey-revision")?.parse().ok()
+    }
+}
+
+impl Client {
+    /// A client for `base`. It trusts the authority in `ca`, else those that the system trusts.
+    pub fn new(base: String, token: Secret, ca: Option<&Path>) -> anyhow::Result<Self> {
+        let tls = if base.starts_with("https://") { tls(ca)? } else { TlsConfig::default() };
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            // A token goes to nobody but who was named.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(if is_loopback(&base) || base.starts_with("http://") { None } else { Proxy::try_from_env() })
+            .timeout_connect(Some(CONNECT))
+            .user_agent(concat!("latchkey/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent: config.new_agent(), base, token })
+    }
+
+    /// Sends a request; what isn't answered with success is an error that says why.
+    pub fn send(&self, call: Call) -> anyhow::Result<Answer> {
+        let body = call.body.as_ref().map(|body| Zeroizing::new(body.to_string()));
+        match &body {
+            Some(text) => {
+                let mut bytes = text.as_bytes();
+                self.send_body(&call, "application/json", SendBody::from_reader(&mut bytes), text.len())
+            }
+            None => self.answered(&call, self.start(&call, None, SendBody::none())?),
+        }
+    }
+
+    /// Sends JSON lines, as they are read. The control plane is asked first whether it takes them.
+    pub fn send_lines(&self, call: Call, lines: &mut dyn Read, length: usize) -> anyhow::Result<Answer> {
+        let call = call.header("expect", "100-continue".to_owned());
+        self.send_body(&call, "application/jsonl", SendBody::from_reader(lines), length)
+    }
+
+    /// Sends a request whose answer may be of any length, and is read bit by bit.
+    pub fn stream(&self, call: Call) -> anyhow::Result<impl Read + 'static> {
+        let (parts, body) = self.start(&call, None, SendBody::none())?.into_parts();
+        if !parts.status.is_success() {
+            return Err(problem::refused(parts.status, &parts.headers, &read(body, &call.path)?));
+        }
+        Ok(body.into_reader())
+    }
+
+    fn send_body(&self, call: &Call, kind: &'static str, body: SendBody<'_>, length: usize) -> anyhow::Result<Answer> {
+        self.answered(call, self.start(call, Some((kind, length)), body)?)
+    }
+
+    fn start(
+        &self,
+        call: &Call,
+        body_is: Option<(&'static str, usize)>,
+        body: SendBody<'_>,
+    ) -> anyhow::Result<axum::http::Response<Body>> {
+        let authorization = Zeroizing::new(format!("Bearer {}", self.token.expose()));
+        let mut request = Request::builder()
+            .method(&call.method)
+            .uri(format!("{}{}", self.base, call.path))
+            .header("authorization", authorization.as_str())
+            .header("accept-encoding", "identity");
+        if let Some((kind, length)) = body_is {
+            request = request.header("content-type", kind).header("content-length", length);
+        }
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        // The error would show the header that it is about.
+        let request =
+            request.body(body).map_err(|_| anyhow::anyhow!("{}: not a path that can be asked for", call.path))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(call.patience)).build();
+        Ok(self.agent.run(request).map_err(|error| self.unreachable(&error))?)
+    }
+
+    fn answered(&self, call: &Call, response: axum::http::Response<Body>) -> anyhow::Result<Answer> {
+        let (parts, body) = response.into_parts();
+        let text = read(body, &call.path)?;
+        if !parts.status.is_success() {
+            return Err(problem::refused(parts.status, &parts.headers, &text));
+        }
+        if text.is_empty() {
+            return Ok(Answer { body: Value::Null, headers: parts.headers });
+        }
+        let body = serde_json::from_slice(&text).map_err(|_| {
+            let base = &self.base;
+            Failure::Unreachable(format!("{base} answered something else than JSON: is it the URL of a control plane?"))
+        })?;
+        Ok(Answer { body, headers: parts.headers })
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        let base = &self.base;
+        let is_tls = |error: &std::io::Error| error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
+        let advice = match error {
+            ureq::Error::Io(error) if is_tls(error) => AUTHORITY,
+            ureq::Error::Timeout(_) => "a change may have been made or not: look before you repeat it",
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => AUTHORITY,
+            _ => "check --url, and that the control plane runs",
+        };
+        let cause = match error {
+            ureq::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        Failure::Unreachable(format!("no answer from {base}: {cause}; {advice}"))
+    }
+}
+
+/// The whole of an answer. It may hold a secret.
+fn read(body: Body, path: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let bytes = body.into_with_config().limit(MAX_ANSWER).read_to_vec();
+    let broke_off = |error| Failure::Unreachable(format!("the answer to {path} broke off: {error}"));
+    Ok(Zeroizing::new(bytes.map_err(broke_off)?))
+}
+
+/// A segment of a path, with all that could be taken for more than that encoded.
+fn encoded(segment: &str) -> String {
+    segment.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
+fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConfig> {
+    let owned = |certificate: &CertificateDer<'_>| Certificate::from_der(certificate).to_owned();
+    let roots: Vec<_> = match ca {
+        Some(path) => {
+            let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let roots = read.with_context(|| format!("certificate authority {}: cannot read it", path.display()))?;
+            if roots.is_empty() {
+                bail!("certificate authority {}: there is no certificate in it (PEM)", path.display());
+            }
+            roots.iter().map(owned).collect()
+        }
+        None => rustls_native_certs::load_native_certs().certs.iter().map(owned).collect(),
+    };
+    let builder = TlsConfig::builder().provider(TlsProvider::Rustls).root_certs(RootCerts::new_with_certs(&roots));
+    Ok(builder.unversioned_rustls_crypto_provider(Arc::new(ring::default_provider())).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_typed_becomes_another_path() {
+        let call = Call::get(&["v1", "workspaces", "a/../b?c#d é", "keys"])
+            .query("q", Some("a&b=c"))
+            .query("sort", None::<String>);
+        assert_eq!(call.path, "/v1/workspaces/a%2F..%2Fb%3Fc%23d%20%C3%A9/keys?q=a%26b%3Dc");
+    }
+}

@@ -1,0 +1,236 @@
+//! Which control plane a command speaks to, and as whom: flag, then environment, then what `latchkey login` stored.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use axum::http::Uri;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::client::Client;
+use super::failure::Failure;
+use super::token;
+use crate::public_url::PublicUrl;
+use crate::secret::Secret;
+
+/// What all commands that speak to a control plane are told.
+#[derive(Args)]
+pub struct Remote {
+    /// The control plane. Without it, the one that `latchkey login` stored.
+    #[arg(long, env = "LATCHKEY_URL", value_name = "URL", global = true, help_heading = "Control plane")]
+    url: Option<PublicUrl>,
+
+    /// A file with the admin token, `-` for standard input. Without it, the token that `latchkey login` stored.
+    #[arg(long, env = "LATCHKEY_TOKEN_FILE", value_name = "FILE", global = true, help_heading = "Control plane")]
+    token_file: Option<PathBuf>,
+
+    /// Certificate authority (PEM) of the control plane, in place of the system's.
+    #[arg(long, env = "LATCHKEY_CA_CERTIFICATE", value_name = "FILE", global = true, help_heading = "Control plane")]
+    ca_certificate: Option<PathBuf>,
+
+    /// Send the token over plain HTTP, although the control plane isn't on this machine.
+    #[arg(long, global = true, help_heading = "Control plane")]
+    insecure_http: bool,
+
+    /// Answer with the control plane's JSON.
+    #[arg(long, global = true, help_heading = "Control plane")]
+    json: bool,
+}
+
+/// A command's way to the control plane, and how it answers.
+pub struct Session {
+    pub client: Client,
+    pub json: bool,
+}
+
+/// What `latchkey login` stores.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    url: String,
+    token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_certificate: Option<PathBuf>,
+    #[serde(default)]
+    insecure_http: bool,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.token.zeroize();
+    }
+}
+
+impl Remote {
+    /// Whether scripts read the answer.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Whom to speak to, and as whom. Nothing is sent yet.
+    pub fn session(&self) -> anyhow::Result<Session> {
+        let stored = if self.url.is_some() && self.token_file.is_some() { None } else { stored()? };
+        let Some(url) = self.url.clone().or_else(|| stored.as_ref()?.url.parse().ok()) else {
+            return Err(not_signed_in("no control plane is named").into());
+        };
+        // What is stored belongs to the control plane that it was stored for: no other one ever gets that token.
+        let own = stored.filter(|stored| stored.url == url.to_string());
+        let token = match (&self.token_file, &own) {
+            (Some(path), _) => token::admin_token(path)?,
+            (None, Some(own)) => token::checked(Secret::new(own.token.clone()), "the stored token")?,
+            (None, None) => return Err(not_signed_in(&format!("there is no token for {url}")).into()),
+        };
+        let ca_certificate = self.ca_certificate.clone().or_else(|| own.as_ref()?.ca_certificate.clone());
+        let is_insecure_accepted = self.insecure_http || own.as_ref().is_some_and(|own| own.insecure_http);
+        let client = client(&url, token, ca_certificate.as_deref(), is_insecure_accepted)?;
+        Ok(Session { client, json: self.json })
+    }
+
+    /// For `latchkey login`, which asks for a token: a client with it, and what to store.
+    pub(super) fn sign_in(&self) -> anyhow::Result<(Client, SignIn)> {
+        let Some(url) = self.url.clone() else {
+            let message = "name the control plane: latchkey login --url https://keys.example.com";
+            return Err(Failure::Usage(message.to_owned()).into());
+        };
+        let token = match &self.token_file {
+            Some(path) => token::admin_token(path)?,
+            None => token::checked(token::secret("admin token")?, "the token")?,
+        };
+        // The command that reads it may run elsewhere.
+        let ca_certificate = match &self.ca_certificate {
+            Some(path) => Some(path.canonicalize().with_context(|| path.display().to_string())?),
+            None => None,
+        };
+        let stored = Stored {
+            url: url.to_string(),
+            token: token.expose().to_owned(),
+            ca_certificate,
+            insecure_http: self.insecure_http,
+        };
+        let client = client(&url, token, stored.ca_certificate.as_deref(), self.insecure_http)?;
+        Ok((client, SignIn(stored)))
+    }
+}
+
+/// What is to be stored once the token has been tried.
+pub struct SignIn(Stored);
+
+impl SignIn {
+    /// Stores it, readable by its owner alone; answers with the file and the control plane's URL.
+    pub fn store(&self) -> anyhow::Result<(PathBuf, String)> {
+        let path = file()?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(|| format!("{}: cannot make it", folder.display()))?;
+        write(&path, &self.0).with_context(|| format!("{}: cannot write it", path.display()))?;
+        Ok((path, self.0.url.clone()))
+    }
+}
+
+/// Forgets what was stored; `None` when there was nothing.
+pub fn forget() -> anyhow::Result<Option<PathBuf>> {
+    let path = file()?;
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(Some(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("{}: cannot remove it", path.display())),
+    }
+}
+
+fn client(url: &PublicUrl, token: Secret, ca: Option<&Path>, insecure_accepted: bool) -> anyhow::Result<Client> {
+    let url = url.to_string();
+    if url.starts_with("http://") && !is_loopback(&url) && !insecure_accepted {
+        bail!(
+            "{url}: plain HTTP would show the token to the network; use https://, or --insecure-http where the network is your own"
+        );
+    }
+    Client::new(url, token, ca)
+}
+
+/// True for a host that no network is between.
+pub fn is_loopback(url: &str) -> bool {
+    let uri = url.parse::<Uri>().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn not_signed_in(what: &str) -> Failure {
+    Failure::Usage(format!(
+        "{what}: sign in with `latchkey login --url https://…`, or give --url and --token-file (LATCHKEY_URL, LATCHKEY_TOKEN_FILE)"
+    ))
+}
+
+/// `latchkey/config.toml` in the user's folder of configurations.
+fn file() -> anyhow::Result<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+    let folder = folder.ok_or_else(|| {
+        Failure::Usage(
+            "neither XDG_CONFIG_HOME nor HOME says where to look for the sign-in: give --url and --token-file"
+                .to_owned(),
+        )
+    })?;
+    Ok(folder.join("latchkey").join("config.toml"))
+}
+
+fn stored() -> anyhow::Result<Option<Stored>> {
+    // Where nothing can be stored, nothing is.
+    let Ok(path) = file() else { return Ok(None) };
+    let (path_text, cannot) = (path.display(), || format!("{}: cannot read it", path.display()));
+    let metadata = match fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    if metadata.mode() & 0o077 != 0 {
+        let mode = metadata.mode() & 0o777;
+        bail!(
+            "{path_text}: others can read it (mode {mode:03o}), and it holds a token; run `chmod 600` on it, and replace the token if it may have been seen"
+        );
+    }
+    let text = Zeroizing::new(fs::read_to_string(&path).with_context(cannot)?);
+    // What the parser says may quote the line with the token.
+    let Ok(stored) = toml::from_str(&text) else {
+        bail!("{path_text}: cannot be read as what `latchkey login` writes; sign in again");
+    };
+    Ok(Some(stored))
+}
+
+/// A new file in the place of the old: never half of one, and never one that others could read for a moment.
+fn write(path: &Path, stored: &Stored) -> anyhow::Result<()> {
+    let text = Zeroizing::new(toml::to_string(stored)?);
+    let new = path.with_extension("new");
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(fs::rename(&new, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_told_from_other_hosts() {
+        for (url, expected) in [
+            ("http://localhost:8080", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://127.9.0.1", true),
+            ("http://[::1]:8080", true),
+            ("http://localhost.example.com", false),
+            ("http://192.0.2.1:8080", false),
+            ("http://[2001:db8::1]", false),
+        ] {
+            assert_eq!(is_loopback(url), expected, "{url}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `latchkey edges` and `latchkey enforcement`: which Envoys there are, and what each of them has.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::Call;
+use super::connection::{Remote, Session};
+use super::failure::Outcome;
+use super::json::{is, list, part};
+use super::output::{counted, field, say, say_json, table};
+use super::pages;
+use super::waiting::{counted_workers, missing};
+
+/// What `latchkey edges` is told.
+#[derive(Args)]
+pub struct EdgesOptions {
+    #[command(flatten)]
+    remote: Remote,
+
+    #[command(subcommand)]
+    command: EdgesCommand,
+}
+
+#[derive(Subcommand)]
+enum EdgesCommand {
+    /// Lists the Envoy processes that use the feed, by edge.
+    List,
+
+    /// Says that an Envoy process is gone for good.
+    ///
+    /// From then on no change waits for it. Refused while it is connected.
+    Remove {
+        /// The process, as the list names it.
+        instance: String,
+    },
+}
+
+/// What `latchkey enforcement` is told.
+#[derive(Args)]
+pub struct EnforcementOptions {
+    #[command(flatten)]
+    remote: Remote,
+
+    /// The revision of a change; the newest by default.
+    #[arg(long)]
+    revision: Option<u64>,
+
+    /// Wait for it, for at most SECONDS (10 by default, at most 60).
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
+        value_parser = clap::value_parser!(u64).range(0..=60))]
+    wait: Option<u64>,
+}
+
+pub(super) fn run_edges(options: &EdgesOptions) -> anyhow::Result<Outcome> {
+    let session = options.remote.session()?;
+    match &options.command {
+        EdgesCommand::List => {
+            let items = pages::all(&session.client, None, || Call::get(&["v1", "edges"]))?;
+            told(&session, &items)?;
+        }
+        EdgesCommand::Remove { instance } => {
+            session.client.send(Call::delete(&["v1", "edges", instance]))?;
+            if !session.json {
+                say(&format!("{instance} counts no more\n"))?;
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn run_enforcement(options: &EnforcementOptions) -> anyhow::Result<Outcome> {
+    let session = options.remote.session()?;
+    let call = Call::get(&["v1", "enforcement"]).query("revision", options.revision).query("wait", options.wait);
+    let seen = session.client.send(call.patient(Duration::from_secs(options.wait.unwrap_or_default())))?.body;
+    let is_enforced = is(&seen, "enforced");
+    if session.json {
+        say_json(&seen)?;
+    } else {
+        let edges = list(&seen, "edges");
+        let revision = field(&seen, "revision");
+        if is_enforced {
+            let (has, all) = counted_workers(&seen);
+            let edges = counted(edges.len() as u64, "edge");
+            say(&format!("revision {revision} is enforced on {has} of {all} workers of {edges}\n"))?;
+        } else {
+            say(&format!("revision {revision} is not enforced: {}\n", missing(&seen)))?;
+        }
+        told(&session, edges)?;
+    }
+    Ok(if is_enforced { Outcome::Done } else { Outcome::NotEnforced })
+}
+
+fn told(session: &Session, edges: &[Value]) -> anyhow::Result<()> {
+    if session.json {
+        return say_json(&edges.to_vec().into());
+    }
+    let row = |edge: &Value| {
+        let workers = part(edge, &["workers"]).as_array().map_or(0, Vec::len).to_string();
+        let names = ["edge", "instance", "state", "applied"].map(|name| field(edge, name));
+        let rest = ["version", "address", "last_seen_at", "bounded_at"].map(|name| field(edge, name));
+        [&names[..], &[workers], &rest[..]].concat()
+    };
+    let rows: Vec<_> = edges.iter().map(row).collect();
+    let headings = [
+        "edge",
+        "instance",
+        "state",
+        "revision",
+        "workers",
+        "version",
+        "address",
+        "last seen",
+        "denies by itself from",
+    ];
+    say(&table(&headings, &rows))
+}

@@ -1,0 +1,117 @@
+//! A key as an edge knows it, made from what REST shows of it.
+
+use std::convert::Infallible;
+
+use anyhow::{Context as _, anyhow};
+use clap::ValueEnum;
+use policy::key_text::{Kind, compose};
+use policy::position::Position;
+use policy::table::{Loading, Table};
+use policy::wire::{KeyRecord, SnapshotBuilder};
+use policy::{Allowlist, Digest, Environment, Epoch, Revision, Scopes, UnixSeconds};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::instant;
+
+/// Which of a key's secrets a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Presented {
+    /// The newest.
+    Current,
+    /// The one before, while its overlap lasts.
+    Previous,
+    /// One that was rotated out.
+    RotatedOut,
+}
+
+/// What a secret looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `lk_…`
+    Ours,
+    /// As other software made it.
+    Foreign,
+}
+
+/// A key that the edge knows, and a text in the place of its secret, which nobody has any more.
+pub(super) struct Known {
+    pub(super) name: String,
+    pub(super) record: KeyRecord,
+    pub(super) environment: Environment,
+    pub(super) scopes: Scopes,
+    pub(super) expires_at: Option<UnixSeconds>,
+    pub(super) stand_in: String,
+}
+
+/// A key's fields that decide something, as REST shows them.
+#[derive(Deserialize)]
+struct Shown {
+    id: String,
+    workspace_id: String,
+    name: String,
+    environment: Environment,
+    active: bool,
+    scopes: Scopes,
+    ip_allowlist: Allowlist,
+    expires_at: Option<String>,
+    previous_secret_expires_at: Option<String>,
+}
+
+impl Known {
+    pub(super) fn read(body: &Value, slug: String, presented: Presented, shape: Shape) -> anyhow::Result<Self> {
+        let shown: Shown =
+            serde_json::from_value(body.clone()).context("not a key as `latchkey keys show --json` writes it")?;
+        let at = |text: &Option<String>| match text {
+            Some(text) => instant::parse(text).map(Some).ok_or_else(|| anyhow!("`{text}` is not an instant")),
+            None => Ok(None),
+        };
+        let expires_at = at(&shown.expires_at)?;
+        let stand_in = match shape {
+            // 32 times the first digit is no secret that anybody was given.
+            Shape::Ours => compose(&Kind::Key(shown.environment.clone()), |bytes| {
+                bytes.fill(0);
+                Ok::<(), Infallible>(())
+            }),
+            Shape::Foreign => Ok("foreign".to_owned()),
+        };
+        let Ok(stand_in) = stand_in;
+        let superseded_at = match presented {
+            Presented::Current => UnixSeconds::DISTANT_FUTURE,
+            Presented::Previous => at(&shown.previous_secret_expires_at)?.unwrap_or(UnixSeconds::DISTANT_PAST),
+            Presented::RotatedOut => UnixSeconds::DISTANT_PAST,
+        };
+        let record = KeyRecord {
+            digest: Digest::of(stand_in.as_bytes()),
+            key: shown.id.parse().context("`id`")?,
+            workspace: shown.workspace_id.parse().context("`workspace_id`")?,
+            slug,
+            environment: 0,
+            active: shown.active,
+            expires_at: expires_at.unwrap_or(UnixSeconds::DISTANT_FUTURE),
+            superseded_at,
+            grants: (0_u16..).zip(shown.scopes.values().copied()).collect(),
+            allowlist: shown.ip_allowlist,
+        };
+        let (name, environment, scopes) = (shown.name, shown.environment, shown.scopes);
+        Ok(Self { name, record, environment, scopes, expires_at, stand_in })
+    }
+}
+
+/// The table of an edge that knows this key alone: written and read as between control plane and edge.
+pub(super) fn table(known: Option<&Known>) -> anyhow::Result<Table> {
+    let (scopes, environments) = known.map_or_else(Default::default, |known| {
+        ((0_u16..).zip(known.scopes.keys().cloned()).collect(), vec![(0_u8, known.environment.clone())])
+    });
+    let start = Position::first(Epoch::from_bytes([0; 16]), Revision(1));
+    let mut builder = SnapshotBuilder::new(start, scopes, environments);
+    if let Some(known) = known {
+        builder.push(&known.record)?;
+    }
+    let snapshot = builder.finish()?;
+    let mut loading = Loading::start(&snapshot.manifest)?;
+    for page in snapshot.pages {
+        loading.add(page)?;
+    }
+    loading.finish().ok_or_else(|| anyhow!("the table is not whole"))
+}

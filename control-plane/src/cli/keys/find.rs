@@ -1,0 +1,104 @@
+//! `latchkey keys list` and `show`.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::At;
+use crate::cli::client::Call;
+use crate::cli::failure::Outcome;
+use crate::cli::json::object;
+use crate::cli::output::{field, say, say_json, table};
+use crate::cli::pages;
+
+/// Keys that nobody needs any more; all that is given must hold.
+#[derive(Args)]
+pub(super) struct Filter {
+    /// Made, or used last, at least so many days ago.
+    #[arg(long, value_name = "DAYS")]
+    pub(super) unused_days: Option<u32>,
+
+    /// Made, or rotated last, at least so many days ago.
+    #[arg(long, value_name = "DAYS")]
+    pub(super) unrotated_days: Option<u32>,
+
+    /// Expires within so many days, and hasn't yet.
+    #[arg(long, value_name = "DAYS")]
+    pub(super) expiring_days: Option<u32>,
+
+    /// Of this name; `*` stands for any text, `?` for any character.
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) name: Option<String>,
+
+    /// In this state.
+    #[arg(long, value_parser = ["active", "inactive", "expired"])]
+    pub(super) status: Option<String>,
+}
+
+impl Filter {
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { unused_days, unrotated_days, expiring_days, name, status } = self;
+        [unused_days, unrotated_days, expiring_days].iter().all(|days| days.is_none())
+            && name.is_none()
+            && status.is_none()
+    }
+
+    /// As a body that changes, or looks at, all keys that fit.
+    pub(super) fn body(&self, dry_run: bool) -> Value {
+        let days = |days: Option<u32>| days.map(Value::from);
+        object([
+            ("dry_run", Some(dry_run.into())),
+            ("unused_days", days(self.unused_days)),
+            ("unrotated_days", days(self.unrotated_days)),
+            ("expiring_days", days(self.expiring_days)),
+            ("name", self.name.clone().map(Value::from)),
+            ("status", self.status.clone().map(Value::from)),
+        ])
+    }
+}
+
+/// What `latchkey keys list` is told.
+#[derive(Args)]
+pub(super) struct ListOptions {
+    #[command(flatten)]
+    filter: Filter,
+
+    /// Part of the name, the whole id, or the last 4 characters of the secret.
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+
+    /// The order; `-` is downwards.
+    #[arg(long, value_parser = ["created_at", "-created_at", "name", "-name"], default_value = "-created_at", allow_hyphen_values = true)]
+    sort: String,
+
+    /// The most keys to list; all by default.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+pub(super) fn list(at: &At<'_>, options: &ListOptions) -> anyhow::Result<Outcome> {
+    let ListOptions { filter, search, sort, limit } = options;
+    let page = || {
+        let call = Call::get(&at.path(&[])).query("q", search.as_ref()).query("sort", Some(sort));
+        let call = call.query("unused_days", filter.unused_days).query("unrotated_days", filter.unrotated_days);
+        let call = call.query("expiring_days", filter.expiring_days).query("name", filter.name.as_ref());
+        call.query("status", filter.status.as_ref())
+    };
+    let keys = pages::all(&at.session.client, *limit, page)?;
+    if at.session.json {
+        say_json(&keys.into())?;
+        return Ok(Outcome::Done);
+    }
+    let row = |key: &Value| {
+        let columns =
+            ["id", "name", "status", "environment", "last_characters", "scopes", "expires_at", "last_used_at"];
+        columns.map(|name| field(key, name)).to_vec()
+    };
+    let rows: Vec<_> = keys.iter().map(row).collect();
+    say(&table(&["id", "name", "status", "environment", "ends in", "scopes", "expires", "last used"], &rows))?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn show(at: &At<'_>, key: &str) -> anyhow::Result<Outcome> {
+    at.shown(&at.session.client.send(Call::get(&at.path(&[key])))?.body)?;
+    Ok(Outcome::Done)
+}

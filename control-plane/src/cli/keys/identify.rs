@@ -1,0 +1,35 @@
+//! `latchkey keys identify`: what a secret is that somebody found.
+
+use serde_json::json;
+
+use crate::cli::client::Call;
+use crate::cli::connection::Session;
+use crate::cli::failure::Outcome;
+use crate::cli::output::{card, field, say, say_json};
+use crate::cli::token;
+
+pub(super) fn run(session: &Session) -> anyhow::Result<Outcome> {
+    let secret = token::secret("secret to identify")?;
+    let answer = session.client.send(Call::post(&["v1", "keys", "identify"], json!({"secret": secret.expose()})))?;
+    if session.json {
+        say_json(&answer.body)?;
+        return Ok(Outcome::Done);
+    }
+    let names = [
+        "kind",
+        "status",
+        "name",
+        "workspace_id",
+        "key_id",
+        "key_status",
+        "token_id",
+        "role",
+        "edge",
+        "last_characters",
+        "created_at",
+        "ended_at",
+    ];
+    let fields: Vec<_> = names.iter().map(|name| (*name, field(&answer.body, name))).collect();
+    say(&card(&fields.into_iter().filter(|(_, value)| value != "-").collect::<Vec<_>>()))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,75 @@
+//! `latchkey keys import`: a file of digests, all or none.
+
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::cli::client::{Call, LONG};
+use crate::cli::connection::Session;
+use crate::cli::failure::Outcome;
+use crate::cli::json::number;
+use crate::cli::output::{counted, say, say_json};
+use crate::cli::progress::{Progress, Sending};
+use crate::cli::waiting::Wait;
+
+/// What the control plane takes at a time.
+const MAX_LINES: usize = 100_000;
+const MAX_BYTES: u64 = 64 << 20;
+
+/// What `latchkey keys import` is told.
+#[derive(Args)]
+pub(super) struct ImportOptions {
+    /// JSON lines, a key each; at most 100,000, and 64 MiB. `-` is standard input.
+    file: PathBuf,
+
+    #[command(flatten)]
+    wait: Wait,
+}
+
+pub(super) fn run(session: &Session, workspace: Option<&str>, options: &ImportOptions) -> anyhow::Result<Outcome> {
+    let lines = read(&options.file)?;
+    let count = lines.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+    if count > MAX_LINES {
+        bail!(
+            "{}: {count} lines; at most {MAX_LINES} go at a time: split the file, each part is imported whole or not at all",
+            options.file.display()
+        );
+    }
+    let path: &[&str] = match &workspace {
+        Some(workspace) => &["v1", "workspaces", workspace, "keys", "import"],
+        None => &["v1", "keys", "import"],
+    };
+    let call = options.wait.asked(Call::post(path, serde_json::Value::Null)).patient(LONG);
+    let progress = Progress::counting("sending", count as u64);
+    let mut sending = Sending::new(&lines, progress, "sent; the control plane imports them");
+    let answer = session.client.send_lines(call, &mut sending, lines.len());
+    drop(sending);
+    let answer = answer?;
+    if session.json {
+        say_json(&answer.body)?;
+    } else {
+        let imported = number(&answer.body, "imported");
+        say(&format!(
+            "imported {}, up to revision {}\n",
+            counted(imported, "key"),
+            answer.revision().unwrap_or_default()
+        ))?;
+    }
+    options.wait.tell(&session.client, &answer)
+}
+
+fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("{}: cannot read it", path.display()))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        bail!("{}: more than 64 MiB; split the file, each part is imported whole or not at all", path.display());
+    }
+    Ok(bytes)
+}

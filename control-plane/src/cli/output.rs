@@ -1,0 +1,120 @@
+//! What people read: tables and cards of what REST answers, and JSON for scripts.
+
+use std::io::{self, Write as _};
+
+use serde_json::Value;
+
+use super::redact::without_secrets;
+
+/// What stands where there is nothing.
+const NOTHING: &str = "-";
+
+/// Writes to standard output.
+pub fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes a line to standard error: for people only, so that standard output stays what scripts read.
+pub fn remark(line: &str) {
+    // Nobody is left to tell when stderr is gone.
+    let _ = writeln!(io::stderr(), "{}", without_secrets(&plain(line)));
+}
+
+/// JSON for scripts.
+pub fn say_json(value: &Value) -> anyhow::Result<()> {
+    say(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// A column each heading, a line each row; the last column may be of any length.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
+    let headings = headings.iter().map(|heading| heading.to_uppercase()).collect::<Vec<_>>();
+    let mut widths: Vec<usize> = Vec::new();
+    for row in std::iter::once(&headings).chain(&rows) {
+        for (column, cell) in row.iter().enumerate() {
+            let width = cell.chars().count();
+            match widths.get_mut(column) {
+                Some(own) => *own = width.max(*own),
+                None => widths.push(width),
+            }
+        }
+    }
+    let mut text = String::new();
+    for row in std::iter::once(&headings).chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A line each field: `name  value`.
+pub fn card(fields: &[(&str, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", plain(value))).collect()
+}
+
+/// The field of an answer, for people.
+pub fn field(value: &Value, name: &str) -> String {
+    value.get(name).map_or_else(|| NOTHING.to_owned(), text)
+}
+
+/// A value of an answer, for people.
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::Null => NOTHING.to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => NOTHING.to_owned(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) if fields.is_empty() => NOTHING.to_owned(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| format!("{name}:{}", text(value))).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+/// `1 key`, `2 keys`.
+pub fn counted(count: u64, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
+/// Without control characters: what clients and other admins chose must not steer a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_stands_in_them() {
+        let rows = [vec!["größer".to_owned(), "1".to_owned()], vec!["b".to_owned(), "\u{1b}[2J".to_owned()]];
+        assert_eq!(table(&["name", "id"], &rows), "NAME    ID\ngrößer  1\nb       \u{fffd}[2J\n");
+        assert_eq!(table(&["name"], &[]), "NAME\n");
+    }
+
+    #[test]
+    fn values_are_words() {
+        for (value, expected) in [
+            (json!(null), "-"),
+            (json!({}), "-"),
+            (json!([]), "-"),
+            (json!(true), "yes"),
+            (json!({"reviews": "read", "webhooks": "write"}), "reviews:read webhooks:write"),
+            (json!(["10.0.0.0/8", "::1"]), "10.0.0.0/8, ::1"),
+        ] {
+            assert_eq!(text(&value), expected);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Progress of long work, for whoever sits at a terminal; nothing anywhere else.
+
+use std::io::Read;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A line that moves, on standard error. Gone when it is dropped.
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// Work of unknown length.
+    pub fn waiting(what: &str) -> Self {
+        let progress = Self(ProgressBar::new_spinner());
+        progress.wait(what);
+        progress
+    }
+
+    /// Work of so many steps.
+    pub fn counting(what: &str, steps: u64) -> Self {
+        let bar = ProgressBar::new(steps).with_message(what.to_owned());
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len} ({eta} left)") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self(bar)
+    }
+
+    pub fn step(&self, steps: u64) {
+        self.0.inc(steps);
+    }
+
+    /// All steps are done, and something of unknown length goes on.
+    fn wait(&self, what: &str) {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            self.0.set_style(style);
+        }
+        self.0.set_message(what.to_owned());
+        // Also when less than a tick is left to wait.
+        self.0.force_draw();
+        self.0.enable_steady_tick(Duration::from_millis(100));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Lines on their way out, counted.
+pub struct Sending<'a> {
+    rest: &'a [u8],
+    progress: Progress,
+    then: &'static str,
+}
+
+impl<'a> Sending<'a> {
+    /// `then` is said when all is sent.
+    pub fn new(bytes: &'a [u8], progress: Progress, then: &'static str) -> Self {
+        Self { rest: bytes, progress, then }
+    }
+}
+
+impl Read for Sending<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let before = self.rest;
+        let count = self.rest.read(buffer)?;
+        let sent = before.get(..count).unwrap_or_default();
+        self.progress.step(sent.iter().filter(|byte| **byte == b'\n').count() as u64);
+        if count > 0 && self.rest.is_empty() {
+            self.progress.wait(self.then);
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,60 @@
+//! The flags of `latchkey serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::public_url::PublicUrl;
+
+/// What `latchkey serve` is told.
+#[derive(Args, Clone, Debug)]
+pub struct ServeOptions {
+    /// Address and port to listen on. Port 0 takes a free one.
+    #[arg(long, env = "LATCHKEY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The SQLite database. Made if it isn't there; one process at a time may have it open.
+    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
+    pub database: PathBuf,
+
+    /// The platform admin's token, lkadm_…. Made with mode 0600 if it isn't there; refused when others can read it.
+    #[arg(long, env = "LATCHKEY_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: PathBuf,
+
+    /// The token that edges start with, lkedge_…. Made with mode 0600 if it isn't there; refused when others can read it.
+    #[arg(long, env = "LATCHKEY_EDGE_TOKEN_FILE", value_name = "FILE")]
+    pub edge_token_file: PathBuf,
+
+    /// Environments, scope catalogue and length of the log (TOML). Without it: environments = ["live"], scopes = ["reviews",
+    /// "workspaces", "credentials", "webhooks", "repositories", "security_scans"], log_revisions = 100000.
+    #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address and port for edges alone: /edge/v1 and /healthz. --listen then no longer serves /edge/v1. So admins can be
+    /// kept off the edges' network, and edges off the admins'.
+    #[arg(long, env = "LATCHKEY_EDGE_LISTEN", value_name = "ADDRESS")]
+    pub edge_listen: Option<SocketAddr>,
+
+    /// TLS certificate with its chain (PEM), for both addresses. Loaded anew when it changes, as is its key.
+    #[arg(long, env = "LATCHKEY_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key (PEM).
+    #[arg(long, env = "LATCHKEY_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Certificate authority (PEM) of the edges: at --edge-listen only clients with a certificate of it get in. Their token
+    /// is needed besides.
+    #[arg(long, env = "LATCHKEY_EDGE_CLIENT_CA", value_name = "FILE", requires_all = ["edge_listen", "tls_certificate"])]
+    pub edge_client_ca: Option<PathBuf>,
+
+    /// Where people and scripts reach the control plane, if that is not --listen itself: https://keys.example.com
+    #[arg(long, env = "LATCHKEY_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<PublicUrl>,
+
+    /// Serve plain HTTP on an address other than loopback. For when TLS ends in front of the control plane: tokens and
+    /// secrets go over this connection.
+    #[arg(long, env = "LATCHKEY_INSECURE_HTTP")]
+    pub insecure_http: bool,
+}

@@ -1,0 +1,107 @@
+//! Texts that nobody may see: read from a file, from standard input, or typed without an echo. Never from an argument,
+//! which every process of the machine can read.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use policy::key_text::{Kind, is_token};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// More than any secret has.
+const MAX_BYTES: u64 = 4096;
+
+/// The file's name that means standard input.
+const STANDARD_INPUT: &str = "-";
+
+/// The admin token in a file; `-` is standard input.
+pub fn admin_token(path: &Path) -> anyhow::Result<Secret> {
+    let secret = if path == Path::new(STANDARD_INPUT) {
+        secret("admin token")?
+    } else {
+        let mut file = File::open(path).with_context(|| format!("token file {}: cannot read it", path.display()))?;
+        let metadata = file.metadata()?;
+        // A pipe is its reader's alone.
+        if metadata.is_file() && metadata.mode() & 0o077 != 0 {
+            let (path, mode) = (path.display(), metadata.mode() & 0o777);
+            bail!(
+                "token file {path}: others can read it (mode {mode:03o}); run `chmod 600` on it, and replace the token if it may have been seen"
+            );
+        }
+        all_of(&mut file).with_context(|| format!("token file {}: cannot read it", path.display()))?
+    };
+    checked(secret, &format!("token file {}", path.display()))
+}
+
+/// The token, if it has the shape of one.
+pub fn checked(secret: Secret, place: &str) -> anyhow::Result<Secret> {
+    if !is_token(secret.expose(), &Kind::AdminToken) {
+        bail!(
+            "{place}: expected one admin token (`lkadm_…`) and nothing else; its last characters are a checksum, so a typo shows here"
+        );
+    }
+    Ok(secret)
+}
+
+/// A secret from standard input: typed without an echo on a terminal, else all that is there. `what` is asked for.
+pub fn secret(what: &str) -> anyhow::Result<Secret> {
+    let input = io::stdin();
+    if !input.is_terminal() {
+        return all_of(&mut input.lock()).context("standard input: cannot read it");
+    }
+    let typed = {
+        // Before it is asked for, so that nothing is shown that is typed at once.
+        let _hidden = Hidden::start()?;
+        write!(io::stderr(), "{what} (not shown): ")?;
+        let mut line = Zeroizing::new(String::with_capacity(256));
+        input.lock().read_line(&mut line)?;
+        line
+    };
+    writeln!(io::stderr())?;
+    Ok(trimmed(&typed))
+}
+
+/// A yes from the terminal; anything else is a no.
+pub fn is_confirmed(question: &str) -> anyhow::Result<bool> {
+    write!(io::stderr(), "{question} [y/N] ")?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+fn all_of(input: &mut impl io::Read) -> anyhow::Result<Secret> {
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_BYTES).unwrap_or_default()));
+    match input.take(MAX_BYTES).read_to_string(&mut text) {
+        Ok(_) => Ok(trimmed(&text)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => bail!("expected text in UTF-8"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn trimmed(text: &str) -> Secret {
+    Secret::new(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// A terminal that doesn't show what is typed, until this is dropped.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn start() -> anyhow::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}

@@ -1,0 +1,89 @@
+//! `latchkey workspaces`: the tenants.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::Call;
+use super::connection::{Remote, Session};
+use super::failure::Outcome;
+use super::output::{card, field, say, say_json, table};
+use super::pages;
+
+/// What `latchkey workspaces` is told.
+#[derive(Args)]
+pub struct WorkspacesOptions {
+    #[command(flatten)]
+    remote: Remote,
+
+    #[command(subcommand)]
+    command: WorkspacesCommand,
+}
+
+#[derive(Subcommand)]
+enum WorkspacesCommand {
+    /// Lists the workspaces that you may see, oldest first.
+    List,
+
+    /// Makes a workspace.
+    Create {
+        /// Its name, for people.
+        name: String,
+
+        /// Its name in URLs and route templates: a lower-case letter, then lower-case letters, digits or `-`. Never changes.
+        #[arg(long)]
+        slug: String,
+    },
+
+    /// Shows a workspace.
+    Show {
+        /// Its id or slug.
+        workspace: String,
+    },
+
+    /// Gives a workspace another name.
+    Edit {
+        /// Its id or slug.
+        workspace: String,
+
+        /// The new name.
+        #[arg(long)]
+        name: String,
+    },
+}
+
+pub(super) fn run_workspaces(options: &WorkspacesOptions) -> anyhow::Result<Outcome> {
+    let session = options.remote.session()?;
+    match &options.command {
+        WorkspacesCommand::List => list(&session)?,
+        WorkspacesCommand::Create { name, slug } => {
+            let body = json!({"name": name, "slug": slug});
+            shown(&session, &session.client.send(Call::post(&["v1", "workspaces"], body))?.body)?;
+        }
+        WorkspacesCommand::Show { workspace } => {
+            shown(&session, &session.client.send(Call::get(&["v1", "workspaces", workspace]))?.body)?;
+        }
+        WorkspacesCommand::Edit { workspace, name } => {
+            let call = Call::patch(&["v1", "workspaces", workspace], json!({"name": name}));
+            shown(&session, &session.client.send(call)?.body)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn list(session: &Session) -> anyhow::Result<()> {
+    let items = pages::all(&session.client, None, || Call::get(&["v1", "workspaces"]))?;
+    if session.json {
+        return say_json(&items.into());
+    }
+    let columns = ["slug", "name", "id", "created_at"];
+    let rows: Vec<_> = items.iter().map(|item| columns.map(|name| field(item, name)).to_vec()).collect();
+    say(&table(&["slug", "name", "id", "created"], &rows))
+}
+
+fn shown(session: &Session, workspace: &Value) -> anyhow::Result<()> {
+    if session.json {
+        return say_json(workspace);
+    }
+    let names = ["id", "slug", "name", "created_at", "created_by", "updated_at", "revision"];
+    say(&card(&names.map(|name| (name, field(workspace, name)))))
+}

@@ -1,0 +1,54 @@
+//! `latchkey` as a script runs it, against a control plane.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use crate::control_plane::ControlPlane;
+use crate::process::built;
+
+/// Commands as the platform admin, in the workspace `acme` unless they name another one.
+pub struct CommandLine {
+    url: String,
+    folder: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl CommandLine {
+    pub fn of(control_plane: &ControlPlane) -> Self {
+        Self { url: control_plane.url(), folder: control_plane.folder().to_owned() }
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        let mut command = Command::new(built("dist/latchkey"));
+        command.current_dir(&self.folder).env_clear().args(arguments);
+        command.env("LATCHKEY_URL", &self.url).env("LATCHKEY_TOKEN_FILE", "admin-token");
+        command.env("LATCHKEY_WORKSPACE", "acme").env("HOME", &self.folder);
+        Ended::from(command.output().expect("latchkey"))
+    }
+
+    /// What it writes to standard output; it must end with 0.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.done(arguments).stdout
+    }
+
+    /// As [`Self::ok`], with what it says to people.
+    pub fn done(&self, arguments: &[&str]) -> Ended {
+        let ended = self.run(arguments);
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
+        ended
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
