@@ -187,12 +187,10 @@ static size_t taken(int fd, off_t at, size_t length) {
         errno = EROFS;
         return 0;
     }
-    off_t room = size_of(fd) - at;
+    /* The last block that a file has, it has whole. */
+    off_t room = (size_of(fd) + BLOCK - 1) / BLOCK * BLOCK - at;
     if (*fault == FULL && (off_t)length > room) {
-        /* What fits, and a part of the next block, before it says that no more does. */
-        static int is_torn;
-        is_torn = !is_torn;
-        length = room > 0 ? (size_t)room : is_torn ? length / 2 : 0;
+        length = room > 0 ? (size_t)room : 0;
         errno = ENOSPC;
     }
     if (survives(path) && length) {

@@ -78,7 +78,11 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
         site.disk.set(fault);
         for (method, path, body) in changes(&site.good) {
             let (status, answer) = site.admin.send(method, &path, body.as_ref()).expect("an answer");
-            assert_eq!((status, &answer["code"]), (503, &json!("storage-unavailable")), "{fault:?}: {method} {path}: {answer}");
+            assert_eq!(
+                (status, &answer["code"]),
+                (503, &json!("storage-unavailable")),
+                "{fault:?}: {method} {path}: {answer}"
+            );
         }
         assert_eq!(site.status_of("/readyz"), 503, "{fault:?}");
         assert_eq!(site.status_of("/healthz"), 200, "{fault:?}");

@@ -76,7 +76,9 @@ fn lost(admin: &Admin, answered: &Answered) -> Vec<String> {
 fn assert_whole(control_plane: &ControlPlane, when: &str) {
     let database = control_plane.database().display().to_string();
     let copy = control_plane.folder().join(format!("{when}.db")).display().to_string();
-    for command in [vec!["audit", "verify", "--database", &database], vec!["backup", "--database", &database, "--to", &copy]] {
+    for command in
+        [vec!["audit", "verify", "--database", &database], vec!["backup", "--database", &database, "--to", &copy]]
+    {
         let (code, said) = latchkey(&command);
         assert_eq!(code, Some(0), "{when}: {said}");
     }
