@@ -39,9 +39,11 @@ impl<'a> Change<'a> {
         self.position()?.revision.next().ok_or_else(exhausted)
     }
 
-    /// Writes what is there already, so that the disk has to take it.
+    /// Writes what is there already, so that the disk has to take it. There and back: SQLite doesn't write what stays the same.
     pub(super) fn touch(&self) -> Result<(), StoreError> {
-        self.sql.prepare_cached("UPDATE position SET revision = revision WHERE one = 1")?.execute([])?;
+        for step in [1, -1] {
+            self.sql.prepare_cached("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute([step])?;
+        }
         Ok(())
     }
 

@@ -64,7 +64,7 @@ fn answers_that_come_to_harm_change_no_verdict_and_break_no_vm() {
         // So that there is an answer to be harmed.
         let (new, victim) = (admin.create_key("acme", "new"), admin.create_key("acme", "victim"));
         admin.delete(&victim);
-        link.wait_harmed(if is_waited_for(trouble) { 1 } else { 3 });
+        link.wait_harmed(if is_waited_for(trouble) { 1 } else { 2 });
         hammer.wait_for(100);
         link.set(Trouble::Nothing);
         wait_verdict(&mut connections, &new, "200 -");
