@@ -7,7 +7,7 @@ use end_to_end::{Connection, CreatedKey, Stack, eventually};
 use fastrand::Rng;
 use serde_json::json;
 
-const ROUNDS: u64 = 8;
+const ROUNDS: u64 = 5;
 
 /// What a request with a dead key may be answered while its Envoy, or its VM, comes and goes. Never 200.
 fn is_denied(verdict: &str) -> bool {
