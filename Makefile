@@ -1,6 +1,6 @@
 # One name for each thing one does with this checkout; a bare `make` lists them.
 .POSIX:
-.PHONY: help tools build test lint soak bench demo demo-stop clean
+.PHONY: help tools build test lint soak bench demo demo-stop screenshots clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -29,6 +29,10 @@ demo: tools build ## run the control plane, a real Envoy and an upstream here, a
 
 demo-stop: ## end what `make demo` started
 	@scripts/demo stop
+
+screenshots: tools build ## write pictures of every page of the console to target/screenshots
+	@scripts/browser
+	@cargo run --quiet -p end-to-end --bin latchkey-screenshots
 
 clean: ## remove what was built (.tools stays)
 	rm -rf dist target

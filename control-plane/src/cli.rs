@@ -72,7 +72,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the control plane: REST under /v1 for admins, /edge/v1 for edges.
+    /// Runs the control plane: REST under /v1 and the console at /console for admins, /edge/v1 for edges.
     ///
     /// Writes the address to standard output once it serves, and logs to standard error; LATCHKEY_LOG sets how much
     /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and

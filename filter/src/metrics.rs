@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use policy::decide::CODES;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -38,36 +39,19 @@ pub struct Report {
     pub is_ready: bool,
 }
 
-/// What a request can end as, in the words of `wasm.latchkey_verdict` without its `denied:`.
-const VERDICTS: [&str; 17] = [
-    "allowed",
-    "public",
-    "missing-key",
-    "multiple-keys",
-    "malformed-key",
-    "wrong-environment",
-    "not-ready",
-    "stale",
-    "unknown-key",
-    "rotated-key",
-    "inactive-key",
-    "expired-key",
-    "address-not-allowed",
-    "bad-path",
-    "no-route-rule",
-    "wrong-workspace",
-    "missing-scope",
-];
+/// What a request can end as besides a denial.
+const PASSES: [&str; 2] = ["allowed", "public"];
 
 impl Metrics {
     /// Defines all metrics.
     pub fn define(host: &dyn Host) -> Self {
+        // In the words of `wasm.latchkey_verdict`, without its `denied:`.
         let counter = |verdict| {
             let id = host.define_counter(&format!("latchkey_requests_total.verdict={verdict}"));
             (verdict, Counter { id, untold: Cell::new(0) })
         };
         Self {
-            verdicts: VERDICTS.into_iter().map(counter).collect(),
+            verdicts: PASSES.into_iter().chain(CODES).map(counter).collect(),
             revision: host.define_gauge("latchkey_revision"),
             keys: host.define_gauge("latchkey_keys"),
             age: host.define_gauge("latchkey_age_seconds"),

@@ -80,7 +80,11 @@ impl ControlPlane {
     }
 
     pub fn admin(&self) -> Admin {
-        Admin::new(&self.url(), &read(&self.folder.path().join("admin-token")))
+        Admin::new(&self.url(), &self.admin_token())
+    }
+
+    pub fn admin_token(&self) -> String {
+        read(&self.folder.path().join("admin-token"))
     }
 
     pub fn edge_token(&self) -> String {

@@ -143,9 +143,13 @@ fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
 
     let state = std::fs::read_to_string(root().join(".demo/demo.json")).expect("demo.json");
     let fields: Value = serde_json::from_str(&state).expect("JSON");
-    for field in ["control_plane", "envoy", "admin_token_file", "workspace", "key_id"] {
+    for field in ["console", "control_plane", "envoy", "admin_token_file", "workspace", "key_id"] {
         assert!(fields[field].is_string(), "{field} in {state}");
     }
+    let console = fields["console"].as_str().expect("an address");
+    assert!(demo.printed.contains(console), "the console's address is printed:\n{}", demo.printed);
+    let (verdict, page) = paste(&format!("curl -si {console}/sign-in"));
+    assert!(verdict == "200" && page.contains("Admin token"), "{page}");
     assert!(!state.contains("lk_live_") && !state.contains("lkadm_"), "a secret stands in demo.json: {state}");
 
     let pids = pids();

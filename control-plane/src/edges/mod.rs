@@ -8,7 +8,7 @@ mod ended;
 mod rules;
 mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub struct Edges {
     /// True when waiting has to end.
     ending: watch::Receiver<bool>,
     time_to_enforced: Histogram,
+    /// How long each of the last revisions took, oldest first.
+    took: Arc<Mutex<VecDeque<(Revision, Duration)>>>,
 }
 
 /// An instance, with what is not on disk.
@@ -123,6 +125,7 @@ impl Edges {
             changed: watch::Sender::new(()),
             ending,
             time_to_enforced: Histogram::new(TIMES),
+            took: Arc::default(),
         })
     }
 

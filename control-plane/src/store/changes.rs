@@ -7,7 +7,7 @@ use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::audit::{self, Event};
-use super::{Acting, StoreError};
+use super::{Acting, StoreError, once};
 
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
@@ -59,6 +59,9 @@ impl<'a> Change<'a> {
         self.sql
             .prepare_cached("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![revision, position.head.0])?;
+        if let Some(form) = acting.once {
+            once::claim(self.sql, form, position.revision, acting)?;
+        }
         audit::append(self.sql, position.revision, acting, event)?;
         Ok(position.revision)
     }
