@@ -109,6 +109,7 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
         }
         assert_eq!(site.status_of("/readyz"), 200, "{fault:?}");
     }
+    println!("{} requests meanwhile", hammer.answered());
     assert_eq!(hammer.stop(), Vec::<String>::new());
     site.envoy.assert_no_vm_broke();
     let log = site.control_plane.process.log();

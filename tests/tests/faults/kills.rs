@@ -106,6 +106,7 @@ fn control_plane_and_envoy_killed_at_random_let_nothing_dead_pass() {
         }
         asked
     });
+    println!("{ROUNDS} rounds, {} requests with a dead key", asked.iter().map(|(_, denied)| denied).sum::<usize>());
     for (wrong, denied) in asked {
         assert_eq!(wrong, Vec::<String>::new(), "seed {seed}");
         assert!(denied > 100, "{denied} requests with a dead key");

@@ -71,6 +71,7 @@ fn answers_that_come_to_harm_change_no_verdict_and_break_no_vm() {
         wait_verdict(&mut connections, &victim, "401 unknown-key");
         envoy.assert_no_vm_broke();
     }
+    println!("{} troubles, {} requests meanwhile", ALL.len(), hammer.answered());
     assert_eq!(hammer.stop(), Vec::<String>::new());
 }
 

@@ -1,5 +1,6 @@
-//! Faults on the real parts: power, disk, kills, the link between edge and control plane, clients that never finish.
+//! Faults on the real parts: power, disk, clocks, kills, the link between edge and control plane, clients that never finish.
 
+mod clocks;
 mod connections;
 mod copies;
 mod disk;
