@@ -57,7 +57,7 @@ struct Known {
     version: u64,
     /// The version that is on disk.
     saved: u64,
-    /// It was retired, and may decide by what it has until it was heard under another id.
+    /// It was retired a moment ago, and may still decide by what it has.
     is_leaving: bool,
     /// Becomes true when it ends, for its request that waits.
     gone: watch::Sender<bool>,
