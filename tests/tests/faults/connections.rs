@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use end_to_end::{Connection, Stack, eventually_within};
@@ -32,32 +33,22 @@ fn drip(port: u16, others: impl FnOnce(&AtomicUsize)) {
         })
         .collect();
     let head = b"GET /v1/reviews HTTP/1.1\r\nhost: api.example\r\nx-slow: ";
-    let (is_over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let rounds = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut last = Instant::now();
+        // Ends with `others`, also when a promise breaks there.
+        let (_open, is_over) = mpsc::channel::<()>();
+        let rounds = &rounds;
+        scope.spawn(move || {
             for byte in head.iter().chain(std::iter::repeat(&b'a')) {
                 // Those that were ended meanwhile are none of ours.
                 open.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
                 rounds.fetch_add(1, Ordering::Relaxed);
-                while last.elapsed() < PAUSE {
-                    if is_over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    std::thread::yield_now();
+                if is_over.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Disconnected) {
+                    return;
                 }
-                last = Instant::now();
             }
         });
-        struct Ends<'a>(&'a AtomicBool);
-        impl Drop for Ends<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        // Also when a promise breaks: the scope waits for the thread.
-        let _ends = Ends(&is_over);
-        others(&rounds);
+        others(rounds);
     });
 }
 
