@@ -1,6 +1,6 @@
 # One name for each thing one does with this checkout; a bare `make` lists them.
 .POSIX:
-.PHONY: help tools build test lint bench demo demo-stop screenshots compose-up compose-down compose-test clean-room clean
+.PHONY: help tools build test lint soak bench demo demo-stop screenshots compose-up compose-down compose-test clean-room clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -16,6 +16,9 @@ test: tools build ## run every test: Rust, wasm in Node, end to end in a real En
 
 lint: ## check format, clippy, the house style and the scripts
 	@scripts/lint
+
+soak: tools build ## load two Envoys for SOAK_SECONDS (an hour), with changes: memory stays flat, no verdict is wrong
+	@scripts/soak
 
 bench: tools build ## measure CPU, memory and time, beside Envoy's own api_key_auth and the disk
 	@command -v wrk >/dev/null || scripts/debian-packages "the load generator" wrk

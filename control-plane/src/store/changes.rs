@@ -39,6 +39,14 @@ impl<'a> Change<'a> {
         self.position()?.revision.next().ok_or_else(exhausted)
     }
 
+    /// Writes what is there already, so that the disk has to take it. There and back: SQLite doesn't write what stays the same.
+    pub(super) fn touch(&self) -> Result<(), StoreError> {
+        for step in [1, -1] {
+            self.sql.prepare_cached("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute([step])?;
+        }
+        Ok(())
+    }
+
     /// Makes what was written here one revision with one audit event: the only place where history is written. `ops` are
     /// what edges have to do about it, and may be none.
     pub(super) fn record(&self, acting: &Acting, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {

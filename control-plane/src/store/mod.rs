@@ -115,6 +115,8 @@ pub struct StoreStats {
     pub changes: u64,
     /// Transactions that were committed.
     pub commits: u64,
+    /// Changes that were refused because the storage couldn't take them.
+    pub refused: u64,
     /// Changes that wait for the writer.
     pub queued: u64,
 }
@@ -152,7 +154,7 @@ impl Store {
 
     /// That reads and writes are possible.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        self.engine.change(|change| change.position().map(drop)).await?;
+        self.engine.writes().await?;
         self.engine.read(|sql| changes::position(sql).map(drop)).await
     }
 
