@@ -1,6 +1,6 @@
 # One name for each thing one does with this checkout; a bare `make` lists them.
 .POSIX:
-.PHONY: help tools build test lint soak bench demo demo-stop screenshots compose-up compose-down compose-test clean-room clean
+.PHONY: help tools build test lint soak model fuzz deny reproducible bench demo demo-stop screenshots compose-up compose-down compose-test clean-room clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -23,6 +23,18 @@ soak: tools build ## load two Envoys for SOAK_SECONDS (an hour), with changes: m
 bench: tools build ## measure CPU, memory and time, beside Envoy's own api_key_auth and the disk
 	@command -v wrk >/dev/null || scripts/debian-packages "the load generator" wrk
 	@tests/bench/bench
+
+model: ## run a million random sequences of changes and faults (MODEL_CASES) over control plane and filter
+	@scripts/model
+
+fuzz: ## run each fuzz target for a minute (FUZZ_SECONDS)
+	@scripts/fuzz
+
+deny: ## check the dependencies' licenses and sources
+	@scripts/deny
+
+reproducible: ## build the filter from two folders, and compare the bytes
+	@scripts/reproducible
 
 demo: tools build ## run the control plane, a real Envoy and an upstream here, and print curl lines
 	@scripts/demo

@@ -186,15 +186,7 @@ impl HttpContext for Stream {
         };
         #[cfg(feature = "faults")]
         faults::on_request(&self.host);
-        let now = source::clocks(&*self.host);
-        if let Ok(mut source) = source.try_borrow_mut() {
-            source.takes_requests();
-            if source.is_late(now) {
-                source.catches_up(&*self.host);
-            }
-        }
-        let source = source.try_borrow().ok();
-        match request::on_request_headers(&*self.host, edge, source.as_deref(), now, metrics) {
+        match request::on_request(&*self.host, edge, source, metrics) {
             Outcome::Passes => Action::Continue,
             Outcome::Answered => Action::Pause,
         }

@@ -1,6 +1,6 @@
 //! A request: gather the facts, decide, act.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 
 use policy::config::Forward;
@@ -15,7 +15,7 @@ use crate::host::{FilterState, Header, Host, Life};
 use crate::keys::Clocks;
 use crate::metadata::RouteMetadata;
 use crate::metrics::Metrics;
-use crate::source::Source;
+use crate::source::{Source, clocks};
 use crate::usage::{Address, Denied};
 
 #[cfg(test)]
@@ -49,6 +49,19 @@ pub enum Outcome {
     Passes,
     /// It has been answered.
     Answered,
+}
+
+/// A request has come to this worker: where it may have missed something, it looks before it decides.
+pub fn on_request(host: &dyn Host, edge: &Edge, source: &RefCell<Source>, metrics: &Metrics) -> Outcome {
+    let now = clocks(host);
+    if let Ok(mut source) = source.try_borrow_mut() {
+        source.takes_requests();
+        if source.is_late(now) {
+            source.catches_up(host);
+        }
+    }
+    let source = source.try_borrow().ok();
+    on_request_headers(host, edge, source.as_deref(), now, metrics)
 }
 
 /// Decides a request at its headers. `source` is what this worker knows; `None` denies.

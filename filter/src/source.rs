@@ -248,6 +248,7 @@ impl Source {
             self.was_held_up = true;
             self.signs_ms = None;
         }
+        self.doubts(now);
         self.ticked_ms = now.monotonic_ms;
         if !self.is_set_up(host, now) {
             return;
@@ -295,6 +296,11 @@ impl Source {
             body: received.body,
         };
         let now = clocks(host);
+        if self.doubts(now) {
+            // An answer to what was asked before this worker was held up: it may have lain there as long.
+            self.ask(host, root, now);
+            return Progress::Quiet;
+        }
         if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
             // An answer to a leader that was deposed meanwhile.
             self.subscription.abandon();
@@ -361,7 +367,8 @@ impl Source {
     pub fn is_late(&self, now: Clocks) -> bool {
         match self.shares {
             Shares::Unknown => true,
-            Shares::Nothing | Shares::Roster => false,
+            Shares::Nothing => false,
+            Shares::Roster => now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
             Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
         }
     }
@@ -379,7 +386,7 @@ impl Source {
     /// Looks at what the leader published, before a request is decided. Answers whether this worker is up to date now.
     pub fn catches_up(&mut self, host: &dyn Host) -> bool {
         let now = clocks(host);
-        if self.shares == Shares::Unknown && !self.is_set_up(host, now) {
+        if (self.shares == Shares::Unknown && !self.is_set_up(host, now)) || self.doubts(now) {
             return false;
         }
         let is_there = match &self.part {
@@ -399,6 +406,21 @@ impl Source {
             self.was_held_up = false;
         }
         is_there
+    }
+
+    /// A worker that was held up, and that asks for itself, has ended for the control plane if other workers said so: it decides
+    /// nothing before it has asked anew. Answers whether it was.
+    fn doubts(&mut self, now: Clocks) -> bool {
+        let doubts = self.shares == Shares::Roster && self.is_late(now);
+        if doubts {
+            self.keys.distrust();
+            self.subscription.abandon();
+            self.acknowledging.arrived(false);
+            self.caller = None;
+            self.ticked_ms = now.monotonic_ms;
+            self.signs_ms = None;
+        }
+        doubts
     }
 
     /// How often, since this was asked last, the control plane turned out to have another history than this worker's.

@@ -10,6 +10,8 @@ pub(crate) mod edge_tokens;
 mod edges;
 mod enforcement;
 pub(crate) mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 pub(crate) mod identify;
 pub(crate) mod keys;

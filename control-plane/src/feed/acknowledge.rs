@@ -73,7 +73,7 @@ pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> R
     Ok(Json(Head { epoch, head: revision, chain_hash }).into_response())
 }
 
-fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {
+pub(super) fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {
     let bad = Problem::bad_acknowledgement;
     // The messages of serde_json name a place and a type; what stands there is no secret.
     let said: Said = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;

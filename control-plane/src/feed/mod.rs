@@ -3,6 +3,8 @@
 mod access;
 mod acknowledge;
 mod deltas;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod log;
 mod page;
 mod poll;

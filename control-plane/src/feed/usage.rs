@@ -126,7 +126,7 @@ impl From<NotFolded> for Problem {
     }
 }
 
-fn read(bytes: &Bytes) -> Result<(String, Batch), Problem> {
+pub(super) fn read(bytes: &Bytes) -> Result<(String, Batch), Problem> {
     // The messages of serde_json name a place and a type; what stands there is no secret.
     let said: Said = serde_json::from_slice(bytes).map_err(|error| Problem::bad_usage(error.to_string()))?;
     batch(said).map_err(Problem::bad_usage)

@@ -14,7 +14,7 @@ use crate::subscription::News;
 const MANY_DELTAS: u64 = SLOTS / 4;
 
 /// Bytes of such deltas: shared data should hold little beside the pages.
-const MANY_BYTES: usize = if cfg!(test) { 16 << 10 } else { 4 << 20 };
+const MANY_BYTES: usize = if cfg!(any(test, feature = "model")) { 16 << 10 } else { 4 << 20 };
 
 /// Deltas that are freed in one step once no worker needs them.
 const FREED_A_STEP: u64 = 64;

@@ -12,7 +12,7 @@ use crate::source::SourceName;
 const LAYOUT: u16 = 1;
 
 /// Deltas that are kept for workers that load or lag; each has the slot of its number modulo this.
-pub const SLOTS: u64 = if cfg!(test) { 16 } else { 1024 };
+pub const SLOTS: u64 = if cfg!(any(test, feature = "model")) { 16 } else { 1024 };
 
 /// Somebody with a newer term writes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::{Answered, FakeEnvoy};
 use crate::host::PropertyError;
 use crate::keys::Clocks;
-use crate::source::{Root, SourceName, clocks};
+use crate::source::{Root, SourceName};
 
 const CONFIG: &str = r#"{
     "control_plane": {"cluster": "latchkey", "authority": "latchkey"},

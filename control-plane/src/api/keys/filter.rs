@@ -16,7 +16,7 @@ const MAX_DAYS: i64 = 36_500;
 const MAX_PATTERN: usize = 100;
 
 /// Takes the fields of a filter; those that are refused are as if they were left out, and are refused at the end.
-pub(super) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
+pub(in crate::api) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
     let ago = |days: i64| now.saturating_add_secs(days.saturating_mul(-DAY));
     KeyFilter {
         status: fields.optional("status", status),

@@ -125,3 +125,35 @@ fn a_retired_instance_decides_nothing_before_it_was_heard_under_another_id() {
     assert_eq!(process.know(1), vec![Some(true); 3]);
     assert_ne!(process.instances(), before);
 }
+
+/// It has no head to look at: only the control plane can say what it missed.
+#[test]
+fn a_worker_that_asks_by_itself_and_was_held_up_asks_anew_before_it_decides() {
+    let mut process = Process::with(3, Feed::Worker, "latchkey");
+    process.settle();
+    (0..10).for_each(|_| process.turn());
+    while !process.acknowledge(200).is_empty() {}
+    // Its last answer lies unread in its socket.
+    process.advance(TICK_MS);
+    process.tick(1);
+    let old = process.workers[1].host.calls.borrow_mut().pop_front().unwrap();
+    let answer = answer_of(&process.control_plane, &old.1);
+    process.workers[1].runs = false;
+    process.revoke(1);
+    let mut said = Vec::new();
+    for _ in 0..45 {
+        process.turn();
+        said.extend(process.acknowledge(200).into_iter().flatten());
+    }
+    assert!(said.iter().any(|(_, _, ended)| *ended), "the others say that it has ended, so for the control plane it denies");
+
+    let held = &mut process.workers[1];
+    held.runs = true;
+    assert_eq!(held.knows(&secret(1)), None, "a request comes first");
+    assert!(!held.source.catches_up(&held.host));
+    assert_eq!(held.knows(&secret(1)), None);
+    held.source.answered(&held.host, held.root, old.0, answer);
+    assert_eq!(held.knows(&secret(1)), None, "what it asked before says nothing of now");
+    process.settle();
+    assert_eq!(process.know(1), vec![Some(false); 3]);
+}

@@ -1,0 +1,16 @@
+//! Any bytes as the filter's configuration: what is taken says the same when it is written and read again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use policy::Config;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok((config, routes)) = Config::parse(bytes) {
+        let written = serde_json::to_vec(&config).expect("a configuration is JSON");
+        let (again, _) = Config::parse(&written).expect("what was taken is taken again");
+        assert!(again == config);
+        for path in [&b"/"[..], b"/v1/reviews", b"/a/b/c?d"] {
+            let _ = routes.find(b"GET", path, config.unmatched.rule());
+        }
+    }
+});

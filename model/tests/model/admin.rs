@@ -1,0 +1,137 @@
+//! What admins change, over REST, and what the truth is from then on.
+
+use axum::http::Method;
+use policy::Revision;
+use serde_json::{Value, json};
+
+use crate::control_plane::Answer;
+use crate::steps::Step;
+use crate::truth::{Grant, Key};
+use crate::world::{World, chosen};
+
+/// Keys that live at a time.
+const MOST_KEYS: usize = 5;
+
+const OVERLAP_SECS: i64 = 30 * 60;
+const LIFE_SECS: i64 = 60 * 60;
+
+impl World {
+    /// Takes a step of an admin.
+    pub async fn change(&mut self, step: &Step) {
+        match *step {
+            Step::Create { grant, is_restricted, lives_an_hour } => {
+                self.create(grant, is_restricted, lives_an_hour).await;
+            }
+            Step::Update { key, grant, is_restricted } => {
+                let body = json!({"scopes": scopes(grant), "ip_allowlist": networks(is_restricted)});
+                let narrow = |key: &mut Key| (key.grant, key.is_restricted) = (grant, is_restricted);
+                self.act(key, Method::PATCH, "", &body.to_string(), narrow).await;
+            }
+            Step::Rotate { key, overlaps } => self.rotate(key, overlaps).await,
+            Step::EndOverlap { key } => {
+                let now = self.time.now().0;
+                self.act(key, Method::POST, "/end-overlap", "", |key| key.end_overlap(now)).await;
+            }
+            Step::Activate { key } => {
+                self.act(key, Method::POST, "/activate", "", |key| key.is_active = true).await;
+            }
+            Step::Deactivate { key } => {
+                self.act(key, Method::POST, "/deactivate", "", |key| key.is_active = false).await;
+            }
+            Step::Delete { key } => self.delete(key).await,
+            _ => panic!("{step:?} is no admin's"),
+        }
+    }
+
+    async fn create(&mut self, grant: Grant, is_restricted: bool, lives_an_hour: bool) {
+        if self.truth.keys.len() >= MOST_KEYS {
+            return;
+        }
+        let expires_in = if lives_an_hour { "1h" } else { "none" };
+        let (scopes, networks) = (scopes(grant), networks(is_restricted));
+        let body = json!({"name": "key", "expires_in": expires_in, "scopes": scopes, "ip_allowlist": networks});
+        let made = self.control_plane().call(Method::POST, "/v1/workspaces/acme/keys", &body.to_string()).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let (id, secret) = (text(&made.json()["key"]["id"]), text(&made.json()["secret"]));
+        self.secrets.push(secret.clone());
+        self.truth.keys.push(Key {
+            id,
+            grant,
+            is_restricted,
+            is_active: true,
+            expires_at: lives_an_hour.then(|| self.time.now().0 + LIFE_SECS),
+            secrets: vec![(secret, None)],
+        });
+        self.record(&made);
+    }
+
+    async fn rotate(&mut self, key: u8, overlaps: bool) {
+        let Some(id) = self.key_id(key) else { return };
+        let now = self.time.now().0;
+        let body = if overlaps { r#"{"overlap": "30m"}"# } else { "" };
+        let answer = self.control_plane().call(Method::POST, &format!("{}/rotate", path(&id)), body).await;
+        let key = self.truth.keys.iter_mut().find(|key| key.id == id).expect("it was just there");
+        if answer.status == 409 {
+            assert!(key.expires_at.is_some_and(|at| at <= now + 1), "only an expired key can't be rotated");
+            return;
+        }
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let secret = text(&answer.json()["secret"]);
+        key.rotate(secret.clone(), now, if overlaps { OVERLAP_SECS } else { 0 });
+        self.secrets.push(secret);
+        self.record(&answer);
+    }
+
+    async fn delete(&mut self, key: u8) {
+        let Some(id) = self.key_id(key) else { return };
+        let answer = self.control_plane().call(Method::DELETE, &path(&id), "").await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+        self.truth.keys.retain(|key| key.id != id);
+        self.record(&answer);
+    }
+
+    /// A change of one key, which always works and may be repeated.
+    async fn act(&mut self, key: u8, method: Method, action: &str, body: &str, change: impl FnMut(&mut Key)) {
+        let Some(id) = self.key_id(key) else { return };
+        let answer = self.control_plane().call(method, &format!("{}{action}", path(&id)), body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        self.truth.keys.iter_mut().find(|key| key.id == id).into_iter().for_each(change);
+        self.record(&answer);
+    }
+
+    fn key_id(&self, number: u8) -> Option<String> {
+        chosen(&self.truth.keys, number).map(|key| key.id.clone())
+    }
+
+    /// Notes the truth from a change's revision on. A repeat changed nothing, and names an older one.
+    fn record(&mut self, answer: &Answer) {
+        let revision = Revision(answer.revision());
+        if revision > self.recorded {
+            let head = self.control_plane().head();
+            assert_eq!(head.revision, revision, "the feed has a change when it is answered");
+            self.truth.record(head.epoch, head.revision);
+            self.answered.push(revision.0);
+            self.recorded = revision;
+        }
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("/v1/workspaces/acme/keys/{id}")
+}
+
+fn scopes(grant: Grant) -> Value {
+    match grant {
+        Grant::Nothing => json!({}),
+        Grant::Read => json!({"reviews": "read"}),
+        Grant::Write => json!({"reviews": "write"}),
+    }
+}
+
+fn networks(is_restricted: bool) -> Value {
+    if is_restricted { json!(["192.0.2.0/24"]) } else { Value::Null }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}

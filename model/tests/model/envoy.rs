@@ -1,0 +1,247 @@
+//! An Envoy: a few VMs of the real filter, what they share, and their calls.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use filter::edge::Edge;
+use filter::host::CallAnswer;
+use filter::metrics::Metrics;
+use filter::request::{on_request, on_request_headers};
+use filter::source::{Root, Source, SourceName, TICK, clocks};
+use policy::Position;
+
+use crate::control_plane::EDGE;
+use crate::network::{Place, Sent};
+use crate::time::Time;
+use crate::truth::Probe;
+use crate::vm::{Shared, Vm};
+
+/// VMs of an Envoy: the main thread's, which gets no requests, and those of two workers.
+const VMS: usize = 3;
+
+/// A VM that doesn't come to rest in so many ticks never does.
+const RESTLESS: usize = 10_000;
+
+/// How the VMs of an Envoy get their keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One of them asks for all.
+    Shares,
+    /// Each asks by itself, as a part of one instance.
+    EachAsks,
+    /// Each asks by itself, as an instance of its own: they have no VM id.
+    Lonely,
+}
+
+/// How calls get on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    Prompt,
+    /// Only as steps have them get on.
+    Held,
+    Broken,
+}
+
+pub struct Envoy {
+    kind: Kind,
+    pub edge: Edge,
+    pub shared: Rc<Shared>,
+    time: Time,
+    pub workers: Vec<Worker>,
+    pub line: Line,
+    pub calls: Vec<Sent>,
+    pub delivers_wakes: bool,
+    /// All ids under which the control plane may know it.
+    pub instances: BTreeSet<String>,
+}
+
+pub struct Worker {
+    pub vm: Vm,
+    number: u8,
+    source: RefCell<Source>,
+    metrics: Metrics,
+    root: u32,
+    /// Its thread runs: it ticks, wakes, gets answers and decides.
+    pub runs: bool,
+    /// Where its table stood at the last look.
+    pub stood: Option<Position>,
+}
+
+impl Envoy {
+    /// `first` numbers its VMs: no two of a run have the same number.
+    pub fn start(kind: Kind, max_staleness_secs: u64, time: &Time, first: &mut u8) -> Self {
+        let feed = if kind == Kind::EachAsks { "worker" } else { "process" };
+        let config = format!(
+            r#"{{"edge": "edge-1", "feed": "{feed}", "max_staleness_secs": {max_staleness_secs},
+                "control_plane": {{"cluster": "latchkey", "authority": "latchkey"}},
+                "routes": [{{"path": "/v1/reviews", "rule": "reviews"}}]}}"#
+        );
+        let mut envoy = Self {
+            kind,
+            edge: Edge::parse(config.as_bytes()).expect("the configuration is right"),
+            shared: Rc::default(),
+            time: time.clone(),
+            workers: Vec::new(),
+            line: Line::Prompt,
+            calls: Vec::new(),
+            delivers_wakes: true,
+            instances: BTreeSet::new(),
+        };
+        envoy.workers = (0..VMS).map(|_| envoy.vm(first)).collect();
+        envoy
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn vm(&self, next: &mut u8) -> Worker {
+        let number = *next;
+        *next += 1;
+        let vm = Vm::new(Rc::clone(&self.shared), self.time.clone(), number, self.kind == Kind::Lonely);
+        let mut source = Source::new(SourceName::of(&self.edge.config));
+        source.join(self.root(1));
+        let metrics = Metrics::define(&vm);
+        Worker { vm, number, source: RefCell::new(source), metrics, root: 1, runs: true, stood: None }
+    }
+
+    fn root(&self, id: u32) -> Root {
+        let (max_staleness_secs, feed) = (self.edge.config.max_staleness_secs, self.edge.config.feed);
+        Root { id, token: Some(EDGE.to_owned()), max_staleness_secs, feed }
+    }
+
+    pub fn worker(&mut self, number: u8) -> &mut Worker {
+        &mut self.workers[usize::from(number) % VMS]
+    }
+
+    /// A VM traps, and Envoy makes another in its place.
+    pub fn replace(&mut self, number: u8, next: &mut u8) {
+        let fresh = self.vm(next);
+        let gone = std::mem::replace(self.worker(number), fresh);
+        self.drop_calls(|call| call.vm == gone.number);
+    }
+
+    /// A new configuration takes the place of the old one, in all VMs.
+    pub fn reconfigure(&mut self) {
+        let id = self.workers.iter().map(|worker| worker.root).max().expect("there are VMs") + 1;
+        let root = self.root(id);
+        for worker in self.workers.iter_mut().filter(|worker| worker.runs) {
+            let mut source = worker.source.borrow_mut();
+            source.join(root.clone());
+            source.leave(&worker.vm, worker.root);
+            worker.root = id;
+        }
+        // Envoy drops the calls of a configuration that goes; those of a VM that stands still go when it goes on.
+        let running: BTreeSet<u8> =
+            self.workers.iter().filter(|worker| worker.runs).map(|worker| worker.number).collect();
+        self.drop_calls(|call| running.contains(&call.vm));
+    }
+
+    /// The process ends.
+    pub fn end(&mut self) {
+        self.note_instances();
+        self.drop_calls(|_| true);
+    }
+
+    fn drop_calls(&mut self, is_dropped: impl Fn(&Sent) -> bool) {
+        for call in &mut self.calls {
+            if is_dropped(call) {
+                call.lose();
+            }
+        }
+        self.calls.retain(|call| !is_dropped(call));
+    }
+
+    fn note_instances(&mut self) {
+        let named = self.workers.iter().filter_map(|worker| worker.source.borrow().instance().map(str::to_owned));
+        self.instances.extend(named);
+    }
+
+    /// The timer of each VM that runs goes off, as often as it wants to.
+    pub fn tick(&mut self) {
+        for worker in &self.workers {
+            worker.tick();
+        }
+        self.collect();
+    }
+
+    /// Delivers wakes to VMs that run, until there are none.
+    pub fn wake(&mut self) {
+        for _ in 0..RESTLESS {
+            let Some(queue) = self.shared.wakes.borrow_mut().pop_front() else {
+                self.workers.iter().filter(|worker| worker.vm.tick.get() != TICK).for_each(Worker::tick);
+                return self.collect();
+            };
+            for worker in self.workers.iter().filter(|worker| worker.runs && self.delivers_wakes) {
+                worker.source.borrow_mut().woken(&worker.vm, queue);
+            }
+        }
+        panic!("the VMs wake each other for ever");
+    }
+
+    /// Takes up new calls.
+    fn collect(&mut self) {
+        let now_ms = self.time.elapsed_ms();
+        for worker in &self.workers {
+            for (number, question) in worker.vm.calls.borrow_mut().drain(..) {
+                let mut call = Sent::new(worker.number, number, question, now_ms);
+                if self.line == Line::Broken {
+                    call.breaks();
+                }
+                self.calls.push(call);
+            }
+        }
+        self.note_instances();
+    }
+
+    /// Hands over the answer of a call that has one, if its VM runs. Answers whether it did.
+    pub fn deliver(&mut self, at: usize) -> bool {
+        let call = &self.calls[at];
+        let Some(worker) = self.workers.iter().find(|worker| worker.number == call.vm && worker.runs) else {
+            return false;
+        };
+        let Place::Coming(answer) = &call.place else { return false };
+        let (number, answer): (u32, CallAnswer) = (call.number, answer.clone());
+        worker.source.borrow_mut().answered(&worker.vm, worker.root, number, answer);
+        self.calls.remove(at);
+        self.collect();
+        true
+    }
+}
+
+impl Worker {
+    fn tick(&self) {
+        for _ in 0..RESTLESS {
+            if self.runs {
+                self.source.borrow_mut().tick(&self.vm, self.root);
+            }
+            if !self.runs || self.vm.tick.get() == TICK {
+                return;
+            }
+        }
+        panic!("a VM never comes to rest");
+    }
+
+    pub fn position(&self) -> Option<Position> {
+        self.source.borrow().keys.holding.position()
+    }
+
+    pub fn is_there(&self, head: Position) -> bool {
+        self.position() == Some(head) && !self.source.borrow().keys.holding.is_loading()
+    }
+
+    /// What it would decide at this instant, without a look at the others.
+    pub fn would_decide(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
+        self.vm.begins(probe.method, "/v1/reviews", secret, probe.address);
+        on_request_headers(&self.vm, edge, Some(&self.source.borrow()), clocks(&self.vm), &self.metrics);
+        self.vm.verdict()
+    }
+
+    /// A request, as Envoy hands it over.
+    pub fn decides(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
+        self.vm.begins(probe.method, "/v1/reviews", secret, probe.address);
+        on_request(&self.vm, edge, &self.source, &self.metrics);
+        self.vm.verdict()
+    }
+}

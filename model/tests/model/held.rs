@@ -1,0 +1,163 @@
+//! What must hold after each step: the lines of "What holds always", as far as one process without an Envoy can show them.
+
+use axum::http::Method;
+use policy::{Position, Revision};
+
+use crate::envoy::{Envoy, Line, Worker};
+use crate::truth::{PROBES, Probe};
+use crate::world::{World, chosen};
+
+/// By how much two clocks may differ at an instant, in seconds.
+const MOMENT: i64 = 1;
+
+/// By how much a worker's time may lag whose wall clock was set back: as long as an answer of the control plane may take.
+const ON_THE_WAY: i64 = 60;
+
+/// Revisions that were not enforced yet and are asked for, the newest of them.
+const ASKED: u64 = 4;
+
+/// Turns in which all must be well again, a second each: the longest bound, and as long as a call may take.
+const HEALING: usize = 150;
+
+impl World {
+    /// Holds everything at this instant.
+    pub async fn holds(&mut self) -> Result<(), String> {
+        self.enforced().await;
+        self.turn += 1;
+        for envoy in &self.envoys {
+            for (number, worker) in envoy.workers.iter().enumerate().filter(|(_, worker)| worker.runs) {
+                let at = |why| format!("{:?}, VM {number}: {why}", envoy.kind());
+                self.position_holds(worker).map_err(at)?;
+                for (turn, secret) in (self.turn..).zip(&self.secrets) {
+                    let probe = &PROBES[turn % PROBES.len()];
+                    let verdict = worker.would_decide(&envoy.edge, probe, secret);
+                    self.verdict_holds(envoy, worker, secret, probe, &verdict).map_err(at)?;
+                }
+            }
+            let tells = envoy.calls.iter().any(|call| self.secrets.iter().any(|secret| call.question.holds(secret)));
+            if tells {
+                return Err("a secret leaves an Envoy".to_owned());
+            }
+        }
+        self.envoys.iter_mut().flat_map(|envoy| &mut envoy.workers).for_each(|worker| worker.stood = worker.position());
+        self.decided.take().map_or(Ok(()), Err)
+    }
+
+    /// A request to a worker, which may look at the others before it decides.
+    pub fn request(&mut self, envoy: u8, vm: u8, secret: u8, probe: u8) {
+        let (Some(envoy), Some(secret)) = (chosen(&self.envoys, envoy), chosen(&self.secrets, secret)) else { return };
+        let (Some(worker), Some(probe)) = (chosen(&envoy.workers, vm), chosen(&PROBES, probe)) else { return };
+        if worker.runs {
+            let verdict = worker.decides(&envoy.edge, probe, secret);
+            self.decided = self.verdict_holds(envoy, worker, secret, probe, &verdict).err();
+        }
+    }
+
+    /// Asks which revisions are enforced.
+    async fn enforced(&mut self) {
+        let Position { epoch, revision: head, .. } = self.control_plane().head();
+        let known = self.enforced.filter(|(own, _)| *own == epoch).map_or(Revision(0), |(_, revision)| revision);
+        let first = self.answered.first().copied().unwrap_or(head.0).max(known.0 + 1);
+        for revision in (first.max((head.0 + 1).saturating_sub(ASKED))..=head.0).rev() {
+            if self.is_enforced(revision).await {
+                self.enforced = Some((epoch, Revision(revision)));
+                return;
+            }
+        }
+    }
+
+    async fn is_enforced(&self, revision: u64) -> bool {
+        let path = format!("/v1/enforcement?revision={revision}");
+        let answer = self.control_plane().call(Method::GET, &path, "").await;
+        answer.json()["enforced"].as_bool().unwrap_or_else(|| panic!("{}", answer.text()))
+    }
+
+    /// A table is at a position that was there, and never goes back within a history.
+    fn position_holds(&self, worker: &Worker) -> Result<(), String> {
+        let Some(position) = worker.position() else { return Ok(()) };
+        if self.truth.at(position).is_none() {
+            return Err(format!("nobody made {position:?}"));
+        }
+        match worker.stood {
+            Some(stood) if stood.epoch == position.epoch && stood.revision > position.revision => {
+                Err(format!("it went back from {} to {}", stood.revision, position.revision))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A worker decides as the truth is at its own revision, and by none that is older than what is enforced.
+    fn verdict_holds(
+        &self,
+        envoy: &Envoy,
+        worker: &Worker,
+        secret: &str,
+        probe: &Probe,
+        verdict: &str,
+    ) -> Result<(), String> {
+        if matches!(verdict, "not-ready" | "stale") {
+            return Ok(());
+        }
+        let position = worker.position().ok_or("it decides without a table")?;
+        let (now, wrong_by) = (self.time.now().0, envoy.shared.wrong_by_ms.get() / 1_000);
+        let earliest = now - MOMENT - if wrong_by < 0 { ON_THE_WAY } else { 0 };
+        let mut right = self.truth.verdicts(position, secret, probe, (earliest, now + MOMENT + wrong_by.max(0)));
+        if right.contains(&"rotated-key") {
+            // What was rotated out long ago leaves the edges.
+            right.push("unknown-key");
+        }
+        if !right.contains(&verdict) {
+            let asked = probe.method;
+            return Err(format!("`{verdict}` for {asked} with {secret} at revision {}, not {right:?}", position.revision));
+        }
+        match self.enforced {
+            Some((epoch, revision)) if position.epoch != epoch || position.revision < revision => {
+                let own = position.revision;
+                Err(format!("it decides `{verdict}` by revision {own}, though {revision} is enforced"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// All faults are repaired: within a while every worker has all changes and decides, it is known that they do, and each
+    /// change is in the audit log.
+    pub async fn heals(&mut self) -> Result<(), String> {
+        for envoy in &mut self.envoys {
+            (envoy.line, envoy.delivers_wakes) = (Line::Prompt, true);
+            envoy.shared.wrong_by_ms.set(0);
+            envoy.workers.iter_mut().for_each(|worker| worker.runs = true);
+        }
+        let mut turns = 0;
+        while !self.all_decide_by_the_head().await {
+            turns += 1;
+            if turns > HEALING {
+                let stand = self.envoys.iter().flat_map(|envoy| &envoy.workers).map(Worker::position);
+                let stand: Vec<_> = stand.map(|position| position.map(|position| position.revision.0)).collect();
+                return Err(format!("head {}, workers {stand:?}", self.control_plane().head().revision));
+            }
+            self.turn(1_000).await;
+        }
+        self.holds().await?;
+        self.audit_holds().await
+    }
+
+    async fn all_decide_by_the_head(&self) -> bool {
+        let head = self.control_plane().head();
+        let decides = |envoy: &Envoy, worker: &Worker| {
+            let verdict = worker.would_decide(&envoy.edge, &PROBES[0], &self.secrets[0]);
+            worker.is_there(head) && verdict == "unknown-key"
+        };
+        let all = self.envoys.iter().all(|envoy| envoy.workers.iter().all(|worker| decides(envoy, worker)));
+        all && self.is_enforced(head.revision.0).await
+    }
+
+    async fn audit_holds(&self) -> Result<(), String> {
+        let answer = self.control_plane().call(Method::GET, "/v1/audit-events?limit=200", "").await.json();
+        let items = answer["items"].as_array().ok_or("no audit log")?;
+        let logged: Vec<_> = items.iter().filter_map(|event| event["revision"].as_u64()).collect();
+        match self.answered.iter().find(|revision| logged.iter().filter(|own| own == revision).count() != 1) {
+            Some(lost) => Err(format!("change {lost} was answered, and doesn't stand in the audit log once")),
+            None => Ok(()),
+        }
+    }
+}

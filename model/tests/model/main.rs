@@ -1,0 +1,70 @@
+//! A model of the whole: random changes, losses and restarts over the real control plane and the real filter, in one process
+//! and in fake time. After each step it holds what must hold always.
+//!
+//! `steps.rs` says what may happen, `world.rs` makes it happen, `truth.rs` knows what is allowed, and `held.rs` compares. Only
+//! Envoy, the network and the clocks are not real: `envoy.rs`, `network.rs` and `time.rs`.
+#![cfg(test)]
+
+mod admin;
+mod control_plane;
+mod envoy;
+mod held;
+mod network;
+mod steps;
+mod time;
+mod truth;
+mod vm;
+mod world;
+
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+
+use crate::envoy::Kind;
+use crate::steps::{Step, steps};
+use crate::world::World;
+
+/// Sequences a test runs, unless `MODEL_CASES` says how many.
+const CASES: u32 = 500;
+
+/// Runs random sequences over Envoys of these kinds; the shortest that breaks something is printed.
+fn hold(kinds: &[Kind]) {
+    let cases = std::env::var("MODEL_CASES").map_or(CASES, |text| text.parse().expect("MODEL_CASES is a number"));
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let runtime = time::Runtime::new();
+    let template = runtime.tokio.block_on(control_plane::template());
+    let broken = TestRunner::new(config).run(&steps(), |steps| {
+        runtime.tokio.block_on(run(&template, kinds, &steps)).map_err(TestCaseError::fail)
+    });
+    match broken {
+        Ok(()) => {}
+        Err(TestError::Fail(why, steps)) => panic!("{why}\nafter these steps: {steps:#?}"),
+        Err(TestError::Abort(why)) => panic!("no sequence was tried: {why}"),
+    }
+}
+
+/// One sequence. Whatever it leads to, at its end all faults are repaired, and then everybody must get where the head is.
+async fn run(template: &[u8], kinds: &[Kind], steps: &[Step]) -> Result<(), String> {
+    let mut world = World::new(template, kinds).await;
+    let mut held = Ok(());
+    for (number, step) in steps.iter().enumerate() {
+        world.take(step).await;
+        held = world.holds().await.map_err(|why| format!("step {number}, {step:?}: {why}"));
+        if held.is_err() {
+            break;
+        }
+    }
+    if held.is_ok() {
+        held = world.heals().await.map_err(|why| format!("after all faults were repaired: {why}"));
+    }
+    world.end().await;
+    held
+}
+
+#[test]
+fn what_must_hold_holds_for_an_envoy_whose_workers_share_one_subscriber() {
+    hold(&[Kind::Shares]);
+}
+
+#[test]
+fn what_must_hold_holds_for_envoys_of_every_kind() {
+    hold(&[Kind::Shares, Kind::EachAsks, Kind::Lonely]);
+}

@@ -1,0 +1,123 @@
+//! Calls on their way between an Envoy and the control plane: each may be held up, lost, or arrive twice.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::Method;
+use filter::host::{Call, CallAnswer};
+use policy::Position;
+use tokio::task::JoinHandle;
+
+use crate::control_plane::{Answer, send};
+
+/// What a VM asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    path: String,
+    body: Option<String>,
+    token: String,
+    timeout: Duration,
+}
+
+/// A question under way, and what became of it.
+pub struct Sent {
+    /// The VM that asked, by its number in the run, and the call's number there.
+    pub vm: u8,
+    pub number: u32,
+    pub question: Question,
+    sent_ms: u64,
+    pub place: Place,
+}
+
+/// Where a call is.
+pub enum Place {
+    Leaving,
+    AtControlPlane { since_ms: u64, answers: JoinHandle<CallAnswer> },
+    Coming(CallAnswer),
+    /// Its end is reported when its time is over.
+    Lost,
+}
+
+impl Question {
+    pub fn of(call: &Call<'_>) -> Self {
+        Self {
+            path: call.path.to_owned(),
+            body: call.body.map(str::to_owned),
+            token: call.token.unwrap_or_default().to_owned(),
+            timeout: call.timeout,
+        }
+    }
+
+    /// Whether any of it holds this text.
+    pub fn holds(&self, text: &str) -> bool {
+        self.path.contains(text) || self.body.as_ref().is_some_and(|body| body.contains(text))
+    }
+
+    /// Asks the control plane.
+    pub fn ask(&self, router: Router) -> JoinHandle<CallAnswer> {
+        let Self { path, body, token, .. } = self.clone();
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        tokio::spawn(async move {
+            let Answer { status, headers, bytes } =
+                send(router, method, &path, &token, body.as_deref().unwrap_or_default()).await;
+            let headers = headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+            let status = (":status".to_owned(), status.to_string().into_bytes());
+            CallAnswer { headers: [status].into_iter().chain(headers).collect(), body: bytes }
+        })
+    }
+
+    /// How long the control plane may hold this back, in milliseconds, because nothing is newer than `head`; 0: not at all.
+    pub fn may_wait_ms(&self, head: Position) -> u64 {
+        let query = self.path.strip_prefix("/edge/v1/feed?").unwrap_or_default();
+        let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let is_head = value("epoch").is_some_and(|epoch| epoch == head.epoch.to_string())
+            && value("since").is_some_and(|since| since == head.revision.to_string())
+            && value("head").is_some_and(|hash| hash == head.head.to_string());
+        let secs = value("wait").and_then(|secs| secs.parse::<u64>().ok()).unwrap_or(0);
+        if is_head { secs * 1_000 } else { 0 }
+    }
+}
+
+impl Sent {
+    pub fn new(vm: u8, number: u32, question: Question, now_ms: u64) -> Self {
+        Self { vm, number, question, sent_ms: now_ms, place: Place::Leaving }
+    }
+
+    /// Reaches the control plane.
+    pub fn arrives(&mut self, router: Router, now_ms: u64) {
+        if matches!(self.place, Place::Leaving) {
+            self.place = Place::AtControlPlane { since_ms: now_ms, answers: self.question.ask(router) };
+        }
+    }
+
+    /// Takes what the control plane has answered by now, or is about to.
+    pub async fn settle(&mut self, head: Position, now_ms: u64) {
+        let Place::AtControlPlane { since_ms, answers } = &mut self.place else { return };
+        let waits = now_ms < *since_ms + self.question.may_wait_ms(head);
+        if answers.is_finished() || !waits {
+            self.place = Place::Coming(answers.await.expect("no request makes the control plane panic"));
+        }
+    }
+
+    /// Nothing more is heard of it, on either side.
+    pub fn lose(&mut self) {
+        if let Place::AtControlPlane { answers, .. } = &self.place {
+            answers.abort();
+        }
+        self.place = Place::Lost;
+    }
+
+    /// The connection broke, and that shows.
+    pub fn breaks(&mut self) {
+        self.lose();
+        self.place = Place::Coming(CallAnswer::default());
+    }
+
+    /// Envoy gives up when its time is over.
+    pub fn expires(&mut self, now_ms: u64) {
+        let timeout_ms = u64::try_from(self.question.timeout.as_millis()).expect("a time");
+        if now_ms >= self.sent_ms + timeout_ms && !matches!(self.place, Place::Coming(_)) {
+            self.breaks();
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What may happen, step by step. Numbers choose among what there is when their turn comes.
+
+use proptest::prelude::*;
+
+use crate::envoy::Line;
+use crate::truth::Grant;
+
+/// The most steps of a sequence.
+const LONGEST: usize = 40;
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    Create { grant: Grant, is_restricted: bool, lives_an_hour: bool },
+    Update { key: u8, grant: Grant, is_restricted: bool },
+    Rotate { key: u8, overlaps: bool },
+    EndOverlap { key: u8 },
+    Activate { key: u8 },
+    Deactivate { key: u8 },
+    Delete { key: u8 },
+    /// So many tenths of a second, with a tick in each.
+    Turns(u8),
+    /// So many seconds, and nobody does anything meanwhile.
+    Passes(u64),
+    Line { envoy: u8, line: Line },
+    Wakes { envoy: u8, arrive: bool },
+    Call { envoy: u8, call: u8, fate: Fate },
+    /// A copy of a request arrives, long after it was sent.
+    Copy(u8),
+    Hangs { envoy: u8, vm: u8 },
+    GoesOn { envoy: u8, vm: u8 },
+    Traps { envoy: u8, vm: u8 },
+    /// The process is killed, and another takes its place.
+    Killed { envoy: u8, bound: u64 },
+    /// The same, and it said that it leaves.
+    Leaves { envoy: u8 },
+    /// It said that it leaves, and goes on.
+    Renews { envoy: u8 },
+    Reconfigured { envoy: u8 },
+    /// Its wall clock is wrong by so many hours from now on.
+    WrongClock { envoy: u8, hours: i8 },
+    Request { envoy: u8, vm: u8, secret: u8, probe: u8 },
+    /// An operator says that a process is gone which is gone.
+    Removed { instance: u8 },
+    Restart,
+    Tidy,
+    BackUp,
+    Restore,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate {
+    Arrives,
+    IsAnswered,
+    IsLost,
+    Breaks,
+    IsCopied,
+}
+
+pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..LONGEST)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![12 => by_admins(), 14 => in_time(), 10 => on_the_way(), 8 => in_an_envoy(), 4 => at_the_control_plane()]
+}
+
+fn by_admins() -> impl Strategy<Value = Step> {
+    let grant = || prop_oneof![Just(Grant::Nothing), Just(Grant::Read), Just(Grant::Write)];
+    let key = || any::<u8>();
+    prop_oneof![
+        4 => (grant(), prop::bool::weighted(0.3), prop::bool::weighted(0.3)).prop_map(
+            |(grant, is_restricted, lives_an_hour)| Step::Create { grant, is_restricted, lives_an_hour }
+        ),
+        2 => (key(), grant(), any::<bool>())
+            .prop_map(|(key, grant, is_restricted)| Step::Update { key, grant, is_restricted }),
+        4 => (key(), any::<bool>()).prop_map(|(key, overlaps)| Step::Rotate { key, overlaps }),
+        1 => key().prop_map(|key| Step::EndOverlap { key }),
+        2 => key().prop_map(|key| Step::Activate { key }),
+        2 => key().prop_map(|key| Step::Deactivate { key }),
+        2 => key().prop_map(|key| Step::Delete { key }),
+    ]
+}
+
+fn in_time() -> impl Strategy<Value = Step> {
+    // Beyond a worker's lateness, its end, the lease, the bounds, an overlap, an hour, a day.
+    let lengths = prop::sample::select(vec![1, 3, 5, 21, 31, 61, 200, 1_900, 3_700, 90_000]);
+    let request = (any::<(u8, u8, u8)>(), any::<u8>());
+    prop_oneof![
+        8 => (1..8_u8).prop_map(Step::Turns),
+        3 => lengths.prop_map(Step::Passes),
+        3 => request.prop_map(|((envoy, vm, secret), probe)| Step::Request { envoy, vm, secret, probe }),
+    ]
+}
+
+fn on_the_way() -> impl Strategy<Value = Step> {
+    let line = prop_oneof![2 => Just(Line::Prompt), 2 => Just(Line::Held), 1 => Just(Line::Broken)];
+    let fate = prop_oneof![
+        4 => Just(Fate::Arrives),
+        4 => Just(Fate::IsAnswered),
+        1 => Just(Fate::IsLost),
+        1 => Just(Fate::Breaks),
+        1 => Just(Fate::IsCopied),
+    ];
+    prop_oneof![
+        3 => (any::<u8>(), line).prop_map(|(envoy, line)| Step::Line { envoy, line }),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(envoy, arrive)| Step::Wakes { envoy, arrive }),
+        8 => (any::<(u8, u8)>(), fate).prop_map(|((envoy, call), fate)| Step::Call { envoy, call, fate }),
+        2 => any::<u8>().prop_map(Step::Copy),
+    ]
+}
+
+fn in_an_envoy() -> impl Strategy<Value = Step> {
+    let envoy = || any::<u8>();
+    let vm = || any::<(u8, u8)>();
+    prop_oneof![
+        4 => vm().prop_map(|(envoy, vm)| Step::Hangs { envoy, vm }),
+        4 => vm().prop_map(|(envoy, vm)| Step::GoesOn { envoy, vm }),
+        2 => vm().prop_map(|(envoy, vm)| Step::Traps { envoy, vm }),
+        1 => (envoy(), prop::sample::select(vec![10, 60])).prop_map(|(envoy, bound)| Step::Killed { envoy, bound }),
+        1 => envoy().prop_map(|envoy| Step::Leaves { envoy }),
+        1 => envoy().prop_map(|envoy| Step::Renews { envoy }),
+        1 => envoy().prop_map(|envoy| Step::Reconfigured { envoy }),
+        1 => (envoy(), -1..=1_i8).prop_map(|(envoy, hours)| Step::WrongClock { envoy, hours }),
+        1 => any::<u8>().prop_map(|instance| Step::Removed { instance }),
+    ]
+}
+
+fn at_the_control_plane() -> impl Strategy<Value = Step> {
+    prop_oneof![3 => Just(Step::Restart), 2 => Just(Step::Tidy), 2 => Just(Step::BackUp), 2 => Just(Step::Restore)]
+}
