@@ -1,8 +1,10 @@
 //! What several targets begin with: a table of a few records, and messages whose length and checksum fit.
 
-use policy::wire::{KeyRecord, Snapshot, SnapshotBuilder};
-use policy::{Allowlist, Digest, Environment, Epoch, KeyId, Level, Position, Revision, Table, UnixSeconds, WorkspaceId};
 use policy::table::Loading;
+use policy::wire::{KeyRecord, Snapshot, SnapshotBuilder};
+use policy::{
+    Allowlist, Digest, Environment, Epoch, KeyId, Level, Position, Revision, Table, UnixSeconds, WorkspaceId,
+};
 
 /// Bytes before a message's own content.
 pub const HEADER_BYTES: usize = 76;

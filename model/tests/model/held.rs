@@ -108,7 +108,10 @@ impl World {
         }
         if !right.contains(&verdict) {
             let asked = probe.method;
-            return Err(format!("`{verdict}` for {asked} with {secret} at revision {}, not {right:?}", position.revision));
+            return Err(format!(
+                "`{verdict}` for {asked} with {secret} at revision {}, not {right:?}",
+                position.revision
+            ));
         }
         match self.enforced {
             Some((epoch, revision)) if position.epoch != epoch || position.revision < revision => {

@@ -31,9 +31,8 @@ fn hold(kinds: &[Kind]) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let runtime = time::Runtime::new();
     let template = runtime.tokio.block_on(control_plane::template());
-    let broken = TestRunner::new(config).run(&steps(), |steps| {
-        runtime.tokio.block_on(run(&template, kinds, &steps)).map_err(TestCaseError::fail)
-    });
+    let broken = TestRunner::new(config)
+        .run(&steps(), |steps| runtime.tokio.block_on(run(&template, kinds, &steps)).map_err(TestCaseError::fail));
     match broken {
         Ok(()) => {}
         Err(TestError::Fail(why, steps)) => panic!("{why}\nafter these steps: {steps:#?}"),

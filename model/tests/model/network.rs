@@ -32,7 +32,10 @@ pub struct Sent {
 /// Where a call is.
 pub enum Place {
     Leaving,
-    AtControlPlane { since_ms: u64, answers: JoinHandle<CallAnswer> },
+    AtControlPlane {
+        since_ms: u64,
+        answers: JoinHandle<CallAnswer>,
+    },
     Coming(CallAnswer),
     /// Its end is reported when its time is over.
     Lost,

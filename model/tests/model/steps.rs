@@ -10,37 +10,94 @@ const LONGEST: usize = 40;
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    Create { grant: Grant, is_restricted: bool, lives_an_hour: bool },
-    Update { key: u8, grant: Grant, is_restricted: bool },
-    Rotate { key: u8, overlaps: bool },
-    EndOverlap { key: u8 },
-    Activate { key: u8 },
-    Deactivate { key: u8 },
-    Delete { key: u8 },
+    Create {
+        grant: Grant,
+        is_restricted: bool,
+        lives_an_hour: bool,
+    },
+    Update {
+        key: u8,
+        grant: Grant,
+        is_restricted: bool,
+    },
+    Rotate {
+        key: u8,
+        overlaps: bool,
+    },
+    EndOverlap {
+        key: u8,
+    },
+    Activate {
+        key: u8,
+    },
+    Deactivate {
+        key: u8,
+    },
+    Delete {
+        key: u8,
+    },
     /// So many tenths of a second, with a tick in each.
     Turns(u8),
     /// So many seconds, and nobody does anything meanwhile.
     Passes(u64),
-    Line { envoy: u8, line: Line },
-    Wakes { envoy: u8, arrive: bool },
-    Call { envoy: u8, call: u8, fate: Fate },
+    Line {
+        envoy: u8,
+        line: Line,
+    },
+    Wakes {
+        envoy: u8,
+        arrive: bool,
+    },
+    Call {
+        envoy: u8,
+        call: u8,
+        fate: Fate,
+    },
     /// A copy of a request arrives, long after it was sent.
     Copy(u8),
-    Hangs { envoy: u8, vm: u8 },
-    GoesOn { envoy: u8, vm: u8 },
-    Traps { envoy: u8, vm: u8 },
+    Hangs {
+        envoy: u8,
+        vm: u8,
+    },
+    GoesOn {
+        envoy: u8,
+        vm: u8,
+    },
+    Traps {
+        envoy: u8,
+        vm: u8,
+    },
     /// The process is killed, and another takes its place.
-    Killed { envoy: u8, bound: u64 },
+    Killed {
+        envoy: u8,
+        bound: u64,
+    },
     /// The same, and it said that it leaves.
-    Leaves { envoy: u8 },
+    Leaves {
+        envoy: u8,
+    },
     /// It said that it leaves, and goes on.
-    Renews { envoy: u8 },
-    Reconfigured { envoy: u8 },
+    Renews {
+        envoy: u8,
+    },
+    Reconfigured {
+        envoy: u8,
+    },
     /// Its wall clock is wrong by so many hours from now on.
-    WrongClock { envoy: u8, hours: i8 },
-    Request { envoy: u8, vm: u8, secret: u8, probe: u8 },
+    WrongClock {
+        envoy: u8,
+        hours: i8,
+    },
+    Request {
+        envoy: u8,
+        vm: u8,
+        secret: u8,
+        probe: u8,
+    },
     /// An operator says that a process is gone which is gone.
-    Removed { instance: u8 },
+    Removed {
+        instance: u8,
+    },
     Restart,
     Tidy,
     BackUp,

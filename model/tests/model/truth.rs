@@ -112,7 +112,8 @@ impl Truth {
         (earliest, latest): (i64, i64),
     ) -> Vec<&'static str> {
         let Some(keys) = self.at(position) else { return Vec::new() };
-        let found = keys.iter().find_map(|key| key.secrets.iter().find(|(own, _)| own == secret).map(|own| (key, own.1)));
+        let found =
+            keys.iter().find_map(|key| key.secrets.iter().find(|(own, _)| own == secret).map(|own| (key, own.1)));
         let Some((key, until)) = found else { return vec!["unknown-key"] };
         let events = [Some(earliest), Some(latest), until, key.expires_at];
         let times = events.into_iter().flatten().filter(|at| (earliest..=latest).contains(at));

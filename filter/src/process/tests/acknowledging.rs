@@ -145,7 +145,10 @@ fn a_worker_that_asks_by_itself_and_was_held_up_asks_anew_before_it_decides() {
         process.turn();
         said.extend(process.acknowledge(200).into_iter().flatten());
     }
-    assert!(said.iter().any(|(_, _, ended)| *ended), "the others say that it has ended, so for the control plane it denies");
+    assert!(
+        said.iter().any(|(_, _, ended)| *ended),
+        "the others say that it has ended, so for the control plane it denies"
+    );
 
     let held = &mut process.workers[1];
     held.runs = true;
