@@ -1,9 +1,9 @@
 # One name for each thing one does with this checkout; a bare `make` lists them.
 .POSIX:
-.PHONY: help tools build test lint bench model fuzz deny reproducible demo demo-stop clean
+.PHONY: help tools build test lint soak model fuzz deny reproducible bench demo demo-stop screenshots compose-up compose-down compose-test clean-room clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
 tools: ## leave .tools/bin/envoy (Envoy 1.40)
 	@scripts/envoy-tool
@@ -16,6 +16,9 @@ test: tools build ## run every test: Rust, wasm in Node, end to end in a real En
 
 lint: ## check format, clippy, the house style and the scripts
 	@scripts/lint
+
+soak: tools build ## load two Envoys for SOAK_SECONDS (an hour), with changes: memory stays flat, no verdict is wrong
+	@scripts/soak
 
 bench: tools build ## measure CPU, memory and time, beside Envoy's own api_key_auth and the disk
 	@command -v wrk >/dev/null || scripts/debian-packages "the load generator" wrk
@@ -38,6 +41,22 @@ demo: tools build ## run the control plane, a real Envoy and an upstream here, a
 
 demo-stop: ## end what `make demo` started
 	@scripts/demo stop
+
+screenshots: tools build ## write pictures of every page of the console to target/screenshots
+	@scripts/browser
+	@cargo run --quiet -p end-to-end --bin latchkey-screenshots
+
+compose-up: tools build ## run all of it in containers: control plane, two Envoys, an upstream; print curl lines
+	@scripts/compose up
+
+compose-down: ## end and remove what `make compose-up` started, keys included
+	@scripts/compose down
+
+compose-test: tools build ## test that stack under load, while its parts are cut off, killed, replaced and restarted
+	@scripts/test-compose
+
+clean-room: ## run README's commands in a bare Debian container
+	@scripts/clean-room
 
 clean: ## remove what was built (.tools stays)
 	rm -rf dist target

@@ -7,6 +7,7 @@ mod connection;
 mod database;
 mod edge_tokens;
 mod edges;
+mod envoy_config;
 mod explain;
 mod failure;
 mod json;
@@ -37,6 +38,7 @@ use self::connection::Remote;
 use self::database::{BackupOptions, RestoreOptions, run_backup, run_restore};
 use self::edge_tokens::{EdgeTokensOptions, run_edge_tokens};
 use self::edges::{EdgesOptions, EnforcementOptions, run_edges, run_enforcement};
+use self::envoy_config::{EnvoyConfigOptions, run_envoy_config};
 use self::explain::{ExplainOptions, run_explain};
 use self::failure::{Outcome, exit_code, is_unread};
 use self::keys::{KeysOptions, run_keys};
@@ -72,7 +74,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the control plane: REST under /v1 for admins, /edge/v1 for edges.
+    /// Runs the control plane: REST under /v1 and the console at /console for admins, /edge/v1 for edges.
     ///
     /// Writes the address to standard output once it serves, and logs to standard error; LATCHKEY_LOG sets how much
     /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and
@@ -134,6 +136,14 @@ enum Command {
     ///
     /// Of a plugin configuration, or of an Envoy file with our filter in it: also what would let requests pass the filter by.
     CheckConfig(CheckConfigOptions),
+
+    /// Prints an Envoy configuration for a gateway or sidecar: TLS, the filter, its guard, a rate limit, logs, all filled in.
+    ///
+    /// Save it and what the same command prints with `--print token-secret`, and run Envoy 1.37.1 or newer with it.
+    #[command(after_long_help = "Example:\n  \
+        latchkey envoy-config --control-plane https://keys.example.com:8444 --edge shop \\\n    \
+          --upstream 127.0.0.1:8081 --route /v1/reviews=reviews > envoy.yaml")]
+    EnvoyConfig(Box<EnvoyConfigOptions>),
 
     /// Says what a request would be answered, by which rule, and why.
     ///
@@ -208,6 +218,7 @@ fn carry_out(command: &Command) -> anyhow::Result<Outcome> {
         Command::Enforcement(options) => return run_enforcement(options),
         Command::Audit(command) => return run_audit(command),
         Command::CheckConfig(options) => return run_check_config(options),
+        Command::EnvoyConfig(options) => say(&run_envoy_config(options)?)?,
         Command::Explain(options) => return run_explain(options),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,6 +1,6 @@
 //! The operator's file, `latchkey.toml`: which environments and scopes there are, and how much history is kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use policy::{Environment, Scope};
@@ -15,6 +15,19 @@ const MIN_LOG_REVISIONS: u64 = 1_000;
 /// 1.6 GB on disk; to catch up on so many takes longer than a snapshot of a million keys.
 const MAX_LOG_REVISIONS: u64 = 10_000_000;
 
+/// The catalogue where the operator names none, and what its scopes open.
+const CATALOGUE: [(&str, &str); 6] = [
+    ("reviews", "reviews and their comments"),
+    ("workspaces", "the workspace, its settings and members"),
+    ("credentials", "credentials that are kept for other systems"),
+    ("webhooks", "webhook endpoints and their deliveries"),
+    ("repositories", "repositories that are connected"),
+    ("security_scans", "security scans and what they found"),
+];
+
+/// The most characters of a scope's meaning, and of the gateway's address.
+const MAX_TEXT: usize = 200;
+
 /// What the operator decides.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +36,10 @@ pub struct Config {
     pub environments: Vec<Environment>,
     /// The scope catalogue: what a key may be granted.
     pub scopes: Vec<Scope>,
+    /// What each scope opens, for people who choose among them.
+    pub scope_meanings: BTreeMap<Scope, String>,
+    /// Where the gateway answers, for the line that the console shows with a new key: an address that curl takes.
+    pub gateway_url: Option<String>,
     /// The newest changes that are kept for edges that were cut off: one that missed more loads a snapshot.
     pub log_revisions: u64,
 }
@@ -40,10 +57,11 @@ pub enum ConfigError {
 
 impl Default for Config {
     fn default() -> Self {
-        let scopes = ["reviews", "workspaces", "credentials", "webhooks", "repositories", "security_scans"];
         Self {
             environments: vec![Environment::default()],
-            scopes: scopes.iter().filter_map(|name| name.parse().ok()).collect(),
+            scopes: CATALOGUE.iter().filter_map(|(name, _)| name.parse().ok()).collect(),
+            scope_meanings: BTreeMap::new(),
+            gateway_url: None,
             log_revisions: 100_000,
         }
     }
@@ -69,6 +87,17 @@ impl Config {
         if config.environments.is_empty() {
             return Err(refused("environments", "is empty: name at least one, like \"live\"".to_owned()));
         }
+        if let Some(scope) = config.scope_meanings.keys().find(|scope| !config.scopes.contains(scope)) {
+            return Err(refused("scope_meanings", format!("names `{scope}`, which is not in `scopes`")));
+        }
+        if let Some(text) = config.scope_meanings.values().find(|text| text.chars().count() > MAX_TEXT) {
+            let message = format!("has a text of {} characters; at most {MAX_TEXT} are possible", text.chars().count());
+            return Err(refused("scope_meanings", message));
+        }
+        if config.gateway_url.as_ref().is_some_and(|url| !is_address(url)) {
+            let message = "must be an address like \"https://api.example.com/v1/reviews\"".to_owned();
+            return Err(refused("gateway_url", message));
+        }
         if !(MIN_LOG_REVISIONS..=MAX_LOG_REVISIONS).contains(&config.log_revisions) {
             let message = format!("is {}: choose {MIN_LOG_REVISIONS} to {MAX_LOG_REVISIONS}", config.log_revisions);
             return Err(refused("log_revisions", message));
@@ -76,10 +105,23 @@ impl Config {
         Ok(config)
     }
 
+    /// What a scope opens, where that is known.
+    pub fn meaning(&self, scope: &Scope) -> Option<&str> {
+        let usual = || CATALOGUE.into_iter().find(|(name, _)| *name == scope.as_str()).map(|(_, meaning)| meaning);
+        self.scope_meanings.get(scope).map(String::as_str).or_else(usual)
+    }
+
     /// The environment of a key that names none.
     pub fn first_environment(&self) -> Environment {
         self.environments.first().cloned().unwrap_or_default()
     }
+}
+
+/// Something that stands in a line to paste, and is an address to ask.
+fn is_address(url: &str) -> bool {
+    let is_plain = url.len() <= MAX_TEXT && url.bytes().all(|byte| byte.is_ascii_graphic());
+    let uri = url.parse::<axum::http::Uri>().ok();
+    is_plain && uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some())
 }
 
 fn check<T: Ord + std::fmt::Display>(names: &[T]) -> Result<(), String> {
@@ -116,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn scopes_mean_what_the_operator_says() {
+        let config =
+            parsed("scopes = [\"orders\", \"reviews\"]\nscope_meanings = {orders = \"orders of a shop\"}").unwrap();
+        for (scope, expected) in [("orders", Some("orders of a shop")), ("reviews", Some("reviews and their comments"))]
+        {
+            assert_eq!(config.meaning(&scope.parse().unwrap()), expected);
+        }
+        let gateway = parsed("gateway_url = \"https://api.example.com/v1/reviews\"").unwrap().gateway_url;
+        assert_eq!(gateway.as_deref(), Some("https://api.example.com/v1/reviews"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_in_one_line() {
         for (text, expected) in [
             ("scopes = [\"orders\"]\nscope = 1", "line 2: unknown field `scope`"),
@@ -125,6 +179,9 @@ mod tests {
             ("environments = [\"live\", \"live\"]", "`environments` names `live` twice"),
             ("scopes = [\"a\", \"b\", \"a\"]", "`scopes` names `a` twice"),
             ("scopes = [", "line 1"),
+            ("scope_meanings = {orders = \"orders\"}", "`scope_meanings` names `orders`, which is not in `scopes`"),
+            ("gateway_url = \"api.example.com\"", "`gateway_url` must be an address"),
+            ("gateway_url = \"ftp://api.example.com/\"", "`gateway_url` must be an address"),
             ("log_revisions = 999", "`log_revisions` is 999: choose 1000 to 10000000"),
             ("log_revisions = 10000001", "choose 1000 to 10000000"),
             ("log_revisions = -1", "line 1"),

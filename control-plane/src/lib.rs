@@ -1,6 +1,6 @@
-//! Latchkey's control plane: REST for admins, the feed for edges, SQLite underneath.
+//! Latchkey's control plane: REST and a console for admins, the feed for edges, SQLite underneath.
 //!
-//! `api` and `feed` know HTTP and the store's door, `store` knows SQL and no HTTP. A library so that its tests and
+//! `api`, `console` and `feed` know HTTP and the store's door, `store` knows SQL and no HTTP. A library so that its tests and
 //! benchmarks go through the same router as the binary.
 
 pub mod api;
@@ -8,6 +8,7 @@ mod bearer;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod console;
 mod edge_name;
 pub mod edges;
 pub mod entropy;

@@ -108,7 +108,7 @@ impl fmt::Debug for Counted {
 
 impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let StoreStats { revision, changes, commits, queued } = self.store.stats();
+        let StoreStats { revision, changes, commits, refused, queued } = self.store.stats();
         let (states, lag) = self.feed.edges().counted();
         let mut edges = encoder.encode_descriptor("edges", "Known instances, by state", None, MetricType::Gauge)?;
         for (state, count) in State::ALL.into_iter().zip(states) {
@@ -136,6 +136,7 @@ impl Collector for Counted {
         };
         counter("writes", "Changes that were committed, notes of a token's last use included", changes)?;
         counter("commits", "Transactions that were committed, each a group of changes", commits)?;
+        counter("writes_refused", "Changes that the storage couldn't take", refused)?;
         let (batches, dropped) = self.feed.usage().counted();
         counter("usage_batches", "Batches of usage that were folded", batches)?;
         counter("usage_dropped", "Requests that edges had no room to count by key", dropped)

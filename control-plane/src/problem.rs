@@ -1,19 +1,20 @@
 //! Refusals, as RFC 9457 `application/problem+json`: a code for programs, and for people a sentence that says what to do.
 
+mod causes;
+
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use policy::Revision;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::entropy::EntropyError;
-use crate::store::{MAX_METADATA_BYTES, StoreError};
+use crate::public_url::PublicUrl;
 
 /// A refusal. Its detail never repeats a secret, a header or a body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Problem(Box<Content>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Content {
     status: StatusCode,
     code: &'static str,
@@ -235,6 +236,33 @@ impl Problem {
         )
     }
 
+    /// 403: a form that no page of the console's own address sent.
+    pub fn foreign_form(public_url: &PublicUrl) -> Self {
+        let detail = format!(
+            "this form was not sent by a page at {public_url}, where this console is; open it there, or have the control \
+             plane started with the --public-url that people use"
+        );
+        Self::new(StatusCode::FORBIDDEN, "foreign-form", "The form came from elsewhere", detail)
+    }
+
+    /// 403: a form of another session.
+    pub fn stale_form() -> Self {
+        let detail = "this form belongs to another sign-in; nothing was changed; open the page again";
+        Self::new(StatusCode::FORBIDDEN, "stale-form", "The form is not valid any more", detail)
+    }
+
+    /// 415 for a form.
+    pub fn not_form_type() -> Self {
+        let detail = "a form is sent as application/x-www-form-urlencoded";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not taken", detail)
+    }
+
+    /// 409: a form that was sent before.
+    pub fn made_before() -> Self {
+        let detail = "this form was sent before, and did what it says; a secret is shown once";
+        Self::new(StatusCode::CONFLICT, "made-before", "This was done already", detail)
+    }
+
     /// 410: the snapshot is no longer there.
     pub fn snapshot_gone() -> Self {
         let detail = "this snapshot is gone; ask the feed again";
@@ -322,6 +350,23 @@ impl Problem {
         self.0.code
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    pub fn title(&self) -> &'static str {
+        self.0.title
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// What is wrong with fields.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.0.errors
+    }
+
     fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.0.header = Some((name, HeaderValue::from_static(value)));
         self
@@ -333,65 +378,16 @@ impl Problem {
     }
 }
 
-impl From<StoreError> for Problem {
-    /// `NotFound` here is a path's; what isn't found elsewhere is said by who asked.
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NotFound => Self::unknown_path(),
-            StoreError::SlugTaken => Self::slug_taken(),
-            StoreError::ExpiredKey => Self::new(
-                StatusCode::CONFLICT,
-                "expired-key",
-                "The key has expired",
-                "an expired key can't be rotated; create another key",
-            ),
-            StoreError::Stale { current } => Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "stale",
-                "It was changed meanwhile",
-                format!("it is at revision {current} by now; get it again, and send its new ETag in `If-Match`"),
-            ),
-            StoreError::MetadataTooLarge { bytes } => Self::invalid(vec![FieldError {
-                field: "metadata".to_owned(),
-                code: "too-long",
-                message: format!("would have {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are possible"),
-            }]),
-            StoreError::Unavailable(_) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "storage-unavailable",
-                "The storage is unavailable",
-                "this was not answered as done; try again, and see the control plane's log for the cause",
-            )
-            .with_header(header::RETRY_AFTER, "1"),
-            // A secret that we drew was there already: the source of randomness repeats itself.
-            StoreError::SecretTaken => {
-                tracing::error!("a new secret's digest is known already: the random source can't be trusted");
-                Self::fault()
-            }
-            // Whose it is is nobody's business here.
-            StoreError::DigestsTaken { lines } => {
-                let refused = lines.len();
-                let taken = |line| LineErrors { line, errors: vec![FieldError::refused_digest()] };
-                Self::refused_lines(lines.into_iter().take(MAX_SHOWN_LINES).map(taken).collect(), refused)
-            }
-            StoreError::Fault(_) => Self::fault(),
-        }
-    }
-}
-
-impl From<EntropyError> for Problem {
-    fn from(cause: EntropyError) -> Self {
-        tracing::error!(%cause, "entropy");
-        Self::fault()
-    }
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let told = self.clone();
         let Content { status, code, title, detail, errors, lines, header } = *self.0;
         let body = Body { status: status.as_u16(), code, title, detail: &detail, errors: &errors, lines: &lines };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
-        (status, kind, header.map(|header| [header]), json).into_response()
+        let mut response = (status, kind, header.map(|header| [header]), json).into_response();
+        // For whoever tells it in another form.
+        response.extensions_mut().insert(told);
+        response
     }
 }

@@ -21,6 +21,34 @@ impl PublicUrl {
     }
 }
 
+impl PublicUrl {
+    /// True for the `Origin` that a browser names on our own pages. On loopback `localhost`, `127.0.0.1` and `[::1]` are equal.
+    pub(crate) fn is_origin(&self, origin: &str) -> bool {
+        let own = origin_of(&self.0);
+        own.is_some() && own == origin_of(origin)
+    }
+
+    /// Whether browsers take this address for safe, and so keep a `__Host-` cookie of it: HTTPS, or this machine.
+    pub(crate) fn is_trusted_by_browsers(&self) -> bool {
+        origin_of(&self.0).is_some_and(|(scheme, host, _)| scheme == "https" || host == "localhost")
+    }
+}
+
+/// Scheme, host and port.
+fn origin_of(text: &str) -> Option<(String, String, u16)> {
+    let uri = text.parse::<Uri>().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    let host = match authority.host().to_ascii_lowercase() {
+        // Who listens on all addresses and names none is reached from this machine by its own.
+        host if matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0" | "[::]") => {
+            "localhost".to_owned()
+        }
+        host => host,
+    };
+    Some((scheme.to_owned(), host, port))
+}
+
 impl FromStr for PublicUrl {
     type Err = ParsePublicUrlError;
 
@@ -46,6 +74,28 @@ impl fmt::Display for PublicUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_page_of_this_address_has_its_origin() {
+        for (own, origin, is_ours) in [
+            ("https://keys.example.com", "https://keys.example.com", true),
+            ("https://keys.example.com", "https://keys.example.com:443", true),
+            ("https://keys.example.com", "https://KEYS.example.com", true),
+            ("https://keys.example.com", "http://keys.example.com", false),
+            ("https://keys.example.com", "https://keys.example.com:8443", false),
+            ("https://keys.example.com", "https://keys.example.com.evil.example", false),
+            ("https://keys.example.com", "null", false),
+            ("https://keys.example.com", "", false),
+            ("http://127.0.0.1:8080", "http://localhost:8080", true),
+            ("http://127.0.0.1:8080", "http://[::1]:8080", true),
+            ("http://0.0.0.0:8080", "http://localhost:8080", true),
+            ("http://0.0.0.0:8080", "http://192.0.2.7:8080", false),
+            ("http://127.0.0.1:8080", "http://localhost:8081", false),
+            ("http://127.0.0.1:8080", "http://127.0.0.2:8080", false),
+        ] {
+            assert_eq!(own.parse::<PublicUrl>().unwrap().is_origin(origin), is_ours, "{own} {origin}");
+        }
+    }
 
     #[test]
     fn an_address_is_a_scheme_and_a_host_and_nothing_else() {

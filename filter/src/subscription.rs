@@ -20,6 +20,10 @@ const MAX_WAIT_SECS: u64 = 20;
 const MIN_RETRY_MS: u64 = 200;
 const MAX_RETRY_MS: u64 = 2_000;
 
+/// Milliseconds that a retired instance asks nothing, at least: twice what the control plane holds back the answer to whoever
+/// retired it, so that there is time to end the process.
+const REST_MS: u64 = 6_000;
+
 /// Milliseconds an answer may take beyond the wait that was asked for.
 const GRACE_MS: u64 = 10_000;
 
@@ -109,8 +113,6 @@ pub enum Failure {
 /// The calls to the control plane, one at a time.
 pub struct Subscription {
     edge: String,
-    /// The id that this subscriber had before the control plane retired it, until it has been heard under its new one.
-    replaces: Option<String>,
     /// A snapshot is wanted, because there is no table or it can't be trusted to lead on.
     is_wanted: bool,
     flight: Option<Flight>,
@@ -146,7 +148,7 @@ enum Kind {
 impl Subscription {
     /// A subscription of this edge that has asked nothing yet.
     pub fn new(edge: &str) -> Self {
-        Self { edge: edge.to_owned(), replaces: None, is_wanted: false, flight: None, retry_at_ms: 0, failures: 0 }
+        Self { edge: edge.to_owned(), is_wanted: false, flight: None, retry_at_ms: 0, failures: 0 }
     }
 
     /// From now on this worker asks, with what it holds: a snapshot that somebody else began is left.
@@ -160,11 +162,11 @@ impl Subscription {
         self.is_wanted = true;
     }
 
-    /// The control plane retired this id: the next question says what it has become, so that whoever retired it knows that
-    /// nothing is decided under it any more.
-    pub fn replaces(&mut self, retired: String) {
-        // An id that nobody was asked under is none that anybody retired.
-        self.replaces.get_or_insert(retired);
+    /// The control plane retired the id that was asked under: nothing is asked under another one for some seconds. Most who are
+    /// retired end then, and a new id that is never heard again would have to be waited for. `random` adds up to a third.
+    pub fn rests(&mut self, now: Clocks, random: u8) {
+        let pause = REST_MS.saturating_add(REST_MS.saturating_mul(u64::from(random)) / 768);
+        self.retry_at_ms = now.monotonic_ms.saturating_add(pause);
     }
 
     /// Whether a snapshot was asked for, not the changes since a position.
@@ -222,7 +224,6 @@ impl Subscription {
         let before = keys.holding.position();
         match self.take(keys, now, &flight, answer) {
             Ok(news) => {
-                self.replaces = None;
                 self.failures = 0;
                 self.retry_at_ms = 0;
                 let reached = keys.holding.position().filter(|reached| Some(*reached) != before);
@@ -313,9 +314,6 @@ impl Subscription {
     fn feed_path(&self, asking: Asking<'_>, position: Option<Position>, wait_secs: u64) -> String {
         let (edge, instance) = (&self.edge, asking.instance);
         let mut path = format!("/edge/v1/feed?format={FORMAT}&edge={edge}&instance={instance}&wait={wait_secs}");
-        if let Some(retired) = &self.replaces {
-            path.push_str(&format!("&replaces={retired}"));
-        }
         if let Some(bound) = asking.largest_bound {
             path.push_str(&format!("&max_staleness={bound}"));
         }

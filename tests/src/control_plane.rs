@@ -1,51 +1,69 @@
 //! A control plane on a SQLite file of its own.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::admin::{Admin, client};
+use crate::disk::Disk;
 use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
 use crate::wall_clock::WallClock;
+
+/// Its name in the folder.
+const DATABASE: &str = "latchkey.db";
 
 /// `latchkey serve`, with its files in a folder that goes away with it.
 pub struct ControlPlane {
     pub process: Process,
     pub port: u16,
     folder: TempDir,
-    wall_clock: Option<WallClock>,
+    machine: Machine,
+}
+
+/// What of its machine is a test's and not the system's.
+#[derive(Default)]
+enum Machine {
+    #[default]
+    System,
+    Clock(WallClock),
+    Disk(Disk),
 }
 
 impl ControlPlane {
     pub fn start() -> Self {
-        Self::start_as("", None)
+        Self::start_as("", Machine::System)
     }
 
     /// With this as its `latchkey.toml`.
     pub fn start_with(config: &str) -> Self {
-        Self::start_as(config, None)
+        Self::start_as(config, Machine::System)
     }
 
     pub fn start_by(clock: &WallClock) -> Self {
-        Self::start_as("", Some(clock.clone()))
+        Self::start_as("", Machine::Clock(clock.clone()))
     }
 
-    fn start_as(config: &str, wall_clock: Option<WallClock>) -> Self {
+    /// With its database on this disk.
+    pub fn start_on(disk: &Disk) -> Self {
+        Self::start_as("", Machine::Disk(disk.clone()))
+    }
+
+    fn start_as(config: &str, machine: Machine) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("latchkey.toml"), config).expect("the configuration");
         let port = free_port();
-        let process = serve(folder.path(), port, wall_clock.as_ref());
-        let started = Self { process, port, folder, wall_clock };
+        let process = serve(folder.path(), port, &machine);
+        let started = Self { process, port, folder, machine };
         started.wait();
         started
     }
 
     /// Starts it again on the same files and port, after [`Process::kill`].
     pub fn restart(&mut self) {
-        self.process = serve(self.folder.path(), self.port, self.wall_clock.as_ref());
+        self.process = serve(self.folder.path(), self.port, &self.machine);
         self.wait();
     }
 
@@ -62,7 +80,11 @@ impl ControlPlane {
     }
 
     pub fn admin(&self) -> Admin {
-        Admin::new(&self.url(), &read(&self.folder.path().join("admin-token")))
+        Admin::new(&self.url(), &self.admin_token())
+    }
+
+    pub fn admin_token(&self) -> String {
+        read(&self.folder.path().join("admin-token"))
     }
 
     pub fn edge_token(&self) -> String {
@@ -71,7 +93,11 @@ impl ControlPlane {
 
     /// The size of its database, without the WAL.
     pub fn database_bytes(&self) -> u64 {
-        std::fs::metadata(self.folder.path().join("latchkey.db")).expect("the database").len()
+        std::fs::metadata(self.database()).expect("the database").len()
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join(DATABASE)
     }
 
     pub fn folder(&self) -> &Path {
@@ -91,7 +117,7 @@ pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Comman
     let file = |name: &str| folder.join(name).display().to_string();
     let mut all = BTreeMap::from([
         ("listen", format!("127.0.0.1:{port}")),
-        ("database", file("latchkey.db")),
+        ("database", file(DATABASE)),
         ("admin-token-file", file("admin-token")),
         ("edge-token-file", file("edge-token")),
     ]);
@@ -104,10 +130,12 @@ pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Comman
     command
 }
 
-fn serve(folder: &Path, port: u16, wall_clock: Option<&WallClock>) -> Process {
+fn serve(folder: &Path, port: u16, machine: &Machine) -> Process {
     let mut command = serve_command(folder, port, &[]);
-    if let Some(clock) = wall_clock {
-        clock.rule(&mut command);
+    match machine {
+        Machine::System => {}
+        Machine::Clock(clock) => clock.rule(&mut command),
+        Machine::Disk(disk) => disk.hold(&mut command, &folder.join(DATABASE)),
     }
     Process::start("the control plane", &mut command, &folder.join("control-plane.log"))
 }

@@ -72,7 +72,7 @@ pub struct Envoy {
     pub process: Process,
     pub port: u16,
     pub admin_port: u16,
-    workers: u32,
+    config: EnvoyConfig,
     folder: TempDir,
     discovery: Option<Discovery>,
 }
@@ -90,24 +90,16 @@ impl Envoy {
     fn start_as(config: &EnvoyConfig, discovery: Option<Discovery>) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("envoy.yaml");
         let text = render(config, port, admin_port);
         let text = discovery.map_or(text.clone(), |discovery| apart(&text, discovery, folder.path()));
-        std::fs::write(&file, text).expect("the config");
-        let mut command = Command::new(built(".tools/bin/envoy"));
-        command
-            .arg("--config-path")
-            .arg(&file)
-            .args(["--concurrency", &config.workers.to_string()])
-            // Whoever discovers a part of its config has a name.
-            .args(["--service-node", "test", "--service-cluster", "test"])
-            .args(["--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50"])
-            .env("LATCHKEY_EDGE_TOKEN", &config.edge_token);
-        if let Some(clock) = &config.wall_clock {
-            clock.rule(&mut command);
-        }
-        let process = Process::start("Envoy", &mut command, &folder.path().join("envoy.log"));
-        Self { process, port, admin_port, workers: config.workers, folder, discovery }
+        std::fs::write(folder.path().join("envoy.yaml"), text).expect("the config");
+        let process = run(config, folder.path());
+        Self { process, port, admin_port, config: config.clone(), folder, discovery }
+    }
+
+    /// Starts it again on the same config and ports, after [`Process::kill`].
+    pub fn restart(&mut self) {
+        self.process = run(&self.config, self.folder.path());
     }
 
     /// Gives the running Envoy another config, as far as it discovers it. Answers once Envoy has read the file.
@@ -171,7 +163,7 @@ impl Envoy {
     /// How many connections each worker has accepted since Envoy's start.
     fn accepted(&self) -> Vec<usize> {
         let stat = |worker| self.stat_ending(&format!(".worker_{worker}.downstream_cx_total"));
-        (0..self.workers).map(|worker| usize::try_from(stat(worker)).expect("a count")).collect()
+        (0..self.config.workers).map(|worker| usize::try_from(stat(worker)).expect("a count")).collect()
     }
 
     /// The file that it was started with.
@@ -209,6 +201,23 @@ impl Envoy {
             "envoy/demo.yaml withholds what the filter needs:\n{log}"
         );
     }
+}
+
+/// An Envoy by the config in `folder`.
+fn run(config: &EnvoyConfig, folder: &Path) -> Process {
+    let mut command = Command::new(built(".tools/bin/envoy"));
+    command
+        .arg("--config-path")
+        .arg(folder.join("envoy.yaml"))
+        .args(["--concurrency", &config.workers.to_string()])
+        // Whoever discovers a part of its config has a name.
+        .args(["--service-node", "test", "--service-cluster", "test"])
+        .args(["--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50"])
+        .env("LATCHKEY_EDGE_TOKEN", &config.edge_token);
+    if let Some(clock) = &config.wall_clock {
+        clock.rule(&mut command);
+    }
+    Process::start("Envoy", &mut command, &folder.join("envoy.log"))
 }
 
 /// The demo's config with the values of a test.

@@ -25,7 +25,7 @@ pub struct Hammer {
 
 impl Hammer {
     /// Hammers these connections, each in a thread of its own. A connection that Envoy closes between two requests is opened
-    /// again on `port`.
+    /// again on `port`, as soon as somebody listens there.
     pub fn start(connections: Vec<Connection>, port: u16, expected: &[Expected]) -> Self {
         let (ends, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let expected = Arc::new(RwLock::new(expected.to_vec()));
@@ -41,6 +41,9 @@ impl Hammer {
                         continue;
                     }
                     for Expected { secret, verdict } in expected.iter() {
+                        if ends.load(Ordering::Relaxed) {
+                            break;
+                        }
                         match connection.try_get("/v1/reviews", &[("x-api-key", secret)]) {
                             Ok(answer) => {
                                 let seen = answer.verdict();
@@ -49,10 +52,10 @@ impl Hammer {
                                 }
                                 answered.fetch_add(1, Ordering::Relaxed);
                                 if answer.headers.get("connection").is_some_and(|value| value == "close") {
-                                    connection = Connection::open(port);
+                                    reopen(&mut connection, port);
                                 }
                             }
-                            Err(_) => connection = Connection::open(port),
+                            Err(_) => reopen(&mut connection, port),
                         }
                     }
                 }
@@ -86,5 +89,13 @@ impl Hammer {
     pub fn stop(self) -> Vec<String> {
         self.ends.store(true, Ordering::Relaxed);
         self.threads.into_iter().flat_map(|thread| thread.join().expect("a hammering thread")).collect()
+    }
+}
+
+/// A new connection in the old one's place. Where nobody listens the old one stays, and fails again.
+fn reopen(connection: &mut Connection, port: u16) {
+    match Connection::try_open(port) {
+        Ok(new) => *connection = new,
+        Err(_) => yield_now(),
     }
 }

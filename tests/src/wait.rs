@@ -35,7 +35,7 @@ pub fn now() -> Timestamp {
 }
 
 /// Lets the others work before the next look.
-fn pause() {
+pub(crate) fn pause() {
     let (_sender, receiver) = mpsc::channel::<()>();
     let _ = receiver.recv_timeout(Duration::from_millis(5));
 }

@@ -1,12 +1,11 @@
 //! A wall clock that a test moves while real programs run by it.
 
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempPath};
 
-use crate::process::root;
+use crate::preload::preload;
 
 /// The wall clock of the programs that were started with it. Clones are the same clock.
 #[derive(Clone)]
@@ -32,20 +31,7 @@ impl WallClock {
 
     /// Has `command` run by this clock.
     pub(crate) fn rule(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", shim()).env("WALL_CLOCK", &**self.moved_by);
+        preload(command, "wall_clock");
+        command.env("WALL_CLOCK", &**self.moved_by);
     }
-}
-
-/// `wall_clock.c` as a library, built once.
-fn shim() -> &'static PathBuf {
-    static SHIM: OnceLock<PathBuf> = OnceLock::new();
-    SHIM.get_or_init(|| {
-        let (source, built) = (root().join("tests/src/wall_clock.c"), root().join("target/wall_clock.so"));
-        let new = root().join(format!("target/wall_clock.{}.so", std::process::id()));
-        let mut command = Command::new("cc");
-        let status = command.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]).arg(&new).arg(source).status();
-        assert!(status.is_ok_and(|status| status.success()), "cc can't build tests/src/wall_clock.c");
-        std::fs::rename(new, &built).expect("the library in its place");
-        built
-    })
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use end_to_end::{Connection, Process, eventually, eventually_within, free_port, root};
+use end_to_end::{Connection, Process, eventually, eventually_within, free_port, paste, root};
 use serde_json::Value;
 
 /// A checkout has one demo at a time: its files are in `.demo`.
@@ -107,16 +107,6 @@ impl Drop for Foreground {
     }
 }
 
-/// Runs a printed line in a shell, somewhere else; answers status and code, as in `401 missing-key`, and all of the answer.
-fn paste(line: &str) -> (String, String) {
-    let elsewhere = std::env::temp_dir();
-    let output = Command::new("sh").arg("-c").arg(line).current_dir(elsewhere).output().expect("sh");
-    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-    let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
-    let code = answer.lines().find_map(|line| line.strip_prefix("latchkey-code: ")).unwrap_or_default();
-    (format!("{status} {}", code.trim()).trim().to_owned(), answer)
-}
-
 #[test]
 fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
     let _alone = alone();
@@ -143,9 +133,13 @@ fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
 
     let state = std::fs::read_to_string(root().join(".demo/demo.json")).expect("demo.json");
     let fields: Value = serde_json::from_str(&state).expect("JSON");
-    for field in ["control_plane", "envoy", "admin_token_file", "workspace", "key_id"] {
+    for field in ["console", "control_plane", "envoy", "admin_token_file", "workspace", "key_id"] {
         assert!(fields[field].is_string(), "{field} in {state}");
     }
+    let console = fields["console"].as_str().expect("an address");
+    assert!(demo.printed.contains(console), "the console's address is printed:\n{}", demo.printed);
+    let (verdict, page) = paste(&format!("curl -si {console}/sign-in"));
+    assert!(verdict == "200" && page.contains("Admin token"), "{page}");
     assert!(!state.contains("lk_live_") && !state.contains("lkadm_"), "a secret stands in demo.json: {state}");
 
     let pids = pids();

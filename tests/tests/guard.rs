@@ -52,7 +52,7 @@ fn envoy_with_broken_workers(
     config.wasm = module;
     let capability = |name: &str| format!("                    {name}: {{}}\n");
     let shared_data = ["proxy_set_shared_data", "proxy_get_shared_data"].map(capability).concat();
-    config.replace(&capability("proxy_log"), &(capability("proxy_log") + &shared_data));
+    config.replace(&capability("proxy_log"), &format!("{}{shared_data}", capability("proxy_log")));
     if !guard {
         config.replace(
             "          - name: latchkey-guard\n",

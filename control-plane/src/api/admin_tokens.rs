@@ -18,7 +18,8 @@ use super::requests::{CreateAdminToken, RoleName, TokenStatus};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
-use crate::store::{AdminToken, NewAdminToken, NewSecret, Role, StoreError, TokenQuery, WorkspaceName};
+use crate::secret::Secret;
+use crate::store::{AdminToken, Changed, NewAdminToken, NewSecret, Role, StoreError, TokenQuery, WorkspaceName};
 
 /// A token as JSON. All fields are there, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
@@ -86,17 +87,29 @@ struct TokenWithSecret<'a> {
 pub(super) async fn create(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
+    let now = api.clock.now();
+    let (made, secret) = make(&api, &principal, fields).await?;
+    let body = TokenWithSecret { token: TokenBody::new(made.value, now), secret: secret.expose() };
+    changed(StatusCode::CREATED, &body, made.revision)
+}
+
+/// Makes the token that the fields say; answers with its text, which is shown once.
+pub(crate) async fn make(
+    api: &Api,
+    principal: &Principal,
+    mut fields: Fields,
+) -> Result<(Changed<AdminToken>, Secret), Problem> {
     let acting = principal.acting(&api.clock);
     let name = fields.required("name", values::name);
     let word = fields.required("role", role_word);
     let is_given = fields.has("workspace");
     let workspace = match fields.optional("workspace", values::optional_string) {
         None if is_given => None,
-        named => workspace_for(&api, &principal, word, named.flatten(), &mut fields).await?,
+        named => workspace_for(api, principal, word, named.flatten(), &mut fields).await?,
     };
-    let expires_at = expiration(&mut fields, &principal, acting.at);
+    let expires_at = expiration(&mut fields, principal, acting.at);
     let role = word.and_then(|word| granted(word, workspace));
     let (name, role, expires_at) = fields.finish(|| Some((name?, role?, expires_at?)))?;
 
@@ -104,14 +117,11 @@ pub(super) async fn create(
     let new = NewAdminToken {
         id: api.entropy.id(&api.clock)?,
         name,
-        role: within(&principal, role)?,
+        role: within(principal, role)?,
         expires_at,
         secret: NewSecret::from(&secret),
     };
-    let now = acting.at;
-    let made = api.store.create_admin_token(new, acting).await?;
-    let body = TokenWithSecret { token: TokenBody::new(made.value, now), secret: secret.expose() };
-    changed(StatusCode::CREATED, &body, made.revision)
+    Ok((api.store.create_admin_token(new, acting).await?, secret))
 }
 
 /// Lists the admin tokens within reach, oldest first.
@@ -261,7 +271,7 @@ fn expiration(fields: &mut Fields, principal: &Principal, now: UnixSeconds) -> O
     }
 }
 
-fn of_token(error: StoreError) -> Problem {
+pub(crate) fn of_token(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::unknown_token(),
         other => other.into(),

@@ -18,7 +18,7 @@ use super::fields::{Fields, QueryFields, Refused};
 use super::requests::{AuditEvent as AuditEventBody, AuditSort};
 use super::{Api, cursor, lines as json_lines, values};
 use crate::problem::Problem;
-use crate::store::{AuditEvent, AuditHead, AuditQuery, Order, Store, StoreError};
+use crate::store::{AuditEvent, AuditHead, AuditQuery, Order, Page, Store, StoreError};
 
 /// The hash of the newest event of all when the answer was begun.
 const LATCHKEY_AUDIT_HEAD: HeaderName = HeaderName::from_static("latchkey-audit-head");
@@ -33,7 +33,7 @@ const EXPORT_STEP: NonZeroU32 = match NonZeroU32::new(500) {
 const MAX_FILTER: usize = 100;
 
 /// What the `Accept` header asks for.
-pub(super) enum Form {
+pub(crate) enum Form {
     /// A page, as JSON.
     Page,
     /// All events, a line each.
@@ -98,34 +98,59 @@ pub(super) async fn of_workspace(
     answer(api.store, Some(at.workspace.id), form, fields).await
 }
 
-async fn answer(
+/// The events that the fields ask for, of one workspace or of all.
+pub(crate) async fn answer(
     store: Store,
     workspace: Option<WorkspaceId>,
     form: Form,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
-    let target = fields.optional("target", filter);
-    let action = fields.optional("action", filter);
-    let since = fields.optional("since", revision);
-    let sort = fields.optional("sort", order);
     let head = store.audit_head().await?;
-    // What is written from now on is no part of this answer, so that a head and an export fit together.
-    let until = Some(head.map_or(Revision(0), |head| head.revision));
-    let query = move |order, limit| AuditQuery { workspace, target, action, since, until, order, limit };
+    let query = asked(workspace, head, &form, fields)?;
     let mut response = match form {
-        Form::Lines => {
-            let query = fields.finish(|| Some(query(sort.unwrap_or(Order::Oldest), EXPORT_STEP)))?;
-            lines(store, query)
-        }
+        Form::Lines => lines(store, query),
         Form::Page => {
-            let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-            let place = fields.optional("cursor", |value| cursor::read::<Revision>(&values::string(value)?));
-            let query = fields.finish(|| Some(after(query(sort.unwrap_or(Order::Newest), limit), place)))?;
-            page(&store, query).await?
+            let (page, next_cursor) = cut(&store, query).await?;
+            let raw = |event: &AuditEvent| RawValue::from_string(line(event)).map_err(|_| damaged(event));
+            let items = page.items.iter().map(raw).collect::<Result<Vec<_>, _>>()?;
+            listed(&PageBody { items, next_cursor })?
         }
     };
     response.headers_mut().insert(LATCHKEY_AUDIT_HEAD, head_value(head)?);
     Ok(response)
+}
+
+/// The page that the fields ask for, and where the next one begins.
+pub(crate) async fn page(
+    store: &Store,
+    workspace: Option<WorkspaceId>,
+    fields: Fields,
+) -> Result<(Page<AuditEvent>, Option<String>), Problem> {
+    let head = store.audit_head().await?;
+    cut(store, asked(workspace, head, &Form::Page, fields)?).await
+}
+
+fn asked(
+    workspace: Option<WorkspaceId>,
+    head: Option<AuditHead>,
+    form: &Form,
+    mut fields: Fields,
+) -> Result<AuditQuery, Problem> {
+    let target = fields.optional("target", filter);
+    let action = fields.optional("action", filter);
+    let since = fields.optional("since", revision);
+    let sort = fields.optional("sort", order);
+    // What is written from now on is no part of this answer, so that a head and an export fit together.
+    let until = Some(head.map_or(Revision(0), |head| head.revision));
+    let query = move |order, limit| AuditQuery { workspace, target, action, since, until, order, limit };
+    match form {
+        Form::Lines => fields.finish(|| Some(query(sort.unwrap_or(Order::Oldest), EXPORT_STEP))),
+        Form::Page => {
+            let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
+            let place = fields.optional("cursor", |value| cursor::read::<Revision>(&values::string(value)?));
+            fields.finish(|| Some(after(query(sort.unwrap_or(Order::Newest), limit), place)))
+        }
+    }
 }
 
 /// The part of the list that lies behind `place`.
@@ -138,12 +163,10 @@ fn after(mut query: AuditQuery, place: Option<Revision>) -> AuditQuery {
     query
 }
 
-async fn page(store: &Store, query: AuditQuery) -> Result<Response, Problem> {
+async fn cut(store: &Store, query: AuditQuery) -> Result<(Page<AuditEvent>, Option<String>), Problem> {
     let page = store.list_audit_events(query).await?;
     let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.revision));
-    let raw = |event: &AuditEvent| RawValue::from_string(line(event)).map_err(|_| damaged(event));
-    let items = page.items.iter().map(raw).collect::<Result<Vec<_>, _>>()?;
-    listed(&PageBody { items, next_cursor })
+    Ok((page, next_cursor))
 }
 
 fn damaged(event: &AuditEvent) -> Problem {

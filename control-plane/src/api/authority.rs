@@ -12,26 +12,26 @@ use crate::problem::Problem;
 use crate::store::{Role, StoreError, Workspace};
 
 /// A platform admin.
-pub(super) struct PlatformAdmin(pub(super) Principal);
+pub(crate) struct PlatformAdmin(pub(crate) Principal);
 
 /// An admin of the platform or of a workspace.
-pub(super) struct AnyAdmin(pub(super) Principal);
+pub(crate) struct AnyAdmin(pub(crate) Principal);
 
 /// Whoever may see the workspace of the path: its members and admins, and platform admins.
-pub(super) struct MemberOf(pub(super) InWorkspace);
+pub(crate) struct MemberOf(pub(crate) InWorkspace);
 
 /// Whoever may change the workspace of the path: its admins, and platform admins.
-pub(super) struct AdminOf(pub(super) InWorkspace);
+pub(crate) struct AdminOf(pub(crate) InWorkspace);
 
 /// A principal in a workspace where it may act: `{workspace}`, by id or slug.
-pub(super) struct InWorkspace {
-    pub(super) principal: Principal,
-    pub(super) workspace: Workspace,
+pub(crate) struct InWorkspace {
+    pub(crate) principal: Principal,
+    pub(crate) workspace: Workspace,
 }
 
 impl Principal {
     /// What this principal may see of things that belong to a workspace; `None` is all of them.
-    pub(super) fn reach(&self) -> Option<WorkspaceId> {
+    pub(crate) fn reach(&self) -> Option<WorkspaceId> {
         self.role().workspace()
     }
 }

@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 use super::fields::Refused;
 
 /// A cursor that says where a page ended.
-pub(super) fn write<T: Serialize>(place: &T) -> String {
+pub(crate) fn write<T: Serialize>(place: &T) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).unwrap_or_default())
 }
 
 /// The place that a cursor says.
-pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Refused> {
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Refused> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok();
     let place = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     place.ok_or_else(|| Refused::new("bad-cursor", "must be the `next_cursor` of a page of the same list"))

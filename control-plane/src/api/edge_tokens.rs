@@ -12,11 +12,13 @@ use super::answer::{PageBody, changed, gone, listed, shown};
 use super::authority::PlatformAdmin;
 use super::fields::{Fields, QueryFields};
 use super::path::EdgeTokenInPath;
+use super::principal::Principal;
 use super::requests::CreateEdgeToken;
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
-use crate::store::{EdgeToken, NewEdgeToken, NewSecret, StoreError, TokenQuery};
+use crate::secret::Secret;
+use crate::store::{Changed, EdgeToken, NewEdgeToken, NewSecret, StoreError, TokenQuery};
 
 /// A token as JSON. All fields are there, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
@@ -64,15 +66,24 @@ struct TokenWithSecret<'a> {
 pub(super) async fn create(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
+    let (made, secret) = make(&api, &principal, fields).await?;
+    let body = TokenWithSecret { token: made.value.into(), secret: secret.expose() };
+    changed(StatusCode::CREATED, &body, made.revision)
+}
+
+/// Makes the token that the fields say; answers with its text, which is shown once.
+pub(crate) async fn make(
+    api: &Api,
+    principal: &Principal,
+    mut fields: Fields,
+) -> Result<(Changed<EdgeToken>, Secret), Problem> {
     let (name, edge) = (fields.required("name", values::name), fields.required("edge", values::edge));
     let (name, edge) = fields.finish(|| name.zip(edge))?;
     let secret = api.entropy.secret(&Kind::EdgeToken)?;
     let new = NewEdgeToken { id: api.entropy.id(&api.clock)?, name, edge, secret: NewSecret::from(&secret) };
-    let made = api.store.create_edge_token(new, principal.acting(&api.clock)).await?;
-    let body = TokenWithSecret { token: made.value.into(), secret: secret.expose() };
-    changed(StatusCode::CREATED, &body, made.revision)
+    Ok((api.store.create_edge_token(new, principal.acting(&api.clock)).await?, secret))
 }
 
 /// Lists the edge tokens, oldest first.
@@ -132,7 +143,7 @@ pub(super) async fn revoke(
     Ok(gone(revoked.revision))
 }
 
-fn of_token(error: StoreError) -> Problem {
+pub(crate) fn of_token(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::unknown_token(),
         other => other.into(),

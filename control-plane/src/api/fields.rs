@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::problem::{FieldError, Problem};
 
 /// The fields of a body or of a query. What is left when it is finished is unknown, and refused.
-pub(super) struct Fields {
+pub(crate) struct Fields {
     given: Map<String, Value>,
     errors: Vec<FieldError>,
 }
@@ -18,24 +18,24 @@ const SHORTEST_SECRET: usize = key_text::RANDOM_SYMBOLS + key_text::CHECKSUM_SYM
 
 /// Why a value doesn't fit. The message goes on from the field's name: `` `name` must be … ``.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) code: &'static str,
-    pub(super) message: String,
+pub(crate) struct Refused {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
 }
 
 impl Refused {
-    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
 
 impl Fields {
-    pub(super) fn new(given: Map<String, Value>) -> Self {
+    pub(crate) fn new(given: Map<String, Value>) -> Self {
         Self { given, errors: Vec::new() }
     }
 
     /// The value of a field that must be there; `None` once it was refused.
-    pub(super) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
+    pub(crate) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
         if self.given.contains_key(name) {
             return self.optional(name, parse);
         }
@@ -44,7 +44,7 @@ impl Fields {
     }
 
     /// The value of a field that may be left out; `None` when it was, or was refused.
-    pub(super) fn optional<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
+    pub(crate) fn optional<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
         match parse(self.given.remove(name)?) {
             Ok(value) => Some(value),
             Err(refused) => {
@@ -55,30 +55,30 @@ impl Fields {
     }
 
     /// True when the field was given, and not taken yet.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.given.contains_key(name)
     }
 
     /// True once something was refused.
-    pub(super) fn has_refused(&self) -> bool {
+    pub(crate) fn has_refused(&self) -> bool {
         !self.errors.is_empty()
     }
 
     /// Takes a field that can't be given here.
-    pub(super) fn never(&mut self, name: &str, refused: Refused) {
+    pub(crate) fn never(&mut self, name: &str, refused: Refused) {
         if self.given.remove(name).is_some() {
             self.refuse(name, refused);
         }
     }
 
-    pub(super) fn refuse(&mut self, name: &str, refused: Refused) {
+    pub(crate) fn refuse(&mut self, name: &str, refused: Refused) {
         let Refused { code, message } = refused;
         self.errors.push(FieldError { field: name.to_owned(), code, message });
     }
 
     /// What `made` puts together, if nothing was refused and no field is left. `made` answers `None` only when it misses
     /// something that was refused.
-    pub(super) fn finish<T>(self, made: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
+    pub(crate) fn finish<T>(self, made: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
         match self.errors() {
             errors if errors.is_empty() => made().ok_or_else(Problem::fault),
             errors => Err(Problem::invalid(errors)),
@@ -86,7 +86,7 @@ impl Fields {
     }
 
     /// All that was refused, fields that are left included.
-    pub(super) fn errors(mut self) -> Vec<FieldError> {
+    pub(crate) fn errors(mut self) -> Vec<FieldError> {
         for (name, _) in std::mem::take(&mut self.given) {
             self.refuse(&shown(&name), Refused::new("unknown-field", "is not a field that is known here"));
         }
@@ -96,13 +96,13 @@ impl Fields {
 
 /// What was given, for a message: cut short, and not at all where it may be a secret in the wrong place, which no answer
 /// repeats.
-pub(super) fn shown(given: &str) -> String {
+pub(crate) fn shown(given: &str) -> String {
     let may_be_a_secret = given.len() >= SHORTEST_SECRET && given.contains("lk");
     if may_be_a_secret { "(what may be a secret)".to_owned() } else { given.chars().take(100).collect() }
 }
 
 /// The parameters of a query.
-pub(super) struct QueryFields(pub(super) Fields);
+pub(crate) struct QueryFields(pub(crate) Fields);
 
 impl<S: Sync> FromRequestParts<S> for QueryFields {
     type Rejection = Problem;

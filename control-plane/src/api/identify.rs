@@ -12,6 +12,7 @@ use super::answer::listed;
 use super::authority::AnyAdmin;
 use super::fields::{Fields, Refused};
 use super::keys::status_word;
+use super::principal::Principal;
 use super::requests::{IdentifiedKind, IdentifiedStatus, IdentifySecret, KeyStatus, RoleName};
 use super::{Api, values};
 use crate::instant;
@@ -23,34 +24,34 @@ use crate::tokens::Token;
 /// What was found. All fields are there, `null` where there is nothing.
 #[derive(Default, Serialize, ToSchema)]
 #[schema(as = Identified)]
-struct IdentifiedBody {
+pub(crate) struct IdentifiedBody {
     /// `key`, `admin_token` or `edge_token`.
     #[schema(value_type = IdentifiedKind)]
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     #[schema(value_type = IdentifiedStatus)]
-    status: &'static str,
+    pub(crate) status: &'static str,
     #[schema(value_type = Option<String>, required)]
-    workspace_id: Option<WorkspaceId>,
+    pub(crate) workspace_id: Option<WorkspaceId>,
     #[schema(required)]
-    key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     #[schema(required)]
-    token_id: Option<String>,
-    name: String,
+    pub(crate) token_id: Option<String>,
+    pub(crate) name: String,
     /// `null` of an imported key whose own weren't given.
     #[schema(required)]
-    last_characters: Option<String>,
+    pub(crate) last_characters: Option<String>,
     #[schema(value_type = Option<KeyStatus>, required)]
-    key_status: Option<&'static str>,
+    pub(crate) key_status: Option<&'static str>,
     #[schema(value_type = Option<RoleName>, required)]
-    role: Option<&'static str>,
+    pub(crate) role: Option<&'static str>,
     #[schema(required)]
-    edge: Option<String>,
+    pub(crate) edge: Option<String>,
     #[serde(serialize_with = "instant::optional::serialize")]
     #[schema(value_type = Option<String>, format = DateTime, required)]
-    created_at: Option<UnixSeconds>,
+    pub(crate) created_at: Option<UnixSeconds>,
     #[serde(serialize_with = "instant::optional::serialize")]
     #[schema(value_type = Option<String>, format = DateTime, required)]
-    ended_at: Option<UnixSeconds>,
+    pub(crate) ended_at: Option<UnixSeconds>,
 }
 
 /// Says what a text is that somebody found. It is neither stored nor logged.
@@ -64,23 +65,28 @@ struct IdentifiedBody {
 pub(super) async fn identify(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
+    listed(&find(&api, &principal, fields).await?)
+}
+
+/// What the text in the fields is.
+pub(crate) async fn find(api: &Api, principal: &Principal, mut fields: Fields) -> Result<IdentifiedBody, Problem> {
     let secret = fields.required("secret", secret);
     let secret = fields.finish(|| secret)?;
     let now = api.clock.now();
     if principal.reach().is_none()
-        && let Some(found) = of_a_file(&api, &secret)
+        && let Some(found) = of_a_file(api, &secret)
     {
-        return listed(&found);
+        return Ok(found);
     }
     let found = api.store.identify(secret.digest(), now).await?;
     // What lies outside of the caller's reach is answered like what isn't there.
     let within = |found: &Identified| principal.reach().is_none_or(|own| found.workspace() == Some(own));
     match found.filter(within) {
-        Some(Identified::Secret(secret)) => listed(&IdentifiedBody::from(secret)),
-        Some(Identified::AdminToken(token)) => listed(&of_admin_token(token, now)),
-        Some(Identified::EdgeToken(token)) => listed(&IdentifiedBody::from(token)),
+        Some(Identified::Secret(secret)) => Ok(IdentifiedBody::from(secret)),
+        Some(Identified::AdminToken(token)) => Ok(of_admin_token(token, now)),
+        Some(Identified::EdgeToken(token)) => Ok(IdentifiedBody::from(token)),
         None => Err(Problem::unknown_secret()),
     }
 }

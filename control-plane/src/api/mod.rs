@@ -1,33 +1,33 @@
 //! REST for admins and their scripts. Knows HTTP and the store's door; `router.rs` shows every route.
 
-mod admin_tokens;
+pub(crate) mod admin_tokens;
 mod answer;
-mod audit;
-mod authority;
+pub(crate) mod audit;
+pub(crate) mod authority;
 mod body;
-mod cursor;
-mod edge_tokens;
+pub(crate) mod cursor;
+pub(crate) mod edge_tokens;
 mod edges;
 mod enforcement;
-mod fields;
+pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
-mod identify;
-mod keys;
+pub(crate) mod identify;
+pub(crate) mod keys;
 mod lines;
 mod metrics;
-mod observe;
+pub(crate) mod observe;
 pub mod openapi;
-mod path;
+pub(crate) mod path;
 mod precondition;
 mod prefer;
-mod principal;
-mod request_id;
+pub(crate) mod principal;
+pub(crate) mod request_id;
 mod requests;
 pub mod router;
-mod values;
-mod workspaces;
+pub(crate) mod values;
+pub(crate) mod workspaces;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use super::principal::ActorId;
 use super::request_id::RequestId;
 
 /// The route as the router has it, who asked, and the request's name; never the path, the query, another header or a body.
-pub(super) async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -8,16 +8,16 @@ use super::Api;
 use crate::problem::Problem;
 
 /// `{key}`. Whether there is such a key is for the store to say.
-pub(super) struct KeyInPath(pub(super) KeyId);
+pub(crate) struct KeyInPath(pub(crate) KeyId);
 
 /// `{token}`, of an admin. Whether there is such a token is for the store to say.
-pub(super) struct AdminTokenInPath(pub(super) AdminTokenId);
+pub(crate) struct AdminTokenInPath(pub(crate) AdminTokenId);
 
 /// `{token}`, of an edge. Whether there is such a token is for the store to say.
-pub(super) struct EdgeTokenInPath(pub(super) EdgeTokenId);
+pub(crate) struct EdgeTokenInPath(pub(crate) EdgeTokenId);
 
 /// `{instance}`. Whether there is such an instance is for others to say.
-pub(super) struct InstanceInPath(pub(super) String);
+pub(crate) struct InstanceInPath(pub(crate) String);
 
 impl FromRequestParts<Api> for InstanceInPath {
     type Rejection = Problem;
@@ -55,7 +55,7 @@ impl FromRequestParts<Api> for EdgeTokenInPath {
 }
 
 /// The text of a parameter of the path; `None` when it is not UTF-8.
-pub(super) async fn parameter(parts: &mut Parts, api: &Api, name: &str) -> Option<String> {
+pub(crate) async fn parameter(parts: &mut Parts, api: &Api, name: &str) -> Option<String> {
     let parameters = RawPathParams::from_request_parts(parts, api).await.ok()?;
     parameters.iter().find(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Who is acting, proved by a token, before anything else of a request is looked at.
+//! Who is acting, proved by a token or by a session that a token opened, before anything else of a request is looked at.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use crate::bearer;
 use crate::clock::Clock;
 use crate::guesses::address;
 use crate::problem::Problem;
-use crate::store::{Acting, Actor, ActorKind, AdminToken, Role};
+use crate::store::{Acting, Actor, ActorKind, AdminToken, Once, Role, Session, TOKEN_FILE_ID, TOKEN_FILE_NAME};
 
 /// What a client without the right token is told.
 const HOW: &str = "send `Authorization: Bearer <token>` with an admin token; the first stands in the file that \
@@ -25,38 +25,56 @@ const HOW: &str = "send `Authorization: Bearer <token>` with an admin token; the
 /// A token's last use is noted this often, so that reading costs no write a request.
 const USE_NOTED_EVERY_SECS: i64 = 60;
 
-/// Who is acting, with which role, and from where. There is no way to one but through [`authenticate`].
+/// Who is acting, with which role, and from where. There is no way to one but through a
+/// token: [`of_token`] and [`of_session`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Principal {
+pub(crate) struct Principal {
     actor: Actor,
     role: Role,
     expires_at: Option<UnixSeconds>,
     address: Option<IpAddr>,
     request_id: Option<String>,
+    once: Option<Once>,
 }
 
 /// The id of who acts, in the extensions of each answer that has one: for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ActorId(pub(super) String);
+pub(crate) struct ActorId(pub(crate) String);
 
 impl Principal {
     /// What it may do.
-    pub(super) fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> Role {
         self.role
     }
 
     /// When its token ends; `None`: never.
-    pub(super) fn expires_at(&self) -> Option<UnixSeconds> {
+    pub(crate) fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at
     }
 
     /// This principal, now.
-    pub(super) fn acting(&self, clock: &Clock) -> Acting {
-        let Self { actor, address, request_id, .. } = self.clone();
-        Acting { actor, at: clock.now(), address, request_id }
+    pub(crate) fn acting(&self, clock: &Clock) -> Acting {
+        let Self { actor, address, request_id, once, .. } = self.clone();
+        Acting { actor, at: clock.now(), address, request_id, once }
     }
 
-    fn sent_with(mut self, request: &Extensions) -> Self {
+    /// This principal, for a change that its form leads to once.
+    pub(crate) fn once(mut self, form: Once) -> Self {
+        self.once = Some(form);
+        self
+    }
+
+    /// As the audit log names it.
+    pub(crate) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// The other end of the connection.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    pub(crate) fn sent_with(mut self, request: &Extensions) -> Self {
         self.address = address(request);
         self.request_id = request.get().map(|RequestId(id)| id.clone());
         self
@@ -64,21 +82,21 @@ impl Principal {
 
     /// Whoever holds the token in the file of --admin-token-file.
     fn token_file() -> Self {
-        let (id, name) = ("platform-admin".to_owned(), "token file".to_owned());
+        let (id, name) = (TOKEN_FILE_ID.to_owned(), TOKEN_FILE_NAME.to_owned());
         let actor = Actor { kind: ActorKind::TokenFile, id, name };
-        Self { actor, role: Role::PlatformAdmin, expires_at: None, address: None, request_id: None }
+        Self { actor, role: Role::PlatformAdmin, expires_at: None, address: None, request_id: None, once: None }
     }
 }
 
 impl From<AdminToken> for Principal {
     fn from(token: AdminToken) -> Self {
         let actor = Actor { kind: ActorKind::AdminToken, id: token.id.to_string(), name: token.name };
-        Self { actor, role: token.role, expires_at: token.expires_at, address: None, request_id: None }
+        Self { actor, role: token.role, expires_at: token.expires_at, address: None, request_id: None, once: None }
     }
 }
 
 /// Lets a request pass with its principal, or answers 401.
-pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     match proved(&api, request.headers()).await {
         Ok(principal) => {
             let principal = principal.sent_with(request.extensions());
@@ -94,16 +112,20 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
 }
 
 /// Why there is no principal.
-enum Refusal {
+pub(crate) enum Refusal {
     /// A token was shown, and doesn't work.
     Wrong(Problem),
     Other(Problem),
 }
 
 async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Refusal> {
-    let refused = |code| Refusal::Wrong(Problem::unauthenticated(code, HOW));
     let missing = || Refusal::Other(Problem::unauthenticated("missing-token", HOW));
-    let presented = bearer::presented(headers).ok_or_else(missing)?;
+    of_token(api, bearer::presented(headers).ok_or_else(missing)?).await
+}
+
+/// Whoever shows this token.
+pub(crate) async fn of_token(api: &Api, presented: &str) -> Result<Principal, Refusal> {
+    let refused = |code| Refusal::Wrong(Problem::unauthenticated(code, HOW));
     // The file's token always works, whatever the database says.
     if api.admin_token.is(presented) {
         return Ok(Principal::token_file());
@@ -124,6 +146,16 @@ async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Refusal> {
     }
     note_use(api, &token, now);
     Ok(token.into())
+}
+
+/// Whoever opened a session, while the token that was shown works; a token file that holds another one ends it.
+pub(crate) fn of_session(api: &Api, session: Session, now: UnixSeconds) -> Option<Principal> {
+    if api.admin_token.has(&session.token) {
+        return Some(Principal::token_file());
+    }
+    let token = session.admin_token.filter(|token| token.revoked_at.is_none() && !token.is_expired(now))?;
+    note_use(api, &token, now);
+    Some(token.into())
 }
 
 /// Beside the request, which need not wait for it.

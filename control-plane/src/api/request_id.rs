@@ -15,10 +15,10 @@ const MAX_BYTES: usize = 64;
 
 /// The request's name. In the extensions of each request, and in `X-Request-Id` of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RequestId(pub(super) String);
+pub(crate) struct RequestId(pub(crate) String);
 
 /// Names the request as its `X-Request-Id` says, so that one name goes through all proxies; else draws a name.
-pub(super) async fn assign(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn assign(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| fits(text));
     let id = match given {
         Some(text) => text.to_owned(),

@@ -15,6 +15,7 @@ use super::{
     Api, admin_tokens, audit, edge_tokens, edges, enforcement, health, identify, keys, metrics, observe, openapi,
     prefer, principal, request_id, workspaces,
 };
+use crate::console;
 use crate::feed::{self, Feed};
 use crate::problem::Problem;
 
@@ -109,6 +110,7 @@ pub fn rest(api: Api) -> Router {
         .nest("/v1", behind_a_token(v1, &api))
         .merge(behind_a_token(guarded, &api))
         .merge(open.layer(from_fn(in_time)))
+        .merge(console::router(&api))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
@@ -135,7 +137,7 @@ async fn method_not_allowed() -> Problem {
     Problem::method_not_allowed()
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
+pub(crate) async fn in_time(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let longer = LONGER.iter().find(|(own, _)| route == Some(own)).map(|(_, limit)| *limit);
     let limit = longer.unwrap_or(REQUEST_TIME);

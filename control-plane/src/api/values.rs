@@ -16,7 +16,7 @@ use crate::store::{MAX_METADATA_BYTES, Metadata, WorkspaceName};
 const MAX_NAME: usize = 100;
 
 /// Items of a page that names no limit.
-pub(super) const DEFAULT_LIMIT: NonZeroU32 = match NonZeroU32::new(50) {
+pub(crate) const DEFAULT_LIMIT: NonZeroU32 = match NonZeroU32::new(50) {
     Some(limit) => limit,
     None => NonZeroU32::MIN,
 };
@@ -31,7 +31,7 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-pub(super) fn string(value: Value) -> Result<String, Refused> {
+pub(crate) fn string(value: Value) -> Result<String, Refused> {
     match value {
         Value::String(text) => Ok(text),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
@@ -41,18 +41,18 @@ pub(super) fn string(value: Value) -> Result<String, Refused> {
 }
 
 /// A string, or `null`, which is as if the field were left out.
-pub(super) fn optional_string(value: Value) -> Result<Option<String>, Refused> {
+pub(crate) fn optional_string(value: Value) -> Result<Option<String>, Refused> {
     if value.is_null() { Ok(None) } else { string(value).map(Some) }
 }
 
 /// A workspace by its id or slug.
-pub(super) fn workspace_name(text: &str) -> WorkspaceName {
+pub(crate) fn workspace_name(text: &str) -> WorkspaceName {
     // No slug has an underscore, so an id is never taken for one.
     text.parse().map_or_else(|_| WorkspaceName::Slug(text.to_owned()), WorkspaceName::Id)
 }
 
 /// A name for people: 1 to 100 characters, none of them a control character, and not spaces alone.
-pub(super) fn name(value: Value) -> Result<String, Refused> {
+pub(crate) fn name(value: Value) -> Result<String, Refused> {
     let name = string(value)?;
     let length = name.chars().count();
     if name.trim().is_empty() {
@@ -68,7 +68,7 @@ pub(super) fn name(value: Value) -> Result<String, Refused> {
 }
 
 /// `[a-z][a-z0-9-]{1,38}`
-pub(super) fn slug(value: Value) -> Result<String, Refused> {
+pub(crate) fn slug(value: Value) -> Result<String, Refused> {
     let slug = string(value)?;
     let fits = match slug.as_bytes() {
         [first, rest @ ..] => {
@@ -83,14 +83,14 @@ pub(super) fn slug(value: Value) -> Result<String, Refused> {
 }
 
 /// The name of an edge.
-pub(super) fn edge(value: Value) -> Result<String, Refused> {
+pub(crate) fn edge(value: Value) -> Result<String, Refused> {
     let name = string(value)?;
     let message = || format!("must be {}", edge_name::EXPECTED);
     if edge_name::fits(&name) { Ok(name) } else { Err(Refused::new("bad-edge", message())) }
 }
 
 /// `{"reviews": "read"}`, with scopes of the catalogue.
-pub(super) fn scopes(value: Value, config: &Config) -> Result<Scopes, Refused> {
+pub(crate) fn scopes(value: Value, config: &Config) -> Result<Scopes, Refused> {
     let Value::Object(given) = value else {
         return Err(Refused::new(
             "wrong-type",
@@ -119,7 +119,7 @@ pub(super) fn scopes(value: Value, config: &Config) -> Result<Scopes, Refused> {
 }
 
 /// `null`, or a list of addresses and ranges.
-pub(super) fn allowlist(value: Value) -> Result<Allowlist, Refused> {
+pub(crate) fn allowlist(value: Value) -> Result<Allowlist, Refused> {
     let wrong_type = || Refused::new("wrong-type", "must be null, or a list of addresses and CIDR ranges");
     let entries = match value {
         Value::Null => None,
@@ -143,7 +143,7 @@ pub(super) fn allowlist(value: Value) -> Result<Allowlist, Refused> {
 }
 
 /// An environment of the operator's list.
-pub(super) fn environment(value: Value, config: &Config) -> Result<Environment, Refused> {
+pub(crate) fn environment(value: Value, config: &Config) -> Result<Environment, Refused> {
     let name = string(value)?;
     let known = config.environments.iter().find(|environment| environment.as_str() == name);
     known.cloned().ok_or_else(|| {
@@ -153,7 +153,7 @@ pub(super) fn environment(value: Value, config: &Config) -> Result<Environment, 
 }
 
 /// A JSON object of at most 4 KiB.
-pub(super) fn metadata(value: Value) -> Result<Metadata, Refused> {
+pub(crate) fn metadata(value: Value) -> Result<Metadata, Refused> {
     let bytes = value.to_string().len();
     match value {
         Value::Object(_) if bytes > MAX_METADATA_BYTES => {
@@ -168,12 +168,12 @@ pub(super) fn metadata(value: Value) -> Result<Metadata, Refused> {
 }
 
 /// What to merge into the metadata: an object, or null to empty it.
-pub(super) fn metadata_patch(value: Value) -> Result<Value, Refused> {
+pub(crate) fn metadata_patch(value: Value) -> Result<Value, Refused> {
     if value.is_null() { Ok(value) } else { metadata(value).map(Value::Object) }
 }
 
 /// When a key is to end: exactly one of `expires_in` and `expires_at` says so. The inner `None` is never.
-pub(super) fn expiration(fields: &mut Fields, now: UnixSeconds) -> Option<Option<UnixSeconds>> {
+pub(crate) fn expiration(fields: &mut Fields, now: UnixSeconds) -> Option<Option<UnixSeconds>> {
     match (fields.has("expires_in"), fields.has("expires_at")) {
         (true, true) => {
             fields.never("expires_in", Refused::new("ambiguous", "and `expires_at` are both given; give one of them"));
@@ -220,7 +220,7 @@ fn future(value: Value, now: UnixSeconds) -> Result<UnixSeconds, Refused> {
 }
 
 /// How long the previous secret works on: `30m`, `12h`, `7d`. `null` is not at all.
-pub(super) fn overlap(value: Value) -> Result<Option<i64>, Refused> {
+pub(crate) fn overlap(value: Value) -> Result<Option<i64>, Refused> {
     if value.is_null() {
         return Ok(None);
     }
@@ -247,7 +247,7 @@ pub(super) fn overlap(value: Value) -> Result<Option<i64>, Refused> {
 }
 
 /// Items of a page: 1 to 200. A parameter of a query.
-pub(super) fn limit(value: Value) -> Result<NonZeroU32, Refused> {
+pub(crate) fn limit(value: Value) -> Result<NonZeroU32, Refused> {
     let limit = string(value)?.parse::<u32>().ok().filter(|limit| *limit <= MAX_LIMIT).and_then(NonZeroU32::new);
     limit.ok_or_else(|| Refused::new("out-of-range", format!("must be a number from 1 to {MAX_LIMIT}")))
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::{PageBody, changed, listed, shown};
-use super::authority::{AdminOf, MemberOf, PlatformAdmin};
+use super::authority::{AdminOf, InWorkspace, MemberOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields};
 use super::precondition::IfMatch;
 use super::principal::Principal;
@@ -16,7 +16,7 @@ use super::requests::{CreateWorkspace, UpdateWorkspace};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
-use crate::store::{NewWorkspace, Workspace, WorkspaceQuery};
+use crate::store::{Changed, NewWorkspace, Precondition, Workspace, WorkspaceQuery};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Workspace)]
@@ -54,13 +54,18 @@ impl From<Workspace> for WorkspaceBody {
 pub(super) async fn create(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
+    let made = make(&api, &principal, fields).await?;
+    changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
+}
+
+/// Makes the workspace that the fields say.
+pub(crate) async fn make(api: &Api, principal: &Principal, mut fields: Fields) -> Result<Changed<Workspace>, Problem> {
     let (name, slug) = (fields.required("name", values::name), fields.required("slug", values::slug));
     let (name, slug) = fields.finish(|| name.zip(slug))?;
     let new = NewWorkspace { id: api.entropy.id(&api.clock)?, slug, name };
-    let made = api.store.create_workspace(new, principal.acting(&api.clock)).await?;
-    changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
+    Ok(api.store.create_workspace(new, principal.acting(&api.clock)).await?)
 }
 
 /// Lists the workspaces that the token may see, oldest first.
@@ -111,11 +116,21 @@ pub(super) async fn update(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     IfMatch(precondition): IfMatch,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
+    let renamed = rename(&api, &at, precondition, fields).await?;
+    changed(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)
+}
+
+/// Gives a workspace the name that the fields say.
+pub(crate) async fn rename(
+    api: &Api,
+    at: &InWorkspace,
+    precondition: Precondition,
+    mut fields: Fields,
+) -> Result<Changed<Workspace>, Problem> {
     let name = fields.optional("name", values::name);
     let name = fields.finish(|| Some(name))?;
     let acting = at.principal.acting(&api.clock);
-    let renamed = api.store.rename_workspace(at.workspace.id, name, precondition, acting).await?;
-    changed(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)
+    Ok(api.store.rename_workspace(at.workspace.id, name, precondition, acting).await?)
 }

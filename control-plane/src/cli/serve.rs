@@ -26,7 +26,8 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_EDGE_TOKEN_FILE", value_name = "FILE")]
     pub edge_token_file: PathBuf,
 
-    /// Environments, scope catalogue and length of the log (TOML). Without it: environments = ["live"], scopes = ["reviews",
+    /// Environments, scope catalogue, length of the log, and what the console says of scopes and of your gateway (TOML,
+    /// docs/operating.md). Without it: environments = ["live"], scopes = ["reviews",
     /// "workspaces", "credentials", "webhooks", "repositories", "security_scans"], log_revisions = 100000.
     #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -49,7 +50,8 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_EDGE_CLIENT_CA", value_name = "FILE", requires_all = ["edge_listen", "tls_certificate"])]
     pub edge_client_ca: Option<PathBuf>,
 
-    /// Where people and scripts reach the control plane, if that is not --listen itself: https://keys.example.com
+    /// Where people and scripts reach the control plane, if that is not --listen itself: https://keys.example.com. The
+    /// console takes forms only from its own pages at this address.
     #[arg(long, env = "LATCHKEY_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
 

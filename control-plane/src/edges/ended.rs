@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use policy::UnixSeconds;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::rules::Bound;
 use super::{Edges, Known, Refused};
 use crate::store::{Acting, Changed, StoreError};
 
-/// How long an instance that was retired still counts, unless it is heard under another id before. One that goes on running
-/// is told by the answer to the request that it has waiting, and asks again at once.
-const LEAVING: Duration = Duration::from_secs(2);
+/// How long an instance that was connected when it retired still counts. The request that it has waiting is answered at once,
+/// and tells it to deny; a worker that was held up for 2 s looks at what the others know before it decides.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// The least time after which a silent instance is forgotten; its bound, if that is longer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(86_400);
@@ -22,9 +22,8 @@ impl Edges {
         self.lock().get(instance).map(|known| known.instance.edge.clone())
     }
 
-    /// Retires an instance, which says so itself. May be repeated. One that is connected counts until it is heard under
-    /// another id, which counts from then on: so no revision is called enforced while its old table may still decide. One
-    /// that says nothing more is taken at its word after [`LEAVING`].
+    /// Retires an instance, which says so itself. May be repeated. One that is connected counts for [`LEAVING`] more, and this
+    /// takes as long: so no revision is called enforced while its table may still decide.
     pub(crate) async fn retire(&self, id: &str) -> Result<(), Refused> {
         let (is_saved, leaving) = {
             let mut all = self.lock();
@@ -50,29 +49,10 @@ impl Edges {
         Ok(())
     }
 
-    /// Waits until an instance that leaves was heard under another id, or [`LEAVING`].
+    /// Lets an instance that has retired count no more, after [`LEAVING`].
     async fn leave(self, id: String) {
-        let mut changed = self.changed.subscribe();
-        let has_left = async {
-            while self.lock().get(&id).is_some_and(|known| known.is_leaving) {
-                // Never fails: the sender is ours.
-                let _ = changed.changed().await;
-            }
-        };
-        // Whether it was heard doesn't matter: it counts no longer.
-        let _ = timeout(LEAVING, has_left).await;
-        self.left(&id);
-    }
-
-    /// An instance was heard under another id, so it decides nothing any more under this one, which was `edge`'s.
-    pub(crate) fn replaced(&self, id: &str, edge: &str) {
-        if self.is_of(id, edge).is_ok() {
-            self.left(id);
-        }
-    }
-
-    fn left(&self, id: &str) {
-        if let Some(known) = self.lock().get_mut(id) {
+        sleep(LEAVING).await;
+        if let Some(known) = self.lock().get_mut(&id) {
             known.is_leaving = false;
         }
         self.wake();

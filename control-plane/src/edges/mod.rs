@@ -8,7 +8,7 @@ mod ended;
 mod rules;
 mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub struct Edges {
     /// True when waiting has to end.
     ending: watch::Receiver<bool>,
     time_to_enforced: Histogram,
+    /// How long each of the last revisions took, oldest first.
+    took: Arc<Mutex<VecDeque<(Revision, Duration)>>>,
 }
 
 /// An instance, with what is not on disk.
@@ -55,7 +57,7 @@ struct Known {
     version: u64,
     /// The version that is on disk.
     saved: u64,
-    /// It was retired, and may decide by what it has until it was heard under another id.
+    /// It was retired a moment ago, and may still decide by what it has.
     is_leaving: bool,
     /// Becomes true when it ends, for its request that waits.
     gone: watch::Sender<bool>,
@@ -123,6 +125,7 @@ impl Edges {
             changed: watch::Sender::new(()),
             ending,
             time_to_enforced: Histogram::new(TIMES),
+            took: Arc::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Waiting until a revision is enforced, and how long that takes.
 
 use std::collections::VecDeque;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use policy::Revision;
@@ -78,12 +79,30 @@ impl Edges {
                     }
                 }
                 committed_at = self.first_enforced(first) => {
-                    self.time_to_enforced.observe(committed_at.elapsed().as_secs_f64());
-                    waiting.pop_front();
+                    let elapsed = committed_at.elapsed();
+                    self.time_to_enforced.observe(elapsed.as_secs_f64());
+                    if let Some((revision, _)) = waiting.pop_front() {
+                        self.remember(revision, elapsed);
+                    }
                 }
                 _ = ending.wait_for(|ending| *ending) => return,
             }
         }
+    }
+
+    /// How long a revision took from its commit until it was enforced; `None` when it isn't, or when that was not measured, or
+    /// is long ago.
+    pub(crate) fn took(&self, revision: Revision) -> Option<Duration> {
+        let took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
+        took.iter().rev().find(|(of, _)| *of == revision).map(|(_, elapsed)| *elapsed)
+    }
+
+    fn remember(&self, revision: Revision, elapsed: Duration) {
+        let mut took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
+        if took.len() >= MEASURED {
+            took.pop_front();
+        }
+        took.push_back((revision, elapsed));
     }
 
     /// An instance that lacks a revision: the one that was found `before`, if it still does, else the first of a pass over all.

@@ -24,9 +24,6 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     access.covers(&asked.edge)?;
     let (edge, instance, address) = (&asked.edge, &asked.instance, address(&request.extensions));
     feed.edges.heard(&Contact { edge, instance, token: &access.id, address, bound: asked.bound, at }).await?;
-    if let Some(retired) = &asked.replaces {
-        feed.edges.replaced(retired, edge);
-    }
     if let (Some(applied), Some(from)) = (asked.applied, asked.from) {
         feed.edges.applied(instance, from.epoch, applied);
     }

@@ -20,8 +20,6 @@ pub(super) struct Asked {
     pub(super) edge: String,
     /// One process of it.
     pub(super) instance: String,
-    /// The id that this process had before it was retired.
-    pub(super) replaces: Option<String>,
     /// What each worker of the instance's last acknowledgement has applied, of the position's epoch.
     pub(super) applied: Option<Revision>,
     /// Where the edge's table stands; `None` when it has none.
@@ -76,7 +74,6 @@ impl Asked {
         Ok(Self {
             edge: parameters.name("edge")?,
             instance: parameters.name("instance")?,
-            replaces: parameters.one("replaces")?.map(str::to_owned),
             applied,
             from,
             wait: capped(wait, staleness),

@@ -1,5 +1,6 @@
 //! Admin tokens: who may do what over REST, by the digest of a token.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use policy::{AdminTokenId, Digest, UnixSeconds, WorkspaceId};
@@ -41,6 +42,10 @@ impl Role {
         }
     }
 }
+
+/// How the audit log and `created_by` name whoever holds the token of the token file.
+pub const TOKEN_FILE_ID: &str = "platform-admin";
+pub const TOKEN_FILE_NAME: &str = "token file";
 
 /// A token for REST. Not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +130,25 @@ impl Store {
     /// The token with this digest, revoked and expired ones included.
     pub async fn admin_token_of(&self, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
         self.engine.read(move |sql| find_digest(sql, digest)).await
+    }
+
+    /// The names of those who acted, by what stands in `created_by`: tokens that were revoked included, as long as they are
+    /// known. Costs a look-up each.
+    pub async fn actor_names(&self, ids: Vec<String>) -> Result<HashMap<String, String>, StoreError> {
+        self.engine
+            .read(move |sql| {
+                let mut query = sql.prepare_cached("SELECT name FROM admin_tokens WHERE id = ?1")?;
+                let mut names = HashMap::new();
+                for text in ids {
+                    let name = match text.parse::<AdminTokenId>() {
+                        Ok(id) => query.query_row([id.as_bytes()], |row| row.get(0)).optional()?,
+                        Err(_) => (text == TOKEN_FILE_ID).then(|| TOKEN_FILE_NAME.to_owned()),
+                    };
+                    names.extend(name.map(|name| (text, name)));
+                }
+                Ok(names)
+            })
+            .await
     }
 
     /// Notes that a token was used. No change of anything: it has no revision and no event.

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use policy::{ChainHash, Revision, WorkspaceId};
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use super::{AuditEvent, Page, Store, StoreError, changes};
 
@@ -37,6 +37,19 @@ impl Store {
     /// that thing's other events are passed over.
     pub async fn list_audit_events(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
         self.engine.read(move |sql| list(sql, &query)).await
+    }
+}
+
+impl Store {
+    /// The id of what the change with this revision was about; `None` when it was about no single thing.
+    pub async fn target_of(&self, revision: Revision) -> Result<Option<String>, StoreError> {
+        let number = changes::number(revision)?;
+        self.engine
+            .read(move |sql| {
+                let mut query = sql.prepare_cached("SELECT target_id FROM audit_events WHERE revision = ?1")?;
+                Ok(query.query_row([number], |row| row.get(0)).optional()?.flatten())
+            })
+            .await
     }
 }
 

@@ -7,7 +7,7 @@ use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::audit::{self, Event};
-use super::{Acting, StoreError};
+use super::{Acting, StoreError, once};
 
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
@@ -39,6 +39,14 @@ impl<'a> Change<'a> {
         self.position()?.revision.next().ok_or_else(exhausted)
     }
 
+    /// Writes what is there already, so that the disk has to take it. There and back: SQLite doesn't write what stays the same.
+    pub(super) fn touch(&self) -> Result<(), StoreError> {
+        for step in [1, -1] {
+            self.sql.prepare_cached("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute([step])?;
+        }
+        Ok(())
+    }
+
     /// Makes what was written here one revision with one audit event: the only place where history is written. `ops` are
     /// what edges have to do about it, and may be none.
     pub(super) fn record(&self, acting: &Acting, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
@@ -51,6 +59,9 @@ impl<'a> Change<'a> {
         self.sql
             .prepare_cached("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![revision, position.head.0])?;
+        if let Some(form) = acting.once {
+            once::claim(self.sql, form, position.revision, acting)?;
+        }
         audit::append(self.sql, position.revision, acting, event)?;
         Ok(position.revision)
     }

@@ -142,7 +142,7 @@ fn steps(keys: Vec<ImportedKey>, acting: &Acting) -> Result<Vec<String>, StoreEr
     for (workspace, keys) in by_workspace {
         let mut keys = keys.into_iter().map(|imported| StepKey::from(imported.key)).peekable();
         while keys.peek().is_some() {
-            let Acting { actor, at, address, request_id } = acting.clone();
+            let Acting { actor, at, address, request_id, once: _ } = acting.clone();
             let keys = keys.by_ref().take(KEYS_A_STEP).collect();
             let step = Step { workspace, actor, at, address, request_id, keys };
             steps.push(serde_json::to_string(&step).map_err(|error| StoreError::Fault(error.to_string()))?);
@@ -190,7 +190,7 @@ fn carry_out_step(change: &Change<'_>, numbers: &Numbers) -> Result<Option<Revis
     sql.prepare_cached("DELETE FROM import_steps WHERE step = ?1")?.execute([number])?;
     let step: Step = serde_json::from_str(&text).map_err(|error| StoreError::Fault(error.to_string()))?;
     let Step { workspace, actor, at, address, request_id, keys } = step;
-    let acting = Acting { actor, at, address, request_id };
+    let acting = Acting { actor, at, address, request_id, once: None };
     let slug = workspaces::find(sql, &WorkspaceName::Id(workspace))?.slug;
     let revision = change.revision()?;
     let (mut ops, mut shown_keys) = (Vec::new(), Vec::new());

@@ -21,11 +21,13 @@ mod list;
 mod lock;
 mod matching;
 mod model;
+mod once;
 mod records;
 mod restore;
 mod rows;
 mod schema;
 mod secrets;
+mod sessions;
 mod sqlite;
 mod sweep;
 mod usage;
@@ -38,7 +40,7 @@ use std::sync::Arc;
 use policy::{Epoch, Position, Revision};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-pub use admin_tokens::{AdminToken, NewAdminToken, Role, TokenQuery};
+pub use admin_tokens::{AdminToken, NewAdminToken, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, TokenQuery};
 pub use audit::{AuditEvent, AuditHead};
 pub use audit_list::{AuditQuery, Order};
 pub use audit_verify::{Verified, VerifyError, verify_audit};
@@ -53,11 +55,15 @@ pub use keys::NewKey;
 pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
 pub use lock::OpenError;
 pub use matching::{Cleaning, KeyFilter, Matched, Matching};
+#[cfg(test)]
+pub(crate) use model::merge;
 pub use model::{
     Acting, Actor, ActorKind, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName,
 };
+pub use once::Once;
 pub use restore::{LogError, LostChanges, Replayed, Restore, RestoreError, Restored, restore};
 pub use secrets::NewSecret;
+pub use sessions::{SESSION_SECS, Session};
 pub use usage::{KeyUse, Period, Usage};
 pub use workspaces::NewWorkspace;
 
@@ -84,6 +90,9 @@ pub enum StoreError {
     /// Of an import: these lines' digests are known already, or are a token's. Nothing was imported.
     #[error("{} digests are known already", lines.len())]
     DigestsTaken { lines: Vec<usize> },
+    /// The form was sent before, and its change made.
+    #[error("the form was sent before")]
+    MadeBefore,
     #[error("the key has expired")]
     ExpiredKey,
     #[error("it is at revision {current} by now")]
@@ -106,6 +115,8 @@ pub struct StoreStats {
     pub changes: u64,
     /// Transactions that were committed.
     pub commits: u64,
+    /// Changes that were refused because the storage couldn't take them.
+    pub refused: u64,
     /// Changes that wait for the writer.
     pub queued: u64,
 }
@@ -143,7 +154,7 @@ impl Store {
 
     /// That reads and writes are possible.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        self.engine.change(|change| change.position().map(drop)).await?;
+        self.engine.writes().await?;
         self.engine.read(|sql| changes::position(sql).map(drop)).await
     }
 

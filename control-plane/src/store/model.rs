@@ -6,7 +6,7 @@ use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, Works
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::KeyUse;
+use super::{KeyUse, Once};
 use crate::secret::LastCharacters;
 
 /// Free fields of a key, a JSON object.
@@ -20,13 +20,15 @@ pub struct Acting {
     /// The other end of the connection.
     pub address: Option<IpAddr>,
     pub request_id: Option<String>,
+    /// That this change is the only one of its form.
+    pub once: Option<Once>,
 }
 
 impl Acting {
     /// What the control plane does by itself.
     pub fn system(at: UnixSeconds) -> Self {
         let actor = Actor { kind: ActorKind::System, id: "system".to_owned(), name: "control plane".to_owned() };
-        Self { actor, at, address: None, request_id: None }
+        Self { actor, at, address: None, request_id: None, once: None }
     }
 }
 

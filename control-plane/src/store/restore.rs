@@ -208,6 +208,8 @@ fn renew(
         log.append(&sql)?;
     }
     let first = Position::first(what.epoch, history.begin);
+    // Who signed out since is signed in by the backup.
+    sql.execute("DELETE FROM sessions", [])?;
     sql.execute("DELETE FROM changes", [])?;
     sql.execute(
         "UPDATE position SET epoch = ?1, first_revision = ?2, revision = ?2, head = ?3, reported_revision = 0",

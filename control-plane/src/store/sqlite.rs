@@ -83,6 +83,7 @@ impl Engine {
             revision: self.head.borrow().revision,
             changes: self.counted.changes.load(Ordering::Relaxed),
             commits: self.counted.commits.load(Ordering::Relaxed),
+            refused: self.counted.refused.load(Ordering::Relaxed),
             queued: u64::try_from(queued).unwrap_or(u64::MAX),
         }
     }
@@ -103,7 +104,23 @@ impl Engine {
             }
         });
         self.writer.send(Job::Change(job)).await.map_err(|_| closed())?;
-        reported(answered.await.map_err(|_| closed())?)
+        let answer = answered.await.map_err(|_| closed())?;
+        if matches!(answer, Err(StoreError::Unavailable(_))) {
+            self.counted.refused.fetch_add(1, Ordering::Relaxed);
+            self.counted.is_refusing.store(true, Ordering::Relaxed);
+        }
+        reported(answer)
+    }
+
+    /// That a change would be taken. Writes nothing to find it out, unless the last change was refused.
+    pub(super) async fn writes(&self) -> Result<(), StoreError> {
+        let was_refusing = self.counted.is_refusing.load(Ordering::Relaxed);
+        let probe = move |change: &Change<'_>| if was_refusing { change.touch() } else { change.position().map(drop) };
+        self.change(probe).await?;
+        if was_refusing {
+            self.counted.is_refusing.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Runs `work` on a connection that reads, in one transaction: all that it sees is of one revision.

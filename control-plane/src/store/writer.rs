@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use policy::Position;
 use rusqlite::Connection;
@@ -28,6 +28,10 @@ pub(super) struct Publish {
 pub(super) struct Counted {
     pub(super) changes: AtomicU64,
     pub(super) commits: AtomicU64,
+    /// Changes that the storage couldn't take.
+    pub(super) refused: AtomicU64,
+    /// The last change was one of these.
+    pub(super) is_refusing: AtomicBool,
 }
 
 /// What a group led to.
@@ -95,6 +99,10 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
         });
         publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
         publish.counted.commits.fetch_add(1, Ordering::Relaxed);
+        if moved {
+            // What moves the head was written.
+            publish.counted.is_refusing.store(false, Ordering::Relaxed);
+        }
     });
     match &committed {
         Ok(()) => {}

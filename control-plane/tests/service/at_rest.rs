@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use axum::http::Method;
+use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
-use crate::harness::{ADMIN, Answer, EDGE, Service};
+use crate::harness::{ADMIN, Answer, EDGE, PUBLIC_URL, Service};
 use crate::logged::Logged;
+use crate::visitor::{Form as _, Visitor};
 
 /// The bytes of each file of a database, by its name.
 fn files(of: &Path) -> Vec<(String, Vec<u8>)> {
@@ -23,6 +24,7 @@ fn holds(bytes: &[u8], text: &[u8]) -> bool {
 async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str, admin_path: &str) -> Vec<Answer> {
     let mut said = Vec::new();
     let (_, member) = service.token("workspace_member", Some("acme")).await;
+    let visitor = Visitor::admin(service).await;
     for secret in secrets.iter().map(String::as_str).chain([ADMIN, EDGE]) {
         // As who asks, for whatever there is to ask.
         for path in ["/v1/workspaces", "/v1/audit-events", "/metrics", "/edge/v1/feed?format=1&edge=edge-1&instance=i"]
@@ -31,6 +33,12 @@ async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str,
         }
         said.push(service.post("/v1/keys/identify", json!({"secret": secret})).await);
         said.push(service.call_as(&member, Method::POST, "/v1/keys/identify", json!({"secret": secret}), &[]).await);
+        // In the console, signed in or not.
+        let sign_in = Request::post("/console/sign-in").header("origin", PUBLIC_URL).form(&[("token", secret)]);
+        said.push(service.send(sign_in).await);
+        said.push(visitor.post("/console/identify", &[("secret", secret)]).await);
+        said.push(visitor.post("/console/workspaces/acme/keys", &[("nonce", secret), ("expires_in", secret)]).await);
+        said.push(visitor.get(&format!("/console/{secret}?done={secret}&cursor={secret}")).await);
         // In the wrong place.
         said.push(service.post("/v1/keys/identify", json!({"secret": [secret], "key": secret})).await);
         said.push(service.post("/v1/edge-tokens", json!({"name": "a", "edge": secret, secret: secret})).await);
@@ -59,6 +67,9 @@ async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str,
         let export = service.call_with(Method::GET, path, Value::Null, &accept).await;
         assert!(export.status == 200 && export.text().lines().count() > 5, "{}", export.text());
         said.push(export);
+    }
+    for path in ["", "/workspaces/acme/keys", "/admin-tokens", "/edge-tokens", "/audit", "/audit/export", "/edges"] {
+        said.push(visitor.get(&format!("/console{path}")).await);
     }
     for path in ["/v1/admin-tokens", "/v1/edge-tokens", "/v1/workspaces/acme/keys", "/metrics"] {
         said.push(service.get(path).await);
@@ -109,6 +120,12 @@ async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metri
                 assert!(!holds(text.as_bytes(), random) && !holds(text.as_bytes(), hex.as_bytes()), "{text}");
             }
         }
+    }
+    let sessions: Vec<_> = said.iter().filter_map(|answer| answer.header("set-cookie")).collect();
+    assert!(sessions.len() >= 2, "whoever has an admin token can sign in");
+    for session in sessions {
+        let text = session.split(['=', ';']).nth(1).unwrap().as_bytes();
+        assert!(places.iter().all(|(_, bytes)| !holds(bytes, text)) && !holds(&log, text), "a session's text rests");
     }
     // Those of the files are short here: without the shape of a token, a refusal may name one as a field.
     for token in [ADMIN, EDGE] {

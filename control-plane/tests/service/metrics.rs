@@ -32,6 +32,7 @@ async fn requests_are_counted_by_route_and_status_and_the_store_tells_its_number
         "latchkey_database_went_back 0",
         "latchkey_writes_total 5",
         "latchkey_commits_total 5",
+        "latchkey_writes_refused_total 0",
     ] {
         assert!(text.lines().any(|own| own == line), "no line {line} in\n{text}");
     }

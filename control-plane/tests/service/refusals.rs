@@ -49,7 +49,6 @@ async fn paths_and_methods_that_do_not_exist_are_problems() {
     service.workspace("acme").await;
     let key = "key_00000000000000000000000000000000";
     for (method, path, status, code) in [
-        (Method::GET, "/", 404, "unknown-path"),
         (Method::GET, "/v2/workspaces", 404, "unknown-path"),
         (Method::GET, "/v1/nothing", 404, "unknown-path"),
         (Method::GET, "/edge/v1/nothing", 404, "unknown-path"),

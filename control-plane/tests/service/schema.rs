@@ -10,13 +10,15 @@ use rusqlite::Connection;
 
 use crate::harness::Service;
 
-const FIXTURES: [&str; 6] = [
+const FIXTURES: [&str; 8] = [
     include_str!("schema/v1.sql"),
     include_str!("schema/v2.sql"),
     include_str!("schema/v3.sql"),
     include_str!("schema/v4.sql"),
     include_str!("schema/v5.sql"),
     include_str!("schema/v6.sql"),
+    include_str!("schema/v7.sql"),
+    include_str!("schema/v8.sql"),
 ];
 
 const FIRST: &str = "/v1/workspaces/acme/keys/key_019ab0c0000170008000000000000002";

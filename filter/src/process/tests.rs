@@ -14,6 +14,7 @@ use crate::keys::Clocks;
 use crate::source::{Root, Source, SourceName, TICK, clocks};
 
 mod acknowledging;
+mod shared_data;
 
 /// One turn of the test is one tick of every worker.
 const TICK_MS: u64 = TICK.as_millis() as u64;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Part, Shares, Source, When, change_roster, clocks, header, hex, read_roster};
+use super::{Part, Shares, Source, When, change_roster, clocks, header, hex, random, read_roster};
 use crate::acknowledgement::{self, Acknowledgement, Rides};
 use crate::host::{Call, CallAnswer, Host};
 use crate::keys::Clocks;
@@ -46,7 +46,7 @@ impl Source {
 
     /// The control plane no longer counts this instance: it takes a new id, and nothing is decided before that was heard of.
     pub(super) fn retire(&mut self, host: &dyn Host) {
-        let Some(retired) = self.instance.take() else { return };
+        let retired = self.instance.take().unwrap_or_default();
         if self.shares == Shares::Nothing {
             // The worker's id is the instance's.
             self.me = None;
@@ -62,7 +62,7 @@ impl Source {
             self.instance = changed.map(|(roster, ())| roster.instance);
         }
         self.keys.distrust();
-        self.subscription.replaces(retired);
+        self.subscription.rests(clocks(host), random(host));
         if let Part::Leads(publisher) = &self.part {
             match publisher.announce(host, &self.shelf, &self.keys) {
                 Ok(()) => self.others.iter().for_each(|queue| host.wake(*queue)),

@@ -5,10 +5,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::key_text::Kind;
 
-use super::{KeyWithSecret, of_key};
+use super::{KeyWithSecret, WithSecret, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
-use crate::api::authority::AdminOf;
+use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::Fields;
 use crate::api::requests::CreateKey;
 use crate::api::values;
@@ -26,8 +26,15 @@ use crate::store::{NewKey, NewSecret};
 pub(in crate::api) async fn create(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
+    let now = api.clock.now();
+    let WithSecret { changed: made, secret } = make(&api, &at, fields).await?;
+    changed(StatusCode::CREATED, &KeyWithSecret::new(made.value, &secret, now), made.revision)
+}
+
+/// Makes the key that the fields say.
+pub(crate) async fn make(api: &Api, at: &InWorkspace, mut fields: Fields) -> Result<WithSecret, Problem> {
     let acting = at.principal.acting(&api.clock);
     let name = fields.required("name", values::name);
     let expires_at = values::expiration(&mut fields, acting.at);
@@ -42,7 +49,6 @@ pub(in crate::api) async fn create(
     let id = api.entropy.id(&api.clock)?;
     let new =
         NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, secret: NewSecret::from(&secret) };
-    let now = acting.at;
-    let made = api.store.create_key(at.workspace.id, new, acting).await.map_err(of_key)?;
-    changed(StatusCode::CREATED, &KeyWithSecret::new(made.value, &secret, now), made.revision)
+    let changed = api.store.create_key(at.workspace.id, new, acting).await.map_err(of_key)?;
+    Ok(WithSecret { changed, secret })
 }

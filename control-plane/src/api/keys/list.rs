@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::{KeyBody, filter, of_key};
 use crate::api::answer::{PageBody, listed};
-use crate::api::authority::MemberOf;
+use crate::api::authority::{InWorkspace, MemberOf};
 use crate::api::fields::{Fields, QueryFields, Refused};
 use crate::api::requests::{KeySort, KeyStatus};
 use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
-use crate::store::{KeyQuery, Sort};
+use crate::store::{Key, KeyQuery, Page, Sort};
 
 /// The most characters to search for.
 const MAX_SEARCH: usize = 100;
@@ -45,12 +45,25 @@ pub(in crate::api) async fn list(
     MemberOf(at): MemberOf,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    let query = read(fields, &api)?;
-    let (now, sort) = (query.now, query.sort);
+    let (Listed { page, next_cursor, .. }, now) = (page(&api, &at, fields).await?, api.clock.now());
+    listed(&PageBody { items: page.items.into_iter().map(|key| KeyBody::new(key, now)).collect(), next_cursor })
+}
+
+/// A page of keys, and what it is a page of.
+pub(crate) struct Listed {
+    pub(crate) page: Page<Key>,
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) sort: &'static str,
+}
+
+/// The page that the fields ask for.
+pub(crate) async fn page(api: &Api, at: &InWorkspace, fields: Fields) -> Result<Listed, Problem> {
+    let query = read(fields, api)?;
+    let sort = word(query.sort);
     let page = api.store.list_keys(at.workspace.id, query).await.map_err(of_key)?;
     let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|last| cursor::write(&Place(word(sort).to_owned(), last.name.clone(), last.id)));
-    listed(&PageBody { items: page.items.into_iter().map(|key| KeyBody::new(key, now)).collect(), next_cursor })
+    let next_cursor = last.map(|last| cursor::write(&Place(sort.to_owned(), last.name.clone(), last.id)));
+    Ok(Listed { page, next_cursor, sort })
 }
 
 fn read(mut fields: Fields, api: &Api) -> Result<KeyQuery, Problem> {

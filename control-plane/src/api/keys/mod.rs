@@ -2,14 +2,14 @@
 
 pub(super) mod actions;
 pub(super) mod clean_up;
-pub(super) mod create;
+pub(crate) mod create;
 pub(super) mod delete;
 pub(super) mod filter;
 pub(super) mod import;
-pub(super) mod list;
-pub(super) mod rotate;
+pub(crate) mod list;
+pub(crate) mod rotate;
 pub(super) mod show;
-pub(super) mod update;
+pub(crate) mod update;
 pub(super) mod usage;
 
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use super::requests::{KeyStatus, ScopeLevel};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{Key, Metadata, Status, StoreError};
+use crate::store::{Changed, Key, Metadata, Status, StoreError};
 
 /// A key as JSON. All fields are there, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
@@ -116,6 +116,12 @@ impl KeyBody {
     }
 }
 
+/// A key with its new secret, which is shown once.
+pub(crate) struct WithSecret {
+    pub(crate) changed: Changed<Key>,
+    pub(crate) secret: Secret,
+}
+
 /// The one answer that shows a secret, to create and to rotate.
 #[derive(Serialize, ToSchema)]
 #[schema(as = KeyWithSecret)]
@@ -146,7 +152,7 @@ fn warnings(key: &Key) -> Vec<Warning> {
     warnings
 }
 
-pub(super) fn status_word(status: Status) -> &'static str {
+pub(crate) fn status_word(status: Status) -> &'static str {
     match status {
         Status::Active => "active",
         Status::Inactive => "inactive",
@@ -155,7 +161,7 @@ pub(super) fn status_word(status: Status) -> &'static str {
 }
 
 /// What isn't found below a workspace that was found is a key.
-fn of_key(error: StoreError) -> Problem {
+pub(crate) fn of_key(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::unknown_key(),
         other => other.into(),

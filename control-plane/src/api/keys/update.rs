@@ -3,18 +3,19 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use policy::KeyId;
 
 use super::{KeyBody, of_key};
 use crate::api::Api;
 use crate::api::answer::changed;
-use crate::api::authority::AdminOf;
+use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::{Fields, Refused};
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::requests::UpdateKey;
 use crate::api::values;
 use crate::problem::Problem;
-use crate::store::KeyPatch;
+use crate::store::{Changed, Key, KeyPatch, Precondition};
 
 /// Replaces what is given; `metadata` is merged.
 #[utoipa::path(
@@ -29,8 +30,21 @@ pub(in crate::api) async fn update(
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, Problem> {
+    let now = api.clock.now();
+    let updated = replace(&api, &at, id, precondition, fields).await?;
+    changed(StatusCode::OK, &KeyBody::new(updated.value, now), updated.revision)
+}
+
+/// Replaces in a key what the fields say.
+pub(crate) async fn replace(
+    api: &Api,
+    at: &InWorkspace,
+    id: KeyId,
+    precondition: Precondition,
+    mut fields: Fields,
+) -> Result<Changed<Key>, Problem> {
     let patch = KeyPatch {
         name: fields.optional("name", values::name),
         scopes: fields.optional("scopes", |value| values::scopes(value, &api.config)),
@@ -42,7 +56,5 @@ pub(in crate::api) async fn update(
     }
     let patch = fields.finish(|| Some(patch))?;
     let acting = at.principal.acting(&api.clock);
-    let now = acting.at;
-    let updated = api.store.update_key(at.workspace.id, id, patch, precondition, acting).await.map_err(of_key)?;
-    changed(StatusCode::OK, &KeyBody::new(updated.value, now), updated.revision)
+    api.store.update_key(at.workspace.id, id, patch, precondition, acting).await.map_err(of_key)
 }

@@ -118,20 +118,12 @@ fn a_retired_instance_decides_nothing_before_it_was_heard_under_another_id() {
     worker.source.answered(&worker.host, worker.root, number, gone);
     process.wake();
     assert_eq!(process.know(1), vec![None; 3], "the control plane counts this instance no more");
-    let said = format!("&replaces={}", before.first().unwrap());
-    let asked = |process: &Process| {
-        process.workers.iter().any(|worker| worker.host.calls.borrow().iter().any(|(_, path)| path.contains(&said)))
-    };
-    while process.instances().is_empty() {
-        (0..process.workers.len()).for_each(|at| process.tick(at));
-        process.advance(TICK_MS);
-    }
-    assert!(asked(&process), "whoever retired it hears what it has become");
-    (0..4).for_each(|_| process.turn());
+    // Whoever retired it has time to end it before it is somebody else.
+    (0..55).for_each(|_| process.turn());
+    assert_eq!((process.know(1), process.instances()), (vec![None; 3], Vec::new()));
+    (0..30).for_each(|_| process.turn());
     assert_eq!(process.know(1), vec![Some(true); 3]);
-    process.turn();
     assert_ne!(process.instances(), before);
-    assert!(!asked(&process), "once is enough");
 }
 
 /// It has no head to look at: only the control plane can say what it missed.

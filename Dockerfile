@@ -1,0 +1,48 @@
+# All images of Latchkey, each a target: `plugin` (the filter as Istio and Envoy Gateway take it), `control-plane`, `upstream`, `envoy`.
+#
+# The programs come from dist/ where `make build` left ones that run on the build image, else they are built here, from the sources. Where no registry
+# can be reached, scripts/docker-bases makes stand-ins for the images that these begin with.
+ARG BUILD_IMAGE=rust:1.95-bookworm
+ARG BASE_IMAGE=debian:bookworm-slim
+ARG ENVOY_IMAGE=envoyproxy/envoy:v1.40-latest
+
+FROM ${BUILD_IMAGE} AS build
+# By which `make compose-down` finds what the build left behind.
+LABEL latchkey.stage=build
+WORKDIR /src
+COPY . .
+RUN docker/dist
+RUN set -- --insecure-http --control-plane http://control-plane:8080 --edge compose --upstream upstream:8081 \
+        --route /healthz=public --route /v1/reviews=reviews --route /v1/webhooks=webhooks \
+        --route '/v1/workspaces/{workspace}/{*rest}=workspaces' && \
+    dist/latchkey envoy-config "$@" > docker/envoy.yaml && \
+    dist/latchkey envoy-config "$@" --print token-secret > docker/edge-token.yaml
+
+# One layer, one file of this name: that is what their fetchers look for.
+FROM scratch AS plugin
+LABEL latchkey.stage=plugin
+COPY --from=build /src/dist/latchkey_filter.wasm /plugin.wasm
+
+FROM ${BASE_IMAGE} AS control-plane
+COPY --from=build /src/dist/latchkey /src/docker/healthy /usr/local/bin/
+# Volumes begin with these owners and modes.
+RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/latchkey /run/latchkey
+USER 10001:10001
+WORKDIR /var/lib/latchkey
+ENTRYPOINT ["latchkey"]
+CMD ["serve", "--help"]
+
+FROM ${BASE_IMAGE} AS upstream
+COPY --from=build /src/dist/latchkey-echo /src/docker/healthy /usr/local/bin/
+USER 10001:10001
+ENTRYPOINT ["latchkey-echo"]
+
+FROM ${ENVOY_IMAGE} AS envoy
+COPY --from=build /src/docker/healthy /usr/local/bin/
+COPY --from=build /src/docker/envoy.yaml /src/docker/edge-token.yaml /src/dist/latchkey_filter.wasm /src/envoy/run /src/envoy/leave /etc/latchkey/
+# Whichever container is made first gives the volume its owner.
+USER 0:0
+RUN install -d -m 0700 -o 10001 -g 10001 /run/latchkey
+USER 10001:10001
+ENTRYPOINT ["/etc/latchkey/run"]
+CMD ["--config-path", "/etc/latchkey/envoy.yaml", "--concurrency", "2", "--log-level", "warning"]

@@ -1,0 +1,255 @@
+//! Admin tokens: the list, a new one, which is shown once, and revoking one.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use policy::UnixSeconds;
+
+use super::enforcement::Banner;
+use super::form::{Posted, fields, with};
+use super::keys::new::{LIFETIMES, with_expiration};
+use super::page::{Area, Frame, done, html};
+use super::problems::Errors;
+use super::query::Asked;
+use super::secret::{Line, Shown, made_before};
+use super::session::Visit;
+use super::words::{self, Moment};
+use crate::api::admin_tokens::{make, of_token};
+use crate::api::authority::AnyAdmin;
+use crate::api::path::AdminTokenInPath;
+use crate::api::principal::Principal;
+use crate::api::{Api, cursor, values};
+use crate::problem::Problem;
+use crate::store::{AdminToken, TokenQuery, Workspace, WorkspaceQuery};
+
+const LIST: &str = "/console/admin-tokens";
+
+/// Roles as REST names them, and what they may do.
+const ROLES: [(&str, &str, &str); 3] = [
+    ("platform_admin", "Platform admin", "everything, in every workspace"),
+    ("workspace_admin", "Workspace admin", "all that concerns one workspace"),
+    ("workspace_member", "Workspace member", "sees one workspace and its keys, changes nothing"),
+];
+
+#[derive(Template)]
+#[template(path = "admin_tokens.html")]
+struct ListPage {
+    frame: Frame,
+    banner: Option<Banner>,
+    rows: Vec<Row>,
+    next: Option<String>,
+    is_first_page: bool,
+}
+
+struct Row {
+    id: String,
+    name: String,
+    role: &'static str,
+    workspace: Option<String>,
+    last_characters: String,
+    is_expired: bool,
+    expires: Option<Moment>,
+    created: Moment,
+    created_by: String,
+    last_used: Option<Moment>,
+}
+
+#[derive(Template)]
+#[template(path = "admin_token_new.html")]
+struct NewPage {
+    frame: Frame,
+    errors: Errors,
+    name: String,
+    role: String,
+    roles: Vec<(&'static str, &'static str, &'static str)>,
+    /// Slug and name; empty where there is no choice.
+    workspaces: Vec<(String, String)>,
+    workspace: String,
+    lifetime: String,
+    expires_at: String,
+    lifetimes: [(&'static str, &'static str); 8],
+    /// When the token of whoever asks ends: the new one may not outlive it.
+    own_end: Option<Moment>,
+    nonce: String,
+}
+
+#[derive(Template)]
+#[template(path = "token_revoke.html")]
+struct RevokePage {
+    frame: Frame,
+    noun: &'static str,
+    list: &'static str,
+    id: String,
+    name: String,
+    last_used: Option<Moment>,
+    consequence: &'static str,
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    visit: Visit,
+    AnyAdmin(principal): AnyAdmin,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let mut given = asked.fields();
+    let after = given.optional("cursor", |value| cursor::read(&values::string(value)?));
+    let query = given.finish(|| Some(TokenQuery { limit: values::DEFAULT_LIMIT, after }))?;
+    let page = api.store.list_admin_tokens(query, principal.reach()).await?;
+    let next = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
+    let names = api.store.actor_names(page.items.iter().map(|token| token.created_by.clone()).collect()).await?;
+    let workspaces: HashMap<_, _> =
+        workspaces(&api, &principal).await?.into_iter().map(|workspace| (workspace.id, workspace.name)).collect();
+    let now = api.clock.now();
+    let row = |token: AdminToken| row(token, &names, |id| workspaces.get(&id).cloned(), now);
+    let page = ListPage {
+        frame: Frame::new(&visit, Area::AdminTokens),
+        rows: page.items.into_iter().map(row).collect(),
+        next: next.map(|next| asked.with(LIST, "cursor", &next)),
+        is_first_page: asked.text("cursor").is_empty(),
+        banner: Banner::of(&api, asked.done).await,
+    };
+    html(StatusCode::OK, &page)
+}
+
+fn row(
+    token: AdminToken,
+    names: &HashMap<String, String>,
+    workspace: impl Fn(policy::WorkspaceId) -> Option<String>,
+    now: UnixSeconds,
+) -> Row {
+    Row {
+        is_expired: token.is_expired(now),
+        id: token.id.to_string(),
+        role: words::role(token.role),
+        workspace: token.role.workspace().map(|id| workspace(id).unwrap_or_else(|| id.to_string())),
+        last_characters: token.last_characters.0,
+        expires: Moment::maybe(token.expires_at, now),
+        created: Moment::new(token.created_at, now),
+        created_by: names.get(&token.created_by).cloned().unwrap_or(token.created_by),
+        last_used: Moment::maybe(token.last_used_at, now),
+        name: token.name,
+    }
+}
+
+/// Those that somebody may choose from. Not more than a page: who has so many names theirs over REST.
+async fn workspaces(api: &Api, principal: &Principal) -> Result<Vec<Workspace>, Problem> {
+    let limit = std::num::NonZeroU32::MIN.saturating_add(199);
+    Ok(api.store.list_workspaces(WorkspaceQuery { limit, after: None, within: principal.reach() }).await?.items)
+}
+
+pub(super) async fn new(
+    State(api): State<Api>,
+    visit: Visit,
+    AnyAdmin(principal): AnyAdmin,
+) -> Result<Response, Problem> {
+    let page = page(&api, &visit, &principal, Errors::none()).await?;
+    html(StatusCode::OK, &NewPage { lifetime: "90d".to_owned(), ..page })
+}
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    visit: Visit,
+    AnyAdmin(principal): AnyAdmin,
+    form: Posted,
+) -> Result<Response, Problem> {
+    let once = form.once()?;
+    let given = with(form.fields(&["role", "workspace"]), "name", form.text("name"));
+    let given = with_expiration(given, &form);
+    let problem = match make(&api, &principal.clone().once(once), fields(given)).await {
+        Ok((made, secret)) => {
+            let page = Shown {
+                frame: Frame::new(&visit, Area::AdminTokens),
+                title: "Your new admin token".to_owned(),
+                name: &made.value.name,
+                secret: secret.expose(),
+                line: Some(Line::of_admin_token(&api, &secret)),
+                steps: Vec::new(),
+                enforcement: None,
+                on: LIST.to_owned(),
+                on_label: "I have copied it: back to the tokens",
+            };
+            return html(StatusCode::CREATED, &page);
+        }
+        Err(problem) => problem,
+    };
+    if problem.errors().is_empty() {
+        let frame = Frame::new(&visit, Area::AdminTokens);
+        return made_before(&api, problem, (once, frame, LIST), "Open the tokens").await;
+    }
+    let page = page(&api, &visit, &principal, Errors::of(problem)?).await?;
+    let page = NewPage {
+        name: form.text("name").to_owned(),
+        role: form.text("role").to_owned(),
+        workspace: form.text("workspace").to_owned(),
+        lifetime: form.text("expires_in").to_owned(),
+        expires_at: form.text("expires_at").to_owned(),
+        ..page
+    };
+    html(StatusCode::UNPROCESSABLE_ENTITY, &page)
+}
+
+async fn page(api: &Api, visit: &Visit, principal: &Principal, errors: Errors) -> Result<NewPage, Problem> {
+    let is_platform = principal.reach().is_none();
+    let workspaces = if is_platform { workspaces(api, principal).await? } else { Vec::new() };
+    Ok(NewPage {
+        frame: Frame::new(visit, Area::AdminTokens),
+        errors,
+        name: String::new(),
+        role: "workspace_member".to_owned(),
+        roles: ROLES.into_iter().filter(|(word, ..)| is_platform || *word != "platform_admin").collect(),
+        workspaces: workspaces.into_iter().map(|workspace| (workspace.slug, workspace.name)).collect(),
+        workspace: String::new(),
+        lifetime: String::new(),
+        expires_at: String::new(),
+        lifetimes: LIFETIMES,
+        own_end: Moment::maybe(principal.expires_at(), api.clock.now()),
+        nonce: api.entropy.text()?.expose().to_owned(),
+    })
+}
+
+pub(super) async fn ask_revoke(
+    State(api): State<Api>,
+    visit: Visit,
+    AnyAdmin(principal): AnyAdmin,
+    AdminTokenInPath(id): AdminTokenInPath,
+) -> Result<Response, Problem> {
+    let token = api.store.admin_token(id, principal.reach()).await.map_err(of_token)?;
+    let page = RevokePage {
+        frame: Frame::new(&visit, Area::AdminTokens),
+        noun: "admin token",
+        list: LIST,
+        id: token.id.to_string(),
+        name: token.name,
+        last_used: Moment::maybe(token.last_used_at, api.clock.now()),
+        consequence: "Whatever uses it is refused from its next request on, and whoever signed in to the console with it is \
+                      signed out. Keys that it made stay.",
+    };
+    html(StatusCode::OK, &page)
+}
+
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    AnyAdmin(principal): AnyAdmin,
+    AdminTokenInPath(id): AdminTokenInPath,
+    _: Posted,
+) -> Result<Response, Problem> {
+    let acting = principal.acting(&api.clock);
+    let revoked = api.store.revoke_admin_token(id, principal.reach(), acting).await.map_err(of_token)?;
+    done(LIST, "token-revoked", revoked.revision)
+}
+
+/// The page that asks before an edge token is revoked.
+pub(super) fn revoke_page(
+    frame: Frame,
+    list: &'static str,
+    id: String,
+    name: String,
+    last_used: Option<Moment>,
+) -> Result<Response, Problem> {
+    let consequence = "Edges that use it get no changes any more. They go on with what they have, until it is older than \
+                       their staleness bound, and then deny every request.";
+    html(StatusCode::OK, &RevokePage { frame, noun: "edge token", list, id, name, last_used, consequence })
+}

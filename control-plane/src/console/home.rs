@@ -1,0 +1,14 @@
+//! `/console`: leads to where one's work is.
+
+use axum::response::Response;
+
+use super::page::see_other;
+use super::session::Visit;
+use crate::problem::Problem;
+
+pub(super) async fn show(visit: Visit) -> Result<Response, Problem> {
+    match visit.own {
+        Some(workspace) => see_other(&format!("/console/workspaces/{}/keys", workspace.slug)),
+        None => see_other("/console/workspaces"),
+    }
+}

@@ -1,0 +1,144 @@
+//! The fields that a new key and an old one have in their forms: scopes, allowlist, metadata.
+
+use policy::{Level, Scopes};
+use serde_json::{Map, Value};
+
+use super::allowlist_field::AllowlistField;
+use crate::config::Config;
+use crate::console::form::Posted;
+use crate::console::problems::Errors;
+use crate::console::words;
+use crate::store::Key;
+
+/// An area of the API in the table of scopes.
+pub(super) struct ScopeRow {
+    /// The scope's name.
+    pub(super) name: String,
+    pub(super) label: String,
+    pub(super) meaning: Option<String>,
+    /// `none`, `read` or `write`.
+    pub(super) level: String,
+}
+
+/// What a form has in common with the other, as it was typed or as the key has it.
+pub(super) struct Common {
+    pub(super) name: String,
+    pub(super) scopes: Vec<ScopeRow>,
+    pub(super) allowlist: AllowlistField,
+    pub(super) metadata: String,
+}
+
+impl Common {
+    /// Of a new key.
+    pub(super) fn empty(config: &Config) -> Self {
+        Self {
+            name: String::new(),
+            scopes: rows(config, |_| "none".to_owned()),
+            allowlist: AllowlistField::any(),
+            metadata: String::new(),
+        }
+    }
+
+    /// As a key has them.
+    pub(super) fn of(key: &Key, config: &Config) -> Self {
+        Self {
+            name: key.name.clone(),
+            scopes: rows_with(config, &key.scopes),
+            allowlist: AllowlistField::of(&key.allowlist),
+            metadata: if key.metadata.is_empty() { String::new() } else { super::view::pretty(key) },
+        }
+    }
+
+    /// As somebody typed them.
+    pub(super) fn typed(form: &Posted, config: &Config) -> Self {
+        Self {
+            name: form.text("name").to_owned(),
+            scopes: rows(config, |name| match form.text(&format!("scope_{name}")) {
+                "" => "none".to_owned(),
+                level => level.to_owned(),
+            }),
+            allowlist: AllowlistField::typed(form),
+            metadata: form.text("metadata").to_owned(),
+        }
+    }
+
+    /// The same as REST would have them.
+    pub(super) fn given(&self) -> Result<Map<String, Value>, Errors> {
+        let granted = self.scopes.iter().filter(|row| row.level != "none");
+        let scopes: Map<_, _> = granted.map(|row| (row.name.clone(), Value::from(row.level.clone()))).collect();
+        Ok(Map::from_iter([
+            ("name".to_owned(), Value::from(self.name.clone())),
+            ("scopes".to_owned(), Value::Object(scopes)),
+            ("ip_allowlist".to_owned(), self.allowlist.given()),
+            ("metadata".to_owned(), metadata(&self.metadata)?),
+        ]))
+    }
+}
+
+/// The operator's catalogue, each scope at its level.
+fn rows(config: &Config, level: impl Fn(&str) -> String) -> Vec<ScopeRow> {
+    let row = |scope: &policy::Scope| ScopeRow {
+        name: scope.to_string(),
+        label: words::area(scope.as_str()),
+        meaning: config.meaning(scope).map(ToOwned::to_owned),
+        level: level(scope.as_str()),
+    };
+    config.scopes.iter().map(row).collect()
+}
+
+fn rows_with(config: &Config, scopes: &Scopes) -> Vec<ScopeRow> {
+    rows(config, |name| match scopes.get(name) {
+        None => "none".to_owned(),
+        Some(Level::Read) => "read".to_owned(),
+        Some(Level::Write) => "write".to_owned(),
+    })
+}
+
+/// Nothing typed is nothing kept.
+fn metadata(text: &str) -> Result<Value, Errors> {
+    if text.trim().is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let message = format!("This is not JSON: {error}. Write an object like {{\"team\": \"billing\"}}.");
+        Errors::one("metadata", message)
+    })
+}
+
+/// What turns `old` into `new` when it is merged into it (RFC 7396).
+pub(super) fn merge_patch(old: &Map<String, Value>, new: &Map<String, Value>) -> Map<String, Value> {
+    let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), Value::Null));
+    let mut patch: Map<_, _> = gone.collect();
+    for (name, value) in new {
+        let value = match (old.get(name), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(merge_patch(old, new)),
+            _ => value.clone(),
+        };
+        patch.insert(name.clone(), value);
+    }
+    patch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::merge;
+
+    #[test]
+    fn what_was_typed_is_what_is_there_after_the_merge() {
+        for (old, new) in [
+            (r#"{"a":1,"b":2}"#, r#"{"b":3,"c":4}"#),
+            (r#"{"a":{"x":1,"y":2}}"#, r#"{"a":{"y":3}}"#),
+            (r#"{"a":{"x":1}}"#, r#"{"a":[1]}"#),
+            (r#"{"a":[1]}"#, r#"{"a":{"x":{"y":1}}}"#),
+            (r#"{"a":1}"#, "{}"),
+            ("{}", r#"{"a":"b"}"#),
+        ] {
+            let (mut merged, new): (Map<_, _>, Map<_, _>) =
+                (serde_json::from_str(old).unwrap(), serde_json::from_str(new).unwrap());
+            let patch = merge_patch(&merged, &new);
+            merge(&mut merged, &patch);
+            assert_eq!(merged, new, "{old}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! After a rotation: the list of what is left to do, with what the edges say of both secrets.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use policy::UnixSeconds;
+
+use super::view::href;
+use crate::api::Api;
+use crate::api::authority::MemberOf;
+use crate::api::keys::of_key;
+use crate::api::path::KeyInPath;
+use crate::console::page::{html, role_is_admin};
+use crate::console::session::Visit;
+use crate::console::words::Moment;
+use crate::problem::Problem;
+use crate::store::{Key, Workspace};
+
+/// How long a rotation without an overlap is talked of.
+const RECENT_SECS: i64 = 86_400;
+
+/// How a rotation stands.
+#[derive(Clone, Template)]
+#[template(path = "rotation.html")]
+pub(super) struct Rotation {
+    pub(super) href: String,
+    pub(super) csrf: String,
+    pub(super) may_change: bool,
+    pub(super) rotated: Moment,
+    /// Use of the new secret.
+    pub(super) new_used: Option<Moment>,
+    pub(super) overlap: Option<Overlap>,
+}
+
+/// The old secret works on.
+#[derive(Clone)]
+pub(super) struct Overlap {
+    pub(super) until: Moment,
+    pub(super) used: Option<Moment>,
+    /// It was used since the new one was there.
+    pub(super) is_in_use: bool,
+}
+
+impl Rotation {
+    /// `None` where there is none to talk of.
+    pub(super) fn of(key: &Key, workspace: &Workspace, visit: &Visit, now: UnixSeconds) -> Option<Self> {
+        let rotated_at = key.rotated_at?;
+        let until = key.previous_secret_expires_at(now);
+        if until.is_none() && rotated_at.saturating_add_secs(RECENT_SECS).has_come(now) {
+            return None;
+        }
+        let used = key.previous_secret_last_used_at(now);
+        Some(Self {
+            href: href(workspace, key),
+            csrf: visit.csrf.text().to_owned(),
+            may_change: role_is_admin(visit.principal.role()),
+            rotated: Moment::new(rotated_at, now),
+            new_used: Moment::maybe(key.used.secret_at, now),
+            overlap: until.map(|until| Overlap {
+                until: Moment::new(until, now),
+                used: Moment::maybe(used, now),
+                is_in_use: used.is_some_and(|used| used > rotated_at),
+            }),
+        })
+    }
+}
+
+/// The same part, as it is now.
+pub(in crate::console) async fn fragment(
+    State(api): State<Api>,
+    visit: Visit,
+    MemberOf(at): MemberOf,
+    KeyInPath(id): KeyInPath,
+) -> Result<Response, Problem> {
+    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
+    match Rotation::of(&key, &at.workspace, &visit, api.clock.now()) {
+        Some(rotation) => html(StatusCode::OK, &rotation),
+        None => Err(Problem::unknown_path()),
+    }
+}

@@ -1,0 +1,127 @@
+//! A key as pages show it.
+
+use std::collections::HashMap;
+
+use policy::UnixSeconds;
+
+use crate::api::Api;
+use crate::console::words::{self, Moment};
+use crate::problem::Problem;
+use crate::store::{Key, Status, Workspace};
+
+/// For how long an unused key is no reason to ask.
+const UNUSED_DAYS: i64 = 90;
+
+const DAY: i64 = 86_400;
+
+/// A key, in words.
+pub(in crate::console) struct View {
+    /// Of its page.
+    pub(in crate::console) href: String,
+    pub(in crate::console) id: String,
+    pub(in crate::console) name: String,
+    pub(in crate::console) environment: String,
+    /// `lk_live_…c4fa`; of an imported key what is known.
+    pub(in crate::console) mask: String,
+    pub(in crate::console) status: &'static str,
+    /// For the badge.
+    pub(in crate::console) status_word: &'static str,
+    pub(in crate::console) is_active: bool,
+    pub(in crate::console) is_expired: bool,
+    pub(in crate::console) scopes: Vec<String>,
+    pub(in crate::console) networks: Vec<String>,
+    pub(in crate::console) networks_in_short: String,
+    pub(in crate::console) metadata: Option<String>,
+    pub(in crate::console) expires: Option<Moment>,
+    pub(in crate::console) created: Moment,
+    pub(in crate::console) created_by: String,
+    pub(in crate::console) rotated: Option<Moment>,
+    pub(in crate::console) last_used: Option<Moment>,
+    pub(in crate::console) last_address: Option<String>,
+    pub(in crate::console) warnings: Vec<&'static str>,
+}
+
+impl View {
+    /// `names` are those of whom [`names`] found.
+    pub(in crate::console) fn new(
+        key: &Key,
+        workspace: &Workspace,
+        names: &HashMap<String, String>,
+        now: UnixSeconds,
+    ) -> Self {
+        let status = key.status(now);
+        Self {
+            href: href(workspace, key),
+            id: key.id.to_string(),
+            name: key.name.clone(),
+            environment: key.environment.to_string(),
+            mask: mask(key),
+            status: words::status(status),
+            status_word: crate::api::keys::status_word(status),
+            is_active: key.active,
+            is_expired: status == Status::Expired,
+            scopes: words::scopes(&key.scopes),
+            networks: words::networks(&key.allowlist),
+            networks_in_short: words::networks_in_short(&key.allowlist),
+            metadata: (!key.metadata.is_empty()).then(|| pretty(key)),
+            expires: Moment::maybe(key.expires_at, now),
+            created: Moment::new(key.created_at, now),
+            created_by: names.get(&key.created_by).unwrap_or(&key.created_by).clone(),
+            rotated: Moment::maybe(key.rotated_at, now),
+            last_used: Moment::maybe(key.used.last_at, now),
+            last_address: key.used.last_address.map(|address| address.to_string()),
+            warnings: warnings(key, now),
+        }
+    }
+}
+
+/// The address of a key's page.
+pub(in crate::console) fn href(workspace: &Workspace, key: &Key) -> String {
+    format!("/console/workspaces/{}/keys/{}", workspace.slug, key.id)
+}
+
+/// What people tell the secret by.
+pub(in crate::console) fn mask(key: &Key) -> String {
+    match key.last_characters.clone().known() {
+        // An imported secret begins as it likes.
+        Some(last) => format!("…{last}"),
+        None => "not known".to_owned(),
+    }
+}
+
+/// Metadata for people to read and edit.
+pub(in crate::console) fn pretty(key: &Key) -> String {
+    serde_json::to_string_pretty(&key.metadata).unwrap_or_default()
+}
+
+/// What would make the key safer.
+fn warnings(key: &Key, now: UnixSeconds) -> Vec<&'static str> {
+    let mut warnings = Vec::new();
+    if key.is_expired(now) {
+        return warnings;
+    }
+    if words::may_write(&key.scopes) && key.allowlist == policy::Allowlist::Any {
+        warnings.push("It may write, and from any address. Add the addresses it is used from to its allowlist.");
+    }
+    if key.expires_at.is_none() {
+        warnings.push("It never expires. A key that does limits what a leak nobody noticed can cost: create one, and delete this.");
+    }
+    if is_unused(key, now) {
+        warnings.push("Unused for 90 days. If nobody needs it, deactivate it; delete it when nobody asked for it.");
+    }
+    warnings
+}
+
+/// Neither used nor made for so long that somebody should ask why it is there.
+pub(in crate::console) fn is_unused(key: &Key, now: UnixSeconds) -> bool {
+    let last = key.used.last_at.unwrap_or(key.created_at);
+    key.active && last.saturating_add_secs(UNUSED_DAYS.saturating_mul(DAY)).has_come(now)
+}
+
+/// The names of those who made these keys, by what stands in `created_by`.
+pub(in crate::console) async fn names(api: &Api, keys: &[Key]) -> Result<HashMap<String, String>, Problem> {
+    let mut ids: Vec<_> = keys.iter().map(|key| key.created_by.clone()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(api.store.actor_names(ids).await?)
+}

@@ -1,0 +1,88 @@
+//! The query of a page's address: what a list is asked for, and what was just done.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use policy::Revision;
+use serde_json::{Map, Value};
+
+use crate::api::fields::Fields;
+use crate::problem::Problem;
+
+/// The parameters of an address. Empty ones are as if they were left out: forms send them so.
+pub(super) struct Asked {
+    given: Map<String, Value>,
+    /// What led here.
+    pub(super) done: Option<Done>,
+}
+
+/// What was done before a page was opened. Words of our own: an address can make a page say nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) sentence: &'static str,
+    /// The change, for which it can be told whether it is enforced; `None` for what edges don't know of.
+    pub(super) revision: Option<Revision>,
+}
+
+/// What can have been done, what is said of it, and whether edges have to know.
+const WORDS: [(&str, &str, bool); 11] = [
+    ("saved", "The changes are saved.", true),
+    ("deactivated", "The key is deactivated.", true),
+    ("activated", "The key is active again.", true),
+    ("deleted", "The key is deleted.", true),
+    ("overlap-ended", "The overlap is over: the old secret no longer works.", true),
+    ("workspace-created", "The workspace is there. Now it can have keys.", false),
+    ("renamed", "The workspace has its new name.", false),
+    ("token-revoked", "The token is revoked.", false),
+    ("edge-token-revoked", "The edge token is revoked. Edges that used it get nothing more.", false),
+    ("edge-removed", "The instance no longer counts.", false),
+    ("unchanged", "Nothing was changed: it was so already.", false),
+];
+
+impl Asked {
+    /// The parameters, to be read as REST reads them.
+    pub(super) fn fields(&self) -> Fields {
+        Fields::new(self.given.clone())
+    }
+
+    /// A parameter as it was given.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.given.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Takes a parameter out.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        match self.given.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The address of the same list with one parameter changed.
+    pub(super) fn with(&self, path: &str, name: &str, value: &str) -> String {
+        let kept = self.given.iter().filter(|(own, _)| *own != name && *own != "cursor");
+        let kept = kept.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+        let all = kept.chain((!value.is_empty()).then_some((name, value)));
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish();
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut given = Map::new();
+        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            if !value.is_empty() {
+                given.insert(name.into_owned(), Value::from(value.into_owned()));
+            }
+        }
+        let mut asked = Self { given, done: None };
+        let (word, revision) = (asked.take("done"), asked.take("revision"));
+        asked.done = WORDS.iter().find(|(own, ..)| Some(*own) == word.as_deref()).map(|(_, sentence, is_theirs)| {
+            let revision = revision.and_then(|text| text.parse().ok()).map(Revision).filter(|_| *is_theirs);
+            Done { sentence, revision }
+        });
+        Ok(asked)
+    }
+}

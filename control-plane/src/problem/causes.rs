@@ -1,0 +1,61 @@
+//! What the store and the random source refuse, as it is told to a client.
+
+use axum::http::{StatusCode, header};
+
+use super::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
+use crate::entropy::EntropyError;
+use crate::store::{MAX_METADATA_BYTES, StoreError};
+
+impl From<StoreError> for Problem {
+    /// `NotFound` here is a path's; what isn't found elsewhere is said by who asked.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::unknown_path(),
+            StoreError::SlugTaken => Self::slug_taken(),
+            StoreError::MadeBefore => Self::made_before(),
+            StoreError::ExpiredKey => Self::new(
+                StatusCode::CONFLICT,
+                "expired-key",
+                "The key has expired",
+                "an expired key can't be rotated; create another key",
+            ),
+            StoreError::Stale { current } => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "stale",
+                "It was changed meanwhile",
+                format!("it is at revision {current} by now; get it again, and send its new ETag in `If-Match`"),
+            ),
+            StoreError::MetadataTooLarge { bytes } => Self::invalid(vec![FieldError {
+                field: "metadata".to_owned(),
+                code: "too-long",
+                message: format!("would have {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are possible"),
+            }]),
+            StoreError::Unavailable(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage-unavailable",
+                "The storage is unavailable",
+                "this was not answered as done; try again, and see the control plane's log for the cause",
+            )
+            .with_header(header::RETRY_AFTER, "1"),
+            // A secret that we drew was there already: the source of randomness repeats itself.
+            StoreError::SecretTaken => {
+                tracing::error!("a new secret's digest is known already: the random source can't be trusted");
+                Self::fault()
+            }
+            // Whose it is is nobody's business here.
+            StoreError::DigestsTaken { lines } => {
+                let refused = lines.len();
+                let taken = |line| LineErrors { line, errors: vec![FieldError::refused_digest()] };
+                Self::refused_lines(lines.into_iter().take(MAX_SHOWN_LINES).map(taken).collect(), refused)
+            }
+            StoreError::Fault(_) => Self::fault(),
+        }
+    }
+}
+
+impl From<EntropyError> for Problem {
+    fn from(cause: EntropyError) -> Self {
+        tracing::error!(%cause, "entropy");
+        Self::fault()
+    }
+}

@@ -1,0 +1,113 @@
+//! Sessions of the console: who is signed in, by the digest of a random text that the browser keeps.
+
+use policy::{Digest, UnixSeconds};
+use rusqlite::{OptionalExtension as _, params};
+
+use super::changes::Change;
+use super::sweep::{Progress, STEP, progress};
+use super::{Acting, AdminToken, Store, StoreError, admin_tokens};
+
+/// How long a session lasts without a request.
+pub const SESSION_IDLE_SECS: i64 = 3_600;
+
+/// How long a session lasts in any case.
+pub const SESSION_SECS: i64 = 12 * 3_600;
+
+/// A session's last use is noted this often, so that reading costs no write a request.
+const USE_NOTED_EVERY_SECS: i64 = 60;
+
+/// A session that lasts still. Whether its token does is for others to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Of the token that was shown.
+    pub token: Digest,
+    /// The admin token with that digest, revoked and expired ones included; `None` for the one of the token file, or for one
+    /// that was forgotten.
+    pub admin_token: Option<AdminToken>,
+    pub last_used_at: UnixSeconds,
+}
+
+impl Session {
+    /// Whether its last use is to be noted.
+    pub fn is_use_due(&self, now: UnixSeconds) -> bool {
+        self.last_used_at.saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now)
+    }
+}
+
+impl Store {
+    /// Opens a session for whoever has shown `token`. No change of anything: it has no revision and no event.
+    pub async fn open_session(&self, session: Digest, token: Digest, now: UnixSeconds) -> Result<(), StoreError> {
+        let open = move |change: &Change<'_>| {
+            let mut insert = change.sql().prepare_cached(
+                "INSERT INTO sessions (digest, token, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)",
+            )?;
+            insert.execute(params![session.0, token.0, now.0])?;
+            Ok(())
+        };
+        self.engine.change(open).await
+    }
+
+    /// The session with this digest, if it has neither been idle for too long nor lasted for too long.
+    pub async fn session(&self, session: Digest, now: UnixSeconds) -> Result<Option<Session>, StoreError> {
+        let idle = now.saturating_add_secs(-SESSION_IDLE_SECS);
+        let old = now.saturating_add_secs(-SESSION_SECS);
+        self.engine
+            .read(move |sql| {
+                let mut query = sql.prepare_cached(
+                    "SELECT token, last_used_at FROM sessions
+                     WHERE digest = ?1 AND last_used_at > ?2 AND created_at > ?3",
+                )?;
+                let found = query.query_row(params![session.0, idle.0, old.0], |row| {
+                    Ok((Digest(row.get(0)?), UnixSeconds(row.get(1)?)))
+                });
+                let Some((token, last_used_at)) = found.optional()? else { return Ok(None) };
+                let admin_token = admin_tokens::find_digest(sql, token)?;
+                Ok(Some(Session { token, admin_token, last_used_at }))
+            })
+            .await
+    }
+
+    /// Notes that a session was used.
+    pub async fn note_session_use(&self, session: Digest, now: UnixSeconds) -> Result<(), StoreError> {
+        let note = move |change: &Change<'_>| {
+            let mut update = change
+                .sql()
+                .prepare_cached("UPDATE sessions SET last_used_at = ?2 WHERE digest = ?1 AND last_used_at < ?2")?;
+            update.execute(params![session.0, now.0])?;
+            Ok(())
+        };
+        self.engine.change(note).await
+    }
+
+    /// Ends a session.
+    pub async fn close_session(&self, session: Digest) -> Result<(), StoreError> {
+        let close = move |change: &Change<'_>| {
+            change.sql().prepare_cached("DELETE FROM sessions WHERE digest = ?1")?.execute([session.0])?;
+            Ok(())
+        };
+        self.engine.change(close).await
+    }
+
+    /// Ends all sessions that were opened with a token.
+    pub async fn close_sessions_of(&self, token: Digest) -> Result<(), StoreError> {
+        let close = move |change: &Change<'_>| {
+            change.sql().prepare_cached("DELETE FROM sessions WHERE token = ?1")?.execute([token.0])?;
+            Ok(())
+        };
+        self.engine.change(close).await
+    }
+}
+
+/// Sessions that have ended by time go.
+pub(super) fn forget(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    let idle = acting.at.saturating_add_secs(-SESSION_IDLE_SECS);
+    let old = acting.at.saturating_add_secs(-SESSION_SECS);
+    let deleted = change
+        .sql()
+        .prepare_cached(
+            "DELETE FROM sessions WHERE digest IN (
+                 SELECT digest FROM sessions WHERE last_used_at <= ?1 OR created_at <= ?2 LIMIT ?3)",
+        )?
+        .execute(params![idle.0, old.0, STEP])?;
+    Ok(progress(deleted))
+}

@@ -1,0 +1,315 @@
+//! The console's safety: who gets to a page, which forms count, and what a page may hold.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use serde_json::json;
+
+use crate::harness::{ADMIN, PUBLIC_URL, Service};
+use crate::visitor::{Form as _, Visitor, hidden};
+
+/// Who may ask for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    Everybody,
+    AnyoneSignedIn,
+    PlatformAdmins,
+    AnyAdmin,
+    ItsMembers,
+    ItsAdmins,
+}
+
+const ROUTES: &[(&str, For)] = &[
+    ("GET /", For::Everybody),
+    ("GET /console/", For::Everybody),
+    ("GET /console/sign-in", For::Everybody),
+    ("POST /console/sign-in", For::Everybody),
+    ("GET /console/sign-in/check", For::Everybody),
+    ("GET /console/assets/{file}", For::Everybody),
+    ("GET /console", For::AnyoneSignedIn),
+    ("POST /console/sign-out", For::AnyoneSignedIn),
+    ("POST /console/sign-out-everywhere", For::AnyoneSignedIn),
+    ("GET /console/workspaces", For::PlatformAdmins),
+    ("POST /console/workspaces", For::PlatformAdmins),
+    ("GET /console/workspaces/new", For::PlatformAdmins),
+    ("GET /console/workspaces/{workspace}", For::ItsAdmins),
+    ("POST /console/workspaces/{workspace}", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys", For::ItsMembers),
+    ("POST /console/workspaces/{workspace}/keys", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/new", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}", For::ItsMembers),
+    ("GET /console/workspaces/{workspace}/keys/{key}/edit", For::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/edit", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/rotate", For::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/rotate", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/rotation", For::ItsMembers),
+    ("POST /console/workspaces/{workspace}/keys/{key}/end-overlap", For::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/activate", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/deactivate", For::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/deactivate", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/delete", For::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/delete", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/audit", For::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/audit/export", For::ItsAdmins),
+    ("GET /console/audit", For::PlatformAdmins),
+    ("GET /console/audit/export", For::PlatformAdmins),
+    ("GET /console/identify", For::AnyAdmin),
+    ("POST /console/identify", For::AnyAdmin),
+    ("GET /console/admin-tokens", For::AnyAdmin),
+    ("POST /console/admin-tokens", For::AnyAdmin),
+    ("GET /console/admin-tokens/new", For::AnyAdmin),
+    ("GET /console/admin-tokens/{token}/revoke", For::AnyAdmin),
+    ("POST /console/admin-tokens/{token}/revoke", For::AnyAdmin),
+    ("GET /console/edge-tokens", For::PlatformAdmins),
+    ("POST /console/edge-tokens", For::PlatformAdmins),
+    ("GET /console/edge-tokens/new", For::PlatformAdmins),
+    ("GET /console/edge-tokens/{token}/revoke", For::PlatformAdmins),
+    ("POST /console/edge-tokens/{token}/revoke", For::PlatformAdmins),
+    ("GET /console/edges", For::AnyoneSignedIn),
+    ("GET /console/edges/{instance}/remove", For::PlatformAdmins),
+    ("POST /console/edges/{instance}/remove", For::PlatformAdmins),
+    ("GET /console/enforcement", For::AnyoneSignedIn),
+    ("GET /console/{*rest}", For::AnyoneSignedIn),
+    ("POST /console/{*rest}", For::AnyoneSignedIn),
+];
+
+/// The routes as the console's own file names them.
+fn routes_of_the_source() -> BTreeSet<String> {
+    let source = include_str!("../../src/console/router.rs");
+    let routes = source.split(".route(").skip(1).map(|rest| {
+        let path = rest.split('"').nth(1).unwrap();
+        let methods = rest.split('"').nth(2).unwrap();
+        (path, methods.contains("get("), methods.contains("post("))
+    });
+    let mut all = BTreeSet::new();
+    for (path, get, post) in routes {
+        all.extend(get.then(|| format!("GET {path}")));
+        all.extend(post.then(|| format!("POST {path}")));
+    }
+    all
+}
+
+#[tokio::test]
+async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out() {
+    let table: BTreeSet<_> = ROUTES.iter().map(|(route, _)| (*route).to_owned()).collect();
+    assert_eq!(routes_of_the_source(), table);
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    service.workspace("other").await;
+    let mut visitors = vec![Visitor::admin(&service).await];
+    for (role, slug) in [("workspace_admin", "acme"), ("workspace_member", "acme"), ("workspace_admin", "other")] {
+        let (_, token) = service.token(role, Some(slug)).await;
+        visitors.push(Visitor::sign_in(&service, &token).await);
+    }
+    let nobody = Visitor { service: &service, cookie: String::new() };
+    for (route, who) in ROUTES {
+        let (method, path) = route.split_once(' ').unwrap();
+        let path = path
+            .replace("{workspace}", "acme")
+            .replace("{key}", "key_00000000000000000000000000000000")
+            .replace("{token}", "adt_00000000000000000000000000000000")
+            .replace("{*rest}", "nowhere");
+        let ask = async |visitor: &Visitor<'_>| match method {
+            "GET" => visitor.get(&path).await,
+            // No proof that it comes from a page: whoever may act is told so, and nothing is changed.
+            _ => visitor.service.send(Request::post(&path).header("cookie", &visitor.cookie).form(&[])).await,
+        };
+        let unsigned = ask(&nobody).await;
+        match who {
+            For::Everybody => assert!(!unsigned.header("location").is_some_and(|to| to.contains("sign-in")), "{route}"),
+            _ => {
+                let to = unsigned.header("location").unwrap_or_default();
+                assert!(unsigned.status == 303 && to.starts_with("/console/sign-in"), "{route}: {}", unsigned.text());
+            }
+        }
+        // May act, may not, isn't there.
+        let expected = match who {
+            For::Everybody | For::AnyoneSignedIn => [0, 0, 0, 0],
+            For::PlatformAdmins => [0, 1, 1, 1],
+            For::AnyAdmin => [0, 0, 1, 0],
+            For::ItsMembers => [0, 0, 0, 2],
+            For::ItsAdmins => [0, 0, 1, 2],
+        };
+        for (visitor, expected) in visitors.iter().zip(expected) {
+            let answer = ask(visitor).await;
+            let told = match (answer.status.as_u16(), answer.text()) {
+                (403, text) if text.contains("<code>forbidden</code>") => 1,
+                (404, text) if text.contains("<code>unknown-workspace</code>") => 2,
+                (500.., text) => panic!("{route}: {text}"),
+                _ => 0,
+            };
+            assert_eq!(told, expected, "{route}: {} {}", answer.status, answer.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_counts_only_when_a_page_of_this_address_and_this_session_sent_it() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (key, _) = service.key("acme", json!({})).await;
+    let (visitor, other) = (Visitor::admin(&service).await, Visitor::admin(&service).await);
+    let (csrf, others) = (visitor.csrf().await, other.csrf().await);
+    assert_ne!(csrf, others);
+    let path = key.replace("/v1/", "/console/") + "/deactivate";
+    let ours = [("origin", PUBLIC_URL)];
+    for (name, headers, csrf, code) in [
+        ("no origin", &[][..], csrf.as_str(), "foreign-form"),
+        ("another origin", &[("origin", "https://evil.example")], &csrf, "foreign-form"),
+        ("an opaque origin", &[("origin", "null")], &csrf, "foreign-form"),
+        ("plain HTTP", &[("origin", "http://keys.example.com")], &csrf, "foreign-form"),
+        ("another site", &[("sec-fetch-site", "cross-site")], &csrf, "foreign-form"),
+        ("a sibling site", &[("sec-fetch-site", "same-site")], &csrf, "foreign-form"),
+        (
+            "another origin, and a right site",
+            &[("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
+            &csrf,
+            "foreign-form",
+        ),
+        ("no token", &ours, "", "stale-form"),
+        ("another session's token", &ours, &others, "stale-form"),
+    ] {
+        let mut request = Request::post(&path).header("cookie", &visitor.cookie);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = service.send(request.form(&[("csrf", csrf)])).await;
+        assert!(answer.status == 403 && answer.text().contains(code), "{name}: {} {}", answer.status, answer.text());
+        assert_eq!(service.get(&key).await.json()["active"], true, "{name}");
+    }
+    let json = Request::post(&path).header("cookie", &visitor.cookie).header("origin", PUBLIC_URL);
+    let json = json.header("content-type", "text/plain").body(Body::from(format!("csrf={csrf}"))).unwrap();
+    assert_eq!(service.send(json).await.status, 415);
+    for headers in
+        [("origin", PUBLIC_URL), ("origin", "https://keys.example.com:443"), ("sec-fetch-site", "same-origin")]
+    {
+        let request = Request::post(&path).header("cookie", &visitor.cookie).header(headers.0, headers.1);
+        assert_eq!(service.send(request.form(&[("csrf", &csrf)])).await.status, 303, "{headers:?}");
+    }
+    assert_eq!(service.get(&key).await.json()["active"], false);
+}
+
+#[tokio::test]
+async fn signing_in_is_for_our_own_form_alone() {
+    let service = Service::start().await;
+    for origin in [None, Some("https://evil.example"), Some("null")] {
+        let mut request = Request::post("/console/sign-in");
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        let answer = service.send(request.form(&[("token", ADMIN)])).await;
+        assert!(answer.status == 403 && answer.header("set-cookie").is_none(), "{origin:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_says_what_a_page_may_load_and_that_nobody_keeps_it() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let visitor = Visitor::admin(&service).await;
+    for (path, status) in [
+        ("/console/sign-in", 200),
+        ("/console", 303),
+        ("/console/workspaces/acme/keys", 200),
+        ("/console/nowhere", 404),
+        ("/console/workspaces/nowhere/keys", 404),
+        ("/console/workspaces/acme/keys?status=x", 422),
+        ("/console/audit/export", 200),
+    ] {
+        let answer = visitor.get(path).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}");
+        let policy = answer.header("content-security-policy").unwrap_or_default();
+        for part in
+            ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]
+        {
+            assert!(policy.contains(part) && !policy.contains("unsafe"), "{path}: {policy}");
+        }
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        let page = answer.text();
+        for inline in ["<script>", "<style>", " style=\"", " onclick=", "javascript:", "http://", "https://"] {
+            assert!(!page.contains(inline), "{path} has {inline}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_are_named_by_what_is_in_them_and_kept() {
+    let service = Service::start().await;
+    let page = Visitor { service: &service, cookie: String::new() }.page("/console/sign-in").await;
+    let files: BTreeSet<_> =
+        page.split("/console/assets/").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in files {
+        let path = format!("/console/assets/{file}");
+        let answer = service.send(Request::get(&path).body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, 200, "{file}");
+        assert_eq!(answer.header("cache-control"), Some("public, max-age=31536000, immutable"), "{file}");
+        let hash = policy::Digest::of(&answer.bytes).0.iter().take(8).map(|b| format!("{b:02x}")).collect::<String>();
+        assert!(file.contains(&hash), "{file}");
+    }
+    let old = Request::get("/console/assets/console-0000000000000000.css").body(Body::empty()).unwrap();
+    assert_eq!(service.send(old).await.status, 404);
+}
+
+#[tokio::test]
+async fn hostile_names_are_text_and_nothing_else() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let name = "\"><script>alert(1)</script><img src=x onerror=alert(2)> ' & {{7*7}}";
+    let (key, _) = service.key("acme", json!({"name": name, "metadata": {name: name}})).await;
+    service.call(Method::PATCH, "/v1/workspaces/acme", json!({"name": name})).await;
+    service.post("/v1/admin-tokens", json!({"name": name, "role": "platform_admin"})).await;
+    service.post("/v1/edge-tokens", json!({"name": name, "edge": "e"})).await;
+    service.edge("/edge/v1/feed?format=1&edge=e&instance=i1&wait=0").await;
+    let visitor = Visitor::admin(&service).await;
+    let key = key.replace("/v1/", "/console/");
+    let mut paths = vec![key.clone()];
+    paths.extend(["edit", "rotate", "deactivate", "delete"].map(|page| format!("{key}/{page}")));
+    let search = "/console/workspaces/acme/keys?q=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E";
+    paths.extend(
+        ["/console/workspaces", "/console/workspaces/acme", "/console/workspaces/acme/keys", search, "/console/audit"]
+            .map(str::to_owned),
+    );
+    paths.extend(["/console/admin-tokens", "/console/admin-tokens/new", "/console/edge-tokens"].map(str::to_owned));
+    for path in paths {
+        let page = visitor.page(&path).await;
+        assert!(!page.contains("<script>alert") && !page.contains("<img src=x"), "{path}: {page}");
+        assert!(page.contains("alert(1)"), "{path} shows the name");
+    }
+    let refused = visitor
+        .post_from(
+            "/console/workspaces/acme/keys/new",
+            "/console/workspaces/acme/keys",
+            &[("name", name), ("allow", "only"), ("ip_allowlist", "</textarea><script>alert(3)</script>")],
+        )
+        .await;
+    assert_eq!(refused.status, 422);
+    assert!(!refused.text().contains("<script>alert") && refused.text().contains("alert(3)"), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn nobody_is_led_out_of_the_console() {
+    let service = Service::start().await;
+    let visitor = Visitor::admin(&service).await;
+    for next in [
+        "https://evil.example/",
+        "//evil.example/console",
+        "/console/%5C%5Cevil.example",
+        "/v1/workspaces",
+        "javascript:alert(1)",
+    ] {
+        let answer = visitor.get(&format!("/console/sign-in/check?next={next}")).await;
+        let to = answer.header("location").unwrap();
+        assert!(to.starts_with("/console"), "{next}: {to}");
+        assert!(!to.contains("evil") || to.starts_with("/console/"), "{next}: {to}");
+        let page = visitor.page(&format!("/console/sign-in?next={next}")).await;
+        assert_eq!(hidden(&page, "next").unwrap_or_default(), "", "{next}");
+    }
+    let asked = Visitor { service: &service, cookie: String::new() }.get("/console/workspaces/acme/keys?q=a%20b").await;
+    let to = asked.header("location").unwrap().to_owned();
+    assert!(to.starts_with("/console/sign-in?next=%2Fconsole%2F"), "{to}");
+    let page = visitor.page(&to).await;
+    assert_eq!(hidden(&page, "next").as_deref(), Some("/console/workspaces/acme/keys?q=a%20b"));
+}

@@ -1,0 +1,35 @@
+//! What stands in Envoy's shared data has names that are all in use early: nothing there can ever be deleted.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn names(process: &Process) -> BTreeSet<String> {
+    process.workers[0].host.process.shared.borrow().keys().cloned().collect()
+}
+
+fn bytes(process: &Process) -> usize {
+    process.workers[0].host.process.shared.borrow().values().map(|(value, _)| value.len()).sum()
+}
+
+/// A key comes and goes, so that the table stays as it is.
+fn change(process: &mut Process, times: u64) {
+    for _ in 0..times {
+        process.add(2);
+        process.turn();
+        process.revoke(2);
+        process.turn();
+    }
+}
+
+#[test]
+fn shared_data_never_grows_once_every_slot_is_in_use() {
+    let mut process = Process::new(3);
+    process.settle();
+    change(&mut process, 2 * SLOTS);
+    let (before, most) = (names(&process), 2 * bytes(&process));
+    change(&mut process, 8 * SLOTS);
+    assert_eq!(names(&process), before);
+    assert!(bytes(&process) <= most, "{} bytes, expected {most} at most", bytes(&process));
+    assert_eq!(process.workers[0].position(), process.workers[2].position());
+}

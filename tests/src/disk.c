@@ -1,0 +1,259 @@
+/* A disk that a test can fill, make read-only, break, or cut off from power, for the program that preloads it.
+
+   It is about the file that DISK_FILE names and those whose names begin so (a WAL, a journal). What such a file would hold after a
+   power loss, which is what was synced, is kept beside it in the folder DISK_DURABLE; `.named` there says that the name, too, was
+   synced, by a sync of the directory. As on Linux, a sync that fails leaves its blocks unwritten and takes them for written: only what
+   is written again gets another chance. The file that DISK_FAULT names holds the fault, as a number, and is mapped, so that faults come
+   and go while the program runs. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum fault { WORKS, FULL, READ_ONLY, SYNC_FAILS, SYNC_LIES };
+
+#define BLOCK 4096
+#define BLOCKS (1 << 16)
+#define FILES 8
+
+static struct file {
+    char name[64];
+    unsigned char is_dirty[BLOCKS];
+} files[FILES];
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const volatile long long *fault;
+static char prefix[512], directory[512];
+
+/* A test that believes in a fault that doesn't come proves nothing. */
+static void must(int holds) {
+    if (!holds) {
+        abort();
+    }
+}
+
+__attribute__((constructor)) static void begin(void) {
+    const char *file = getenv("DISK_FILE"), *path = getenv("DISK_FAULT");
+    must(file && path && getenv("DISK_DURABLE") && strlen(file) < sizeof prefix);
+    /* As the kernel names it. */
+    strcpy(directory, file);
+    *strrchr(directory, '/') = 0;
+    char *real = realpath(directory, NULL);
+    must(real != NULL);
+    must(snprintf(prefix, sizeof prefix, "%s%s", real, strrchr(file, '/')) < (int)sizeof prefix);
+    strcpy(directory, real);
+    free(real);
+    int mapped = open(path, O_RDONLY | O_CLOEXEC);
+    fault = mmap(NULL, sizeof *fault, PROT_READ, MAP_SHARED, mapped, 0);
+    must(fault != MAP_FAILED);
+    close(mapped);
+}
+
+/* The path of an open file; without its name, if it has none any more. */
+static void path_of(int fd, char *path, size_t size) {
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, size - 1);
+    path[length < 0 ? 0 : length] = 0;
+}
+
+static int is_ours(const char *path) {
+    return prefix[0] && !strncmp(path, prefix, strlen(prefix));
+}
+
+/* Files that are made anew at each start have nothing to lose. */
+static int survives(const char *path) {
+    const char *end = strrchr(path, '-');
+    return !strstr(path, " (deleted)") && !(end && (!strcmp(end, "-shm") || !strcmp(end, "-lock")));
+}
+
+static struct file *tracked(const char *path) {
+    const char *name = strrchr(path, '/') + 1;
+    for (struct file *file = files; file < files + FILES; file++) {
+        if (!file->name[0]) {
+            must(strlen(name) < sizeof file->name);
+            strcpy(file->name, name);
+        }
+        if (!strcmp(file->name, name)) {
+            return file;
+        }
+    }
+    abort();
+}
+
+static off_t size_of(int fd) {
+    struct stat found;
+    return fstat(fd, &found) ? 0 : found.st_size;
+}
+
+static int durable(const char *name, const char *suffix, int flags) {
+    char path[1024];
+    must(snprintf(path, sizeof path, "%s/%s%s", getenv("DISK_DURABLE"), name, suffix) < (int)sizeof path);
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0600);
+}
+
+/* The blocks that were written since the last sync reach the disk. */
+static void keep(int fd, struct file *file) {
+    off_t size = size_of(fd);
+    must(size <= (off_t)BLOCK * BLOCKS);
+    int copy = durable(file->name, "", O_WRONLY | O_CREAT);
+    must(copy >= 0);
+    for (off_t at = 0; at < size; at += BLOCK) {
+        if (file->is_dirty[at / BLOCK]) {
+            char block[BLOCK];
+            ssize_t length = pread(fd, block, BLOCK, at);
+            must(length >= 0 && syscall(SYS_pwrite64, copy, block, length, at) == length);
+        }
+    }
+    must(!syscall(SYS_ftruncate, copy, size));
+    close(copy);
+    memset(file->is_dirty, 0, sizeof file->is_dirty);
+}
+
+/* The names that are in the directory now reach the disk, and others leave it. */
+static void keep_names(void) {
+    DIR *kept = opendir(getenv("DISK_DURABLE")), *now = opendir(directory);
+    must(kept && now);
+    for (struct dirent *entry; (entry = readdir(kept));) {
+        char *suffix = strstr(entry->d_name, ".named"), path[1024];
+        if (suffix) {
+            snprintf(path, sizeof path, "%s/%.*s", directory, (int)(suffix - entry->d_name), entry->d_name);
+            if (access(path, F_OK)) {
+                unlinkat(dirfd(kept), entry->d_name, 0);
+            }
+        }
+    }
+    for (struct dirent *entry; (entry = readdir(now));) {
+        char path[1024];
+        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+        if (is_ours(path) && survives(path)) {
+            close(durable(entry->d_name, "", O_WRONLY | O_CREAT));
+            close(durable(entry->d_name, ".named", O_WRONLY | O_CREAT));
+        }
+    }
+    closedir(kept);
+    closedir(now);
+}
+
+static int sync_it(int fd, long call) {
+    char path[1024];
+    path_of(fd, path, sizeof path);
+    int is_names = prefix[0] && !strcmp(path, directory);
+    if (!is_names && !(is_ours(path) && survives(path))) {
+        return (int)syscall(call, fd);
+    }
+    int failed = 0;
+    pthread_mutex_lock(&lock);
+    if (*fault == SYNC_FAILS) {
+        failed = 1;
+        if (!is_names) {
+            memset(tracked(path)->is_dirty, 0, BLOCKS);
+        }
+    } else if (*fault != SYNC_LIES) {
+        is_names ? keep_names() : keep(fd, tracked(path));
+    }
+    pthread_mutex_unlock(&lock);
+    if (failed) {
+        errno = EIO;
+    }
+    return -failed;
+}
+
+int fsync(int fd) {
+    return sync_it(fd, SYS_fsync);
+}
+
+int fdatasync(int fd) {
+    return sync_it(fd, SYS_fdatasync);
+}
+
+/* How much of a write the disk takes; 0 with errno set when it refuses. */
+static size_t taken(int fd, off_t at, size_t length) {
+    char path[1024];
+    path_of(fd, path, sizeof path);
+    if (!is_ours(path)) {
+        return length;
+    }
+    if (*fault == READ_ONLY) {
+        errno = EROFS;
+        return 0;
+    }
+    /* The last block that a file has, it has whole. */
+    off_t room = (size_of(fd) + BLOCK - 1) / BLOCK * BLOCK - at;
+    if (*fault == FULL && (off_t)length > room) {
+        length = room > 0 ? (size_t)room : 0;
+        errno = ENOSPC;
+    }
+    if (survives(path) && length) {
+        pthread_mutex_lock(&lock);
+        must(at + (off_t)length <= (off_t)BLOCK * BLOCKS);
+        size_t first = (size_t)at / BLOCK, last = ((size_t)at + length - 1) / BLOCK;
+        memset(tracked(path)->is_dirty + first, 1, last - first + 1);
+        pthread_mutex_unlock(&lock);
+    }
+    return length;
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at) {
+    size_t part = length ? taken(fd, at, length) : 0;
+    return length && !part ? -1 : syscall(SYS_pwrite64, fd, bytes, part, at);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at) {
+    return pwrite64(fd, bytes, length, at);
+}
+
+ssize_t write(int fd, const void *bytes, size_t length) {
+    off_t at = fd > 2 ? lseek(fd, 0, SEEK_CUR) : -1;
+    size_t part = length && at >= 0 ? taken(fd, at, length) : length;
+    return length && !part ? -1 : syscall(SYS_write, fd, bytes, part);
+}
+
+int ftruncate64(int fd, off64_t size) {
+    char path[1024];
+    path_of(fd, path, sizeof path);
+    if (is_ours(path) && (*fault == READ_ONLY || (*fault == FULL && size > size_of(fd)))) {
+        errno = *fault == FULL ? ENOSPC : EROFS;
+        return -1;
+    }
+    return (int)syscall(SYS_ftruncate, fd, size);
+}
+
+int ftruncate(int fd, off_t size) {
+    return ftruncate64(fd, size);
+}
+
+static int open_it(const char *path, int flags, mode_t mode) {
+    int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT);
+    if (fault && is_ours(path) && writes && *fault == READ_ONLY) {
+        errno = EROFS;
+        return -1;
+    }
+    if (fault && is_ours(path) && (flags & O_CREAT) && *fault == FULL && access(path, F_OK)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+/* The mode is read also where there is none: then nobody looks at it. */
+#define OPEN(name) \
+    int name(const char *path, int flags, ...) { \
+        va_list rest; \
+        va_start(rest, flags); \
+        mode_t mode = va_arg(rest, mode_t); \
+        va_end(rest); \
+        return open_it(path, flags, mode); \
+    }
+
+OPEN(open)
+OPEN(open64)

@@ -1,0 +1,205 @@
+//! The way between an Envoy and its control plane, on which a test lets answers come to harm.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fastrand::Rng;
+
+use crate::wait::{eventually, pause};
+
+/// What becomes of the control plane's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// They come as they are.
+    Nothing,
+    /// None comes, and nobody hangs up.
+    Silence,
+    /// A byte now and then.
+    Slow,
+    /// Half of one comes, then no more is sent.
+    HalfClosed,
+    /// Half of one comes, then the connection is gone.
+    CutOff,
+    /// One byte of the body is another.
+    Flipped,
+    /// The head is right, the body is random.
+    RandomBody,
+    /// Not HTTP at all.
+    Random,
+    /// More than Envoy holds of an answer, with its length said before.
+    Oversized,
+    /// Chunk after chunk, without an end.
+    Endless,
+    /// A page of somebody on the way, with the status of a success.
+    SomebodyElse,
+}
+
+/// What Envoy's `dispatch_http_call` holds of an answer, at most.
+const MOST_OF_ENVOY: usize = 32 << 20;
+
+/// A port that leads to another one, as well as the trouble allows. Ends with the test.
+pub struct Link {
+    pub port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    to: u16,
+    trouble: Mutex<Trouble>,
+    open: Mutex<Vec<TcpStream>>,
+    harmed: AtomicU64,
+}
+
+impl Link {
+    /// A link to a port of this machine.
+    pub fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let own = listener.local_addr().expect("its port").port();
+        let shared = Shared {
+            to: port,
+            trouble: Mutex::new(Trouble::Nothing),
+            open: Mutex::default(),
+            harmed: AtomicU64::new(0),
+        };
+        let shared = Arc::new(shared);
+        let link = Self { port: own, shared: Arc::clone(&shared) };
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let shared = Arc::clone(&shared);
+                lock(&shared.open).push(stream.try_clone().expect("a second handle"));
+                // Whatever fails here is a connection that ends.
+                std::thread::spawn(move || drop(shared.answer(stream)));
+            }
+        });
+        link
+    }
+
+    /// From now on answers fare so; connections that are open end.
+    pub fn set(&self, trouble: Trouble) {
+        *lock(&self.shared.trouble) = trouble;
+        for stream in lock(&self.shared.open).drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Waits until so many more answers came to harm.
+    pub fn wait_harmed(&self, more: u64) {
+        let harmed = || self.shared.harmed.load(Ordering::Relaxed);
+        let until = harmed() + more;
+        eventually("answers come to harm", || match harmed() {
+            seen if seen >= until => Ok(()),
+            seen => Err(format!("{} to go", until - seen)),
+        });
+    }
+}
+
+impl Shared {
+    /// One request and what comes of it; the connection ends with it.
+    fn answer(&self, mut edge: TcpStream) -> std::io::Result<()> {
+        let request = read_request(&mut edge)?;
+        let trouble = *lock(&self.trouble);
+        if trouble != Trouble::Nothing {
+            self.harmed.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_current = || *lock(&self.trouble) == trouble;
+        match trouble {
+            Trouble::Nothing => drop(std::io::copy(&mut self.ask(&request)?, &mut edge)?),
+            Trouble::Silence => {}
+            Trouble::Slow => {
+                for byte in real(&mut self.ask(&request)?)? {
+                    edge.write_all(&[byte])?;
+                    (0..20).for_each(|_| pause());
+                }
+            }
+            Trouble::HalfClosed | Trouble::CutOff => {
+                let answer = real(&mut self.ask(&request)?)?;
+                edge.write_all(&answer[..answer.len() - body_of(&answer).len().div_ceil(2)])?;
+                edge.shutdown(if trouble == Trouble::CutOff { Shutdown::Both } else { Shutdown::Write })?;
+            }
+            Trouble::Flipped | Trouble::RandomBody => {
+                let mut answer = real(&mut self.ask(&request)?)?;
+                let (mut random, start) = (Rng::new(), answer.len() - body_of(&answer).len());
+                if trouble == Trouble::RandomBody {
+                    answer[start..].iter_mut().for_each(|byte| *byte = random.u8(..));
+                } else if start < answer.len() {
+                    let at = random.usize(start..answer.len());
+                    answer[at] ^= 1 << random.u8(..8);
+                }
+                edge.write_all(&answer)?;
+            }
+            Trouble::Random => {
+                let mut random = Rng::new();
+                edge.write_all(&(0..10_000).map(|_| random.u8(..)).collect::<Vec<_>>())?;
+            }
+            Trouble::Oversized => {
+                let bytes = vec![0; MOST_OF_ENVOY + 1];
+                edge.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len()).as_bytes())?;
+                edge.write_all(&bytes)?;
+            }
+            Trouble::Endless => {
+                edge.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                let chunk = [b"100000\r\n".as_slice(), &vec![0; 1 << 20], b"\r\n"].concat();
+                while is_current() {
+                    edge.write_all(&chunk)?;
+                }
+            }
+            Trouble::SomebodyElse => {
+                let page = "<html>please sign in</html>";
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n", page.len());
+                edge.write_all([head.as_bytes(), page.as_bytes()].concat().as_slice())?;
+            }
+        }
+        // Nobody hangs up that wasn't told to.
+        while is_current() && !matches!(trouble, Trouble::Nothing | Trouble::CutOff) {
+            if edge.read(&mut [0; 4_096])? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the request on; the answer ends with its connection.
+    fn ask(&self, request: &[u8]) -> std::io::Result<TcpStream> {
+        let mut control_plane = TcpStream::connect(("127.0.0.1", self.to))?;
+        let line = request.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let (line, rest) = request.split_at(line);
+        control_plane.write_all(&[line, b"connection: close\r\n", rest].concat())?;
+        Ok(control_plane)
+    }
+}
+
+fn real(control_plane: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    control_plane.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// Head and body of a request.
+fn read_request(edge: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let (mut request, mut buffer) = (Vec::new(), [0; 16 << 10]);
+    loop {
+        let head = request.len() - body_of(&request).len();
+        let text = String::from_utf8_lossy(&request[..head]).to_ascii_lowercase();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+        if head > 0 && request.len() >= head + length.unwrap_or(0) {
+            return Ok(request);
+        }
+        match edge.read(&mut buffer)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => request.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
+
+/// What stands behind the head; all of it while there is no whole head.
+fn body_of(message: &[u8]) -> &[u8] {
+    let end = message.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    &message[end.map_or(0, |end| end + 4)..]
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

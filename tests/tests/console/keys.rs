@@ -1,0 +1,319 @@
+//! The life of a key, as somebody lives it who has only a browser.
+
+use std::process::Command;
+use std::time::Duration;
+
+use end_to_end::{Browser, Connection, Scripts, Stack, eventually, eventually_within};
+
+/// Workers tell what they counted every 10 s.
+const TOLD: Duration = Duration::from_secs(40);
+
+const KEYS: &str = "/console/workspaces/acme/keys";
+
+/// What a request with this secret is answered, as a client sees it.
+fn asked(stack: &Stack, secret: &str) -> String {
+    Connection::open(stack.envoy.port).get("/v1/reviews", &[("x-api-key", secret)]).verdict()
+}
+
+/// Waits until every worker answers like this.
+fn answered(stack: &Stack, secret: &str, verdict: &str) {
+    for mut connection in stack.envoy.connections(8) {
+        eventually(&format!("a request is answered {verdict}"), || {
+            let seen = connection.get("/v1/reviews", &[("x-api-key", secret)]).verdict();
+            if seen == verdict { Ok(()) } else { Err(seen) }
+        });
+    }
+}
+
+/// A browser in which a platform admin is signed in.
+fn browser(stack: &Stack, scripts: Scripts) -> Browser {
+    let browser = Browser::start(&stack.control_plane.url(), scripts);
+    browser.sign_in(&stack.control_plane.admin_token());
+    browser
+}
+
+/// The secret on the page that shows one.
+fn secret(browser: &Browser) -> String {
+    browser.wait_text("You won't see this again");
+    browser.text_of("#secret")
+}
+
+/// From the list to a secret that works, through all that can be done with a key, to its end.
+fn a_key_lives(scripts: Scripts) {
+    let mut stack = Stack::start();
+    let gateway = format!("gateway_url = \"http://127.0.0.1:{}/v1/reviews\"\n", stack.envoy.port);
+    std::fs::write(stack.control_plane.folder().join("latchkey.toml"), gateway).expect("the configuration");
+    stack.control_plane.process.kill();
+    stack.control_plane.restart();
+    let browser = browser(&stack, scripts);
+
+    // The list is empty, and says what a key is for.
+    browser.press("acme");
+    browser.wait_text("No keys yet");
+    browser.wait_text("webhooks");
+    browser.press("New API Key");
+    browser.fill("#name", "Nightly export");
+    browser.press("30 days");
+    browser.click("input[name=scope_reviews][value=read]");
+    browser.press("Only these addresses and ranges");
+    browser.fill("#ip_allowlist", "127.0.0.0/8 ::ffff:192.0.2.1");
+    browser.wait_text("Your address now is 127.0.0.1");
+    browser.press("Check the list");
+    browser.wait_text("2 networks, written as they will be kept.");
+    assert_eq!(browser.value("#ip_allowlist"), "127.0.0.0/8\n192.0.2.1");
+    assert_eq!(browser.value("#name"), "Nightly export", "what was typed is kept");
+    browser.press("Create key");
+
+    // The secret, once: it works, and so does the line to paste.
+    let first = secret(&browser);
+    answered(&stack, &first, "200 -");
+    let line = browser.text_of("#line");
+    let output = Command::new("sh").arg("-c").arg(format!("{line} -s")).output().expect("sh");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200"), "{line}: {output:?}");
+    // Loading the page again sends the form again, which makes nothing and shows nothing.
+    browser.reload();
+    browser.wait_text("Already created");
+    assert!(!browser.source().contains(&first));
+    browser.press("Open the key");
+    browser.wait_text("Details");
+    let page = browser.path();
+    let key = page.strip_prefix(&format!("{KEYS}/")).expect("a key's page").to_owned();
+    for step in [Browser::back, Browser::forward] {
+        let before = browser.source();
+        step(&browser);
+        eventually("another page is there", || if browser.source() == before { Err(before.clone()) } else { Ok(()) });
+        assert!(!browser.source().contains(&first), "going back shows the secret again");
+    }
+
+    // Edited: what edges must know, they know.
+    browser.open(&page);
+    browser.press("Edit");
+    browser.wait_text("Fixed when the key was made");
+    browser.fill("#name", "Nightly export, edited");
+    browser.fill("#ip_allowlist", "192.0.2.0/24");
+    browser.press("Save changes");
+    browser.wait_text("The changes are saved.");
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
+    assert_eq!(asked(&stack, &first), "403 address-not-allowed");
+    browser.press("Edit");
+    browser.press("Any address");
+    browser.press("Save changes");
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
+    assert_eq!(asked(&stack, &first), "200 -");
+
+    // Rotated at once: the old secret says so.
+    browser.press("Rotate");
+    browser.press("Rotate key");
+    let second = secret(&browser);
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
+    assert_eq!(asked(&stack, &first), "401 rotated-key");
+    answered(&stack, &second, "200 -");
+    browser.press("I have copied it: open the key");
+    browser.wait_text("The old secret no longer works.");
+    // Straight back to the page that showed it.
+    browser.back();
+    eventually("another page is there", || match browser.source() {
+        source if source.contains("The old secret no longer works.") => Err(source),
+        _ => Ok(()),
+    });
+    assert!(!browser.source().contains(&second), "going back shows the secret again");
+    browser.open(&page);
+
+    // Rotated with an overlap: both work, and the page says who uses which.
+    browser.press("Rotate");
+    browser.press("12 hours");
+    browser.press("Rotate key");
+    let third = secret(&browser);
+    browser.wait_text("End the overlap");
+    browser.press("I have copied it: open the key");
+    browser.wait_text("The new secret was not used yet.");
+    answered(&stack, &third, "200 -");
+    answered(&stack, &second, "200 -");
+    eventually_within(TOLD, "the page says that both secrets are used", || {
+        if scripts == Scripts::Off {
+            browser.reload();
+        }
+        let seen = browser.text_of("#rotation");
+        let both = seen.contains("The new secret is used") && seen.contains("The old secret was last used");
+        if both { Ok(()) } else { Err(seen) }
+    });
+    browser.press("End the overlap now");
+    browser.wait_text("the old secret no longer works");
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
+    assert_eq!((asked(&stack, &second), asked(&stack, &third)), ("401 rotated-key".to_owned(), "200 -".to_owned()));
+
+    // Why it was denied stands on its page.
+    eventually_within(TOLD, "the page says why a request was denied", || {
+        browser.open(&format!("{KEYS}/{key}"));
+        let seen = browser.text();
+        let is_there = seen.contains("rotated-key") && seen.contains("GET /v1/reviews") && seen.contains("127.0.0.1");
+        if is_there { Ok(()) } else { Err(seen) }
+    });
+    assert_eq!(browser.count("svg.chart rect.allowed"), 30);
+
+    // Deactivated, activated, from the list.
+    browser.open(KEYS);
+    browser.press("Deactivate");
+    browser.press("Deactivate key");
+    browser.wait_text("The key is deactivated.");
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
+    assert_eq!(asked(&stack, &third), "401 inactive-key");
+    browser.press("Activate");
+    browser.wait_text("The key is active again.");
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
+    assert_eq!(asked(&stack, &third), "200 -");
+
+    // Deleted, by its name.
+    browser.press("Delete");
+    browser.fill("#confirm", "something else");
+    browser.press("Delete key");
+    browser.wait_text("This is not the key's name");
+    browser.fill("#confirm", "Nightly export, edited");
+    browser.press("Delete key");
+    browser.wait_text("The key is deleted.");
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
+    assert_eq!(asked(&stack, &third), "401 unknown-key");
+
+    // What it was is in the audit trail, by name.
+    browser.press("Audit trail");
+    for action in [
+        "Key created",
+        "Key changed",
+        "Key rotated",
+        "Overlap ended",
+        "Key deactivated",
+        "Key activated",
+        "Key deleted",
+    ] {
+        browser.wait_text(action);
+    }
+}
+
+#[test]
+fn a_key_is_made_used_edited_rotated_stopped_and_deleted_with_scripts() {
+    a_key_lives(Scripts::On);
+}
+
+#[test]
+fn a_key_is_made_used_edited_rotated_stopped_and_deleted_without_scripts() {
+    a_key_lives(Scripts::Off);
+}
+
+#[test]
+fn lists_are_searched_filtered_sorted_and_turned_page_by_page() {
+    let control_plane = end_to_end::ControlPlane::start();
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let keys: Vec<_> = (0..60).map(|number| admin.create_key("acme", &format!("key {number:02}"))).collect();
+    admin.act(&keys[7], "deactivate");
+    let browser = Browser::start(&control_plane.url(), Scripts::Off);
+    browser.sign_in(&control_plane.admin_token());
+    browser.open(KEYS);
+    let rows = |count: usize, first: &str| {
+        eventually(&format!("{count} rows, the first of them {first}"), || {
+            let seen = (browser.count("table.keys tbody tr"), browser.text_of("tbody tr:first-child th"));
+            if seen.0 == count && seen.1.contains(first) { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+    };
+    rows(50, "key 59");
+    browser.press("Next page");
+    rows(10, "key 09");
+    browser.press("First page");
+    rows(50, "key 59");
+    browser.press("Name");
+    rows(50, "key 00");
+    browser.press("Name");
+    rows(50, "key 59");
+    browser.fill("#q", "key 1");
+    browser.press("Show");
+    rows(10, "key 19");
+    assert_eq!(browser.value("#q"), "key 1");
+    browser.press("Show all");
+    rows(50, "key 59");
+    browser.click("#status option[value=inactive]");
+    browser.press("Show");
+    rows(1, "key 07");
+    browser.fill("#q", "nobody");
+    browser.press("Show");
+    browser.wait_text("No key fits");
+}
+
+#[test]
+fn a_page_that_was_opened_before_a_change_says_itself_when_it_is_enforced() {
+    let stack = Stack::start();
+    let key = stack.admin.create_key("acme", "watched");
+    stack.wait_known(&key);
+    let browser = browser(&stack, Scripts::On);
+    // Nothing reaches a stopped Envoy, so the change can't be enforced yet.
+    stack.envoy.process.signal("STOP");
+    browser.open(&format!("{KEYS}/{}/deactivate", key.id));
+    browser.press("Deactivate key");
+    browser.wait_text("Not enforced everywhere yet: 0 of 3 workers of 1 edge have it.");
+    browser.wait_text("0 of 3 workers have it");
+    browser.wait_text("Whatever happens, it holds everywhere from");
+    stack.envoy.process.signal("CONT");
+    browser.wait_text("Enforced on 3 of 3 workers of 1 edge, after");
+    assert_eq!(asked(&stack, &key.secret), "401 inactive-key");
+}
+
+#[test]
+fn everything_can_be_done_with_the_keyboard_alone() {
+    let control_plane = end_to_end::ControlPlane::start();
+    control_plane.admin().create_workspace("acme");
+    let browser = Browser::start(&control_plane.url(), Scripts::On);
+    const TAB: &str = "\u{e004}";
+    const ENTER: &str = "\u{e007}";
+    const SPACE: &str = " ";
+    browser.open("/console/sign-in");
+    // The one field has the focus.
+    browser.keys(&control_plane.admin_token());
+    browser.keys(ENTER);
+    browser.wait_text("Workspaces");
+    browser.open(&format!("{KEYS}/new"));
+    // The first stop leads past the menu.
+    browser.keys(TAB);
+    assert_eq!(browser.run("return document.activeElement.className"), "skip");
+    browser.keys(ENTER);
+    browser.keys(TAB);
+    let focus = || {
+        browser.run("return document.activeElement.id || document.activeElement.name || document.activeElement.textContent.trim()")
+    };
+    let mut seen = Vec::new();
+    for _ in 0..30 {
+        let at = focus().as_str().unwrap_or_default().to_owned();
+        match at.as_str() {
+            "name" => browser.keys("By keyboard"),
+            "scope_reviews" => browser.keys("\u{e015}"),
+            "Create key" => {
+                browser.keys(ENTER);
+                break;
+            }
+            _ => {}
+        }
+        seen.push(at);
+        browser.keys(TAB);
+    }
+    let order: Vec<_> = ["name", "expires_in", "scope_reviews", "scope_security_scans", "allow"]
+        .iter()
+        .map(|name| seen.iter().position(|at| at == name).unwrap_or_else(|| panic!("{name} is not in {seen:?}")))
+        .collect();
+    assert!(order.is_sorted(), "the focus goes as the page reads: {seen:?}");
+    browser.wait_text("You won't see this again");
+    let key = control_plane.admin().get("/v1/workspaces/acme/keys")["items"][0].clone();
+    assert_eq!((&key["name"], &key["scopes"]["reviews"]), (&"By keyboard".into(), &"read".into()));
+
+    // A dialog opens, has the focus, and closes by Escape, which gives it back.
+    browser.open(&format!("{KEYS}/{}", key["id"].as_str().expect("an id")));
+    browser.run("document.querySelector('[data-opens]').focus()");
+    browser.keys(ENTER);
+    assert_eq!(browser.run("return document.querySelector('dialog').contains(document.activeElement)"), true);
+    browser.keys("\u{e00c}");
+    assert_eq!(browser.run("return document.querySelector('dialog').open"), false);
+    assert_eq!(focus(), "Rotate");
+    browser.run("document.querySelector('details.account summary').focus()");
+    browser.keys(SPACE);
+    browser.keys(TAB);
+    assert_eq!(focus(), "Sign out");
+    browser.keys(ENTER);
+    browser.wait_text("You are signed out.");
+}

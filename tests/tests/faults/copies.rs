@@ -1,0 +1,116 @@
+//! Copies made with SQLite's own tools, as docs/operating.md says to make them.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use end_to_end::{Admin, ControlPlane, CreatedKey, Stack, eventually, latchkey};
+use serde_json::json;
+
+/// `sqlite3` on a database.
+fn sqlite3(database: &Path, command: &str) {
+    let output = Command::new("sqlite3").arg("-batch").arg(database).arg(command).output().expect("sqlite3");
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A control plane whose database is these files, each copied to the name behind it.
+fn serve_copy(files: &[(&Path, &str)]) -> ControlPlane {
+    let mut copy = ControlPlane::start();
+    copy.process.kill();
+    for suffix in ["", "-wal", "-shm"] {
+        let path = copy.folder().join(format!("latchkey.db{suffix}"));
+        if path.exists() {
+            std::fs::remove_file(path).expect("the empty database");
+        }
+    }
+    for (from, to) in files {
+        std::fs::copy(from, copy.folder().join(to)).expect("a copy");
+    }
+    copy.restart();
+    copy
+}
+
+fn assert_has(admin: &Admin, keys: &[CreatedKey]) {
+    for key in keys {
+        assert_eq!(admin.key(key)["id"], json!(key.id));
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn a_copy_that_sqlite3_makes_of_a_database_in_use_has_all_that_was_answered() {
+    let control_plane = ControlPlane::start();
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    for (number, command) in [".backup 'copy-0.db'", "VACUUM INTO 'copy-1.db'"].into_iter().enumerate() {
+        let copy = control_plane.folder().join(format!("copy-{number}.db"));
+        let command = command.replace(&format!("copy-{number}.db"), &text(&copy));
+        let keys: Vec<CreatedKey> = (0..20).map(|n| admin.create_key("acme", &n.to_string())).collect();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let meanwhile = scope.spawn(|| {
+                let body = json!({"name": "meanwhile", "expires_in": "none"});
+                while !is_over.load(Ordering::Relaxed) {
+                    let (status, answer) =
+                        admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)).expect("an answer");
+                    assert_eq!(status, 201, "{answer}");
+                }
+            });
+            sqlite3(&control_plane.database(), &command);
+            is_over.store(true, Ordering::Relaxed);
+            meanwhile.join().expect("the writer");
+        });
+        let (code, said) = latchkey(&["audit", "verify", "--database", &text(&copy)]);
+        assert_eq!(code, Some(0), "{command}: {said}");
+        assert_has(&serve_copy(&[(&copy, "latchkey.db")]).admin(), &keys);
+    }
+}
+
+#[test]
+fn the_file_without_its_wal_is_no_copy_and_both_together_are() {
+    let mut control_plane = ControlPlane::start();
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let keys: Vec<CreatedKey> = (0..20).map(|n| admin.create_key("acme", &n.to_string())).collect();
+    // Ended by a crash, so the WAL stays.
+    control_plane.process.kill();
+    let (file, wal) = (control_plane.database(), control_plane.folder().join("latchkey.db-wal"));
+    let alone = control_plane.folder().join("alone.db");
+    std::fs::copy(&file, &alone).expect("a copy");
+
+    let (code, said) = latchkey(&["restore", "--from", &text(&alone), "--database", &text(&file)]);
+    assert_eq!(code, Some(1), "{said}");
+
+    assert_has(&serve_copy(&[(&file, "latchkey.db"), (&wal, "latchkey.db-wal")]).admin(), &keys);
+    // The refusal left all as it was.
+    control_plane.restart();
+    assert_has(&control_plane.admin(), &keys);
+}
+
+#[test]
+fn edges_follow_what_was_restored_from_a_copy_that_sqlite3_made() {
+    let mut stack = Stack::start();
+    let key = stack.admin.create_key("acme", "kept");
+    stack.wait_known(&key);
+    let (database, copy) = (stack.control_plane.database(), stack.control_plane.folder().join("copy.db"));
+    sqlite3(&database, &format!(".backup '{}'", text(&copy)));
+    stack.control_plane.process.kill();
+    let (code, said) = latchkey(&["restore", "--from", &text(&copy), "--database", &text(&database)]);
+    assert_eq!(code, Some(0), "{said}");
+    stack.control_plane.restart();
+    let new = stack.admin.create_key("acme", "made after");
+    stack.wait_known(&new);
+    stack.wait_known(&key);
+    eventually("every worker has the new history", || {
+        let seen = stack.admin.get("/v1/enforcement");
+        if seen["enforced"] == json!(true) { Ok(()) } else { Err(seen.to_string()) }
+    });
+    assert!(
+        stack.envoy.process.log().contains("history is another one"),
+        "the edge says that it follows another history"
+    );
+    stack.envoy.assert_no_vm_broke();
+}

@@ -1,0 +1,142 @@
+//! A disk that takes nothing more: changes are refused with a clear answer, all else goes on, and no restart is needed.
+
+use end_to_end::{
+    Admin, Connection, ControlPlane, CreatedKey, Disk, Echo, Envoy, EnvoyConfig, Expected, Fault, Hammer, Process,
+    eventually, free_port, serve_command,
+};
+use serde_json::{Value, json};
+
+/// One Envoy, and a control plane on a disk that can break.
+struct Site {
+    disk: Disk,
+    control_plane: ControlPlane,
+    admin: Admin,
+    envoy: Envoy,
+    good: CreatedKey,
+    dead: CreatedKey,
+    _echo: Echo,
+}
+
+impl Site {
+    fn start() -> Self {
+        let (disk, echo) = (Disk::new(), Echo::start());
+        let control_plane = ControlPlane::start_on(&disk);
+        let admin = control_plane.admin();
+        admin.create_workspace("acme");
+        let (good, dead) = (admin.create_key("acme", "good"), admin.create_key("acme", "dead"));
+        admin.delete(&dead);
+        let config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
+        let mut envoy = Envoy::start(&config);
+        envoy.wait_ready();
+        let site = Self { disk, control_plane, admin, envoy, good, dead, _echo: echo };
+        site.wait_enforced();
+        site
+    }
+
+    fn wait_enforced(&self) {
+        eventually("every worker has all changes", || {
+            let seen = self.admin.get("/v1/enforcement");
+            if seen["enforced"] == json!(true) { Ok(()) } else { Err(seen.to_string()) }
+        });
+    }
+
+    fn status_of(&self, path: &str) -> u16 {
+        Connection::open(self.control_plane.port).get(path, &[]).status
+    }
+
+    fn revision(&self) -> Value {
+        self.admin.get("/v1/enforcement")["revision"].clone()
+    }
+}
+
+/// A change of each kind that an admin may try.
+fn changes(key: &CreatedKey) -> Vec<(&'static str, String, Option<Value>)> {
+    vec![
+        ("POST", "/v1/workspaces".to_owned(), Some(json!({"name": "Other", "slug": "other"}))),
+        ("POST", "/v1/workspaces/acme/keys".to_owned(), Some(json!({"name": "new", "expires_in": "none"}))),
+        ("PATCH", key.path(), Some(json!({"name": "renamed"}))),
+        ("POST", format!("{}/rotate", key.path()), Some(json!({}))),
+        ("POST", format!("{}/deactivate", key.path()), None),
+        ("DELETE", key.path(), None),
+        ("POST", "/v1/edge-tokens".to_owned(), Some(json!({"name": "new", "edge": "other"}))),
+    ]
+}
+
+#[test]
+fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
+    let site = Site::start();
+    let hammer = Hammer::start(
+        site.envoy.connections(4),
+        site.envoy.port,
+        &[
+            Expected { secret: site.good.secret.clone(), verdict: "200 -" },
+            Expected { secret: site.dead.secret.clone(), verdict: "401 unknown-key" },
+        ],
+    );
+    for fault in [Fault::Full, Fault::ReadOnly, Fault::SyncFails] {
+        let (before, key) = (site.revision(), site.admin.key(&site.good));
+        site.disk.set(fault);
+        for (method, path, body) in changes(&site.good) {
+            let (status, answer) = site.admin.send(method, &path, body.as_ref()).expect("an answer");
+            assert_eq!(
+                (status, &answer["code"]),
+                (503, &json!("storage-unavailable")),
+                "{fault:?}: {method} {path}: {answer}"
+            );
+        }
+        assert_eq!(site.status_of("/readyz"), 503, "{fault:?}");
+        assert_eq!(site.status_of("/healthz"), 200, "{fault:?}");
+        // Reads go on, and show what was there before.
+        assert_eq!(site.revision(), before, "{fault:?}");
+        assert_eq!(site.admin.key(&site.good), key, "{fault:?}");
+        assert_eq!(site.admin.get("/v1/workspaces")["items"].as_array().map(Vec::len), Some(1), "{fault:?}");
+        // So does the feed: the edge is heard of.
+        site.wait_enforced();
+        hammer.wait_for(100);
+
+        site.disk.set(Fault::Nothing);
+        let key = eventually("changes are taken again", || {
+            let body = json!({"name": format!("after {fault:?}"), "expires_in": "none", "scopes": {"reviews": "read"}});
+            match site.admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)).expect("an answer") {
+                (201, made) => Ok(made),
+                (status, answer) => Err(format!("{status} {answer}")),
+            }
+        });
+        site.wait_enforced();
+        let secret = key["secret"].as_str().expect("a secret");
+        for mut connection in site.envoy.connections(4) {
+            assert_eq!(connection.get("/v1/reviews", &[("x-api-key", secret)]).verdict(), "200 -", "{fault:?}");
+        }
+        assert_eq!(site.status_of("/readyz"), 200, "{fault:?}");
+    }
+    println!("{} requests meanwhile", hammer.answered());
+    assert_eq!(hammer.stop(), Vec::<String>::new());
+    site.envoy.assert_no_vm_broke();
+    let log = site.control_plane.process.log();
+    for cause in ["database or disk is full", "disk I/O error"] {
+        assert!(log.contains(cause), "the log says why: {cause}");
+    }
+}
+
+/// Whoever can't write can't promise anything, so it doesn't begin to serve.
+#[test]
+fn a_start_on_a_disk_that_takes_nothing_says_so_in_one_line() {
+    for fault in [Fault::Full, Fault::ReadOnly] {
+        let (disk, folder, port) = (Disk::new(), tempfile::tempdir().expect("a folder"), free_port());
+        disk.set(fault);
+        let mut command = serve_command(folder.path(), port, &[]);
+        disk.hold(&mut command, &folder.path().join("latchkey.db"));
+        let mut process = Process::start("the control plane", &mut command, &folder.path().join("log"));
+        let status = process.ended();
+        let said = process.log();
+        assert_eq!(status.code(), Some(1), "{fault:?}: {said}");
+        assert!(said.contains("latchkey.db") && said.lines().count() == 1, "{fault:?}: {said}");
+        // And it leaves nothing that the next start would take for a database or a token.
+        disk.set(Fault::Nothing);
+        let mut process = Process::start("the control plane", &mut command, &folder.path().join("log"));
+        eventually("it serves", || {
+            process.assert_runs();
+            Connection::try_open(port).map(drop)
+        });
+    }
+}

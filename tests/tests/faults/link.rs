@@ -1,0 +1,131 @@
+//! Answers of the feed that come to harm: workers keep what they have until it is stale, no VM breaks, and nobody has to help.
+
+use std::time::Duration;
+
+use end_to_end::{
+    Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, Expected, Hammer, Link, Trouble, eventually,
+    eventually_within,
+};
+use serde_json::json;
+
+const ALL: [Trouble; 10] = [
+    Trouble::Silence,
+    Trouble::Slow,
+    Trouble::HalfClosed,
+    Trouble::CutOff,
+    Trouble::Flipped,
+    Trouble::RandomBody,
+    Trouble::Random,
+    Trouble::Oversized,
+    Trouble::Endless,
+    Trouble::SomebodyElse,
+];
+
+/// Whoever waits for what doesn't come asks but once.
+fn is_waited_for(trouble: Trouble) -> bool {
+    matches!(trouble, Trouble::Silence | Trouble::Slow)
+}
+
+fn start_envoy(link: &Link, control_plane: &ControlPlane, echo: &Echo, bound_secs: u64) -> Envoy {
+    let mut config = EnvoyConfig::new(link.port, echo.port, &control_plane.edge_token());
+    config.plugin["max_staleness_secs"] = json!(bound_secs);
+    Envoy::start(&config)
+}
+
+fn wait_verdict(connections: &mut [Connection], key: &CreatedKey, expected: &str) {
+    eventually("every worker decides so", || {
+        let get = |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+        let seen: Vec<String> = connections.iter_mut().map(get).collect();
+        if seen.iter().all(|seen| seen == expected) { Ok(()) } else { Err(format!("{seen:?} instead of {expected}")) }
+    });
+}
+
+#[test]
+fn answers_that_come_to_harm_change_no_verdict_and_break_no_vm() {
+    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let (good, dead) = (admin.create_key("acme", "good"), admin.create_key("acme", "dead"));
+    admin.delete(&dead);
+    let link = Link::to(control_plane.port);
+    let mut envoy = start_envoy(&link, &control_plane, &echo, 86_400);
+    envoy.wait_ready();
+    let hammer = Hammer::start(
+        envoy.connections(4),
+        envoy.port,
+        &[
+            Expected { secret: good.secret.clone(), verdict: "200 -" },
+            Expected { secret: dead.secret.clone(), verdict: "401 unknown-key" },
+        ],
+    );
+    let mut connections = envoy.connections(4);
+    for trouble in ALL {
+        link.set(trouble);
+        // So that there is an answer to be harmed.
+        let (new, victim) = (admin.create_key("acme", "new"), admin.create_key("acme", "victim"));
+        admin.delete(&victim);
+        link.wait_harmed(if is_waited_for(trouble) { 1 } else { 2 });
+        hammer.wait_for(100);
+        link.set(Trouble::Nothing);
+        wait_verdict(&mut connections, &new, "200 -");
+        wait_verdict(&mut connections, &victim, "401 unknown-key");
+        envoy.assert_no_vm_broke();
+    }
+    println!("{} troubles, {} requests meanwhile", ALL.len(), hammer.answered());
+    assert_eq!(hammer.stop(), Vec::<String>::new());
+}
+
+#[test]
+fn an_edge_that_hears_nothing_true_denies_when_its_bound_has_passed_and_recovers() {
+    const BOUND_SECS: u64 = 10;
+    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let key = admin.create_key("acme", "key");
+    let troubles = [Trouble::Slow, Trouble::RandomBody, Trouble::HalfClosed];
+    let links = troubles.map(|_| Link::to(control_plane.port));
+    let mut envoys: Vec<Envoy> =
+        links.iter().map(|link| start_envoy(link, &control_plane, &echo, BOUND_SECS)).collect();
+    envoys.iter_mut().for_each(Envoy::wait_ready);
+    let mut connections: Vec<Connection> = envoys.iter().flat_map(|envoy| envoy.connections(2)).collect();
+    wait_verdict(&mut connections, &key, "200 -");
+    links.iter().zip(troubles).for_each(|(link, trouble)| link.set(trouble));
+    admin.delete(&key);
+    // Half a second a tick, and a busy machine.
+    eventually_within(Duration::from_secs(BOUND_SECS + 3), "every worker denies", || {
+        let get = |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+        let seen: Vec<String> = connections.iter_mut().map(get).collect();
+        if seen.iter().all(|seen| seen == "503 stale") { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    links.iter().for_each(|link| link.set(Trouble::Nothing));
+    wait_verdict(&mut connections, &key, "401 unknown-key");
+    envoys.iter().for_each(Envoy::assert_no_vm_broke);
+}
+
+/// The first table, too, comes only whole.
+#[test]
+fn an_envoy_that_starts_on_a_bad_link_denies_until_it_is_good() {
+    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let key = admin.create_key("acme", "key");
+    let link = Link::to(control_plane.port);
+    link.set(Trouble::Flipped);
+    let mut envoy = start_envoy(&link, &control_plane, &echo, 86_400);
+    envoy.wait_listening();
+    let mut connections = envoy.connections(4);
+    for trouble in [Trouble::Flipped, Trouble::RandomBody, Trouble::CutOff, Trouble::SomebodyElse] {
+        link.set(trouble);
+        link.wait_harmed(2);
+        for connection in &mut connections {
+            assert_eq!(
+                connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict(),
+                "503 not-ready",
+                "{trouble:?}"
+            );
+        }
+    }
+    link.set(Trouble::Nothing);
+    wait_verdict(&mut connections, &key, "200 -");
+    envoy.assert_no_vm_broke();
+}

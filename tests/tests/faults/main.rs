@@ -1,0 +1,9 @@
+//! Faults on the real parts: power, disk, clocks, kills, the link between edge and control plane, clients that never finish.
+
+mod clocks;
+mod connections;
+mod copies;
+mod disk;
+mod kills;
+mod link;
+mod power;

@@ -1,0 +1,189 @@
+//! Power loss: of what was written and not synced, any part is gone. What was answered is there after it.
+
+use std::collections::BTreeMap;
+
+use end_to_end::{Admin, ControlPlane, CreatedKey, Disk, Fault, Unsynced, eventually, latchkey};
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+const ROUNDS: u64 = 12;
+const WRITERS: usize = 4;
+
+/// What a change was answered with: the key, and the revision that it has then.
+type Answered = BTreeMap<String, u64>;
+
+fn note(answered: &mut Answered, key: &Value) {
+    answered.insert(key["id"].as_str().expect("an id").to_owned(), key["revision"].as_u64().expect("a revision"));
+}
+
+/// Makes keys and deactivates some of them until the control plane is gone.
+fn write_until_the_end(admin: &Admin, name: &str) -> Answered {
+    let mut answered = Answered::new();
+    for number in 0.. {
+        let body = json!({"name": format!("{name}.{number}"), "expires_in": "1d"});
+        let Some((201, made)) = admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)) else { break };
+        if made["key"].is_null() {
+            break;
+        }
+        note(&mut answered, &made["key"]);
+        if number % 3 == 0 {
+            let id = made["key"]["id"].as_str().expect("an id");
+            let path = format!("/v1/workspaces/acme/keys/{id}/deactivate");
+            match admin.send("POST", &path, None) {
+                Some((200, key)) if key.is_object() => note(&mut answered, &key),
+                _ => break,
+            }
+        }
+    }
+    answered
+}
+
+/// Writes under load until a random moment, then kills the control plane; answers what it answered.
+fn load_and_kill(control_plane: &mut ControlPlane, round: u64, random: &mut Rng) -> Answered {
+    let start = revision(&control_plane.admin());
+    let until = start + random.u64(5..120);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let admin = control_plane.admin();
+                scope.spawn(move || write_until_the_end(&admin, &format!("{round}.{writer}")))
+            })
+            .collect();
+        let admin = control_plane.admin();
+        eventually("there are changes", || match revision(&admin) {
+            seen if seen >= until => Ok(()),
+            seen => Err(format!("revision {seen} of {until}")),
+        });
+        control_plane.process.kill();
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+    })
+}
+
+fn revision(admin: &Admin) -> u64 {
+    admin.get("/v1/enforcement")["revision"].as_u64().expect("a revision")
+}
+
+/// Changes that were answered and aren't there.
+fn lost(admin: &Admin, answered: &Answered) -> Vec<String> {
+    let is_lost = |(id, revision): &(&String, &u64)| {
+        let (_, key) = admin.send("GET", &format!("/v1/workspaces/acme/keys/{id}"), None).expect("an answer");
+        key["revision"].as_u64().is_none_or(|there| there < **revision)
+    };
+    answered.iter().filter(is_lost).map(|(id, revision)| format!("{id} at {revision}")).collect()
+}
+
+/// Fails unless the file is whole, and each revision has its event.
+fn assert_whole(control_plane: &ControlPlane, when: &str) {
+    let database = control_plane.database().display().to_string();
+    let copy = control_plane.folder().join(format!("{when}.db")).display().to_string();
+    for command in
+        [vec!["audit", "verify", "--database", &database], vec!["backup", "--database", &database, "--to", &copy]]
+    {
+        let (code, said) = latchkey(&command);
+        assert_eq!(code, Some(0), "{when}: {said}");
+    }
+}
+
+#[test]
+fn what_was_answered_outlives_a_power_loss() {
+    let disk = Disk::new();
+    let mut control_plane = ControlPlane::start_on(&disk);
+    control_plane.admin().create_workspace("acme");
+    let (mut answered, mut unsynced) = (Answered::new(), 0);
+    for round in 0..ROUNDS {
+        let mut random = Rng::with_seed(round);
+        answered.extend(load_and_kill(&mut control_plane, round, &mut random));
+        let what = if round % 3 == 0 { Unsynced::Lost } else { Unsynced::Torn };
+        unsynced += disk.lose_power(&control_plane.database(), what, &mut random);
+        control_plane.restart();
+        assert_eq!(lost(&control_plane.admin(), &answered), Vec::<String>::new(), "round {round}, {what:?}");
+        assert_whole(&control_plane, &format!("round {round}"));
+    }
+    assert!(unsynced > 0, "no round had anything to lose");
+    println!("{} keys, {ROUNDS} power losses, {unsynced} bytes that were written and not synced", answered.len());
+}
+
+/// That the test above can fail.
+#[test]
+fn a_disk_that_lies_about_its_syncs_loses_what_was_answered() {
+    let disk = Disk::new();
+    let mut control_plane = ControlPlane::start_on(&disk);
+    control_plane.admin().create_workspace("acme");
+    disk.set(Fault::SyncLies);
+    let answered = load_and_kill(&mut control_plane, 0, &mut Rng::with_seed(0));
+    disk.lose_power(&control_plane.database(), Unsynced::Lost, &mut Rng::with_seed(0));
+    control_plane.restart();
+    assert_eq!(lost(&control_plane.admin(), &answered).len(), answered.len());
+}
+
+/// A sync that failed may have lost what it was for, though the next one succeeds.
+#[test]
+fn a_sync_that_fails_is_told_and_loses_nothing_that_was_answered() {
+    let disk = Disk::new();
+    let mut control_plane = ControlPlane::start_on(&disk);
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let mut answered = Answered::new();
+    let mut make = |name: &str| {
+        let body = json!({"name": name, "expires_in": "none"});
+        let (status, made) = admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)).expect("an answer");
+        if status == 201 {
+            note(&mut answered, &made["key"]);
+        }
+        (status, made["code"].clone())
+    };
+    for round in 0..5 {
+        assert_eq!(make("before").0, 201, "round {round}");
+        disk.set(Fault::SyncFails);
+        for _ in 0..3 {
+            assert_eq!(make("meanwhile"), (503, json!("storage-unavailable")), "round {round}");
+        }
+        disk.set(Fault::Nothing);
+        assert_eq!(make("after").0, 201, "round {round}");
+    }
+    control_plane.process.kill();
+    disk.lose_power(&control_plane.database(), Unsynced::Lost, &mut Rng::with_seed(0));
+    control_plane.restart();
+    let admin = control_plane.admin();
+    assert_eq!(lost(&admin, &answered), Vec::<String>::new());
+    let keys = admin.get("/v1/workspaces/acme/keys?limit=100");
+    assert_eq!(keys["items"].as_array().map(Vec::len), Some(answered.len()), "what was refused isn't there");
+    assert_whole(&control_plane, "after");
+}
+
+/// Beside the database there may lie anything after a crash.
+#[test]
+fn what_a_crash_left_beside_the_database_does_no_harm() {
+    let mut control_plane = ControlPlane::start();
+    control_plane.admin().create_workspace("acme");
+    let keys: Vec<CreatedKey> = (0..20).map(|n| control_plane.admin().create_key("acme", &n.to_string())).collect();
+    let beside = |control_plane: &ControlPlane, suffix: &str| {
+        let mut name = control_plane.database().into_os_string();
+        name.push(suffix);
+        std::path::PathBuf::from(name)
+    };
+    let mut random = Rng::with_seed(1);
+    let garbage: Vec<u8> = (0..40_000).map(|_| random.u8(..)).collect();
+    for what in ["as it was", "a torn end", "a half frame", "a wild index", "no index"] {
+        control_plane.process.kill();
+        let (wal, index) = (beside(&control_plane, "-wal"), beside(&control_plane, "-shm"));
+        let mut log = std::fs::read(&wal).expect("a WAL that the crash left");
+        assert!(!log.is_empty(), "{what}");
+        match what {
+            "a torn end" => log.extend(&garbage),
+            "a half frame" => log.extend(log[32..2_000].to_vec()),
+            "a wild index" => std::fs::write(&index, &garbage[..32_768]).expect("an index"),
+            "no index" => std::fs::remove_file(&index).expect("no index"),
+            _ => {}
+        }
+        std::fs::write(&wal, log).expect("the WAL");
+        control_plane.restart();
+        let admin = control_plane.admin();
+        for key in &keys {
+            assert_eq!(admin.key(key)["id"], json!(key.id), "{what}");
+        }
+        // So that there is a WAL for the next crash to leave.
+        admin.create_key("acme", what);
+        assert_whole(&control_plane, what);
+    }
+}

@@ -1,0 +1,224 @@
+//! The Kubernetes files for Istio and Envoy Gateway: what they put into Envoy, assembled as those do, in a real Envoy.
+//!
+//! Neither runs here, and the schemas of their own resources can't be had: those are read as YAML, and no more is claimed.
+
+use std::path::Path;
+
+use end_to_end::{Connection, ControlPlane, Echo, Process, eventually, free_port, refused_by_envoy, root, run_envoy};
+use serde_json::{Value, json};
+
+/// What a mesh's file says, in Envoy's words.
+struct Mesh {
+    name: &'static str,
+    /// The connection manager's settings.
+    manager: Value,
+    guard: Value,
+    cluster: Value,
+    plugin: Value,
+    failure_policy: Value,
+    /// As the mesh sets it.
+    vm_id: &'static str,
+}
+
+fn resources(file: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(root().join(file)).expect(file);
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn kind<'a>(resources: &'a [Value], kind: &str) -> &'a Value {
+    resources.iter().find(|resource| resource["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+fn istio() -> Mesh {
+    let all = resources("envoy/istio.yaml");
+    let plugin = &kind(&all, "WasmPlugin")["spec"];
+    let patches = kind(&all, "EnvoyFilter")["spec"]["configPatches"].as_array().expect("patches").clone();
+    let value = |to: &str| {
+        let patch = patches.iter().find(|patch| patch["applyTo"] == to).unwrap_or_else(|| panic!("no patch of {to}"));
+        patch["patch"]["value"].clone()
+    };
+    Mesh {
+        name: "Istio",
+        manager: value("NETWORK_FILTER")["typed_config"].clone(),
+        guard: value("HTTP_FILTER"),
+        cluster: value("CLUSTER"),
+        plugin: plugin["pluginConfig"].clone(),
+        failure_policy: plugin["failStrategy"].clone(),
+        vm_id: "",
+    }
+}
+
+fn envoy_gateway() -> Mesh {
+    let all = resources("envoy/envoy-gateway.yaml");
+    let wasm = &kind(&all, "EnvoyExtensionPolicy")["spec"]["wasm"][0];
+    assert_eq!(wasm["failOpen"], false);
+    let patches = kind(&all, "EnvoyPatchPolicy")["spec"]["jsonPatches"].as_array().expect("patches").clone();
+    let operations: Vec<&Value> = patches.iter().map(|patch| &patch["operation"]).collect();
+    let at = |place: &'static str| {
+        let is_there =
+            move |operation: &&Value| operation["jsonPath"].as_str().is_some_and(|path| path.contains(place));
+        operations.iter().copied().filter(is_there)
+    };
+    let mut manager = json!({});
+    for operation in at("http_connection_manager") {
+        manager[operation["path"].as_str().expect("a path").trim_start_matches('/')] = operation["value"].clone();
+    }
+    Mesh {
+        name: "Envoy Gateway",
+        manager,
+        guard: at("http.router").next().expect("the guard")["value"].clone(),
+        cluster: operations[0]["value"].clone(),
+        plugin: wasm["config"].clone(),
+        failure_policy: at("http.wasm").next().expect("the policy")["value"].clone(),
+        vm_id: "envoyextensionpolicy/default/latchkey/wasm/0",
+    }
+}
+
+/// Where the parts of a test are.
+struct Places {
+    port: u16,
+    admin_port: u16,
+    upstream_port: u16,
+    control_plane_port: u16,
+}
+
+impl Mesh {
+    /// A whole config with this mesh's parts where it puts them.
+    fn config(&self, places: &Places, folder: &Path) -> Value {
+        let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+        let endpoint = |name: &str, port: u16| json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]});
+        let typed = |kind: &str| json!({"@type": format!("type.googleapis.com/{kind}")});
+        let mut wasm = typed("envoy.extensions.filters.http.wasm.v3.Wasm");
+        wasm["config"] = json!({
+            "name": "latchkey", "root_id": "latchkey", "failure_policy": self.failure_policy,
+            "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": self.plugin.to_string()},
+            "vm_config": {
+                "vm_id": self.vm_id,
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": {"local": {"filename": root().join("dist/latchkey_filter.wasm")}},
+            },
+        });
+        let mut manager = self.manager.clone();
+        let kind = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+        manager["@type"] = typed(kind)["@type"].clone();
+        manager["stat_prefix"] = json!("mesh");
+        manager["route_config"] = json!({"virtual_hosts": [{
+            "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+        }]});
+        manager["http_filters"] = json!([
+            {"name": "envoy.filters.http.wasm", "typed_config": wasm},
+            self.guard,
+            {"name": "envoy.filters.http.router", "typed_config": typed("envoy.extensions.filters.http.router.v3.Router")},
+        ]);
+        let filter = json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager});
+        let listener =
+            json!({"name": "mesh", "address": address(places.port), "filter_chains": [{"filters": [filter]}]});
+        let mut ours = self.cluster.clone();
+        // Files that this machine has elsewhere.
+        let at = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/http_filters/0\
+                  /typed_config/credential/typed_config/credential/sds_config/path_config_source/path";
+        *ours.pointer_mut(at).expect("the token's place") = json!(folder.join("edge-token.yaml"));
+        let upstream = json!({"name": "upstream", "type": "STATIC", "load_assignment": endpoint("upstream", places.upstream_port)});
+        json!({
+            "node": {"id": "mesh", "cluster": "mesh"},
+            "admin": {"address": address(places.admin_port)},
+            "static_resources": {"listeners": [listener], "clusters": [upstream, ours]},
+        })
+    }
+}
+
+/// The token as the file's Secret mounts it, with paths of this folder.
+fn write_secret(all: &[Value], token: &str, folder: &Path) {
+    let files = &kind(all, "Secret")["stringData"];
+    let sds = files["edge-token.yaml"].as_str().expect("the secret's file");
+    let here = folder.display().to_string();
+    assert!(sds.contains("/run/latchkey/"), "{sds}");
+    std::fs::write(folder.join("edge-token.yaml"), sds.replace("/run/latchkey", &here)).expect("a file");
+    std::fs::write(folder.join("edge-token"), token).expect("a file");
+}
+
+fn start(config: &Value, folder: &Path) -> Process {
+    let file = folder.join("envoy.json");
+    std::fs::write(&file, config.to_string()).expect("the config");
+    assert_eq!(refused_by_envoy(&file), None);
+    run_envoy(&file)
+}
+
+fn decides(mesh: &Mesh, file: &str) {
+    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let key = admin.create_key("acme", "mesh");
+    let folder = tempfile::tempdir().expect("a folder");
+    write_secret(&resources(file), &control_plane.edge_token(), folder.path());
+    let places = Places {
+        port: free_port(),
+        admin_port: free_port(),
+        upstream_port: echo.port,
+        control_plane_port: control_plane.port,
+    };
+    let mut config = mesh.config(&places, folder.path());
+
+    // As it stands, TLS included.
+    let whole = folder.path().join("whole.json");
+    std::fs::write(&whole, config.to_string()).expect("the config");
+    assert_eq!(refused_by_envoy(&whole), None, "{}", mesh.name);
+
+    // To a control plane of this machine, which has no certificate of that name.
+    let ours = &mut config["static_resources"]["clusters"][1];
+    ours.as_object_mut().expect("a cluster").remove("transport_socket").expect("TLS");
+    let address =
+        &mut ours["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
+    *address = json!({"address": "127.0.0.1", "port_value": places.control_plane_port});
+    let mut envoy = start(&config, folder.path());
+    let verdict = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        Connection::try_open(places.port)?
+            .try_request(method, path, headers)
+            .map(|answer| (answer.verdict(), answer.body))
+    };
+    let right = [("x-api-key", key.secret.as_str())];
+    let name = mesh.name;
+    for _ in 0..8 {
+        eventually(&format!("{name}: a right key is let in"), || {
+            envoy.assert_runs();
+            let (seen, _) = verdict("GET", "/v1/reviews", &right)?;
+            if seen == "200 -" { Ok(()) } else { Err(seen) }
+        });
+    }
+    let lie = ("x-latchkey-key-id", "key_of_another");
+    for (method, path, headers, expected) in [
+        ("GET", "/v1/reviews/7", vec![right[0], lie], "200 -"),
+        ("GET", "/healthz", vec![], "200 -"),
+        ("POST", "/v1/reviews", right.to_vec(), "403 missing-scope"),
+        ("GET", "/v1/reviews", vec![], "401 missing-key"),
+        ("GET", "/v1/other", right.to_vec(), "403 no-route-rule"),
+        ("GET", "/v1/workspaces/umbrella/x", right.to_vec(), "403 wrong-workspace"),
+        ("GET", "/v1/reviews", vec![right[0], ("x_latchkey_key_id", "a")], "400 -"),
+    ] {
+        let (seen, body) = verdict(method, path, &headers).expect("an answer");
+        assert_eq!(seen, expected, "{name}: {method} {path} {headers:?}");
+        assert!(!body.contains("key_of_another"), "{name}: a client's identity header reached the upstream: {body}");
+    }
+    drop(envoy);
+
+    // Without the filter nothing passes, whatever the reason that it isn't there.
+    let filters = &mut config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+    filters.as_array_mut().expect("filters").remove(0);
+    let _envoy = start(&config, folder.path());
+    let answer = eventually(&format!("{name}: the guard answers"), || {
+        Connection::try_open(places.port)?.try_get("/v1/reviews", &right)
+    });
+    assert_eq!((answer.verdict().as_str(), answer.body.as_str()), ("403 -", "RBAC: access denied"), "{name}");
+}
+
+#[test]
+fn what_istio_makes_of_its_file_decides_and_is_guarded() {
+    let mesh = istio();
+    assert_eq!(mesh.plugin["feed"], "worker", "Istio's VM id is empty");
+    decides(&mesh, "envoy/istio.yaml");
+}
+
+#[test]
+fn what_envoy_gateway_makes_of_its_file_decides_and_is_guarded() {
+    decides(&envoy_gateway(), "envoy/envoy-gateway.yaml");
+}
