@@ -31,7 +31,7 @@ pub enum OpenError {
 pub(super) struct Lock {
     /// The database, absolute, with all links followed.
     pub(super) path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -57,9 +57,17 @@ impl Lock {
         name.push("-lock");
         let file = options.open(&name).map_err(misplaced)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path, _file: file }),
+            Ok(()) => Ok(Self { path, file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
             Err(TryLockError::Error(cause)) => Err(OpenError::Place { path, cause }),
         }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file isn't enough while a process that is being started still has a copy of it. When this fails, closing
+        // it does free it in the end.
+        let _ = self.file.unlock();
     }
 }
