@@ -16,7 +16,7 @@ mod truth;
 mod vm;
 mod world;
 
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::envoy::Kind;
 use crate::steps::{Step, steps};
@@ -27,11 +27,17 @@ const CASES: u32 = 200;
 
 /// Runs random sequences over Envoys of these kinds; the shortest that breaks something is printed.
 fn hold(kinds: &[Kind]) {
-    let cases = std::env::var("MODEL_CASES").map_or(CASES, |text| text.parse().expect("MODEL_CASES is a number"));
+    let asked = std::env::var("MODEL_CASES").ok().map(|text| text.parse().expect("MODEL_CASES is a number"));
+    let cases = asked.unwrap_or(CASES);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let runtime = time::Runtime::new();
     let template = runtime.tokio.block_on(control_plane::template());
-    let broken = TestRunner::new(config)
+    // A test tries the same sequences each time; whoever asks for a number wants new ones.
+    let mut runner = match asked {
+        Some(_) => TestRunner::new(config),
+        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    };
+    let broken = runner
         .run(&steps(), |steps| runtime.tokio.block_on(run(&template, kinds, &steps)).map_err(TestCaseError::fail));
     match broken {
         Ok(()) => {}

@@ -262,7 +262,10 @@ impl World {
     /// An Envoy says that it leaves, and goes on: possible for one that is well, as it then hears of it at once.
     async fn renew(&mut self, number: u8) {
         let envoy = self.envoy(number);
-        if envoy.line != Line::Prompt || !envoy.delivers_wakes || envoy.workers.iter().any(|worker| !worker.runs) {
+        let is_held_up = !envoy.delivers_wakes || envoy.workers.iter().any(|worker| !worker.runs);
+        // Nor would one hear whose question was lost on the way.
+        let has_lost = envoy.calls.iter().any(|call| matches!(call.place, Place::Lost));
+        if envoy.line != Line::Prompt || is_held_up || has_lost {
             return;
         }
         for _ in 0..5 {
