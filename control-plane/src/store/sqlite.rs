@@ -24,7 +24,7 @@ use super::{StoreError, StoreStats};
 const QUEUE: usize = 1024;
 
 /// Connections that read. Reads are short, but for a snapshot; there is one of those at a time.
-const READERS: usize = 4;
+const READERS: u32 = 4;
 
 pub(super) struct Engine {
     writer: mpsc::Sender<Job>,
@@ -60,7 +60,7 @@ impl Engine {
             writer: sender,
             thread: Mutex::new(Some(thread)),
             idle: Arc::new(Mutex::new(readers)),
-            permits: Arc::new(Semaphore::new(READERS)),
+            permits: Arc::new(Semaphore::new(READERS as usize)),
             head,
             edge_tokens,
             counted,
@@ -140,11 +140,15 @@ impl Engine {
         reported(reading.await.map_err(|error| StoreError::Fault(error.to_string()))?)
     }
 
-    /// Carries out what is queued, then closes all connections; the last one moves the WAL into the database.
+    /// Carries out what is queued, lets reads that run end, then closes all connections; the last one moves the WAL into the
+    /// database.
     pub(super) async fn close(&self) {
         // Fails when it was closed before.
         let _ = self.writer.send(Job::Close).await;
+        // A read that runs has a permit, and gives its connection back before it. Fails when it was closed before.
+        let ended = self.permits.acquire_many(READERS).await;
         self.permits.close();
+        drop(ended);
         lock(&self.idle).clear();
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
@@ -214,13 +218,13 @@ mod tests {
 
     struct Bench {
         engine: Arc<Engine>,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
     }
 
     fn bench() -> Bench {
         let directory = tempfile::tempdir().unwrap();
         let engine = Engine::open(&directory.path().join("latchkey.db"), Epoch::from_bytes([1; 16])).unwrap();
-        Bench { engine: Arc::new(engine), _directory: directory }
+        Bench { engine: Arc::new(engine), directory }
     }
 
     impl Bench {
@@ -365,5 +369,31 @@ mod tests {
         }
         assert!(matches!(bench.engine.change(insert("d")).await, Err(StoreError::Unavailable(_))));
         assert!(matches!(bench.engine.read(|_| Ok(())).await, Err(StoreError::Unavailable(_))));
+    }
+    #[tokio::test]
+    async fn closing_waits_for_a_read_that_runs_and_leaves_all_in_the_database_s_own_file() {
+        let bench = bench();
+        bench.engine.change(insert("a")).await.unwrap();
+        let (started, runs) = oneshot::channel();
+        let (release, held) = oneshot::channel::<()>();
+        let engine = Arc::clone(&bench.engine);
+        let reading = tokio::spawn(async move {
+            let work = move |_: &Connection| {
+                started.send(()).unwrap();
+                held.blocking_recv().unwrap();
+                Ok(())
+            };
+            engine.read(work).await
+        });
+        runs.await.unwrap();
+        let engine = Arc::clone(&bench.engine);
+        let closing = tokio::spawn(async move { engine.close().await });
+        bench.engine.writer.closed().await;
+        release.send(()).unwrap();
+        assert_eq!(reading.await.unwrap(), Ok(()));
+        closing.await.unwrap();
+        let names: Vec<_> =
+            std::fs::read_dir(bench.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("-wal")), "{names:?}");
     }
 }
