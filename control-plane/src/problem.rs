@@ -316,8 +316,8 @@ impl Problem {
     pub fn refused_lines(lines: Vec<LineErrors>, refused: usize) -> Self {
         let shown =
             if lines.len() < refused { format!("; `lines` has the first {}", lines.len()) } else { String::new() };
-        let detail =
-            format!("{refused} lines are refused, so nothing was done{shown}; correct them, and send all again");
+        let (are, them) = if refused == 1 { ("line is", "it") } else { ("lines are", "them") };
+        let detail = format!("{refused} {are} refused, so nothing was done{shown}; correct {them}, and send all again");
         let title = "Some lines are refused";
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused-lines", title, detail);
         problem.0.lines = lines;
@@ -352,6 +352,11 @@ impl Problem {
 
     pub fn status(&self) -> StatusCode {
         self.0.status
+    }
+
+    /// One that the answer has besides, such as `Retry-After`.
+    pub fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        self.0.header.clone()
     }
 
     pub fn title(&self) -> &'static str {

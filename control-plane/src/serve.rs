@@ -79,6 +79,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         guesses: guesses.clone(),
         public_url: options.public_url.unwrap_or_else(|| PublicUrl::of(listener.scheme(), listener.address)),
     };
+    // Before the first edge asks, so that none gets more of the log than is kept. The store has logged why it fails.
+    let _ = feed.compact().await;
     // Before anybody is told that it runs, and could end it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let revision = store.head().borrow().revision.0;

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use policy::Digest;
 
 use super::form::{Posted, PostedByAnyone};
@@ -61,7 +61,8 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
             let problem = api.guesses.wrong(from, problem);
             return match problem.status() {
                 StatusCode::TOO_MANY_REQUESTS => {
-                    refused(StatusCode::TOO_MANY_REQUESTS, super::problems::sentence(problem.detail()))
+                    let page = refused(problem.status(), super::problems::sentence(problem.detail()))?;
+                    Ok((AppendHeaders(problem.header()), page).into_response())
                 }
                 _ => refused(StatusCode::FORBIDDEN, why),
             };

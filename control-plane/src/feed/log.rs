@@ -9,17 +9,17 @@ use crate::store::StoreError;
 const PART: u64 = 10;
 
 impl Feed {
-    /// Compacts the log now and whenever it has grown by a tenth, until the service ends.
+    /// Compacts the log whenever it has grown by a tenth since it was last compacted, until the service ends.
     pub async fn keep_log(self) {
         let (mut head, mut ending) = (self.store.head(), self.ending.clone());
         loop {
-            // The store has logged the cause; the next time tries again.
-            let _ = self.compact().await;
             let due = head.borrow_and_update().revision.0.saturating_add(self.log_revisions / PART);
             tokio::select! {
                 moved = head.wait_for(|head| head.revision.0 >= due) => if moved.is_err() { return },
                 _ = ending.wait_for(|ending| *ending) => return,
             }
+            // The store has logged the cause; the next time tries again.
+            let _ = self.compact().await;
         }
     }
 

@@ -27,8 +27,17 @@ fn keep(database: &Path, at: UnixSeconds) -> io::Result<PathBuf> {
         name.push(suffix);
         PathBuf::from(name)
     };
-    let kept = beside(database, &format!(".before-{}", named_by(at)));
-    std::fs::hard_link(database, &kept)?;
+    let name = named_by(at);
+    let mut kept = beside(database, &format!(".before-{name}"));
+    // Several restores within a second.
+    let mut count = 1_u32;
+    while let Err(error) = std::fs::hard_link(database, &kept) {
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            return Err(error);
+        }
+        count = count.saturating_add(1);
+        kept = beside(database, &format!(".before-{name}-{count}"));
+    }
     for suffix in ["-wal", "-shm"] {
         match std::fs::rename(beside(database, suffix), beside(&kept, suffix)) {
             Ok(()) => {}

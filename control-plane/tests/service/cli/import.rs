@@ -45,7 +45,7 @@ fn refused_lines_are_listed_by_number_and_nothing_is_imported() {
     // A digest that is known here, whoever's it is.
     let file = [line("a", json!({})), line(&taken, json!({}))].concat();
     let refused = cli.run_with(&["keys", "import", "-w", "acme", "-"], &file);
-    let expected = "latchkey: 1 lines are refused, so nothing was done; correct them, and send all again (refused-lines)\n  line 2: digest is refused\n";
+    let expected = "latchkey: 1 line is refused, so nothing was done; correct it, and send all again (refused-lines)\n  line 2: digest is refused\n";
     assert_eq!((refused.code, refused.stderr.as_str()), (1, expected));
     assert_eq!(cli.json(&["keys", "list", "-w", "acme"]).as_array().unwrap().len(), 1);
 }
