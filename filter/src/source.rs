@@ -3,25 +3,26 @@
 //! With `feed: "process"` one worker of the Envoy asks the control plane and the others follow it; with `"worker"` each
 //! asks by itself. Configurations that name the same source share one of these.
 
+mod asking;
 mod part;
 mod telling;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use policy::Config;
 use policy::config::Feed;
-use policy::{Config, Position};
 
 use crate::acknowledgement::Acknowledging;
-use crate::host::{Call, CallAnswer, Host, LogLevel};
+use crate::host::{Host, LogLevel};
 use crate::keys::{Clocks, Keys};
 use crate::metrics::Report;
-use crate::process::follower::{Follower, Step};
-use crate::process::head::Head;
-use crate::process::publisher::{Publisher, Wake};
-use crate::process::roster::{BEAT_MS, Roster};
-use crate::process::shelf::{Deposed, Shelf};
-use crate::subscription::{Answer, Asking, Failure, News, Outcome, Progress, Subscription};
+use crate::process::follower::Follower;
+use crate::process::publisher::Publisher;
+use crate::process::roster::Roster;
+use crate::process::shelf::Shelf;
+use crate::subscription::{Failure, Progress, Subscription};
 use crate::usage::{Reporting, Usage};
 
 /// How often a worker looks whether there is something to do, when nothing else wakes it.
@@ -30,19 +31,12 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// The same while there is more to do than one event should take: requests come in between.
 const HURRY: Duration = Duration::from_millis(1);
 
-/// Without a tick for so long a worker may have missed what the leader published: it looks before it decides.
-const LATE_MS: u64 = 2_000;
-
 /// A new leader that can't take over what the one before published begins by itself after so long.
 const TAKE_OVER_MS: u64 = 1_000;
 
 /// Said once where `feed: "process"` can't be.
 const LONELY: &str = "the VM id is empty, so that any plugin could write what workers share: each worker asks the control plane \
                       by itself, and `ready_path` speaks for the one that is asked; set `vm_id` to change that";
-
-/// Pages that a worker takes over within a request, when it must look before it decides: a VM that takes the place of a
-/// trapped one has a small table at its first request already, and for a large one no request is held up for long.
-const PAGES_A_REQUEST: u32 = 4;
 
 /// Attempts to sign the roster when others write it at the same time; the next tick tries again.
 const ATTEMPTS: u32 = 16;
@@ -278,75 +272,6 @@ impl Source {
         }
     }
 
-    /// The answer to the call with this number, which `root` sent.
-    pub fn answered(&mut self, host: &dyn Host, root: u32, number: u32, received: CallAnswer) -> Progress {
-        if self.teller.take_if(|teller| *teller == (root, number)).is_some() {
-            return self.acknowledged(host, root, &received);
-        }
-        if self.reporter.take_if(|reporter| *reporter == (root, number)).is_some() {
-            return self.usage_reported(&received);
-        }
-        if self.caller.take_if(|caller| *caller == (root, number)).is_none() {
-            return Progress::Quiet;
-        }
-        let answer = Answer {
-            status: header(&received, ":status"),
-            time_ms: header(&received, "latchkey-time"),
-            head: header(&received, "latchkey-head"),
-            body: received.body,
-        };
-        let now = clocks(host);
-        if self.doubts(now) {
-            // An answer to what was asked before this worker was held up: it may have lain there as long.
-            self.ask(host, root, now);
-            return Progress::Quiet;
-        }
-        if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
-            // An answer to a leader that was deposed meanwhile.
-            self.subscription.abandon();
-            self.acknowledging.arrived(false);
-            return Progress::Quiet;
-        }
-        let (before, wanted) = (self.keys.holding.position(), self.subscription.wants_snapshot());
-        let Outcome { progress, news } = self.subscription.answered(&mut self.keys, now, random(host), answer);
-        self.acknowledging.arrived(!matches!(progress, Progress::Failed(_)));
-        if let (News::Snapshot(begins), Some(before)) = (&news, before)
-            && (begins.epoch != before.epoch || (!wanted && begins.revision <= before.revision))
-        {
-            self.history_changes = self.history_changes.saturating_add(1);
-            host.log(LogLevel::Error, &another_history(*begins, before));
-        }
-        if let (News::Delta(_), Some(newest)) = (&news, self.keys.holding.newest()) {
-            host.log(LogLevel::Debug, &format!("revision {} has come", newest.revision));
-        }
-        if let Part::Leads(publisher) = &mut self.part {
-            match publisher.publish(host, &self.shelf, &self.keys, &news) {
-                Ok(Wake::Everybody) => {
-                    self.others.iter().for_each(|queue| host.wake(*queue));
-                    if let Some(newest) = self.keys.holding.newest() {
-                        host.log(LogLevel::Debug, &format!("revision {} is published", newest.revision));
-                    }
-                }
-                Ok(Wake::Nobody) => {}
-                Err(Deposed) => self.step_down(),
-            }
-        }
-        if let (Part::Leads(_), Progress::Quiet | Progress::Serves(_)) = (&self.part, &progress) {
-            // The control plane itself has said what holds, once nothing is missing.
-            self.was_held_up &= self.keys.holding.is_loading() || self.subscription.wants_snapshot();
-        }
-        if progress == Progress::Failed(Failure::Retired) {
-            self.retire(host);
-        }
-        if let Progress::Serves(_) = progress {
-            self.signs_ms = None;
-            self.sign(host, now);
-        }
-        self.ask(host, root, now);
-        self.acknowledge(host, root, now, When::Even);
-        progress
-    }
-
     /// What the log should say of the last answer or attempt: each failure once until it changes, so that an outage doesn't
     /// fill the log.
     pub fn remark(&mut self, progress: &Progress) -> Option<String> {
@@ -363,16 +288,6 @@ impl Source {
         }
     }
 
-    /// True when this worker's timer hasn't run for so long that it may have missed a change: it was held up, or is new.
-    pub fn is_late(&self, now: Clocks) -> bool {
-        match self.shares {
-            Shares::Unknown => true,
-            Shares::Nothing => false,
-            Shares::Roster => now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
-            Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
-        }
-    }
-
     /// The id under which the control plane knows this Envoy, or this worker where nothing is shared.
     pub fn instance(&self) -> Option<&str> {
         self.instance.as_deref()
@@ -383,63 +298,9 @@ impl Source {
         matches!(self.part, Part::Leads(_))
     }
 
-    /// Looks at what the leader published, before a request is decided. Answers whether this worker is up to date now.
-    pub fn catches_up(&mut self, host: &dyn Host) -> bool {
-        let now = clocks(host);
-        if (self.shares == Shares::Unknown && !self.is_set_up(host, now)) || self.doubts(now) {
-            return false;
-        }
-        let is_there = match &self.part {
-            Part::Follows | Part::TakesOver { .. } => {
-                let mut step = || self.follower.step(host, &self.shelf, &mut self.keys);
-                (0..PAGES_A_REQUEST).map(|_| step()).find(|step| *step != Step::More) == Some(Step::InStep)
-            }
-            // Another leader may have been chosen meanwhile.
-            Part::Leads(_) => {
-                let head = Head::read(host, &self.shelf);
-                head.is_some_and(|head| Some(head.to.position) == self.keys.holding.position())
-            }
-            Part::Alone => true,
-        };
-        if is_there {
-            self.ticked_ms = now.monotonic_ms;
-            self.was_held_up = false;
-        }
-        is_there
-    }
-
-    /// A worker that was held up, and that asks for itself, has ended for the control plane if other workers said so: it decides
-    /// nothing before it has asked anew. Answers whether it was.
-    fn doubts(&mut self, now: Clocks) -> bool {
-        let doubts = self.shares == Shares::Roster && self.is_late(now);
-        if doubts {
-            self.keys.distrust();
-            self.subscription.abandon();
-            self.acknowledging.arrived(false);
-            self.caller = None;
-            self.ticked_ms = now.monotonic_ms;
-            self.signs_ms = None;
-        }
-        doubts
-    }
-
     /// How often, since this was asked last, the control plane turned out to have another history than this worker's.
     pub fn take_history_changes(&mut self) -> u64 {
         std::mem::take(&mut self.history_changes)
-    }
-
-    /// Whether every worker of this Envoy is ready: a readiness probe reaches only one of them. Where nothing is shared,
-    /// this worker speaks for itself.
-    pub fn is_everybody_ready(&self, host: &dyn Host, now: Clocks) -> bool {
-        match self.shares {
-            Shares::Unknown => false,
-            Shares::Nothing => true,
-            Shares::Roster | Shares::Everything => {
-                // Workers start together, so those that are to come have signed when this one has for a moment.
-                now.monotonic_ms.saturating_sub(self.joined_ms) >= BEAT_MS
-                    && read_roster(host, &self.shelf.roster()).0.report().is_ready
-            }
-        }
     }
 
     /// What the gauges of this Envoy are to show; `None` when another worker shows them.
@@ -492,45 +353,6 @@ impl Source {
         true
     }
 
-    /// Sends what is to be known next, if it is time and this worker's part. Envoy takes it for a call of `root`, whose callback
-    /// is running.
-    fn ask(&mut self, host: &dyn Host, root: u32, now: Clocks) {
-        let (largest_bound, smallest_bound) = match (&self.part, self.shares) {
-            (Part::Alone, _) => self.own_bounds(),
-            (Part::Leads(_), _) => self.bounds,
-            (Part::Follows | Part::TakesOver { .. }, _) => return,
-        };
-        if !self.subscription.is_due(now) {
-            return;
-        }
-        let Ok(rides) = self.rides(host, now) else { return };
-        let (Some(instance), Some(newest)) = (&self.instance, self.roots.values().next_back()) else { return };
-        let applied = rides.as_ref().map(|(revision, _)| *revision);
-        let asking = Asking { instance, largest_bound, smallest_bound, applied };
-        let Some(fetch) = self.subscription.next_fetch(&self.keys, asking, now) else { return };
-        let call = Call {
-            cluster: &self.name.cluster,
-            authority: &self.name.authority,
-            path: &fetch.path,
-            token: newest.token.as_deref(),
-            body: None,
-            timeout: Duration::from_millis(fetch.timeout_ms),
-        };
-        match host.dispatch(&call) {
-            Ok(number) => {
-                self.caller = Some((root, number));
-                self.waits_since_ms = None;
-                if let Some((_, acknowledgement)) = rides {
-                    self.acknowledging.rode(acknowledgement, now);
-                }
-            }
-            Err(_) => {
-                let progress = self.subscription.not_sent(now, random(host));
-                self.say(host, &progress);
-            }
-        }
-    }
-
     fn say(&mut self, host: &dyn Host, progress: &Progress) {
         if let Some(remark) = self.remark(progress) {
             host.log(LogLevel::Warn, &remark);
@@ -545,25 +367,11 @@ impl Source {
     }
 }
 
-fn another_history(begins: Position, before: Position) -> String {
-    format!(
-        "the control plane's history is another one: epoch {} at revision {}, after epoch {} at revision {}; what it says now is \
-         enforced, so if its database was restored, keys that were revoked since may be valid again: revoke them again",
-        begins.epoch, begins.revision, before.epoch, before.revision
-    )
-}
-
 /// Whether an acknowledgement waits for the workers that lag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
     Even,
     Anyway,
-}
-
-/// A header of an answer, read as what it should be.
-fn header<T: std::str::FromStr>(received: &CallAnswer, name: &str) -> Option<T> {
-    let found = received.headers.iter().find(|(own, _)| own == name);
-    found.and_then(|(_, value)| str::from_utf8(value).ok()).and_then(|text| text.parse().ok())
 }
 
 fn hex(bytes: Option<[u8; 16]>) -> Option<String> {

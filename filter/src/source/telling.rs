@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Part, Shares, Source, When, change_roster, clocks, header, hex, random, read_roster};
+use super::asking::header;
+use super::{Part, Shares, Source, When, change_roster, clocks, hex, random, read_roster};
 use crate::acknowledgement::{self, Acknowledgement, Rides};
 use crate::host::{Call, CallAnswer, Host};
 use crate::keys::Clocks;

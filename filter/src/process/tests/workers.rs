@@ -1,0 +1,236 @@
+//! Several workers of one Envoy and a control plane, turn by turn.
+
+use policy::config::Feed;
+use policy::decide::Knowledge;
+use policy::wire::Op;
+use policy::{Digest, Position};
+
+use super::super::head::Head;
+use super::super::shelf::Shelf;
+use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
+use crate::fake_envoy::FakeEnvoy;
+use crate::host::CallAnswer;
+use crate::keys::Clocks;
+use crate::source::{Root, Source, SourceName, TICK, clocks};
+
+/// One turn of the test is one tick of every worker.
+pub(super) const TICK_MS: u64 = TICK.as_millis() as u64;
+
+pub(super) struct Worker {
+    pub(super) host: FakeEnvoy,
+    pub(super) source: Source,
+    pub(super) root: u32,
+    /// Its thread runs: it ticks, wakes and gets answers.
+    pub(super) runs: bool,
+}
+
+impl Worker {
+    pub(super) fn position(&self) -> Option<Position> {
+        self.source.keys.holding.position()
+    }
+
+    pub(super) fn knows(&self, secret: &str) -> Option<bool> {
+        let now = clocks(&self.host);
+        match self.source.keys.knowledge(now, Some(60)) {
+            Knowledge::Serving(holding) if !self.source.is_late(now) => {
+                Some(holding.find(&Digest::of(secret.as_bytes())).is_some())
+            }
+            Knowledge::Serving(_) | Knowledge::NotReady | Knowledge::Stale => None,
+        }
+    }
+}
+
+pub(super) struct Process {
+    pub(super) workers: Vec<Worker>,
+    pub(super) control_plane: FakeControlPlane,
+    /// Answers arrive.
+    pub(super) is_connected: bool,
+    pub(super) delivers_wakes: bool,
+}
+
+pub(super) fn name(cluster: &str) -> SourceName {
+    let word = |word: &str| word.to_owned();
+    SourceName { cluster: word(cluster), authority: word("latchkey"), environment: word("live"), edge: word("edge") }
+}
+
+pub(super) fn root(id: u32, feed: Feed) -> Root {
+    Root { id, token: None, max_staleness_secs: Some(60), feed }
+}
+
+impl Process {
+    pub(super) fn new(workers: u8) -> Self {
+        Self::with(workers, Feed::Process, "latchkey")
+    }
+
+    pub(super) fn with(workers: u8, feed: Feed, vm_id: &'static str) -> Self {
+        let mut control_plane = FakeControlPlane::new(1);
+        control_plane.change(&[Op::Upsert(record(&secret(1)))]);
+        control_plane.snapshot_now();
+        let mut process = Self { workers: Vec::new(), control_plane, is_connected: true, delivers_wakes: true };
+        (0..workers).for_each(|_| process.start(feed, vm_id));
+        process
+    }
+
+    /// A new VM: a worker of a start, or one that takes the place of a VM that trapped.
+    pub(super) fn start(&mut self, feed: Feed, vm_id: &'static str) {
+        let mut host = FakeEnvoy { vm_id, ..FakeEnvoy::new("GET", "/", &[]) };
+        host.worker = u8::try_from(self.workers.len()).unwrap() + 1;
+        if let Some(first) = self.workers.first() {
+            host.process = first.host.process.clone();
+        }
+        let mut source = Source::new(name("latchkey"));
+        source.join(root(1, feed));
+        self.workers.push(Worker { host, source, root: 1, runs: true });
+    }
+
+    pub(super) fn now(&self) -> Clocks {
+        clocks(&self.workers[0].host)
+    }
+
+    pub(super) fn advance(&mut self, ms: u64) {
+        let Clocks { wall_ms, monotonic_ms } = self.now();
+        let now = Clocks { wall_ms: wall_ms + i64::try_from(ms).unwrap(), monotonic_ms: monotonic_ms + ms };
+        self.workers[0].host.process.clocks.set(now);
+    }
+
+    /// A tick of every worker that runs, and all that follows from it.
+    pub(super) fn turn(&mut self) {
+        self.advance(TICK_MS);
+        for at in 0..self.workers.len() {
+            self.tick(at);
+        }
+        self.wake();
+        for at in 0..self.workers.len() {
+            self.answer(at);
+            self.wake();
+        }
+    }
+
+    /// The timer of a worker, as often as it goes off in this turn.
+    pub(super) fn tick(&mut self, at: usize) {
+        let worker = &mut self.workers[at];
+        for _ in 0..10_000 {
+            if worker.runs {
+                worker.source.tick(&worker.host, worker.root);
+            }
+            if !worker.runs || worker.host.tick.get() == TICK {
+                return;
+            }
+        }
+        panic!("worker {at} never comes to rest");
+    }
+
+    /// Answers one call of a worker, if it has one that the control plane would answer by now.
+    pub(super) fn answer(&mut self, at: usize) {
+        let worker = &mut self.workers[at];
+        if !self.is_connected || !worker.runs {
+            return;
+        }
+        let Some((number, path)) = worker.host.calls.borrow_mut().pop_front() else { return };
+        worker.source.answered(&worker.host, worker.root, number, answer_of(&self.control_plane, &path));
+    }
+
+    /// Answers the acknowledgements that wait with this status; answers what they said: of each worker its id, its revision, and
+    /// whether it has ended.
+    pub(super) fn acknowledge(&mut self, status: u16) -> Vec<Vec<(String, u64, bool)>> {
+        let mut said = Vec::new();
+        for at in 0..self.workers.len() {
+            let worker = &mut self.workers[at];
+            let waiting: Vec<_> = worker.host.acknowledged.borrow_mut().drain(..).collect();
+            for (number, body) in waiting {
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let of = |own: &serde_json::Value| {
+                    (
+                        own["id"].as_str().unwrap().to_owned(),
+                        own["applied"].as_u64().unwrap(),
+                        own["ended"].as_bool().unwrap_or(false),
+                    )
+                };
+                said.push(body["workers"].as_array().unwrap().iter().map(of).collect());
+                let headers = vec![(":status".to_owned(), status.to_string().into_bytes())];
+                worker.source.answered(&worker.host, worker.root, number, CallAnswer { headers, body: Vec::new() });
+            }
+        }
+        said
+    }
+
+    /// Delivers wakes to workers that run, until there are none.
+    pub(super) fn wake(&mut self) {
+        for _ in 0..10_000 {
+            let Some(queue) = self.workers[0].host.process.wakes.borrow_mut().pop_front() else {
+                return (0..self.workers.len())
+                    .filter(|at| self.workers[*at].host.tick.get() != TICK)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|at| self.tick(at));
+            };
+            if !self.delivers_wakes {
+                continue;
+            }
+            for worker in self.workers.iter_mut().filter(|worker| worker.runs) {
+                worker.source.woken(&worker.host, queue);
+            }
+        }
+        panic!("the workers wake each other for ever");
+    }
+
+    /// Turns until every worker that runs is where the control plane is.
+    pub(super) fn settle(&mut self) {
+        self.settle_within(3_000);
+    }
+
+    pub(super) fn settle_within(&mut self, ms: u64) {
+        for _ in 0..ms / TICK_MS {
+            self.turn();
+            if self.all_are_there() {
+                return;
+            }
+        }
+        let seen: Vec<_> =
+            self.workers.iter().map(|worker| (worker.runs, worker.position().map(|at| at.revision))).collect();
+        panic!("within {ms} ms not all reached {:?}: {seen:?}", self.control_plane.position.revision);
+    }
+
+    pub(super) fn all_are_there(&self) -> bool {
+        let there = Some(self.control_plane.position);
+        self.workers
+            .iter()
+            .filter(|worker| worker.runs)
+            .all(|worker| worker.position() == there && !worker.source.keys.holding.is_loading())
+    }
+
+    pub(super) fn revoke(&mut self, seed: u8) {
+        self.control_plane.change(&[Op::Remove(Digest::of(secret(seed).as_bytes()))]);
+    }
+
+    pub(super) fn add(&mut self, seed: u8) {
+        self.control_plane.change(&[Op::Upsert(record(&secret(seed)))]);
+    }
+
+    pub(super) fn know(&self, seed: u8) -> Vec<Option<bool>> {
+        self.workers.iter().filter(|worker| worker.runs).map(|worker| worker.knows(&secret(seed))).collect()
+    }
+
+    /// Who has calls under way: the one that leads.
+    pub(super) fn leader(&self) -> usize {
+        let asks = |worker: &Worker| worker.runs && !worker.host.calls.borrow().is_empty();
+        let asking: Vec<_> = (0..self.workers.len()).filter(|at| asks(&self.workers[*at])).collect();
+        assert_eq!(asking.len(), 1, "one worker asks, not {asking:?}");
+        asking[0]
+    }
+
+    /// What a worker asked the control plane, and was not answered yet.
+    pub(super) fn questions(&self, at: usize) -> Vec<String> {
+        self.workers[at].host.calls.borrow().iter().map(|(_, path)| path.clone()).collect()
+    }
+
+    pub(super) fn head(&self) -> Head {
+        Head::read(&self.workers[0].host, &Shelf::of(&name("latchkey"))).expect("there is a head")
+    }
+
+    pub(super) fn instances(&self) -> Vec<String> {
+        let instance = |path: &str| path.split_once("instance=").unwrap().1.split('&').next().unwrap().to_owned();
+        let paths = self.workers.iter().flat_map(|worker| worker.host.calls.borrow().clone());
+        paths.map(|(_, path)| instance(&path)).collect()
+    }
+}

@@ -1,0 +1,81 @@
+//! Whether a worker may decide by what it holds, and whether all of the Envoy may.
+
+use super::{Part, Shares, Source, clocks, read_roster};
+use crate::host::Host;
+use crate::keys::Clocks;
+use crate::process::follower::Step;
+use crate::process::head::Head;
+use crate::process::roster::BEAT_MS;
+
+/// Without a tick for so long a worker may have missed what the leader published: it looks before it decides.
+const LATE_MS: u64 = 2_000;
+
+/// Pages that a worker takes over within a request, when it must look before it decides: a VM that takes the place of a
+/// trapped one has a small table at its first request already, and for a large one no request is held up for long.
+const PAGES_A_REQUEST: u32 = 4;
+
+impl Source {
+    /// True when this worker's timer hasn't run for so long that it may have missed a change: it was held up, or is new.
+    pub fn is_late(&self, now: Clocks) -> bool {
+        match self.shares {
+            Shares::Unknown => true,
+            Shares::Nothing => false,
+            Shares::Roster => now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
+            Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
+        }
+    }
+
+    /// Looks at what the leader published, before a request is decided. Answers whether this worker is up to date now.
+    pub fn catches_up(&mut self, host: &dyn Host) -> bool {
+        let now = clocks(host);
+        if (self.shares == Shares::Unknown && !self.is_set_up(host, now)) || self.doubts(now) {
+            return false;
+        }
+        let is_there = match &self.part {
+            Part::Follows | Part::TakesOver { .. } => {
+                let mut step = || self.follower.step(host, &self.shelf, &mut self.keys);
+                (0..PAGES_A_REQUEST).map(|_| step()).find(|step| *step != Step::More) == Some(Step::InStep)
+            }
+            // Another leader may have been chosen meanwhile.
+            Part::Leads(_) => {
+                let head = Head::read(host, &self.shelf);
+                head.is_some_and(|head| Some(head.to.position) == self.keys.holding.position())
+            }
+            Part::Alone => true,
+        };
+        if is_there {
+            self.ticked_ms = now.monotonic_ms;
+            self.was_held_up = false;
+        }
+        is_there
+    }
+
+    /// A worker that was held up, and that asks for itself, has ended for the control plane if other workers said so: it decides
+    /// nothing before it has asked anew. Answers whether it was.
+    pub(super) fn doubts(&mut self, now: Clocks) -> bool {
+        let doubts = self.shares == Shares::Roster && self.is_late(now);
+        if doubts {
+            self.keys.distrust();
+            self.subscription.abandon();
+            self.acknowledging.arrived(false);
+            self.caller = None;
+            self.ticked_ms = now.monotonic_ms;
+            self.signs_ms = None;
+        }
+        doubts
+    }
+
+    /// Whether every worker of this Envoy is ready: a readiness probe reaches only one of them. Where nothing is shared,
+    /// this worker speaks for itself.
+    pub fn is_everybody_ready(&self, host: &dyn Host, now: Clocks) -> bool {
+        match self.shares {
+            Shares::Unknown => false,
+            Shares::Nothing => true,
+            Shares::Roster | Shares::Everything => {
+                // Workers start together, so those that are to come have signed when this one has for a moment.
+                now.monotonic_ms.saturating_sub(self.joined_ms) >= BEAT_MS
+                    && read_roster(host, &self.shelf.roster()).0.report().is_ready
+            }
+        }
+    }
+}
