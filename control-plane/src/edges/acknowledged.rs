@@ -76,6 +76,7 @@ impl Edges {
             } else {
                 own.values_mut().for_each(|own| *own = applied);
             }
+            tracing::debug!(edge.id = instance.edge, instance = instance.id, revision = applied.0, "acknowledged");
         }
         self.wake();
     }

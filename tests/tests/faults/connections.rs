@@ -61,11 +61,18 @@ fn thousands_of_slow_clients_keep_the_control_plane_and_the_edge_from_nobody() {
         eventually_within(PROMISE, what, step);
         slowest = slowest.max(start.elapsed());
     };
-    for (port, others) in [(stack.control_plane.port, "the control plane"), (stack.envoy.port, "the edge")] {
+    for (port, others) in
+        [(stack.control_plane.port, "the control plane with its console"), (stack.envoy.port, "the edge")]
+    {
         drip(port, |rounds| {
             let mut number = 0;
             while rounds.load(Ordering::Relaxed) < 5 || number < 20 {
                 number += 1;
+                within("the console is shown, on a new connection", &mut || {
+                    let seen =
+                        Connection::try_open(stack.control_plane.port)?.try_get("/console/sign-in", &[])?.verdict();
+                    if seen == "200 -" { Ok(()) } else { Err(seen) }
+                });
                 let key = stack.admin.create_key("acme", &number.to_string());
                 within("a new key passes, on a new connection", &mut || {
                     let mut connection = Connection::try_open(stack.envoy.port)?;
@@ -79,7 +86,10 @@ fn thousands_of_slow_clients_keep_the_control_plane_and_the_edge_from_nobody() {
                     if seen == "401 unknown-key" { Ok(()) } else { Err(seen) }
                 });
             }
-            println!("{} slow connections at {others}: {number} keys made, used and deleted", connections());
+            println!(
+                "{} slow connections at {others}: {number} times the console was shown, and a key made, used and deleted",
+                connections()
+            );
         });
     }
     println!("the slowest of them took {slowest:?}");
