@@ -101,6 +101,7 @@ fn statement(sql: Sql<'_>, query: &AuditQuery) -> Result<(String, Vec<Value>), S
 #[cfg(test)]
 mod tests {
     use policy::Epoch;
+    use rusqlite::params_from_iter;
 
     use super::super::lock::Lock;
     use super::super::schema::open_writer;
@@ -123,10 +124,10 @@ mod tests {
         ] {
             let limit = NonZeroU32::MIN;
             let query = AuditQuery { workspace, target, action, since: None, until: None, order: Order::Newest, limit };
-            let (statement, values) = statement(&query).unwrap();
+            let (statement, values) = statement(Sql::Sqlite(&sql), &query).unwrap();
             let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
             let plan: Vec<String> =
-                plan.query_map(&values, |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+                plan.query_map(params_from_iter(bound(&values)), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
             // One step: no sorting behind it.
             assert!(plan.len() == 1 && plan[0].contains(expected), "{statement}: {plan:?}");
         }

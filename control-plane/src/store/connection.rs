@@ -12,7 +12,7 @@ const ASKED: Duration = Duration::from_secs(5);
 
 pub(super) enum Connection {
     Sqlite(rusqlite::Connection),
-    Postgres(Session),
+    Postgres(Box<Session>),
 }
 
 /// Where others come from when connections are lost. Those of a file aren't.
@@ -29,7 +29,7 @@ impl Connection {
 
 fn connect(source: &Source) -> Result<Connection, SqlError> {
     match source {
-        Some(server) => server.connect().map(Connection::Postgres),
+        Some(server) => server.connect().map(Box::new).map(Connection::Postgres),
         None => Err(SqlError::Unreachable("the file is closed".to_owned())),
     }
 }

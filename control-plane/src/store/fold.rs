@@ -212,14 +212,15 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{Acting, NewKey, NewSecret, NewWorkspace};
+    use crate::store::{Acting, Database, NewKey, NewSecret, NewWorkspace, databases};
     use crate::usage::ALLOWED;
 
     const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 
     async fn open(folder: &Path) -> Store {
         let acting = Acting::system(NOW);
-        Store::open(&folder.join("latchkey.db"), Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap()
+        let database: Database = databases::of(folder).parse().unwrap();
+        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap()
     }
 
     fn workspace() -> policy::WorkspaceId {

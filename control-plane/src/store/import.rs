@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{NewWorkspace, Precondition};
+    use crate::store::{Database, NewWorkspace, Precondition, databases};
 
     fn digest(n: u32) -> Digest {
         Digest::of(&n.to_le_bytes())
@@ -299,10 +299,10 @@ mod tests {
     #[tokio::test]
     async fn an_import_that_was_decided_is_carried_out_at_the_next_start_and_lets_others_between() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("latchkey.db");
+        let database: Database = databases::of(directory.path()).parse().unwrap();
         let acting = Acting::system(UnixSeconds(0));
         let config = Config::default();
-        let open = || Store::open(&path, Epoch::from_bytes([1; 16]), &config, acting.clone());
+        let open = || Store::open(&database, Epoch::from_bytes([1; 16]), &config, acting.clone());
         let store = open().await.unwrap();
         let id = WorkspaceId::from_bytes([1; 16]);
         let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };

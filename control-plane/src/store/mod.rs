@@ -11,6 +11,9 @@ mod backup;
 mod changes;
 mod connection;
 mod database;
+#[cfg(test)]
+#[path = "../../tests/service/databases.rs"]
+mod databases;
 mod definitions;
 mod edge_tokens;
 mod engine;

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn tls_is_needed_unless_the_server_is_near_and_never_without_a_check() {
-        let tls = |url| Address::parse(url, None).map(|address| address.tls.is_some());
+        let tls = |url: &str| Address::parse(url, None).map(|address| address.tls.is_some());
         for (url, expected) in [
             ("postgres://u@localhost/x", false),
             ("postgres://u@127.0.0.1,[::1]/x", false),
@@ -187,7 +187,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("password");
         std::fs::write(&path, "hush\n").unwrap();
-        let parse = |url| Address::parse(url, Some(&path)).map(|address| address.config.get_password().map(<[u8]>::to_vec));
+        let parse = |url: &str| Address::parse(url, Some(&path)).map(|address| address.config.get_password().map(<[u8]>::to_vec));
         assert!(parse("postgres://u@localhost/x").is_err_and(|error| error.contains("chmod 600")));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(parse("postgres://u@localhost/x"), Ok(Some(b"hush".to_vec())));

@@ -16,9 +16,12 @@ const PREPARED: usize = 256;
 pub(in crate::store) struct Session {
     /// `None` once it is dropped.
     client: RefCell<Option<Client>>,
-    /// By our spelling and the kinds of the parameters.
-    prepared: RefCell<HashMap<String, Vec<(Vec<Kind>, postgres::Statement)>>>,
+    /// By our spelling.
+    prepared: RefCell<HashMap<String, Vec<Prepared>>>,
 }
+
+/// A statement, for parameters of these kinds.
+type Prepared = (Vec<Kind>, postgres::Statement);
 
 impl Session {
     pub(super) fn new(client: Client) -> Self {
