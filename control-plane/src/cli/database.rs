@@ -19,7 +19,13 @@ use crate::store::{
 pub struct DatabaseOptions {
     /// The SQLite database: made if it isn't there, and open in one process at a time. Or a PostgreSQL one, where any number of
     /// control planes may serve: postgres://user@host:5432/latchkey (docs/postgres.md).
-    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE|URL", default_value = "latchkey.db", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "LATCHKEY_DATABASE",
+        value_name = "FILE|URL",
+        default_value = "latchkey.db",
+        hide_env_values = true
+    )]
     database: Database,
 
     /// The password for PostgreSQL, where neither the URL nor PGPASSWORD has it. Refused when others can read the file.
@@ -81,7 +87,8 @@ fn file<'a>(database: &'a Database, instead: &str) -> anyhow::Result<&'a Path> {
 }
 
 pub(super) fn run_backup(options: &BackupOptions) -> anyhow::Result<()> {
-    let database = file(&options.database, "make a backup with pg_dump, which takes it at one instant (docs/postgres.md)")?;
+    let database =
+        file(&options.database, "make a backup with pg_dump, which takes it at one instant (docs/postgres.md)")?;
     let BackedUp { revision, bytes } = back_up(database, &options.to)?;
     let (database, to) = (database.display(), options.to.display());
     writeln!(io::stdout(), "backed up {database} up to revision {revision} as {to}, {bytes} bytes")?;

@@ -6,9 +6,9 @@ use std::num::NonZeroU32;
 use policy::{AdminTokenId, Digest, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
+use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, NewSecret, Page, Store, StoreError};
 use crate::instant;
 use crate::secret::LastCharacters;
@@ -199,10 +199,11 @@ pub(super) fn revoke(
     acting: &Acting,
 ) -> Result<Changed<()>, StoreError> {
     let token = find(change.sql(), id, within)?;
-    change
-        .sql()
-        .prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
+        id.as_bytes(),
+        acting.at.0,
+        changes::number(change.revision()?)?
+    ])?;
     let revision = change.record(acting, &Event::ended("admin-token.revoke", &token), &[])?;
     Ok(Changed { value: (), revision })
 }

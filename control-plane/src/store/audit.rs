@@ -6,7 +6,7 @@ use policy::{ChainHash, Revision, WorkspaceId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::sql::{Optional as _, NONE, Sql, params};
+use super::sql::{NONE, Optional as _, Sql, params};
 use super::{Acting, Actor, Store, StoreError, changes};
 use crate::instant;
 
@@ -132,8 +132,9 @@ pub(super) fn append(sql: Sql<'_>, revision: Revision, acting: &Acting, event: &
 /// The newest event; `None` in a database that has none.
 pub(super) fn head(sql: Sql<'_>) -> Result<Option<AuditHead>, StoreError> {
     let mut statement = sql.prepare("SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1")?;
-    let head = statement
-        .query_row(NONE, |row| Ok(AuditHead { revision: changes::revision(row.get(0)?), hash: ChainHash(row.get(1)?) }));
+    let head = statement.query_row(NONE, |row| {
+        Ok(AuditHead { revision: changes::revision(row.get(0)?), hash: ChainHash(row.get(1)?) })
+    });
     Ok(head.optional()?)
 }
 

@@ -126,8 +126,11 @@ mod tests {
             let query = AuditQuery { workspace, target, action, since: None, until: None, order: Order::Newest, limit };
             let (statement, values) = statement(Sql::Sqlite(&sql), &query).unwrap();
             let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-            let plan: Vec<String> =
-                plan.query_map(params_from_iter(bound(&values)), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+            let plan: Vec<String> = plan
+                .query_map(params_from_iter(bound(&values)), |row| row.get(3))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
             // One step: no sorting behind it.
             assert!(plan.len() == 1 && plan[0].contains(expected), "{statement}: {plan:?}");
         }

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use policy::wire::{Op, encode_change};
 use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
 
-use super::sql::{Optional as _, NONE, Sql, params};
 use super::audit::{self, Event};
+use super::sql::{NONE, Optional as _, Sql, params};
 use super::{Acting, StoreError, once};
 
 /// A change that is being made, in its savepoint.
@@ -104,8 +104,7 @@ pub(super) fn changed_at(sql: Sql<'_>, at: Revision) -> Result<Option<UnixSecond
 }
 
 fn is_compacted(sql: Sql<'_>, first: Revision) -> Result<bool, StoreError> {
-    let oldest: Option<i64> =
-        sql.prepare("SELECT min(revision) FROM changes")?.query_row(NONE, |row| row.get(0))?;
+    let oldest: Option<i64> = sql.prepare("SELECT min(revision) FROM changes")?.query_row(NONE, |row| row.get(0))?;
     Ok(oldest.is_some_and(|oldest| Some(revision(oldest)) != first.next()))
 }
 

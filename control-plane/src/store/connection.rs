@@ -35,10 +35,7 @@ fn connect(source: &Source) -> Result<Connection, SqlError> {
 }
 
 /// Runs `work` in one transaction that only reads: all that it sees is of one revision.
-pub(super) fn reading<T>(
-    sql: Sql<'_>,
-    work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
+pub(super) fn reading<T>(sql: Sql<'_>, work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
     begin_reading(sql)?;
     let result = work(sql);
     // There is nothing to keep of a read.

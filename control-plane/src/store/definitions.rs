@@ -6,9 +6,9 @@ use policy::wire::Op;
 use policy::{Environment, Level, Scope, Scopes};
 use serde_json::Value;
 
-use super::sql::{FromColumn, NONE, Sql, params};
 use super::audit::{self, Event};
 use super::changes::Change;
+use super::sql::{FromColumn, NONE, Sql, params};
 use super::{Acting, StoreError};
 use crate::config::Config;
 
@@ -21,8 +21,7 @@ pub(super) struct Numbers {
 const NEXT_SCOPE: &str =
     "INSERT INTO scopes (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM scopes RETURNING number";
 
-const NEXT_ENVIRONMENT: &str =
-    "INSERT INTO environments (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM environments RETURNING number";
+const NEXT_ENVIRONMENT: &str = "INSERT INTO environments (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM environments RETURNING number";
 
 /// Numbers what is new in the configuration, as one change. What the configuration no longer names keeps its number: keys
 /// may still have it.
@@ -34,8 +33,7 @@ pub(super) fn define(change: &Change<'_>, config: &Config, acting: &Acting) -> R
         ops.push(Op::DefineScope { number, scope: scope.clone() });
     }
     for name in config.environments.iter().filter(|name| !known.environments.contains_key(*name)) {
-        let number =
-            insert(change.sql(), NEXT_ENVIRONMENT, name.as_str())?;
+        let number = insert(change.sql(), NEXT_ENVIRONMENT, name.as_str())?;
         ops.push(Op::DefineEnvironment { number, environment: name.clone() });
     }
     // A database that is older than the audit log gets its first event here.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use policy::{Digest, EdgeTokenId, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::sql::{Optional as _, NONE, Row, Sql, SqlError, params};
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
+use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, NewSecret, Page, Store, StoreError, TokenQuery};
 use crate::secret::LastCharacters;
 
@@ -127,10 +127,11 @@ fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Ch
 
 pub(super) fn revoke(change: &Change<'_>, id: EdgeTokenId, acting: &Acting) -> Result<Changed<()>, StoreError> {
     let token = find(change.sql(), id)?;
-    change
-        .sql()
-        .prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
+        id.as_bytes(),
+        acting.at.0,
+        changes::number(change.revision()?)?
+    ])?;
     change.edge_tokens_differ();
     let revision = change.record(acting, &Event::ended("edge-token.revoke", &token), &[])?;
     Ok(Changed { value: (), revision })
@@ -145,9 +146,8 @@ fn note_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(),
 
 /// All tokens that work.
 pub(super) fn live(sql: Sql<'_>) -> Result<LiveTokens, StoreError> {
-    let mut statement = sql.prepare(
-        "SELECT t.digest, t.id, t.edge, t.last_used_at FROM edge_tokens t WHERE t.revoked_at IS NULL",
-    )?;
+    let mut statement =
+        sql.prepare("SELECT t.digest, t.id, t.edge, t.last_used_at FROM edge_tokens t WHERE t.revoked_at IS NULL")?;
     let tokens = statement.query_map(NONE, |row| {
         let noted: Option<i64> = row.get(3)?;
         let noted = AtomicI64::new(noted.unwrap_or(UnixSeconds::DISTANT_PAST.0));

@@ -3,8 +3,8 @@
 use policy::wire::{Snapshot, SnapshotBuilder};
 use policy::{Position, Revision, UnixSeconds};
 
-use super::sql::{Sql, params};
 use super::definitions::Numbers;
+use super::sql::{Sql, params};
 use super::{Store, StoreError, changes, records};
 
 /// The most bytes of bodies in one delta; an edge that has more to catch up asks again.

@@ -4,8 +4,8 @@
 
 use policy::{KeyId, UnixSeconds};
 
-use super::sql::{Optional as _, Sql, params};
 use super::changes::Change;
+use super::sql::{Optional as _, Sql, params};
 use super::{Store, StoreError, usage};
 use crate::usage::{BatchName, Denial, KeyDelta, LATEST, SecretMark};
 

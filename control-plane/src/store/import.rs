@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tracing::error;
 
-use super::sql::{Optional as _, NONE, Sql, params};
 use super::audit::{Audited as _, Event};
 use super::changes::Change;
 use super::definitions::Numbers;
+use super::sql::{NONE, Optional as _, Sql, params};
 use super::{
     Acting, Actor, Changed, Key, KeyUse, Metadata, NewKey, NewSecret, Store, StoreError, WorkspaceName, keys, secrets,
     workspaces,

@@ -6,9 +6,9 @@ use policy::{UnixSeconds, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::sql::{NONE, Row, Sql, SqlError, params};
 use super::audit::{Audited, Event, Target};
 use super::changes::Change;
+use super::sql::{NONE, Row, Sql, SqlError, params};
 use super::{Acting, Changed, Store, StoreError};
 use crate::edges::Bound;
 
@@ -131,8 +131,7 @@ pub(super) fn all(sql: Sql<'_>) -> Result<Vec<Instance>, StoreError> {
 /// A row of [`COLUMNS`].
 fn instance(row: &Row<'_>) -> Result<Instance, SqlError> {
     let workers: String = row.get(8)?;
-    let workers = serde_json::from_str(&workers)
-        .map_err(|error| SqlError::unfit(8, error))?;
+    let workers = serde_json::from_str(&workers).map_err(|error| SqlError::unfit(8, error))?;
     let bound: Option<i64> = row.get(7)?;
     Ok(Instance {
         id: row.get(0)?,

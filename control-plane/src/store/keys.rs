@@ -4,11 +4,11 @@ use policy::wire::Op;
 use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::model::merge;
+use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::{
     Acting, Changed, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError,
     records, rows, secrets, usage,
@@ -208,9 +208,7 @@ pub(super) fn set_active(
     }
     change
         .sql()
-        .prepare(
-            "UPDATE keys SET active = ?3, updated_at = ?4, revision = ?5 WHERE workspace_id = ?1 AND id = ?2",
-        )?
+        .prepare("UPDATE keys SET active = ?3, updated_at = ?4, revision = ?5 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![
             workspace.as_bytes(),
             id.as_bytes(),

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use policy::{KeyId, UnixSeconds, WorkspaceId};
 
-use super::sql::{Kind, Sql, Value, bound};
 use super::keys::{COLUMNS, TABLES, key};
+use super::sql::{Kind, Sql, Value, bound};
 use super::{Key, KeyFilter, Store, StoreError};
 
 /// Items, and whether there are more behind them.

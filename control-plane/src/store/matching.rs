@@ -2,9 +2,9 @@
 
 use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
 
-use super::sql::{Sql, Value, bound};
 use super::changes::Change;
 use super::keys::TABLES;
+use super::sql::{Sql, Value, bound};
 use super::{Acting, Changed, Status, Store, StoreError, keys};
 
 /// Keys that one change takes, so that others get between.
@@ -174,9 +174,8 @@ fn step(
          ORDER BY k.id LIMIT ?3"
     );
     let mut statement = sql.prepare(&statement)?;
-    let rows = statement.query_map(&bound(&all), |row| {
-        Ok(Matched { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? })
-    })?;
+    let rows = statement
+        .query_map(&bound(&all), |row| Ok(Matched { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? }))?;
     Ok(rows)
 }
 

@@ -2,9 +2,9 @@
 
 use policy::{Digest, Revision};
 
-use super::sql::{Optional as _, Sql, params};
 use super::changes::{self, Change};
 use super::sessions::SESSION_SECS;
+use super::sql::{Optional as _, Sql, params};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Store, StoreError};
 
@@ -37,9 +37,7 @@ pub(super) fn forget(change: &Change<'_>, acting: &Acting) -> Result<Progress, S
     let old = acting.at.saturating_add_secs(-SESSION_SECS);
     let deleted = change
         .sql()
-        .prepare(
-            "DELETE FROM made_once WHERE nonce IN (SELECT nonce FROM made_once WHERE made_at <= ?1 LIMIT ?2)",
-        )?
+        .prepare("DELETE FROM made_once WHERE nonce IN (SELECT nonce FROM made_once WHERE made_at <= ?1 LIMIT ?2)")?
         .execute(params![old.0, STEP])?;
     Ok(progress(deleted))
 }

@@ -17,8 +17,8 @@ use policy::Epoch;
 use postgres::NoTls;
 use tracing::warn;
 
-pub(super) use self::address::shown;
 use self::address::Address;
+pub(super) use self::address::shown;
 pub(super) use self::follow::Follower;
 pub(super) use self::schema::is_ours;
 pub(super) use self::session::Session;
@@ -60,11 +60,7 @@ struct Waiting {
 impl Server {
     /// Reaches the server, and brings the schema up to this version; the history of a new database begins with `epoch`. Answers
     /// with a first connection.
-    pub(super) fn open(
-        url: &str,
-        password_file: Option<&Path>,
-        epoch: Epoch,
-    ) -> Result<(Self, Session), OpenError> {
+    pub(super) fn open(url: &str, password_file: Option<&Path>, epoch: Epoch) -> Result<(Self, Session), OpenError> {
         let server = Self::at(url, password_file)?;
         let session = server.connect().map_err(|error| server.failed(&error))?;
         schema::prepare(&session, &server.shown, epoch)?;

@@ -3,8 +3,8 @@
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Digest, KeyId, UnixSeconds, WorkspaceId};
 
-use super::sql::{Optional as _, NONE, Row, Sql, params};
 use super::definitions::Numbers;
+use super::sql::{NONE, Optional as _, Row, Sql, params};
 use super::{StoreError, rows};
 
 /// All of a record, in the order that [`record`] reads. Joined in this order of tables, so that a snapshot reads digests as

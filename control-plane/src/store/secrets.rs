@@ -3,9 +3,9 @@
 use policy::wire::Op;
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
-use super::sql::{Optional as _, Sql, params};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
+use super::sql::{Optional as _, Sql, params};
 use super::{Acting, Changed, Key, Store, StoreError, keys, records, usage};
 use crate::secret::{LastCharacters, Secret};
 
@@ -84,10 +84,8 @@ pub(super) fn rotate(
         usage::overlap_begins(sql, id)?;
     }
     insert(sql, (workspace, id), secret, acting.at)?;
-    sql.prepare(
-        "UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2",
-    )?
-    .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+        .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let touched = [Some(secret.digest), Some(current), older];
     let ops = upsert_each(sql, numbers, touched.into_iter().flatten())?;
     keys::recorded(change, "key.rotate", &before, &ops, acting)

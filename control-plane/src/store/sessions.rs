@@ -2,8 +2,8 @@
 
 use policy::{Digest, UnixSeconds};
 
-use super::sql::{Optional as _, params};
 use super::changes::Change;
+use super::sql::{Optional as _, params};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, AdminToken, Store, StoreError, admin_tokens};
 
@@ -38,9 +38,9 @@ impl Store {
     /// Opens a session for whoever has shown `token`. No change of anything: it has no revision and no event.
     pub async fn open_session(&self, session: Digest, token: Digest, now: UnixSeconds) -> Result<(), StoreError> {
         let open = move |change: &Change<'_>| {
-            let mut insert = change.sql().prepare(
-                "INSERT INTO sessions (digest, token, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)",
-            )?;
+            let mut insert = change
+                .sql()
+                .prepare("INSERT INTO sessions (digest, token, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)")?;
             insert.execute(params![session.0, token.0, now.0])?;
             Ok(())
         };

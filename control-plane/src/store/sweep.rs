@@ -4,9 +4,9 @@ use policy::wire::Op;
 use policy::{Digest, Revision, UnixSeconds};
 use serde_json::{Map, Value};
 
-use super::sql::params;
 use super::audit::Event;
 use super::changes::{self, Change};
+use super::sql::params;
 use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, once, sessions, usage};
 
 /// Rows that one change takes, so that others get between.
@@ -81,9 +81,9 @@ fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreEr
 /// Keys that were deleted long ago go, with their digests. Edges have forgotten them before.
 fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     let due: UnixSeconds = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
-    let mut statement =
-        change.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
-    let keys: Vec<([u8; 16], [u8; 16])> = statement.query_map(params![due.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut statement = change.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
+    let keys: Vec<([u8; 16], [u8; 16])> =
+        statement.query_map(params![due.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for (workspace, id) in &keys {
         change
             .sql()

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
-use super::sql::{Optional as _, NONE, Row, Sql, SqlError, params};
 use super::changes::Change;
+use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Store, StoreError, keys};
 use crate::usage::{DAY, Denial, HOUR, SecretMark};
@@ -194,10 +194,8 @@ pub(super) fn overlap_begins(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> 
 
 /// There is no previous secret any more.
 pub(super) fn overlap_ends(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
-    sql.prepare(
-        "UPDATE key_usage SET previous_secret = NULL, previous_secret_last_used_at = NULL WHERE key_id = ?1",
-    )?
-    .execute(params![id.as_bytes()])?;
+    sql.prepare("UPDATE key_usage SET previous_secret = NULL, previous_secret_last_used_at = NULL WHERE key_id = ?1")?
+        .execute(params![id.as_bytes()])?;
     Ok(())
 }
 
@@ -213,8 +211,7 @@ pub(super) fn key_ends(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
 pub(super) fn hours_to_days(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     let sql = change.sql();
     let before = first_day(acting.at, HOURLY_DAYS);
-    let mut due =
-        sql.prepare("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
+    let mut due = sql.prepare("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
     let rows = due.query_map(params![before, STEP], |row| {
         Ok((row.get::<i64>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?))
     })?;

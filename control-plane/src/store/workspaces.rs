@@ -3,9 +3,9 @@
 use policy::{UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
+use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
 
 /// A workspace to be made.

@@ -1,8 +1,8 @@
 //! The thread that writes: it takes the changes that wait, commits them in one transaction, and then answers.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use policy::{Position, Revision};
 use tokio::sync::{mpsc, watch};

@@ -48,7 +48,9 @@ impl Address {
                 config.password(password.as_bytes());
             }
         }
-        config.application_name("latchkey");
+        if config.get_application_name().is_none() {
+            config.application_name("latchkey");
+        }
         config.connect_timeout(CONNECT);
         config.tcp_user_timeout(SILENT);
         config.keepalives_idle(SILENT / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(5);
@@ -61,9 +63,11 @@ impl Address {
             None if is_near && ours.roots.is_none() => None,
             None | Some("verify-full") => Some(Tls::trusting(ours.roots.as_deref().map(Path::new))?),
             Some(_) => {
-                return Err("its sslmode is neither `disable` nor `verify-full`: others don't say who answers. For an \
+                return Err(
+                    "its sslmode is neither `disable` nor `verify-full`: others don't say who answers. For an \
                             authority of your own give sslrootcert=FILE with verify-full"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
         };
         config.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
@@ -81,14 +85,11 @@ pub(in crate::store) fn shown(url: &str) -> String {
     }
     for (number, host) in config.get_hosts().iter().enumerate() {
         let comma = if number > 0 { "," } else { "" };
+        let port = config.get_ports().get(number).or(config.get_ports().first()).unwrap_or(&5432);
         let _ = match host {
-            Host::Tcp(name) => write!(shown, "{comma}{name}"),
+            Host::Tcp(name) => write!(shown, "{comma}{name}:{port}"),
             Host::Unix(path) => write!(shown, "{comma}{}", path.display()),
         };
-        let port = config.get_ports().get(number).or(config.get_ports().first());
-        if let Some(port) = port {
-            let _ = write!(shown, ":{port}");
-        }
     }
     shown.push('/');
     shown.push_str(config.get_dbname().unwrap_or_default());
@@ -135,7 +136,10 @@ fn read_password(path: &Path) -> Result<Zeroizing<String>, String> {
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(format!("password file {}: others can read it (mode {mode:03o}); run `chmod 600` on it", path.display()));
+        return Err(format!(
+            "password file {}: others can read it (mode {mode:03o}); run `chmod 600` on it",
+            path.display()
+        ));
     }
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default()));
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
@@ -152,7 +156,10 @@ mod tests {
     #[test]
     fn an_address_is_shown_without_password_and_parameters() {
         for (url, expected) in [
-            ("postgres://keys:hush@db.example.com/latchkey?sslmode=verify-full", "postgres://keys@db.example.com/latchkey"),
+            (
+                "postgres://keys:hush@db.example.com/latchkey?sslmode=verify-full",
+                "postgres://keys@db.example.com:5432/latchkey",
+            ),
             ("postgresql://a:hush@h1:5433,h2:5434/x", "postgres://a@h1:5433,h2:5434/x"),
             ("postgres://u:hush@/x?host=/run/postgresql", "postgres://u@/run/postgresql/x"),
             ("postgres://u:hush@h:nowhere/x", "postgres://…"),
@@ -187,7 +194,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("password");
         std::fs::write(&path, "hush\n").unwrap();
-        let parse = |url: &str| Address::parse(url, Some(&path)).map(|address| address.config.get_password().map(<[u8]>::to_vec));
+        let parse = |url: &str| {
+            Address::parse(url, Some(&path)).map(|address| address.config.get_password().map(<[u8]>::to_vec))
+        };
         assert!(parse("postgres://u@localhost/x").is_err_and(|error| error.contains("chmod 600")));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(parse("postgres://u@localhost/x"), Ok(Some(b"hush".to_vec())));

@@ -78,7 +78,8 @@ impl Session {
     }
 
     fn client(&self) -> Result<RefMut<'_, Client>, SqlError> {
-        let client = self.client.try_borrow_mut().ok().and_then(|client| RefMut::filter_map(client, Option::as_mut).ok());
+        let client =
+            self.client.try_borrow_mut().ok().and_then(|client| RefMut::filter_map(client, Option::as_mut).ok());
         client.ok_or(SqlError::Fault("a connection is used while it gives rows"))
     }
 
