@@ -1,5 +1,7 @@
 //! Parameters and columns: the few kinds of value that both engines have.
 
+use std::fmt;
+
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
@@ -12,7 +14,7 @@ pub(in crate::store) enum Kind {
 }
 
 /// A parameter's value, borrowed. PostgreSQL wants the kind of nothing, too.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(in crate::store) enum Param<'a> {
     Null(Kind),
     Integer(i64),
@@ -21,12 +23,19 @@ pub(in crate::store) enum Param<'a> {
 }
 
 /// A parameter's value, for statements that are put together.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(in crate::store) enum Value {
     Null(Kind),
     Integer(i64),
     Text(String),
     Blob(Vec<u8>),
+}
+
+/// Its kind: a value may be a digest, and the client library shows parameters in its own log.
+impl fmt::Debug for Param<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind().fmt(formatter)
+    }
 }
 
 impl Param<'_> {
