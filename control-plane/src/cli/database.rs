@@ -17,8 +17,8 @@ use crate::store::{
 /// The database, where it may be either.
 #[derive(Args, Clone, Debug)]
 pub struct DatabaseOptions {
-    /// The SQLite database: made if it isn't there, and open in one process at a time. Or a PostgreSQL one, where any number of
-    /// control planes may serve: postgres://user@host:5432/latchkey (docs/postgres.md).
+    /// The SQLite database: made if it isn't there, and open in one process at a time. Or one in PostgreSQL:
+    /// postgres://user@host:5432/latchkey (docs/postgres.md).
     #[arg(
         long,
         env = "LATCHKEY_DATABASE",
