@@ -7,8 +7,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use latchkey::config::Config;
@@ -164,19 +165,48 @@ const PASS: u8 = 0;
 const LOSE_THE_ANSWER: u8 = 1;
 const LOSE_THE_COMMIT: u8 = 2;
 
-/// A link to the server's socket that breaks once when it is told to; answers with its port.
-fn link(socket: String, order: Arc<AtomicU8>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let server = UnixStream::connect(&socket).unwrap();
-            let (order, both) = (Arc::clone(&order), (client.try_clone().unwrap(), server.try_clone().unwrap()));
-            std::thread::spawn(move || answers(both.1, both.0));
-            std::thread::spawn(move || questions(client, server, &order));
+/// A link to the server's socket, which breaks as it is told to.
+struct Link {
+    order: Arc<AtomicU8>,
+    /// Those that were let through; `None` while nobody is.
+    clients: Arc<Mutex<Option<Vec<TcpStream>>>>,
+    /// The database of a directory, through this link.
+    url: String,
+}
+
+impl Link {
+    fn to(directory: &Path) -> Self {
+        let direct = databases::of(directory);
+        let folder = direct.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = direct.replace(&format!("@/postgres?host={folder}&"), &format!("@{address}/postgres?"));
+        let (order, clients) = (Arc::new(AtomicU8::new(PASS)), Arc::new(Mutex::new(Some(Vec::new()))));
+        let (told, passed) = (Arc::clone(&order), Arc::clone(&clients));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let mut passed = passed.lock().unwrap();
+                let Some(passed) = passed.as_mut() else { continue };
+                passed.push(client.try_clone().unwrap());
+                let server = UnixStream::connect(format!("{folder}/.s.PGSQL.5432")).unwrap();
+                let (told, both) = (Arc::clone(&told), (client.try_clone().unwrap(), server.try_clone().unwrap()));
+                std::thread::spawn(move || answers(both.1, both.0));
+                std::thread::spawn(move || questions(client, server, &told));
+            }
+        });
+        Self { order, clients, url }
+    }
+
+    /// Cuts all connections, and lets none through.
+    fn cut(&self) {
+        for client in self.clients.lock().unwrap().take().into_iter().flatten() {
+            let _ = client.shutdown(Shutdown::Both);
         }
-    });
-    port
+    }
+
+    fn mend(&self) {
+        *self.clients.lock().unwrap() = Some(Vec::new());
+    }
 }
 
 fn answers(mut server: UnixStream, mut client: TcpStream) {
@@ -210,12 +240,8 @@ async fn a_commit_whose_answer_is_lost_is_asked_after_and_neither_lost_nor_made_
         return;
     }
     let directory = Arc::new(tempfile::tempdir().unwrap());
-    let direct = databases::of(directory.path());
-    let folder = direct.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned();
-    let order = Arc::new(AtomicU8::new(PASS));
-    let port = link(format!("{folder}/.s.PGSQL.5432"), Arc::clone(&order));
-    let linked = direct.replace(&format!("@/postgres?host={folder}&"), &format!("@127.0.0.1:{port}/postgres?"));
-    let service = Service::start_at(&linked, Arc::clone(&directory), Config::default(), Entropy::system()).await;
+    let link = Link::to(directory.path());
+    let service = Service::start_at(&link.url, Arc::clone(&directory), Config::default(), Entropy::system()).await;
     service.workspace("acme").await;
     let create = async || {
         service.post("/v1/workspaces/acme/keys", json!({"name": "k", "expires_in": "none"})).await.status.as_u16()
@@ -227,10 +253,51 @@ async fn a_commit_whose_answer_is_lost_is_asked_after_and_neither_lost_nor_made_
     for (lost, status, keys) in
         [(LOSE_THE_ANSWER, 201, 1), (LOSE_THE_COMMIT, 503, 1), (PASS, 201, 2), (LOSE_THE_ANSWER, 201, 3)]
     {
-        order.store(lost, Ordering::SeqCst);
+        link.order.store(lost, Ordering::SeqCst);
         assert_eq!((create().await, count().await), (status, keys));
     }
     service.store.close().await;
+}
+
+#[tokio::test]
+async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has() {
+    if !is_postgres() {
+        return;
+    }
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    let link = Link::to(directory.path());
+    let service = Service::start_at(&link.url, Arc::clone(&directory), Config::default(), Entropy::system()).await;
+    service.workspace("acme").await;
+    let (path, secret) = service.key("acme", json!({})).await;
+    let table = service.table().await;
+    link.cut();
+    assert_eq!(service.get("/readyz").await.status, 503);
+    assert_eq!(service.get("/healthz").await.status, 200);
+    assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.code(), "storage-unavailable");
+    assert_eq!(service.get(&path).await.status, 503);
+    // An edge that is current stays so, and one that lost its table has it again.
+    assert_eq!(service.poll(Some(table.position()), 0).await.status, 204);
+    let again = service.table().await;
+    assert!(again.position() == table.position() && again.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
+
+    link.mend();
+    until("it is ready again", async || service.get("/readyz").await.status == 200).await;
+    assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.status, 200);
+    let other = Service::start_in(Arc::clone(&directory), Config::default(), Entropy::system()).await;
+    assert_eq!(other.post(&format!("{path}/activate"), Value::Null).await.status, 200);
+    until("it hears of others again", async || service.revision() == other.revision()).await;
+}
+
+#[tokio::test]
+async fn what_postgresql_has_no_text_for_is_looked_for_and_not_found() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    service.key("acme", json!({})).await;
+    for path in ["/v1/workspaces/acme/keys?q=%00", "/v1/workspaces/acme/keys?name=k%00", "/v1/audit-events?target=%00"]
+    {
+        let found = service.get(path).await;
+        assert!(found.status.is_client_error() || found.json()["items"] == json!([]), "{path}: {}", found.text());
+    }
 }
 
 #[tokio::test]
