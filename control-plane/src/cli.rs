@@ -232,6 +232,9 @@ fn carry_out(command: &Command) -> anyhow::Result<Outcome> {
 fn log_to_stderr() {
     let filter =
         EnvFilter::try_from_env("LATCHKEY_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
+    // What it logs of each statement is nothing to an operator, and would be most of the log.
+    let quiet = ["tokio_postgres=warn", "postgres=warn"].into_iter().filter_map(|directive| directive.parse().ok());
+    let filter = quiet.fold(filter, EnvFilter::add_directive);
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if std::env::var("LATCHKEY_LOG_FORMAT").is_ok_and(|format| format == "json") {

@@ -52,7 +52,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let open_files = raise_open_files();
     let (listener, edge_listener) = listeners(&options, &ending)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
-    let store = Store::open(&options.database, entropy.id(&clock)?, &config, Acting::system(clock.now())).await?;
+    let store =
+        Store::open(options.database.database(), entropy.id(&clock)?, &config, Acting::system(clock.now())).await?;
     let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
         let (token, origin) = Token::from_file(path, &kind, &entropy)?;
         if origin == Origin::Made {

@@ -1,7 +1,6 @@
 //! `latchkey audit`: who changed what, over REST; and where it rests, whether it was written so.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,6 +9,7 @@ use serde_json::Value;
 
 use super::client::Call;
 use super::connection::Remote;
+use super::database::DatabaseOptions;
 use super::failure::{Failure, Outcome};
 use super::json::part;
 use super::output::{field, remark, say, say_json, table, text};
@@ -46,12 +46,11 @@ pub enum AuditCommand {
 
     /// Checks that no audit event was changed, removed or moved. Ends with 1 and names the first one that was.
     ///
-    /// May run beside the control plane, or on a copy of the file. A log that was rewritten as a whole shows only against a
+    /// May run beside the control plane, or on a copy. A log that was rewritten as a whole shows only against a
     /// hash that was noted elsewhere: `audit.head` in the control plane's log (hourly), or the hash of any exported event.
     Verify {
-        /// The SQLite database.
-        #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
-        database: PathBuf,
+        #[command(flatten)]
+        database: DatabaseOptions,
 
         /// The hash of an event that must be in the log: 64 hexadecimal digits.
         #[arg(long, value_name = "HASH")]
@@ -165,8 +164,8 @@ fn export(remote: &Remote, filter: &Filter) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn verify(database: &Path, expected: Option<ChainHash>) -> anyhow::Result<()> {
-    let Verified { events, head } = verify_audit(database, expected)?;
+fn verify(database: &DatabaseOptions, expected: Option<ChainHash>) -> anyhow::Result<()> {
+    let Verified { events, head } = verify_audit(database.database(), expected)?;
     match head {
         Some(AuditHead { revision, hash }) => {
             say(&format!("{events} audit events, each as it was written; the last at revision {revision}: {hash}\n"))

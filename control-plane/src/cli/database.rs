@@ -1,7 +1,7 @@
 //! `latchkey backup` and `latchkey restore`: the operator's commands that work on the database file.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use policy::Revision;
@@ -11,15 +11,40 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::secret::LastCharacters;
 use crate::store::{
-    Acting, BackedUp, LostChanges, NewSecret, Replayed, Restore, Restored, StoreError, back_up, restore,
+    Acting, BackedUp, Database, LostChanges, NewSecret, Replayed, Restore, Restored, StoreError, back_up, restore,
 };
+
+/// The database, where it may be either.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseOptions {
+    /// The SQLite database: made if it isn't there, and open in one process at a time. Or one in PostgreSQL:
+    /// postgres://user@host:5432/latchkey (docs/postgres.md).
+    #[arg(
+        long,
+        env = "LATCHKEY_DATABASE",
+        value_name = "FILE|URL",
+        default_value = "latchkey.db",
+        hide_env_values = true
+    )]
+    database: Database,
+
+    /// The password for PostgreSQL, where neither the URL nor PGPASSWORD has it. Refused when others can read the file.
+    #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    database_password_file: Option<PathBuf>,
+}
+
+impl DatabaseOptions {
+    pub fn database(&self) -> Database {
+        self.database.clone().with_password_file(self.database_password_file.clone())
+    }
+}
 
 /// What `latchkey backup` is told.
 #[derive(Args)]
 pub(super) struct BackupOptions {
     /// The SQLite database.
-    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
-    database: PathBuf,
+    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db", hide_env_values = true)]
+    database: Database,
 
     /// The file to make. What is there already is not replaced.
     #[arg(long, value_name = "FILE")]
@@ -34,8 +59,8 @@ pub(super) struct RestoreOptions {
     from: PathBuf,
 
     /// The SQLite database to put it in the place of. What is there is kept beside it.
-    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
-    database: PathBuf,
+    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db", hide_env_values = true)]
+    database: Database,
 
     /// An audit log that was exported after the backup (GET /v1/audit-events with `Accept: application/jsonl`). What it says
     /// was deactivated, rotated, deleted, narrowed or revoked is so again. The secrets of rotations are lost: those keys
@@ -53,18 +78,30 @@ pub(super) struct RestoreOptions {
     accept_lost_changes: bool,
 }
 
+/// What works on a file alone; `instead` says what does for PostgreSQL.
+fn file<'a>(database: &'a Database, instead: &str) -> anyhow::Result<&'a Path> {
+    match database {
+        Database::File(path) => Ok(path),
+        Database::Server { .. } => anyhow::bail!("database {database}: it is in PostgreSQL; {instead}"),
+    }
+}
+
 pub(super) fn run_backup(options: &BackupOptions) -> anyhow::Result<()> {
-    let BackedUp { revision, bytes } = back_up(&options.database, &options.to)?;
-    let (database, to) = (options.database.display(), options.to.display());
+    let database =
+        file(&options.database, "make a backup with pg_dump, which takes it at one instant (docs/postgres.md)")?;
+    let BackedUp { revision, bytes } = back_up(database, &options.to)?;
+    let (database, to) = (database.display(), options.to.display());
     writeln!(io::stdout(), "backed up {database} up to revision {revision} as {to}, {bytes} bytes")?;
     Ok(())
 }
 
 pub(super) fn run_restore(options: &RestoreOptions) -> anyhow::Result<()> {
+    let instead = "stop all control planes, and put it back with pg_restore or to a point in time (docs/postgres.md)";
+    let database = file(&options.database, instead)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let what = Restore {
         from: &options.from,
-        database: &options.database,
+        database,
         log: options.replay_audit.as_deref(),
         reported: options.reported_revision.map(Revision),
         lost_changes: if options.accept_lost_changes { LostChanges::Accepted } else { LostChanges::Refused },
@@ -86,7 +123,7 @@ fn told(options: &RestoreOptions, restored: &Restored) -> String {
     let Restored { backup, revision, reached, replayed, kept_as } = restored;
     let mut text = format!(
         "restored {} from {}, which ends at revision {backup}; a new history begins, now at revision {revision}\n",
-        options.database.display(),
+        options.database,
         options.from.display()
     );
     if let Some(kept_as) = kept_as {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::database::DatabaseOptions;
 use crate::public_url::PublicUrl;
 
 /// What `latchkey serve` is told.
@@ -14,9 +15,8 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// The SQLite database. Made if it isn't there; one process at a time may have it open.
-    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db")]
-    pub database: PathBuf,
+    #[command(flatten)]
+    pub database: DatabaseOptions,
 
     /// The platform admin's token, lkadm_…. Made with mode 0600 if it isn't there; refused when others can read it.
     #[arg(long, env = "LATCHKEY_ADMIN_TOKEN_FILE", value_name = "FILE")]

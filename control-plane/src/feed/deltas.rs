@@ -79,14 +79,14 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{Acting, NewWorkspace};
+    use crate::store::{Acting, Database, NewWorkspace};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn edges_that_ask_the_same_share_one_delta() {
         let directory = tempfile::tempdir().unwrap();
         let acting = Acting::system(UnixSeconds(0));
-        let (path, epoch) = (directory.path().join("latchkey.db"), Epoch::from_bytes([1; 16]));
-        let store = Store::open(&path, epoch, &Config::default(), acting.clone()).await.unwrap();
+        let (database, epoch) = (Database::from(directory.path().join("latchkey.db")), Epoch::from_bytes([1; 16]));
+        let store = Store::open(database, epoch, &Config::default(), acting.clone()).await.unwrap();
         let from = *store.head().borrow();
         let id = WorkspaceId::from_bytes([1; 16]);
         let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };

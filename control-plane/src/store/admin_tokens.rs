@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use policy::{AdminTokenId, Digest, UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Map, Value, json};
 
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
+use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, NewSecret, Page, Store, StoreError};
 use crate::instant;
 use crate::secret::LastCharacters;
@@ -137,11 +137,11 @@ impl Store {
     pub async fn actor_names(&self, ids: Vec<String>) -> Result<HashMap<String, String>, StoreError> {
         self.engine
             .read(move |sql| {
-                let mut query = sql.prepare_cached("SELECT name FROM admin_tokens WHERE id = ?1")?;
+                let mut query = sql.prepare("SELECT name FROM admin_tokens WHERE id = ?1")?;
                 let mut names = HashMap::new();
                 for text in ids {
                     let name = match text.parse::<AdminTokenId>() {
-                        Ok(id) => query.query_row([id.as_bytes()], |row| row.get(0)).optional()?,
+                        Ok(id) => query.query_row(params![id.as_bytes()], |row| row.get(0)).optional()?,
                         Err(_) => (text == TOKEN_FILE_ID).then(|| TOKEN_FILE_NAME.to_owned()),
                     };
                     names.extend(name.map(|name| (text, name)));
@@ -154,7 +154,7 @@ impl Store {
     /// Notes that a token was used. No change of anything: it has no revision and no event.
     pub async fn note_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
         let noted = move |change: &Change<'_>| {
-            let mut update = change.sql().prepare_cached(
+            let mut update = change.sql().prepare(
                 "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2",
             )?;
             update.execute(params![id.as_bytes(), at.0])?;
@@ -167,7 +167,7 @@ impl Store {
 fn create(change: &Change<'_>, new: &NewAdminToken, acting: &Acting) -> Result<Changed<AdminToken>, StoreError> {
     let inserted = change
         .sql()
-        .prepare_cached(
+        .prepare(
             "INSERT INTO admin_tokens (id, digest, last_characters, name, role, workspace_id, created_at, created_by,
                                        expires_at, revision)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (digest) DO NOTHING",
@@ -199,31 +199,32 @@ pub(super) fn revoke(
     acting: &Acting,
 ) -> Result<Changed<()>, StoreError> {
     let token = find(change.sql(), id, within)?;
-    change
-        .sql()
-        .prepare_cached("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
+        id.as_bytes(),
+        acting.at.0,
+        changes::number(change.revision()?)?
+    ])?;
     let revision = change.record(acting, &Event::ended("admin-token.revoke", &token), &[])?;
     Ok(Changed { value: (), revision })
 }
 
-fn find(sql: &Connection, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
+fn find(sql: Sql<'_>, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
     let statement = format!(
         "SELECT {COLUMNS} FROM admin_tokens t
          WHERE t.id = ?1 AND t.revoked_at IS NULL AND (?2 IS NULL OR t.workspace_id = ?2)"
     );
     let within = within.map(|id| *id.as_bytes());
-    let found = sql.prepare_cached(&statement)?.query_row(params![id.as_bytes(), within], token).optional()?;
+    let found = sql.prepare(&statement)?.query_row(params![id.as_bytes(), within], token).optional()?;
     found.ok_or(StoreError::NotFound)
 }
 
-pub(super) fn find_digest(sql: &Connection, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
+pub(super) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM admin_tokens t WHERE t.digest = ?1");
-    Ok(sql.prepare_cached(&statement)?.query_row([digest.0], token).optional()?)
+    Ok(sql.prepare(&statement)?.query_row(params![digest.0], token).optional()?)
 }
 
 fn list(
-    sql: &Connection,
+    sql: Sql<'_>,
     query: &TokenQuery<AdminTokenId>,
     within: Option<WorkspaceId>,
 ) -> Result<Page<AdminToken>, StoreError> {
@@ -234,15 +235,14 @@ fn list(
         "SELECT {COLUMNS} FROM admin_tokens t
          WHERE t.id > ?1 AND t.revoked_at IS NULL AND {condition} ORDER BY t.id LIMIT ?2"
     );
-    let mut statement = sql.prepare_cached(&statement)?;
-    let values = params![after, query.limit.get().saturating_add(1), within.map(|id| *id.as_bytes())];
-    let rows = statement.query_map(values, token)?;
-    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+    let mut statement = sql.prepare(&statement)?;
+    let (limit, within) = (query.limit.get().saturating_add(1), within.map(|id| *id.as_bytes()));
+    Ok(Page::cut(statement.query_map(params![after, limit, within], token)?, query.limit))
 }
 
 /// A row of [`COLUMNS`].
-fn token(row: &Row<'_>) -> rusqlite::Result<AdminToken> {
-    let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+fn token(row: &Row<'_>) -> Result<AdminToken, SqlError> {
+    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
     Ok(AdminToken {
         id: AdminTokenId::from_bytes(row.get(0)?),
         last_characters: LastCharacters(row.get(1)?),
@@ -257,13 +257,13 @@ fn token(row: &Row<'_>) -> rusqlite::Result<AdminToken> {
     })
 }
 
-fn role(row: &Row<'_>) -> rusqlite::Result<Role> {
-    let workspace = row.get::<_, Option<[u8; 16]>>(4)?.map(WorkspaceId::from_bytes);
-    match (row.get_ref(3)?.as_str()?, workspace) {
+fn role(row: &Row<'_>) -> Result<Role, SqlError> {
+    let workspace = row.get::<Option<[u8; 16]>>(4)?.map(WorkspaceId::from_bytes);
+    match (row.text(3)?, workspace) {
         ("platform_admin", None) => Ok(Role::PlatformAdmin),
         ("workspace_admin", Some(workspace)) => Ok(Role::WorkspaceAdmin(workspace)),
         ("workspace_member", Some(workspace)) => Ok(Role::WorkspaceMember(workspace)),
-        _ => Err(rusqlite::Error::InvalidColumnType(3, "role".to_owned(), rusqlite::types::Type::Text)),
+        _ => Err(SqlError::unfit(3, "no role is so")),
     }
 }
 

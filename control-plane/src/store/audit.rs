@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use policy::{ChainHash, Revision, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::sql::{NONE, Optional as _, Sql, params};
 use super::{Acting, Actor, Store, StoreError, changes};
 use crate::instant;
 
@@ -106,7 +106,7 @@ struct Written<'a> {
 }
 
 /// Appends the event of the change that gets `revision`.
-pub(super) fn append(sql: &Connection, revision: Revision, acting: &Acting, event: &Event) -> Result<(), StoreError> {
+pub(super) fn append(sql: Sql<'_>, revision: Revision, acting: &Acting, event: &Event) -> Result<(), StoreError> {
     let written = Written {
         revision,
         at: instant::text(acting.at),
@@ -121,7 +121,7 @@ pub(super) fn append(sql: &Connection, revision: Revision, acting: &Acting, even
     };
     let json = serde_json::to_string(&written).map_err(|error| StoreError::Fault(error.to_string()))?;
     let hash = head(sql)?.map_or(FIRST_HASH, |head| head.hash).then(revision, json.as_bytes());
-    sql.prepare_cached("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?.execute(params![
+    sql.prepare("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?.execute(params![
         changes::number(revision)?,
         json,
         hash.0
@@ -130,10 +130,11 @@ pub(super) fn append(sql: &Connection, revision: Revision, acting: &Acting, even
 }
 
 /// The newest event; `None` in a database that has none.
-pub(super) fn head(sql: &Connection) -> Result<Option<AuditHead>, StoreError> {
-    let mut statement = sql.prepare_cached("SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1")?;
-    let head = statement
-        .query_row([], |row| Ok(AuditHead { revision: changes::revision(row.get(0)?), hash: ChainHash(row.get(1)?) }));
+pub(super) fn head(sql: Sql<'_>) -> Result<Option<AuditHead>, StoreError> {
+    let mut statement = sql.prepare("SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1")?;
+    let head = statement.query_row(NONE, |row| {
+        Ok(AuditHead { revision: changes::revision(row.get(0)?), hash: ChainHash(row.get(1)?) })
+    });
     Ok(head.optional()?)
 }
 

@@ -3,9 +3,8 @@
 use std::num::NonZeroU32;
 
 use policy::{ChainHash, Revision, WorkspaceId};
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
+use super::sql::{Optional as _, Sql, Value, bound, params};
 use super::{AuditEvent, Page, Store, StoreError, changes};
 
 /// The order of a list of events.
@@ -46,26 +45,26 @@ impl Store {
         let number = changes::number(revision)?;
         self.engine
             .read(move |sql| {
-                let mut query = sql.prepare_cached("SELECT target_id FROM audit_events WHERE revision = ?1")?;
-                Ok(query.query_row([number], |row| row.get(0)).optional()?.flatten())
+                let mut query = sql.prepare("SELECT target_id FROM audit_events WHERE revision = ?1")?;
+                Ok(query.query_row(params![number], |row| row.get(0)).optional()?.flatten())
             })
             .await
     }
 }
 
-fn list(sql: &Connection, query: &AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
-    let (statement, values) = statement(query)?;
-    let mut statement = sql.prepare_cached(&statement)?;
-    let events = statement.query_map(params_from_iter(values), |row| {
+fn list(sql: Sql<'_>, query: &AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
+    let (statement, values) = statement(sql, query)?;
+    let mut statement = sql.prepare(&statement)?;
+    let events = statement.query_map(&bound(&values), |row| {
         let (revision, hash) = (changes::revision(row.get(0)?), ChainHash(row.get(2)?));
         Ok(AuditEvent { revision, json: row.get(1)?, hash })
     })?;
-    Ok(Page::cut(events.collect::<Result<_, _>>()?, query.limit))
+    Ok(Page::cut(events, query.limit))
 }
 
-fn statement(query: &AuditQuery) -> Result<(String, Vec<Value>), StoreError> {
-    let bound = |revision: Option<Revision>, else_: i64| revision.map_or(Ok(else_), changes::number);
-    let mut values = vec![Value::Integer(bound(query.since, 0)?), Value::Integer(bound(query.until, i64::MAX)?)];
+fn statement(sql: Sql<'_>, query: &AuditQuery) -> Result<(String, Vec<Value>), StoreError> {
+    let limited = |revision: Option<Revision>, else_: i64| revision.map_or(Ok(else_), changes::number);
+    let mut values = vec![Value::Integer(limited(query.since, 0)?), Value::Integer(limited(query.until, i64::MAX)?)];
     let mut conditions = String::from("revision > ?1 AND revision <= ?2");
     let asked = [
         ("workspace_id", query.workspace.map(|id| id.to_string())),
@@ -86,11 +85,11 @@ fn statement(query: &AuditQuery) -> Result<(String, Vec<Value>), StoreError> {
     };
     // Without statistics SQLite would take any index that has one of the columns. A thing's events are few.
     let index = match (&query.target, query.workspace, &query.action) {
-        (Some(_), _, _) => " INDEXED BY audit_events_of_target",
-        (None, Some(_), Some(_)) => " INDEXED BY audit_events_of_workspace_action",
-        (None, Some(_), None) => " INDEXED BY audit_events_of_workspace",
-        (None, None, Some(_)) => " INDEXED BY audit_events_of_action",
-        (None, None, None) => "",
+        (Some(_), _, _) => sql.indexed_by("audit_events_of_target"),
+        (None, Some(_), Some(_)) => sql.indexed_by("audit_events_of_workspace_action"),
+        (None, Some(_), None) => sql.indexed_by("audit_events_of_workspace"),
+        (None, None, Some(_)) => sql.indexed_by("audit_events_of_action"),
+        (None, None, None) => String::new(),
     };
     let statement = format!(
         "SELECT revision, event, hash FROM audit_events{index} WHERE {conditions} ORDER BY revision{direction} LIMIT ?{}",
@@ -102,6 +101,7 @@ fn statement(query: &AuditQuery) -> Result<(String, Vec<Value>), StoreError> {
 #[cfg(test)]
 mod tests {
     use policy::Epoch;
+    use rusqlite::params_from_iter;
 
     use super::super::lock::Lock;
     use super::super::schema::open_writer;
@@ -124,10 +124,13 @@ mod tests {
         ] {
             let limit = NonZeroU32::MIN;
             let query = AuditQuery { workspace, target, action, since: None, until: None, order: Order::Newest, limit };
-            let (statement, values) = statement(&query).unwrap();
+            let (statement, values) = statement(Sql::Sqlite(&sql), &query).unwrap();
             let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-            let plan: Vec<String> =
-                plan.query_map(params_from_iter(values), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+            let plan: Vec<String> = plan
+                .query_map(params_from_iter(bound(&values)), |row| row.get(3))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
             // One step: no sorting behind it.
             assert!(plan.len() == 1 && plan[0].contains(expected), "{statement}: {plan:?}");
         }

@@ -1,13 +1,13 @@
-//! Whether a database's audit log is as it was written. Reads the file by itself, also while a control plane serves it.
-
-use std::path::{Path, PathBuf};
+//! Whether a database's audit log is as it was written. Reads it by itself, also while a control plane serves it.
 
 use policy::{ChainHash, Revision};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 
-use super::changes;
-use super::schema::is_ours;
-use super::{AuditHead, audit};
+use super::connection::reading;
+use super::database::Database;
+use super::postgres::{self, Server};
+use super::sql::{NONE, Sql};
+use super::{AuditHead, OpenError, StoreError, audit, changes, schema};
 
 /// An audit log in which each event follows from the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,62 +20,94 @@ pub struct Verified {
 /// Why an audit log is not as it was written, or can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("database {path}: cannot read it: {cause}")]
-    Read { path: PathBuf, cause: rusqlite::Error },
-    #[error("database {path}: it has no audit log; name the file that `latchkey serve --database` names")]
-    NotOurs { path: PathBuf },
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("database {database}: cannot read it: {cause}")]
+    Read { database: String, cause: String },
+    #[error("database {database}: it has no audit log; name the one that `latchkey serve --database` names")]
+    NotOurs { database: String },
     #[error(
-        "database {path}: the audit event of revision {revision} does not follow from the one before it: it was changed or moved, or what stood before it was"
+        "database {database}: the audit event of revision {revision} does not follow from the one before it: it was changed or moved, or what stood before it was"
     )]
-    Broken { path: PathBuf, revision: Revision },
+    Broken { database: String, revision: Revision },
     #[error(
-        "database {path}: the audit log ends at revision {found}, and the last change is {expected}: its newest events were removed or moved"
+        "database {database}: the audit log ends at revision {found}, and the last change is {expected}: its newest events were removed or moved"
     )]
-    End { path: PathBuf, found: Revision, expected: Revision },
+    End { database: String, found: Revision, expected: Revision },
     #[error(
-        "database {path}: no audit event has the hash {expected}: the log was rewritten, or this is another or an older database"
+        "database {database}: no audit event has the hash {expected}: the log was rewritten, or this is another or an older database"
     )]
-    Head { path: PathBuf, expected: ChainHash },
+    Head { database: String, expected: ChainHash },
 }
 
-/// Checks the audit log of the database at `path`, from its first event on. `expected` is the hash of any event that was
-/// noted elsewhere: without one, a history that was rewritten as a whole doesn't show. Costs a pass over the log.
-pub fn verify_audit(path: &Path, expected: Option<ChainHash>) -> Result<Verified, VerifyError> {
-    let failed = |cause| VerifyError::Read { path: path.to_owned(), cause };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let sql = Connection::open_with_flags(path, flags).map_err(failed)?;
-    // One transaction: what a control plane writes meanwhile is not seen.
-    let sql = sql.unchecked_transaction().map_err(failed)?;
-    let has_log = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'audit_events'";
-    if !is_ours(&sql).map_err(failed)? || sql.query_row(has_log, [], |row| row.get::<_, i64>(0)).map_err(failed)? == 0 {
-        return Err(VerifyError::NotOurs { path: path.to_owned() });
+/// Checks the audit log of a database, from its first event on. `expected` is the hash of any event that was noted elsewhere:
+/// without one, a history that was rewritten as a whole doesn't show. Costs a pass over the log. Not for async threads.
+pub fn verify_audit(database: impl Into<Database>, expected: Option<ChainHash>) -> Result<Verified, VerifyError> {
+    let database = database.into();
+    let named = database.to_string();
+    let failed = |cause: String| VerifyError::Read { database: named.clone(), cause };
+    let found = match &database {
+        Database::File(path) => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let sql = rusqlite::Connection::open_with_flags(path, flags).map_err(|error| failed(error.to_string()))?;
+            reading(Sql::Sqlite(&sql), |sql| check(sql, expected))
+        }
+        Database::Server { url, password_file } => {
+            let server = Server::at(url.expose(), password_file.as_deref())?;
+            let session = server.connect().map_err(|error| failed(error.to_string()))?;
+            reading(Sql::Postgres(&session), |sql| check(sql, expected))
+        }
+    };
+    match found.map_err(|error| failed(error.to_string()))? {
+        Found::Verified(verified) => Ok(verified),
+        Found::NotOurs => Err(VerifyError::NotOurs { database: named }),
+        Found::Broken { revision } => Err(VerifyError::Broken { database: named, revision }),
+        Found::End { found, expected } => Err(VerifyError::End { database: named, found, expected }),
+        Found::NoHead { expected } => Err(VerifyError::Head { database: named, expected }),
     }
-    let verified = chain(&sql, path, expected)?;
-    let last = sql.query_row("SELECT revision FROM position WHERE one = 1", [], |row| row.get(0)).map_err(failed)?;
-    let (found, expected) = (verified.head.map_or(Revision(0), |head| head.revision), changes::revision(last));
-    if found == expected { Ok(verified) } else { Err(VerifyError::End { path: path.to_owned(), found, expected }) }
 }
 
-fn chain(sql: &Connection, path: &Path, expected: Option<ChainHash>) -> Result<Verified, VerifyError> {
-    let failed = |cause| VerifyError::Read { path: path.to_owned(), cause };
-    let mut statement =
-        sql.prepare("SELECT revision, event, hash FROM audit_events ORDER BY revision").map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
+enum Found {
+    Verified(Verified),
+    NotOurs,
+    Broken { revision: Revision },
+    End { found: Revision, expected: Revision },
+    NoHead { expected: ChainHash },
+}
+
+/// In one transaction: what a control plane writes meanwhile is not seen.
+fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<Found, StoreError> {
+    let is_ours = match sql {
+        Sql::Sqlite(connection) => {
+            let has_log = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'audit_events'";
+            schema::is_ours(connection)? && sql.query_row(has_log, NONE, |row| row.get::<i64>(0))? > 0
+        }
+        Sql::Postgres(_) => postgres::is_ours(sql)?,
+    };
+    if !is_ours {
+        return Ok(Found::NotOurs);
+    }
     let mut verified = Verified { events: 0, head: None };
+    let mut broken = None;
     let mut is_found = expected.is_none_or(|expected| expected == audit::FIRST_HASH);
-    while let Some(row) = rows.next().map_err(failed)? {
-        let revision = changes::revision(row.get(0).map_err(failed)?);
-        let event: String = row.get(1).map_err(failed)?;
-        let hash = ChainHash(row.get(2).map_err(failed)?);
+    sql.prepare("SELECT revision, event, hash FROM audit_events ORDER BY revision")?.each(NONE, |row| {
+        let (revision, hash) = (changes::revision(row.get(0)?), ChainHash(row.get(2)?));
         let before = verified.head.map_or(audit::FIRST_HASH, |head| head.hash);
-        if before.then(revision, event.as_bytes()) != hash {
-            return Err(VerifyError::Broken { path: path.to_owned(), revision });
+        if broken.is_none() && before.then(revision, row.text(1)?.as_bytes()) != hash {
+            broken = Some(revision);
         }
         is_found |= expected == Some(hash);
         verified = Verified { events: verified.events.saturating_add(1), head: Some(AuditHead { revision, hash }) };
+        Ok::<(), StoreError>(())
+    })?;
+    if let Some(revision) = broken {
+        return Ok(Found::Broken { revision });
     }
-    match expected {
-        Some(expected) if !is_found => Err(VerifyError::Head { path: path.to_owned(), expected }),
-        _ => Ok(verified),
+    if let Some(expected) = expected.filter(|_| !is_found) {
+        return Ok(Found::NoHead { expected });
     }
+    let found = verified.head.map_or(Revision(0), |head| head.revision);
+    let last = "SELECT revision FROM position WHERE one = 1";
+    let expected = sql.query_row(last, NONE, |row| row.get(0).map(changes::revision))?;
+    Ok(if found == expected { Found::Verified(verified) } else { Found::End { found, expected } })
 }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::changes;
 use super::schema::is_ours;
+use super::sql::Sql;
 
 /// Pages that are copied at once.
 const PAGES: i32 = 4_096;
@@ -54,7 +55,8 @@ pub fn back_up(database: &Path, to: &Path) -> Result<BackedUp, BackupError> {
     }
     // All that is copied is of this instant.
     let source = source.unchecked_transaction().map_err(read)?;
-    let revision = changes::position(&source).map_err(|_| BackupError::NotOurs { path: database.to_owned() })?.revision;
+    let revision = changes::position(Sql::Sqlite(&source));
+    let revision = revision.map_err(|_| BackupError::NotOurs { path: database.to_owned() })?.revision;
     let copy = Unfinished::create(to).map_err(place)?;
     copy_into(&source, &copy.path).map_err(|cause| BackupError::Write { path: to.to_owned(), cause })?;
     check(&copy.path, to)?;

@@ -4,19 +4,19 @@ use std::cell::Cell;
 
 use policy::wire::{Op, encode_change};
 use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::audit::{self, Event};
+use super::sql::{NONE, Optional as _, Sql, params};
 use super::{Acting, StoreError, once};
 
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
-    sql: &'a Connection,
+    sql: Sql<'a>,
     edge_tokens_differ: &'a Cell<bool>,
 }
 
 impl<'a> Change<'a> {
-    pub(super) fn new(sql: &'a Connection, edge_tokens_differ: &'a Cell<bool>) -> Self {
+    pub(super) fn new(sql: Sql<'a>, edge_tokens_differ: &'a Cell<bool>) -> Self {
         Self { sql, edge_tokens_differ }
     }
 
@@ -25,7 +25,7 @@ impl<'a> Change<'a> {
         self.edge_tokens_differ.set(true);
     }
 
-    pub(super) fn sql(&self) -> &'a Connection {
+    pub(super) fn sql(&self) -> Sql<'a> {
         self.sql
     }
 
@@ -42,7 +42,7 @@ impl<'a> Change<'a> {
     /// Writes what is there already, so that the disk has to take it. There and back: SQLite doesn't write what stays the same.
     pub(super) fn touch(&self) -> Result<(), StoreError> {
         for step in [1, -1] {
-            self.sql.prepare_cached("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute([step])?;
+            self.sql.prepare("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute(params![step])?;
         }
         Ok(())
     }
@@ -54,10 +54,10 @@ impl<'a> Change<'a> {
         let position = self.position()?.then(&body).ok_or_else(exhausted)?;
         let revision = number(position.revision)?;
         self.sql
-            .prepare_cached("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
+            .prepare("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![revision, position.head.0, body, acting.at.0])?;
         self.sql
-            .prepare_cached("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
+            .prepare("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![revision, position.head.0])?;
         if let Some(form) = acting.once {
             once::claim(self.sql, form, position.revision, acting)?;
@@ -72,9 +72,9 @@ fn exhausted() -> StoreError {
 }
 
 /// Where the history stands.
-pub(super) fn position(sql: &Connection) -> Result<Position, StoreError> {
-    let mut query = sql.prepare_cached("SELECT epoch, revision, head FROM position WHERE one = 1")?;
-    Ok(query.query_row([], |row| {
+pub(super) fn position(sql: Sql<'_>) -> Result<Position, StoreError> {
+    let mut query = sql.prepare("SELECT epoch, revision, head FROM position WHERE one = 1")?;
+    Ok(query.query_row(NONE, |row| {
         Ok(Position {
             epoch: Epoch::from_bytes(row.get(0)?),
             revision: revision(row.get(1)?),
@@ -84,14 +84,13 @@ pub(super) fn position(sql: &Connection) -> Result<Position, StoreError> {
 }
 
 /// The chain hash of a revision, `None` when the log doesn't reach back to it, or not yet forward.
-pub(super) fn chain_hash(sql: &Connection, at: Revision) -> Result<Option<ChainHash>, StoreError> {
+pub(super) fn chain_hash(sql: Sql<'_>, at: Revision) -> Result<Option<ChainHash>, StoreError> {
     let (epoch, first) = sql
-        .prepare_cached("SELECT epoch, first_revision FROM position WHERE one = 1")?
-        .query_row([], |row| Ok((Epoch::from_bytes(row.get(0)?), revision(row.get(1)?))))?;
-    let mut query = sql.prepare_cached("SELECT chain_hash FROM changes WHERE revision = ?1")?;
-    let mut rows = query.query([number(at)?])?;
-    match rows.next()? {
-        Some(row) => Ok(Some(ChainHash(row.get(0)?))),
+        .prepare("SELECT epoch, first_revision FROM position WHERE one = 1")?
+        .query_row(NONE, |row| Ok((Epoch::from_bytes(row.get(0)?), revision(row.get(1)?))))?;
+    let mut query = sql.prepare("SELECT chain_hash FROM changes WHERE revision = ?1")?;
+    match query.query_row(params![number(at)?], |row| row.get(0).map(ChainHash)).optional()? {
+        Some(hash) => Ok(Some(hash)),
         // Before its first change an epoch has a position too; it serves while no change behind it was compacted away.
         None if at == first && !is_compacted(sql, first)? => Ok(Some(ChainHash::first(epoch, first))),
         None => Ok(None),
@@ -99,14 +98,13 @@ pub(super) fn chain_hash(sql: &Connection, at: Revision) -> Result<Option<ChainH
 }
 
 /// When a revision was made, `None` when the log doesn't have it.
-pub(super) fn changed_at(sql: &Connection, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
-    let mut query = sql.prepare_cached("SELECT changed_at FROM changes WHERE revision = ?1")?;
-    Ok(query.query_row([number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)
+pub(super) fn changed_at(sql: Sql<'_>, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
+    let mut query = sql.prepare("SELECT changed_at FROM changes WHERE revision = ?1")?;
+    Ok(query.query_row(params![number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)
 }
 
-fn is_compacted(sql: &Connection, first: Revision) -> Result<bool, StoreError> {
-    let oldest: Option<i64> =
-        sql.prepare_cached("SELECT min(revision) FROM changes")?.query_row([], |row| row.get(0))?;
+fn is_compacted(sql: Sql<'_>, first: Revision) -> Result<bool, StoreError> {
+    let oldest: Option<i64> = sql.prepare("SELECT min(revision) FROM changes")?.query_row(NONE, |row| row.get(0))?;
     Ok(oldest.is_some_and(|oldest| Some(revision(oldest)) != first.next()))
 }
 

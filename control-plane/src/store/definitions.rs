@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use policy::wire::Op;
 use policy::{Environment, Level, Scope, Scopes};
-use rusqlite::Connection;
 use serde_json::Value;
 
 use super::audit::{self, Event};
 use super::changes::Change;
+use super::sql::{FromColumn, NONE, Sql, params};
 use super::{Acting, StoreError};
 use crate::config::Config;
 
@@ -18,18 +18,22 @@ pub(super) struct Numbers {
     environments: BTreeMap<Environment, u8>,
 }
 
+const NEXT_SCOPE: &str =
+    "INSERT INTO scopes (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM scopes RETURNING number";
+
+const NEXT_ENVIRONMENT: &str = "INSERT INTO environments (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM environments RETURNING number";
+
 /// Numbers what is new in the configuration, as one change. What the configuration no longer names keeps its number: keys
 /// may still have it.
 pub(super) fn define(change: &Change<'_>, config: &Config, acting: &Acting) -> Result<Numbers, StoreError> {
     let known = Numbers::read(change.sql())?;
     let mut ops = Vec::new();
     for scope in config.scopes.iter().filter(|scope| !known.scopes.contains_key(*scope)) {
-        let number = insert(change.sql(), "INSERT INTO scopes (name) VALUES (?1) RETURNING number", scope.as_str())?;
+        let number = insert(change.sql(), NEXT_SCOPE, scope.as_str())?;
         ops.push(Op::DefineScope { number, scope: scope.clone() });
     }
     for name in config.environments.iter().filter(|name| !known.environments.contains_key(*name)) {
-        let number =
-            insert(change.sql(), "INSERT INTO environments (name) VALUES (?1) RETURNING number", name.as_str())?;
+        let number = insert(change.sql(), NEXT_ENVIRONMENT, name.as_str())?;
         ops.push(Op::DefineEnvironment { number, environment: name.clone() });
     }
     // A database that is older than the audit log gets its first event here.
@@ -46,12 +50,12 @@ pub(super) fn define(change: &Change<'_>, config: &Config, acting: &Acting) -> R
     Numbers::read(change.sql())
 }
 
-fn insert<N: rusqlite::types::FromSql>(sql: &Connection, statement: &str, name: &str) -> Result<N, StoreError> {
-    Ok(sql.query_row(statement, [name], |row| row.get(0))?)
+fn insert<N: FromColumn>(sql: Sql<'_>, statement: &str, name: &str) -> Result<N, StoreError> {
+    Ok(sql.query_row(statement, params![name], |row| row.get(0))?)
 }
 
 impl Numbers {
-    pub(super) fn read(sql: &Connection) -> Result<Self, StoreError> {
+    pub(super) fn read(sql: Sql<'_>) -> Result<Self, StoreError> {
         let scopes = read(sql, "SELECT name, number FROM scopes")?;
         let environments = read(sql, "SELECT name, number FROM environments")?;
         Ok(Self { scopes, environments })
@@ -85,15 +89,14 @@ impl Numbers {
     }
 }
 
-fn read<T: std::str::FromStr + Ord, N: rusqlite::types::FromSql>(
-    sql: &Connection,
+fn read<T: std::str::FromStr + Ord, N: FromColumn>(
+    sql: Sql<'_>,
     statement: &str,
 ) -> Result<BTreeMap<T, N>, StoreError> {
     let mut query = sql.prepare(statement)?;
-    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let rows = query.query_map(NONE, |row| Ok((row.get::<String>(0)?, row.get(1)?)))?;
     let mut numbers = BTreeMap::new();
-    for row in rows {
-        let (name, number) = row?;
+    for (name, number) in rows {
         let name = name.parse().map_err(|_| StoreError::Fault(format!("`{name}` can't be a name here")))?;
         numbers.insert(name, number);
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use policy::{Digest, EdgeTokenId, UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Map, Value, json};
 
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
+use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, NewSecret, Page, Store, StoreError, TokenQuery};
 use crate::secret::LastCharacters;
 
@@ -102,7 +102,7 @@ impl Store {
 fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Changed<EdgeToken>, StoreError> {
     let inserted = change
         .sql()
-        .prepare_cached(
+        .prepare(
             "INSERT INTO edge_tokens (id, digest, last_characters, name, edge, created_at, created_by, revision)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (digest) DO NOTHING",
         )?
@@ -127,10 +127,11 @@ fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Ch
 
 pub(super) fn revoke(change: &Change<'_>, id: EdgeTokenId, acting: &Acting) -> Result<Changed<()>, StoreError> {
     let token = find(change.sql(), id)?;
-    change
-        .sql()
-        .prepare_cached("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
+        id.as_bytes(),
+        acting.at.0,
+        changes::number(change.revision()?)?
+    ])?;
     change.edge_tokens_differ();
     let revision = change.record(acting, &Event::ended("edge-token.revoke", &token), &[])?;
     Ok(Changed { value: (), revision })
@@ -138,49 +139,48 @@ pub(super) fn revoke(change: &Change<'_>, id: EdgeTokenId, acting: &Acting) -> R
 
 /// No change of anything: it has no revision and no event.
 fn note_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
-    let mut update = change.sql().prepare_cached("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
+    let mut update = change.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
     update.execute(params![id.as_bytes(), at.0])?;
     Ok(())
 }
 
 /// All tokens that work.
-pub(super) fn live(sql: &Connection) -> Result<LiveTokens, StoreError> {
-    let mut statement = sql.prepare_cached(
-        "SELECT t.digest, t.id, t.edge, t.last_used_at FROM edge_tokens t WHERE t.revoked_at IS NULL",
-    )?;
-    let tokens = statement.query_map([], |row| {
+pub(super) fn live(sql: Sql<'_>) -> Result<LiveTokens, StoreError> {
+    let mut statement =
+        sql.prepare("SELECT t.digest, t.id, t.edge, t.last_used_at FROM edge_tokens t WHERE t.revoked_at IS NULL")?;
+    let tokens = statement.query_map(NONE, |row| {
         let noted: Option<i64> = row.get(3)?;
         let noted = AtomicI64::new(noted.unwrap_or(UnixSeconds::DISTANT_PAST.0));
         let token = LiveToken { id: EdgeTokenId::from_bytes(row.get(1)?), edge: row.get(2)?, noted };
         Ok((Digest(row.get(0)?), Arc::new(token)))
     })?;
-    Ok(tokens.collect::<Result<_, _>>()?)
+    Ok(tokens.into_iter().collect())
 }
 
-fn find(sql: &Connection, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
+fn find(sql: Sql<'_>, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id = ?1 AND t.revoked_at IS NULL");
-    let found = sql.prepare_cached(&statement)?.query_row([id.as_bytes()], token).optional()?;
+    let found = sql.prepare(&statement)?.query_row(params![id.as_bytes()], token).optional()?;
     found.ok_or(StoreError::NotFound)
 }
 
-pub(super) fn find_digest(sql: &Connection, digest: Digest) -> Result<Option<EdgeToken>, StoreError> {
+pub(super) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<EdgeToken>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.digest = ?1");
-    Ok(sql.prepare_cached(&statement)?.query_row([digest.0], token).optional()?)
+    Ok(sql.prepare(&statement)?.query_row(params![digest.0], token).optional()?)
 }
 
-fn list(sql: &Connection, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
+fn list(sql: Sql<'_>, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
     // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let statement =
         format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id > ?1 AND t.revoked_at IS NULL ORDER BY t.id LIMIT ?2");
-    let mut statement = sql.prepare_cached(&statement)?;
+    let mut statement = sql.prepare(&statement)?;
     let rows = statement.query_map(params![after, query.limit.get().saturating_add(1)], token)?;
-    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+    Ok(Page::cut(rows, query.limit))
 }
 
 /// A row of [`COLUMNS`].
-fn token(row: &Row<'_>) -> rusqlite::Result<EdgeToken> {
-    let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+fn token(row: &Row<'_>) -> Result<EdgeToken, SqlError> {
+    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
     Ok(EdgeToken {
         id: EdgeTokenId::from_bytes(row.get(0)?),
         last_characters: LastCharacters(row.get(1)?),

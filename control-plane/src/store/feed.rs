@@ -2,13 +2,16 @@
 
 use policy::wire::{Snapshot, SnapshotBuilder};
 use policy::{Position, Revision, UnixSeconds};
-use rusqlite::{Connection, params};
 
 use super::definitions::Numbers;
+use super::sql::{Sql, params};
 use super::{Store, StoreError, changes, records};
 
 /// The most bytes of bodies in one delta; an edge that has more to catch up asks again.
 const DELTA_BYTES: usize = 1 << 20;
+
+/// Changes that are read at once: few, for a change may be an import's step of many keys.
+const CHANGES_AT_ONCE: i64 = 256;
 
 /// How far ahead of us an edge is believed to be: whoever has an edge's token must not use up all revisions.
 const MAX_AHEAD: i64 = 1_000_000_000;
@@ -46,7 +49,7 @@ impl Store {
     }
 }
 
-fn since(sql: &Connection, from: Position) -> Result<Since, StoreError> {
+fn since(sql: Sql<'_>, from: Position) -> Result<Since, StoreError> {
     let head = changes::position(sql)?;
     if from.epoch != head.epoch {
         return Ok(Since::Unknown);
@@ -59,34 +62,39 @@ fn since(sql: &Connection, from: Position) -> Result<Since, StoreError> {
         _ => return Ok(Since::WentBack { head: head.revision, changed_at: changes::changed_at(sql, head.revision)? }),
     }
     let mut statement =
-        sql.prepare_cached("SELECT revision, chain_hash, body FROM changes WHERE revision > ?1 ORDER BY revision")?;
-    let mut rows = statement.query(params![changes::number(from.revision)?])?;
+        sql.prepare("SELECT revision, chain_hash, body FROM changes WHERE revision > ?1 ORDER BY revision LIMIT ?2")?;
     let (mut to, mut bodies, mut bytes) = (from, Vec::new(), 0_usize);
-    while let Some(row) = rows.next()? {
-        let body: Vec<u8> = row.get(2)?;
-        bytes = bytes.saturating_add(body.len());
-        // One change always fits, however large.
-        if bytes > DELTA_BYTES && !bodies.is_empty() {
+    'full: loop {
+        let some = statement.query_map(params![changes::number(to.revision)?, CHANGES_AT_ONCE], |row| {
+            Ok((changes::revision(row.get(0)?), policy::ChainHash(row.get(1)?), row.get::<Vec<u8>>(2)?))
+        })?;
+        if some.is_empty() {
             break;
         }
-        to.revision = changes::revision(row.get(0)?);
-        to.head = policy::ChainHash(row.get(1)?);
-        bodies.push(body);
+        for (revision, head, body) in some {
+            bytes = bytes.saturating_add(body.len());
+            // One change always fits, however large.
+            if bytes > DELTA_BYTES && !bodies.is_empty() {
+                break 'full;
+            }
+            (to.revision, to.head) = (revision, head);
+            bodies.push(body);
+        }
     }
     if bodies.is_empty() { Ok(Since::Nothing) } else { Ok(Since::Changes { to, bodies }) }
 }
 
-fn note_reported(sql: &Connection, revision: Revision) -> Result<(), StoreError> {
+fn note_reported(sql: Sql<'_>, revision: Revision) -> Result<(), StoreError> {
     let revision = changes::number(revision)?;
-    sql.prepare_cached(
+    sql.prepare(
         "UPDATE position SET reported_revision = ?1
          WHERE one = 1 AND reported_revision < ?1 AND ?1 <= revision + ?2",
     )?
-    .execute([revision, MAX_AHEAD])?;
+    .execute(params![revision, MAX_AHEAD])?;
     Ok(())
 }
 
-fn snapshot(sql: &Connection, numbers: &Numbers) -> Result<Snapshot, StoreError> {
+fn snapshot(sql: Sql<'_>, numbers: &Numbers) -> Result<Snapshot, StoreError> {
     let failed = |error: policy::wire::EncodeError| StoreError::Fault(error.to_string());
     // In the transaction of the reader, so position and records are of one instant.
     let mut builder = SnapshotBuilder::new(changes::position(sql)?, numbers.scopes(), numbers.environments());

@@ -3,9 +3,9 @@
 //! All of it is no change of what edges enforce: it has no revision and no event.
 
 use policy::{KeyId, UnixSeconds};
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::changes::Change;
+use super::sql::{Optional as _, Sql, params};
 use super::{Store, StoreError, usage};
 use crate::usage::{BatchName, Denial, KeyDelta, LATEST, SecretMark};
 
@@ -66,10 +66,10 @@ impl Store {
             }
             match (then, keys.last()) {
                 (Then::End, _) => {
-                    sql.prepare_cached("DELETE FROM usage_rounds WHERE id = ?1")?.execute([round])?;
+                    sql.prepare("DELETE FROM usage_rounds WHERE id = ?1")?.execute(params![round])?;
                 }
                 (Then::GoOn, Some((last, _))) => {
-                    sql.prepare_cached("UPDATE usage_rounds SET folded_to = ?2 WHERE id = ?1")?
+                    sql.prepare("UPDATE usage_rounds SET folded_to = ?2 WHERE id = ?1")?
                         .execute(params![round, last.as_bytes()])?;
                 }
                 (Then::GoOn, None) => {}
@@ -81,18 +81,18 @@ impl Store {
 }
 
 fn admit(
-    sql: &Connection,
+    sql: Sql<'_>,
     round: &mut Option<Round>,
     BatchName { instance, worker, sequence }: &BatchName,
     now: UnixSeconds,
 ) -> Result<Admitted, StoreError> {
     let sequence = i64::try_from(*sequence).unwrap_or(i64::MAX);
     let known = sql
-        .prepare_cached(
+        .prepare(
             "SELECT w.sequence, r.folded_to FROM usage_workers w LEFT JOIN usage_rounds r ON r.id = w.round
              WHERE w.instance = ?1 AND w.worker = ?2",
         )?
-        .query_row([instance, worker], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))
+        .query_row(params![instance, worker], |row| Ok((row.get::<i64>(0)?, row.get::<Option<Vec<u8>>>(1)?)))
         .optional()?;
     let admitted = match known {
         None => {
@@ -109,30 +109,30 @@ fn admit(
         Some(begun) => begun,
         None => *round.insert(begin(sql)?),
     };
-    sql.prepare_cached(
+    sql.prepare(
         "INSERT INTO usage_workers (instance, worker, sequence, round, noted_at) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET sequence = ?3, round = ?4, noted_at = ?5",
+         ON CONFLICT (instance, worker) DO UPDATE SET sequence = ?3, round = ?4, noted_at = ?5",
     )?
     .execute(params![instance, worker, sequence, round, now.0])?;
     Ok(admitted)
 }
 
-fn begin(sql: &Connection) -> Result<Round, StoreError> {
-    let mut begin = sql.prepare_cached("INSERT INTO usage_rounds (folded_to) VALUES (x'') RETURNING id")?;
-    Ok(begin.query_row([], |row| row.get(0).map(Round))?)
+fn begin(sql: Sql<'_>) -> Result<Round, StoreError> {
+    let mut begin = sql.prepare("INSERT INTO usage_rounds (folded_to) VALUES (?1) RETURNING id")?;
+    Ok(begin.query_row(params![[0_u8; 0]], |row| row.get(0).map(Round))?)
 }
 
 /// An instance whose VMs break again and again has ever new workers.
-fn make_room(sql: &Connection, instance: &str) -> Result<(), StoreError> {
+fn make_room(sql: Sql<'_>, instance: &str) -> Result<(), StoreError> {
     let count: i64 = sql
-        .prepare_cached("SELECT count(*) FROM usage_workers WHERE instance = ?1")?
-        .query_row([instance], |row| row.get(0))?;
+        .prepare("SELECT count(*) FROM usage_workers WHERE instance = ?1")?
+        .query_row(params![instance], |row| row.get(0))?;
     if count >= WORKERS {
-        sql.prepare_cached(
+        sql.prepare(
             "DELETE FROM usage_workers WHERE instance = ?1 AND worker = (
                  SELECT worker FROM usage_workers WHERE instance = ?1 ORDER BY noted_at, sequence LIMIT 1)",
         )?
-        .execute([instance])?;
+        .execute(params![instance])?;
     }
     Ok(())
 }
@@ -147,18 +147,18 @@ struct Known {
 }
 
 /// Adds to one key; nothing where there is no such key.
-fn fold(sql: &Connection, key: KeyId, delta: &KeyDelta, now: UnixSeconds) -> Result<(), StoreError> {
+fn fold(sql: Sql<'_>, key: KeyId, delta: &KeyDelta, now: UnixSeconds) -> Result<(), StoreError> {
     let known = sql
-        .prepare_cached(
+        .prepare(
             "SELECT last_used_at, secret, secret_last_used_at, previous_secret, previous_secret_last_used_at
              FROM key_usage WHERE key_id = ?1",
         )?
-        .query_row([key.as_bytes()], |row| {
+        .query_row(params![key.as_bytes()], |row| {
             Ok(Known {
                 last_at: row.get(0)?,
                 secret: SecretMark(row.get(1)?),
                 secret_at: row.get(2)?,
-                previous: row.get::<_, Option<[u8; 4]>>(3)?.map(SecretMark),
+                previous: row.get::<Option<[u8; 4]>>(3)?.map(SecretMark),
                 previous_at: row.get(4)?,
             })
         })
@@ -169,7 +169,7 @@ fn fold(sql: &Connection, key: KeyId, delta: &KeyDelta, now: UnixSeconds) -> Res
         let used = |mark: SecretMark| delta.used.iter().find(|(own, _)| *own == mark).map(|(_, at)| at.0.min(now.0));
         let last = last.min(now.0);
         let address = delta.last.filter(|_| known.last_at.is_none_or(|known| known <= last));
-        sql.prepare_cached(
+        sql.prepare(
             "UPDATE key_usage SET last_used_at = ?2, last_used_ip = coalesce(?3, last_used_ip),
                  secret_last_used_at = ?4, previous_secret_last_used_at = ?5
              WHERE key_id = ?1",
@@ -191,14 +191,14 @@ fn fold(sql: &Connection, key: KeyId, delta: &KeyDelta, now: UnixSeconds) -> Res
     Ok(())
 }
 
-fn keep_latest(sql: &Connection, key: KeyId, denials: &[Denial], now: UnixSeconds) -> Result<(), StoreError> {
+fn keep_latest(sql: Sql<'_>, key: KeyId, denials: &[Denial], now: UnixSeconds) -> Result<(), StoreError> {
     let mut latest = usage::denials(sql, key)?;
     latest.extend(denials.iter().map(|denial| Denial { at: denial.at.min(now), ..denial.clone() }));
     latest.sort_by_key(|denial| std::cmp::Reverse(denial.at));
     latest.truncate(LATEST);
     let latest = serde_json::to_string(&latest).map_err(|error| StoreError::Fault(error.to_string()))?;
-    sql.prepare_cached(
-        "INSERT INTO key_denials (key_id, latest) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET latest = excluded.latest",
+    sql.prepare(
+        "INSERT INTO key_denials (key_id, latest) VALUES (?1, ?2) ON CONFLICT (key_id) DO UPDATE SET latest = excluded.latest",
     )?
     .execute(params![key.as_bytes(), latest])?;
     Ok(())
@@ -212,14 +212,15 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{Acting, NewKey, NewSecret, NewWorkspace};
+    use crate::store::{Acting, Database, NewKey, NewSecret, NewWorkspace, databases};
     use crate::usage::ALLOWED;
 
     const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 
     async fn open(folder: &Path) -> Store {
         let acting = Acting::system(NOW);
-        Store::open(&folder.join("latchkey.db"), Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap()
+        let database: Database = databases::of(folder).parse().unwrap();
+        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap()
     }
 
     fn workspace() -> policy::WorkspaceId {

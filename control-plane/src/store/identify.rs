@@ -1,8 +1,8 @@
 //! What a secret or token is, by its digest: also one that has ended, over all workspaces.
 
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _};
 
+use super::sql::{Optional as _, Sql, params};
 use super::{AdminToken, EdgeToken, Status, Store, StoreError, admin_tokens, edge_tokens};
 use crate::secret::LastCharacters;
 
@@ -57,7 +57,7 @@ impl Store {
     }
 }
 
-fn identify(sql: &Connection, digest: Digest, now: UnixSeconds) -> Result<Option<Identified>, StoreError> {
+fn identify(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<Identified>, StoreError> {
     if let Some(secret) = secret(sql, digest, now)? {
         return Ok(Some(Identified::Secret(secret)));
     }
@@ -67,15 +67,15 @@ fn identify(sql: &Connection, digest: Digest, now: UnixSeconds) -> Result<Option
     Ok(edge_tokens::find_digest(sql, digest)?.map(Identified::EdgeToken))
 }
 
-fn secret(sql: &Connection, digest: Digest, now: UnixSeconds) -> Result<Option<KnownSecret>, StoreError> {
-    let mut statement = sql.prepare_cached(
+fn secret(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<KnownSecret>, StoreError> {
+    let mut statement = sql.prepare(
         "SELECT s.key_id, s.workspace_id, k.name, s.last_characters, s.created_at, s.superseded_at, s.previous_until,
                 k.deleted_at, k.active, k.expires_at
          FROM secrets s JOIN keys k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
          WHERE s.digest = ?1",
     )?;
-    let found = statement.query_row([digest.0], |row| {
-        let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+    let found = statement.query_row(params![digest.0], |row| {
+        let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
         let (superseded_at, previous_until, deleted_at) = (instant(5)?, instant(6)?, instant(7)?);
         let is_expired = instant(9)?.is_some_and(|at| at.has_come(now));
         let status = match (deleted_at, superseded_at, previous_until) {

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Digest, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tracing::error;
@@ -16,6 +15,7 @@ use tracing::error;
 use super::audit::{Audited as _, Event};
 use super::changes::Change;
 use super::definitions::Numbers;
+use super::sql::{NONE, Optional as _, Sql, params};
 use super::{
     Acting, Actor, Changed, Key, KeyUse, Metadata, NewKey, NewSecret, Store, StoreError, WorkspaceName, keys, secrets,
     workspaces,
@@ -112,7 +112,7 @@ impl Store {
     }
 }
 
-fn refuse_taken(sql: &Connection, keys: Vec<ImportedKey>) -> Result<Vec<ImportedKey>, StoreError> {
+fn refuse_taken(sql: Sql<'_>, keys: Vec<ImportedKey>) -> Result<Vec<ImportedKey>, StoreError> {
     let mut lines = Vec::new();
     for imported in &keys {
         let digest = imported.key.secret.digest;
@@ -124,12 +124,12 @@ fn refuse_taken(sql: &Connection, keys: Vec<ImportedKey>) -> Result<Vec<Imported
 }
 
 /// A text that opens REST or the feed is no key as well.
-fn is_of_a_token(sql: &Connection, digest: Digest) -> Result<bool, StoreError> {
-    let mut query = sql.prepare_cached(
+fn is_of_a_token(sql: Sql<'_>, digest: Digest) -> Result<bool, StoreError> {
+    let mut query = sql.prepare(
         "SELECT EXISTS (SELECT 1 FROM admin_tokens WHERE digest = ?1)
              OR EXISTS (SELECT 1 FROM edge_tokens WHERE digest = ?1)",
     )?;
-    Ok(query.query_row([digest.0], |row| row.get(0))?)
+    Ok(query.query_row(params![digest.0], |row| row.get(0))?)
 }
 
 /// The steps of an import, each of one workspace.
@@ -152,9 +152,9 @@ fn steps(keys: Vec<ImportedKey>, acting: &Acting) -> Result<Vec<String>, StoreEr
 }
 
 fn write_down(change: &Change<'_>, steps: &[String]) -> Result<(), StoreError> {
-    let mut insert = change.sql().prepare_cached("INSERT INTO import_steps (keys) VALUES (?1)")?;
+    let mut insert = change.sql().prepare("INSERT INTO import_steps (keys) VALUES (?1)")?;
     for step in steps {
-        insert.execute([step])?;
+        insert.execute(params![step])?;
     }
     Ok(())
 }
@@ -162,32 +162,32 @@ fn write_down(change: &Change<'_>, steps: &[String]) -> Result<(), StoreError> {
 /// From here on all that is written down will be.
 fn decide(change: &Change<'_>) -> Result<(), StoreError> {
     let statement = "UPDATE imports SET decided_to = coalesce((SELECT max(step) FROM import_steps), decided_to)";
-    change.sql().execute(statement, [])?;
+    change.sql().execute(statement, NONE)?;
     Ok(())
 }
 
 fn forget_undecided(change: &Change<'_>) -> Result<(), StoreError> {
     let statement = "DELETE FROM import_steps WHERE step > (SELECT decided_to FROM imports)";
-    change.sql().execute(statement, [])?;
+    change.sql().execute(statement, NONE)?;
     Ok(())
 }
 
 /// Whether any import is decided and not carried out, or was written down and broke off.
-fn is_pending(sql: &Connection) -> Result<bool, StoreError> {
-    Ok(sql.query_row("SELECT EXISTS (SELECT 1 FROM import_steps)", [], |row| row.get(0))?)
+fn is_pending(sql: Sql<'_>) -> Result<bool, StoreError> {
+    Ok(sql.query_row("SELECT EXISTS (SELECT 1 FROM import_steps)", NONE, |row| row.get(0))?)
 }
 
 /// Makes the keys of the next step, as one change with one revision and one event; `None` when there is none.
 fn carry_out_step(change: &Change<'_>, numbers: &Numbers) -> Result<Option<Revision>, StoreError> {
     let sql = change.sql();
     let next = sql
-        .prepare_cached(
+        .prepare(
             "SELECT step, keys FROM import_steps WHERE step <= (SELECT decided_to FROM imports) ORDER BY step LIMIT 1",
         )?
-        .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+        .query_row(NONE, |row| Ok((row.get::<i64>(0)?, row.get::<String>(1)?)))
         .optional()?;
     let Some((number, text)) = next else { return Ok(None) };
-    sql.prepare_cached("DELETE FROM import_steps WHERE step = ?1")?.execute([number])?;
+    sql.prepare("DELETE FROM import_steps WHERE step = ?1")?.execute(params![number])?;
     let step: Step = serde_json::from_str(&text).map_err(|error| StoreError::Fault(error.to_string()))?;
     let Step { workspace, actor, at, address, request_id, keys } = step;
     let acting = Acting { actor, at, address, request_id, once: None };
@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{NewWorkspace, Precondition};
+    use crate::store::{Database, NewWorkspace, Precondition, databases};
 
     fn digest(n: u32) -> Digest {
         Digest::of(&n.to_le_bytes())
@@ -299,10 +299,10 @@ mod tests {
     #[tokio::test]
     async fn an_import_that_was_decided_is_carried_out_at_the_next_start_and_lets_others_between() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("latchkey.db");
+        let database: Database = databases::of(directory.path()).parse().unwrap();
         let acting = Acting::system(UnixSeconds(0));
         let config = Config::default();
-        let open = || Store::open(&path, Epoch::from_bytes([1; 16]), &config, acting.clone());
+        let open = || Store::open(&database, Epoch::from_bytes([1; 16]), &config, acting.clone());
         let store = open().await.unwrap();
         let id = WorkspaceId::from_bytes([1; 16]);
         let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };
@@ -321,7 +321,7 @@ mod tests {
         store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, acting.clone()).await.unwrap();
         let count = |store: &Store| {
             let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1)";
-            let work = move |sql: &Connection| Ok(sql.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)))?);
+            let work = move |sql: Sql<'_>| Ok(sql.query_row(count, NONE, |row| Ok((row.get(0)?, row.get(1)?)))?);
             let engine = std::sync::Arc::clone(&store.engine);
             async move { engine.read::<(u32, u32)>(work).await.unwrap() }
         };

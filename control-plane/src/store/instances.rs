@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use policy::{UnixSeconds, WorkspaceId};
-use rusqlite::types::Type;
-use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::audit::{Audited, Event, Target};
 use super::changes::Change;
+use super::sql::{NONE, Row, Sql, SqlError, params};
 use super::{Acting, Changed, Store, StoreError};
 use crate::edges::Bound;
 
@@ -85,7 +84,7 @@ impl Store {
     pub(crate) async fn forget_instances(&self, ids: Vec<String>) -> Result<(), StoreError> {
         let work = move |change: &Change<'_>| {
             for id in &ids {
-                change.sql().prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id])?;
+                change.sql().prepare("DELETE FROM instances WHERE id = ?1")?.execute(params![id])?;
             }
             Ok(())
         };
@@ -93,14 +92,14 @@ impl Store {
     }
 }
 
-pub(super) fn save(sql: &Connection, instance: &Instance) -> Result<(), StoreError> {
+pub(super) fn save(sql: Sql<'_>, instance: &Instance) -> Result<(), StoreError> {
     let workers = serde_json::to_string(&instance.workers).map_err(|error| StoreError::Fault(error.to_string()))?;
     let bound = match instance.bound {
         // Longer than any clock counts: 292 billion years.
         Bound::Secs(secs) => Some(i64::try_from(secs).unwrap_or(i64::MAX)),
         Bound::Never => None,
     };
-    sql.prepare_cached(
+    sql.prepare(
         "INSERT INTO instances (id, edge, token, address, version, format, acknowledged, max_staleness_secs, workers,
              first_seen_at, last_seen_at, ended_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
@@ -124,22 +123,21 @@ pub(super) fn save(sql: &Connection, instance: &Instance) -> Result<(), StoreErr
     Ok(())
 }
 
-pub(super) fn all(sql: &Connection) -> Result<Vec<Instance>, StoreError> {
-    let mut statement = sql.prepare_cached(&format!("SELECT {COLUMNS} FROM instances i"))?;
-    Ok(statement.query_map([], instance)?.collect::<Result<_, _>>()?)
+pub(super) fn all(sql: Sql<'_>) -> Result<Vec<Instance>, StoreError> {
+    let mut statement = sql.prepare(&format!("SELECT {COLUMNS} FROM instances i"))?;
+    Ok(statement.query_map(NONE, instance)?)
 }
 
 /// A row of [`COLUMNS`].
-fn instance(row: &Row<'_>) -> rusqlite::Result<Instance> {
+fn instance(row: &Row<'_>) -> Result<Instance, SqlError> {
     let workers: String = row.get(8)?;
-    let workers = serde_json::from_str(&workers)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(8, Type::Text, Box::new(error)))?;
+    let workers = serde_json::from_str(&workers).map_err(|error| SqlError::unfit(8, error))?;
     let bound: Option<i64> = row.get(7)?;
     Ok(Instance {
         id: row.get(0)?,
         edge: row.get(1)?,
         token: row.get(2)?,
-        address: row.get::<_, Option<String>>(3)?.and_then(|address| address.parse().ok()),
+        address: row.get::<Option<String>>(3)?.and_then(|address| address.parse().ok()),
         version: row.get(4)?,
         format: row.get(5)?,
         acknowledged: row.get(6)?,
@@ -147,7 +145,7 @@ fn instance(row: &Row<'_>) -> rusqlite::Result<Instance> {
         workers,
         first_seen_at: UnixSeconds(row.get(9)?),
         last_seen_at: UnixSeconds(row.get(10)?),
-        ended_at: row.get::<_, Option<i64>>(11)?.map(UnixSeconds),
+        ended_at: row.get::<Option<i64>>(11)?.map(UnixSeconds),
     })
 }
 

@@ -2,13 +2,13 @@
 
 use policy::wire::Op;
 use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Map, Value, json};
 
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::model::merge;
+use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::{
     Acting, Changed, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError,
     records, rows, secrets, usage,
@@ -122,13 +122,13 @@ fn create(
 
 /// Adds the key's row, without its secret.
 pub(super) fn insert(
-    sql: &Connection,
+    sql: Sql<'_>,
     workspace: WorkspaceId,
     new: &NewKey,
     revision: Revision,
     acting: &Acting,
 ) -> Result<(), StoreError> {
-    sql.prepare_cached(
+    sql.prepare(
         "INSERT INTO keys (workspace_id, id, name, environment, active, scopes, ip_allowlist, expires_at, metadata,
                            created_at, created_by, updated_at, revision)
          VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11)",
@@ -175,7 +175,7 @@ pub(super) fn update(
     }
     change
         .sql()
-        .prepare_cached(
+        .prepare(
             "UPDATE keys SET name = ?3, scopes = ?4, ip_allowlist = ?5, metadata = ?6, updated_at = ?7, revision = ?8
              WHERE workspace_id = ?1 AND id = ?2",
         )?
@@ -208,9 +208,7 @@ pub(super) fn set_active(
     }
     change
         .sql()
-        .prepare_cached(
-            "UPDATE keys SET active = ?3, updated_at = ?4, revision = ?5 WHERE workspace_id = ?1 AND id = ?2",
-        )?
+        .prepare("UPDATE keys SET active = ?3, updated_at = ?4, revision = ?5 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![
             workspace.as_bytes(),
             id.as_bytes(),
@@ -230,7 +228,7 @@ pub(super) fn delete(
     let before = find(change.sql(), workspace, id)?;
     change
         .sql()
-        .prepare_cached("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+        .prepare("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let digests = secrets::leave_edge(change.sql(), (workspace, id))?;
     usage::key_ends(change.sql(), id)?;
@@ -251,16 +249,16 @@ pub(super) fn recorded(
     Ok(Changed { value, revision })
 }
 
-pub(super) fn find(sql: &Connection, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
+pub(super) fn find(sql: Sql<'_>, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
     let statement =
         format!("SELECT {COLUMNS} FROM {TABLES} WHERE k.workspace_id = ?1 AND k.id = ?2 AND k.deleted_at IS NULL");
-    let found = sql.prepare_cached(&statement)?.query_row([workspace.as_bytes(), id.as_bytes()], key).optional()?;
+    let found = sql.prepare(&statement)?.query_row(params![workspace.as_bytes(), id.as_bytes()], key).optional()?;
     found.ok_or(StoreError::NotFound)
 }
 
 /// A row of [`COLUMNS`].
-pub(super) fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
-    let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+pub(super) fn key(row: &Row<'_>) -> Result<Key, SqlError> {
+    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
     Ok(Key {
         id: KeyId::from_bytes(row.get(0)?),
         workspace: WorkspaceId::from_bytes(row.get(1)?),

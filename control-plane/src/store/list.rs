@@ -3,10 +3,9 @@
 use std::num::NonZeroU32;
 
 use policy::{KeyId, UnixSeconds, WorkspaceId};
-use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
 
 use super::keys::{COLUMNS, TABLES, key};
+use super::sql::{Kind, Sql, Value, bound};
 use super::{Key, KeyFilter, Store, StoreError};
 
 /// Items, and whether there are more behind them.
@@ -66,48 +65,48 @@ impl Store {
     }
 }
 
-fn list(sql: &Connection, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<Key>, StoreError> {
+fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<Key>, StoreError> {
+    let by_name = sql.by_name();
     // Constants make the text, parameters the values.
     let mut conditions = String::from("k.workspace_id = ?1 AND k.deleted_at IS NULL");
     let mut values = vec![Value::Blob(workspace.as_bytes().to_vec())];
     if let Some((name, id)) = &query.after {
-        conditions.push_str(match query.sort {
-            Sort::Oldest => " AND k.id > ?2",
-            Sort::Newest => " AND k.id < ?2",
-            Sort::Name => " AND (k.name, k.id) > (?3, ?2)",
-            Sort::NameDescending => " AND (k.name, k.id) < (?3, ?2)",
+        conditions.push_str(&match query.sort {
+            Sort::Oldest => " AND k.id > ?2".to_owned(),
+            Sort::Newest => " AND k.id < ?2".to_owned(),
+            Sort::Name => format!(" AND ({by_name}, k.id) > (?3, ?2)"),
+            Sort::NameDescending => format!(" AND ({by_name}, k.id) < (?3, ?2)"),
         });
         values.push(Value::Blob(id.as_bytes().to_vec()));
-        values.push(Value::Text(name.clone()));
+        values.push(Value::Text(name.to_ascii_lowercase()));
     } else {
-        values.extend([Value::Null, Value::Null]);
+        values.extend([Value::Null(Kind::Blob), Value::Null(Kind::Text)]);
     }
     if let Some(search) = &query.search {
         conditions.push_str(
-            " AND (k.name LIKE ?4 ESCAPE '\\' OR k.id = ?5
+            " AND (lower(k.name) LIKE ?4 ESCAPE '\\' OR k.id = ?5
                OR k.id IN (SELECT s.key_id FROM secrets s WHERE s.workspace_id = ?1
                            AND s.superseded_at IS NULL AND s.last_characters = ?6))",
         );
         let pattern = search.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        values.push(Value::Text(format!("%{pattern}%")));
+        values.push(Value::Text(format!("%{}%", pattern.to_ascii_lowercase())));
         let id = search.parse::<KeyId>().ok();
-        values.push(id.map_or(Value::Null, |id| Value::Blob(id.as_bytes().to_vec())));
+        values.push(id.map_or(Value::Null(Kind::Blob), |id| Value::Blob(id.as_bytes().to_vec())));
         values.push(Value::Text(search.clone()));
     } else {
-        values.extend([Value::Null, Value::Null, Value::Null]);
+        values.extend([Value::Null(Kind::Text), Value::Null(Kind::Blob), Value::Null(Kind::Text)]);
     }
     values.push(Value::Integer(i64::from(query.limit.get()).saturating_add(1)));
     let (filter, more) = query.filter.conditions(values.len().saturating_add(1), query.now);
     conditions.push_str(&filter);
     values.extend(more);
     let order = match query.sort {
-        Sort::Oldest => "k.id",
-        Sort::Newest => "k.id DESC",
-        Sort::Name => "k.name, k.id",
-        Sort::NameDescending => "k.name DESC, k.id DESC",
+        Sort::Oldest => "k.id".to_owned(),
+        Sort::Newest => "k.id DESC".to_owned(),
+        Sort::Name => format!("{by_name}, k.id"),
+        Sort::NameDescending => format!("{by_name} DESC, k.id DESC"),
     };
     let statement = format!("SELECT {COLUMNS} FROM {TABLES} WHERE {conditions} ORDER BY {order} LIMIT ?7");
-    let mut statement = sql.prepare_cached(&statement)?;
-    let rows = statement.query_map(params_from_iter(values), key)?;
-    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+    let mut statement = sql.prepare(&statement)?;
+    Ok(Page::cut(statement.query_map(&bound(&values), key)?, query.limit))
 }

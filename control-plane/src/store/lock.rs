@@ -17,10 +17,12 @@ pub enum OpenError {
     NotAFile { path: PathBuf },
     #[error("database {path}: another control plane has it open; stop that one, or name another file with --database")]
     InUse { path: PathBuf },
-    #[error("database {path}: it is not one of Latchkey's; name another file with --database")]
-    NotOurs { path: PathBuf },
-    #[error("database {path}: its schema {found} is newer than this version's {known}; start the newer version")]
-    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("database {database}: it is not one of Latchkey's; name another with --database")]
+    NotOurs { database: String },
+    #[error("database {database}: its schema {found} is newer than this version's {known}; start the newer version")]
+    Newer { database: String, found: i64, known: i64 },
+    #[error("database {database}: {cause}")]
+    Server { database: String, cause: String },
     #[error("database {path}: {cause}; check the file, its directory and the disk")]
     Sql { path: PathBuf, cause: String },
     #[error("database: {0}")]

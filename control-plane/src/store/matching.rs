@@ -1,11 +1,10 @@
 //! Keys that nobody needs any more, by what can be told of them; and what is done to all of them.
 
 use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
-use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
 
 use super::changes::Change;
 use super::keys::TABLES;
+use super::sql::{Sql, Value, bound};
 use super::{Acting, Changed, Status, Store, StoreError, keys};
 
 /// Keys that one change takes, so that others get between.
@@ -59,7 +58,7 @@ impl Store {
         now: UnixSeconds,
     ) -> Result<Changed<Matching>, StoreError> {
         let head = self.engine.head();
-        let work = move |sql: &Connection| {
+        let work = move |sql: Sql<'_>| {
             let mut found = Matching::default();
             let mut after = None;
             loop {
@@ -145,7 +144,7 @@ impl KeyFilter {
             add("k.expires_at > ??", Value::Integer(now.0));
         }
         if let Some(name) = &self.name {
-            add("k.name LIKE ?? ESCAPE '\\'", Value::Text(pattern(name)));
+            add("lower(k.name) LIKE ?? ESCAPE '\\'", Value::Text(pattern(&name.to_ascii_lowercase())));
         }
         (conditions, values)
     }
@@ -153,7 +152,7 @@ impl KeyFilter {
 
 /// The keys that fit behind `after`, oldest first.
 fn step(
-    sql: &Connection,
+    sql: Sql<'_>,
     workspace: WorkspaceId,
     filter: &KeyFilter,
     cleaning: Cleaning,
@@ -174,11 +173,10 @@ fn step(
          WHERE k.workspace_id = ?1 AND k.id > ?2 AND k.deleted_at IS NULL{changes_something}{conditions}
          ORDER BY k.id LIMIT ?3"
     );
-    let mut statement = sql.prepare_cached(&statement)?;
-    let rows = statement.query_map(params_from_iter(all), |row| {
-        Ok(Matched { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut statement = sql.prepare(&statement)?;
+    let rows = statement
+        .query_map(&bound(&all), |row| Ok(Matched { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? }))?;
+    Ok(rows)
 }
 
 /// A pattern of ours as one of LIKE.

@@ -1,6 +1,6 @@
 //! The store's door: what is kept, what may go wrong, and the handle that all go through.
 //!
-//! Each noun has a file with its functions and their SQL. A change goes through [`sqlite::Engine::change`], and is on disk
+//! Each noun has a file with its functions and their SQL. A change goes through [`engine::Engine::change`], and is on disk
 //! when it answers; see `docs/decisions/store.md`.
 
 mod admin_tokens;
@@ -9,8 +9,14 @@ mod audit_list;
 mod audit_verify;
 mod backup;
 mod changes;
+mod connection;
+mod database;
+#[cfg(test)]
+#[path = "../../tests/service/databases.rs"]
+mod databases;
 mod definitions;
 mod edge_tokens;
+mod engine;
 mod feed;
 mod fold;
 mod identify;
@@ -22,19 +28,19 @@ mod lock;
 mod matching;
 mod model;
 mod once;
+mod postgres;
 mod records;
 mod restore;
 mod rows;
 mod schema;
 mod secrets;
 mod sessions;
-mod sqlite;
+mod sql;
 mod sweep;
 mod usage;
 mod workspaces;
 mod writer;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use policy::{Epoch, Position, Revision};
@@ -45,6 +51,7 @@ pub use audit::{AuditEvent, AuditHead};
 pub use audit_list::{AuditQuery, Order};
 pub use audit_verify::{Verified, VerifyError, verify_audit};
 pub use backup::{BackedUp, BackupError, back_up};
+pub use database::Database;
 pub use edge_tokens::{EdgeToken, LiveToken, NewEdgeToken};
 pub use feed::Since;
 pub(crate) use fold::{Admitted, Then};
@@ -99,7 +106,8 @@ pub enum StoreError {
     Stale { current: Revision },
     #[error("the metadata would have {bytes} bytes, above {MAX_METADATA_BYTES}")]
     MetadataTooLarge { bytes: usize },
-    /// The disk, the file or the process can't now. Nothing was changed.
+    /// The disk, the file, the server or the process can't now. Nothing was changed; or, where the connection to PostgreSQL was
+    /// lost at a commit and can't be asked after either, nobody knows.
     #[error("the storage is unavailable: {0}")]
     Unavailable(String),
     /// A fault of ours, or a file that says what can't be. Nothing was changed.
@@ -121,24 +129,29 @@ pub struct StoreStats {
     pub queued: u64,
 }
 
-/// All that is kept, in one file. Clones share it.
+/// All that is kept, in a file or in PostgreSQL. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    engine: Arc<sqlite::Engine>,
+    engine: Arc<engine::Engine>,
     numbers: Arc<definitions::Numbers>,
     /// Held while an import is checked, decided and carried out.
     importing: Arc<AsyncMutex<()>>,
 }
 
 impl Store {
-    /// Opens the database at `path`, makes it if there is none, and brings it up to this version's schema. Only one process
-    /// at a time may have it open. A new database begins `epoch`; an old one has its own. Scopes and environments that are
-    /// new in `config` become a change.
-    pub async fn open(path: &Path, epoch: Epoch, config: &Config, acting: Acting) -> Result<Self, OpenError> {
-        let path = path.to_owned();
+    /// Opens the database, makes it if there is none, and brings it up to this version's schema. Only one process at a time may
+    /// have a file open. A new database begins `epoch`; an old one has its own. Scopes and environments that are new in
+    /// `config` become a change.
+    pub async fn open(
+        database: impl Into<Database>,
+        epoch: Epoch,
+        config: &Config,
+        acting: Acting,
+    ) -> Result<Self, OpenError> {
+        let database = database.into();
         let failed = |error: StoreError| OpenError::Failed(error.to_string());
         let (engine, config) =
-            (tokio::task::spawn_blocking(move || sqlite::Engine::open(&path, epoch)), config.clone());
+            (tokio::task::spawn_blocking(move || engine::Engine::open(&database, epoch)), config.clone());
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
         let numbers =
             engine.change(move |change| definitions::define(change, &config, &acting)).await.map_err(failed)?;

@@ -1,10 +1,10 @@
 //! Changes that are made once, however often their form is sent.
 
 use policy::{Digest, Revision};
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::changes::{self, Change};
 use super::sessions::SESSION_SECS;
+use super::sql::{Optional as _, Sql, params};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Store, StoreError};
 
@@ -20,16 +20,16 @@ impl Store {
 }
 
 /// Makes a change the only one of its form. Refused when there was one: the change is then rolled back as a whole.
-pub(super) fn claim(sql: &Connection, once: Once, revision: Revision, acting: &Acting) -> Result<(), StoreError> {
+pub(super) fn claim(sql: Sql<'_>, once: Once, revision: Revision, acting: &Acting) -> Result<(), StoreError> {
     let inserted = sql
-        .prepare_cached("INSERT INTO made_once (nonce, revision, made_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+        .prepare("INSERT INTO made_once (nonce, revision, made_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
         .execute(params![once.0.0, changes::number(revision)?, acting.at.0])?;
     if inserted == 0 { Err(StoreError::MadeBefore) } else { Ok(()) }
 }
 
-fn find(sql: &Connection, once: Once) -> Result<Option<Revision>, StoreError> {
-    let mut query = sql.prepare_cached("SELECT revision FROM made_once WHERE nonce = ?1")?;
-    Ok(query.query_row([once.0.0], |row| row.get(0).map(changes::revision)).optional()?)
+fn find(sql: Sql<'_>, once: Once) -> Result<Option<Revision>, StoreError> {
+    let mut query = sql.prepare("SELECT revision FROM made_once WHERE nonce = ?1")?;
+    Ok(query.query_row(params![once.0.0], |row| row.get(0).map(changes::revision)).optional()?)
 }
 
 /// Nonces of forms that no session can send any more go.
@@ -37,9 +37,7 @@ pub(super) fn forget(change: &Change<'_>, acting: &Acting) -> Result<Progress, S
     let old = acting.at.saturating_add_secs(-SESSION_SECS);
     let deleted = change
         .sql()
-        .prepare_cached(
-            "DELETE FROM made_once WHERE nonce IN (SELECT nonce FROM made_once WHERE made_at <= ?1 LIMIT ?2)",
-        )?
+        .prepare("DELETE FROM made_once WHERE nonce IN (SELECT nonce FROM made_once WHERE made_at <= ?1 LIMIT ?2)")?
         .execute(params![old.0, STEP])?;
     Ok(progress(deleted))
 }

@@ -23,6 +23,7 @@ use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::lock::{Lock, OpenError};
 use super::schema::{check_version, is_ours, open_copy};
+use super::sql::Sql;
 use super::{Acting, NewSecret, StoreError, instances};
 
 /// How far above the backup a new history begins when nobody can say how far the old one came: no control plane makes so
@@ -131,8 +132,8 @@ fn restore_locked(
     drop(source);
 
     let copy = open_copy(&unfinished.path)?;
-    let backup = changes::position(&copy).map_err(store)?;
-    let head = audit::head(&copy).map_err(store)?;
+    let backup = changes::position(Sql::Sqlite(&copy)).map_err(store)?;
+    let head = audit::head(Sql::Sqlite(&copy)).map_err(store)?;
     let log = what.log.map(|path| {
         let broken = |cause| RestoreError::Log { path: path.to_owned(), cause };
         replay::read(path, backup.revision, head).map_err(broken)
@@ -166,7 +167,7 @@ fn refuse_loss(
     covered: Revision,
 ) -> Result<(), Box<RestoreError>> {
     let path = lock.path.clone();
-    let at = changes::changed_at(copy, backup.revision).ok().flatten();
+    let at = changes::changed_at(Sql::Sqlite(copy), backup.revision).ok().flatten();
     let backup_at = at.map_or_else(|| "of an unknown time".to_owned(), crate::instant::text);
     let backup = backup.revision;
     match current.loss(reached, covered) {
@@ -201,7 +202,7 @@ fn renew(
     if let Some(known) = current.instances() {
         sql.execute("DELETE FROM instances", [])?;
         for instance in &known {
-            instances::save(&sql, instance)?;
+            instances::save(Sql::Sqlite(&sql), instance)?;
         }
     }
     if let Some(log) = history.log {
@@ -216,7 +217,7 @@ fn renew(
         params![first.epoch.as_bytes(), changes::number(first.revision)?, first.head.0],
     )?;
     let tokens_differ = Cell::new(false);
-    let change = Change::new(&sql, &tokens_differ);
+    let change = Change::new(Sql::Sqlite(&sql), &tokens_differ);
     let after = [
         ("backup_revision", json!(history.backup)),
         ("reached_revision", json!(history.reached)),
@@ -224,7 +225,7 @@ fn renew(
     ];
     let after: Map<String, Value> = after.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     change.record(&what.acting, &Event::of_all("database.restore", after), &[])?;
-    let numbers = Numbers::read(&sql)?;
+    let numbers = Numbers::read(Sql::Sqlite(&sql))?;
     let replayed = history.log.map(|log| log.apply(&change, &numbers, &what.acting, secret)).transpose()?;
     let revision = change.position()?.revision;
     sql.commit()?;

@@ -1,34 +1,27 @@
 //! Columns to types: what a row holds was checked when it was written, so what doesn't fit is a fault.
 
 use policy::{Allowlist, Scopes};
-use rusqlite::Row;
-use rusqlite::types::FromSqlError;
 use serde::de::DeserializeOwned;
 
+use super::sql::{Column, Row, SqlError};
 use super::{Metadata, StoreError};
 
 /// A column that holds JSON.
-pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
-    let text = row.get_ref(at)?.as_str().map_err(|error| unfit(at, error))?;
-    serde_json::from_str(text).map_err(|error| unfit(at, FromSqlError::Other(error.into())))
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T, SqlError> {
+    serde_json::from_str(row.text(at)?).map_err(|error| SqlError::unfit(at, error))
 }
 
 /// A column whose text has a type of its own.
-pub(super) fn parsed<T: std::str::FromStr>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
-    let text = row.get_ref(at)?.as_str().map_err(|error| unfit(at, error))?;
-    text.parse().map_err(|_| unfit(at, FromSqlError::InvalidType))
+pub(super) fn parsed<T: std::str::FromStr>(row: &Row<'_>, at: usize) -> Result<T, SqlError> {
+    row.text(at)?.parse().map_err(|_| SqlError::unfit(at, "its text is of another type"))
 }
 
 /// An allowlist: NULL is any address.
-pub(super) fn allowlist(row: &Row<'_>, at: usize) -> rusqlite::Result<Allowlist> {
-    match row.get_ref(at)? {
-        rusqlite::types::ValueRef::Null => Ok(Allowlist::Any),
-        _ => json(row, at),
+pub(super) fn allowlist(row: &Row<'_>, at: usize) -> Result<Allowlist, SqlError> {
+    match row.column(at)? {
+        Column::Null => Ok(Allowlist::Any),
+        Column::Integer(_) | Column::Text(_) | Column::Blob(_) => json(row, at),
     }
-}
-
-fn unfit(at: usize, error: FromSqlError) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, error.into())
 }
 
 pub(super) fn scopes_text(scopes: &Scopes) -> Result<String, StoreError> {

@@ -91,7 +91,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let is_empty = number(connection, path, "SELECT count(*) FROM sqlite_schema")? == 0;
     if !is_empty && !is_ours(connection).map_err(|error| refused(path, &error))? {
-        return Err(OpenError::NotOurs { path: path.to_owned() });
+        return Err(OpenError::NotOurs { database: path.display().to_string() });
     }
     check_version(connection, path)
 }
@@ -100,7 +100,7 @@ fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError>
 pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let found = number(connection, path, "PRAGMA user_version")?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if found > known { Err(OpenError::Newer { path: path.to_owned(), found, known }) } else { Ok(()) }
+    if found > known { Err(OpenError::Newer { database: path.display().to_string(), found, known }) } else { Ok(()) }
 }
 
 fn number(connection: &Connection, path: &Path, query: &str) -> Result<i64, OpenError> {
@@ -113,10 +113,9 @@ pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 fn refused(path: &Path, error: &rusqlite::Error) -> OpenError {
-    let path = path.to_owned();
     match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs { path },
-        _ => OpenError::Sql { path, cause: error.to_string() },
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs { database: path.display().to_string() },
+        _ => OpenError::Sql { path: path.to_owned(), cause: error.to_string() },
     }
 }
 

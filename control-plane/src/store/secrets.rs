@@ -2,10 +2,10 @@
 
 use policy::wire::Op;
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::changes::{self, Change};
 use super::definitions::Numbers;
+use super::sql::{Optional as _, Sql, params};
 use super::{Acting, Changed, Key, Store, StoreError, keys, records, usage};
 use crate::secret::{LastCharacters, Secret};
 
@@ -67,7 +67,7 @@ pub(super) fn rotate(
     // At most one previous secret: the older one is rotated out, and is no longer among the live ones.
     let older = rotate_out_previous(sql, (workspace, id), acting.at)?;
     let current: Digest = sql
-        .prepare_cached(
+        .prepare(
             "UPDATE secrets SET superseded_at = ?3, previous_until = ?4
              WHERE workspace_id = ?1 AND key_id = ?2 AND superseded_at IS NULL RETURNING digest",
         )?
@@ -84,10 +84,8 @@ pub(super) fn rotate(
         usage::overlap_begins(sql, id)?;
     }
     insert(sql, (workspace, id), secret, acting.at)?;
-    sql.prepare_cached(
-        "UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2",
-    )?
-    .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+        .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let touched = [Some(secret.digest), Some(current), older];
     let ops = upsert_each(sql, numbers, touched.into_iter().flatten())?;
     keys::recorded(change, "key.rotate", &before, &ops, acting)
@@ -105,21 +103,22 @@ pub(super) fn end_overlap(
         return Ok(Changed { revision: key.revision, value: key });
     }
     let ended = rotate_out_previous(sql, (workspace, id), acting.at)?;
-    sql.prepare_cached("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+    sql.prepare("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     keys::recorded(change, "key.end-overlap", &key, &upsert_each(sql, numbers, ended)?, acting)
 }
 
 /// The previous secret, if there is one, ends now, or ended when its overlap did.
 fn rotate_out_previous(
-    sql: &Connection,
+    sql: Sql<'_>,
     (workspace, id): (WorkspaceId, KeyId),
     now: UnixSeconds,
 ) -> Result<Option<Digest>, StoreError> {
     usage::overlap_ends(sql, id)?;
     let ended = sql
-        .prepare_cached(
-            "UPDATE secrets SET superseded_at = min(previous_until, ?3), previous_until = NULL
+        .prepare(
+            "UPDATE secrets SET superseded_at = CASE WHEN previous_until < ?3 THEN previous_until ELSE ?3 END,
+                 previous_until = NULL
              WHERE workspace_id = ?1 AND key_id = ?2 AND previous_until IS NOT NULL RETURNING digest",
         )?
         .query_row(params![workspace.as_bytes(), id.as_bytes(), now.0], |row| row.get(0).map(Digest));
@@ -128,13 +127,13 @@ fn rotate_out_previous(
 
 /// Adds the key's current secret. `SecretTaken` when any key ever had it, in any workspace.
 pub(super) fn insert(
-    sql: &Connection,
+    sql: Sql<'_>,
     (workspace, id): (WorkspaceId, KeyId),
     secret: &NewSecret,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
     let inserted = sql
-        .prepare_cached(
+        .prepare(
             "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
              VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (digest) DO NOTHING",
         )?
@@ -146,22 +145,22 @@ pub(super) fn insert(
 }
 
 /// Whether any key ever had it, in any workspace; also one that was deleted, until it is forgotten.
-pub(super) fn is_known(sql: &Connection, digest: Digest) -> Result<bool, StoreError> {
-    let mut query = sql.prepare_cached("SELECT EXISTS (SELECT 1 FROM secrets WHERE digest = ?1)")?;
-    Ok(query.query_row([digest.0], |row| row.get(0))?)
+pub(super) fn is_known(sql: Sql<'_>, digest: Digest) -> Result<bool, StoreError> {
+    let mut query = sql.prepare("SELECT EXISTS (SELECT 1 FROM secrets WHERE digest = ?1)")?;
+    Ok(query.query_row(params![digest.0], |row| row.get(0))?)
 }
 
 /// Takes all of a key's digests from the edges; answers with those that were there.
-pub(super) fn leave_edge(sql: &Connection, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
-    let mut statement = sql.prepare_cached(
+pub(super) fn leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
+    let mut statement = sql.prepare(
         "UPDATE secrets SET at_edge = 0 WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1 RETURNING digest",
     )?;
-    let digests = statement.query_map([workspace.as_bytes(), id.as_bytes()], |row| row.get(0).map(Digest))?;
-    Ok(digests.collect::<Result<_, _>>()?)
+    let digests = statement.query_map(params![workspace.as_bytes(), id.as_bytes()], |row| row.get(0).map(Digest))?;
+    Ok(digests)
 }
 
 fn upsert_each(
-    sql: &Connection,
+    sql: Sql<'_>,
     numbers: &Numbers,
     digests: impl IntoIterator<Item = Digest>,
 ) -> Result<Vec<Op>, StoreError> {

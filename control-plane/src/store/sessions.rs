@@ -1,9 +1,9 @@
 //! Sessions of the console: who is signed in, by the digest of a random text that the browser keeps.
 
 use policy::{Digest, UnixSeconds};
-use rusqlite::{OptionalExtension as _, params};
 
 use super::changes::Change;
+use super::sql::{Optional as _, params};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, AdminToken, Store, StoreError, admin_tokens};
 
@@ -38,9 +38,9 @@ impl Store {
     /// Opens a session for whoever has shown `token`. No change of anything: it has no revision and no event.
     pub async fn open_session(&self, session: Digest, token: Digest, now: UnixSeconds) -> Result<(), StoreError> {
         let open = move |change: &Change<'_>| {
-            let mut insert = change.sql().prepare_cached(
-                "INSERT INTO sessions (digest, token, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)",
-            )?;
+            let mut insert = change
+                .sql()
+                .prepare("INSERT INTO sessions (digest, token, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)")?;
             insert.execute(params![session.0, token.0, now.0])?;
             Ok(())
         };
@@ -53,7 +53,7 @@ impl Store {
         let old = now.saturating_add_secs(-SESSION_SECS);
         self.engine
             .read(move |sql| {
-                let mut query = sql.prepare_cached(
+                let mut query = sql.prepare(
                     "SELECT token, last_used_at FROM sessions
                      WHERE digest = ?1 AND last_used_at > ?2 AND created_at > ?3",
                 )?;
@@ -72,7 +72,7 @@ impl Store {
         let note = move |change: &Change<'_>| {
             let mut update = change
                 .sql()
-                .prepare_cached("UPDATE sessions SET last_used_at = ?2 WHERE digest = ?1 AND last_used_at < ?2")?;
+                .prepare("UPDATE sessions SET last_used_at = ?2 WHERE digest = ?1 AND last_used_at < ?2")?;
             update.execute(params![session.0, now.0])?;
             Ok(())
         };
@@ -82,7 +82,7 @@ impl Store {
     /// Ends a session.
     pub async fn close_session(&self, session: Digest) -> Result<(), StoreError> {
         let close = move |change: &Change<'_>| {
-            change.sql().prepare_cached("DELETE FROM sessions WHERE digest = ?1")?.execute([session.0])?;
+            change.sql().prepare("DELETE FROM sessions WHERE digest = ?1")?.execute(params![session.0])?;
             Ok(())
         };
         self.engine.change(close).await
@@ -91,7 +91,7 @@ impl Store {
     /// Ends all sessions that were opened with a token.
     pub async fn close_sessions_of(&self, token: Digest) -> Result<(), StoreError> {
         let close = move |change: &Change<'_>| {
-            change.sql().prepare_cached("DELETE FROM sessions WHERE token = ?1")?.execute([token.0])?;
+            change.sql().prepare("DELETE FROM sessions WHERE token = ?1")?.execute(params![token.0])?;
             Ok(())
         };
         self.engine.change(close).await
@@ -104,7 +104,7 @@ pub(super) fn forget(change: &Change<'_>, acting: &Acting) -> Result<Progress, S
     let old = acting.at.saturating_add_secs(-SESSION_SECS);
     let deleted = change
         .sql()
-        .prepare_cached(
+        .prepare(
             "DELETE FROM sessions WHERE digest IN (
                  SELECT digest FROM sessions WHERE last_used_at <= ?1 OR created_at <= ?2 LIMIT ?3)",
         )?

@@ -2,11 +2,11 @@
 
 use policy::wire::Op;
 use policy::{Digest, Revision, UnixSeconds};
-use rusqlite::params;
 use serde_json::{Map, Value};
 
 use super::audit::Event;
 use super::changes::{self, Change};
+use super::sql::params;
 use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, once, sessions, usage};
 
 /// Rows that one change takes, so that others get between.
@@ -62,7 +62,7 @@ pub(super) fn progress(taken: usize) -> Progress {
 /// Rotated-out digests leave the edges, as a change with a revision; here they stay, so that none is used again.
 fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     let due = acting.at.saturating_add_secs(-ROTATED_AT_EDGE_SECS);
-    let mut statement = change.sql().prepare_cached(
+    let mut statement = change.sql().prepare(
         "UPDATE secrets SET at_edge = 0 WHERE digest IN (
              SELECT digest FROM secrets
              WHERE superseded_at IS NOT NULL AND at_edge = 1 AND superseded_at <= ?1
@@ -71,7 +71,7 @@ fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreEr
          RETURNING digest",
     )?;
     let digests = statement.query_map(params![due.0, STEP], |row| row.get(0).map(Digest))?;
-    let ops: Vec<Op> = digests.map(|digest| digest.map(Op::Remove)).collect::<Result<_, _>>()?;
+    let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
     if !ops.is_empty() {
         change.record(acting, &Event::of_all("secrets.leave-edges", counted("digests", ops.len())), &ops)?;
     }
@@ -81,18 +81,17 @@ fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreEr
 /// Keys that were deleted long ago go, with their digests. Edges have forgotten them before.
 fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     let due: UnixSeconds = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
-    let mut statement =
-        change.sql().prepare_cached("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
-    let keys = statement.query_map(params![due.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let keys: Vec<([u8; 16], [u8; 16])> = keys.collect::<Result<_, _>>()?;
+    let mut statement = change.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
+    let keys: Vec<([u8; 16], [u8; 16])> =
+        statement.query_map(params![due.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for (workspace, id) in &keys {
         change
             .sql()
-            .prepare_cached("DELETE FROM secrets WHERE workspace_id = ?1 AND key_id = ?2")?
+            .prepare("DELETE FROM secrets WHERE workspace_id = ?1 AND key_id = ?2")?
             .execute(params![workspace, id])?;
         change
             .sql()
-            .prepare_cached("DELETE FROM keys WHERE workspace_id = ?1 AND id = ?2")?
+            .prepare("DELETE FROM keys WHERE workspace_id = ?1 AND id = ?2")?
             .execute(params![workspace, id])?;
     }
     if !keys.is_empty() {
@@ -109,7 +108,7 @@ fn forget_revoked(change: &Change<'_>, acting: &Acting) -> Result<Progress, Stor
         "DELETE FROM admin_tokens WHERE id IN (SELECT id FROM admin_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
         "DELETE FROM edge_tokens WHERE id IN (SELECT id FROM edge_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
     ] {
-        let deleted = change.sql().prepare_cached(statement)?.execute(params![due.0, STEP])?;
+        let deleted = change.sql().prepare(statement)?.execute(params![due.0, STEP])?;
         forgotten = deleted.saturating_add(forgotten);
     }
     if forgotten > 0 {
@@ -125,7 +124,7 @@ fn counted(of: &str, number: usize) -> Map<String, Value> {
 fn compact(change: &Change<'_>, keep_from: Revision) -> Result<Progress, StoreError> {
     let deleted = change
         .sql()
-        .prepare_cached(
+        .prepare(
             "DELETE FROM changes WHERE revision IN (
                  SELECT revision FROM changes WHERE revision < ?1 ORDER BY revision LIMIT ?2)",
         )?

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::changes::Change;
+use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Store, StoreError, keys};
 use crate::usage::{DAY, Denial, HOUR, SecretMark};
@@ -32,11 +32,11 @@ pub struct KeyUse {
 
 impl KeyUse {
     /// Reads these columns of a row.
-    pub(super) fn read(row: &Row<'_>, [last, address, secret, previous]: [usize; 4]) -> rusqlite::Result<Self> {
-        let instant = |at| row.get::<_, Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+    pub(super) fn read(row: &Row<'_>, [last, address, secret, previous]: [usize; 4]) -> Result<Self, SqlError> {
+        let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
         Ok(Self {
             last_at: instant(last)?,
-            last_address: row.get::<_, Option<String>>(address)?.and_then(|address| address.parse().ok()),
+            last_address: row.get::<Option<String>>(address)?.and_then(|address| address.parse().ok()),
             secret_at: instant(secret)?,
             previous_secret_at: instant(previous)?,
         })
@@ -82,13 +82,13 @@ impl Store {
 impl Store {
     /// Rows that usage takes, for whoever watches that it stays bounded. Walks over all of them.
     pub async fn usage_rows(&self) -> Result<u64, StoreError> {
-        let work = |sql: &Connection| {
+        let work = |sql: Sql<'_>| {
             let count = sql.query_row(
                 "SELECT (SELECT count(*) FROM key_usage) + (SELECT count(*) FROM key_denials)
                      + (SELECT count(*) FROM usage_hours) + (SELECT count(*) FROM usage_days)
                      + (SELECT count(*) FROM usage_workers) + (SELECT count(*) FROM usage_rounds)",
-                [],
-                |row| row.get::<_, i64>(0),
+                NONE,
+                |row| row.get::<i64>(0),
             )?;
             Ok(u64::try_from(count).unwrap_or_default())
         };
@@ -110,7 +110,7 @@ const HOURS: Table = Table {
     oldest: "SELECT min(hour) FROM usage_hours",
     of_one: "SELECT outcome, count FROM usage_hours WHERE hour = ?1 AND key_id = ?2",
     add: "INSERT INTO usage_hours (hour, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)
-          ON CONFLICT DO UPDATE SET count = count + excluded.count",
+          ON CONFLICT (hour, key_id, outcome) DO UPDATE SET count = usage_hours.count + excluded.count",
 };
 
 const DAYS: Table = Table {
@@ -118,12 +118,12 @@ const DAYS: Table = Table {
     oldest: "SELECT min(day) FROM usage_days",
     of_one: "SELECT outcome, count FROM usage_days WHERE day = ?1 AND key_id = ?2",
     add: "INSERT INTO usage_days (day, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)
-          ON CONFLICT DO UPDATE SET count = count + excluded.count",
+          ON CONFLICT (day, key_id, outcome) DO UPDATE SET count = usage_days.count + excluded.count",
 };
 
 /// Adds to what was counted of a key in an hour. What happened before hours are kept belongs to its day.
 pub(super) fn add(
-    sql: &Connection,
+    sql: Sql<'_>,
     key: KeyId,
     (hour, outcome, more): (UnixSeconds, &str, u64),
     now: UnixSeconds,
@@ -131,7 +131,7 @@ pub(super) fn add(
     let hour = hour.0.clamp(first_day(now, DAYS_KEPT), now.0);
     let table = if hour < first_day(now, HOURLY_DAYS) { DAYS } else { HOURS };
     let more = i64::try_from(more).unwrap_or(i64::MAX);
-    sql.prepare_cached(table.add)?.execute(params![start(hour, table.secs), key.as_bytes(), outcome, more])?;
+    sql.prepare(table.add)?.execute(params![start(hour, table.secs), key.as_bytes(), outcome, more])?;
     Ok(())
 }
 
@@ -145,15 +145,14 @@ fn first_day(now: UnixSeconds, days: i64) -> i64 {
     start(now.0, DAY).saturating_sub(days.saturating_sub(1).saturating_mul(DAY))
 }
 
-fn periods(sql: &Connection, key: KeyId, table: Table, now: UnixSeconds) -> Result<Vec<Period>, StoreError> {
-    let oldest: Option<i64> = sql.prepare_cached(table.oldest)?.query_row([], |row| row.get(0))?;
-    let (mut periods, mut counts) = (Vec::new(), sql.prepare_cached(table.of_one)?);
+fn periods(sql: Sql<'_>, key: KeyId, table: Table, now: UnixSeconds) -> Result<Vec<Period>, StoreError> {
+    let oldest: Option<i64> = sql.prepare(table.oldest)?.query_row(NONE, |row| row.get(0))?;
+    let (mut periods, mut of_one) = (Vec::new(), sql.prepare(table.of_one)?);
     let mut at = start(oldest.unwrap_or(i64::MAX), table.secs);
     while at <= now.0 {
-        let rows = counts.query_map(params![at, key.as_bytes()], |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1).map(|count| u64::try_from(count).unwrap_or_default())?))
+        let counts = of_one.query_map(params![at, key.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get::<i64>(1).map(|count| u64::try_from(count).unwrap_or_default())?))
         })?;
-        let counts: Vec<_> = rows.collect::<Result<_, _>>()?;
         if !counts.is_empty() {
             periods.push(Period { at: UnixSeconds(at), counts });
         }
@@ -163,49 +162,47 @@ fn periods(sql: &Connection, key: KeyId, table: Table, now: UnixSeconds) -> Resu
 }
 
 /// The latest denials, newest first.
-pub(super) fn denials(sql: &Connection, key: KeyId) -> Result<Vec<Denial>, StoreError> {
-    let mut latest = sql.prepare_cached("SELECT latest FROM key_denials WHERE key_id = ?1")?;
-    let latest = latest.query_row([key.as_bytes()], |row| super::rows::json(row, 0)).optional()?;
+pub(super) fn denials(sql: Sql<'_>, key: KeyId) -> Result<Vec<Denial>, StoreError> {
+    let mut latest = sql.prepare("SELECT latest FROM key_denials WHERE key_id = ?1")?;
+    let latest = latest.query_row(params![key.as_bytes()], |row| super::rows::json(row, 0)).optional()?;
     Ok(latest.unwrap_or_default())
 }
 
 /// A key has a new current secret; a new key begins its row with it.
 pub(super) fn current_secret_is(
-    sql: &Connection,
+    sql: Sql<'_>,
     (workspace, id): (WorkspaceId, KeyId),
     digest: &Digest,
 ) -> Result<(), StoreError> {
-    sql.prepare_cached(
+    sql.prepare(
         "INSERT INTO key_usage (key_id, workspace_id, secret) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET secret = excluded.secret, secret_last_used_at = NULL",
+         ON CONFLICT (key_id) DO UPDATE SET secret = excluded.secret, secret_last_used_at = NULL",
     )?
     .execute(params![id.as_bytes(), workspace.as_bytes(), SecretMark::of(digest).0])?;
     Ok(())
 }
 
 /// The current secret becomes the previous one.
-pub(super) fn overlap_begins(sql: &Connection, id: KeyId) -> Result<(), StoreError> {
-    sql.prepare_cached(
+pub(super) fn overlap_begins(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
+    sql.prepare(
         "UPDATE key_usage SET previous_secret = secret, previous_secret_last_used_at = secret_last_used_at
          WHERE key_id = ?1",
     )?
-    .execute([id.as_bytes()])?;
+    .execute(params![id.as_bytes()])?;
     Ok(())
 }
 
 /// There is no previous secret any more.
-pub(super) fn overlap_ends(sql: &Connection, id: KeyId) -> Result<(), StoreError> {
-    sql.prepare_cached(
-        "UPDATE key_usage SET previous_secret = NULL, previous_secret_last_used_at = NULL WHERE key_id = ?1",
-    )?
-    .execute([id.as_bytes()])?;
+pub(super) fn overlap_ends(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
+    sql.prepare("UPDATE key_usage SET previous_secret = NULL, previous_secret_last_used_at = NULL WHERE key_id = ?1")?
+        .execute(params![id.as_bytes()])?;
     Ok(())
 }
 
 /// The key is deleted. Its counts go with their time.
-pub(super) fn key_ends(sql: &Connection, id: KeyId) -> Result<(), StoreError> {
+pub(super) fn key_ends(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
     for statement in ["DELETE FROM key_usage WHERE key_id = ?1", "DELETE FROM key_denials WHERE key_id = ?1"] {
-        sql.prepare_cached(statement)?.execute([id.as_bytes()])?;
+        sql.prepare(statement)?.execute(params![id.as_bytes()])?;
     }
     Ok(())
 }
@@ -214,15 +211,13 @@ pub(super) fn key_ends(sql: &Connection, id: KeyId) -> Result<(), StoreError> {
 pub(super) fn hours_to_days(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     let sql = change.sql();
     let before = first_day(acting.at, HOURLY_DAYS);
-    let mut due =
-        sql.prepare_cached("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
+    let mut due = sql.prepare("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
     let rows = due.query_map(params![before, STEP], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?))
+        Ok((row.get::<i64>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?))
     })?;
-    let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
     for (hour, key, outcome, count) in &rows {
-        sql.prepare_cached(DAYS.add)?.execute(params![start(*hour, DAY), key, outcome, count])?;
-        sql.prepare_cached("DELETE FROM usage_hours WHERE hour = ?1 AND key_id = ?2 AND outcome = ?3")?
+        sql.prepare(DAYS.add)?.execute(params![start(*hour, DAY), key, outcome, count])?;
+        sql.prepare("DELETE FROM usage_hours WHERE hour = ?1 AND key_id = ?2 AND outcome = ?3")?
             .execute(params![hour, key, outcome])?;
     }
     Ok(progress(rows.len()))
@@ -232,7 +227,7 @@ pub(super) fn hours_to_days(change: &Change<'_>, acting: &Acting) -> Result<Prog
 pub(super) fn forget_days(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     let deleted = change
         .sql()
-        .prepare_cached(
+        .prepare(
             "DELETE FROM usage_days WHERE (day, key_id, outcome) IN (
                  SELECT day, key_id, outcome FROM usage_days WHERE day < ?1 LIMIT ?2)",
         )?
@@ -245,14 +240,14 @@ pub(super) fn forget_workers(change: &Change<'_>, acting: &Acting) -> Result<Pro
     let due = acting.at.saturating_add_secs(-WORKER_KEPT_SECS);
     let deleted = change
         .sql()
-        .prepare_cached(
+        .prepare(
             "DELETE FROM usage_workers WHERE (instance, worker) IN (
                  SELECT instance, worker FROM usage_workers WHERE noted_at <= ?1 LIMIT ?2)",
         )?
         .execute(params![due.0, STEP])?;
     change
         .sql()
-        .prepare_cached("DELETE FROM usage_rounds WHERE id NOT IN (SELECT round FROM usage_workers)")?
-        .execute([])?;
+        .prepare("DELETE FROM usage_rounds WHERE id NOT IN (SELECT round FROM usage_workers)")?
+        .execute(NONE)?;
     Ok(progress(deleted))
 }

@@ -1,11 +1,11 @@
 //! Workspaces: the tenants that keys belong to.
 
 use policy::{UnixSeconds, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Map, Value, json};
 
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
+use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
 
 /// A workspace to be made.
@@ -47,7 +47,7 @@ impl Store {
 fn create(change: &Change<'_>, new: &NewWorkspace, acting: &Acting) -> Result<Changed<Workspace>, StoreError> {
     let inserted = change
         .sql()
-        .prepare_cached(
+        .prepare(
             "INSERT INTO workspaces (id, slug, name, created_at, created_by, updated_at, revision)
              VALUES (?1, ?2, ?3, ?4, ?5, ?4, ?6) ON CONFLICT (slug) DO NOTHING",
         )?
@@ -84,42 +84,41 @@ fn rename(
     };
     change
         .sql()
-        .prepare_cached("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?
+        .prepare("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?
         .execute(params![id.as_bytes(), name, acting.at.0, changes::number(change.revision()?)?])?;
     let value = find(change.sql(), &by_id)?;
     let revision = change.record(acting, &Event::changed("workspace.update", &workspace, &value), &[])?;
     Ok(Changed { value, revision })
 }
 
-pub(super) fn find(sql: &Connection, name: &WorkspaceName) -> Result<Workspace, StoreError> {
+pub(super) fn find(sql: Sql<'_>, name: &WorkspaceName) -> Result<Workspace, StoreError> {
     let found = match name {
         WorkspaceName::Id(id) => sql
-            .prepare_cached(
+            .prepare(
                 "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces WHERE id = ?1",
             )?
-            .query_row([id.as_bytes()], workspace),
+            .query_row(params![id.as_bytes()], workspace),
         WorkspaceName::Slug(slug) => sql
-            .prepare_cached(
+            .prepare(
                 "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces WHERE slug = ?1",
             )?
-            .query_row([slug], workspace),
+            .query_row(params![slug], workspace),
     };
     found.optional()?.ok_or(StoreError::NotFound)
 }
 
-fn list(sql: &Connection, query: &WorkspaceQuery) -> Result<Page<Workspace>, StoreError> {
+fn list(sql: Sql<'_>, query: &WorkspaceQuery) -> Result<Page<Workspace>, StoreError> {
     // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
-    let mut statement = sql.prepare_cached(
+    let mut statement = sql.prepare(
         "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces
          WHERE id > ?1 AND (?3 IS NULL OR id = ?3) ORDER BY id LIMIT ?2",
     )?;
-    let values = params![after, query.limit.get().saturating_add(1), query.within.map(|id| *id.as_bytes())];
-    let rows = statement.query_map(values, workspace)?;
-    Ok(Page::cut(rows.collect::<Result<_, _>>()?, query.limit))
+    let (limit, within) = (query.limit.get().saturating_add(1), query.within.map(|id| *id.as_bytes()));
+    Ok(Page::cut(statement.query_map(params![after, limit, within], workspace)?, query.limit))
 }
 
-fn workspace(row: &Row<'_>) -> rusqlite::Result<Workspace> {
+fn workspace(row: &Row<'_>) -> Result<Workspace, SqlError> {
     Ok(Workspace {
         id: WorkspaceId::from_bytes(row.get(0)?),
         slug: row.get(1)?,

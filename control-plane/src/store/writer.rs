@@ -1,16 +1,16 @@
 //! The thread that writes: it takes the changes that wait, commits them in one transaction, and then answers.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use policy::Position;
-use rusqlite::Connection;
+use policy::{Position, Revision};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error};
 
 use super::StoreError;
 use super::changes::Change;
+use super::connection::Writing;
 use super::edge_tokens::{self, LiveTokens};
 
 /// The most changes in one transaction, so that the first of them doesn't wait for too many others.
@@ -18,9 +18,12 @@ const GROUP: usize = 256;
 
 /// What is told after a COMMIT, and before the answers of its group.
 pub(super) struct Publish {
-    pub(super) head: watch::Sender<Position>,
-    pub(super) edge_tokens: watch::Sender<Arc<LiveTokens>>,
-    pub(super) counted: Arc<Counted>,
+    head: watch::Sender<Position>,
+    edge_tokens: watch::Sender<Arc<LiveTokens>>,
+    counted: Arc<Counted>,
+    /// The revision that the edge tokens were read at. Held while anything is told: in PostgreSQL, what other replicas commit is
+    /// told by another thread, and the older of two never comes last.
+    tokens_of: Mutex<Revision>,
 }
 
 /// What the writer counts.
@@ -32,6 +35,61 @@ pub(super) struct Counted {
     pub(super) refused: AtomicU64,
     /// The last change was one of these.
     pub(super) is_refusing: AtomicBool,
+}
+
+impl Publish {
+    pub(super) fn new(
+        head: watch::Sender<Position>,
+        edge_tokens: watch::Sender<Arc<LiveTokens>>,
+        counted: Arc<Counted>,
+    ) -> Self {
+        let tokens_of = Mutex::new(head.borrow().revision);
+        Self { head, edge_tokens, counted, tokens_of }
+    }
+
+    pub(super) fn position(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    pub(super) fn tokens_of(&self) -> Revision {
+        *self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what is committed, and wakes nobody yet. `edge_tokens`: `None` where they are as they were. Answers whether it was
+    /// news.
+    pub(super) fn tell(&self, position: Position, edge_tokens: Option<LiveTokens>) -> bool {
+        let mut tokens_of = self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.position();
+        let is_news = position.epoch != known.epoch || position.revision > known.revision;
+        if is_news {
+            self.put(&mut tokens_of, position, edge_tokens);
+        }
+        is_news
+    }
+
+    /// Tells what is there now, though more was there before.
+    pub(super) fn replace(&self, position: Position, edge_tokens: LiveTokens) {
+        let mut tokens_of = self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put(&mut tokens_of, position, Some(edge_tokens));
+    }
+
+    fn put(&self, tokens_of: &mut Revision, position: Position, edge_tokens: Option<LiveTokens>) {
+        // Tokens come first: who is woken by the head and was revoked gets nothing more.
+        if let Some(tokens) = edge_tokens {
+            self.edge_tokens.send_replace(Arc::new(tokens));
+            *tokens_of = position.revision;
+        }
+        self.head.send_if_modified(|head| {
+            *head = position;
+            false
+        });
+        debug!(revision = position.revision.0, "committed");
+    }
+
+    /// Wakes whoever waits for the head.
+    pub(super) fn wake(&self) {
+        self.head.send_modify(|_| {});
+    }
 }
 
 /// What a group led to.
@@ -58,7 +116,7 @@ pub(super) struct Done {
 }
 
 /// The writer thread. Ends when the queue is closed and empty.
-pub(super) fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &Publish) {
+pub(super) fn write(mut sql: Writing, mut queue: mpsc::Receiver<Job>, publish: &Publish) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = Vec::new();
         let mut next = Some(first);
@@ -70,33 +128,22 @@ pub(super) fn write(sql: &Connection, mut queue: mpsc::Receiver<Job>, publish: &
             }
             next = if group.len() < GROUP { queue.try_recv().ok() } else { None };
         }
-        commit_group(sql, group, publish);
+        commit_group(&mut sql, group, publish);
     }
 }
 
 pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// One transaction for all of the group. Answers go out last, when the fate of all is known.
-fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
+fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
     if group.is_empty() {
         return;
     }
     let mut answers = Vec::with_capacity(group.len());
     let mut moved = false;
     let committed = run_group(sql, group, &mut answers).map(|committed| {
-        // Tokens come first: who is woken by the head and was revoked gets nothing more.
-        if let Some(tokens) = committed.edge_tokens {
-            publish.edge_tokens.send_replace(Arc::new(tokens));
-        }
         // There before the answers, so that whoever was answered finds the feed at that revision or above.
-        publish.head.send_if_modified(|head| {
-            moved = *head != committed.position;
-            if moved {
-                debug!(revision = committed.position.revision.0, "committed");
-            }
-            *head = committed.position;
-            false
-        });
+        moved = publish.tell(committed.position, committed.edge_tokens);
         publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
         publish.counted.commits.fetch_add(1, Ordering::Relaxed);
         if moved {
@@ -104,14 +151,10 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
             publish.counted.is_refusing.store(false, Ordering::Relaxed);
         }
     });
-    match &committed {
-        Ok(()) => {}
-        Err(_) if sql.is_autocommit() => {}
-        Err(_) => {
-            if let Err(cause) = sql.execute_batch("ROLLBACK") {
-                error!(%cause, "the store cannot roll back");
-            }
-        }
+    if committed.is_err()
+        && let Err(cause) = sql.roll_back()
+    {
+        error!(%cause, "the store cannot roll back");
     }
     for answer in answers {
         answer(committed.clone());
@@ -119,21 +162,22 @@ fn commit_group(sql: &Connection, group: Vec<Box<Work>>, publish: &Publish) {
     if moved {
         // Waiting edges are woken last: the answers would stand in the queue behind thousands of them. What records nothing
         // (a token's last use, a probe) wakes nobody.
-        publish.head.send_modify(|_| {});
+        publish.wake();
     }
 }
 
 /// Work that isn't run because of an error is dropped; that answers it, as unavailable.
-fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Committed, StoreError> {
-    sql.execute_batch("BEGIN IMMEDIATE")?;
+fn run_group(writing: &mut Writing, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Committed, StoreError> {
+    writing.begin()?;
+    let sql = writing.sql()?;
+    let before = super::changes::position(sql)?;
     let edge_tokens_differ = Cell::new(false);
     let mut changes = 0_u64;
     for work in group {
         sql.execute_batch("SAVEPOINT change")?;
         let done = work(&Change::new(sql, &edge_tokens_differ));
         answers.push(done.answer);
-        // SQLite ends the whole transaction by itself on some errors, such as a full disk.
-        if sql.is_autocommit() {
+        if writing.has_ended() {
             return Err(StoreError::Unavailable("the transaction was rolled back".to_owned()));
         }
         changes = changes.saturating_add(u64::from(done.keep));
@@ -142,6 +186,6 @@ fn run_group(sql: &Connection, group: Vec<Box<Work>>, answers: &mut Vec<Answer>)
     let position = super::changes::position(sql)?;
     // Before COMMIT: a set that can't be read fails the group, and none in memory is older than the disk.
     let edge_tokens = edge_tokens_differ.get().then(|| edge_tokens::live(sql)).transpose()?;
-    sql.execute_batch("COMMIT")?;
+    writing.commit(position != before)?;
     Ok(Committed { position, changes, edge_tokens })
 }

@@ -192,7 +192,7 @@ async fn whoever_has_an_export_can_check_its_chain_without_us() {
 
 #[tokio::test]
 async fn a_changed_removed_or_moved_event_is_found() {
-    let service = Service::start().await;
+    let service = Service::of_a_file().await;
     service.workspace("acme").await;
     for _ in 0..4 {
         service.key("acme", json!({})).await;

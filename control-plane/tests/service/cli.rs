@@ -17,6 +17,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::databases;
 use crate::start::{Running, command};
 
 /// A control plane with a workspace, `acme`, and somebody who has signed in.
@@ -71,6 +72,7 @@ impl Cli {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
         command.current_dir(self.directory.path()).env_clear().env("HOME", self.at("home")).args(arguments);
+        command.env("LATCHKEY_DATABASE", databases::of(self.directory.path()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -11,6 +11,7 @@ use policy::{Epoch, UnixSeconds};
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN, PUBLIC_URL, Service};
+use crate::resting::at_rest;
 use crate::visitor::{Form as _, Visitor};
 
 /// Whether a visitor still gets to a page.
@@ -143,11 +144,8 @@ async fn a_session_outlives_a_restart_and_goes_when_it_is_over() {
     let visitor = Visitor { service: &service, cookie };
     assert!(is_in(&visitor).await);
     let (session, _) = visitor.cookie.split_once('=').map(|(_, text)| (text.to_owned(), ())).unwrap();
-    let files = || {
-        let entries = std::fs::read_dir(service.directory.path()).unwrap().map(Result::unwrap);
-        entries.map(|file| std::fs::read(file.path()).unwrap()).collect::<Vec<_>>()
-    };
-    let holds = |text: &[u8]| files().iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text));
+    let resting = || at_rest(service.directory.path());
+    let holds = |text: &[u8]| resting().iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text));
     assert!(!holds(session.as_bytes()), "only a digest of the cookie is kept");
     assert!(holds(&policy::Digest::of(session.as_bytes()).0));
     service.advance(13 * 3_600);
@@ -166,7 +164,7 @@ async fn the_first_address_is_the_console() {
 
 #[tokio::test]
 async fn a_restored_backup_signs_nobody_in() {
-    let service = Service::start().await;
+    let service = Service::of_a_file().await;
     let cookie = Visitor::admin(&service).await.cookie;
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let (database, from) = (directory.path().join("latchkey.db"), directory.path().join("backup.db"));

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
-use latchkey::store::verify_audit;
+use latchkey::store::{Database, verify_audit};
 use policy::Digest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::databases;
 use crate::harness::Service;
 use crate::start::{Running, command};
 
@@ -74,7 +75,8 @@ async fn every_answered_change_outlives_fifty_kills_with_its_event_and_its_revis
         answered.extend(clients.join_all().await.into_iter().flatten());
     }
     assert!(answered.len() > KILLS, "there was a load");
-    verify_audit(&directory.path().join("latchkey.db"), None).unwrap();
+    let database: Database = databases::of(directory.path()).parse().unwrap();
+    tokio::task::spawn_blocking(|| verify_audit(database, None)).await.unwrap().unwrap();
 
     let service = Service::start_in(Arc::clone(&directory), Config::default(), Entropy::system()).await;
     let events = all(&service, "/v1/audit-events?action=key.create&limit=200", |event| &event["target"]["id"]).await;

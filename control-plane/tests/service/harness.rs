@@ -15,13 +15,15 @@ use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
 use latchkey::guesses::Guesses;
 use latchkey::metrics::Metrics;
-use latchkey::store::{Acting, Store};
+use latchkey::store::{Acting, Database, Store};
 use latchkey::tokens::Token;
 use policy::table::{Loading, Table};
 use policy::{Position, UnixSeconds};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
+
+use crate::databases;
 
 pub const ADMIN: &str = "lkadm_admin";
 pub const EDGE: &str = "lkedge_edge";
@@ -53,11 +55,24 @@ impl Service {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Config::default(), Entropy::system()).await
     }
 
+    /// For what is of SQLite's file alone: it stays the same whatever engine the tests are on.
+    pub async fn of_a_file() -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::File::create_new(directory.path().join(databases::FILE)).unwrap();
+        Self::start_in(directory, Config::default(), Entropy::system()).await
+    }
+
     pub async fn start_with(config: Config) -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), config, Entropy::system()).await
     }
 
     pub async fn start_in(directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
+        let database = databases::of(directory.path());
+        Self::start_at(&database, directory, config, entropy).await
+    }
+
+    /// With the database that `--database` would name so.
+    pub async fn start_at(database: &str, directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
         // Ids are in the order of the clock, so each reading is a little later.
         let nanos = Arc::new(AtomicU64::new(START_SECS * 1_000_000_000));
         let ticking = Arc::clone(&nanos);
@@ -67,7 +82,8 @@ impl Service {
         let clock = clock.with_monotonic(move || Duration::from_secs(since.load(Ordering::SeqCst)));
         let acting = Acting::system(clock.now());
         let epoch = entropy.id(&clock).unwrap();
-        let store = Store::open(&directory.path().join("latchkey.db"), epoch, &config, acting).await.unwrap();
+        let database: Database = database.parse().unwrap();
+        let store = Store::open(database, epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
         let (guesses, public_url) = (Guesses::default(), PUBLIC_URL.parse().unwrap());
         let log_revisions = config.log_revisions;

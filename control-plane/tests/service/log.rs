@@ -122,7 +122,7 @@ fn copy(from: &Path, to: &Path) {
 async fn a_database_that_went_back_is_told_once_and_edges_take_what_it_says() {
     let (logged, _guard) = Logged::of_this_thread();
 
-    let service = Service::start().await;
+    let service = Service::of_a_file().await;
     service.workspace("acme").await;
     let (path, secret) = service.key("acme", json!({})).await;
     let older = tempfile::tempdir().unwrap();

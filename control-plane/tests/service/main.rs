@@ -1,4 +1,4 @@
-//! The control plane as clients see it: requests through the real router, on a real SQLite file.
+//! The control plane as clients see it: requests through the real router, on a real database.
 #![cfg(test)]
 
 mod admin_tokens;
@@ -12,6 +12,7 @@ mod console_forms;
 mod console_pages;
 mod console_sessions;
 mod crash;
+mod databases;
 mod edge_tokens;
 mod enforced;
 mod feed;
@@ -24,8 +25,10 @@ mod log;
 mod logged;
 mod metrics;
 mod openapi;
+mod postgres;
 mod refusals;
 mod restart;
+mod resting;
 mod restore;
 mod rotation;
 mod schema;

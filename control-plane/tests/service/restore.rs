@@ -28,7 +28,7 @@ struct Site {
 impl Site {
     /// With two keys in the backup, `acme/kept` and `acme/dropped`; answers with their paths and secrets, too.
     async fn start() -> (Self, [(String, String); 2]) {
-        let service = Service::start().await;
+        let service = Service::of_a_file().await;
         service.workspace("acme").await;
         let keys = [service.key("acme", json!({})).await, service.key("acme", json!({})).await];
         (Self::backed_up(service), keys)
@@ -169,7 +169,7 @@ async fn a_backup_that_lacks_changes_is_refused_and_leaves_all_as_it_was() {
 
 #[tokio::test]
 async fn what_an_audit_log_says_was_revoked_is_so_after_its_replay() {
-    let service = Service::start().await;
+    let service = Service::of_a_file().await;
     service.workspace("acme").await;
     let (_, stays) = service.key("acme", json!({})).await;
     let (stopped_key, stopped_secret) = service.key("acme", json!({})).await;
@@ -272,7 +272,7 @@ async fn a_log_that_does_not_lead_on_from_the_backup_is_refused() {
     let lines: Vec<&str> = all.lines().collect();
     let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
     let changed = all.replacen("key.deactivate", "key.activates!", 1);
-    let other_service = Service::start().await;
+    let other_service = Service::of_a_file().await;
     for name in ["a", "b", "c", "d"] {
         other_service.workspace(&format!("{name}{name}")).await;
     }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::backup::open_source;
 use super::super::lock::Lock;
 use super::super::schema::is_ours;
+use super::super::sql::Sql;
 use super::super::{AuditHead, Instance, changes, instances};
 
 /// The database in whose place the backup goes.
@@ -54,7 +55,7 @@ pub(super) fn open(lock: &Lock, backup: Position, head: Option<AuditHead>) -> Cu
         if !is_ours(&sql).ok()? {
             return None;
         }
-        let position = changes::position(&sql).ok()?;
+        let position = changes::position(Sql::Sqlite(&sql)).ok()?;
         // An older schema has no such column.
         let reported = sql.query_row("SELECT reported_revision FROM position WHERE one = 1", [], |row| row.get(0));
         let reported = changes::revision(reported.unwrap_or_default());
@@ -108,7 +109,7 @@ impl Current {
     /// The instances that it knows; `None` where it is of an older schema, or there is none.
     pub(super) fn instances(&self) -> Option<Vec<Instance>> {
         match self {
-            Self::Found(found) if found.stands != Stands::Strange => instances::all(&found.sql).ok(),
+            Self::Found(found) if found.stands != Stands::Strange => instances::all(Sql::Sqlite(&found.sql)).ok(),
             Self::Found(_) | Self::Silent(_) => None,
         }
     }

@@ -1,22 +1,25 @@
 //! The engine: one thread that writes and commits in groups, a few connections that read.
 //!
 //! Changes queue up. The writer (`writer.rs`) takes all that wait, runs each in a savepoint of one transaction, and
-//! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers.
+//! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers. It is the
+//! same on SQLite and on PostgreSQL.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use policy::{Epoch, Position};
-use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::error;
 
 use super::changes::{self, Change};
+use super::connection::{Connection, Source, Writing, reading_anew};
+use super::database::Database;
 use super::edge_tokens::{self, LiveTokens};
 use super::lock::{Lock, OpenError};
+use super::postgres::{Follower, Server};
 use super::schema::{open_reader, open_writer};
+use super::sql::Sql;
 use super::writer::{Counted, Done, Job, Publish, write};
 use super::{StoreError, StoreStats};
 
@@ -30,41 +33,68 @@ pub(super) struct Engine {
     writer: mpsc::Sender<Job>,
     thread: Mutex<Option<JoinHandle<()>>>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    source: Source,
+    /// Of a server.
+    follower: Mutex<Option<Follower>>,
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<LiveTokens>>,
     counted: Arc<Counted>,
-    /// Held until the file is closed.
+    /// Of a file. Held until it is closed.
     lock: Mutex<Option<Lock>>,
 }
 
+/// What was opened.
+struct Opened {
+    writer: Connection,
+    readers: Vec<Connection>,
+    source: Source,
+    lock: Option<Lock>,
+}
+
 impl Engine {
-    /// Opens the file. `epoch` is that of a new database; an old one has its own.
-    pub(super) fn open(path: &Path, epoch: Epoch) -> Result<Self, OpenError> {
-        let lock = Lock::take(path)?;
-        let writer = open_writer(&lock, epoch)?;
-        let readers = (0..READERS).map(|_| open_reader(&lock)).collect::<Result<Vec<_>, _>>()?;
-        let failed = |cause: String| OpenError::Sql { path: lock.path.clone(), cause };
-        let position = changes::position(&writer).map_err(|error| failed(error.to_string()))?;
-        let tokens = edge_tokens::live(&writer).map_err(|error| failed(error.to_string()))?;
+    /// Opens the database. `epoch` is that of a new one; an old one has its own.
+    pub(super) fn open(database: &Database, epoch: Epoch) -> Result<Self, OpenError> {
+        let Opened { writer, readers, source, lock } = match database {
+            Database::File(path) => {
+                let lock = Lock::take(path)?;
+                let writer = Connection::Sqlite(open_writer(&lock, epoch)?);
+                let readers = (0..READERS).map(|_| open_reader(&lock).map(Connection::Sqlite));
+                Opened { writer, readers: readers.collect::<Result<_, _>>()?, source: None, lock: Some(lock) }
+            }
+            Database::Server { url, password_file } => {
+                let (server, session) = Server::open(url.expose(), password_file.as_deref(), epoch)?;
+                let writer = Connection::Postgres(Box::new(session));
+                // Those that read are made when they are needed.
+                Opened { writer, readers: Vec::new(), source: Some(Arc::new(server)), lock: None }
+            }
+        };
+        let failed = |cause: String| OpenError::Failed(format!("{database}: {cause}"));
+        let position = changes::position(writer.sql()).map_err(|error| failed(error.to_string()))?;
+        let tokens = edge_tokens::live(writer.sql()).map_err(|error| failed(error.to_string()))?;
         let (head_sender, head) = watch::channel(position);
         let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
         let counted = Arc::<Counted>::default();
-        let publish = Publish { head: head_sender, edge_tokens: tokens_sender, counted: Arc::clone(&counted) };
+        let publish = Arc::new(Publish::new(head_sender, tokens_sender, Arc::clone(&counted)));
+        let follower = source.clone().map(|server| Follower::start(server, Arc::clone(&publish)));
+        let follower = follower.transpose().map_err(|error| failed(error.to_string()))?;
         let (sender, queue) = mpsc::channel(QUEUE);
+        let writing = Writing::new(writer, source.clone());
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write(&writer, queue, &publish))
+            .spawn(move || write(writing, queue, &publish))
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self {
             writer: sender,
             thread: Mutex::new(Some(thread)),
             idle: Arc::new(Mutex::new(readers)),
+            source,
+            follower: Mutex::new(follower),
             permits: Arc::new(Semaphore::new(READERS as usize)),
             head,
             edge_tokens,
             counted,
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(lock),
         })
     }
 
@@ -126,15 +156,15 @@ impl Engine {
     /// Runs `work` on a connection that reads, in one transaction: all that it sees is of one revision.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(Sql<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
-        let idle = Arc::clone(&self.idle);
+        let (idle, source) = (Arc::clone(&self.idle), self.source.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let connection = lock(&idle).pop().ok_or_else(closed)?;
-            let result = in_transaction(&connection, work);
-            lock(&idle).push(connection);
+            let connection = lock(&idle).pop();
+            let (connection, result) = reading_anew(connection, &source, work);
+            lock(&idle).extend(connection);
             result
         });
         reported(reading.await.map_err(|error| StoreError::Fault(error.to_string()))?)
@@ -149,13 +179,16 @@ impl Engine {
         let ended = self.permits.acquire_many(READERS).await;
         self.permits.close();
         drop(ended);
-        lock(&self.idle).clear();
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread {
-            let joined = tokio::task::spawn_blocking(|| thread.join().is_ok()).await;
-            if !joined.unwrap_or(false) {
-                error!("the store's writer ended by a fault");
-            }
+        let idle = std::mem::take(&mut *lock(&self.idle));
+        let follower = lock(&self.follower).take().and_then(Follower::end);
+        let threads: Vec<_> = lock(&self.thread).take().into_iter().chain(follower).collect();
+        // Closing a connection to a server waits for the network.
+        let ending = tokio::task::spawn_blocking(|| {
+            drop(idle);
+            threads.into_iter().map(JoinHandle::join).all(|joined| joined.is_ok())
+        });
+        if !ending.await.unwrap_or(false) {
+            error!("a thread of the store ended by a fault");
         }
         // Whoever still has a handle can do nothing with it, and keeps nobody from opening the file.
         drop(lock(&self.lock).take());
@@ -178,53 +211,23 @@ fn reported<T>(result: Result<T, StoreError>) -> Result<T, StoreError> {
     result
 }
 
-fn in_transaction<T>(
-    sql: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    // Rolled back when dropped: there is nothing to keep of a read.
-    let transaction = sql.unchecked_transaction()?;
-    work(&transaction)
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode as Code;
-        match error.sqlite_error_code() {
-            Some(
-                Code::DiskFull
-                | Code::ReadOnly
-                | Code::SystemIoFailure
-                | Code::CannotOpen
-                | Code::DatabaseBusy
-                | Code::DatabaseLocked
-                | Code::DatabaseCorrupt
-                | Code::FileLockingProtocolFailed
-                | Code::NotADatabase
-                | Code::OutOfMemory
-                | Code::PermissionDenied,
-            ) => Self::Unavailable(error.to_string()),
-            // A broken constraint or a value of the wrong type: our fault.
-            _ => Self::Fault(error.to_string()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Acting;
     use crate::store::audit::Event;
+    use crate::store::sql::{NONE, params};
+    use crate::store::{Acting, databases};
 
     struct Bench {
         engine: Arc<Engine>,
         directory: tempfile::TempDir,
     }
 
-    fn bench() -> Bench {
+    async fn bench() -> Bench {
         let directory = tempfile::tempdir().unwrap();
-        let engine = Engine::open(&directory.path().join("latchkey.db"), Epoch::from_bytes([1; 16])).unwrap();
-        Bench { engine: Arc::new(engine), directory }
+        let database = databases::of(directory.path()).parse().unwrap();
+        let opening = tokio::task::spawn_blocking(move || Engine::open(&database, Epoch::from_bytes([1; 16])));
+        Bench { engine: Arc::new(opening.await.unwrap().unwrap()), directory }
     }
 
     impl Bench {
@@ -260,10 +263,9 @@ mod tests {
         }
 
         async fn scopes(&self) -> Vec<String> {
-            let work = |sql: &Connection| {
+            let work = |sql: Sql<'_>| {
                 let mut names = sql.prepare("SELECT name FROM scopes ORDER BY number")?;
-                let names = names.query_map([], |row| row.get(0))?;
-                Ok(names.collect::<Result<_, _>>()?)
+                Ok(names.query_map(NONE, |row| row.get(0))?)
             };
             self.engine.read(work).await.unwrap()
         }
@@ -271,7 +273,8 @@ mod tests {
 
     fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send {
         move |change| {
-            change.sql().execute("INSERT INTO scopes (name) VALUES (?1)", [name])?;
+            let insert = "INSERT INTO scopes (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM scopes";
+            change.sql().execute(insert, params![name])?;
             let event = Event::of_all("test", serde_json::Map::new());
             change.record(&Acting::system(policy::UnixSeconds(0)), &event, &[]).map(drop)
         }
@@ -279,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failing_change_stays_out_and_its_neighbours_get_in() {
-        let bench = bench();
+        let bench = bench().await;
         let release = bench.hold().await;
         let first = bench.ask(insert("first")).await;
         let failing = bench
@@ -299,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_that_records_nothing_wakes_nobody_who_waits_for_the_head() {
-        let bench = bench();
+        let bench = bench().await;
         let mut head = bench.engine.head();
         bench.engine.change(|_| Ok(())).await.unwrap();
         // It is answered before anybody would be woken, so the next one has to be through, too.
@@ -312,16 +315,18 @@ mod tests {
 
     #[tokio::test]
     async fn when_the_commit_fails_nobody_of_the_group_is_told_otherwise() {
-        let bench = bench();
+        let bench = bench().await;
         let release = bench.hold().await;
         let innocent = bench.ask(insert("innocent")).await;
         let orphan = bench
             .ask(|change| {
                 // Found at COMMIT only: a key without a workspace.
-                change.sql().execute_batch(
-                    "PRAGMA defer_foreign_keys = ON;
-                     INSERT INTO secrets VALUES (zeroblob(32), zeroblob(16), zeroblob(16), '', 0, NULL, NULL, 1)",
-                )?;
+                change.sql().execute_batch(match change.sql() {
+                    Sql::Sqlite(_) => "PRAGMA defer_foreign_keys = ON",
+                    Sql::Postgres(_) => "SET CONSTRAINTS ALL DEFERRED",
+                })?;
+                let insert = "INSERT INTO secrets VALUES (?1, ?2, ?2, '', 0, NULL, NULL, 1)";
+                change.sql().execute(insert, params![[0_u8; 32], [0_u8; 16]])?;
                 Ok(())
             })
             .await;
@@ -333,18 +338,22 @@ mod tests {
         assert_eq!(bench.engine.change(insert("later")).await, Ok(()));
     }
 
+    /// How full a disk is can be said of a file alone.
     #[tokio::test]
     async fn a_full_disk_is_told_and_nothing_that_was_answered_is_lost() {
-        let bench = bench();
+        if databases::is_postgres() {
+            return;
+        }
+        let bench = bench().await;
         bench.engine.change(insert("before")).await.unwrap();
         let limit = |change: &Change<'_>| {
-            let pages: i64 = change.sql().query_row("PRAGMA page_count", [], |row| row.get(0))?;
-            change.sql().query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+            let pages: i64 = change.sql().query_row("PRAGMA page_count", NONE, |row| row.get(0))?;
+            change.sql().query_row(&format!("PRAGMA max_page_count = {pages}"), NONE, |_| Ok(()))?;
             Ok(())
         };
         bench.engine.change(limit).await.unwrap();
         let grow = |change: &Change<'_>| {
-            change.sql().execute("INSERT INTO changes VALUES (99, zeroblob(32), zeroblob(1000000), 0)", [])?;
+            change.sql().execute("INSERT INTO changes VALUES (99, zeroblob(32), zeroblob(1000000), 0)", NONE)?;
             Ok(())
         };
         assert!(matches!(bench.engine.change(grow).await, Err(StoreError::Unavailable(_))));
@@ -354,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_carries_out_what_was_accepted_and_takes_no_more() {
-        let bench = bench();
+        let bench = bench().await;
         let release = bench.hold().await;
         let mut asked = Vec::new();
         for name in ["a", "b", "c"] {
@@ -372,13 +381,13 @@ mod tests {
     }
     #[tokio::test]
     async fn closing_waits_for_a_read_that_runs_and_leaves_all_in_the_database_s_own_file() {
-        let bench = bench();
+        let bench = bench().await;
         bench.engine.change(insert("a")).await.unwrap();
         let (started, runs) = oneshot::channel();
         let (release, held) = oneshot::channel::<()>();
         let engine = Arc::clone(&bench.engine);
         let reading = tokio::spawn(async move {
-            let work = move |_: &Connection| {
+            let work = move |_: Sql<'_>| {
                 started.send(()).unwrap();
                 held.blocking_recv().unwrap();
                 Ok(())
@@ -392,6 +401,7 @@ mod tests {
         release.send(()).unwrap();
         assert_eq!(reading.await.unwrap(), Ok(()));
         closing.await.unwrap();
+        // Of a server's files there are none here.
         let names: Vec<_> =
             std::fs::read_dir(bench.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("-wal")), "{names:?}");

@@ -1,0 +1,142 @@
+//! PostgreSQL: a server that may be away for a while, and the connections to it.
+//!
+//! See `docs/decisions/postgres.md`.
+
+mod address;
+mod follow;
+mod schema;
+mod session;
+mod tls;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use policy::Epoch;
+use postgres::NoTls;
+use tracing::warn;
+
+use self::address::Address;
+pub(super) use self::address::shown;
+pub(super) use self::follow::Follower;
+pub(super) use self::schema::is_ours;
+pub(super) use self::session::Session;
+use super::lock::OpenError;
+use super::sql::SqlError;
+
+/// What each connection is told first. A change that was answered is on disk, and on a synchronous standby's where there is
+/// one. Who holds the lock on the position and is cut off, or stands still, gives it up after some seconds.
+const SETTINGS: &str = "
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local');
+    SET jit = off;
+    SET lock_timeout = '5s';
+    SET idle_in_transaction_session_timeout = '5s';
+    SET tcp_keepalives_idle = 5;
+    SET tcp_keepalives_interval = 1;
+    SET tcp_keepalives_count = 5;
+    SET tcp_user_timeout = 10000;";
+
+/// The first wait after an attempt that failed, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// A server, reachable or not.
+pub(super) struct Server {
+    address: Address,
+    /// As it is told: without the password.
+    shown: String,
+    waiting: Mutex<Waiting>,
+}
+
+/// Who fails to connect leaves the server alone for a while: else all replicas would fall upon one that starts.
+#[derive(Default)]
+struct Waiting {
+    failed: u32,
+    until: Option<Instant>,
+    cause: String,
+}
+
+impl Server {
+    /// Reaches the server, and brings the schema up to this version; the history of a new database begins with `epoch`. Answers
+    /// with a first connection.
+    pub(super) fn open(url: &str, password_file: Option<&Path>, epoch: Epoch) -> Result<(Self, Session), OpenError> {
+        let server = Self::at(url, password_file)?;
+        let session = server.connect().map_err(|error| server.failed(&error))?;
+        schema::prepare(&session, &server.shown, epoch)?;
+        Ok((server, session))
+    }
+
+    /// The server that a URL names. Asks it nothing.
+    pub(super) fn at(url: &str, password_file: Option<&Path>) -> Result<Self, OpenError> {
+        let shown = shown(url);
+        match Address::parse(url, password_file) {
+            Ok(address) => Ok(Self { address, shown, waiting: Mutex::default() }),
+            Err(cause) => Err(OpenError::Server { database: shown, cause }),
+        }
+    }
+
+    /// A new connection. Fails at once while the server is left alone.
+    pub(super) fn connect(&self) -> Result<Session, SqlError> {
+        let now = Instant::now();
+        {
+            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.until.is_some_and(|until| now < until) {
+                return Err(SqlError::Unreachable(waiting.cause.clone()));
+            }
+        }
+        let connected = self.connected();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match connected {
+            Ok(session) => {
+                *waiting = Waiting::default();
+                Ok(session)
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                if waiting.failed == 0 {
+                    warn!(database = self.shown, %cause, "cannot connect to PostgreSQL");
+                }
+                let longest = FIRST_WAIT.saturating_mul(1 << waiting.failed.min(6)).min(LONGEST_WAIT);
+                *waiting = Waiting {
+                    failed: waiting.failed.saturating_add(1),
+                    until: Some(Instant::now() + jittered(longest)),
+                    cause: cause.clone(),
+                };
+                Err(SqlError::Unreachable(cause))
+            }
+        }
+    }
+
+    /// A new connection, as soon as there is one until `deadline`.
+    pub(super) fn connect_until(&self, deadline: Instant) -> Result<Session, SqlError> {
+        loop {
+            match self.connect() {
+                Err(_) if Instant::now() < deadline => std::thread::park_timeout(FIRST_WAIT),
+                connected => return connected,
+            }
+        }
+    }
+
+    pub(super) fn failed(&self, error: &SqlError) -> OpenError {
+        OpenError::Server { database: self.shown.clone(), cause: error.to_string() }
+    }
+
+    fn connected(&self) -> Result<Session, SqlError> {
+        let Address { config, tls } = &self.address;
+        let mut client = match tls {
+            Some(tls) => config.connect(tls.clone())?,
+            None => config.connect(NoTls)?,
+        };
+        client.batch_execute(SETTINGS)?;
+        Ok(Session::new(client))
+    }
+}
+
+/// Between a half of it and all.
+fn jittered(longest: Duration) -> Duration {
+    // The standard library's own randomness for maps; nothing secret hangs on it.
+    let random = u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or_default();
+    let half = longest / 2;
+    half.saturating_add(half.saturating_mul(random) / 1_000)
+}

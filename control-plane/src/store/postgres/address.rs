@@ -1,0 +1,207 @@
+//! Where a PostgreSQL database is and how it is reached: a URL, and a password from elsewhere.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use postgres::Config;
+use postgres::config::{Host, SslMode, TargetSessionAttrs};
+use zeroize::Zeroizing;
+
+use super::tls::Tls;
+
+/// How long it may take to get a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// After so long without an answer to what was sent, or to a probe, the server is taken to be gone.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// The most bytes of a password file.
+const MAX_FILE_BYTES: u64 = 4096;
+
+/// All that a connection needs. Has no `Debug`: the password is in it.
+pub(super) struct Address {
+    pub(super) config: Config,
+    /// `None`: without TLS.
+    pub(super) tls: Option<Tls>,
+}
+
+impl Address {
+    /// Of a `postgres://` URL. The password is the URL's own, else that of the file, else PGPASSWORD. The error says what to do, and
+    /// nothing of the URL that could be secret.
+    pub(super) fn parse(url: &str, password_file: Option<&Path>) -> Result<Self, String> {
+        let (url, ours) = taken_apart(url);
+        let mut config: Config =
+            url.parse().map_err(|_| "it is no address like postgres://user@host:5432/latchkey".to_owned())?;
+        if config.get_hosts().is_empty() {
+            return Err("it names no host; write postgres://user@host:5432/latchkey".to_owned());
+        }
+        if config.get_password().is_none() {
+            let given = match password_file {
+                Some(path) => Some(read_password(path)?),
+                None => std::env::var("PGPASSWORD").ok().map(Zeroizing::new),
+            };
+            if let Some(password) = given {
+                config.password(password.as_bytes());
+            }
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("latchkey");
+        }
+        config.connect_timeout(CONNECT);
+        config.tcp_user_timeout(SILENT);
+        config.keepalives_idle(SILENT / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(5);
+        // Of several hosts the one that takes changes: never a standby.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        config.notice_callback(|notice| tracing::debug!(notice = notice.message(), "PostgreSQL says"));
+        let is_near = config.get_hosts().iter().all(is_near);
+        let tls = match ours.mode.as_deref() {
+            Some("disable") => None,
+            None if is_near && ours.roots.is_none() => None,
+            None | Some("verify-full") => Some(Tls::trusting(ours.roots.as_deref().map(Path::new))?),
+            Some(_) => {
+                return Err(
+                    "its sslmode is neither `disable` nor `verify-full`: others don't say who answers. For an \
+                            authority of your own give sslrootcert=FILE with verify-full"
+                        .to_owned(),
+                );
+            }
+        };
+        config.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
+        Ok(Self { config, tls })
+    }
+}
+
+/// What we say about a database: without its password and parameters.
+pub(in crate::store) fn shown(url: &str) -> String {
+    let Ok(config) = taken_apart(url).0.parse::<Config>() else { return "postgres://…".to_owned() };
+    let mut shown = String::from("postgres://");
+    if let Some(user) = config.get_user() {
+        shown.push_str(user);
+        shown.push('@');
+    }
+    for (number, host) in config.get_hosts().iter().enumerate() {
+        let comma = if number > 0 { "," } else { "" };
+        let port = config.get_ports().get(number).or(config.get_ports().first()).unwrap_or(&5432);
+        let _ = match host {
+            Host::Tcp(name) => write!(shown, "{comma}{name}:{port}"),
+            Host::Unix(path) => write!(shown, "{comma}{}", path.display()),
+        };
+    }
+    shown.push('/');
+    shown.push_str(config.get_dbname().unwrap_or_default());
+    shown
+}
+
+/// What rustls has to know and the client library doesn't.
+#[derive(Default)]
+struct Ours {
+    mode: Option<String>,
+    roots: Option<String>,
+}
+
+fn taken_apart(url: &str) -> (Zeroizing<String>, Ours) {
+    let mut ours = Ours::default();
+    let Some((before, query)) = url.split_once('?') else { return (Zeroizing::new(url.to_owned()), ours) };
+    let mut rest = Zeroizing::new(before.to_owned());
+    let mut separator = '?';
+    for parameter in query.split('&') {
+        let value = || form_urlencoded::parse(parameter.as_bytes()).next().map(|(_, value)| value.into_owned());
+        match parameter.split_once('=').map(|(name, _)| name) {
+            Some("sslmode") => ours.mode = value(),
+            Some("sslrootcert") => ours.roots = value(),
+            _ => {
+                rest.push(separator);
+                rest.push_str(parameter);
+                separator = '&';
+            }
+        }
+    }
+    (rest, ours)
+}
+
+/// On this machine: what goes there passes no network.
+fn is_near(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+    }
+}
+
+fn read_password(path: &Path) -> Result<Zeroizing<String>, String> {
+    let failed = |cause: std::io::Error| format!("password file {}: cannot read it: {cause}", path.display());
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "password file {}: others can read it (mode {mode:03o}); run `chmod 600` on it",
+            path.display()
+        ));
+    }
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default()));
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("password file {}: it is empty", path.display())),
+        password => Ok(Zeroizing::new(password.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_password_and_parameters() {
+        for (url, expected) in [
+            (
+                "postgres://keys:hush@db.example.com/latchkey?sslmode=verify-full",
+                "postgres://keys@db.example.com:5432/latchkey",
+            ),
+            ("postgresql://a:hush@h1:5433,h2:5434/x", "postgres://a@h1:5433,h2:5434/x"),
+            ("postgres://u:hush@/x?host=/run/postgresql", "postgres://u@/run/postgresql/x"),
+            ("postgres://u:hush@h:nowhere/x", "postgres://…"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
+    fn tls_is_needed_unless_the_server_is_near_and_never_without_a_check() {
+        let tls = |url: &str| Address::parse(url, None).map(|address| address.tls.is_some());
+        for (url, expected) in [
+            ("postgres://u@localhost/x", false),
+            ("postgres://u@127.0.0.1,[::1]/x", false),
+            ("postgres://u@/x?host=/run/postgresql", false),
+            ("postgres://u@db.example.com/x", true),
+            ("postgres://u@localhost,db.example.com/x", true),
+            ("postgres://u@db.example.com/x?sslmode=disable", false),
+            ("postgres://u@localhost/x?sslmode=verify-full", true),
+        ] {
+            assert_eq!(tls(url), Ok(expected), "{url}");
+        }
+        for mode in ["prefer", "allow", "require", "verify-ca", ""] {
+            let url = format!("postgres://u:hush@db.example.com/x?sslmode={mode}");
+            assert!(tls(&url).is_err_and(|error| error.contains("verify-full") && !error.contains("hush")), "{mode}");
+        }
+    }
+
+    #[test]
+    fn a_password_comes_from_the_url_or_a_file_that_others_can_t_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        std::fs::write(&path, "hush\n").unwrap();
+        let parse = |url: &str| {
+            Address::parse(url, Some(&path)).map(|address| address.config.get_password().map(<[u8]>::to_vec))
+        };
+        assert!(parse("postgres://u@localhost/x").is_err_and(|error| error.contains("chmod 600")));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(parse("postgres://u@localhost/x"), Ok(Some(b"hush".to_vec())));
+        assert_eq!(parse("postgres://u:own@localhost/x"), Ok(Some(b"own".to_vec())));
+        std::fs::write(&path, "\n").unwrap();
+        assert!(parse("postgres://u@localhost/x").is_err_and(|error| error.contains("empty")));
+    }
+}

@@ -1,0 +1,68 @@
+//! The schema in PostgreSQL: made, or brought up to this version, by one replica while the others wait.
+
+use policy::{ChainHash, Epoch, Position, Revision};
+
+use crate::store::lock::OpenError;
+use crate::store::sql::{NONE, Sql, SqlError, params};
+
+use super::Session;
+
+/// Each leads from one version to the next. There is no way back.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_first.sql")];
+
+/// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.
+const LOCK: i64 = 0x4C4B_4559;
+
+/// Makes the schema, or brings it up to this version; the history of a new database begins with `epoch`. Another program's
+/// database, or one of a newer version, is left as it is.
+pub(super) fn prepare(session: &Session, database: &str, epoch: Epoch) -> Result<(), OpenError> {
+    let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
+    let sql = Sql::Postgres(session);
+    let encoding: String = sql.query_row("SHOW server_encoding", NONE, |row| row.get(0)).map_err(failed)?;
+    if encoding != "UTF8" {
+        let cause = format!("its encoding is {encoding}; make one with ENCODING 'UTF8'");
+        return Err(OpenError::Server { database: database.to_owned(), cause });
+    }
+    // Rolled back by the server when the session is dropped in between.
+    session.execute_batch("BEGIN").map_err(failed)?;
+    sql.query_row("SELECT pg_advisory_xact_lock(?1) IS NULL", params![LOCK], |row| row.get::<bool>(0))
+        .map_err(failed)?;
+    let found = version(sql, database)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(OpenError::Newer { database: database.to_owned(), found, known });
+    }
+    if found < known {
+        let done = usize::try_from(found).unwrap_or_default();
+        for migration in MIGRATIONS.iter().skip(done) {
+            session.execute_batch(migration).map_err(failed)?;
+        }
+        sql.execute("UPDATE latchkey_schema SET version = ?1", params![known]).map_err(failed)?;
+    }
+    let first = Position::first(epoch, Revision(0));
+    let head = ChainHash::first(epoch, first.revision);
+    let statement = "INSERT INTO position (one, epoch, first_revision, revision, head) VALUES (1, ?1, 0, 0, ?2)
+                     ON CONFLICT DO NOTHING";
+    sql.execute(statement, params![first.epoch.as_bytes(), head.0]).map_err(failed)?;
+    session.execute_batch("COMMIT").map_err(failed)
+}
+
+/// The version that is there, 0 in a schema that had nothing in it until now.
+fn version(sql: Sql<'_>, database: &str) -> Result<i64, OpenError> {
+    let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
+    if !is_ours(sql).map_err(failed)? {
+        let others = "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace";
+        if sql.query_row(others, NONE, |row| row.get::<i64>(0)).map_err(failed)? > 0 {
+            return Err(OpenError::NotOurs { database: database.to_owned() });
+        }
+        let made = "CREATE TABLE latchkey_schema (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL);
+                    INSERT INTO latchkey_schema VALUES (1, 0)";
+        sql.execute_batch(made).map_err(failed)?;
+    }
+    sql.query_row("SELECT version FROM latchkey_schema WHERE one = 1", NONE, |row| row.get(0)).map_err(failed)
+}
+
+/// True for a schema that Latchkey made.
+pub(in crate::store) fn is_ours(sql: Sql<'_>) -> Result<bool, SqlError> {
+    sql.query_row("SELECT to_regclass('latchkey_schema') IS NOT NULL", NONE, |row| row.get(0))
+}

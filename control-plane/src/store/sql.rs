@@ -1,0 +1,175 @@
+//! SQL, whichever engine carries it out: statements are written once, with `?1` for the first parameter.
+//!
+//! What the two spell differently is asked for by name, as [`Sql::by_name`].
+
+mod error;
+mod value;
+
+use rusqlite::CachedStatement;
+
+pub(super) use self::error::{Optional, SqlError};
+pub(super) use self::value::{Column, FromColumn, Kind, Param, ToParam, Value, bound, params};
+use super::postgres::Session;
+
+/// An open connection of one of the engines.
+#[derive(Clone, Copy)]
+pub(super) enum Sql<'c> {
+    Sqlite(&'c rusqlite::Connection),
+    Postgres(&'c Session),
+}
+
+/// A statement, prepared once a connection.
+pub(super) enum Statement<'c> {
+    Sqlite(CachedStatement<'c>),
+    /// Prepared with its first parameters, whose kinds it then has.
+    Postgres(&'c Session, String),
+}
+
+/// A row of an answer.
+pub(super) enum Row<'r> {
+    Sqlite(&'r rusqlite::Row<'r>),
+    Postgres(&'r postgres::Row),
+}
+
+/// No parameters.
+pub(super) const NONE: &[Param<'_>] = &[];
+
+impl<'c> Sql<'c> {
+    pub(super) fn prepare(self, statement: &str) -> Result<Statement<'c>, SqlError> {
+        match self {
+            Self::Sqlite(connection) => Ok(Statement::Sqlite(connection.prepare_cached(statement)?)),
+            Self::Postgres(session) => Ok(Statement::Postgres(session, statement.to_owned())),
+        }
+    }
+
+    /// Rows that were written.
+    pub(super) fn execute(self, statement: &str, params: &[Param<'_>]) -> Result<usize, SqlError> {
+        self.prepare(statement)?.execute(params)
+    }
+
+    /// The first row; `NoRow` when there is none.
+    pub(super) fn query_row<T>(
+        self,
+        statement: &str,
+        params: &[Param<'_>],
+        read: impl FnMut(&Row<'_>) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
+        self.prepare(statement)?.query_row(params, read)
+    }
+
+    /// Statements without parameters and without an answer.
+    pub(super) fn execute_batch(self, statements: &str) -> Result<(), SqlError> {
+        match self {
+            Self::Sqlite(connection) => Ok(connection.execute_batch(statements)?),
+            Self::Postgres(session) => session.execute_batch(statements),
+        }
+    }
+
+    /// What orders keys by name, where cases of A to Z are equal: SQLite's column compares so by itself.
+    pub(super) fn by_name(self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "k.name",
+            Self::Postgres(_) => "lower(k.name)",
+        }
+    }
+
+    /// Joins that are made in the order in which they stand: SQLite is told so, PostgreSQL finds it by itself.
+    pub(super) fn in_this_order(self, statement: &str) -> String {
+        match self {
+            Self::Sqlite(_) => statement.replace(" JOIN ", " CROSS JOIN "),
+            Self::Postgres(_) => statement.to_owned(),
+        }
+    }
+
+    /// The index to look into: SQLite has no statistics to choose by, PostgreSQL has.
+    pub(super) fn indexed_by(self, index: &str) -> String {
+        match self {
+            Self::Sqlite(_) => format!(" INDEXED BY {index}"),
+            Self::Postgres(_) => String::new(),
+        }
+    }
+}
+
+impl Statement<'_> {
+    /// Rows that were written.
+    pub(super) fn execute(&mut self, params: &[Param<'_>]) -> Result<usize, SqlError> {
+        match self {
+            Self::Sqlite(statement) => Ok(statement.execute(rusqlite::params_from_iter(params))?),
+            Self::Postgres(session, statement) => session.execute(statement, params),
+        }
+    }
+
+    /// The first row; `NoRow` when there is none.
+    pub(super) fn query_row<T>(
+        &mut self,
+        params: &[Param<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
+        match self {
+            Self::Sqlite(statement) => match statement.query(rusqlite::params_from_iter(params))?.next()? {
+                Some(row) => read(&Row::Sqlite(row)),
+                None => Err(SqlError::NoRow),
+            },
+            Self::Postgres(session, statement) => match session.query(statement, params)?.first() {
+                Some(row) => read(&Row::Postgres(row)),
+                None => Err(SqlError::NoRow),
+            },
+        }
+    }
+
+    /// All rows.
+    pub(super) fn query_map<T>(
+        &mut self,
+        params: &[Param<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<T, SqlError>,
+    ) -> Result<Vec<T>, SqlError> {
+        let mut all = Vec::new();
+        self.each(params, |row| {
+            all.push(read(row)?);
+            Ok::<(), SqlError>(())
+        })?;
+        Ok(all)
+    }
+
+    /// Gives each row to `take` as it comes, however many there are. `take` can't use the connection meanwhile.
+    pub(super) fn each<E: From<SqlError>>(
+        &mut self,
+        params: &[Param<'_>],
+        mut take: impl FnMut(&Row<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self {
+            Self::Sqlite(statement) => {
+                let mut rows = statement.query(rusqlite::params_from_iter(params)).map_err(SqlError::from)?;
+                while let Some(row) = rows.next().map_err(SqlError::from)? {
+                    take(&Row::Sqlite(row))?;
+                }
+                Ok(())
+            }
+            Self::Postgres(session, statement) => session.each(statement, params, |row| take(&Row::Postgres(row))),
+        }
+    }
+}
+
+impl Row<'_> {
+    /// A column, counted from 0.
+    pub(super) fn get<T: FromColumn>(&self, at: usize) -> Result<T, SqlError> {
+        T::from_column(self.column(at)?).ok_or_else(|| SqlError::unfit(at, "it is of another kind"))
+    }
+
+    /// A column that holds text.
+    pub(super) fn text(&self, at: usize) -> Result<&str, SqlError> {
+        match self.column(at)? {
+            Column::Text(text) => Ok(text),
+            Column::Null | Column::Integer(_) | Column::Blob(_) => Err(SqlError::unfit(at, "it is no text")),
+        }
+    }
+
+    pub(super) fn column(&self, at: usize) -> Result<Column<'_>, SqlError> {
+        match self {
+            Self::Sqlite(row) => {
+                Column::of_sqlite(row.get_ref(at)?).ok_or_else(|| SqlError::unfit(at, "no column of ours is so"))
+            }
+            Self::Postgres(row) => Ok(row.try_get(at)?),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What may go wrong between us and a database, whichever engine it is.
+
+use postgres::error::SqlState;
+
+use crate::store::StoreError;
+
+/// Why a statement has no result.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::store) enum SqlError {
+    #[error("no row fits")]
+    NoRow,
+    #[error("column {column} doesn't fit: {cause}")]
+    Unfit { column: usize, cause: String },
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{}", told(.0))]
+    Postgres(#[from] postgres::Error),
+    /// There is no connection now.
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Fault(&'static str),
+}
+
+/// `None` where no row fits.
+pub(in crate::store) trait Optional<T> {
+    fn optional(self) -> Result<Option<T>, SqlError>;
+}
+
+impl<T> Optional<T> for Result<T, SqlError> {
+    fn optional(self) -> Result<Option<T>, SqlError> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(SqlError::NoRow) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl SqlError {
+    pub(in crate::store) fn unfit(column: usize, cause: impl ToString) -> Self {
+        Self::Unfit { column, cause: cause.to_string() }
+    }
+
+    /// Whether the connection is of no more use.
+    pub(in crate::store) fn is_lost(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Postgres(error) => error.as_db_error().is_none_or(|error| ends_session(error.code())),
+            Self::NoRow | Self::Unfit { .. } | Self::Sqlite(_) | Self::Fault(_) => false,
+        }
+    }
+}
+
+/// A PostgreSQL error with its cause: by itself it says only `db error`.
+fn told(error: &postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("PostgreSQL says: {} ({})", error.message(), error.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+fn ends_session(code: &SqlState) -> bool {
+    [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::DATABASE_DROPPED,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+    ]
+    .contains(code)
+}
+
+/// Whether it is the state of the server or of the world, and may be better later. By the classes of SQLSTATE (PostgreSQL
+/// manual, appendix A): 08 connection, 25006 read only, 40 rollback, 53 resources, 55 state, 57 operator, 58 system.
+fn is_for_now(error: &postgres::Error) -> bool {
+    let Some(error) = error.as_db_error() else { return true };
+    let code = error.code().code();
+    *error.code() == SqlState::READ_ONLY_SQL_TRANSACTION
+        || ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
+}
+
+impl From<SqlError> for StoreError {
+    fn from(error: SqlError) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let is_for_now = match &error {
+            SqlError::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    Code::DiskFull
+                        | Code::ReadOnly
+                        | Code::SystemIoFailure
+                        | Code::CannotOpen
+                        | Code::DatabaseBusy
+                        | Code::DatabaseLocked
+                        | Code::DatabaseCorrupt
+                        | Code::FileLockingProtocolFailed
+                        | Code::NotADatabase
+                        | Code::OutOfMemory
+                        | Code::PermissionDenied,
+                )
+            ),
+            SqlError::Postgres(error) => is_for_now(error),
+            SqlError::Unreachable(_) => true,
+            // A broken constraint or a value of the wrong type: our fault.
+            SqlError::NoRow | SqlError::Unfit { .. } | SqlError::Fault(_) => false,
+        };
+        if is_for_now { Self::Unavailable(error.to_string()) } else { Self::Fault(error.to_string()) }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        SqlError::Sqlite(error).into()
+    }
+}

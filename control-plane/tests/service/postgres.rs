@@ -1,0 +1,413 @@
+//! What is of PostgreSQL alone: several control planes on one database, and connections that break.
+//!
+//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and nothing here to see.
+
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use latchkey::config::Config;
+use latchkey::entropy::Entropy;
+use latchkey::store::{Acting, Database, OpenError, Store, verify_audit};
+use policy::wire::Delta;
+use policy::{Digest, Epoch, UnixSeconds};
+use serde_json::{Value, json};
+
+use crate::databases::{self, is_postgres, on_server};
+use crate::harness::Service;
+use crate::start::failed;
+use crate::tls::Authority;
+
+async fn replica(of: &Service) -> Service {
+    Service::start_in(Arc::clone(&of.directory), Config::default(), Entropy::system()).await
+}
+
+fn url(service: &Service) -> String {
+    databases::of(service.directory.path())
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let reached = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reached).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn a_change_at_one_control_plane_wakes_the_edges_that_wait_at_another() {
+    if !is_postgres() {
+        return;
+    }
+    let first = Service::start().await;
+    let second = replica(&first).await;
+    first.workspace("acme").await;
+    let (path, secret) = first.key("acme", json!({})).await;
+    until("the second control plane hears of it", async || second.revision() == first.revision()).await;
+    let mut table = second.table().await;
+    assert!(table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
+
+    let from = table.position();
+    let deactivate = format!("{path}/deactivate");
+    let (answer, changed) = tokio::join!(second.poll(Some(from), 20), first.post(&deactivate, Value::Null));
+    assert_eq!((answer.status.as_u16(), changed.status.as_u16()), (200, 200));
+    assert!(Delta::is_delta(&answer.bytes));
+    table.apply(&answer.bytes).unwrap();
+    assert!(!table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
+    assert_eq!(second.get(&path).await.json()["status"], "inactive");
+}
+
+#[tokio::test]
+async fn an_edge_token_that_is_made_or_revoked_at_one_control_plane_is_so_at_another() {
+    if !is_postgres() {
+        return;
+    }
+    let first = Service::start().await;
+    let second = replica(&first).await;
+    let made = first.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-1"})).await.json();
+    let (id, token) = (made["token"]["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    let feed = "/edge/v1/feed?format=1&edge=edge-1&instance=i1&wait=0";
+    let asks = async || second.call_as(token, axum::http::Method::GET, feed, Value::Null, &[]).await.status.as_u16();
+    until("the token works", async || asks().await == 200).await;
+    assert_eq!(first.delete(&format!("/v1/edge-tokens/{id}")).await.status, 204);
+    until("the token is refused", async || asks().await == 401).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_planes_that_start_at_once_make_one_database() {
+    if !is_postgres() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let database: Database = databases::of(directory.path()).parse().unwrap();
+    let open = |byte| {
+        let (database, acting) = (database.clone(), Acting::system(UnixSeconds(0)));
+        async move { Store::open(database, Epoch::from_bytes([byte; 16]), &Config::default(), acting).await.unwrap() }
+    };
+    let stores = tokio::join!(tokio::spawn(open(1)), tokio::spawn(open(2)), tokio::spawn(open(3)));
+    let stores = [stores.0.unwrap(), stores.1.unwrap(), stores.2.unwrap()];
+    let heads = stores.each_ref().map(|store| *store.head().borrow());
+    assert!(heads.iter().all(|head| *head == heads[0]), "{heads:?}");
+    assert_eq!(heads[0].revision.0, 1, "the catalogue was defined once");
+    for store in stores {
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revisions_of_all_control_planes_are_one_sequence() {
+    if !is_postgres() {
+        return;
+    }
+    let first = Service::start().await;
+    let second = replica(&first).await;
+    first.workspace("acme").await;
+    let before = first.revision();
+    let make = async |service: &Service| {
+        let mut revisions = Vec::new();
+        for _ in 0..50 {
+            let made = service.post("/v1/workspaces/acme/keys", json!({"name": "k", "expires_in": "none"})).await;
+            assert_eq!(made.status, 201, "{}", made.text());
+            revisions.push(made.revision());
+        }
+        revisions
+    };
+    // An edge at each, which may only ever go forward.
+    let mut tables = [first.table().await, second.table().await];
+    let (ones, others) = tokio::join!(make(&first), make(&second));
+    let mut all = [ones, others].concat();
+    all.sort_unstable();
+    assert_eq!(all, (before + 1..=before + 100).collect::<Vec<_>>());
+    until("both have heard of all", async || first.revision() == before + 100 && second.revision() == before + 100)
+        .await;
+    first.catch_up(&mut tables[0]).await;
+    second.catch_up(&mut tables[1]).await;
+    assert_eq!(tables[0].position(), tables[1].position());
+    let database: Database = url(&first).parse().unwrap();
+    let verified = tokio::task::spawn_blocking(|| verify_audit(database, None)).await.unwrap().unwrap();
+    assert_eq!(verified.events, before + 100);
+}
+
+#[tokio::test]
+async fn connections_that_were_cut_are_replaced() {
+    if !is_postgres() {
+        return;
+    }
+    let first = Service::start().await;
+    let second = replica(&first).await;
+    first.workspace("acme").await;
+    let cut = || {
+        on_server(&url(&first), |server| {
+            let all = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                       WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()";
+            server.query_one(all, &[]).unwrap().get::<_, i64>(0)
+        })
+    };
+    for _ in 0..3 {
+        assert!(cut() > 0);
+        // Nothing had begun on them, so nobody is told of it.
+        let (path, _) = first.key("acme", json!({})).await;
+        assert_eq!(second.get(&path).await.status, 200);
+        assert_eq!(first.get("/readyz").await.status, 200);
+        until("the other hears again", async || second.revision() == first.revision()).await;
+    }
+}
+
+/// What a link does with the next COMMIT.
+const PASS: u8 = 0;
+const LOSE_THE_ANSWER: u8 = 1;
+const LOSE_THE_COMMIT: u8 = 2;
+
+/// A link to the server's socket, which breaks as it is told to.
+struct Link {
+    order: Arc<AtomicU8>,
+    /// Those that were let through; `None` while nobody is.
+    clients: Arc<Mutex<Option<Vec<TcpStream>>>>,
+    /// The database of a directory, through this link.
+    url: String,
+}
+
+impl Link {
+    fn to(directory: &Path) -> Self {
+        let direct = databases::of(directory);
+        let folder = direct.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = direct.replace(&format!("@/postgres?host={folder}&"), &format!("@{address}/postgres?"));
+        let (order, clients) = (Arc::new(AtomicU8::new(PASS)), Arc::new(Mutex::new(Some(Vec::new()))));
+        let (told, passed) = (Arc::clone(&order), Arc::clone(&clients));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let mut passed = passed.lock().unwrap();
+                let Some(passed) = passed.as_mut() else { continue };
+                passed.push(client.try_clone().unwrap());
+                let server = UnixStream::connect(format!("{folder}/.s.PGSQL.5432")).unwrap();
+                let (told, both) = (Arc::clone(&told), (client.try_clone().unwrap(), server.try_clone().unwrap()));
+                std::thread::spawn(move || answers(both.1, both.0));
+                std::thread::spawn(move || questions(client, server, &told));
+            }
+        });
+        Self { order, clients, url }
+    }
+
+    /// Cuts all connections, and lets none through.
+    fn cut(&self) {
+        for client in self.clients.lock().unwrap().take().into_iter().flatten() {
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn mend(&self) {
+        *self.clients.lock().unwrap() = Some(Vec::new());
+    }
+}
+
+fn answers(mut server: UnixStream, mut client: TcpStream) {
+    let _ = std::io::copy(&mut server, &mut client);
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+fn questions(mut client: TcpStream, mut server: UnixStream, order: &AtomicU8) {
+    let mut bytes = [0; 65_536];
+    while let Ok(count @ 1..) = client.read(&mut bytes) {
+        let bytes = &bytes[..count];
+        let is_commit = bytes.windows(7).any(|word| word == b"COMMIT\0");
+        match if is_commit { order.swap(PASS, Ordering::SeqCst) } else { PASS } {
+            LOSE_THE_COMMIT => break,
+            LOSE_THE_ANSWER => {
+                // Nothing of what it answers gets through, and it gets to know of the end after it has committed.
+                client.shutdown(Shutdown::Both).unwrap();
+                let _ = server.write_all(bytes);
+                return;
+            }
+            _ if server.write_all(bytes).is_err() => break,
+            _ => {}
+        }
+    }
+    let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_asked_after_and_neither_lost_nor_made_twice() {
+    if !is_postgres() {
+        return;
+    }
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    let link = Link::to(directory.path());
+    let service = Service::start_at(&link.url, Arc::clone(&directory), Config::default(), Entropy::system()).await;
+    service.workspace("acme").await;
+    let create = async || {
+        service.post("/v1/workspaces/acme/keys", json!({"name": "k", "expires_in": "none"})).await.status.as_u16()
+    };
+    let count = async || {
+        let listed = service.get("/v1/workspaces/acme/keys").await.json();
+        listed["items"].as_array().unwrap().len()
+    };
+    for (lost, status, keys) in
+        [(LOSE_THE_ANSWER, 201, 1), (LOSE_THE_COMMIT, 503, 1), (PASS, 201, 2), (LOSE_THE_ANSWER, 201, 3)]
+    {
+        link.order.store(lost, Ordering::SeqCst);
+        assert_eq!((create().await, count().await), (status, keys));
+    }
+    service.store.close().await;
+}
+
+#[tokio::test]
+async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has() {
+    if !is_postgres() {
+        return;
+    }
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    let link = Link::to(directory.path());
+    let service = Service::start_at(&link.url, Arc::clone(&directory), Config::default(), Entropy::system()).await;
+    service.workspace("acme").await;
+    let (path, secret) = service.key("acme", json!({})).await;
+    let table = service.table().await;
+    link.cut();
+    assert_eq!(service.get("/readyz").await.status, 503);
+    assert_eq!(service.get("/healthz").await.status, 200);
+    assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.code(), "storage-unavailable");
+    assert_eq!(service.get(&path).await.status, 503);
+    // An edge that is current stays so, and one that lost its table has it again.
+    assert_eq!(service.poll(Some(table.position()), 0).await.status, 204);
+    let again = service.table().await;
+    assert!(again.position() == table.position() && again.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
+
+    link.mend();
+    until("it is ready again", async || service.get("/readyz").await.status == 200).await;
+    assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.status, 200);
+    let other = Service::start_in(Arc::clone(&directory), Config::default(), Entropy::system()).await;
+    assert_eq!(other.post(&format!("{path}/activate"), Value::Null).await.status, 200);
+    until("it hears of others again", async || service.revision() == other.revision()).await;
+}
+
+#[tokio::test]
+async fn what_postgresql_has_no_text_for_is_looked_for_and_not_found() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    service.key("acme", json!({})).await;
+    for path in ["/v1/workspaces/acme/keys?q=%00", "/v1/workspaces/acme/keys?name=k%00", "/v1/audit-events?target=%00"]
+    {
+        let found = service.get(path).await;
+        assert!(found.status.is_client_error() || found.json()["items"] == json!([]), "{path}: {}", found.text());
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_spoken_to_in_tls_and_must_be_who_it_says() {
+    if !is_postgres() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (ours, others) = (Authority::new(), Authority::new());
+    ours.issue(directory.path(), "server");
+    for (name, content) in [("ours.ca", ours.pem()), ("others.ca", others.pem()), ("password", "hush\n".to_owned())] {
+        std::fs::write(at(name), content).unwrap();
+    }
+    std::fs::set_permissions(at("password"), Permissions::from_mode(0o600)).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = [&format!("port={port}"), "listen_addresses=127.0.0.1"];
+    let server = databases::start(&["--tls", directory.path().to_str().unwrap(), listen[0], listen[1]]);
+    let near = format!("postgres://latchkey@/postgres?host={}&port={port}", server.folder);
+    on_server(&near, |server| server.batch_execute("ALTER ROLE latchkey PASSWORD 'hush'").unwrap());
+
+    let open = async |host: &str, authority: &str, password: Option<&str>| {
+        let url =
+            format!("postgres://latchkey@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={}", at(authority));
+        let database = url.parse::<Database>().unwrap().with_password_file(password.map(|name| at(name).into()));
+        let acting = Acting::system(UnixSeconds(0));
+        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await
+    };
+    let store = open("localhost", "ours.ca", Some("password")).await.unwrap();
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'latchkey' AND ssl";
+    assert!(on_server(&near, |server| server.query_one(encrypted, &[]).unwrap().get::<_, i64>(0)) > 0);
+    store.close().await;
+    for (host, authority, password, expected) in [
+        ("localhost", "others.ca", Some("password"), "invalid peer certificate"),
+        ("127.0.0.1", "ours.ca", Some("password"), "not valid for name"),
+        ("localhost", "ours.ca", None, "password"),
+    ] {
+        let Err(error) = open(host, authority, password).await else { panic!("{host} {authority} {password:?}") };
+        assert!(error.to_string().contains(expected) && !error.to_string().contains("hush"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_and_another_program_s_are_refused_and_left_alone() {
+    if !is_postgres() {
+        return;
+    }
+    let service = Service::start().await;
+    let url = url(&service);
+    service.store.close().await;
+    let open = async || {
+        let (database, acting) = (url.parse::<Database>().unwrap(), Acting::system(UnixSeconds(0)));
+        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.map(drop)
+    };
+    on_server(&url, |server| server.batch_execute("UPDATE latchkey_schema SET version = 99").unwrap());
+    assert!(matches!(open().await, Err(OpenError::Newer { found: 99, known: 1, .. })));
+    on_server(&url, |server| server.batch_execute("DROP TABLE latchkey_schema").unwrap());
+    assert!(matches!(open().await, Err(OpenError::NotOurs { .. })));
+}
+
+#[tokio::test]
+async fn a_changed_event_is_found_in_postgresql() {
+    if !is_postgres() {
+        return;
+    }
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let verify = async || {
+        let database: Database = url(&service).parse().unwrap();
+        tokio::task::spawn_blocking(|| verify_audit(database, None)).await.unwrap().map_err(|error| error.to_string())
+    };
+    assert_eq!(verify().await.unwrap().events, 2, "beside a control plane that serves");
+    let tampering = "UPDATE audit_events SET event = replace(event, 'acme', 'acmf') WHERE revision = 2";
+    on_server(&url(&service), |server| server.batch_execute(tampering).unwrap());
+    let found = verify().await.unwrap_err();
+    assert!(found.contains("revision 2 ") && found.contains("postgres://"), "{found}");
+}
+
+#[test]
+fn a_server_that_can_t_be_reached_is_told_in_one_line_without_the_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let at = |rest: &str| format!("postgres://keys:hush@127.0.0.1:{nobody}/latchkey{rest}");
+    for (url, expected) in [
+        (at(""), format!("database postgres://keys@127.0.0.1:{nobody}/latchkey: ")),
+        (at("?sslmode=require"), "verify-full".to_owned()),
+        (at("?sslmode=verify-full&sslrootcert=none.pem"), "none.pem".to_owned()),
+        ("postgres://keys:hush@/latchkey".to_owned(), "names no host".to_owned()),
+        ("postgres://keys:hush@a:b:c/latchkey".to_owned(), "no address".to_owned()),
+    ] {
+        let output = failed(directory.path(), &["--database", &url]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let errors: Vec<_> = stderr.lines().filter(|line| line.starts_with("latchkey: ")).collect();
+        assert_eq!((output.status.code(), errors.len()), (Some(1), 1), "{stderr}");
+        assert!(errors[0].contains(&expected) && !stderr.contains("hush"), "{url}: {stderr}");
+        assert!(!directory.path().join("admin.token").exists(), "a start that can't succeed leaves nothing behind");
+    }
+}
+
+#[test]
+fn what_works_on_a_file_says_what_to_use_for_postgresql() {
+    let directory = tempfile::tempdir().unwrap();
+    for (arguments, instead) in
+        [(["backup", "--to", "copy.db"], "pg_dump"), (["restore", "--from", "copy.db"], "pg_restore")]
+    {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_latchkey"));
+        command.current_dir(directory.path()).env_clear().args(arguments);
+        let output = command.env("LATCHKEY_DATABASE", "postgres://keys:hush@db/latchkey").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(instead) && !stderr.contains("hush"), "{stderr}");
+    }
+}
