@@ -97,9 +97,11 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
             vec![(listener, router::rest(api)), (edge, router::edge_router(feed))]
         }
     };
+    let served = edges.clone();
     let hourly = tokio::spawn(hourly(store.clone(), clock, guesses, edges, ending));
     run(services, end, signals).await;
     let _ = tokio::join!(hourly, compacting, measuring);
+    served.release().await;
     store.close().await;
     info!("closed");
     Ok(())

@@ -128,6 +128,7 @@ pub(super) async fn list(
     let after = fields.optional("cursor", |value| cursor::read::<(String, String)>(&values::string(value)?));
     fields.finish(|| Some(()))?;
     let head = api.store.head().borrow().revision;
+    api.edges.knows_all_at(head).await?;
     let mut items = EdgeBody::all(&api, &principal, head);
     if let Some((edge, instance)) = after {
         items.retain(|item| (&item.edge, &item.instance) > (&edge, &instance));

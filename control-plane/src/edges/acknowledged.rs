@@ -6,7 +6,7 @@ use std::time::Duration;
 use policy::{Epoch, Position, Revision};
 
 use super::{Bound, Edges, Known, Refused};
-use crate::store::Worker;
+use crate::store::{Says, Worker};
 
 /// What an instance says of itself and its workers.
 #[derive(Clone, Debug)]
@@ -26,39 +26,55 @@ impl Edges {
     /// Takes an acknowledgement that was received at `at`, all of it or nothing. Answers with the head, for which the answer
     /// vouches: an instance whose table is there is fresh.
     pub(crate) async fn acknowledge(&self, said: &Acknowledgement, at: Duration) -> Result<Position, Refused> {
-        let head = *self.store.head().borrow();
-        let is_saved = {
-            let mut all = self.lock();
-            let known = all.get_mut(&said.instance).ok_or(Refused::Unknown)?;
-            known.admits(&said.edge)?;
-            if said.epoch != head.epoch {
-                return Err(Refused::UnknownEpoch);
+        self.look_for(&said.instance).await?;
+        self.look_up_to(said.workers.values().map(|(_, applied)| *applied).max()).await?;
+        let taken = match self.take(said, at) {
+            // Another replica may have heard of its end.
+            Err(Refused::MissingWorker(_)) if self.store.is_shared() => {
+                self.store.look().await?;
+                self.take(said, at)
             }
-            if let Some((_, ahead)) = said.workers.values().find(|(_, applied)| *applied > head.revision) {
-                return Err(Refused::Ahead(*ahead));
-            }
-            let is_named = |id: &String| said.workers.contains_key(id) || said.ended.contains(id);
-            if let Some(missing) = known.instance.workers.iter().find(|worker| !is_named(&worker.id)) {
-                return Err(Refused::MissingWorker(missing.id.clone()));
-            }
-            known.hear(at, said.bound, self.clock.now());
-            let workers: Vec<_> = said.workers.values().map(|(worker, _)| worker.clone()).collect();
-            let instance = &mut known.instance;
-            let is_as_before = instance.acknowledged && instance.workers == workers && instance.version == said.version;
-            if !is_as_before {
-                (instance.acknowledged, instance.workers) = (true, workers);
-                instance.version.clone_from(&said.version);
-                known.must_save();
-            }
-            // As they are said, not the largest: a worker that loads an older history has less than before.
-            known.applied = said.workers.iter().map(|(id, (_, applied))| (id.clone(), *applied)).collect();
-            known.is_saved()
+            taken => taken,
         };
-        if !is_saved {
-            self.save(&said.instance).await?;
+        if let Some(says) = taken? {
+            self.save(&said.instance, &said.edge, says).await?;
         }
+        self.tell_applied(&said.instance, said.epoch);
         self.wake();
+        self.store.fresh()?;
         Ok(*self.store.head().borrow())
+    }
+
+    /// Takes it into memory. `None`: nothing has to be written; else what is to be written besides that it was heard.
+    #[expect(clippy::option_option, reason = "whether to write, and what besides")]
+    fn take(&self, said: &Acknowledgement, at: Duration) -> Result<Option<Option<Says>>, Refused> {
+        let head = *self.store.head().borrow();
+        let mut all = self.lock();
+        let known = all.get_mut(&said.instance).ok_or(Refused::Unknown)?;
+        known.admits(&said.edge)?;
+        if said.epoch != head.epoch {
+            return Err(Refused::UnknownEpoch);
+        }
+        if let Some((_, ahead)) = said.workers.values().find(|(_, applied)| *applied > head.revision) {
+            return Err(Refused::Ahead(*ahead));
+        }
+        let is_named = |id: &String| said.workers.contains_key(id) || said.ended.contains(id);
+        if let Some(missing) = known.instance.workers.iter().find(|worker| !is_named(&worker.id)) {
+            return Err(Refused::MissingWorker(missing.id.clone()));
+        }
+        known.hear(at, said.bound, self.clock.now());
+        let workers: Vec<_> = said.workers.values().map(|(worker, _)| worker.clone()).collect();
+        let instance = &mut known.instance;
+        let is_as_before = instance.acknowledged && instance.workers == workers && instance.version == said.version;
+        if !is_as_before {
+            (instance.acknowledged, instance.workers) = (true, workers);
+            instance.version.clone_from(&said.version);
+            known.must_save();
+        }
+        // As they are said, not the largest: a worker that loads an older history has less than before.
+        known.applied = said.workers.iter().map(|(id, (_, applied))| (id.clone(), *applied)).collect();
+        let is_saved = known.is_saved() && self.may_answer(known, at);
+        Ok((!is_saved).then(|| (!is_as_before).then(|| known.says(&said.ended))))
     }
 
     /// Takes the word of an instance, which was heard a moment ago, that each worker of its last acknowledgement has `applied`.
@@ -78,6 +94,7 @@ impl Edges {
             }
             tracing::debug!(edge.id = instance.edge, instance = instance.id, revision = applied.0, "acknowledged");
         }
+        self.tell_applied(instance, epoch);
         self.wake();
     }
 }

@@ -11,7 +11,10 @@ use crate::store::{Acting, Changed, StoreError};
 
 /// How long an instance that was connected when it retired still counts. The request that it has waiting is answered at once,
 /// and tells it to deny; a worker that was held up for 2 s looks at what the others know before it decides.
-const LEAVING: Duration = Duration::from_secs(3);
+pub(super) const LEAVING: Duration = Duration::from_secs(3);
+
+/// The longest that whoever says that it leaves waits until another replica has told it so.
+const TOLD_BY_OTHERS: Duration = Duration::from_secs(10);
 
 /// The least time after which a silent instance is forgotten; its bound, if that is longer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(86_400);
@@ -23,34 +26,51 @@ impl Edges {
     }
 
     /// Retires an instance, which says so itself. May be repeated. One that is connected counts for [`LEAVING`] more, and this
-    /// takes as long: so no revision is called enforced while its table may still decide.
+    /// takes as long: so no revision is called enforced while its table may still decide. One that another replica may answer
+    /// counts until some replica has told it so.
     pub(crate) async fn retire(&self, id: &str) -> Result<(), Refused> {
-        let (is_saved, leaving) = {
+        self.look_for(id).await?;
+        let (is_saved, leaving, edge, is_others) = {
             let mut all = self.lock();
+            let now = self.clock.monotonic();
             let known = all.get_mut(id).ok_or(Refused::Unknown)?;
             if known.instance.ended_at.is_none() {
-                known.is_leaving = known.is_connected(self.clock.monotonic());
+                known.is_leaving = known.is_connected(now);
                 known.end(self.clock.now());
                 tracing::info!(edge.id = known.instance.edge, instance = id, "an instance retired");
             }
-            (known.is_saved(), known.is_leaving)
+            let is_others = known.is_leaving && self.store.is_shared() && known.is_others(now);
+            (known.is_saved(), known.is_leaving, known.instance.edge.clone(), is_others)
         };
         // From here on its feed is refused. In a task of its own: whoever asked may go away.
-        let left = leaving.then(|| tokio::spawn(self.clone().leave(id.to_owned())));
+        let left = (leaving && !is_others).then(|| tokio::spawn(self.clone().leave(id.to_owned())));
         self.wake();
         // Should the disk fail, it is asked to say it again.
         if !is_saved {
-            self.save(id).await?;
+            match self.save(id, &edge, None).await {
+                Ok(()) | Err(Refused::Retired) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !is_others {
+            // None where there are no others.
+            self.store.note_told(id.to_owned()).await?;
         }
         if let Some(left) = left {
             // Fails only with the runtime.
             let _ = left.await;
+        } else if is_others {
+            let mut changed = self.changed.subscribe();
+            let is_leaving = |()| self.lock().get(id).is_some_and(|known| known.is_leaving);
+            let left = async { while is_leaving(()) && changed.changed().await.is_ok() {} };
+            // It is answered all the same: what counts is not this answer.
+            let _ = tokio::time::timeout(TOLD_BY_OTHERS, left).await;
         }
         Ok(())
     }
 
     /// Lets an instance that has retired count no more, after [`LEAVING`].
-    async fn leave(self, id: String) {
+    pub(super) async fn leave(self, id: String) {
         sleep(LEAVING).await;
         if let Some(known) = self.lock().get_mut(&id) {
             known.is_leaving = false;
@@ -60,30 +80,38 @@ impl Edges {
 
     /// Takes an operator's word that an instance is gone. Not while its lease runs.
     pub(crate) async fn remove(&self, id: &str, acting: Acting) -> Result<Changed<()>, Refused> {
-        let instance = {
+        self.store.look().await?;
+        let (instance, row, before) = {
             let mut all = self.lock();
-            let known = all.get_mut(id).filter(|known| known.instance.ended_at.is_none()).ok_or(Refused::Unknown)?;
+            let counts = |known: &&mut Known| known.instance.ended_at.is_none() || !known.is_told();
+            let known = all.get_mut(id).filter(counts).ok_or(Refused::Unknown)?;
             if known.is_connected(self.clock.monotonic()) {
                 return Err(Refused::Connected);
             }
+            let before = known.instance.ended_at;
             // Refused from here on, so that none is answered that counts no more.
             known.end(acting.at);
-            known.instance.clone()
+            (known.instance.clone(), known.shared.row, before)
         };
-        match self.store.end_instance(instance, acting).await {
-            Ok(changed) => {
-                if let Some(known) = self.lock().get_mut(id) {
-                    known.saved = known.version;
+        let removed = self.store.end_instance(instance, row, acting).await;
+        let mut all = self.lock();
+        let known = all.get_mut(id);
+        match removed {
+            Ok(Some(changed)) => {
+                if let Some(known) = known {
+                    (known.saved, known.is_leaving) = (known.version, false);
                 }
+                drop(all);
                 self.wake();
                 Ok(changed)
             }
-            Err(error) => {
-                if let Some(known) = self.lock().get_mut(id) {
-                    known.instance.ended_at = None;
-                    known.gone.send_replace(false);
+            refused => {
+                if let Some(known) = known {
+                    known.instance.ended_at = before;
+                    known.gone.send_replace(before.is_some());
                 }
-                Err(error.into())
+                // Another replica has heard of it.
+                Err(refused.err().map_or(Refused::Connected, Into::into))
             }
         }
     }
@@ -92,15 +120,19 @@ impl Edges {
     /// that they leave are kept: one day they could serve again.
     pub async fn forget_silent(&self) -> Result<(), StoreError> {
         let now = self.clock.monotonic();
-        let due: Vec<_> =
-            self.lock().iter().filter(|(_, known)| known.is_ghost(now)).map(|(id, _)| id.clone()).collect();
+        let due: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(|(_, known)| known.is_ghost(now))
+            .map(|(id, known)| (id.clone(), known.shared.row))
+            .collect();
         if due.is_empty() {
             return Ok(());
         }
         self.store.forget_instances(due.clone()).await?;
         // One that was heard meanwhile is kept, and written again when it is heard next.
         self.lock().retain(|id, known| {
-            let is_due = due.contains(id);
+            let is_due = due.iter().any(|(due, _)| due == id);
             if is_due && !known.is_ghost(now) {
                 known.must_save();
             }
@@ -119,12 +151,17 @@ impl Known {
         self.gone.send_replace(true);
     }
 
+    /// Whether it has ended and knows it: nothing of it counts.
+    fn is_told(&self) -> bool {
+        self.instance.ended_at.is_some() && !self.is_leaving
+    }
+
     fn is_connected(&self, now: Duration) -> bool {
         self.facts().is_some_and(|facts| facts.is_connected(now))
     }
 
     fn is_ghost(&self, now: Duration) -> bool {
-        let silent = now.saturating_sub(self.heard_at);
+        let silent = now.saturating_sub(self.heard_at.max(self.shared.others_until));
         let bound_has_passed = match (self.facts(), self.instance.bound) {
             (Some(facts), Bound::Secs(_)) => facts.denies_at().is_some_and(|at| at < now),
             (Some(_), Bound::Never) => false,

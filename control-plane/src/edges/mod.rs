@@ -5,11 +5,13 @@
 
 mod acknowledged;
 mod ended;
+mod replicas;
 mod rules;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +23,10 @@ use tokio::sync::watch;
 pub(crate) use acknowledged::Acknowledgement;
 pub use rules::{Bound, Bounded, Enforcement, Facts, State};
 
+use self::replicas::Shared;
+
 use crate::clock::Clock;
-use crate::store::{Instance, Store, StoreError};
+use crate::store::{Instance, Says, Store, StoreError};
 
 /// Instances that never acknowledged, a token: who holds one can't fill memory and disk with names.
 const MAX_SILENT: usize = 1_000;
@@ -38,6 +42,8 @@ pub struct Edges {
     known: Arc<Mutex<HashMap<String, Known>>>,
     /// Wakes whoever waits for a revision to be enforced.
     changed: watch::Sender<()>,
+    /// The newest revision at which all instances were read. Only where replicas share the database.
+    read_at: Arc<AtomicU64>,
     /// True when waiting has to end.
     ending: watch::Receiver<bool>,
     time_to_enforced: Histogram,
@@ -59,6 +65,8 @@ struct Known {
     saved: u64,
     /// It was retired a moment ago, and may still decide by what it has.
     is_leaving: bool,
+    /// What other replicas have to do with it.
+    shared: Shared,
     /// Becomes true when it ends, for its request that waits.
     gone: watch::Sender<bool>,
 }
@@ -117,20 +125,26 @@ impl Edges {
             let id = instance.id.clone();
             (id, Known::new(instance, heard_at, 0))
         };
-        let known: HashMap<_, _> = store.instances().await?.into_iter().map(known).collect();
-        Ok(Self {
+        // Where replicas share the database they are read below, with what others have to do with them.
+        let instances = if store.is_shared() { Vec::new() } else { store.instances().await? };
+        let known: HashMap<_, _> = instances.into_iter().map(known).collect();
+        let edges = Self {
             store,
             clock,
             known: Arc::new(Mutex::new(known)),
             changed: watch::Sender::new(()),
+            read_at: Arc::default(),
             ending,
             time_to_enforced: Histogram::new(TIMES),
             took: Arc::default(),
-        })
+        };
+        edges.store.listen(edges.ear()).await?;
+        Ok(edges)
     }
 
     /// Notes a request of an instance, also of one that wasn't known. On disk, as far as it must be, when this returns.
     pub(crate) async fn heard(&self, contact: &Contact<'_>) -> Result<(), Refused> {
+        self.look_for(contact.instance).await?;
         let is_saved = {
             let mut all = self.lock();
             if !all.contains_key(contact.instance) {
@@ -144,9 +158,9 @@ impl Edges {
             let known = all.get_mut(contact.instance).ok_or(Refused::Unknown)?;
             known.admits(contact.edge)?;
             known.hear(contact.at, contact.bound, self.clock.now());
-            known.is_saved()
+            known.is_saved() && self.may_answer(known, contact.at)
         };
-        if is_saved { Ok(()) } else { self.save(contact.instance).await }
+        if is_saved { Ok(()) } else { self.save(contact.instance, contact.edge, None).await }
     }
 
     /// That an instance has not retired: a request may have waited since it was heard.
@@ -186,7 +200,7 @@ impl Edges {
         let seen = |known: &Known| {
             let facts = known.facts()?;
             let (state, is_enforced) = (facts.state(revision, now), facts.is_enforced(revision, now));
-            let applied = known.instance.workers.iter().map(|worker| known.applied.get(&worker.id).copied()).collect();
+            let applied = known.instance.workers.iter().map(|worker| known.applied_by(&worker.id)).collect();
             Some(Seen { instance: known.instance.clone(), facts, applied, state, is_enforced })
         };
         let mut all: Vec<_> = self.lock().values().filter_map(seen).collect();
@@ -226,8 +240,12 @@ impl Edges {
         self.time_to_enforced.clone()
     }
 
-    /// Writes an instance to disk, as it is when the store comes to it.
-    async fn save(&self, id: &str) -> Result<(), Refused> {
+    /// Writes an instance to disk, as it is when the store comes to it. Where replicas share the database, `says` is what it
+    /// acknowledged, and another edge's instance is refused.
+    async fn save(&self, id: &str, edge: &str, says: Option<Says>) -> Result<(), Refused> {
+        if self.store.is_shared() {
+            return self.renew(id, edge, says).await;
+        }
         let (known, of) = (Arc::clone(&self.known), id.to_owned());
         let current = move || {
             let all = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -278,6 +296,7 @@ impl Known {
             version,
             saved: 0,
             is_leaving: false,
+            shared: Shared::default(),
             gone: watch::Sender::new(false),
         }
     }
@@ -309,12 +328,18 @@ impl Known {
 
     /// `None` for one that counts no longer.
     fn facts(&self) -> Option<Facts> {
-        let Self { instance, heard_at, applied, .. } = self;
+        let Self { instance, heard_at, applied, shared, .. } = self;
         let facts = || {
-            let applied = applied.values().min().copied();
-            Facts { heard_at: *heard_at, bound: instance.bound, applied, workers: instance.workers.len() }
+            let applied = applied.values().min().copied().max(shared.applied);
+            let heard_at = shared.others_until.max(*heard_at);
+            Facts { heard_at, bound: instance.bound, applied, workers: instance.workers.len() }
         };
         (instance.ended_at.is_none() || self.is_leaving).then(facts)
+    }
+
+    /// What a worker has.
+    fn applied_by(&self, worker: &str) -> Option<Revision> {
+        self.applied.get(worker).copied().max(self.shared.applied)
     }
 }
 

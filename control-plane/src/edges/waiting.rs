@@ -7,7 +7,7 @@ use std::time::Duration;
 use policy::Revision;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Edges, Enforcement, Known};
+use super::{Bounded, Edges, Enforcement, Known};
 
 /// Revisions whose time is measured at once; while so many wait, those that come are not measured.
 const MEASURED: usize = 1_024;
@@ -40,8 +40,17 @@ impl Edges {
             changed.borrow_and_update();
             lacking = self.lacking(revision, lacking);
             let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now()) || *ending.borrow();
-            if is_over || lacking.is_none() {
-                return Waited { enforcement: self.enforcement(revision), elapsed: began.elapsed() };
+            // What others committed up to the revision is looked up before it is called enforced, and may say otherwise.
+            if lacking.is_none() && self.knows_all_at(revision).await.is_ok() {
+                lacking = self.lacking(revision, None);
+                if lacking.is_none() {
+                    return Waited { enforcement: self.enforcement(revision), elapsed: began.elapsed() };
+                }
+            }
+            if is_over {
+                let enforcement = Enforcement { bounded: Bounded::Never, ..self.enforcement(revision) };
+                let enforcement = if lacking.is_none() { enforcement } else { self.enforcement(revision) };
+                return Waited { enforcement, elapsed: began.elapsed() };
             }
             let bounded = lacking.as_ref().and_then(|lacking| lacking.until).and_then(|until| {
                 let left = until.saturating_sub(self.clock.monotonic());

@@ -66,7 +66,7 @@ pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> R
     };
     access.covers(&said.edge).map_err(refused)?;
     feed.still(&access).map_err(refused)?;
-    let head = feed.edges.acknowledge(&said, at).await.map_err(|error| refused(error.into()))?;
+    let head = feed.edges.acknowledge(&said, at).await.map_err(|error| refused(feed.refused(&said.instance, error)))?;
     let applied = said.workers.values().map(|(_, applied)| applied.0).min();
     tracing::debug!(edge.id = said.edge, instance = said.instance, revision = applied, "acknowledged");
     let (Position { epoch, revision, .. }, chain_hash) = (head, head.head.to_string());

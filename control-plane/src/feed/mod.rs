@@ -29,8 +29,9 @@ pub(crate) use retire::retire;
 pub(crate) use usage::usage;
 
 use crate::clock::Clock;
-use crate::edges::Edges;
+use crate::edges::{Edges, Refused};
 use crate::guesses::Guesses;
+use crate::problem::Problem;
 use crate::store::Store;
 use crate::tokens::Token;
 use crate::usage::Folding;
@@ -97,20 +98,33 @@ impl Feed {
         self.went_back.load(Ordering::Relaxed)
     }
 
-    /// 200 with a message of the wire format.
+    /// Why an instance is refused. One that has ended learns it thereby.
+    fn refused(&self, instance: &str, refused: Refused) -> Problem {
+        if refused == Refused::Retired {
+            self.edges.tells(instance);
+        }
+        refused.into()
+    }
+
+    /// 200 with a message of the wire format. Where nobody knows what is newest the head is one that no message leads to: so
+    /// the message is taken, and makes no table fresh.
     fn message(&self, bytes: Bytes, cache: &'static str) -> Response {
+        let is_fresh = self.store.fresh().is_ok();
+        let head = self.store.head().borrow().revision.0;
+        let head = if is_fresh { head } else { u64::MAX };
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
             (header::CACHE_CONTROL, HeaderValue::from_static(cache)),
-            (LATCHKEY_HEAD, self.store.head().borrow().revision.0.into()),
+            (LATCHKEY_HEAD, head.into()),
         ];
         (headers, bytes).into_response()
     }
 
     /// 204: the position that was asked from is still the head.
-    fn nothing_new(&self) -> Response {
+    fn nothing_new(&self) -> Result<Response, Problem> {
+        self.store.fresh()?;
         let head = HeaderValue::from(self.store.head().borrow().revision.0);
-        (StatusCode::NO_CONTENT, [(LATCHKEY_HEAD, head)]).into_response()
+        Ok((StatusCode::NO_CONTENT, [(LATCHKEY_HEAD, head)]).into_response())
     }
 }
 

@@ -23,7 +23,8 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     let asked = Asked::read(request.uri.query().unwrap_or_default())?;
     access.covers(&asked.edge)?;
     let (edge, instance, address) = (&asked.edge, &asked.instance, address(&request.extensions));
-    feed.edges.heard(&Contact { edge, instance, token: &access.id, address, bound: asked.bound, at }).await?;
+    let contact = Contact { edge, instance, token: &access.id, address, bound: asked.bound, at };
+    feed.edges.heard(&contact).await.map_err(|refused| feed.refused(instance, refused))?;
     if let (Some(applied), Some(from)) = (asked.applied, asked.from) {
         feed.edges.applied(instance, from.epoch, applied);
     }
@@ -41,7 +42,7 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
         () = feed.edges.gone(&asked.instance) => None,
     };
     feed.still(&access)?;
-    feed.edges.still(&asked.instance)?;
+    feed.edges.still(&asked.instance).map_err(|refused| feed.refused(&asked.instance, refused))?;
     answer.ok_or_else(Problem::retired_instance)
 }
 
@@ -49,6 +50,11 @@ impl Feed {
     /// What leads on from `from`, as soon as there is something; 204 at `deadline`.
     async fn changes(&self, asked: &Asked, from: Position, deadline: Instant) -> Result<Response, Problem> {
         let (mut head, mut ending) = (self.store.head(), self.ending.clone());
+        let known = *head.borrow();
+        if from.epoch == known.epoch && from.revision > known.revision {
+            // Another replica has told it what isn't known here yet: only what the database lacks has gone back.
+            self.store.look().await?;
+        }
         loop {
             let seen = *head.borrow_and_update();
             if seen != from {
@@ -69,16 +75,19 @@ impl Feed {
                     Found::Nothing => {}
                 }
             }
+            // Whoever is cut from the database sends its edges to another replica.
+            self.store.fresh()?;
+            let until = self.store.fresh_until().map_or(deadline, |until| deadline.min(until.into()));
             let woken = tokio::select! {
-                woken = timeout_at(deadline, head.changed()) => woken,
-                _ = ending.wait_for(|ending| *ending) => return Ok(self.nothing_new()),
+                woken = timeout_at(until, head.changed()) => woken,
+                _ = ending.wait_for(|ending| *ending) => return self.nothing_new(),
             };
             match woken {
                 Ok(Ok(())) => {}
                 // The store is closed, so nothing can come any more.
-                Ok(Err(_)) => return Ok(self.nothing_new()),
+                Ok(Err(_)) => return self.nothing_new(),
                 // A 204 says that `from` is the head, so look once more.
-                Err(_) if *head.borrow() == from => return Ok(self.nothing_new()),
+                Err(_) if *head.borrow() == from && deadline <= Instant::now() => return self.nothing_new(),
                 Err(_) => {}
             }
         }
@@ -106,6 +115,8 @@ impl Feed {
 
     /// The manifest of a snapshot, from which the edge goes on.
     async fn manifest(&self) -> Result<Response, Problem> {
+        // Whoever asks may have had something newer of another replica.
+        self.store.look().await?;
         let snapshot = self.snapshots.current(&self.store).await?;
         Ok(self.message(snapshot.manifest.clone(), "no-store"))
     }

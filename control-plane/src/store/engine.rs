@@ -7,9 +7,10 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use policy::{Epoch, Position};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tracing::error;
 
 use super::changes::{self, Change};
@@ -17,7 +18,8 @@ use super::connection::{Connection, Source, Writing, reading_anew};
 use super::database::Database;
 use super::edge_tokens::{self, LiveTokens};
 use super::lock::{Lock, OpenError};
-use super::postgres::{Follower, Server};
+use super::postgres::{Follower, Following, Reads, Server, look, speak};
+use super::replicas::Replica;
 use super::schema::{open_reader, open_writer};
 use super::sql::Sql;
 use super::writer::{Counted, Done, Job, Publish, write};
@@ -35,7 +37,11 @@ pub(super) struct Engine {
     idle: Arc<Mutex<Vec<Connection>>>,
     source: Source,
     /// Of a server.
+    following: Option<Arc<Following>>,
     follower: Mutex<Option<Follower>>,
+    speaker: Mutex<Option<JoinHandle<()>>>,
+    /// Held while somebody looks at what others did.
+    looking: AsyncMutex<()>,
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<LiveTokens>>,
@@ -76,8 +82,11 @@ impl Engine {
         let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
         let counted = Arc::<Counted>::default();
         let publish = Arc::new(Publish::new(head_sender, tokens_sender, Arc::clone(&counted)));
-        let follower = source.clone().map(|server| Follower::start(server, Arc::clone(&publish)));
-        let follower = follower.transpose().map_err(|error| failed(error.to_string()))?;
+        let shared = source.clone().map(|server| share(server, &publish, epoch)).transpose();
+        let (following, follower, speaker) = match shared.map_err(|error| failed(error.to_string()))? {
+            Some((following, follower, speaker)) => (Some(following), Some(follower), Some(speaker)),
+            None => (None, None, None),
+        };
         let (sender, queue) = mpsc::channel(QUEUE);
         let writing = Writing::new(writer, source.clone());
         let thread = std::thread::Builder::new()
@@ -89,7 +98,10 @@ impl Engine {
             thread: Mutex::new(Some(thread)),
             idle: Arc::new(Mutex::new(readers)),
             source,
+            following,
             follower: Mutex::new(follower),
+            speaker: Mutex::new(speaker),
+            looking: AsyncMutex::default(),
             permits: Arc::new(Semaphore::new(READERS as usize)),
             head,
             edge_tokens,
@@ -170,6 +182,28 @@ impl Engine {
         reported(reading.await.map_err(|error| StoreError::Fault(error.to_string()))?)
     }
 
+    /// This replica among others; `None` where nobody else writes.
+    pub(super) fn replica(&self) -> Option<&Replica> {
+        self.following.as_ref().map(|following| &*following.replica)
+    }
+
+    /// Looks at what others have committed, unless a look was begun since this was asked for.
+    pub(super) async fn look(&self) -> Result<(), StoreError> {
+        let Some(following) = self.following.clone() else { return Ok(()) };
+        let asked_at = Instant::now();
+        let _turn = self.looking.lock().await;
+        if following.replica.looked_at().is_some_and(|at| at > asked_at) {
+            return Ok(());
+        }
+        self.read(move |sql| look(sql, &following.publish, &following.replica, Reads::News)).await
+    }
+
+    /// Looks at all instances.
+    pub(super) async fn look_at_all(&self) -> Result<(), StoreError> {
+        let Some(following) = self.following.clone() else { return Ok(()) };
+        self.read(move |sql| look(sql, &following.publish, &following.replica, Reads::All)).await
+    }
+
     /// Carries out what is queued, lets reads that run end, then closes all connections; the last one moves the WAL into the
     /// database.
     pub(super) async fn close(&self) {
@@ -180,8 +214,12 @@ impl Engine {
         self.permits.close();
         drop(ended);
         let idle = std::mem::take(&mut *lock(&self.idle));
+        if let Some(following) = &self.following {
+            following.replica.end();
+        }
         let follower = lock(&self.follower).take().and_then(Follower::end);
-        let threads: Vec<_> = lock(&self.thread).take().into_iter().chain(follower).collect();
+        let others = follower.into_iter().chain(lock(&self.speaker).take());
+        let threads: Vec<_> = lock(&self.thread).take().into_iter().chain(others).collect();
         // Closing a connection to a server waits for the network.
         let ending = tokio::task::spawn_blocking(|| {
             drop(idle);
@@ -193,6 +231,19 @@ impl Engine {
         // Whoever still has a handle can do nothing with it, and keeps nobody from opening the file.
         drop(lock(&self.lock).take());
     }
+}
+
+/// Begins to follow what others do over the same server, and to speak to them. This replica is named by an id of its own start.
+fn share(
+    server: Arc<Server>,
+    publish: &Arc<Publish>,
+    id: Epoch,
+) -> std::io::Result<(Arc<Following>, Follower, JoinHandle<()>)> {
+    let (replica, words) = Replica::new(id.to_string());
+    let speaker = speak(Arc::clone(&server), id.to_string(), words)?;
+    let following = Arc::new(Following { publish: Arc::clone(publish), replica });
+    let follower = Follower::start(server, Arc::clone(&following))?;
+    Ok((following, follower, speaker))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::audit::{Audited, Event, Target};
 use super::changes::Change;
-use super::sql::{NONE, Row, Sql, SqlError, params};
+use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, Store, StoreError};
 use crate::edges::Bound;
 
@@ -50,6 +50,47 @@ pub struct Worker {
 const COLUMNS: &str = "i.id, i.edge, i.token, i.address, i.version, i.format, i.acknowledged, i.max_staleness_secs,
     i.workers, i.first_seen_at, i.last_seen_at, i.ended_at";
 
+/// An instance as replicas share it.
+#[derive(Clone, Debug)]
+pub(crate) struct InstanceRow {
+    pub(crate) instance: Instance,
+    /// The number of the row's last change.
+    pub(crate) changed: i64,
+    /// The replica that made it; empty when none may answer the instance by what it wrote.
+    pub(crate) changed_by: String,
+    /// Of one that has ended: whether it was told so.
+    pub(crate) is_told: bool,
+}
+
+impl InstanceRow {
+    /// Whether another replica may answer the instance by what it wrote.
+    pub(crate) fn is_by_another(&self, me: &str) -> bool {
+        !self.changed_by.is_empty() && self.changed_by != me
+    }
+}
+
+/// What an acknowledgement says of an instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Says {
+    pub(crate) workers: Vec<Worker>,
+    /// Ids of those that ended.
+    pub(crate) ended: Vec<String>,
+    pub(crate) version: Option<String>,
+}
+
+/// What came of writing an instance that others may write, too.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewed {
+    pub(crate) row: InstanceRow,
+    /// Another replica had written it since this one last read it.
+    pub(crate) others_wrote: bool,
+    /// A worker that an acknowledgement left out: nothing was written of it.
+    pub(crate) missing: Option<String>,
+}
+
+/// What PostgreSQL has besides.
+const SHARED: &str = "i.changed, i.changed_by, i.told";
+
 impl Store {
     /// All instances, those that ended included.
     pub async fn instances(&self) -> Result<Vec<Instance>, StoreError> {
@@ -70,21 +111,89 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Notes an operator's word that an instance is gone.
-    pub(crate) async fn end_instance(&self, instance: Instance, acting: Acting) -> Result<Changed<()>, StoreError> {
-        let work = move |change: &Change<'_>| {
-            save(change.sql(), &instance)?;
-            let revision = change.record(&acting, &Event::ended("instance.remove", &instance), &[])?;
-            Ok(Changed { value: (), revision })
+    /// The same where other replicas write, too: what they wrote stays, and what `current` knows or `says` is added to it.
+    /// `current` tells, besides, the number of the row's change that it knows. What is newest in the database then is known
+    /// when this returns. An instance that has ended stays as it is.
+    pub(crate) async fn renew_instance<T: Send + 'static>(
+        &self,
+        says: Option<Says>,
+        current: impl FnOnce() -> Option<(Instance, i64, T)> + Send + 'static,
+    ) -> Result<Option<(Renewed, T)>, StoreError> {
+        let Some(me) = self.replica().map(str::to_owned) else { return Ok(None) };
+        let work = move |change: &Change<'_>| match current() {
+            Some((instance, known, told)) => {
+                renew(change.sql(), instance, says, known, &me).map(|renewed| Some((renewed, told)))
+            }
+            None => Ok(None),
         };
         self.engine.change(work).await
     }
 
-    /// Forgets instances.
-    pub(crate) async fn forget_instances(&self, ids: Vec<String>) -> Result<(), StoreError> {
+    /// Notes that this replica answers these instances no more, where it wrote their rows last.
+    pub(crate) async fn release_instances(&self, ids: Vec<String>) -> Result<(), StoreError> {
+        let Some(me) = self.replica().map(str::to_owned) else { return Ok(()) };
+        let ids = serde_json::to_string(&ids).map_err(|error| StoreError::Fault(error.to_string()))?;
         let work = move |change: &Change<'_>| {
-            for id in &ids {
-                change.sql().prepare("DELETE FROM instances WHERE id = ?1")?.execute(params![id])?;
+            let release = "UPDATE instances SET changed_by = '', changed = nextval('instance_changes')
+                WHERE changed_by = ?1 AND id IN (SELECT json_array_elements_text(CAST(?2 AS json)))";
+            change.sql().prepare(release)?.execute(params![me, ids])?;
+            Ok(())
+        };
+        self.engine.change(work).await
+    }
+
+    /// Notes that an instance was told that it has ended.
+    pub(crate) async fn note_told(&self, id: String) -> Result<(), StoreError> {
+        let Some(me) = self.replica().map(str::to_owned) else { return Ok(()) };
+        let work = move |change: &Change<'_>| {
+            let told = "UPDATE instances SET told = 1 WHERE id = ?1 AND ended_at IS NOT NULL AND told = 0";
+            let is_news = change.sql().prepare(told)?.execute(params![id])? > 0;
+            if is_news {
+                mark(change.sql(), &id, &me)?;
+                tell(change.sql())?;
+            }
+            Ok(())
+        };
+        self.engine.change(work).await
+    }
+
+    /// Notes an operator's word that an instance is gone. `known`: the number of the row's last change; `None` when another
+    /// replica has heard of it since.
+    pub(crate) async fn end_instance(
+        &self,
+        instance: Instance,
+        known: i64,
+        acting: Acting,
+    ) -> Result<Option<Changed<()>>, StoreError> {
+        let me = self.replica().map(str::to_owned);
+        let work = move |change: &Change<'_>| {
+            let sql = change.sql();
+            if me.is_some() && row_of(sql, &instance.id)?.is_none_or(|row| row.changed != known) {
+                return Ok(None);
+            }
+            save(sql, &instance)?;
+            if let Some(me) = &me {
+                sql.prepare("UPDATE instances SET told = 1 WHERE id = ?1")?.execute(params![instance.id])?;
+                mark(sql, &instance.id, me)?;
+            }
+            let revision = change.record(&acting, &Event::ended("instance.remove", &instance), &[])?;
+            Ok(Some(Changed { value: (), revision }))
+        };
+        self.engine.change(work).await
+    }
+
+    /// Forgets instances. Each comes with the number of its row's last change: one that another replica has heard of since
+    /// is kept.
+    pub(crate) async fn forget_instances(&self, ids: Vec<(String, i64)>) -> Result<(), StoreError> {
+        let is_shared = self.is_shared();
+        let work = move |change: &Change<'_>| {
+            for (id, known) in &ids {
+                if is_shared {
+                    let delete = "DELETE FROM instances WHERE id = ?1 AND changed = ?2";
+                    change.sql().prepare(delete)?.execute(params![id, *known])?;
+                } else {
+                    change.sql().prepare("DELETE FROM instances WHERE id = ?1")?.execute(params![id])?;
+                }
             }
             Ok(())
         };
@@ -126,6 +235,67 @@ pub(super) fn save(sql: Sql<'_>, instance: &Instance) -> Result<(), StoreError> 
 pub(super) fn all(sql: Sql<'_>) -> Result<Vec<Instance>, StoreError> {
     let mut statement = sql.prepare(&format!("SELECT {COLUMNS} FROM instances i"))?;
     Ok(statement.query_map(NONE, instance)?)
+}
+
+fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str) -> Result<Renewed, StoreError> {
+    let found = row_of(sql, &mine.id)?;
+    let others_wrote = found.as_ref().is_some_and(|row| row.changed > known && row.is_by_another(me));
+    if let Some(row) = found.as_ref().filter(|row| row.instance.ended_at.is_some()) {
+        return Ok(Renewed { row: row.clone(), others_wrote, missing: None });
+    }
+    let is_new = found.is_none();
+    let mut instance = match found {
+        Some(InstanceRow { instance: theirs, .. }) => Instance {
+            bound: theirs.bound.max(mine.bound),
+            last_seen_at: theirs.last_seen_at.max(mine.last_seen_at),
+            ended_at: mine.ended_at,
+            ..theirs
+        },
+        None => mine,
+    };
+    let mut missing = None;
+    if let Some(Says { workers, ended, version }) = says {
+        let is_named = |id: &String| ended.contains(id) || workers.iter().any(|worker| worker.id == *id);
+        missing = instance.workers.iter().find(|worker| !is_named(&worker.id)).map(|worker| worker.id.clone());
+        if missing.is_none() {
+            (instance.acknowledged, instance.workers, instance.version) = (true, workers, version);
+        }
+    }
+    save(sql, &instance)?;
+    let changed = mark(sql, &instance.id, me)?;
+    if is_new || instance.ended_at.is_some() {
+        tell(sql)?;
+    }
+    let row = InstanceRow { instance, changed, changed_by: me.to_owned(), is_told: false };
+    Ok(Renewed { row, others_wrote, missing })
+}
+
+/// Numbers a change of an instance's row.
+fn mark(sql: Sql<'_>, id: &str, me: &str) -> Result<i64, StoreError> {
+    let mark = "UPDATE instances SET changed = nextval('instance_changes'), changed_by = ?2 WHERE id = ?1
+                RETURNING changed";
+    Ok(sql.prepare(mark)?.query_row(params![id, me], |row| row.get(0))?)
+}
+
+/// Has other replicas look at once, when this is committed.
+fn tell(sql: Sql<'_>) -> Result<(), StoreError> {
+    Ok(sql.execute_batch("NOTIFY latchkey")?)
+}
+
+/// Instances whose rows were changed after the change with this number.
+pub(super) fn changed_since(sql: Sql<'_>, changed: i64) -> Result<Vec<InstanceRow>, StoreError> {
+    let statement = format!("SELECT {COLUMNS}, {SHARED} FROM instances i WHERE i.changed > ?1");
+    Ok(sql.prepare(&statement)?.query_map(params![changed], instance_row)?)
+}
+
+fn row_of(sql: Sql<'_>, id: &str) -> Result<Option<InstanceRow>, StoreError> {
+    let statement = format!("SELECT {COLUMNS}, {SHARED} FROM instances i WHERE i.id = ?1");
+    Ok(sql.prepare(&statement)?.query_row(params![id], instance_row).optional()?)
+}
+
+/// A row of [`COLUMNS`] and [`SHARED`].
+fn instance_row(row: &Row<'_>) -> Result<InstanceRow, SqlError> {
+    Ok(InstanceRow { instance: instance(row)?, changed: row.get(12)?, changed_by: row.get(13)?, is_told: row.get(14)? })
 }
 
 /// A row of [`COLUMNS`].

@@ -30,6 +30,7 @@ mod model;
 mod once;
 mod postgres;
 mod records;
+mod replicas;
 mod restore;
 mod rows;
 mod schema;
@@ -58,6 +59,7 @@ pub(crate) use fold::{Admitted, Then};
 pub use identify::{Identified, KnownSecret, SecretStatus};
 pub use import::ImportedKey;
 pub use instances::{Instance, Worker};
+pub(crate) use instances::{InstanceRow, Renewed, Says};
 pub use keys::NewKey;
 pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
 pub use lock::OpenError;
@@ -68,6 +70,7 @@ pub use model::{
     Acting, Actor, ActorKind, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName,
 };
 pub use once::Once;
+pub(crate) use replicas::{News, Word};
 pub use restore::{LogError, LostChanges, Replayed, Restore, RestoreError, Restored, restore};
 pub use secrets::NewSecret;
 pub use sessions::{SESSION_SECS, Session};
@@ -167,6 +170,7 @@ impl Store {
 
     /// That reads and writes are possible.
     pub async fn ready(&self) -> Result<(), StoreError> {
+        self.fresh()?;
         self.engine.writes().await?;
         self.engine.read(|sql| changes::position(sql).map(drop)).await
     }

@@ -7,6 +7,7 @@ mod follow;
 mod schema;
 mod session;
 mod tls;
+mod words;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
@@ -19,9 +20,10 @@ use tracing::warn;
 
 use self::address::Address;
 pub(super) use self::address::shown;
-pub(super) use self::follow::Follower;
+pub(super) use self::follow::{Follower, Following, Reads, look};
 pub(super) use self::schema::is_ours;
 pub(super) use self::session::Session;
+pub(super) use self::words::speak;
 use super::lock::OpenError;
 use super::sql::SqlError;
 

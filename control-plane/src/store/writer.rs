@@ -61,7 +61,7 @@ impl Publish {
         let mut tokens_of = self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.position();
         let is_news = position.epoch != known.epoch || position.revision > known.revision;
-        if is_news {
+        if is_news || (position == known && edge_tokens.is_some()) {
             self.put(&mut tokens_of, position, edge_tokens);
         }
         is_news
@@ -141,7 +141,7 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
     }
     let mut answers = Vec::with_capacity(group.len());
     let mut moved = false;
-    let committed = run_group(sql, group, &mut answers).map(|committed| {
+    let committed = run_group(sql, group, &mut answers, publish).map(|committed| {
         // There before the answers, so that whoever was answered finds the feed at that revision or above.
         moved = publish.tell(committed.position, committed.edge_tokens);
         publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
@@ -167,11 +167,17 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
 }
 
 /// Work that isn't run because of an error is dropped; that answers it, as unavailable.
-fn run_group(writing: &mut Writing, group: Vec<Box<Work>>, answers: &mut Vec<Answer>) -> Result<Committed, StoreError> {
+fn run_group(
+    writing: &mut Writing,
+    group: Vec<Box<Work>>,
+    answers: &mut Vec<Answer>,
+    publish: &Publish,
+) -> Result<Committed, StoreError> {
     writing.begin()?;
     let sql = writing.sql()?;
     let before = super::changes::position(sql)?;
-    let edge_tokens_differ = Cell::new(false);
+    // Where another replica has committed, the tokens may be others, too.
+    let edge_tokens_differ = Cell::new(before != publish.position());
     let mut changes = 0_u64;
     for work in group {
         sql.execute_batch("SAVEPOINT change")?;

@@ -117,6 +117,7 @@ impl Service {
     pub async fn restart_with(self, config: Config) -> Self {
         let (directory, now) = (Arc::clone(&self.directory), self.nanos.load(Ordering::SeqCst));
         self.end.send_replace(true);
+        self.edges.release().await;
         self.store.close().await;
         drop(self);
         let again = Self::start_in(directory, config, Entropy::system()).await;

@@ -27,6 +27,7 @@ mod metrics;
 mod openapi;
 mod postgres;
 mod refusals;
+mod replicas;
 mod restart;
 mod resting;
 mod restore;

@@ -24,15 +24,15 @@ use crate::harness::Service;
 use crate::start::failed;
 use crate::tls::Authority;
 
-async fn replica(of: &Service) -> Service {
+pub async fn replica(of: &Service) -> Service {
     Service::start_in(Arc::clone(&of.directory), Config::default(), Entropy::system()).await
 }
 
-fn url(service: &Service) -> String {
+pub fn url(service: &Service) -> String {
     databases::of(service.directory.path())
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let reached = async {
         while !holds().await {
             tokio::task::yield_now().await;
@@ -353,7 +353,7 @@ async fn a_newer_schema_and_another_program_s_are_refused_and_left_alone() {
         Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.map(drop)
     };
     on_server(&url, |server| server.batch_execute("UPDATE latchkey_schema SET version = 99").unwrap());
-    assert!(matches!(open().await, Err(OpenError::Newer { found: 99, known: 1, .. })));
+    assert!(matches!(open().await, Err(OpenError::Newer { found: 99, known: 2, .. })));
     on_server(&url, |server| server.batch_execute("DROP TABLE latchkey_schema").unwrap());
     assert!(matches!(open().await, Err(OpenError::NotOurs { .. })));
 }

@@ -3,20 +3,32 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use policy::{ChainHash, Epoch, Position};
 use tracing::{error, info, warn};
 
-use crate::store::connection::reading;
+use self::Reads::{All, News};
+use super::{Server, Session, words};
+use crate::store::replicas::{self, NOTHING_READ, Replica};
 use crate::store::sql::{Sql, SqlError, params};
 use crate::store::writer::Publish;
-use crate::store::{StoreError, changes, edge_tokens};
+use crate::store::{StoreError, changes, edge_tokens, instances};
 
-use super::{Server, Session};
+/// Where changes are told of.
+const CHANNEL: &str = "latchkey";
 
-/// How often the position is looked at when nobody says anything: in so many steps of so long each.
-const STEPS: u32 = 10;
+/// How often the position is looked at when nobody says anything.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How soon it ends when it is asked to.
 const STEP: Duration = Duration::from_millis(100);
+
+/// What is told of what others do.
+pub(in crate::store) struct Following {
+    pub(in crate::store) publish: Arc<Publish>,
+    pub(in crate::store) replica: Arc<Replica>,
+}
 
 /// The thread that follows. Ends when it is dropped or asked to.
 pub(in crate::store) struct Follower {
@@ -25,12 +37,12 @@ pub(in crate::store) struct Follower {
 }
 
 impl Follower {
-    pub(in crate::store) fn start(server: Arc<Server>, publish: Arc<Publish>) -> std::io::Result<Self> {
+    pub(in crate::store) fn start(server: Arc<Server>, following: Arc<Following>) -> std::io::Result<Self> {
         let is_ending = Arc::<AtomicBool>::default();
         let ending = Arc::clone(&is_ending);
         let thread = std::thread::Builder::new()
             .name("store-follower".to_owned())
-            .spawn(move || follow(&server, &publish, &ending))?;
+            .spawn(move || follow(&server, &following, &ending))?;
         Ok(Self { is_ending, thread: Some(thread) })
     }
 
@@ -47,7 +59,7 @@ impl Drop for Follower {
     }
 }
 
-fn follow(server: &Server, publish: &Publish, ending: &AtomicBool) {
+fn follow(server: &Server, following: &Following, ending: &AtomicBool) {
     let mut was_lost = false;
     while !ending.load(Ordering::Relaxed) {
         match server.connect().and_then(listen) {
@@ -55,7 +67,7 @@ fn follow(server: &Server, publish: &Publish, ending: &AtomicBool) {
                 if was_lost {
                     info!("PostgreSQL is there again");
                 }
-                if let Err(cause) = hear(&connection, publish, ending) {
+                if let Err(cause) = hear(&connection, following, ending) {
                     warn!(%cause, "lost the connection to PostgreSQL; changes of other replicas aren't heard of until it is back");
                     was_lost = true;
                 }
@@ -69,51 +81,88 @@ fn follow(server: &Server, publish: &Publish, ending: &AtomicBool) {
 }
 
 fn listen(session: Session) -> Result<Session, SqlError> {
-    session.execute_batch("LISTEN latchkey")?;
+    session.execute_batch(&format!("LISTEN {CHANNEL}"))?;
+    words::listen(&session)?;
     Ok(session)
 }
 
-fn hear(session: &Session, publish: &Publish, ending: &AtomicBool) -> Result<(), StoreError> {
-    loop {
-        look(session, publish)?;
-        for _ in 0..STEPS {
-            if ending.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            if session.hears(STEP)? {
-                break;
-            }
+fn hear(session: &Session, following: &Following, ending: &AtomicBool) -> Result<(), StoreError> {
+    let Following { publish, replica } = following;
+    let mut looked_at = Instant::now();
+    // Nothing was heard while there was no connection.
+    look(Sql::Postgres(session), publish, replica, All)?;
+    while !ending.load(Ordering::Relaxed) {
+        let (mut is_told, mut said) = (false, Vec::new());
+        session.hears(STEP, |channel, payload| match channel {
+            words::CHANNEL => said.extend(words::read(payload, &replica.id)),
+            _ => is_told = true,
+        })?;
+        if is_told || looked_at.elapsed() >= LOOK_EVERY {
+            looked_at = Instant::now();
+            look(Sql::Postgres(session), publish, replica, News)?;
+        }
+        if !said.is_empty() {
+            replica.hear(replicas::News::Said(said));
         }
     }
+    Ok(())
 }
 
-/// Tells of what is committed, where this replica doesn't know it yet.
-fn look(session: &Session, publish: &Publish) -> Result<(), StoreError> {
-    // Before the transaction begins: all that this replica knows is in what it sees.
-    let known = publish.position();
-    let sql = Sql::Postgres(session);
-    if changes::position(sql)? == known {
-        return Ok(());
-    }
-    let tokens_of = publish.tokens_of();
-    let (position, tokens) = reading(sql, |sql| {
-        let position = changes::position(sql)?;
-        let differ = "SELECT EXISTS (SELECT 1 FROM edge_tokens WHERE revision > ?1)";
-        let went_back = position.epoch != known.epoch || position.revision < known.revision;
-        let differ = went_back || sql.query_row(differ, params![changes::number(tokens_of)?], |row| row.get(0))?;
-        let tokens = differ.then(|| edge_tokens::live(sql)).transpose()?;
-        Ok((position, tokens))
+/// Which instances a look reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Reads {
+    /// Those that changed since the last look.
+    News,
+    All,
+}
+
+/// Tells of what is committed, where this replica doesn't know it yet. Instances are read after the position: as of some instant
+/// at which that revision was there.
+pub(in crate::store) fn look(
+    sql: Sql<'_>,
+    publish: &Publish,
+    replica: &Replica,
+    reads: Reads,
+) -> Result<(), StoreError> {
+    let began = Instant::now();
+    // Before the question: all that this replica knows is in what it sees.
+    let (known, read_to) = (publish.position(), replica.read_to());
+    let statement = "SELECT epoch, revision, head, (SELECT max(changed) FROM instances),
+                         EXISTS (SELECT 1 FROM edge_tokens WHERE revision > ?1)
+                     FROM position WHERE one = 1";
+    let tokens_of = changes::number(publish.tokens_of())?;
+    let (position, newest, tokens_differ) = sql.query_row(statement, params![tokens_of], |row| {
+        let (epoch, head) = (Epoch::from_bytes(row.get(0)?), ChainHash(row.get(2)?));
+        let position = Position { epoch, revision: changes::revision(row.get(1)?), head };
+        Ok((position, row.get::<Option<i64>>(3)?, row.get::<bool>(4)?))
     })?;
-    if position.epoch != known.epoch || position.revision < known.revision {
+    let is_other =
+        || Ok::<_, StoreError>(changes::chain_hash(sql, known.revision)?.is_some_and(|head| head != known.head));
+    let went_back = position.epoch != known.epoch
+        || position.revision < known.revision
+        || (reads == All && position != known && is_other()?);
+    let tokens = (went_back || tokens_differ).then(|| edge_tokens::live(sql)).transpose()?;
+    let is_news = if went_back {
         error!(
             revision = position.revision.0,
             known = known.revision.0,
             "the database went back: changes that were answered are gone from it"
         );
         publish.replace(position, tokens.unwrap_or_default());
-    } else if !publish.tell(position, tokens) {
-        return Ok(());
+        true
+    } else {
+        publish.tell(position, tokens)
+    };
+    let is_whole = reads == All || went_back;
+    let instances = match newest {
+        Some(newest) if is_whole || newest > read_to => {
+            instances::changed_since(sql, if is_whole { NOTHING_READ } else { read_to })?
+        }
+        Some(_) | None => Vec::new(),
+    };
+    if is_news {
+        publish.wake();
     }
-    publish.wake();
+    replica.looked(began, replicas::News::Looked { position, instances, is_whole, went_back });
     Ok(())
 }

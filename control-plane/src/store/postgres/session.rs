@@ -62,15 +62,18 @@ impl Session {
         Ok(self.client()?.batch_execute(statements)?)
     }
 
-    /// Waits until somebody has said something on a channel that is listened to, or `timeout` has passed; answers whether
-    /// somebody has. All that was said is heard with it.
-    pub(super) fn hears(&self, timeout: std::time::Duration) -> Result<bool, SqlError> {
+    /// Waits until somebody has said something on a channel that is listened to, or `timeout` has passed. Gives all that was
+    /// said to `take`: the channel and the payload.
+    pub(super) fn hears(&self, timeout: std::time::Duration, mut take: impl FnMut(&str, &str)) -> Result<(), SqlError> {
         let mut client = self.client()?;
-        let heard = client.notifications().timeout_iter(timeout).next()?.is_some();
-        if heard {
-            while client.notifications().iter().next()?.is_some() {}
+        let mut notifications = client.notifications();
+        let Some(first) = notifications.timeout_iter(timeout).next()? else { return Ok(()) };
+        take(first.channel(), first.payload());
+        let mut more = notifications.iter();
+        while let Some(next) = more.next()? {
+            take(next.channel(), next.payload());
         }
-        Ok(heard)
+        Ok(())
     }
 
     pub(in crate::store) fn is_closed(&self) -> bool {

@@ -1,0 +1,348 @@
+//! Enforced over several control planes on one PostgreSQL: whichever is asked, never too early.
+//!
+//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and nothing here to see.
+
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::http::Method;
+use latchkey::config::Config;
+use latchkey::entropy::Entropy;
+use policy::Position;
+use serde_json::{Value, json};
+
+use crate::databases::{self, is_postgres, on_server};
+use crate::harness::{Answer, EDGE, Service};
+use crate::postgres::{replica, until, url};
+
+impl Service {
+    /// A feed request of an instance, at once answered.
+    async fn asks(&self, instance: &str, bound: &str, from: Option<Position>, wait: u32) -> Answer {
+        let mut path =
+            format!("/edge/v1/feed?format=1&edge=edge-1&instance={instance}&max_staleness={bound}&wait={wait}");
+        if let Some(Position { epoch, revision, head }) = from {
+            path.push_str(&format!("&epoch={epoch}&since={revision}&head={head}"));
+        }
+        self.edge(&path).await
+    }
+
+    async fn says(&self, instance: &str, bound: u64, applied: u64, workers: &[&str]) -> Answer {
+        let epoch = self.store.head().borrow().epoch.to_string();
+        let worker = |id: &&str| json!({"id": id, "applied": applied, "started_at": 1_795_420_800});
+        let workers: Vec<_> = workers.iter().map(worker).collect();
+        let body = json!({"edge": "edge-1", "instance": instance, "epoch": epoch, "version": "0.1.0",
+            "max_staleness_secs": bound, "workers": workers});
+        self.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body, &[]).await
+    }
+
+    /// An instance with one worker, at the head.
+    async fn serves(&self, instance: &str, bound: u64) {
+        assert_eq!(self.asks(instance, &bound.to_string(), None, 0).await.status, 200);
+        let said = self.says(instance, bound, self.revision(), &["0"]).await;
+        assert_eq!(said.status, 200, "{}", said.text());
+    }
+
+    /// Whether a revision is enforced, and the instances that count.
+    async fn enforced(&self, revision: u64) -> (bool, usize) {
+        let answer = self.get(&format!("/v1/enforcement?revision={revision}")).await;
+        // One that isn't there yet isn't enforced.
+        let is_there = answer.status == 200;
+        let answer = answer.json();
+        (is_there && answer["enforced"] == true, answer["edges"].as_array().map_or(0, Vec::len))
+    }
+
+    /// Workers of the first instance.
+    async fn workers(&self) -> usize {
+        self.get("/v1/edges").await.json()["items"][0]["workers"].as_array().map_or(0, Vec::len)
+    }
+
+    fn position(&self) -> Position {
+        *self.store.head().borrow()
+    }
+}
+
+/// Two control planes on one database.
+async fn two() -> Option<(Service, Service)> {
+    if !is_postgres() {
+        return None;
+    }
+    let first = Service::start().await;
+    let second = replica(&first).await;
+    Some((first, second))
+}
+
+#[tokio::test]
+async fn an_edge_that_asks_one_replica_counts_in_what_another_answers() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    until("the other replica knows", async || second.enforced(second.revision()).await == (true, 1)).await;
+    for round in 0..10 {
+        let next = second.revision() + 1;
+        let body = json!({"name": "Acme", "slug": format!("acme-{round}")});
+        let prefer = [("prefer", "wait=60")];
+        let (made, ()) = tokio::join!(second.call_with(Method::POST, "/v1/workspaces", body, &prefer), async {
+            for replica in [&first, &second] {
+                replica.store.head().wait_for(|head| head.revision.0 == next).await.unwrap();
+            }
+            assert_eq!(second.enforced(next).await, (false, 1));
+            first.says("i1", 60, next, &["0"]).await;
+        });
+        let told = made.header("latchkey-enforcement").unwrap();
+        assert!(told.starts_with("enforced=true, edges=1, workers=1, disconnected=0, "), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn workers_that_differ_and_come_and_go_at_either_replica_are_known_to_both() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    let head = first.revision();
+    assert_eq!(second.says("i1", 60, head, &["0", "1"]).await.status, 200);
+    let lacking = first.says("i1", 60, head, &["0", "2"]).await;
+    assert_eq!(lacking.code(), "missing-worker", "the first was never told of that one");
+    assert_eq!(first.says("i1", 60, head, &["0", "1", "2"]).await.status, 200);
+    assert_eq!(second.says("i1", 60, head, &["1"]).await.code(), "missing-worker");
+    until("the other replica knows of three", async || second.workers().await == 3).await;
+    assert_eq!(second.enforced(head).await, (true, 1));
+}
+
+#[tokio::test]
+async fn a_new_instance_is_counted_by_all_or_told_what_was_called_enforced() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i0", 60).await;
+    for round in 1..=25 {
+        let name = format!("i{round}");
+        let body = json!({"name": "Acme", "slug": format!("acme-{round}")});
+        let changes = async {
+            let revision = second.post("/v1/workspaces", body).await.revision();
+            for known in 0..round {
+                second.says(&format!("i{known}"), 60, revision, &["0"]).await;
+            }
+            (revision, second.enforced(revision).await)
+        };
+        let ((revision, (is_enforced, known)), comes) = tokio::join!(changes, first.asks(&name, "60", None, 0));
+        let told: u64 = comes.header("latchkey-head").unwrap().parse().unwrap();
+        assert!(!is_enforced || known == round && told >= revision, "{name}: {told} of {revision}, {known} known");
+        let counts = async || second.enforced(revision).await == (false, round + 1);
+        until("it counts, and is behind until it acknowledged", counts).await;
+        first.says(&name, 60, first.revision(), &["0"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_silent_instance_that_counted_as_denying_is_told_what_was_called_enforced() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    let before = first.position();
+    until("the other replica has read all that was written", async || second.workers().await == 1).await;
+    for replica in [&first, &second] {
+        replica.advance(60);
+    }
+    let revision = second.post("/v1/workspaces", json!({"name": "Acme", "slug": "acme"})).await.revision();
+    assert!(!second.enforced(revision).await.0, "the first may have answered it after it was written");
+    for replica in [&first, &second] {
+        replica.advance(16);
+    }
+    assert!(second.enforced(revision).await.0);
+    // It was not dead.
+    let told = first.asks("i1", "60", Some(before), 0).await;
+    assert_eq!((told.status.as_u16(), told.header("latchkey-head")), (200, Some(revision.to_string().as_str())));
+    let revision = second.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await.revision();
+    assert!(!second.enforced(revision).await.0, "it was heard of at the first");
+}
+
+#[tokio::test]
+async fn an_edge_with_a_newer_revision_than_a_replica_knows_gets_nothing_older() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    for round in 0..20 {
+        first.workspace(&format!("acme-{round}")).await;
+        // The first has told it.
+        let answer = second.asks("i1", "60", Some(first.position()), 0).await;
+        let head = answer.header("latchkey-head").unwrap();
+        assert_eq!((answer.status.as_u16(), head), (204, first.revision().to_string().as_str()));
+        let said = second.says("i1", 60, first.revision(), &["0"]).await;
+        assert_eq!(said.status, 200, "{}", said.text());
+        first.workspace(&format!("other-{round}")).await;
+        let manifest = second.asks("i2", "60", None, 0).await;
+        assert_eq!(manifest.header("latchkey-head").unwrap(), first.revision().to_string());
+    }
+}
+
+#[tokio::test]
+async fn an_instance_goes_from_one_replica_to_another_and_one_that_is_killed_holds_nothing_up() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    first.workspace("acme").await;
+    second.says("i1", 60, first.revision(), &["0"]).await;
+    until("the first knows what the second was told", async || first.enforced(first.revision()).await == (true, 1))
+        .await;
+    // Not released, not closed: as if it were killed.
+    drop(first);
+    let revision = second.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await.revision();
+    assert!(!second.enforced(revision).await.0);
+    second.says("i1", 60, revision, &["0"]).await;
+    assert!(second.enforced(revision).await.0);
+}
+
+#[tokio::test]
+async fn an_instance_that_retires_at_one_replica_is_told_by_the_one_that_it_waits_at() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    first.serves("i2", 60).await;
+    let revision = second.post("/v1/workspaces", json!({"name": "Acme", "slug": "acme"})).await.revision();
+    first.says("i1", 60, revision, &["0"]).await;
+    first.store.head().wait_for(|head| head.revision.0 == revision).await.unwrap();
+    let waits = first.asks("i2", "60", Some(first.position()), 20);
+    let retires = second.call_as(EDGE, Method::DELETE, "/edge/v1/instances/i2", Value::Null, &[]);
+    let (told, retired) = tokio::join!(waits, async {
+        let (retired, ()) = tokio::join!(retires, async {
+            until("it counts until it was told", async || second.enforced(revision).await == (false, 2)).await;
+        });
+        retired
+    });
+    assert_eq!((told.status.as_u16(), retired.status.as_u16()), (410, 204));
+    assert_eq!(second.enforced(revision).await, (true, 1));
+    until("the first knows, too", async || first.enforced(revision).await == (true, 1)).await;
+    assert_eq!(second.asks("i2", "60", None, 0).await.code(), "retired-instance");
+}
+
+#[tokio::test]
+async fn an_operator_s_word_is_not_taken_of_an_instance_that_another_replica_answers() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    assert_eq!(second.delete("/v1/edges/i1").await.code(), "edge-connected");
+    second.advance(46);
+    first.advance(46);
+    first.asks("i1", "60", None, 0).await;
+    assert_eq!(second.delete("/v1/edges/i1").await.code(), "edge-connected", "the first has heard of it since");
+    for replica in [&first, &second] {
+        replica.advance(46);
+    }
+    assert_eq!(second.delete("/v1/edges/i1").await.status, 204);
+    assert_eq!(first.asks("i1", "60", None, 0).await.code(), "retired-instance");
+}
+
+#[tokio::test]
+async fn what_is_forged_makes_nothing_true_and_what_is_lost_is_said_again() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    let revision = first.post("/v1/workspaces", json!({"name": "Acme", "slug": "acme"})).await.revision();
+    second.store.head().wait_for(|head| head.revision.0 == revision).await.unwrap();
+    let epoch = first.position().epoch;
+    let (other, ahead) = ("0".repeat(32), revision + 1);
+    let words = [
+        format!("x\napplied {other} {revision} i1"),
+        format!("x\napplied {epoch} {ahead} i1"),
+        format!("x\napplied {epoch} {} i1", revision - 1),
+        format!("x\napplied {epoch} {revision} i9"),
+        "applied\napplied".to_owned(),
+    ];
+    on_server(&url(&first), |server| {
+        for word in &words {
+            server.execute("SELECT pg_notify('latchkey_words', $1)", &[word]).unwrap();
+        }
+    });
+    // Connections of both break, and with them what was on the way.
+    let schema = url(&first).split_once("application_name=").unwrap().1.split('&').next().unwrap().to_owned();
+    on_server(&url(&first), |server| {
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE application_name = $1 AND pid <> pg_backend_pid()";
+        server.query(cut, &[&schema]).unwrap();
+    });
+    assert!(!second.enforced(revision).await.0);
+    // Whether or not the first hears of it anew, this is said until it is heard.
+    until("it is acknowledged", async || first.says("i1", 60, revision, &["0"]).await.status == 200).await;
+    until("the second knows", async || second.enforced(revision).await == (true, 1)).await;
+}
+
+/// The way from a replica to the server, which can be cut.
+struct Way {
+    port: u16,
+    is_cut: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Way {
+    fn to(socket: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (is_cut, open) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
+        let way = Self { port, is_cut: Arc::clone(&is_cut), open: Arc::clone(&open) };
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.unwrap();
+                if is_cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let server = UnixStream::connect(&socket).unwrap();
+                open.lock().unwrap().push(client.try_clone().unwrap());
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+                let (mut from, mut to) = (server, client);
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        way
+    }
+
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        for client in self.open.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn mend(&self) {
+        self.is_cut.store(false, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_cut_off_vouches_for_nothing_and_serves_what_it_has() {
+    if !is_postgres() {
+        return;
+    }
+    let second = Service::start().await;
+    let direct = databases::of(second.directory.path());
+    let folder = direct.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned();
+    let way = Way::to(format!("{folder}/.s.PGSQL.5432"));
+    let linked = direct.replace(&format!("@/postgres?host={folder}&"), &format!("@127.0.0.1:{}/postgres?", way.port));
+    let directory = Arc::clone(&second.directory);
+    let first = Service::start_at(&linked, directory, Config::default(), Entropy::system()).await;
+    first.serves("i1", 60).await;
+    let before = first.position();
+    first.workspace("acme").await;
+    let has = first.asks("i1", "60", Some(before), 0).await;
+    assert_eq!(first.get("/readyz").await.status, 200);
+
+    let head = first.position();
+    let (waited, revision) = tokio::join!(first.asks("i1", "60", Some(head), 20), async {
+        way.cut();
+        let made = second.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await;
+        made.revision()
+    });
+    assert_eq!((waited.status.as_u16(), waited.code().as_str()), (503, "storage-unavailable"));
+    assert_eq!(first.get("/readyz").await.status, 503);
+    assert_eq!(first.says("i1", 60, head.revision.0, &["0"]).await.status, 503);
+    assert_eq!(first.asks("i1", "60", Some(head), 0).await.status, 503, "nobody knows whether it is the head");
+    let again = first.asks("i1", "60", Some(before), 0).await;
+    assert_eq!((again.status.as_u16(), &again.bytes), (200, &has.bytes), "it has that delta");
+    assert_eq!(again.header("latchkey-head"), Some(u64::MAX.to_string().as_str()), "which makes no table fresh");
+    assert!(!second.enforced(revision).await.0);
+    let said = second.says("i1", 60, revision, &["0"]).await;
+    assert_eq!((said.status.as_u16(), second.enforced(revision).await), (200, (true, 1)), "the edge moves on");
+
+    way.mend();
+    until("it is there again", async || first.get("/readyz").await.status == 200).await;
+    until("it has caught up", async || first.enforced(revision).await == (true, 1)).await;
+    assert_eq!(first.asks("i1", "60", Some(second.position()), 0).await.status, 204);
+}
