@@ -289,7 +289,7 @@ async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has
 }
 
 #[tokio::test]
-async fn what_postgresql_has_no_text_for_is_looked_for_and_not_found() {
+async fn a_text_with_a_zero_in_it_is_looked_for_and_not_found() {
     let service = Service::start().await;
     service.workspace("acme").await;
     service.key("acme", json!({})).await;

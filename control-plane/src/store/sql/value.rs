@@ -145,10 +145,12 @@ impl Value {
 
 impl rusqlite::ToSql for Param<'_> {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        use rusqlite::types::ValueRef;
-        Ok(rusqlite::types::ToSqlOutput::Borrowed(match *self {
+        use rusqlite::types::{ToSqlOutput, ValueRef};
+        Ok(ToSqlOutput::Borrowed(match *self {
             Self::Null(_) => ValueRef::Null,
             Self::Integer(number) => ValueRef::Integer(number),
+            // LIKE would read it to this character, and so find everything.
+            Self::Text(text) if text.contains('\0') => return Ok(ToSqlOutput::from(text.replace('\0', "\u{fffd}"))),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
             Self::Blob(bytes) => ValueRef::Blob(bytes),
         }))
