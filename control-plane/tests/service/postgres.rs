@@ -234,15 +234,21 @@ fn questions(mut client: TcpStream, mut server: UnixStream, order: &AtomicU8) {
     let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
 }
 
+/// A control plane with a workspace `acme`, and its way to the database.
+async fn behind_a_link() -> (Link, Service) {
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    let link = Link::to(directory.path());
+    let service = Service::start_at(&link.url, directory, Config::default(), Entropy::system()).await;
+    service.workspace("acme").await;
+    (link, service)
+}
+
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_asked_after_and_neither_lost_nor_made_twice() {
     if !is_postgres() {
         return;
     }
-    let directory = Arc::new(tempfile::tempdir().unwrap());
-    let link = Link::to(directory.path());
-    let service = Service::start_at(&link.url, Arc::clone(&directory), Config::default(), Entropy::system()).await;
-    service.workspace("acme").await;
+    let (link, service) = behind_a_link().await;
     let create = async || {
         service.post("/v1/workspaces/acme/keys", json!({"name": "k", "expires_in": "none"})).await.status.as_u16()
     };
@@ -264,10 +270,7 @@ async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has
     if !is_postgres() {
         return;
     }
-    let directory = Arc::new(tempfile::tempdir().unwrap());
-    let link = Link::to(directory.path());
-    let service = Service::start_at(&link.url, Arc::clone(&directory), Config::default(), Entropy::system()).await;
-    service.workspace("acme").await;
+    let (link, service) = behind_a_link().await;
     let (path, secret) = service.key("acme", json!({})).await;
     let table = service.table().await;
     link.cut();
@@ -283,7 +286,7 @@ async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has
     link.mend();
     until("it is ready again", async || service.get("/readyz").await.status == 200).await;
     assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.status, 200);
-    let other = Service::start_in(Arc::clone(&directory), Config::default(), Entropy::system()).await;
+    let other = Service::start_in(Arc::clone(&service.directory), Config::default(), Entropy::system()).await;
     assert_eq!(other.post(&format!("{path}/activate"), Value::Null).await.status, 200);
     until("it hears of others again", async || service.revision() == other.revision()).await;
 }

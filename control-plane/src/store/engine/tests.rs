@@ -1,0 +1,195 @@
+//! What a change, its group and a close promise, on either engine.
+
+use super::*;
+use crate::store::audit::Event;
+use crate::store::sql::{NONE, params};
+use crate::store::{Acting, databases};
+
+struct Bench {
+    engine: Arc<Engine>,
+    directory: tempfile::TempDir,
+}
+
+async fn bench() -> Bench {
+    let directory = tempfile::tempdir().unwrap();
+    let database = databases::of(directory.path()).parse().unwrap();
+    let opening = tokio::task::spawn_blocking(move || Engine::open(&database, Epoch::from_bytes([1; 16])));
+    Bench { engine: Arc::new(opening.await.unwrap().unwrap()), directory }
+}
+
+impl Bench {
+    /// Holds the writer inside a change until the answer is sent, so that what is asked for meanwhile forms one group.
+    async fn hold(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (entered, inside) = oneshot::channel();
+        let engine = Arc::clone(&self.engine);
+        tokio::spawn(async move {
+            let work = move |_: &Change<'_>| {
+                let _ = entered.send(());
+                let _ = held.recv();
+                Ok(())
+            };
+            engine.change(work).await
+        });
+        inside.await.unwrap();
+        release
+    }
+
+    /// Asks for a change and answers when it has its place in the queue.
+    async fn ask(
+        &self,
+        work: impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send + 'static,
+    ) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+        let waiting = self.engine.writer.capacity();
+        let engine = Arc::clone(&self.engine);
+        let asked = tokio::spawn(async move { engine.change(work).await });
+        while self.engine.writer.capacity() == waiting {
+            tokio::task::yield_now().await;
+        }
+        asked
+    }
+
+    async fn scopes(&self) -> Vec<String> {
+        let work = |sql: Sql<'_>| {
+            let mut names = sql.prepare("SELECT name FROM scopes ORDER BY number")?;
+            Ok(names.query_map(NONE, |row| row.get(0))?)
+        };
+        self.engine.read(work).await.unwrap()
+    }
+}
+
+fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send {
+    move |change| {
+        let insert = "INSERT INTO scopes (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM scopes";
+        change.sql().execute(insert, params![name])?;
+        let event = Event::of_all("test", serde_json::Map::new());
+        change.record(&Acting::system(policy::UnixSeconds(0)), &event, &[]).map(drop)
+    }
+}
+
+#[tokio::test]
+async fn a_failing_change_stays_out_and_its_neighbours_get_in() {
+    let bench = bench().await;
+    let release = bench.hold().await;
+    let first = bench.ask(insert("first")).await;
+    let failing = bench
+        .ask(|change| {
+            insert("failing")(change)?;
+            Err(StoreError::NotFound)
+        })
+        .await;
+    let last = bench.ask(insert("last")).await;
+    release.send(()).unwrap();
+    assert_eq!(first.await.unwrap(), Ok(()));
+    assert_eq!(failing.await.unwrap(), Err(StoreError::NotFound));
+    assert_eq!(last.await.unwrap(), Ok(()));
+    assert_eq!(bench.scopes().await, ["first", "last"]);
+    assert_eq!(bench.engine.head().borrow().revision.0, 2);
+}
+
+#[tokio::test]
+async fn a_change_that_records_nothing_wakes_nobody_who_waits_for_the_head() {
+    let bench = bench().await;
+    let mut head = bench.engine.head();
+    bench.engine.change(|_| Ok(())).await.unwrap();
+    // It is answered before anybody would be woken, so the next one has to be through, too.
+    bench.engine.change(|_| Ok(())).await.unwrap();
+    assert!(!head.has_changed().unwrap());
+    bench.engine.change(insert("something")).await.unwrap();
+    head.changed().await.unwrap();
+    assert_eq!(head.borrow().revision.0, 1);
+}
+
+#[tokio::test]
+async fn when_the_commit_fails_nobody_of_the_group_is_told_otherwise() {
+    let bench = bench().await;
+    let release = bench.hold().await;
+    let innocent = bench.ask(insert("innocent")).await;
+    let orphan = bench
+        .ask(|change| {
+            // Found at COMMIT only: a key without a workspace.
+            change.sql().execute_batch(match change.sql() {
+                Sql::Sqlite(_) => "PRAGMA defer_foreign_keys = ON",
+                Sql::Postgres(_) => "SET CONSTRAINTS ALL DEFERRED",
+            })?;
+            let insert = "INSERT INTO secrets VALUES (?1, ?2, ?2, '', 0, NULL, NULL, 1)";
+            change.sql().execute(insert, params![[0_u8; 32], [0_u8; 16]])?;
+            Ok(())
+        })
+        .await;
+    release.send(()).unwrap();
+    assert!(innocent.await.unwrap().is_err());
+    assert!(orphan.await.unwrap().is_err());
+    assert_eq!(bench.scopes().await, [""; 0]);
+    assert_eq!(bench.engine.head().borrow().revision.0, 0);
+    assert_eq!(bench.engine.change(insert("later")).await, Ok(()));
+}
+
+/// How full a disk is can be said of a file alone.
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_that_was_answered_is_lost() {
+    if databases::is_postgres() {
+        return;
+    }
+    let bench = bench().await;
+    bench.engine.change(insert("before")).await.unwrap();
+    let limit = |change: &Change<'_>| {
+        let pages: i64 = change.sql().query_row("PRAGMA page_count", NONE, |row| row.get(0))?;
+        change.sql().query_row(&format!("PRAGMA max_page_count = {pages}"), NONE, |_| Ok(()))?;
+        Ok(())
+    };
+    bench.engine.change(limit).await.unwrap();
+    let grow = |change: &Change<'_>| {
+        change.sql().execute("INSERT INTO changes VALUES (99, zeroblob(32), zeroblob(1000000), 0)", NONE)?;
+        Ok(())
+    };
+    assert!(matches!(bench.engine.change(grow).await, Err(StoreError::Unavailable(_))));
+    assert_eq!(bench.scopes().await, ["before"]);
+    assert_eq!(bench.engine.change(insert("after")).await, Ok(()));
+}
+
+#[tokio::test]
+async fn closing_carries_out_what_was_accepted_and_takes_no_more() {
+    let bench = bench().await;
+    let release = bench.hold().await;
+    let mut asked = Vec::new();
+    for name in ["a", "b", "c"] {
+        asked.push(bench.ask(insert(name)).await);
+    }
+    let engine = Arc::clone(&bench.engine);
+    let closing = tokio::spawn(async move { engine.close().await });
+    release.send(()).unwrap();
+    closing.await.unwrap();
+    for change in asked {
+        assert_eq!(change.await.unwrap(), Ok(()));
+    }
+    assert!(matches!(bench.engine.change(insert("d")).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(bench.engine.read(|_| Ok(())).await, Err(StoreError::Unavailable(_))));
+}
+#[tokio::test]
+async fn closing_waits_for_a_read_that_runs_and_leaves_all_in_the_database_s_own_file() {
+    let bench = bench().await;
+    bench.engine.change(insert("a")).await.unwrap();
+    let (started, runs) = oneshot::channel();
+    let (release, held) = oneshot::channel::<()>();
+    let engine = Arc::clone(&bench.engine);
+    let reading = tokio::spawn(async move {
+        let work = move |_: Sql<'_>| {
+            started.send(()).unwrap();
+            held.blocking_recv().unwrap();
+            Ok(())
+        };
+        engine.read(work).await
+    });
+    runs.await.unwrap();
+    let engine = Arc::clone(&bench.engine);
+    let closing = tokio::spawn(async move { engine.close().await });
+    bench.engine.writer.closed().await;
+    release.send(()).unwrap();
+    assert_eq!(reading.await.unwrap(), Ok(()));
+    closing.await.unwrap();
+    // Of a server's files there are none here.
+    let names: Vec<_> =
+        std::fs::read_dir(bench.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("-wal")), "{names:?}");
+}
