@@ -45,11 +45,12 @@ impl Keys {
     }
 
     /// The later of the wall clock and the control plane's clock as we know it, so that a wall clock that was set back
-    /// revives no expired key.
+    /// revives no expired key. Ours of theirs is never ahead of it: each time is cut off to the millisecond.
     pub fn now(&self, clocks: Clocks) -> UnixSeconds {
         let theirs = self.heard.map(|Heard { time_ms, at_ms }| {
             let since = clocks.monotonic_ms.saturating_sub(at_ms);
-            time_ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
+            // Two cut-off times may be a millisecond further apart than the instants.
+            time_ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX)).saturating_sub(1)
         });
         UnixSeconds(theirs.map_or(clocks.wall_ms, |theirs| theirs.max(clocks.wall_ms)).div_euclid(1_000))
     }

@@ -85,6 +85,12 @@ impl Holding {
         self.next.as_ref().map(|next| next.loading.revision())
     }
 
+    /// How many pages the snapshot on its way in has, or else the table.
+    pub fn page_count(&self) -> usize {
+        let next = self.next.as_ref().map(|next| next.loading.table());
+        next.or_else(|| self.tables.last()).map_or(0, Table::page_count)
+    }
+
     /// The message of page `number`, of the snapshot on its way in or else of the table.
     pub fn page(&self, number: usize) -> Option<&[u8]> {
         let next = self.next.as_ref().map(|next| next.loading.table());

@@ -12,10 +12,15 @@ use crate::wire::{
     RecordView, WireError, page_of,
 };
 
-/// Overlay entries up to which a look-up there costs next to nothing, so that nothing is rebased.
+/// Overlay entries that take next to no memory, so that nothing is rebased.
 const OVERLAY_ENTRIES: usize = if cfg!(test) { 16 } else { 1024 };
 
-/// All records at one position. Costs the pages' bytes, and about 150 bytes for each digest that changed lately.
+/// As many of a table's records may stand in the overlay as well: a pass over a page then takes in many changes at once, and
+/// what a change costs doesn't depend on how many keys there are.
+const OVERLAY_SHARE: u64 = 64;
+
+/// All records at one position. Costs the pages' bytes, and about 150 bytes for each digest that changed lately: see
+/// [`Self::rebase_a_page`].
 ///
 /// While a snapshot is on its way in, a table may have given up pages, or not have all of them yet: see
 /// [`Holding`](crate::Holding).
@@ -142,16 +147,21 @@ impl Table {
         self.overlay.insert(digest, change);
     }
 
-    /// Moves the changes of one page from the overlay into the page, when the overlay has grown; to be called now and
-    /// then. Costs one pass over that page and over the overlay. Answers whether there may be more to do.
+    /// Moves the changes of one page from the overlay into the page, when the overlay has grown past 1,024 digests and a 64th of
+    /// the table; to be called now and then. Costs one pass over that page and over the overlay. Answers whether there may be more to do.
     pub fn rebase_a_page(&mut self) -> bool {
-        if self.outgrown || self.overlay.len() <= OVERLAY_ENTRIES {
+        if self.outgrown || self.overlay.len() <= self.overlay_limit() {
             return false;
         }
         let Some(number) = self.overlay.keys().next().map(|digest| page_of(digest, self.page_bits)) else {
             return false;
         };
         self.rebase(number)
+    }
+
+    /// Overlay entries up to which nothing is rebased.
+    fn overlay_limit(&self) -> usize {
+        OVERLAY_ENTRIES.max(usize::try_from(self.records / OVERLAY_SHARE).unwrap_or(usize::MAX))
     }
 
     /// Moves the changes of page `number` from the overlay into it. Answers whether that could be done; if not, the page has

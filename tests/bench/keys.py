@@ -3,6 +3,8 @@
 after the other. Then each Envoy is started anew some times: with a client that asks again as soon as it is answered, while the
 event loops note how long they were busy."""
 
+import os
+import pathlib
 import re
 import time
 
@@ -84,6 +86,7 @@ def start(bench, site, own, others):
     began = time.monotonic()
     envoy = site.envoy(own)
     wait_until("Envoy's start", lambda: answers(site.port, READY_PATH), 30, 0.005)
+    alone(envoy, own, others)
     # Its first answers are `not-ready`, the rest are 200 or a denial: what counts is how long each took.
     probe = bench.run("probe", ["wrk", "-t1", "-c1", "-d20s", f"http://127.0.0.1:{site.port}{READY_PATH}"], others)
     wait_until(f"{site.count:,} keys at Envoy", site.is_ready, 120, 0.005)
@@ -101,6 +104,15 @@ def start(bench, site, own, others):
     longest = re.findall(r"Latency +[0-9.]+[mu]?s +[0-9.]+[mu]?s +([0-9.]+)(us|ms|s)", text)[-1]
     bench.end(envoy)
     return {"ready": ready, **seen, "client": float(longest[0]) * {"us": 0.001, "ms": 1, "s": 1000}[longest[1]]}
+
+
+def alone(envoy, own, others):
+    """Leaves a core to the worker and has all other threads, and this one, on the other: a turn of an event loop is timed by the clock
+    on the wall, and whoever takes the core away meanwhile would count."""
+    os.sched_setaffinity(0, {others})
+    for task in pathlib.Path(f"/proc/{envoy.pid}/task").iterdir():
+        if not (task / "comm").read_text().startswith("wrk:worker_"):
+            os.sched_setaffinity(int(task.name), {others})
 
 
 def memories(bench, sites, own):

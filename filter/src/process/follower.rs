@@ -24,6 +24,9 @@ pub struct Follower {
 /// Beginning anew so often without coming into step means that what was published is wrong.
 const MAX_RESTARTS: u32 = 3;
 
+/// Deltas that are applied in one step: each costs some µs, and requests wait meanwhile.
+const DELTAS_A_STEP: u64 = if cfg!(any(test, feature = "model")) { 3 } else { 256 };
+
 /// What a step led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -53,7 +56,7 @@ impl Follower {
         self.generation
     }
 
-    /// Takes the next step: all deltas that there are, and then at most one page.
+    /// Takes the next step: some of the deltas that there are or, once none is left, at most one page.
     pub fn step(&mut self, host: &dyn Host, shelf: &Shelf, keys: &mut Keys) -> Step {
         let Some(head) = Head::read(host, shelf) else { return Step::Waits };
         let stepped = if self.generation == Some(head.generation) {
@@ -87,12 +90,17 @@ impl Follower {
         if let Some(heard) = head.heard {
             keys.hear(heard);
         }
+        let end = head.to.delta.min(self.delta.saturating_add(DELTAS_A_STEP));
         // A delta that was overwritten is a lag, which the look below finds.
-        let followed = self.apply(host, shelf, keys, head.to.delta);
+        let followed = self.apply(host, shelf, keys, head.slots, end);
+        if followed.is_ok() && self.delta < head.to.delta {
+            return Ok(Step::More);
+        }
         if followed.is_err() || keys.holding.newest() != Some(head.to.position) {
-            // A deposed leader may have cut its deltas in another way than the one after it.
+            // A deposed leader may have cut its deltas in another way than the one after it. That is seldom, and most of them
+            // are only looked at, so this is one step.
             self.delta = head.base.delta;
-            self.apply(host, shelf, keys, head.to.delta)?;
+            self.apply(host, shelf, keys, head.slots, head.to.delta)?;
         }
         if keys.holding.newest() != Some(head.to.position) {
             // Too far behind: begin anew, which should lead there.
@@ -118,9 +126,16 @@ impl Follower {
     }
 
     /// Applies the deltas up to number `end`; those that start elsewhere are left out.
-    fn apply(&mut self, host: &dyn Host, shelf: &Shelf, keys: &mut Keys, end: u64) -> Result<(), WireError> {
+    fn apply(
+        &mut self,
+        host: &dyn Host,
+        shelf: &Shelf,
+        keys: &mut Keys,
+        slots: u64,
+        end: u64,
+    ) -> Result<(), WireError> {
         while self.delta < end {
-            let delta = shelf::read(host, &shelf.delta(self.delta)).filter(|delta| delta.number == self.delta);
+            let delta = shelf::read(host, &shelf.delta(self.delta, slots)).filter(|delta| delta.number == self.delta);
             match keys.holding.apply(&delta.ok_or(WireError::Truncated)?.bytes) {
                 Ok(()) | Err(WireError::Position) => {}
                 Err(error) => return Err(error),

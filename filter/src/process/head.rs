@@ -15,6 +15,8 @@ pub struct Head {
     pub term: u64,
     /// Grows with each snapshot. Who holds another one begins anew.
     pub generation: u64,
+    /// Between how many slots the deltas of this generation go round.
+    pub slots: u64,
     /// Whether the pages and the deltas behind `base` are all there, for a worker that begins.
     pub is_complete: bool,
     /// All pages have the changes up to here; deltas lead on.

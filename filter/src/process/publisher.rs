@@ -5,16 +5,16 @@ use std::collections::{BTreeSet, VecDeque};
 use policy::Holding;
 
 use super::head::{Head, Mark};
-use super::shelf::{self, Deposed, SLOTS, Shelf};
+use super::shelf::{self, Deposed, MIN_SLOTS, Shelf};
 use crate::host::Host;
 use crate::keys::Keys;
 use crate::subscription::News;
 
-/// Deltas that may stand behind the base before pages are published anew: a worker that begins applies them all.
-const MANY_DELTAS: u64 = SLOTS / 4;
-
-/// Bytes of such deltas: shared data should hold little beside the pages.
+/// Bytes of deltas behind the base before pages are published anew: shared data should hold little beside the pages.
 const MANY_BYTES: usize = if cfg!(any(test, feature = "model")) { 16 << 10 } else { 4 << 20 };
+
+/// The same a slot, where a large table has many.
+const MANY_BYTES_A_SLOT: usize = 512;
 
 /// Deltas that are freed in one step once no worker needs them.
 const FREED_A_STEP: u64 = 64;
@@ -30,6 +30,10 @@ pub struct Publisher {
     to: Option<Mark>,
     /// The number of the next delta.
     next_delta: u64,
+    /// Between how many slots deltas go round.
+    slots: u64,
+    /// The same of the generation that the others still follow, while a snapshot is on its way in.
+    slots_before: u64,
     /// The lengths of the deltas from the base on, as far as this leader wrote them.
     lengths: VecDeque<usize>,
     /// Deltas before this number are freed.
@@ -66,8 +70,10 @@ impl Publisher {
             base: Some(head.base),
             to: Some(head.to),
             next_delta: head.to.delta,
+            slots: head.slots,
+            slots_before: head.slots,
             lengths: VecDeque::new(),
-            freed: head.base.delta.saturating_sub(SLOTS),
+            freed: head.base.delta.saturating_sub(head.slots),
             unpublished: (0..pages).collect(),
             pass: None,
             is_loading: false,
@@ -77,6 +83,7 @@ impl Publisher {
     /// Starts anew, behind whatever stands in `head`: a snapshot comes first.
     pub fn fresh(term: u64, head: Option<&Head>) -> Self {
         let delta = head.map_or(0, |head| head.to.delta);
+        let slots = head.map_or(MIN_SLOTS, |head| head.slots);
         Self {
             term,
             generation: head.map_or(0, |head| head.generation),
@@ -84,8 +91,10 @@ impl Publisher {
             base: None,
             to: None,
             next_delta: delta,
+            slots,
+            slots_before: slots,
             lengths: VecDeque::new(),
-            freed: delta.saturating_sub(SLOTS),
+            freed: delta.saturating_sub(slots),
             unpublished: BTreeSet::new(),
             pass: None,
             is_loading: false,
@@ -114,6 +123,10 @@ impl Publisher {
                 // The pages that stand there go one by one from now on: no worker may begin with them.
                 self.is_complete = false;
                 self.write_head(host, shelf, keys)?;
+                if !self.is_loading {
+                    self.slots_before = self.slots;
+                }
+                self.slots = shelf::slots(keys.holding.page_count());
                 self.is_loading = true;
                 self.pass = None;
                 self.unpublished.clear();
@@ -121,7 +134,7 @@ impl Publisher {
                 self.base = Some(Mark { position: *position, delta: self.next_delta });
             }
             News::Delta(bytes) => {
-                shelf::write(host, &shelf.delta(self.next_delta), self.term, self.next_delta, bytes)?;
+                shelf::write(host, &shelf.delta(self.next_delta, self.slots), self.term, self.next_delta, bytes)?;
                 self.next_delta = self.next_delta.saturating_add(1);
                 self.lengths.push_back(bytes.len());
             }
@@ -147,7 +160,7 @@ impl Publisher {
             shelf::write(host, &shelf.manifest(), self.term, self.generation, &manifest)?;
             self.is_complete = true;
         }
-        if self.next_delta.saturating_sub(base.delta) >= SLOTS {
+        if self.next_delta.saturating_sub(base.delta) >= self.slots {
             // The oldest delta was overwritten: until the pages have moved on, no worker can begin.
             self.is_complete = false;
         }
@@ -170,7 +183,8 @@ impl Publisher {
                 self.unpublished = (0..table.page_count()).collect();
             }
             let bytes: usize = self.lengths.iter().sum();
-            if behind > MANY_DELTAS || bytes > MANY_BYTES || !self.unpublished.is_empty() || !self.is_complete {
+            let many_bytes = usize::try_from(self.slots).unwrap_or(0).saturating_mul(MANY_BYTES_A_SLOT).max(MANY_BYTES);
+            if behind > self.slots / 2 || bytes > many_bytes || !self.unpublished.is_empty() || !self.is_complete {
                 let mut pages = table.changed_pages();
                 pages.append(&mut self.unpublished);
                 self.pass = Some(Pass { base: Mark { position: table.position(), delta: self.next_delta }, pages });
@@ -183,7 +197,7 @@ impl Publisher {
                 return Ok(false);
             }
             self.write_page(host, shelf, &keys.holding, number, self.generation)?;
-            return Ok(behind > SLOTS / 2 || !self.is_complete);
+            return Ok(behind > self.slots / 4 * 3 || !self.is_complete);
         }
         let moved_to = pass.base;
         self.pass = None;
@@ -192,7 +206,7 @@ impl Publisher {
         let passed = usize::try_from(moved_to.delta.saturating_sub(base.delta)).unwrap_or(usize::MAX);
         self.lengths.drain(..passed.min(self.lengths.len()));
         self.base = Some(moved_to);
-        self.is_complete = self.next_delta.saturating_sub(moved_to.delta) < SLOTS;
+        self.is_complete = self.next_delta.saturating_sub(moved_to.delta) < self.slots;
         self.write_head(host, shelf, keys)?;
         Ok(!self.is_complete)
     }
@@ -202,7 +216,7 @@ impl Publisher {
         let Some(base) = self.base else { return Ok(()) };
         let end = base.delta.min(self.freed.saturating_add(FREED_A_STEP));
         while self.freed < end {
-            let name = shelf.delta(self.freed);
+            let name = shelf.delta(self.freed, self.slots);
             if shelf::read(host, &name).is_some_and(|delta| delta.number == self.freed) {
                 shelf::write(host, &name, self.term, self.freed, &[])?;
             }
@@ -226,7 +240,9 @@ impl Publisher {
     fn write_head(&self, host: &dyn Host, shelf: &Shelf, keys: &Keys) -> Result<(), Deposed> {
         let (Some(base), Some(to)) = (self.base, self.to) else { return Ok(()) };
         let Self { term, generation, is_complete, .. } = *self;
-        let head = Head { term, generation, is_complete, base, to, vouched: keys.vouched(), heard: keys.heard() };
+        let slots = if self.is_loading { self.slots_before } else { self.slots };
+        let head =
+            Head { term, generation, slots, is_complete, base, to, vouched: keys.vouched(), heard: keys.heard() };
         head.write(host, shelf)
     }
 }

@@ -9,10 +9,18 @@ use crate::host::Host;
 use crate::source::SourceName;
 
 /// Grows with each change of what stands in shared data: a new build of the filter leaves the old one's alone.
-const LAYOUT: u16 = 1;
+const LAYOUT: u16 = 2;
 
-/// Deltas that are kept for workers that load or lag; each has the slot of its number modulo this.
-pub const SLOTS: u64 = if cfg!(any(test, feature = "model")) { 16 } else { 1024 };
+/// Slots for deltas that a table has at least, each page of it brings, and it has at most.
+pub const MIN_SLOTS: u64 = if cfg!(any(test, feature = "model")) { 16 } else { 1_024 };
+const SLOTS_A_PAGE: u64 = if cfg!(any(test, feature = "model")) { 4 } else { 64 };
+const MAX_SLOTS: u64 = 65_536;
+
+/// How many deltas are kept for workers that load or lag, beside a table of so many pages; each has the slot of its number
+/// modulo this. Publishing the pages anew costs as much as the table is large, so it must come the more seldom.
+pub fn slots(pages: usize) -> u64 {
+    SLOTS_A_PAGE.saturating_mul(pages as u64).clamp(MIN_SLOTS, MAX_SLOTS)
+}
 
 /// Somebody with a newer term writes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +61,9 @@ impl Shelf {
         format!("{}page/{number}", self.prefix)
     }
 
-    pub fn delta(&self, number: u64) -> String {
-        format!("{}delta/{}", self.prefix, number % SLOTS)
+    /// The slot of delta `number`, of so many.
+    pub fn delta(&self, number: u64, slots: u64) -> String {
+        format!("{}delta/{}", self.prefix, number % slots.max(MIN_SLOTS))
     }
 
     /// A name for a worker's queue that no other has.

@@ -3,7 +3,7 @@
 use policy::config::Feed;
 
 use super::head::Head;
-use super::shelf::{SLOTS, Shelf};
+use super::shelf::{MIN_SLOTS, Shelf};
 use crate::fake_control_plane::{FakeControlPlane, answer_of, secret};
 use crate::host::CallAnswer;
 use crate::source::{SourceName, clocks};
@@ -103,6 +103,26 @@ fn a_worker_that_was_held_up_looks_before_it_decides() {
     assert_eq!(worker.knows(&secret(1)), Some(false));
 }
 
+#[test]
+fn a_worker_that_lags_takes_a_few_deltas_an_event() {
+    let mut process = Process::new(2);
+    process.settle();
+    let held = (process.leader() + 1) % 2;
+    process.workers[held].runs = false;
+    for seed in 2..9 {
+        process.add(seed);
+        process.turn();
+    }
+    let worker = &mut process.workers[held];
+    let mut revision = || {
+        worker.source.tick(&worker.host, worker.root);
+        worker.position().unwrap().revision.0
+    };
+    let seen = [revision(), revision(), revision()];
+    let newest = process.control_plane.position.revision.0;
+    assert_eq!(seen, [newest - 4, newest - 1, newest], "three an event, of seven");
+}
+
 /// Its table is too old for the deltas that are left, so it takes more than one step to come back.
 #[test]
 fn a_worker_that_comes_back_decides_nothing_before_it_is_in_step() {
@@ -111,7 +131,7 @@ fn a_worker_that_comes_back_decides_nothing_before_it_is_in_step() {
     let held = (process.leader() + 1) % 3;
     process.workers[held].runs = false;
     process.revoke(1);
-    for seed in 0..u8::try_from(4 * SLOTS).unwrap() {
+    for seed in 0..u8::try_from(4 * MIN_SLOTS).unwrap() {
         process.add(seed);
         process.turn();
     }
@@ -191,13 +211,13 @@ fn an_answer_to_an_older_configuration_is_taken_while_that_one_lives() {
 fn more_deltas_than_there_is_room_for_move_into_the_pages() {
     let mut process = Process::new(2);
     process.settle();
-    for seed in 0..u8::try_from(4 * SLOTS).unwrap() {
+    for seed in 0..u8::try_from(4 * MIN_SLOTS).unwrap() {
         process.add(seed);
         process.turn();
     }
     process.settle();
     let head = process.head();
-    assert!(head.is_complete && head.to.delta - head.base.delta < SLOTS, "{head:?}");
+    assert!(head.is_complete && head.to.delta - head.base.delta < MIN_SLOTS, "{head:?}");
     assert_eq!(head.generation, 1);
     process.is_connected = false;
     process.start(Feed::Process, "latchkey");
@@ -212,7 +232,7 @@ fn a_worker_that_missed_too_many_deltas_begins_anew() {
     process.settle();
     let held = (process.leader() + 1) % 3;
     process.workers[held].runs = false;
-    for seed in 0..u8::try_from(4 * SLOTS).unwrap() {
+    for seed in 0..u8::try_from(4 * MIN_SLOTS).unwrap() {
         process.add(seed);
         process.turn();
     }

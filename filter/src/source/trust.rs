@@ -10,9 +10,10 @@ use crate::process::roster::BEAT_MS;
 /// Without a tick for so long a worker may have missed what the leader published: it looks before it decides.
 const LATE_MS: u64 = 2_000;
 
-/// Pages that a worker takes over within a request, when it must look before it decides: a VM that takes the place of a
-/// trapped one has a small table at its first request already, and for a large one no request is held up for long.
-const PAGES_A_REQUEST: u32 = 4;
+/// Steps that a worker takes within a request, each of some deltas or a page, when it must look before it decides: a VM that
+/// takes the place of a trapped one has a small table at its first request already, and for a large one no request is held up
+/// for long.
+const STEPS_A_REQUEST: u32 = 4;
 
 impl Source {
     /// True when this worker's timer hasn't run for so long that it may have missed a change: it was held up, or is new.
@@ -34,7 +35,7 @@ impl Source {
         let is_there = match &self.part {
             Part::Follows | Part::TakesOver { .. } => {
                 let mut step = || self.follower.step(host, &self.shelf, &mut self.keys);
-                (0..PAGES_A_REQUEST).map(|_| step()).find(|step| *step != Step::More) == Some(Step::InStep)
+                (0..STEPS_A_REQUEST).map(|_| step()).find(|step| *step != Step::More) == Some(Step::InStep)
             }
             // Another leader may have been chosen meanwhile.
             Part::Leads(_) => {

@@ -66,12 +66,14 @@ fn an_overlay_that_grew_moves_into_the_pages_one_by_one() {
     let records: Vec<_> = typical(6_100, 100).collect();
     let (before, later) = records.split_at(6_000);
     let mut table = load(&snapshot(start(), before));
-    let few: Vec<_> = later.iter().take(OVERLAY_ENTRIES).cloned().map(Op::Upsert).collect();
+    let limit = table.overlay_limit();
+    assert_eq!(limit, 93, "a 64th of the keys");
+    let few: Vec<_> = later.iter().take(limit).cloned().map(Op::Upsert).collect();
     let (message, reached) = delta(start(), &[few]);
     table.apply(&message).unwrap();
     assert!(!table.rebase_a_page(), "a small overlay stays");
 
-    let ops: Vec<_> = later.iter().skip(OVERLAY_ENTRIES).cloned().map(Op::Upsert).collect();
+    let ops: Vec<_> = later.iter().skip(limit).cloned().map(Op::Upsert).collect();
     let removed: Vec<_> = before.iter().take(50).map(|record| Op::Remove(record.digest)).collect();
     let (message, reached) = delta(reached, &[ops, removed]);
     table.apply(&message).unwrap();
@@ -80,7 +82,7 @@ fn an_overlay_that_grew_moves_into_the_pages_one_by_one() {
         steps += 1;
     }
     assert!((1..=2).contains(&steps), "{steps} steps for 2 pages");
-    assert!(table.overlay.len() <= OVERLAY_ENTRIES && !table.is_outgrown());
+    assert!(table.overlay.len() <= table.overlay_limit() && !table.is_outgrown());
     assert_eq!((table.len(), table.position()), (6_050, reached));
     for (number, record) in records.iter().enumerate() {
         assert_eq!(known(&table, &record.digest).as_ref(), (number >= 50).then_some(record), "key {number}");
@@ -110,12 +112,13 @@ fn digests_that_all_share_their_first_bits_are_still_found() {
     let snapshot = snapshot(start(), &records);
     assert_eq!(snapshot.pages.len(), 1 << 16);
     let mut table = load(&snapshot);
-    let removed = records.iter().take(2 * OVERLAY_ENTRIES).map(|record| Op::Remove(record.digest)).collect();
+    let many = 2 * table.overlay_limit();
+    let removed = records.iter().take(many).map(|record| Op::Remove(record.digest)).collect();
     table.apply(&delta(start(), &[removed]).0).unwrap();
     while table.rebase_a_page() {}
     assert!(table.overlay.is_empty());
     for (number, record) in records.iter().enumerate() {
-        let expected = (number >= 2 * OVERLAY_ENTRIES).then_some(record);
+        let expected = (number >= many).then_some(record);
         assert_eq!(known(&table, &record.digest).as_ref(), expected, "key {number}");
     }
 }

@@ -26,9 +26,9 @@ fn change(process: &mut Process, times: u64) {
 fn shared_data_never_grows_once_every_slot_is_in_use() {
     let mut process = Process::new(3);
     process.settle();
-    change(&mut process, 2 * SLOTS);
+    change(&mut process, 2 * MIN_SLOTS);
     let (before, most) = (names(&process), 2 * bytes(&process));
-    change(&mut process, 8 * SLOTS);
+    change(&mut process, 8 * MIN_SLOTS);
     assert_eq!(names(&process), before);
     assert!(bytes(&process) <= most, "{} bytes, expected {most} at most", bytes(&process));
     assert_eq!(process.workers[0].position(), process.workers[2].position());
