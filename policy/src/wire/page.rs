@@ -19,8 +19,8 @@ use crate::position::Position;
 /// The most bits that may cut pages: 65,536 of them.
 pub(crate) const MAX_PAGE_BITS: u8 = 16;
 
-/// Entries around the estimated place that a look-up reads before it falls back to the whole page.
-const WINDOW: usize = 64;
+/// Records that a look-up reads before it bisects what is left: of uniform digests it seldom needs as many.
+const GUESSES: usize = 6;
 
 /// The number of the page that holds `digest` when pages are cut by the first `bits` bits.
 pub fn page_of(digest: &Digest, bits: u8) -> usize {
@@ -69,24 +69,32 @@ impl Page {
     /// The record of `digest`. Reads a few records, whatever the page's size.
     pub fn find(&self, digest: &Digest) -> Option<RecordView<'_>> {
         let (fixed, heap) = self.parts();
-        let near = self.near(digest);
-        let at = match fixed.get(near.clone()) {
-            Some([first, .., last]) if first.digest <= digest.0 && digest.0 <= last.digest => {
-                let window = fixed.get(near.clone())?;
-                let found = window.binary_search_by(|record| compare(record, digest)).ok()?;
-                near.start.checked_add(found)?
-            }
-            _ => fixed.binary_search_by(|record| compare(record, digest)).ok()?,
-        };
-        fixed.get(at).map(|record| RecordView::new(record, heap))
+        let record = fixed.get(self.place(fixed, digest)?)?;
+        Some(RecordView::new(record, heap))
     }
 
-    /// Digests are uniform, so a digest's place is about its share of the page's range.
-    fn near(&self, digest: &Digest) -> Range<usize> {
-        let within = digest.prefix().checked_shl(u32::from(self.bits)).unwrap_or(0);
-        let share = within as f64 / (u64::MAX as f64);
-        let estimate = (share * self.count as f64) as usize;
-        estimate.saturating_sub(WINDOW)..estimate.saturating_add(WINDOW).min(self.count)
+    /// Where the record of `digest` stands. Digests are uniform: one's place is about its share of the page's range, and it stands
+    /// about as many records from another as their digests are apart. After some guesses, what is left is bisected.
+    fn place(&self, fixed: &[Fixed], digest: &Digest) -> Option<usize> {
+        let prefix = digest.prefix();
+        let within = prefix.checked_shl(u32::from(self.bits)).unwrap_or(0);
+        let range = u64::MAX.checked_shr(u32::from(self.bits)).unwrap_or(u64::MAX);
+        let density = self.count as f64 / range as f64;
+        let (mut low, mut high) = (0, fixed.len());
+        let mut guess = (within as f64 / u64::MAX as f64 * self.count as f64) as usize;
+        for _ in 0..GUESSES {
+            let at = guess.clamp(low, high.checked_sub(1)?.max(low));
+            let record = fixed.get(low..high)?.get(at.checked_sub(low)?)?;
+            let apart = Digest(record.digest).prefix().abs_diff(prefix);
+            let step = ((apart as f64 * density) as usize).max(1);
+            match compare(record, digest) {
+                Ordering::Equal => return Some(at),
+                Ordering::Less => (low, guess) = (at.saturating_add(1), at.saturating_add(step)),
+                Ordering::Greater => (high, guess) = (at, at.saturating_sub(step)),
+            }
+        }
+        let left = fixed.get(low..high)?;
+        low.checked_add(left.binary_search_by(|record| compare(record, digest)).ok()?)
     }
 
     /// All records, in ascending order of their digests.
@@ -130,7 +138,7 @@ impl Page {
 }
 
 fn compare(record: &Fixed, digest: &Digest) -> Ordering {
-    record.digest.cmp(&digest.0)
+    Digest(record.digest).prefix().cmp(&digest.prefix()).then_with(|| record.digest.cmp(&digest.0))
 }
 
 /// Collects the records of one page. A workspace that many keys share stands in the heap once.
