@@ -20,6 +20,10 @@ const MAX_WAIT_SECS: u64 = 20;
 const MIN_RETRY_MS: u64 = 200;
 const MAX_RETRY_MS: u64 = 2_000;
 
+/// How often a page is asked for that isn't there, before the snapshot is taken for gone: of several control planes only the one
+/// that made it has its pages, and Envoy asks now this one and now that one. A miss costs no more than its way.
+const PAGE_TRIES: u32 = 32;
+
 /// Milliseconds that a retired instance asks nothing, at least: twice what the control plane holds back the answer to whoever
 /// retired it, so that there is time to end the process.
 const REST_MS: u64 = 6_000;
@@ -118,6 +122,8 @@ pub struct Subscription {
     flight: Option<Flight>,
     retry_at_ms: u64,
     failures: u32,
+    /// How often in a row a page wasn't there.
+    misses: u32,
 }
 
 /// Who asks, and what the answers are for.
@@ -148,7 +154,7 @@ enum Kind {
 impl Subscription {
     /// A subscription of this edge that has asked nothing yet.
     pub fn new(edge: &str) -> Self {
-        Self { edge: edge.to_owned(), is_wanted: false, flight: None, retry_at_ms: 0, failures: 0 }
+        Self { edge: edge.to_owned(), is_wanted: false, flight: None, retry_at_ms: 0, failures: 0, misses: 0 }
     }
 
     /// From now on this worker asks, with what it holds: a snapshot that somebody else began is left.
@@ -248,9 +254,12 @@ impl Subscription {
             200 | 204 => {}
             401 | 403 => return Err(Failure::Token),
             406 => return Err(Failure::Format),
-            // The snapshot is gone: the feed knows a newer one.
+            // It may be at another control plane. When it is gone, the feed knows a newer one.
             410 if matches!(flight.kind, Kind::Page(_)) => {
-                self.is_wanted = true;
+                self.misses = self.misses.saturating_add(1);
+                if self.misses >= PAGE_TRIES {
+                    (self.misses, self.is_wanted) = (0, true);
+                }
                 return Ok(News::Nothing);
             }
             other if answer.time_ms.is_none() => return Err(Failure::Unreachable(other)),
@@ -270,6 +279,7 @@ impl Subscription {
         if keys.holding.wanted() != Some(number) {
             return Ok(News::Nothing);
         }
+        self.misses = 0;
         // A page that doesn't fit: the snapshot is asked for anew.
         keys.holding.add(page).inspect_err(|_| self.is_wanted = true)?;
         keys.settle();
@@ -294,7 +304,7 @@ impl Subscription {
             let loading = Loading::start(&body)?;
             let position = loading.position();
             keys.holding.begin(loading);
-            self.is_wanted = false;
+            (self.misses, self.is_wanted) = (0, false);
             return Ok(News::Snapshot(position));
         }
         if self.is_wanted {

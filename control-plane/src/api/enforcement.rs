@@ -55,8 +55,9 @@ pub(super) async fn show(
     let revision = fields.optional("revision", |value| number(value, u64::MAX));
     let wait = fields.optional("wait", |value| number(value, MAX_WAIT_SECS)).unwrap_or_default();
     fields.finish(|| Some(()))?;
-    let head = api.store.head().borrow().revision;
-    let revision = revision.map_or(head, Revision);
+    let revision = revision.map(Revision);
+    let head = api.store.newest(revision).await?;
+    let revision = revision.unwrap_or(head);
     if revision > head {
         return Err(Problem::unknown_revision(head));
     }

@@ -56,10 +56,12 @@ impl Banner {
     /// For a page that was led to by `done`.
     pub(super) async fn of(api: &Api, done: Option<Done>) -> Option<Self> {
         let Done { sentence, revision } = done?;
-        let head = api.store.head().borrow().revision;
-        let enforcement = match revision.filter(|revision| *revision <= head) {
-            Some(revision) => Some(Told::after(api, revision, MOMENT).await),
-            None => None,
+        let enforcement = match revision {
+            // Where it can't be looked for, the page says nothing of it.
+            Some(revision) if api.store.newest(Some(revision)).await.is_ok_and(|newest| revision <= newest) => {
+                Some(Told::after(api, revision, MOMENT).await)
+            }
+            Some(_) | None => None,
         };
         Some(Self { sentence, enforcement })
     }
@@ -132,8 +134,8 @@ fn elapsed(took: Duration) -> String {
 
 /// The same part, once it has something new to say.
 pub(super) async fn fragment(State(api): State<Api>, _: Visit, mut asked: Asked) -> Result<Response, Problem> {
-    let head = api.store.head().borrow().revision;
     let revision = asked.take("of").and_then(|text| text.parse().ok()).map(Revision);
+    let head = api.store.newest(revision).await?;
     let revision = revision.filter(|revision| *revision <= head).ok_or_else(|| Problem::unknown_revision(head))?;
     html(StatusCode::OK, &Told::after(&api, revision, LONG).await)
 }

@@ -27,7 +27,9 @@ impl Edges {
     /// vouches: an instance whose table is there is fresh.
     pub(crate) async fn acknowledge(&self, said: &Acknowledgement, at: Duration) -> Result<Position, Refused> {
         self.look_for(&said.instance).await?;
-        self.look_up_to(said.workers.values().map(|(_, applied)| *applied).max()).await?;
+        if let Some(applied) = said.workers.values().map(|(_, applied)| *applied).max() {
+            self.store.newest(Some(applied)).await?;
+        }
         let taken = match self.take(said, at) {
             // Another replica may have heard of its end.
             Err(Refused::MissingWorker(_)) if self.store.is_shared() => {

@@ -60,14 +60,6 @@ impl Edges {
         Ok(())
     }
 
-    /// Looks for a revision that isn't known here: it may be to others.
-    pub(super) async fn look_up_to(&self, revision: Option<Revision>) -> Result<(), Refused> {
-        if self.store.is_shared() && revision > Some(self.store.head().borrow().revision) {
-            self.store.look().await?;
-        }
-        Ok(())
-    }
-
     /// Writes an instance to the database, and takes over what others wrote there. From then on it may be answered here for a
     /// while: what it is told is not older than what the others knew when they took it for silent.
     pub(super) async fn renew(&self, id: &str, edge: &str, says: Option<Says>) -> Result<(), Refused> {

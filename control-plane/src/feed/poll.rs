@@ -77,7 +77,7 @@ impl Feed {
             }
             // Whoever is cut from the database sends its edges to another replica.
             self.store.fresh()?;
-            let until = self.store.fresh_until().map_or(deadline, |until| deadline.min(until.into()));
+            let until = self.store.fresh_for().map_or(deadline, |left| deadline.min(Instant::now() + left));
             let woken = tokio::select! {
                 woken = timeout_at(until, head.changed()) => woken,
                 _ = ending.wait_for(|ending| *ending) => return self.nothing_new(),

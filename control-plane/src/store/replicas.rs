@@ -119,17 +119,16 @@ impl Store {
         self.engine.replica().map(|replica| replica.id.as_str())
     }
 
-    /// Until when the head in memory may be told as the newest; `None`: always, for nobody else writes.
-    pub(crate) fn fresh_until(&self) -> Option<Instant> {
-        let replica = self.engine.replica()?;
-        let now = Instant::now();
-        Some(replica.looked_at().and_then(|at| at.checked_add(FRESH)).unwrap_or(now))
+    /// For how long the head in memory may be told as the newest; `None`: always, for nobody else writes.
+    pub(crate) fn fresh_for(&self) -> Option<Duration> {
+        let looked_at = self.engine.replica()?.looked_at();
+        Some(looked_at.map(|at| FRESH.saturating_sub(at.elapsed())).unwrap_or_default())
     }
 
     /// That the head in memory may be told as the newest.
     pub(crate) fn fresh(&self) -> Result<(), StoreError> {
-        match self.fresh_until() {
-            Some(until) if until <= Instant::now() => Err(StoreError::Unavailable(
+        match self.fresh_for() {
+            Some(Duration::ZERO) => Err(StoreError::Unavailable(
                 "PostgreSQL has not answered for some seconds, so nothing is said of what is newest".to_owned(),
             )),
             Some(_) | None => Ok(()),
@@ -140,6 +139,16 @@ impl Store {
     /// share one look. Where nobody else writes it costs nothing.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         self.engine.look().await
+    }
+
+    /// The newest revision that is known; looked for first where `revision` is above it, for another replica may have answered a
+    /// change with it. `None`: whichever is the newest.
+    pub(crate) async fn newest(&self, revision: Option<Revision>) -> Result<Revision, StoreError> {
+        let known = || self.head().borrow().revision;
+        if revision.is_none_or(|revision| revision > known()) {
+            self.look().await?;
+        }
+        Ok(known())
     }
 
     /// Has `ear` take what is heard of others from now on, beginning with all that is there.

@@ -1,17 +1,13 @@
 //! Databases for tests: a file in the test's directory or, with LATCHKEY_TEST_DATABASE=postgres, a schema in a PostgreSQL.
 
+#[path = "server.rs"]
+mod server;
+
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// A server of this process. It ends when its standard input does, which this process holds.
-pub struct Server {
-    _process: Child,
-    /// Of its socket.
-    pub folder: String,
-}
+pub use server::{Server, on_server, start};
 
 /// In a test's directory.
 pub const FILE: &str = "latchkey.db";
@@ -41,20 +37,4 @@ pub fn of(directory: &Path) -> String {
     let url = format!("postgres://latchkey@/postgres?host={folder}");
     on_server(&url, |server| server.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).unwrap());
     format!("{url}&application_name={schema}&options=-csearch_path%3D{schema}")
-}
-
-/// Asks a server. The client can't be used on an async thread, as tests are.
-pub fn on_server<T: Send>(url: &str, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
-    let work = || work(&mut postgres::Client::connect(url, postgres::NoTls).unwrap());
-    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
-}
-
-/// A server with these settings.
-pub fn start(settings: &[&str]) -> Server {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/postgres");
-    let mut process = Command::new(script).args(settings).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let folder = lines.next().expect("scripts/postgres says where it is").unwrap();
-    assert_eq!(lines.next().expect("scripts/postgres serves").unwrap(), "ready");
-    Server { _process: process, folder }
 }

@@ -109,6 +109,20 @@ async fn workers_that_differ_and_come_and_go_at_either_replica_are_known_to_both
 }
 
 #[tokio::test]
+async fn a_change_that_one_replica_answered_is_known_to_whichever_is_asked_of_it() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    for round in 0..50 {
+        first.workspace(&format!("acme-{round}")).await;
+        let revision = first.revision();
+        // At once, and by its number or as the newest.
+        let path = if round % 2 == 0 { format!("?revision={revision}") } else { String::new() };
+        let answer = second.get(&format!("/v1/enforcement{path}")).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["revision"]), (200, &json!(revision)));
+    }
+}
+
+#[tokio::test]
 async fn a_new_instance_is_counted_by_all_or_told_what_was_called_enforced() {
     let Some((first, second)) = two().await else { return };
     first.serves("i0", 60).await;

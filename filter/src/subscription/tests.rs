@@ -181,6 +181,28 @@ fn a_snapshot_that_is_gone_is_asked_for_anew() {
 }
 
 #[test]
+fn a_page_that_one_control_plane_lacks_is_asked_for_again_at_another() {
+    let mut control_plane = FakeControlPlane::new(1);
+    control_plane.change(&[Op::Upsert(record(&secret(1)))]);
+    let mut edge = Edge::new();
+    edge.exchange(&control_plane);
+    let (mut asked, mut pages) = (Vec::new(), 0);
+    for _ in 0..10 {
+        edge.exchange_with(|path| {
+            asked.push(path.to_owned());
+            // One of two has the pages, and Envoy asks them in turn.
+            pages += u32::from(path.contains("/snapshots/"));
+            let is_missing = path.contains("/snapshots/") && pages % 2 == 1;
+            let status = Some(if is_missing { 410 } else { control_plane.answer(path).status.unwrap() });
+            Answer { status, ..control_plane.answer(path) }
+        });
+    }
+    assert!(edge.knows(&secret(1)), "{asked:#?}");
+    let anew = asked.iter().filter(|path| path.contains("/feed?") && !path.contains("&since=")).count();
+    assert_eq!(anew, 0, "the snapshot is not begun anew: {asked:#?}");
+}
+
+#[test]
 fn a_table_is_stale_by_either_clock() {
     let (mut edge, control_plane) = serving();
     edge.advance(BOUND_SECS * 1_000);

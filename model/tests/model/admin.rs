@@ -107,7 +107,7 @@ impl World {
     fn record(&mut self, answer: &Answer) {
         let revision = Revision(answer.revision());
         if revision > self.recorded {
-            let head = self.control_plane().head();
+            let head = self.head();
             assert_eq!(head.revision, revision, "the feed has a change when it is answered");
             self.truth.record(head.epoch, head.revision);
             self.answered.push(revision.0);

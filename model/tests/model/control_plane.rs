@@ -1,7 +1,8 @@
-//! The real control plane: its router, its store in a file, its feed.
+//! The real control plane: its router, its store, its feed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -13,7 +14,7 @@ use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
 use latchkey::guesses::Guesses;
 use latchkey::metrics::Metrics;
-use latchkey::store::{Acting, LostChanges, NewSecret, Restore, Store, back_up, restore};
+use latchkey::store::{Acting, Database, LostChanges, NewSecret, Restore, Store, back_up, restore};
 use latchkey::tokens::Token;
 use policy::{Epoch, Position};
 use serde_json::Value;
@@ -28,8 +29,11 @@ pub const EDGE: &str = "lkedge_edge";
 /// So few that runs come past the log's end.
 const LOG_REVISIONS: u64 = 20;
 
+/// How long a database that cut a connection may take, in real time, until all is well again.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 pub struct ControlPlane {
-    directory: PathBuf,
+    database: Database,
     time: Time,
     store: Store,
     feed: Feed,
@@ -44,13 +48,12 @@ pub struct Answer {
     pub bytes: Vec<u8>,
 }
 
-/// The bytes of a database with the workspace `acme`, with which each run begins.
+/// The bytes of a database with which each run begins.
 pub async fn template() -> Vec<u8> {
     let directory = directory();
-    let control_plane = ControlPlane::start(directory.path().to_owned(), Time::default()).await;
-    let made = control_plane.call(Method::POST, "/v1/workspaces", r#"{"name": "Acme", "slug": "acme"}"#).await;
-    assert_eq!(made.status, 201, "{}", made.text());
-    let path = control_plane.database();
+    let path = directory.path().join("latchkey.db");
+    let control_plane = ControlPlane::start(path.clone().into(), Time::default()).await;
+    control_plane.make_workspace().await;
     control_plane.stop().await;
     std::fs::read(path).expect("there is a database")
 }
@@ -63,12 +66,11 @@ pub fn directory() -> tempfile::TempDir {
 }
 
 impl ControlPlane {
-    /// With the database of this directory, or a new one.
-    pub async fn start(directory: PathBuf, time: Time) -> Self {
+    /// With this database; it is made if there is none.
+    pub async fn start(database: Database, time: Time) -> Self {
         let config = Config { log_revisions: LOG_REVISIONS, ..Config::default() };
         let (clock, entropy) = (time.clock(), Entropy::system());
         let epoch: Epoch = entropy.id(&clock).expect("an epoch");
-        let database = directory.join("latchkey.db");
         let store = Store::open(&database, epoch, &config, Acting::system(clock.now())).await.expect("the store opens");
         let (end, ending) = watch::channel(false);
         let guesses = Guesses::default();
@@ -89,32 +91,49 @@ impl ControlPlane {
             edges: edges.clone(),
         };
         let router = router::router(api, feed.clone());
-        Self { directory, time, store, feed, edges, router, end }
+        Self { database, time, store, feed, edges, router, end }
+    }
+
+    /// The workspace `acme`, where all keys are.
+    pub async fn make_workspace(&self) {
+        let made = self.call(Method::POST, "/v1/workspaces", r#"{"name": "Acme", "slug": "acme"}"#).await;
+        assert_eq!(made.status, 201, "{}", made.text());
     }
 
     /// Ends it in an orderly way.
-    pub async fn stop(self) -> (PathBuf, Time) {
+    pub async fn stop(self) -> (Database, Time) {
         self.end.send_replace(true);
+        self.edges.release().await;
         self.store.close().await;
-        (self.directory, self.time)
+        (self.database, self.time)
     }
 
-    pub async fn restart(self) -> Self {
-        let before = self.head();
-        let (directory, time) = self.stop().await;
-        let again = Self::start(directory, time).await;
-        assert_eq!(again.head(), before, "a restart keeps all changes, and makes none");
+    /// Starts another in its place, which has what `head` has.
+    pub async fn restart(self, orderly: bool, head: Position) -> Self {
+        let (database, time) = if orderly || !self.is_replica() {
+            self.stop().await
+        } else {
+            // Nobody is told, and nothing is carried out: as if it were killed.
+            (self.database.clone(), self.time.clone())
+        };
+        let again = Self::start(database, time).await;
+        assert_eq!(again.head(), head, "a restart keeps all changes, and makes none");
         again
+    }
+
+    /// Whether others may use the same database.
+    fn is_replica(&self) -> bool {
+        matches!(self.database, Database::Server { .. })
     }
 
     /// Puts the backup in the database's place, as a history of its own.
     pub async fn restore(self, backup: &Path) -> Self {
-        let database = self.database();
-        let (directory, time) = self.stop().await;
+        let (database, time) = self.stop().await;
+        let Database::File(path) = &database else { panic!("only a file is restored") };
         let mut secret = || -> Result<NewSecret, _> { panic!("without an audit log nothing is made anew") };
         let what = Restore {
             from: backup,
-            database: &database,
+            database: path,
             log: None,
             reported: None,
             lost_changes: LostChanges::Accepted,
@@ -122,18 +141,15 @@ impl ControlPlane {
             acting: Acting::system(time.now()),
         };
         restore(&what, &mut secret).expect("the backup is restored");
-        Self::start(directory, time).await
+        Self::start(database, time).await
     }
 
-    /// Copies the database while it serves; answers with the copy.
-    pub fn back_up(&self, number: usize) -> PathBuf {
-        let copy = self.directory.join(format!("backup-{number}.db"));
-        back_up(&self.database(), &copy).expect("a copy");
-        copy
-    }
-
-    fn database(&self) -> PathBuf {
-        self.directory.join("latchkey.db")
+    /// Copies the database while it serves; answers with the copy. Of a server's it makes none.
+    pub fn back_up(&self, number: usize) -> Option<PathBuf> {
+        let Database::File(path) = &self.database else { return None };
+        let copy = path.with_file_name(format!("backup-{number}.db"));
+        back_up(path, &copy).expect("a copy");
+        Some(copy)
     }
 
     pub fn head(&self) -> Position {
@@ -142,18 +158,40 @@ impl ControlPlane {
 
     /// What tasks of the service do now and then.
     pub async fn tidy(&self) {
-        self.feed.compact().await.expect("the log is compacted");
-        self.store.sweep(Acting::system(self.time.now())).await.expect("the store is swept");
-        self.edges.forget_silent().await.expect("silent instances are forgotten");
+        let acting = || Acting::system(self.time.now());
+        let tidied = async {
+            self.feed.compact().await?;
+            self.store.sweep(acting()).await?;
+            self.edges.forget_silent().await
+        };
+        // They try it again where the database cut the connection.
+        let tidied = tidied.await;
+        assert!(tidied.is_ok() || self.is_replica(), "{tidied:?}");
     }
 
     pub fn router(&self) -> Router {
         self.router.clone()
     }
 
-    /// A request of the platform admin.
+    /// A request of the platform admin, who repeats it where the database cut the connection.
     pub async fn call(&self, method: Method, path: &str, body: &str) -> Answer {
-        send(self.router(), method, path, ADMIN, body).await
+        let began = Instant::now();
+        loop {
+            let answer = send(self.router(), method.clone(), path, ADMIN, body).await;
+            if answer.status != 503 || !self.is_replica() || began.elapsed() > PATIENCE {
+                return answer;
+            }
+            pause();
+        }
+    }
+
+    /// Waits until it has heard of all that `head` has.
+    pub async fn hears_of(&self, head: Position) {
+        let began = Instant::now();
+        while self.head().revision < head.revision {
+            assert!(began.elapsed() < PATIENCE, "{:?}, and it never heard of {head:?}", self.head());
+            pause();
+        }
     }
 }
 
@@ -166,6 +204,11 @@ pub async fn send(router: Router, method: Method, path: &str, token: &str, body:
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.expect("a whole answer").to_vec();
     Answer { status: parts.status.as_u16(), headers: parts.headers, bytes }
+}
+
+/// Lets a little real time pass, while a database does something.
+pub fn pause() {
+    std::thread::park_timeout(Duration::from_micros(200));
 }
 
 /// Nobody's: what an edge must never let through.

@@ -52,6 +52,8 @@ pub struct Envoy {
     pub line: Line,
     pub calls: Vec<Sent>,
     pub delivers_wakes: bool,
+    /// Which control plane it asks; `None`: each in turn.
+    pub asks: Option<u8>,
     /// All ids under which the control plane may know it.
     pub instances: BTreeSet<String>,
 }
@@ -86,6 +88,7 @@ impl Envoy {
             line: Line::Prompt,
             calls: Vec::new(),
             delivers_wakes: true,
+            asks: None,
             instances: BTreeSet::new(),
         };
         envoy.workers = (0..VMS).map(|_| envoy.vm(first)).collect();

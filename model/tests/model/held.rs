@@ -1,8 +1,11 @@
 //! What must hold after each step: the lines of "What holds always", as far as one process without an Envoy can show them.
 
+use std::time::Instant;
+
 use axum::http::Method;
 use policy::{Position, Revision};
 
+use crate::control_plane::PATIENCE;
 use crate::envoy::{Envoy, Line, Worker};
 use crate::truth::{PROBES, Probe};
 use crate::world::{World, chosen};
@@ -55,7 +58,7 @@ impl World {
 
     /// Asks which revisions are enforced.
     async fn enforced(&mut self) {
-        let Position { epoch, revision: head, .. } = self.control_plane().head();
+        let Position { epoch, revision: head, .. } = self.head();
         let known = self.enforced.filter(|(own, _)| *own == epoch).map_or(Revision(0), |(_, revision)| revision);
         let first = self.answered.first().copied().unwrap_or(head.0).max(known.0 + 1);
         for revision in (first.max((head.0 + 1).saturating_sub(ASKED))..=head.0).rev() {
@@ -68,7 +71,8 @@ impl World {
 
     async fn is_enforced(&self, revision: u64) -> bool {
         let path = format!("/v1/enforcement?revision={revision}");
-        let answer = self.control_plane().call(Method::GET, &path, "").await;
+        // Whichever control plane is asked, it is true.
+        let answer = self.control_plane_of(self.turn).call(Method::GET, &path, "").await;
         answer.json()["enforced"].as_bool().unwrap_or_else(|| panic!("{}", answer.text()))
     }
 
@@ -130,13 +134,17 @@ impl World {
             envoy.shared.wrong_by_ms.set(0);
             envoy.workers.iter_mut().for_each(|worker| worker.runs = true);
         }
-        let mut turns = 0;
-        while !self.all_decide_by_the_head().await {
+        let (mut turns, began) = (0, Instant::now());
+        loop {
+            self.all_hear_of_each_other().await;
+            if self.all_decide_by_the_head().await {
+                break;
+            }
             turns += 1;
-            if turns > HEALING {
+            if turns > HEALING && (self.is_alone() || began.elapsed() > PATIENCE) {
                 let stand = self.envoys.iter().flat_map(|envoy| &envoy.workers).map(Worker::position);
                 let stand: Vec<_> = stand.map(|position| position.map(|position| position.revision.0)).collect();
-                return Err(format!("head {}, workers {stand:?}", self.control_plane().head().revision));
+                return Err(format!("head {}, workers {stand:?}", self.head().revision));
             }
             self.turn(1_000).await;
         }
@@ -144,8 +152,15 @@ impl World {
         self.audit_holds().await
     }
 
+    async fn all_hear_of_each_other(&self) {
+        let head = self.head();
+        for control_plane in self.control_planes() {
+            control_plane.hears_of(head).await;
+        }
+    }
+
     async fn all_decide_by_the_head(&self) -> bool {
-        let head = self.control_plane().head();
+        let head = self.head();
         let decides = |envoy: &Envoy, worker: &Worker| {
             let verdict = worker.would_decide(&envoy.edge, &PROBES[0], &self.secrets[0]);
             worker.is_there(head) && verdict == "unknown-key"

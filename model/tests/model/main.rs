@@ -10,35 +10,61 @@ mod control_plane;
 mod envoy;
 mod held;
 mod network;
+#[path = "../../../control-plane/tests/service/server.rs"]
+mod server;
 mod steps;
 mod time;
 mod truth;
 mod vm;
 mod world;
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::envoy::Kind;
 use crate::steps::{Step, steps};
-use crate::world::World;
+use crate::world::{Begin, World};
 
-/// Sequences a test runs, unless `MODEL_CASES` says how many.
+/// Sequences a test runs, unless `MODEL_CASES` says how many; fewer with a server, which takes its time.
 const CASES: u32 = 200;
+const CASES_ON_A_SERVER: u32 = 20;
+
+/// How often a long run says how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Where the control plane has its database: one alone, or two over a PostgreSQL.
+enum On {
+    AFile,
+    AServer,
+}
 
 /// Runs random sequences over Envoys of these kinds; the shortest that breaks something is printed.
-fn hold(kinds: &[Kind]) {
+fn hold(kinds: &[Kind], on: On, cases: u32) {
     let asked = std::env::var("MODEL_CASES").ok().map(|text| text.parse().expect("MODEL_CASES is a number"));
-    let cases = asked.unwrap_or(CASES);
+    let cases = asked.unwrap_or(cases);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let runtime = time::Runtime::new();
-    let template = runtime.tokio.block_on(control_plane::template());
+    let begin = match on {
+        On::AFile => Begin::File(runtime.tokio.block_on(control_plane::template())),
+        On::AServer => Begin::Server(server::start(&[])),
+    };
     // A test tries the same sequences each time; whoever asks for a number wants new ones.
     let mut runner = match asked {
         Some(_) => TestRunner::new(config),
         None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
     };
-    let broken = runner
-        .run(&steps(), |steps| runtime.tokio.block_on(run(&template, kinds, &steps)).map_err(TestCaseError::fail));
+    let (held, told_at) = (Cell::new(0_u32), Cell::new(Instant::now()));
+    let broken = runner.run(&steps(), |steps| {
+        runtime.tokio.block_on(run(&begin, kinds, &steps)).map_err(TestCaseError::fail)?;
+        held.set(held.get() + 1);
+        if told_at.get().elapsed() > TELL_EVERY {
+            told_at.set(Instant::now());
+            eprintln!("model: {} of {cases} sequences held, with {}", held.get(), begin.named(kinds));
+        }
+        Ok(())
+    });
     match broken {
         Ok(()) => {}
         Err(TestError::Fail(why, steps)) => panic!("{why}\nafter these steps: {steps:#?}"),
@@ -47,8 +73,8 @@ fn hold(kinds: &[Kind]) {
 }
 
 /// One sequence. Whatever it leads to, at its end all faults are repaired, and then everybody must get where the head is.
-async fn run(template: &[u8], kinds: &[Kind], steps: &[Step]) -> Result<(), String> {
-    let mut world = World::new(template, kinds).await;
+async fn run(begin: &Begin, kinds: &[Kind], steps: &[Step]) -> Result<(), String> {
+    let mut world = World::new(begin, kinds).await;
     let mut held = Ok(());
     for (number, step) in steps.iter().enumerate() {
         world.take(step).await;
@@ -66,10 +92,15 @@ async fn run(template: &[u8], kinds: &[Kind], steps: &[Step]) -> Result<(), Stri
 
 #[test]
 fn what_must_hold_holds_for_an_envoy_whose_workers_share_one_subscriber() {
-    hold(&[Kind::Shares]);
+    hold(&[Kind::Shares], On::AFile, CASES);
 }
 
 #[test]
 fn what_must_hold_holds_for_envoys_of_every_kind() {
-    hold(&[Kind::Shares, Kind::EachAsks, Kind::Lonely]);
+    hold(&[Kind::Shares, Kind::EachAsks, Kind::Lonely], On::AFile, CASES);
+}
+
+#[test]
+fn what_must_hold_holds_over_two_control_planes_on_one_postgresql() {
+    hold(&[Kind::Shares, Kind::EachAsks], On::AServer, CASES_ON_A_SERVER);
 }

@@ -1,6 +1,6 @@
 //! Calls on their way between an Envoy and the control plane: each may be held up, lost, or arrive twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::Method;
@@ -8,7 +8,10 @@ use filter::host::{Call, CallAnswer};
 use policy::Position;
 use tokio::task::JoinHandle;
 
-use crate::control_plane::{Answer, send};
+use crate::control_plane::{Answer, pause, send};
+
+/// How long a control plane that asks a server may take, in real time.
+const SERVED: Duration = Duration::from_millis(100);
 
 /// What a VM asked.
 #[derive(Clone, Debug)]
@@ -26,6 +29,8 @@ pub struct Sent {
     pub number: u32,
     pub question: Question,
     sent_ms: u64,
+    /// The number of the control plane that it reached.
+    pub replica: usize,
     pub place: Place,
 }
 
@@ -83,21 +88,30 @@ impl Question {
 
 impl Sent {
     pub fn new(vm: u8, number: u32, question: Question, now_ms: u64) -> Self {
-        Self { vm, number, question, sent_ms: now_ms, place: Place::Leaving }
+        Self { vm, number, question, sent_ms: now_ms, replica: 0, place: Place::Leaving }
     }
 
-    /// Reaches the control plane.
-    pub fn arrives(&mut self, router: Router, now_ms: u64) {
+    /// Reaches the one of these control planes that `asks` numbers, or each in turn.
+    pub fn arrives(&mut self, routers: &[Router], asks: Option<u8>, now_ms: u64) {
         if matches!(self.place, Place::Leaving) {
-            self.place = Place::AtControlPlane { since_ms: now_ms, answers: self.question.ask(router) };
+            let chosen = asks.map_or(self.number as usize, usize::from);
+            self.replica = chosen % routers.len();
+            let answers = self.question.ask(routers[self.replica].clone());
+            self.place = Place::AtControlPlane { since_ms: now_ms, answers };
         }
     }
 
-    /// Takes what the control plane has answered by now, or is about to.
-    pub async fn settle(&mut self, head: Position, now_ms: u64) {
+    /// Takes what the control plane has answered by now, or is about to. One that asks a server is given up for now after a
+    /// while of real time: it may have begun to wait later than it was asked.
+    pub async fn settle(&mut self, head: Position, now_ms: u64, asks_a_server: bool) {
         let Place::AtControlPlane { since_ms, answers } = &mut self.place else { return };
         let waits = now_ms < *since_ms + self.question.may_wait_ms(head);
-        if answers.is_finished() || !waits {
+        let began = Instant::now();
+        while asks_a_server && !waits && !answers.is_finished() && began.elapsed() < SERVED {
+            tokio::task::yield_now().await;
+            pause();
+        }
+        if answers.is_finished() || !(waits || asks_a_server) {
             self.place = Place::Coming(answers.await.expect("no request makes the control plane panic"));
         }
     }

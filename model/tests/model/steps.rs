@@ -98,10 +98,27 @@ pub enum Step {
     Removed {
         instance: u8,
     },
-    Restart,
+    Restart {
+        replica: u8,
+        /// It says that it ends, instead of being killed; a control plane that is alone always does.
+        orderly: bool,
+    },
     Tidy,
     BackUp,
     Restore,
+    /// Admins go to this control plane from now on.
+    Turn {
+        replica: u8,
+    },
+    /// An Envoy asks this one from now on, or each in turn.
+    Asks {
+        envoy: u8,
+        replica: Option<u8>,
+    },
+    /// The database ends the connections of this control plane.
+    Cut {
+        replica: u8,
+    },
 }
 
 /// What becomes of a call.
@@ -119,7 +136,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![12 => by_admins(), 14 => in_time(), 10 => on_the_way(), 8 => in_an_envoy(), 4 => at_the_control_plane()]
+    prop_oneof![12 => by_admins(), 14 => in_time(), 10 => on_the_way(), 8 => in_an_envoy(), 4 => at_the_control_plane(), 4 => among_control_planes()]
 }
 
 fn by_admins() -> impl Strategy<Value = Step> {
@@ -184,5 +201,16 @@ fn in_an_envoy() -> impl Strategy<Value = Step> {
 }
 
 fn at_the_control_plane() -> impl Strategy<Value = Step> {
-    prop_oneof![3 => Just(Step::Restart), 2 => Just(Step::Tidy), 2 => Just(Step::BackUp), 2 => Just(Step::Restore)]
+    let restart = any::<(u8, bool)>().prop_map(|(replica, orderly)| Step::Restart { replica, orderly });
+    prop_oneof![3 => restart, 2 => Just(Step::Tidy), 2 => Just(Step::BackUp), 2 => Just(Step::Restore)]
+}
+
+/// Of no consequence for a control plane that is alone.
+fn among_control_planes() -> impl Strategy<Value = Step> {
+    let replica = any::<u8>;
+    prop_oneof![
+        2 => replica().prop_map(|replica| Step::Turn { replica }),
+        2 => (any::<u8>(), any::<Option<u8>>()).prop_map(|(envoy, replica)| Step::Asks { envoy, replica }),
+        1 => replica().prop_map(|replica| Step::Cut { replica }),
+    ]
 }

@@ -1,13 +1,16 @@
 //! The control plane, the Envoys and the network of a run, and how each step changes them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use axum::Router;
 use axum::http::Method;
+use latchkey::store::Database;
 use policy::{Epoch, Position, Revision};
 
 use crate::control_plane::{ControlPlane, EDGE, directory, never_issued, send};
 use crate::envoy::{Envoy, Kind, Line};
 use crate::network::{Place, Question};
+use crate::server::{Server, on_server};
 use crate::steps::{Fate, Step};
 use crate::time::Time;
 use crate::truth::Truth;
@@ -20,9 +23,32 @@ const RESTLESS: usize = 1_000;
 /// The staleness bound with which Envoys start.
 const BOUND_SECS: u64 = 60;
 
+/// With what a run begins.
+pub enum Begin {
+    /// One control plane, with a file of these bytes.
+    File(Vec<u8>),
+    /// Two over a new schema in this PostgreSQL.
+    Server(Server),
+}
+
+impl Begin {
+    /// What a run of these Envoys is of.
+    pub fn named(&self, kinds: &[Kind]) -> String {
+        let control_planes = match self {
+            Self::File(_) => "one control plane",
+            Self::Server(_) => "two control planes over one PostgreSQL",
+        };
+        format!("{control_planes} and Envoys of {kinds:?}")
+    }
+}
+
 pub struct World {
     pub time: Time,
-    control_plane: Option<ControlPlane>,
+    /// `None` while it restarts.
+    control_planes: Vec<Option<ControlPlane>>,
+    /// The one that admins go to.
+    by_admins: usize,
+    schema: Option<Schema>,
     _directory: tempfile::TempDir,
     pub envoys: Vec<Envoy>,
     next_vm: u8,
@@ -47,17 +73,31 @@ pub struct World {
 }
 
 impl World {
-    pub async fn new(template: &[u8], kinds: &[Kind]) -> Self {
+    pub async fn new(begin: &Begin, kinds: &[Kind]) -> Self {
         let (time, directory) = (Time::default(), directory());
-        std::fs::write(directory.path().join("latchkey.db"), template).expect("the database is written");
-        let control_plane = ControlPlane::start(directory.path().to_owned(), time.clone()).await;
+        let (schema, control_planes) = match begin {
+            Begin::File(template) => {
+                let path = directory.path().join("latchkey.db");
+                std::fs::write(&path, template).expect("the database is written");
+                (None, vec![ControlPlane::start(path.into(), time.clone()).await])
+            }
+            Begin::Server(server) => {
+                let schema = Schema::make(server, directory.path());
+                let first = ControlPlane::start(schema.database(0), time.clone()).await;
+                first.make_workspace().await;
+                let second = ControlPlane::start(schema.database(1), time.clone()).await;
+                (Some(schema), vec![first, second])
+            }
+        };
+        let head = control_planes[0].head();
         let mut next_vm = 1;
         let envoys = kinds.iter().map(|kind| Envoy::start(*kind, BOUND_SECS, &time, &mut next_vm)).collect();
-        let head = control_plane.head();
         let truth = Truth::new(head);
         Self {
             time,
-            control_plane: Some(control_plane),
+            control_planes: control_planes.into_iter().map(Some).collect(),
+            by_admins: 0,
+            schema,
             _directory: directory,
             envoys,
             next_vm,
@@ -77,13 +117,42 @@ impl World {
 
     pub async fn end(mut self) {
         self.envoys.iter_mut().for_each(Envoy::end);
-        if let Some(control_plane) = self.control_plane.take() {
-            control_plane.stop().await;
+        let ending: Vec<_> =
+            self.control_planes.into_iter().flatten().map(|control_plane| tokio::spawn(control_plane.stop())).collect();
+        for ended in ending {
+            ended.await.expect("it ends in an orderly way");
+        }
+        if let Some(schema) = self.schema {
+            schema.remove();
         }
     }
 
+    /// The one that admins go to.
     pub fn control_plane(&self) -> &ControlPlane {
-        self.control_plane.as_ref().expect("there is one between restarts")
+        self.control_plane_of(self.by_admins)
+    }
+
+    pub fn control_plane_of(&self, number: usize) -> &ControlPlane {
+        let chosen = &self.control_planes[number % self.control_planes.len()];
+        chosen.as_ref().expect("there is one between restarts")
+    }
+
+    pub fn control_planes(&self) -> impl Iterator<Item = &ControlPlane> {
+        (0..self.control_planes.len()).map(|number| self.control_plane_of(number))
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.control_planes.len() == 1
+    }
+
+    fn routers(&self) -> Vec<Router> {
+        self.control_planes().map(ControlPlane::router).collect()
+    }
+
+    /// The newest that any control plane knows: what was answered last, and heard of by all soon.
+    pub fn head(&self) -> Position {
+        let heads = self.control_planes().map(ControlPlane::head);
+        heads.max_by_key(|head| head.revision).expect("there are control planes")
     }
 
     pub async fn take(&mut self, step: &Step) {
@@ -128,16 +197,25 @@ impl World {
                     self.control_plane().call(Method::DELETE, &format!("/v1/edges/{id}"), "").await;
                 }
             }
-            Step::Restart => {
-                let control_plane = self.cut_off();
-                self.control_plane = Some(control_plane.restart().await);
-            }
+            Step::Restart { replica, orderly } => self.restart(replica, orderly).await,
             Step::Tidy => self.control_plane().tidy().await,
             Step::BackUp => {
                 self.backups += 1;
-                self.backup = Some((self.control_plane().back_up(self.backups), self.control_plane().head()));
+                let (copy, head) = (self.control_plane().back_up(self.backups), self.head());
+                self.backup = copy.map(|copy| (copy, head));
             }
             Step::Restore => self.restore().await,
+            Step::Turn { replica } => {
+                self.by_admins = usize::from(replica) % self.control_planes.len();
+                // An admin who changes something at one, and then reads it at another.
+                self.control_plane().hears_of(self.head()).await;
+            }
+            Step::Asks { envoy, replica } => self.envoy(envoy).asks = replica,
+            Step::Cut { replica } => {
+                if let Some(schema) = &self.schema {
+                    schema.cut(usize::from(replica) % self.control_planes.len());
+                }
+            }
         }
         self.settle().await;
     }
@@ -160,11 +238,12 @@ impl World {
     /// Has all calls of an Envoy get on, until nothing moves.
     async fn move_on(&mut self, at: usize) {
         for _ in 0..RESTLESS {
-            let (router, now_ms) = (self.control_plane().router(), self.time.elapsed_ms());
+            let (routers, now_ms) = (self.routers(), self.time.elapsed_ms());
             let mut moved = false;
+            let asks = self.envoys[at].asks;
             for call in &mut self.envoys[at].calls {
                 moved |= matches!(call.place, Place::Leaving);
-                call.arrives(router.clone(), now_ms);
+                call.arrives(&routers, asks, now_ms);
             }
             self.settle().await;
             let envoy = &mut self.envoys[at];
@@ -189,9 +268,9 @@ impl World {
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
-        let (head, now_ms) = (self.control_plane().head(), self.time.elapsed_ms());
+        let (head, now_ms, asks_a_server) = (self.head(), self.time.elapsed_ms(), !self.is_alone());
         for call in self.envoys.iter_mut().flat_map(|envoy| &mut envoy.calls) {
-            call.settle(head, now_ms).await;
+            call.settle(head, now_ms, asks_a_server).await;
         }
     }
 
@@ -201,14 +280,15 @@ impl World {
     }
 
     fn fate(&mut self, envoy: u8, call: u8, fate: Fate) {
-        let (router, now_ms) = (self.control_plane().router(), self.time.elapsed_ms());
+        let (routers, now_ms) = (self.routers(), self.time.elapsed_ms());
         let envoy = self.envoy(envoy);
+        let asks = envoy.asks;
         if envoy.calls.is_empty() {
             return;
         }
         let at = usize::from(call) % envoy.calls.len();
         match fate {
-            Fate::Arrives => envoy.calls[at].arrives(router, now_ms),
+            Fate::Arrives => envoy.calls[at].arrives(&routers, asks, now_ms),
             Fate::IsAnswered => drop(envoy.deliver(at)),
             Fate::IsLost => envoy.calls[at].lose(),
             Fate::Breaks => envoy.calls[at].breaks(),
@@ -224,7 +304,7 @@ impl World {
             return;
         }
         let question = self.copies.swap_remove(usize::from(number) % self.copies.len());
-        let (control_plane, head) = (self.control_plane(), self.control_plane().head());
+        let (control_plane, head) = (self.control_plane(), self.head());
         let answers = question.ask(control_plane.router());
         for _ in 0..8 {
             tokio::task::yield_now().await;
@@ -277,27 +357,73 @@ impl World {
         }
     }
 
-    /// All connections to the control plane break, for it ends.
-    fn cut_off(&mut self) -> ControlPlane {
+    /// All connections of Envoys to a control plane break, for it ends.
+    fn cut_off(&mut self, replica: usize) -> ControlPlane {
         for call in self.envoys.iter_mut().flat_map(|envoy| &mut envoy.calls) {
-            if matches!(call.place, Place::AtControlPlane { .. }) {
+            if matches!(call.place, Place::AtControlPlane { .. }) && call.replica == replica {
                 call.breaks();
             }
         }
-        self.control_plane.take().expect("there is one between restarts")
+        self.control_planes[replica].take().expect("there is one between restarts")
+    }
+
+    async fn restart(&mut self, replica: u8, orderly: bool) {
+        let (replica, head) = (usize::from(replica) % self.control_planes.len(), self.head());
+        let control_plane = self.cut_off(replica);
+        self.control_planes[replica] = Some(control_plane.restart(orderly, head).await);
     }
 
     async fn restore(&mut self) {
         let Some((path, position)) = self.backup.clone() else { return };
-        let control_plane = self.cut_off();
+        let control_plane = self.cut_off(0);
         // What is replaced is kept under the second's name.
         self.time.advance(1_000).await;
         let control_plane = control_plane.restore(&path).await;
         self.truth.keys = self.truth.at(position).expect("the backup has a known position").clone();
         let head = control_plane.head();
         self.truth.record(head.epoch, head.revision);
-        self.control_plane = Some(control_plane);
+        self.control_planes[0] = Some(control_plane);
         (self.enforced, self.answered, self.recorded) = (None, Vec::new(), head.revision);
+    }
+}
+
+/// A schema of a run, in a PostgreSQL.
+struct Schema {
+    server: String,
+    name: String,
+}
+
+impl Schema {
+    /// An empty one. The directory is the run's alone, and so is the name that it is given.
+    fn make(server: &Server, directory: &Path) -> Self {
+        let own = directory.file_name().expect("a name").to_string_lossy();
+        let name: String = own.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let schema =
+            Self { server: format!("postgres://latchkey@/postgres?host={}", server.folder), name: format!("m{name}") };
+        schema.asks(&format!("CREATE SCHEMA {}", schema.name));
+        schema
+    }
+
+    /// As the control plane of this number has it.
+    fn database(&self, replica: usize) -> Database {
+        let Self { server, name } = self;
+        let url = format!("{server}&application_name={name}_{replica}&options=-csearch_path%3D{name}");
+        let Ok(database) = url.parse();
+        database
+    }
+
+    /// Ends the connections of a control plane, whatever they are doing.
+    fn cut(&self, replica: usize) {
+        let name = format!("{}_{replica}", self.name);
+        self.asks(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"));
+    }
+
+    fn remove(self) {
+        self.asks(&format!("DROP SCHEMA {} CASCADE", self.name));
+    }
+
+    fn asks(&self, sql: &str) {
+        on_server(&self.server, |server| server.batch_execute(sql).expect("the server carries it out"));
     }
 }
 

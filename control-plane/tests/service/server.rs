@@ -1,0 +1,27 @@
+//! A PostgreSQL of the tests' own.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// A server of this process. It ends when its standard input does, which this process holds.
+pub struct Server {
+    _process: Child,
+    /// Of its socket.
+    pub folder: String,
+}
+
+/// Asks a server. The client can't be used on an async thread, as tests are.
+pub fn on_server<T: Send>(url: &str, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
+    let work = || work(&mut postgres::Client::connect(url, postgres::NoTls).unwrap());
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+/// A server with these settings.
+pub fn start(settings: &[&str]) -> Server {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/postgres");
+    let mut process = Command::new(script).args(settings).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let folder = lines.next().expect("scripts/postgres says where it is").unwrap();
+    assert_eq!(lines.next().expect("scripts/postgres serves").unwrap(), "ready");
+    Server { _process: process, folder }
+}
