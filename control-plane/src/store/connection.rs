@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::postgres::{Server, Session};
-use super::sql::{NONE, Sql, SqlError, params};
+use super::sql::{NONE, Optional as _, Sql, SqlError, params};
 
 /// For how long it is asked what became of a COMMIT whose answer was lost.
 const ASKED: Duration = Duration::from_secs(5);
@@ -79,35 +79,31 @@ pub(super) fn reading_anew<T>(
 pub(super) struct Writing {
     source: Source,
     connection: Option<Connection>,
-    /// Names the transaction, so that it can be asked after.
-    transaction: i64,
 }
 
 impl Writing {
     pub(super) fn new(connection: Connection, source: Source) -> Self {
-        Self { source, connection: Some(connection), transaction: 0 }
+        Self { source, connection: Some(connection) }
     }
 
     /// Begins a transaction. It is the only one until it ends: SQLite has one writer; in PostgreSQL it holds the position's row,
     /// so that the order of revisions is the order of commits over all replicas.
     pub(super) fn begin(&mut self) -> Result<(), SqlError> {
         let begun = self.connection.as_ref().map(|connection| begin(connection.sql()));
-        self.transaction = match begun {
-            Some(Ok(transaction)) => transaction,
+        match begun {
             // Nothing has begun, so another one may do it.
-            Some(Err(error)) if error.is_lost() && self.source.is_some() => self.begin_anew()?,
-            None => self.begin_anew()?,
-            Some(Err(error)) => return Err(error),
-        };
-        Ok(())
+            Some(Err(error)) if error.is_lost() && self.source.is_some() => self.begin_anew(),
+            None => self.begin_anew(),
+            Some(begun) => begun,
+        }
     }
 
-    fn begin_anew(&mut self) -> Result<i64, SqlError> {
+    fn begin_anew(&mut self) -> Result<(), SqlError> {
         self.connection = None;
         let connection = connect(&self.source)?;
-        let transaction = begin(connection.sql())?;
+        begin(connection.sql())?;
         self.connection = Some(connection);
-        Ok(transaction)
+        Ok(())
     }
 
     pub(super) fn sql(&self) -> Result<Sql<'_>, SqlError> {
@@ -126,16 +122,16 @@ impl Writing {
 
     /// Ends the transaction and keeps what it did. Other replicas are told of it when it has moved the position.
     pub(super) fn commit(&mut self, moved: bool) -> Result<(), SqlError> {
-        let committed = match self.sql()? {
-            sql @ Sql::Postgres(_) if moved => sql.execute_batch("NOTIFY latchkey; COMMIT"),
-            sql => sql.execute_batch("COMMIT"),
-        };
-        match (&committed, &self.source) {
+        let sql = self.sql()?;
+        let left = if moved && self.source.is_some() { Left::by(sql)? } else { None };
+        let committed = sql.execute_batch(if left.is_some() { "NOTIFY latchkey; COMMIT" } else { "COMMIT" });
+        match (committed, &self.source) {
             (Err(error), Some(server)) if error.is_lost() => {
                 self.connection = None;
-                became_of(server, self.transaction)
+                // What has no revision can't be looked for: it may be there, and whoever asked for it asks again.
+                left.map_or(Err(error), |left| became_of(server, &left))
             }
-            _ => committed,
+            (committed, _) => committed,
         }
     }
 
@@ -151,15 +147,13 @@ impl Writing {
     }
 }
 
-/// Answers with the transaction's name.
-fn begin(sql: Sql<'_>) -> Result<i64, SqlError> {
+fn begin(sql: Sql<'_>) -> Result<(), SqlError> {
     match sql {
-        Sql::Sqlite(_) => sql.execute_batch("BEGIN IMMEDIATE").map(|()| 0),
+        Sql::Sqlite(_) => sql.execute_batch("BEGIN IMMEDIATE"),
         Sql::Postgres(_) => {
             // What comes after the lock sees all that was committed before.
             sql.execute_batch("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
-            let lock = "SELECT txid_current() FROM position WHERE one = 1 FOR UPDATE";
-            let locked = sql.query_row(lock, NONE, |row| row.get(0));
+            let locked = sql.query_row("SELECT 1 FROM position WHERE one = 1 FOR UPDATE", NONE, |_| Ok(()));
             if locked.is_err() {
                 // Fails when the connection is lost, and then there is nothing to end.
                 let _ = sql.execute_batch("ROLLBACK");
@@ -169,20 +163,45 @@ fn begin(sql: Sql<'_>) -> Result<i64, SqlError> {
     }
 }
 
-/// What became of a COMMIT whose answer was lost: it is neither taken for done nor for undone, but asked for.
-fn became_of(server: &Server, transaction: i64) -> Result<(), SqlError> {
-    let unknown = |error: SqlError| {
-        SqlError::Unreachable(format!("the connection was lost at a commit, which may have been carried out: {error}"))
-    };
-    let session = server.connect_until(Instant::now() + ASKED).map_err(unknown)?;
-    let sql = Sql::Postgres(&session);
-    // Waits for the end of that transaction, which holds the same lock.
-    begin(sql).map_err(unknown)?;
-    let status: Option<String> =
-        sql.query_row("SELECT txid_status(?1)", params![transaction], |row| row.get(0)).map_err(unknown)?;
-    match status.as_deref() {
-        Some("committed") => Ok(()),
-        Some("aborted") => Err(SqlError::Unreachable("the connection was lost before the commit".to_owned())),
-        other => Err(unknown(SqlError::Unreachable(format!("its state is {other:?}")))),
+/// What a transaction leaves behind when it is committed, and no other one does: its newest audit event.
+struct Left {
+    revision: i64,
+    hash: [u8; 32],
+}
+
+impl Left {
+    fn by(sql: Sql<'_>) -> Result<Option<Self>, SqlError> {
+        let newest = "SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1";
+        sql.query_row(newest, NONE, |row| Ok(Self { revision: row.get(0)?, hash: row.get(1)? })).optional()
     }
+
+    fn is_there(&self, sql: Sql<'_>) -> Result<bool, SqlError> {
+        let hash = "SELECT hash FROM audit_events WHERE revision = ?1";
+        let hash: Option<[u8; 32]> = sql.query_row(hash, params![self.revision], |row| row.get(0)).optional()?;
+        Ok(hash == Some(self.hash))
+    }
+}
+
+/// What became of a COMMIT whose answer was lost: it is neither taken for done nor for undone, but looked for. PostgreSQL's
+/// own word (`txid_status`) is none: after a crash it gives the number of a transaction that was lost to another one.
+fn became_of(server: &Server, left: &Left) -> Result<(), SqlError> {
+    let deadline = Instant::now() + ASKED;
+    let is_there = loop {
+        let asked = server.connect_until(deadline).and_then(|session| {
+            let sql = Sql::Postgres(&session);
+            // Waits for the end of that transaction, which holds the same lock.
+            begin(sql)?;
+            left.is_there(sql)
+        });
+        match asked {
+            Err(error) if error.is_lost() && Instant::now() < deadline => {}
+            Err(error) => {
+                return Err(SqlError::Unreachable(format!(
+                    "the connection was lost at a commit, which may have been carried out: {error}"
+                )));
+            }
+            Ok(is_there) => break is_there,
+        }
+    };
+    if is_there { Ok(()) } else { Err(SqlError::Unreachable("the connection was lost before the commit".to_owned())) }
 }

@@ -87,7 +87,11 @@ impl Server {
                 return Err(SqlError::Unreachable(waiting.cause.clone()));
             }
         }
-        let connected = self.connected();
+        let connected = match self.connected() {
+            // The server was there, and may have cut others in the same moment: that is no reason to leave it alone.
+            Err(error) if error.is_cut() => self.connected(),
+            connected => connected,
+        };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match connected {
             Ok(session) => {
@@ -141,4 +145,31 @@ fn jittered(longest: Duration) -> Duration {
     let random = u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or_default();
     let half = longest / 2;
     half.saturating_add(half.saturating_mul(random) / 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_cut_while_it_is_made_is_made_again_once_and_then_the_server_is_left_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Server::at(&format!("postgres://u@{}/x", listener.local_addr().unwrap()), None).unwrap();
+        let (cut, cuts) = channel();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().map_while(Result::ok) {
+                // Once it has begun to speak.
+                let _ = client.read(&mut [0; 8]);
+                cut.send(()).unwrap();
+            }
+        });
+        assert!(server.connect().is_err());
+        assert_eq!(cuts.try_iter().count(), 2);
+        assert!(server.connect().is_err());
+        assert_eq!(cuts.try_iter().count(), 0);
+    }
 }

@@ -30,11 +30,11 @@ pub fn of(directory: &Path) -> String {
     if !is_postgres() || file.exists() {
         return file.to_str().unwrap().to_owned();
     }
-    let Server { folder, .. } = SERVER.get_or_init(|| start(&[]));
+    let server = SERVER.get_or_init(|| start(&[]));
     let mut hasher = DefaultHasher::new();
     directory.canonicalize().unwrap().hash(&mut hasher);
     let schema = format!("test_{:016x}", hasher.finish());
-    let url = format!("postgres://latchkey@/postgres?host={folder}");
+    let url = server.url();
     on_server(&url, |server| server.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).unwrap());
     format!("{url}&application_name={schema}&options=-csearch_path%3D{schema}")
 }

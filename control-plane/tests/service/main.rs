@@ -21,6 +21,7 @@ mod identify;
 mod import;
 mod keys;
 mod list;
+mod load;
 mod log;
 mod logged;
 mod metrics;

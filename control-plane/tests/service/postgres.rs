@@ -7,7 +7,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +17,9 @@ use latchkey::store::{Acting, Database, OpenError, Store, verify_audit};
 use policy::wire::Delta;
 use policy::{Digest, Epoch, UnixSeconds};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use crate::crash::kill_server;
 use crate::databases::{self, is_postgres, on_server};
 use crate::harness::Service;
 use crate::start::failed;
@@ -164,23 +165,24 @@ async fn connections_that_were_cut_are_replaced() {
 const PASS: u8 = 0;
 const LOSE_THE_ANSWER: u8 = 1;
 const LOSE_THE_COMMIT: u8 = 2;
+const HOLD_THE_COMMIT: u8 = 3;
+const HELD: u8 = 4;
 
 /// A link to the server's socket, which breaks as it is told to.
 struct Link {
     order: Arc<AtomicU8>,
     /// Those that were let through; `None` while nobody is.
     clients: Arc<Mutex<Option<Vec<TcpStream>>>>,
-    /// The database of a directory, through this link.
+    /// The database through this link.
     url: String,
 }
 
 impl Link {
-    fn to(directory: &Path) -> Self {
-        let direct = databases::of(directory);
+    fn to(direct: &str) -> Self {
         let folder = direct.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let url = direct.replace(&format!("@/postgres?host={folder}&"), &format!("@{address}/postgres?"));
+        let url = direct.replace("@/", &format!("@{address}/")).replace(&format!("host={folder}"), "sslmode=disable");
         let (order, clients) = (Arc::new(AtomicU8::new(PASS)), Arc::new(Mutex::new(Some(Vec::new()))));
         let (told, passed) = (Arc::clone(&order), Arc::clone(&clients));
         std::thread::spawn(move || {
@@ -221,6 +223,7 @@ fn questions(mut client: TcpStream, mut server: UnixStream, order: &AtomicU8) {
         let is_commit = bytes.windows(7).any(|word| word == b"COMMIT\0");
         match if is_commit { order.swap(PASS, Ordering::SeqCst) } else { PASS } {
             LOSE_THE_COMMIT => break,
+            HOLD_THE_COMMIT => return order.store(HELD, Ordering::SeqCst),
             LOSE_THE_ANSWER => {
                 // Nothing of what it answers gets through, and it gets to know of the end after it has committed.
                 client.shutdown(Shutdown::Both).unwrap();
@@ -236,11 +239,20 @@ fn questions(mut client: TcpStream, mut server: UnixStream, order: &AtomicU8) {
 
 /// A control plane with a workspace `acme`, and its way to the database.
 async fn behind_a_link() -> (Link, Service) {
-    let directory = Arc::new(tempfile::tempdir().unwrap());
-    let link = Link::to(directory.path());
-    let service = Service::start_at(&link.url, directory, Config::default(), Entropy::system()).await;
-    service.workspace("acme").await;
+    let directory = tempfile::tempdir().unwrap();
+    let link = Link::to(&databases::of(directory.path()));
+    let service = behind(&link, directory).await;
     (link, service)
+}
+
+async fn behind(link: &Link, directory: TempDir) -> Service {
+    let service = Service::start_at(&link.url, Arc::new(directory), Config::default(), Entropy::system()).await;
+    service.workspace("acme").await;
+    service
+}
+
+fn is_there(url: &str) -> bool {
+    std::thread::scope(|scope| scope.spawn(|| postgres::Client::connect(url, postgres::NoTls).is_ok()).join().unwrap())
 }
 
 #[tokio::test]
@@ -263,6 +275,34 @@ async fn a_commit_whose_answer_is_lost_is_asked_after_and_neither_lost_nor_made_
         assert_eq!((create().await, count().await), (status, keys));
     }
     service.store.close().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_a_crash_took_is_not_done_though_another_transaction_gets_its_number() {
+    if !is_postgres() {
+        return;
+    }
+    let server = databases::start(&["--again"]);
+    let link = Link::to(&server.url());
+    let service = behind(&link, tempfile::tempdir().unwrap()).await;
+    link.order.store(HOLD_THE_COMMIT, Ordering::SeqCst);
+    let create = service.post("/v1/workspaces/acme/keys", json!({"name": "k", "expires_in": "none"}));
+    let (made, ()) = tokio::join!(create, async {
+        until("it is about to commit", async || link.order.load(Ordering::SeqCst) == HELD).await;
+        let number = "SELECT backend_xid::text::bigint FROM pg_stat_activity WHERE state = 'idle in transaction'";
+        let lost: i64 = on_server(&server.url(), |client| client.query_one(number, &[]).unwrap().get(0));
+        link.cut();
+        kill_server(&server);
+        until("it is there again", async || is_there(&server.url())).await;
+        on_server(&server.url(), |client| {
+            let mut next = || client.query_one("SELECT txid_current()", &[]).unwrap().get::<_, i64>(0);
+            while next() < lost {}
+        });
+        link.mend();
+    });
+    assert_eq!(made.code(), "storage-unavailable");
+    until("it is ready again", async || service.get("/readyz").await.status == 200).await;
+    assert_eq!(service.get("/v1/workspaces/acme/keys").await.json()["items"], json!([]));
 }
 
 #[tokio::test]

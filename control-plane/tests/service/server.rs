@@ -10,6 +10,13 @@ pub struct Server {
     pub folder: String,
 }
 
+impl Server {
+    /// The database that all of it serves.
+    pub fn url(&self) -> String {
+        format!("postgres://latchkey@/postgres?host={}", self.folder)
+    }
+}
+
 /// Asks a server. The client can't be used on an async thread, as tests are.
 pub fn on_server<T: Send>(url: &str, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
     let work = || work(&mut postgres::Client::connect(url, postgres::NoTls).unwrap());

@@ -398,8 +398,7 @@ impl Schema {
     fn make(server: &Server, directory: &Path) -> Self {
         let own = directory.file_name().expect("a name").to_string_lossy();
         let name: String = own.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let schema =
-            Self { server: format!("postgres://latchkey@/postgres?host={}", server.folder), name: format!("m{name}") };
+        let schema = Self { server: server.url(), name: format!("m{name}") };
         schema.asks(&format!("CREATE SCHEMA {}", schema.name));
         schema
     }

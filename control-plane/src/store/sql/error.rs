@@ -1,5 +1,7 @@
 //! What may go wrong between us and a database, whichever engine it is.
 
+use std::io::ErrorKind;
+
 use postgres::error::SqlState;
 
 use crate::store::StoreError;
@@ -50,6 +52,23 @@ impl SqlError {
             Self::NoRow | Self::Unfit { .. } | Self::Sqlite(_) | Self::Fault(_) => false,
         }
     }
+
+    /// Whether somebody cut a connection of a server that was there.
+    pub(in crate::store) fn is_cut(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        match error.as_db_error() {
+            Some(error) => [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN].contains(error.code()),
+            None => error.is_closed() || cause_of(error).is_some_and(|cause| CUT.contains(&cause.kind())),
+        }
+    }
+}
+
+/// How a socket says that its other end is gone. One that can't be opened says something else.
+const CUT: [ErrorKind; 4] =
+    [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::UnexpectedEof];
+
+fn cause_of(error: &postgres::Error) -> Option<&std::io::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// A PostgreSQL error with its cause: by itself it says only `db error`.

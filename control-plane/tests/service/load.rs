@@ -1,0 +1,289 @@
+//! A load on control planes that come and go: clients that change things, and an edge that follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use latchkey::config::Config;
+use latchkey::entropy::Entropy;
+use latchkey::store::{Database, verify_audit};
+use policy::table::{Loading, Table};
+use policy::wire::Delta;
+use policy::{Digest, Position};
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::harness::Service;
+use crate::start::{Running, command};
+
+const CLIENTS: usize = 8;
+
+/// Control planes on one database, each a process of its own, under load.
+pub struct Load {
+    directory: Arc<TempDir>,
+    database: String,
+    processes: Vec<Running>,
+    doors: Arc<Doors>,
+    clients: JoinSet<Vec<Answered>>,
+    edge: JoinHandle<Edge>,
+}
+
+/// A change that was answered.
+struct Answered {
+    action: &'static str,
+    key: String,
+    revision: u64,
+    secret: String,
+}
+
+impl Load {
+    /// Begins, with so many control planes.
+    pub async fn start(directory: TempDir, database: String, control_planes: usize) -> Self {
+        let processes: Vec<_> = (0..control_planes).map(|_| process(&directory, &database)).collect();
+        let doors = Arc::new(Doors::of(&processes, &directory));
+        let client = Client::new();
+        let body = json!({"name": "Acme", "slug": "acme"});
+        let made = doors.change(&client, 0, "/v1/workspaces", &body).await;
+        made.expect("a workspace for all keys");
+        let edge = tokio::spawn(Edge::load(Arc::clone(&doors)).await.follow());
+        let mut clients = JoinSet::new();
+        for turn in 0..CLIENTS {
+            clients.spawn(change_keys(Arc::clone(&doors), turn));
+        }
+        Self { directory: Arc::new(directory), database, processes, doors, clients, edge }
+    }
+
+    /// Waits until each control plane has answered so many changes more.
+    pub async fn goes_on(&self, changes: usize) {
+        let goals = self.doors.all.iter().map(|door| (door, *door.answered.borrow() + changes));
+        for (door, goal) in goals.collect::<Vec<_>>() {
+            let mut answered = door.answered.subscribe();
+            let reached = answered.wait_for(|answered| *answered >= goal);
+            let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+            reached.expect("a control plane answers no more").unwrap();
+        }
+    }
+
+    /// Kills one of the control planes, and starts another in its place.
+    pub fn kill(&mut self, turn: usize) {
+        let number = turn % self.processes.len();
+        let (process, door) = (&mut self.processes[number], &self.doors.all[number]);
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        door.address.send_replace(None);
+        *process = self::process(&self.directory, &self.database);
+        door.address.send_replace(Some(process.address.clone()));
+    }
+
+    /// Ends it, and looks whether all that was answered is there, whole and once, and nothing by half. Says how much that was.
+    pub async fn end(self) -> String {
+        self.doors.is_over.store(true, Ordering::SeqCst);
+        let answered: Vec<_> = self.clients.join_all().await.into_iter().flatten().collect();
+        let mut edge = self.edge.await.unwrap();
+        drop(self.processes);
+        let service = Service::start_at(&self.database, self.directory, Config::default(), Entropy::system()).await;
+        let (head, database) = (*service.store.head().borrow(), self.database.parse::<Database>().unwrap());
+        let verified = tokio::task::spawn_blocking(|| verify_audit(database, None)).await.unwrap().unwrap();
+        assert_eq!(verified.events, head.revision.0, "each revision has its event");
+        let events = all(&service, "/v1/audit-events?limit=200").await;
+        let events: BTreeMap<_, _> = events.iter().map(|event| (event["revision"].as_u64().unwrap(), event)).collect();
+        let mut revisions = BTreeSet::new();
+        for Answered { action, key, revision, .. } in &answered {
+            assert!(revisions.insert(revision), "{revision} was given twice");
+            let event = events.get(revision).unwrap_or_else(|| panic!("{action} of {key} is lost, or its event"));
+            assert_eq!((&event["action"], &event["target"]["id"]), (&json!(action), &json!(key)), "{revision}");
+        }
+
+        // Of each key the newest.
+        let of_keys = events.values().filter(|event| event["target"]["kind"] == "key");
+        let events: BTreeMap<_, _> = of_keys.map(|event| (event["target"]["id"].as_str().unwrap(), *event)).collect();
+        let is_active = |key: &str| events[key]["action"] == "key.create";
+        let keys = all(&service, "/v1/workspaces/acme/keys?limit=200").await;
+        assert_eq!(keys.len(), events.len(), "a key without its event, or an event without its key");
+        for key in &keys {
+            let id = key["id"].as_str().unwrap();
+            assert_eq!((&key["revision"], &key["active"]), (&events[id]["revision"], &json!(is_active(id))), "{id}");
+        }
+        service.catch_up(&mut edge.table).await;
+        assert_eq!(edge.table.position(), head);
+        for Answered { key, secret, .. } in &answered {
+            let record = edge.table.find(&Digest::of(secret.as_bytes()));
+            assert_eq!(record.map(|record| record.is_active()), Some(is_active(key)), "{key} at the edge");
+        }
+        let refused = self.doors.refused.load(Ordering::SeqCst);
+        format!("{} changes answered, none lost; {refused} refused; {} deltas at the edge", answered.len(), edge.deltas)
+    }
+}
+
+fn process(directory: &TempDir, database: &str) -> Running {
+    let mut command = command(directory.path(), &["--database", database]);
+    // Nobody reads what it logs.
+    command.env("LATCHKEY_LOG", "off");
+    Running::start(command)
+}
+
+/// All items of a list.
+async fn all(service: &Service, path: &str) -> Vec<Value> {
+    let (mut all, mut page) = (Vec::new(), service.get(path).await.json());
+    loop {
+        all.extend(page["items"].as_array().unwrap().iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(cursor) => page = service.get(&format!("{path}&cursor={cursor}")).await.json(),
+            None => return all,
+        }
+    }
+}
+
+/// Where the control planes are.
+struct Doors {
+    all: Vec<Door>,
+    refused: AtomicUsize,
+    is_over: AtomicBool,
+    admin_token: String,
+    edge_token: String,
+}
+
+struct Door {
+    /// `None` while nobody is there.
+    address: watch::Sender<Option<String>>,
+    /// Changes.
+    answered: watch::Sender<usize>,
+}
+
+impl Doors {
+    fn of(processes: &[Running], directory: &TempDir) -> Self {
+        let door = |process: &Running| Door {
+            address: watch::Sender::new(Some(process.address.clone())),
+            answered: watch::Sender::new(0),
+        };
+        let token = |name| std::fs::read_to_string(directory.path().join(name)).unwrap().trim_end().to_owned();
+        Self {
+            all: processes.iter().map(door).collect(),
+            refused: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+            admin_token: token("admin.token"),
+            edge_token: token("edge.token"),
+        }
+    }
+
+    /// The one whose turn it is, or else the next one that is there.
+    async fn open(&self, turn: usize) -> (&Door, String) {
+        let (after, from) = self.all.split_at(turn % self.all.len());
+        loop {
+            let is_open = |door: &Door| door.address.borrow().clone();
+            if let Some(open) = from.iter().chain(after).find_map(|door| Some((door, is_open(door)?))) {
+                return open;
+            }
+            from[0].address.subscribe().wait_for(Option::is_some).await.unwrap();
+        }
+    }
+
+    /// The revision of a change and its answer, when the whole of it came.
+    async fn change(&self, client: &Client, turn: usize, path: &str, body: &Value) -> Option<(u64, Value)> {
+        let (door, address) = self.open(turn).await;
+        let request = client.post(format!("http://{address}{path}")).bearer_auth(&self.admin_token);
+        let answer = request.json(body).send().await.ok()?;
+        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return None;
+        }
+        let revision = answer.headers().get("latchkey-revision").map(|revision| revision.to_str().unwrap().parse());
+        let (status, json) = (answer.status(), answer.json::<Value>().await.ok()?);
+        assert!(status.is_success(), "{status} {json}");
+        door.answered.send_modify(|answered| *answered += 1);
+        Some((revision.unwrap().unwrap(), json))
+    }
+
+    /// What an edge gets.
+    async fn edge(&self, client: &Client, turn: usize, path: &str) -> Option<Response> {
+        let (_, address) = self.open(turn).await;
+        client.get(format!("http://{address}{path}")).bearer_auth(&self.edge_token).send().await.ok()
+    }
+}
+
+/// Makes keys until it is over, and deactivates every other one where it wasn't made.
+async fn change_keys(doors: Arc<Doors>, first: usize) -> Vec<Answered> {
+    let (client, keys, mut answered) = (Client::new(), "/v1/workspaces/acme/keys", Vec::new());
+    let body = json!({"name": "key", "expires_in": "none"});
+    let mut turn = first;
+    while !doors.is_over.load(Ordering::SeqCst) {
+        turn += 1;
+        let Some((revision, made)) = doors.change(&client, turn, keys, &body).await else { continue };
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let (key, secret) = (text(&made["key"]["id"]), text(&made["secret"]));
+        answered.push(Answered { action: "key.create", key: key.clone(), revision, secret: secret.clone() });
+        if answered.len() % 3 == 1 {
+            let deactivate = format!("{keys}/{key}/deactivate");
+            if let Some((revision, _)) = doors.change(&client, turn + 1, &deactivate, &json!({})).await {
+                answered.push(Answered { action: "key.deactivate", key, revision, secret });
+            }
+        }
+    }
+    answered
+}
+
+/// An edge that asks whichever control plane is there.
+struct Edge {
+    doors: Arc<Doors>,
+    client: Client,
+    table: Table,
+    deltas: usize,
+}
+
+impl Edge {
+    /// With its first table, which nobody is killed before.
+    async fn load(doors: Arc<Doors>) -> Self {
+        let client = Client::new();
+        let bytes = async |path: &str| doors.edge(&client, 0, path).await.unwrap().bytes().await.unwrap().to_vec();
+        let mut loading = Loading::start(&bytes(&feed(None)).await).unwrap();
+        let Position { epoch, revision, .. } = loading.position();
+        while let Some(page) = loading.wanted() {
+            loading.add(bytes(&format!("/edge/v1/snapshots/{epoch}/{revision}/{page}")).await).unwrap();
+        }
+        let table = loading.finish().unwrap();
+        Self { doors, client, table, deltas: 0 }
+    }
+
+    /// Until it is over. It goes forward alone, whomever it asks. One that begins anew may begin with an older snapshot, and is
+    /// told how far it has to go.
+    async fn follow(mut self) -> Self {
+        let mut turn = 0;
+        while !self.doors.is_over.load(Ordering::SeqCst) {
+            turn += 1;
+            let from = self.table.position();
+            let anew = turn % 50 == 0;
+            let Some(bytes) = self.asks(turn, from, anew).await else { continue };
+            if anew {
+                assert_eq!(Loading::start(&bytes).unwrap().position().epoch, from.epoch);
+            } else {
+                assert!(Delta::is_delta(&bytes), "it is sent back from {from:?}");
+                self.table.apply(&bytes).unwrap();
+                self.deltas += 1;
+            }
+        }
+        self
+    }
+
+    /// What it is sent, when the whole of it came.
+    async fn asks(&self, turn: usize, from: Position, anew: bool) -> Option<Vec<u8>> {
+        let answer = self.doors.edge(&self.client, turn, &feed((!anew).then_some(from))).await?;
+        match answer.status() {
+            StatusCode::SERVICE_UNAVAILABLE => return None,
+            StatusCode::OK | StatusCode::NO_CONTENT => {}
+            status => panic!("{status} {}", answer.text().await.unwrap()),
+        }
+        let head: u64 = answer.headers()["latchkey-head"].to_str().unwrap().parse().unwrap();
+        assert!(head >= from.revision.0, "the head is {head} after {from:?}");
+        let is_sent = answer.status() == StatusCode::OK;
+        answer.bytes().await.ok().filter(|_| is_sent).map(|bytes| bytes.to_vec())
+    }
+}
+
+fn feed(from: Option<Position>) -> String {
+    let asked = from.map(|Position { epoch, revision, head }| format!("&epoch={epoch}&since={revision}&head={head}"));
+    format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&wait=1{}", asked.unwrap_or_default())
+}
