@@ -4,6 +4,7 @@ mod audit;
 mod check_config;
 mod client;
 mod connection;
+mod copy;
 mod database;
 mod edge_tokens;
 mod edges;
@@ -35,6 +36,7 @@ use tracing_subscriber::EnvFilter;
 use self::audit::{AuditCommand, run_audit};
 use self::check_config::{CheckConfigOptions, run_check_config};
 use self::connection::Remote;
+use self::copy::{CopyOptions, run_copy};
 use self::database::{BackupOptions, RestoreOptions, run_backup, run_restore};
 use self::edge_tokens::{EdgeTokensOptions, run_edge_tokens};
 use self::edges::{EdgesOptions, EnforcementOptions, run_edges, run_enforcement};
@@ -63,7 +65,7 @@ Exit codes:
 
 /// API keys for Envoy, enforced at the edge.
 ///
-/// `serve`, `backup`, `restore` and `audit verify` work on the database of this machine. All others speak REST to a control
+/// `serve`, `backup`, `restore`, `copy` and `audit verify` work on the database of this machine. All others speak REST to a control
 /// plane, as whoever signed in with `login`.
 #[derive(Parser)]
 #[command(name = "latchkey", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -96,7 +98,20 @@ enum Command {
     /// What was revoked after the backup was made would be valid again, so a backup that lacks changes is refused: give
     /// --replay-audit with an audit log that was exported later, or accept the loss. Edges take the restored keys as a new
     /// history, with revisions above all that they have seen.
+    ///
+    /// For PostgreSQL: stop all control planes, put the backup back with pg_restore or to a point in time, and run this
+    /// without --from before one starts again.
     Restore(RestoreOptions),
+
+    /// Moves everything from a file to PostgreSQL, or back. Stop the control plane first.
+    ///
+    /// All of it, with its whole history, in one transaction: what is interrupted leaves the target as it was. Rows and audit
+    /// log are compared before it counts. The source is only read. A control plane that is then started on the target goes on
+    /// where the source was, and edges keep their tables.
+    #[command(after_long_help = "Example:\n  \
+        latchkey copy --from latchkey.db --to postgres://latchkey@db.example.com/latchkey \\\n    \
+          --database-password-file db.password")]
+    Copy(CopyOptions),
 
     /// Stores a control plane's URL and an admin token, for the other commands.
     ///
@@ -207,6 +222,10 @@ fn carry_out(command: &Command) -> anyhow::Result<Outcome> {
         Command::Restore(options) => {
             log_to_stderr();
             run_restore(options)?;
+        }
+        Command::Copy(options) => {
+            log_to_stderr();
+            run_copy(options)?;
         }
         Command::Login(remote) => run_login(remote)?,
         Command::Logout => run_logout()?,

@@ -1,17 +1,20 @@
-//! `latchkey backup` and `latchkey restore`: the operator's commands that work on the database file.
+//! `latchkey backup` and `latchkey restore`: the operator's commands that work on the database.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Args;
 use policy::Revision;
 use policy::key_text::Kind;
 
+use super::failure::Failure;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::secret::LastCharacters;
 use crate::store::{
-    Acting, BackedUp, Database, LostChanges, NewSecret, Replayed, Restore, Restored, StoreError, back_up, restore,
+    Acting, BackedUp, Database, LostChanges, NewSecret, Renewal, Replayed, Restore, Restored, StoreError, back_up,
+    restore, restore_in_place,
 };
 
 /// The database, where it may be either.
@@ -54,13 +57,24 @@ pub(super) struct BackupOptions {
 /// What `latchkey restore` is told.
 #[derive(Args)]
 pub(super) struct RestoreOptions {
-    /// The backup.
+    /// The backup of a file.
     #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    from: Option<PathBuf>,
 
-    /// The SQLite database to put it in the place of. What is there is kept beside it.
-    #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db", hide_env_values = true)]
+    /// The SQLite database to put it in the place of; what is there is kept beside it. Or the PostgreSQL into which a backup
+    /// was put back.
+    #[arg(
+        long,
+        env = "LATCHKEY_DATABASE",
+        value_name = "FILE|URL",
+        default_value = "latchkey.db",
+        hide_env_values = true
+    )]
     database: Database,
+
+    /// The password for PostgreSQL, where neither the URL nor PGPASSWORD has it. Refused when others can read the file.
+    #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    database_password_file: Option<PathBuf>,
 
     /// An audit log that was exported after the backup (GET /v1/audit-events with `Accept: application/jsonl`). What it says
     /// was deactivated, rotated, deleted, narrowed or revoked is so again. The secrets of rotations are lost: those keys
@@ -78,17 +92,15 @@ pub(super) struct RestoreOptions {
     accept_lost_changes: bool,
 }
 
-/// What works on a file alone; `instead` says what does for PostgreSQL.
-fn file<'a>(database: &'a Database, instead: &str) -> anyhow::Result<&'a Path> {
-    match database {
-        Database::File(path) => Ok(path),
-        Database::Server { .. } => anyhow::bail!("database {database}: it is in PostgreSQL; {instead}"),
-    }
-}
-
 pub(super) fn run_backup(options: &BackupOptions) -> anyhow::Result<()> {
-    let database =
-        file(&options.database, "make a backup with pg_dump, which takes it at one instant (docs/postgres.md)")?;
+    let database: &Path = match &options.database {
+        Database::File(path) => path,
+        database @ Database::Server { .. } => {
+            bail!(
+                "database {database}: it is in PostgreSQL; make a backup with pg_dump, which takes it at one instant (docs/postgres.md)"
+            )
+        }
+    };
     let BackedUp { revision, bytes } = back_up(database, &options.to)?;
     let (database, to) = (database.display(), options.to.display());
     writeln!(io::stdout(), "backed up {database} up to revision {revision} as {to}, {bytes} bytes")?;
@@ -96,12 +108,8 @@ pub(super) fn run_backup(options: &BackupOptions) -> anyhow::Result<()> {
 }
 
 pub(super) fn run_restore(options: &RestoreOptions) -> anyhow::Result<()> {
-    let instead = "stop all control planes, and put it back with pg_restore or to a point in time (docs/postgres.md)";
-    let database = file(&options.database, instead)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
-    let what = Restore {
-        from: &options.from,
-        database,
+    let renewal = Renewal {
         log: options.replay_audit.as_deref(),
         reported: options.reported_revision.map(Revision),
         lost_changes: if options.accept_lost_changes { LostChanges::Accepted } else { LostChanges::Refused },
@@ -114,17 +122,32 @@ pub(super) fn run_restore(options: &RestoreOptions) -> anyhow::Result<()> {
         let made = made.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(NewSecret { digest: made.digest(), last_characters: LastCharacters(String::new()) })
     };
-    let restored = restore(&what, &mut secret)?;
+    let database = options.database.clone().with_password_file(options.database_password_file.clone());
+    let restored = match (&database, &options.from) {
+        (Database::File(database), Some(from)) => restore(&Restore { from, database, renewal }, &mut secret)?,
+        (Database::Server { url, password_file }, None) => {
+            restore_in_place(url.expose(), password_file.as_deref(), &renewal, &mut secret)?
+        }
+        (Database::File(_), None) => {
+            return Err(Failure::Usage("--from is missing: name the backup".to_owned()).into());
+        }
+        (Database::Server { .. }, Some(_)) => {
+            bail!(
+                "database {database}: it is in PostgreSQL; stop all control planes, put its backup back with pg_restore or to a \
+                 point in time, and run this without --from (docs/postgres.md)"
+            )
+        }
+    };
     write!(io::stdout(), "{}", told(options, &restored))?;
     Ok(())
 }
 
 fn told(options: &RestoreOptions, restored: &Restored) -> String {
     let Restored { backup, revision, reached, replayed, kept_as } = restored;
+    let from = options.from.as_ref().map_or_else(|| "what was put back".to_owned(), |from| from.display().to_string());
     let mut text = format!(
-        "restored {} from {}, which ends at revision {backup}; a new history begins, now at revision {revision}\n",
-        options.database,
-        options.from.display()
+        "restored {} from {from}, which ends at revision {backup}; a new history begins, now at revision {revision}\n",
+        options.database
     );
     if let Some(kept_as) = kept_as {
         text.push_str(&format!("what was there is kept as {}\n", kept_as.display()));

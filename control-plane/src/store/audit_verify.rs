@@ -58,12 +58,22 @@ pub fn verify_audit(database: impl Into<Database>, expected: Option<ChainHash>) 
             reading(Sql::Postgres(&session), |sql| check(sql, expected))
         }
     };
-    match found.map_err(|error| failed(error.to_string()))? {
-        Found::Verified(verified) => Ok(verified),
-        Found::NotOurs => Err(VerifyError::NotOurs { database: named }),
-        Found::Broken { revision } => Err(VerifyError::Broken { database: named, revision }),
-        Found::End { found, expected } => Err(VerifyError::End { database: named, found, expected }),
-        Found::NoHead { expected } => Err(VerifyError::Head { database: named, expected }),
+    told(found, named)
+}
+
+/// The same of a database in whose transaction somebody is. `named`: what it is called.
+pub(super) fn verify_open(sql: Sql<'_>, named: &str) -> Result<Verified, VerifyError> {
+    told(check(sql, None), named.to_owned())
+}
+
+fn told(found: Result<Found, StoreError>, database: String) -> Result<Verified, VerifyError> {
+    match found {
+        Ok(Found::Verified(verified)) => Ok(verified),
+        Ok(Found::NotOurs) => Err(VerifyError::NotOurs { database }),
+        Ok(Found::Broken { revision }) => Err(VerifyError::Broken { database, revision }),
+        Ok(Found::End { found, expected }) => Err(VerifyError::End { database, found, expected }),
+        Ok(Found::NoHead { expected }) => Err(VerifyError::Head { database, expected }),
+        Err(cause) => Err(VerifyError::Read { database, cause: cause.to_string() }),
     }
 }
 

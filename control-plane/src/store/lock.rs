@@ -55,15 +55,44 @@ impl Lock {
             // SQLite syncs the names of the files it makes; this one is ours.
             File::open(directory).and_then(|directory| directory.sync_all()).map_err(misplaced)?;
         }
-        let mut name = path.clone().into_os_string();
-        name.push("-lock");
-        let file = options.open(&name).map_err(misplaced)?;
+        let file = options.open(beside(&path)).map_err(misplaced)?;
+        Self::of(path, file)
+    }
+
+    /// Locks a database that is only read, and makes nothing but the lock's own file. `None` where there is no such file and none
+    /// can be made, as on a medium that can't be written to: whoever serves a database has made one.
+    pub(super) fn take_to_read(path: &Path) -> Result<Option<Self>, OpenError> {
+        let misplaced = |cause| OpenError::Place { path: path.to_owned(), cause };
+        let path = path.canonicalize().map_err(misplaced)?;
+        if !path.is_file() {
+            return Err(OpenError::NotAFile { path });
+        }
+        let name = beside(&path);
+        match File::open(&name) {
+            Ok(file) => Self::of(path, file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let made =
+                    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
+                made.map_or(Ok(None), |file| Self::of(path, file).map(Some))
+            }
+            Err(cause) => Err(OpenError::Place { path, cause }),
+        }
+    }
+
+    fn of(path: PathBuf, file: File) -> Result<Self, OpenError> {
         match file.try_lock() {
             Ok(()) => Ok(Self { path, file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
             Err(TryLockError::Error(cause)) => Err(OpenError::Place { path, cause }),
         }
     }
+}
+
+/// The file that the lock of a database is on.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push("-lock");
+    name.into()
 }
 
 impl Drop for Lock {

@@ -10,6 +10,7 @@ mod audit_verify;
 mod backup;
 mod changes;
 mod connection;
+mod copy;
 mod database;
 #[cfg(test)]
 #[path = "../../tests/service/databases.rs"]
@@ -52,6 +53,7 @@ pub use audit::{AuditEvent, AuditHead};
 pub use audit_list::{AuditQuery, Order};
 pub use audit_verify::{Verified, VerifyError, verify_audit};
 pub use backup::{BackedUp, BackupError, back_up};
+pub use copy::{Copied, CopyError, CopyStep, Rows, RowsDigest, copy};
 pub use database::Database;
 pub use edge_tokens::{EdgeToken, LiveToken, NewEdgeToken};
 pub use feed::Since;
@@ -71,7 +73,9 @@ pub use model::{
 };
 pub use once::Once;
 pub(crate) use replicas::{News, Word};
-pub use restore::{LogError, LostChanges, Replayed, Restore, RestoreError, Restored, restore};
+pub use restore::{
+    LogError, LostChanges, Renewal, Replayed, Restore, RestoreError, Restored, restore, restore_in_place,
+};
 pub use secrets::NewSecret;
 pub use sessions::{SESSION_SECS, Session};
 pub use usage::{KeyUse, Period, Usage};

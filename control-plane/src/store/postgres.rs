@@ -21,7 +21,7 @@ use tracing::warn;
 use self::address::Address;
 pub(super) use self::address::shown;
 pub(super) use self::follow::{Follower, Following, Reads, look};
-pub(super) use self::schema::is_ours;
+pub(super) use self::schema::{is_idle, is_ours, prepare_uncommitted, versions};
 pub(super) use self::session::Session;
 pub(super) use self::words::speak;
 use super::lock::OpenError;

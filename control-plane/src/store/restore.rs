@@ -5,6 +5,7 @@
 mod compare;
 mod place;
 mod replay;
+mod server;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,19 +13,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use policy::{Epoch, Position, Revision, UnixSeconds};
-use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 
-use self::compare::{Current, Loss};
+use self::compare::Loss;
 pub use self::replay::{LogError, Replayed};
+pub use self::server::restore_in_place;
 use super::audit::{self, Event};
 use super::backup::{Unfinished, copy_into, open_source};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::lock::{Lock, OpenError};
 use super::schema::{check_version, is_ours, open_copy};
-use super::sql::Sql;
-use super::{Acting, NewSecret, StoreError, instances};
+use super::sql::{NONE, Sql, params};
+use super::{Acting, Instance, NewSecret, StoreError, instances};
 
 /// How far above the backup a new history begins when nobody can say how far the old one came: no control plane makes so
 /// many changes between two backups.
@@ -41,6 +42,11 @@ pub enum LostChanges {
 pub struct Restore<'a> {
     pub from: &'a Path,
     pub database: &'a Path,
+    pub renewal: Renewal<'a>,
+}
+
+/// How a backup becomes a new history.
+pub struct Renewal<'a> {
     /// An exported audit log, to be applied.
     pub log: Option<&'a Path>,
     /// The highest revision that any edge has reported, where somebody knows.
@@ -79,18 +85,22 @@ pub enum RestoreError {
     Itself { path: PathBuf },
     #[error("audit log {path}: {cause}")]
     Log { path: PathBuf, cause: LogError },
+    #[error("database {database}: there is none of Latchkey's; put the backup back first")]
+    NothingThere { database: String },
+    #[error("database {database}: a control plane serves from it; stop all of them first")]
+    Served { database: String },
     #[error(
-        "database {path}: the backup ends at revision {backup} ({backup_at}), and revision {reached} was reached since{undone}: what was revoked in between would be valid again. Give --replay-audit with an audit log that was exported later, or accept the loss with --accept-lost-changes; nothing was changed"
+        "database {database}: the backup ends at revision {backup} ({backup_at}), and revision {reached} was reached since{undone}: what was revoked in between would be valid again. Give --replay-audit with an audit log that was exported later, or accept the loss with --accept-lost-changes; nothing was changed"
     )]
-    Lost { path: PathBuf, backup: Revision, backup_at: String, reached: Revision, undone: String },
+    Lost { database: String, backup: Revision, backup_at: String, reached: Revision, undone: String },
     #[error(
-        "database {path}: {why}, so nobody can say what changed after the backup's revision {backup} ({backup_at}): what was revoked since would be valid again. Say with --reported-revision how far the edges came (their metric latchkey_revision), or accept the loss with --accept-lost-changes; nothing was changed"
+        "database {database}: {why}, so nobody can say what changed after the backup's revision {backup} ({backup_at}): what was revoked since would be valid again. Say with --reported-revision how far the edges came (their metric latchkey_revision), or accept the loss with --accept-lost-changes; nothing was changed"
     )]
-    Unknown { path: PathBuf, backup: Revision, backup_at: String, why: String },
+    Unknown { database: String, backup: Revision, backup_at: String, why: String },
     #[error("database {path}: {cause}; check its directory and the disk")]
     Place { path: PathBuf, cause: io::Error },
-    #[error("database {path}: {cause}")]
-    Store { path: PathBuf, cause: StoreError },
+    #[error("database {database}: {cause}")]
+    Store { database: String, cause: StoreError },
 }
 
 /// Puts the backup in the place of the database, which no control plane may have open. `secret` makes secrets that nobody
@@ -117,7 +127,8 @@ fn restore_locked(
     let from = || what.from.to_owned();
     let read = |cause| RestoreError::Read { path: from(), cause };
     let place = |cause| RestoreError::Place { path: lock.path.clone(), cause };
-    let store = |cause| RestoreError::Store { path: lock.path.clone(), cause };
+    let database = lock.path.display().to_string();
+    let store = |cause| RestoreError::Store { database: database.clone(), cause };
     if what.from.canonicalize().is_ok_and(|from| from == lock.path) {
         return Err(RestoreError::Itself { path: from() });
     }
@@ -134,48 +145,47 @@ fn restore_locked(
     let copy = open_copy(&unfinished.path)?;
     let backup = changes::position(Sql::Sqlite(&copy)).map_err(store)?;
     let head = audit::head(Sql::Sqlite(&copy)).map_err(store)?;
-    let log = what.log.map(|path| {
+    let log = what.renewal.log.map(|path| {
         let broken = |cause| RestoreError::Log { path: path.to_owned(), cause };
         replay::read(path, backup.revision, head).map_err(broken)
     });
     let log = log.transpose()?;
     let current = compare::open(lock, backup, head);
     let covered = log.as_ref().and_then(|log| log.last()).unwrap_or(backup.revision).max(backup.revision);
-    let reached = current.reached(backup).into_iter().chain(what.reported).max();
-    if what.lost_changes == LostChanges::Refused {
-        refuse_loss(lock, &copy, backup, &current, reached, covered).map_err(|error| *error)?;
+    let reached = current.reached(backup).into_iter().chain(what.renewal.reported).max();
+    if what.renewal.lost_changes == LostChanges::Refused {
+        let loss = current.loss(reached, covered);
+        refuse_loss(&database, Sql::Sqlite(&copy), backup.revision, loss).map_err(|error| *error)?;
     }
-    let begin = match reached {
-        Some(reached) => reached.max(covered),
-        None => Revision(covered.0.saturating_add(UNKNOWN_REACH)),
-    };
-    let history = History { backup: backup.revision, begin, reached, log: log.as_ref() };
-    let done = renew(&copy, what, &current, &history, secret).map_err(store)?;
+    let history = History { backup: backup.revision, begin: begin(reached, covered), reached, log: log.as_ref() };
+    let transaction = copy.unchecked_transaction().map_err(|error| store(error.into()))?;
+    let done = renew(Sql::Sqlite(&transaction), &what.renewal, current.instances(), &history, secret).map_err(store)?;
+    transaction.commit().map_err(|error| store(error.into()))?;
     drop(current);
     copy.close().map_err(|(_, error)| store(error.into()))?;
     File::open(&unfinished.path).and_then(|file| file.sync_all()).map_err(place)?;
-    let kept_as = place::put(unfinished, lock, what.acting.at).map_err(place)?;
+    let kept_as = place::put(unfinished, lock, what.renewal.acting.at).map_err(place)?;
     Ok(Restored { backup: backup.revision, revision: done.0, reached, replayed: done.1, kept_as })
 }
 
-fn refuse_loss(
-    lock: &Lock,
-    copy: &Connection,
-    backup: Position,
-    current: &Current,
-    reached: Option<Revision>,
-    covered: Revision,
-) -> Result<(), Box<RestoreError>> {
-    let path = lock.path.clone();
-    let at = changes::changed_at(Sql::Sqlite(copy), backup.revision).ok().flatten();
+fn refuse_loss(database: &str, sql: Sql<'_>, backup: Revision, loss: Loss) -> Result<(), Box<RestoreError>> {
+    let at = changes::changed_at(sql, backup).ok().flatten();
     let backup_at = at.map_or_else(|| "of an unknown time".to_owned(), crate::instant::text);
-    let backup = backup.revision;
-    match current.loss(reached, covered) {
+    let database = database.to_owned();
+    match loss {
         Loss::None => Ok(()),
         Loss::Some { reached, undone } => {
-            Err(Box::new(RestoreError::Lost { path, backup, backup_at, reached, undone }))
+            Err(Box::new(RestoreError::Lost { database, backup, backup_at, reached, undone }))
         }
-        Loss::Unknown { why } => Err(Box::new(RestoreError::Unknown { path, backup, backup_at, why })),
+        Loss::Unknown { why } => Err(Box::new(RestoreError::Unknown { database, backup, backup_at, why })),
+    }
+}
+
+/// Behind which revision a new history begins.
+fn begin(reached: Option<Revision>, covered: Revision) -> Revision {
+    match reached {
+        Some(reached) => reached.max(covered),
+        None => Revision(covered.0.saturating_add(UNKNOWN_REACH)),
     }
 }
 
@@ -188,36 +198,35 @@ struct History<'a> {
     log: Option<&'a replay::Log>,
 }
 
-/// Makes the copy a new history: nothing that an edge holds leads on to it. Answers with its last revision, and what the log
-/// led to.
+/// Makes a database a new history, in a transaction that has begun: nothing that an edge holds leads on to it. `known`: the
+/// instances to wait for, where others are known than it has. Answers with its last revision, and what the log led to.
 fn renew(
-    copy: &Connection,
-    what: &Restore<'_>,
-    current: &Current,
+    sql: Sql<'_>,
+    what: &Renewal<'_>,
+    known: Option<Vec<Instance>>,
     history: &History<'_>,
     secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
 ) -> Result<(Revision, Option<Replayed>), StoreError> {
-    let sql = copy.unchecked_transaction()?;
     // Those that may still decide by their old tables, not those of the backup's time.
-    if let Some(known) = current.instances() {
-        sql.execute("DELETE FROM instances", [])?;
+    if let Some(known) = known {
+        sql.execute("DELETE FROM instances", NONE)?;
         for instance in &known {
-            instances::save(Sql::Sqlite(&sql), instance)?;
+            instances::save(sql, instance)?;
         }
     }
     if let Some(log) = history.log {
-        log.append(&sql)?;
+        log.append(sql)?;
     }
     let first = Position::first(what.epoch, history.begin);
     // Who signed out since is signed in by the backup.
-    sql.execute("DELETE FROM sessions", [])?;
-    sql.execute("DELETE FROM changes", [])?;
+    sql.execute("DELETE FROM sessions", NONE)?;
+    sql.execute("DELETE FROM changes", NONE)?;
     sql.execute(
         "UPDATE position SET epoch = ?1, first_revision = ?2, revision = ?2, head = ?3, reported_revision = 0",
         params![first.epoch.as_bytes(), changes::number(first.revision)?, first.head.0],
     )?;
     let tokens_differ = Cell::new(false);
-    let change = Change::new(Sql::Sqlite(&sql), &tokens_differ);
+    let change = Change::new(sql, &tokens_differ);
     let after = [
         ("backup_revision", json!(history.backup)),
         ("reached_revision", json!(history.reached)),
@@ -225,11 +234,9 @@ fn renew(
     ];
     let after: Map<String, Value> = after.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     change.record(&what.acting, &Event::of_all("database.restore", after), &[])?;
-    let numbers = Numbers::read(Sql::Sqlite(&sql))?;
+    let numbers = Numbers::read(sql)?;
     let replayed = history.log.map(|log| log.apply(&change, &numbers, &what.acting, secret)).transpose()?;
-    let revision = change.position()?.revision;
-    sql.commit()?;
-    Ok((revision, replayed))
+    Ok((change.position()?.revision, replayed))
 }
 
 /// A name for what was in the database's place at this time.

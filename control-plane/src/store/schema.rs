@@ -96,10 +96,15 @@ fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError>
     check_version(connection, path)
 }
 
+/// The version of the schema that is there, and this program's.
+pub(super) fn versions(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok((found, i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)))
+}
+
 /// Refuses a database of a newer version.
 pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let found = number(connection, path, "PRAGMA user_version")?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let (found, known) = versions(connection).map_err(|error| refused(path, &error))?;
     if found > known { Err(OpenError::Newer { database: path.display().to_string(), found, known }) } else { Ok(()) }
 }
 

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
-use latchkey::store::{Acting, LostChanges, NewSecret, Restore, StoreError, back_up, restore};
+use latchkey::store::{Acting, LostChanges, NewSecret, Renewal, Restore, StoreError, back_up, restore};
 use policy::{Epoch, UnixSeconds};
 use serde_json::{Value, json};
 
@@ -169,15 +169,14 @@ async fn a_restored_backup_signs_nobody_in() {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let (database, from) = (directory.path().join("latchkey.db"), directory.path().join("backup.db"));
     back_up(&service.directory.path().join("latchkey.db"), &from).unwrap();
-    let what = Restore {
-        from: &from,
-        database: &database,
+    let renewal = Renewal {
         log: None,
         reported: None,
         lost_changes: LostChanges::Accepted,
         epoch: Epoch::from_bytes([9; 16]),
         acting: Acting::system(UnixSeconds(1_795_420_800)),
     };
+    let what = Restore { from: &from, database: &database, renewal };
     restore(&what, &mut || Err::<NewSecret, _>(StoreError::NotFound)).unwrap();
     let restored = Service::start_in(directory, Config::default(), Entropy::system()).await;
     assert!(!is_in(&Visitor { service: &restored, cookie }).await);

@@ -8,8 +8,8 @@ use latchkey::config::Config;
 use latchkey::entropy::Entropy;
 use latchkey::secret::LastCharacters;
 use latchkey::store::{
-    Acting, BackupError, LogError, LostChanges, NewSecret, OpenError, Restore, RestoreError, Restored, StoreError,
-    back_up, restore, verify_audit,
+    Acting, BackupError, LogError, LostChanges, NewSecret, OpenError, Renewal, Restore, RestoreError, Restored,
+    StoreError, back_up, restore, verify_audit,
 };
 use policy::{ChainHash, Digest, Epoch, Position, Revision, UnixSeconds};
 use rusqlite::Connection;
@@ -83,15 +83,14 @@ impl Stopped {
             let digest = Digest::of(format!("nobody's {made}").as_bytes());
             Ok::<_, StoreError>(NewSecret { digest, last_characters: LastCharacters(String::new()) })
         };
-        let what = Restore {
-            from: &self.backup,
-            database: &self.database,
+        let renewal = Renewal {
             log,
             reported: reported.map(Revision),
             lost_changes,
             epoch: Epoch::from_bytes([9; 16]),
             acting: Acting::system(NOW),
         };
+        let what = Restore { from: &self.backup, database: &self.database, renewal };
         restore(&what, &mut secret)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
-use latchkey::store::{Acting, LostChanges, NewSecret, Restore, StoreError, restore, verify_audit};
+use latchkey::store::{Acting, LostChanges, NewSecret, Renewal, Restore, StoreError, restore, verify_audit};
 use policy::{Digest, Epoch, UnixSeconds};
 use rusqlite::Connection;
 
@@ -18,8 +18,11 @@ const FIXTURES: [&str; 8] = [
     include_str!("schema/v5.sql"),
     include_str!("schema/v6.sql"),
     include_str!("schema/v7.sql"),
-    include_str!("schema/v8.sql"),
+    V8,
 ];
+
+/// The newest of them.
+pub const V8: &str = include_str!("schema/v8.sql");
 
 const FIRST: &str = "/v1/workspaces/acme/keys/key_019ab0c0000170008000000000000002";
 const SECOND: &str = "/v1/workspaces/acme/keys/key_019ab0c0000270008000000000000003";
@@ -56,15 +59,14 @@ async fn a_backup_of_each_older_schema_is_restored() {
         let (database, from) = (directory.path().join("latchkey.db"), directory.path().join("backup.db"));
         Connection::open(&from).unwrap().execute_batch(fixture).unwrap();
         let bytes = std::fs::read(&from).unwrap();
-        let what = Restore {
-            from: &from,
-            database: &database,
+        let renewal = Renewal {
             log: None,
             reported: None,
             lost_changes: LostChanges::Accepted,
             epoch: Epoch::from_bytes([9; 16]),
             acting: Acting::system(UnixSeconds(1_795_420_800)),
         };
+        let what = Restore { from: &from, database: &database, renewal };
         restore(&what, &mut || Err::<NewSecret, _>(StoreError::NotFound)).unwrap();
         assert_eq!(std::fs::read(&from).unwrap(), bytes, "schema {version}: the backup was written to");
         let service = Service::start_in(directory, Config::default(), Entropy::system()).await;

@@ -14,7 +14,7 @@ use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
 use latchkey::guesses::Guesses;
 use latchkey::metrics::Metrics;
-use latchkey::store::{Acting, Database, LostChanges, NewSecret, Restore, Store, back_up, restore};
+use latchkey::store::{Acting, Database, LostChanges, NewSecret, Renewal, Restore, Store, back_up, restore};
 use latchkey::tokens::Token;
 use policy::{Epoch, Position};
 use serde_json::Value;
@@ -131,15 +131,14 @@ impl ControlPlane {
         let (database, time) = self.stop().await;
         let Database::File(path) = &database else { panic!("only a file is restored") };
         let mut secret = || -> Result<NewSecret, _> { panic!("without an audit log nothing is made anew") };
-        let what = Restore {
-            from: backup,
-            database: path,
+        let renewal = Renewal {
             log: None,
             reported: None,
             lost_changes: LostChanges::Accepted,
             epoch: Entropy::system().id(&time.clock()).expect("an epoch"),
             acting: Acting::system(time.now()),
         };
+        let what = Restore { from: backup, database: path, renewal };
         restore(&what, &mut secret).expect("the backup is restored");
         Self::start(database, time).await
     }

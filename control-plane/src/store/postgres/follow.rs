@@ -9,7 +9,7 @@ use policy::{ChainHash, Epoch, Position};
 use tracing::{error, info, warn};
 
 use self::Reads::{All, News};
-use super::{Server, Session, words};
+use super::{Server, Session, schema, words};
 use crate::store::replicas::{self, NOTHING_READ, Replica};
 use crate::store::sql::{Sql, SqlError, params};
 use crate::store::writer::Publish;
@@ -81,6 +81,7 @@ fn follow(server: &Server, following: &Following, ending: &AtomicBool) {
 }
 
 fn listen(session: Session) -> Result<Session, SqlError> {
+    schema::serve(&session)?;
     session.execute_batch(&format!("LISTEN {CHANNEL}"))?;
     words::listen(&session)?;
     Ok(session)

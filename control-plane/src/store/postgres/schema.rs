@@ -14,9 +14,19 @@ const MIGRATIONS: &[&str] =
 /// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.
 const LOCK: i64 = 0x4C4B_4559;
 
+/// The lock that a control plane shares with others while it serves from this schema; `?1` is [`LOCK`].
+const SERVING: &str = "(?1 << 32) | (SELECT oid FROM pg_namespace WHERE nspname = current_schema())::bigint";
+
 /// Makes the schema, or brings it up to this version; the history of a new database begins with `epoch`. Another program's
 /// database, or one of a newer version, is left as it is.
 pub(super) fn prepare(session: &Session, database: &str, epoch: Epoch) -> Result<(), OpenError> {
+    prepare_uncommitted(session, database, epoch)?;
+    let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
+    session.execute_batch("COMMIT").map_err(failed)
+}
+
+/// The same in a transaction that it begins, and that whoever calls it ends. Control planes that start meanwhile wait.
+pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, epoch: Epoch) -> Result<(), OpenError> {
     let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
     let sql = Sql::Postgres(session);
     let encoding: String = sql.query_row("SHOW server_encoding", NONE, |row| row.get(0)).map_err(failed)?;
@@ -45,7 +55,25 @@ pub(super) fn prepare(session: &Session, database: &str, epoch: Epoch) -> Result
     let statement = "INSERT INTO position (one, epoch, first_revision, revision, head) VALUES (1, ?1, 0, 0, ?2)
                      ON CONFLICT DO NOTHING";
     sql.execute(statement, params![first.epoch.as_bytes(), head.0]).map_err(failed)?;
-    session.execute_batch("COMMIT").map_err(failed)
+    Ok(())
+}
+
+/// Says, for as long as the connection is there, that a control plane serves from this schema.
+pub(super) fn serve(session: &Session) -> Result<(), SqlError> {
+    let share = format!("SELECT pg_advisory_lock_shared({SERVING}) IS NULL");
+    Sql::Postgres(session).query_row(&share, params![LOCK], |_| Ok(()))
+}
+
+/// Whether no control plane serves from this schema. Where it is so, none begins to until the transaction ends.
+pub(in crate::store) fn is_idle(sql: Sql<'_>) -> Result<bool, SqlError> {
+    let take = format!("SELECT pg_try_advisory_xact_lock({SERVING})");
+    sql.query_row(&take, params![LOCK], |row| row.get(0))
+}
+
+/// The version of the schema that is there, and this program's.
+pub(in crate::store) fn versions(sql: Sql<'_>) -> Result<(i64, i64), SqlError> {
+    let found = sql.query_row("SELECT version FROM latchkey_schema WHERE one = 1", NONE, |row| row.get(0))?;
+    Ok((found, i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)))
 }
 
 /// The version that is there, 0 in a schema that had nothing in it until now.

@@ -4,6 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 
 use postgres::Client;
+use postgres::binary_copy::BinaryCopyInWriter;
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::{ToSql, Type};
 
@@ -60,6 +61,30 @@ impl Session {
 
     pub(in crate::store) fn execute_batch(&self, statements: &str) -> Result<(), SqlError> {
         Ok(self.client()?.batch_execute(statements)?)
+    }
+
+    /// Writes rows by a `COPY … FROM STDIN (FORMAT binary)` whose columns are of these kinds: `rows` gives them, one by one, to
+    /// what it is given. None is there unless all are; memory doesn't grow with them.
+    pub(in crate::store) fn copy_in<E>(
+        &self,
+        statement: &str,
+        kinds: &[Kind],
+        rows: impl FnOnce(&mut dyn FnMut(&[Param<'_>]) -> Result<(), SqlError>) -> Result<(), E>,
+    ) -> Result<Result<(), E>, SqlError> {
+        let types: Vec<Type> = kinds.iter().map(|kind| kind.postgres_type()).collect();
+        let mut client = self.client()?;
+        let mut writer = BinaryCopyInWriter::new(client.copy_in(statement)?, &types);
+        let mut put = |row: &[Param<'_>]| {
+            if row.len() != types.len() {
+                return Err(SqlError::Fault("a row has another number of columns"));
+            }
+            Ok(writer.write_raw(row)?)
+        };
+        let given = rows(&mut put);
+        if given.is_ok() {
+            writer.finish()?;
+        }
+        Ok(given)
     }
 
     /// Waits until somebody has said something on a channel that is listened to, or `timeout` has passed. Gives all that was

@@ -9,13 +9,13 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 
 use policy::{Allowlist, ChainHash, KeyId, Revision, Scopes, WorkspaceId};
-use rusqlite::{Connection, params};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::audit::FIRST_HASH;
 use super::super::changes::{self, Change};
 use super::super::definitions::Numbers;
+use super::super::sql::{Sql, params};
 use super::super::{
     Acting, AuditHead, KeyPatch, NewSecret, Precondition, StoreError, admin_tokens, edge_tokens, keys, secrets,
 };
@@ -126,7 +126,7 @@ impl Log {
     }
 
     /// Adds the events as they were written, so that who did what after the backup is not forgotten.
-    pub(super) fn append(&self, sql: &Connection) -> Result<(), StoreError> {
+    pub(super) fn append(&self, sql: Sql<'_>) -> Result<(), StoreError> {
         let mut insert = sql.prepare("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?;
         for Logged { json, hash, event } in &self.events {
             insert.execute(params![changes::number(event.revision)?, json, hash.0])?;

@@ -1,0 +1,216 @@
+//! A database moved to the other engine with its whole history: a file to PostgreSQL, and back.
+//!
+//! See `docs/decisions/postgres.md`.
+
+mod file;
+mod rows;
+mod server;
+mod tables;
+
+use std::io;
+use std::path::PathBuf;
+
+use policy::Position;
+
+pub use self::rows::{Rows, RowsDigest};
+use self::tables::{TABLES, Table};
+use super::audit_verify::{Verified, VerifyError, verify_open};
+use super::database::Database;
+use super::lock::OpenError;
+use super::sql::{NONE, Param, Sql, SqlError};
+use super::{StoreError, changes};
+
+/// Rows that are told of at once.
+const TOLD: u64 = 1_000;
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyStep {
+    /// It begins with a table of so many rows.
+    Copying { table: &'static str, rows: u64 },
+    /// It reads what the target has of a table.
+    Checking { table: &'static str, rows: u64 },
+    /// So many rows more.
+    Rows(u64),
+    /// It does something of unknown length.
+    Waiting(&'static str),
+}
+
+/// What was copied, and found in the target as it was in the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    pub position: Position,
+    pub tables: Vec<Rows>,
+    /// The target's.
+    pub audit: Verified,
+}
+
+/// Why nothing was copied. Each names the database and what to do, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    #[error(
+        "{from} and {to} are on the same engine: name a file and a postgres:// URL. `latchkey backup` copies a file, and pg_dump what is in PostgreSQL"
+    )]
+    SameEngine { from: String, to: String },
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("database {database}: cannot read it: {cause}; nothing was copied")]
+    Read { database: String, cause: String },
+    #[error("database {database}: it is not one of Latchkey's; name the one that `latchkey serve --database` names")]
+    NotOurs { database: String },
+    #[error(
+        "database {database}: its schema {found} is older than this version's {known}; start this version's control plane on it once, which brings it up to date, stop it, and copy then"
+    )]
+    Older { database: String, found: i64, known: i64 },
+    #[error(
+        "database {database}: a control plane serves from it; stop it first, for what it does meanwhile would be lost"
+    )]
+    Served { database: String },
+    #[error(
+        "database {database}: it has {what} already, and is left as it is; copy into an empty one, such as a new one of `createdb`, or another schema (`options=-csearch_path%3D…`)"
+    )]
+    Taken { database: String, what: String },
+    #[error("database {path}: something is there already, and is left as it is; name another file")]
+    TakenFile { path: PathBuf },
+    #[error("database {database}: {cause}; nothing was copied, and it is as it was")]
+    Write { database: String, cause: String },
+    #[error("database {path}: {cause}; check its directory and the disk")]
+    Place { path: PathBuf, cause: io::Error },
+    #[error(
+        "database {database}: the answer to the commit was lost ({cause}), so all of it is there or nothing; `latchkey audit verify` says which"
+    )]
+    Unknown { database: String, cause: String },
+    #[error(
+        "database {database}: its table {table} has other rows than those that were written ({found}, and there should be {expected}); nothing was copied, and it is as it was"
+    )]
+    Differs { database: String, table: &'static str, found: u64, expected: u64 },
+    #[error("{0}; nothing was copied")]
+    Audit(VerifyError),
+}
+
+/// Copies all that a database holds into an empty one on the other engine: in one transaction, so the target has all of it or is
+/// as it was. Then all is read again and compared, before it counts. No control plane may serve either. `tell` hears how far it
+/// is. Costs two passes over all rows, and memory that doesn't grow with them. Not for async threads.
+pub fn copy(from: &Database, to: &Database, tell: &mut dyn FnMut(CopyStep)) -> Result<Copied, CopyError> {
+    match (from, to) {
+        (Database::File(path), Database::Server { url, password_file }) => {
+            let source = file::Source::open(path)?;
+            server::copy_into(url.expose(), password_file.as_deref(), &source, tell)
+        }
+        (Database::Server { url, password_file }, Database::File(path)) => {
+            let source = server::Source::open(url.expose(), password_file.as_deref())?;
+            file::copy_into(path, &source, tell)
+        }
+        (Database::File(_), Database::File(_)) | (Database::Server { .. }, Database::Server { .. }) => {
+            Err(CopyError::SameEngine { from: from.to_string(), to: to.to_string() })
+        }
+    }
+}
+
+/// What is read, in a transaction that reads.
+trait Reading {
+    /// As it is told.
+    fn shown(&self) -> String;
+
+    fn sql(&self) -> Sql<'_>;
+
+    /// The highest number that was ever given to a row of a table.
+    fn highest(&self, table: &str, column: &str) -> Result<i64, SqlError>;
+}
+
+/// What went wrong, and on which side.
+enum Failure {
+    Source(SqlError),
+    Target(SqlError),
+}
+
+impl From<SqlError> for Failure {
+    fn from(error: SqlError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl Failure {
+    fn told(self, source: &str, target: &str) -> CopyError {
+        match self {
+            Self::Source(error) => CopyError::Read { database: source.to_owned(), cause: error.to_string() },
+            Self::Target(error) => CopyError::Write { database: target.to_owned(), cause: error.to_string() },
+        }
+    }
+}
+
+/// Writes all rows of `source` into the empty tables of `target`.
+fn write_all(source: &dyn Reading, target: Sql<'_>, tell: &mut dyn FnMut(CopyStep)) -> Result<Vec<Rows>, Failure> {
+    let written = TABLES.iter().map(|table| {
+        tell(CopyStep::Copying { table: table.name, rows: count(source.sql(), table)? });
+        write(source.sql(), target, table, tell)
+    });
+    written.collect()
+}
+
+fn write(source: Sql<'_>, target: Sql<'_>, table: &Table, tell: &mut dyn FnMut(CopyStep)) -> Result<Rows, Failure> {
+    let mut rows = Rows::none_of(table.name);
+    let mut rows_of_source = |put: &mut dyn FnMut(&[Param<'_>]) -> Result<(), SqlError>| {
+        read(source, table, tell, &mut rows, &mut |row| put(row).map_err(Failure::Target))
+    };
+    match target {
+        Sql::Postgres(session) => {
+            let statement = format!("COPY {} ({}) FROM STDIN (FORMAT binary)", table.name, table.listed());
+            session.copy_in(&statement, &table.kinds(), rows_of_source).map_err(Failure::Target)??;
+        }
+        Sql::Sqlite(_) => {
+            let mut insert = target.prepare(&table.insert()).map_err(Failure::Target)?;
+            rows_of_source(&mut |row| insert.execute(row).map(drop))?;
+        }
+    }
+    Ok(rows)
+}
+
+/// Compares what the target has with what was written, and checks its audit log. What is wrong with that one is wrong with
+/// `from`'s, for they are the same by then.
+fn check(
+    from: &str,
+    target: Sql<'_>,
+    named: &str,
+    written: Vec<Rows>,
+    tell: &mut dyn FnMut(CopyStep),
+) -> Result<Copied, CopyError> {
+    let failed = |cause: String| CopyError::Write { database: named.to_owned(), cause };
+    for (table, expected) in TABLES.iter().zip(&written) {
+        tell(CopyStep::Checking { table: table.name, rows: expected.count });
+        let mut found = Rows::none_of(table.name);
+        read(target, table, tell, &mut found, &mut |_| Ok(())).map_err(|error: SqlError| failed(error.to_string()))?;
+        if found != *expected {
+            let (found, expected) = (found.count, expected.count);
+            return Err(CopyError::Differs { database: named.to_owned(), table: table.name, found, expected });
+        }
+    }
+    tell(CopyStep::Waiting("checking the audit log"));
+    let audit = verify_open(target, from).map_err(CopyError::Audit)?;
+    let position = changes::position(target).map_err(|error: StoreError| failed(error.to_string()))?;
+    Ok(Copied { position, tables: written, audit })
+}
+
+/// Reads all rows of a table, counts them in `rows`, and gives them to `take`.
+fn read<E: From<SqlError>>(
+    sql: Sql<'_>,
+    table: &Table,
+    tell: &mut dyn FnMut(CopyStep),
+    rows: &mut Rows,
+    take: &mut dyn FnMut(&[Param<'_>]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut buffer = Vec::new();
+    sql.prepare(&table.select())?.each(NONE, |row| {
+        let row = table.row(row)?;
+        rows.add(&row, &mut buffer);
+        if rows.count.is_multiple_of(TOLD) {
+            tell(CopyStep::Rows(TOLD));
+        }
+        take(&row)
+    })
+}
+
+fn count(sql: Sql<'_>, table: &Table) -> Result<u64, SqlError> {
+    let count: i64 = sql.query_row(&format!("SELECT count(*) FROM {}", table.name), NONE, |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}

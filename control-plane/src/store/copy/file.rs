@@ -1,0 +1,97 @@
+//! A file of SQLite, as the source of a copy and as its target.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::tables::NUMBERED;
+use super::{Copied, CopyError, CopyStep, Failure, Reading, check, write_all};
+use crate::store::OpenError;
+use crate::store::backup::{Unfinished, open_source};
+use crate::store::lock::Lock;
+use crate::store::schema::{is_ours, open_copy, versions};
+use crate::store::sql::{Sql, SqlError, params};
+
+/// A file that is read. No control plane begins to serve it meanwhile.
+pub(super) struct Source {
+    connection: Connection,
+    path: PathBuf,
+    _lock: Option<Lock>,
+}
+
+impl Source {
+    /// Begins to read a file that no control plane serves. What a crash left in its WAL is read with it, and stays there.
+    pub(super) fn open(path: &Path) -> Result<Self, CopyError> {
+        let database = path.display().to_string();
+        let read = |error: rusqlite::Error| CopyError::Read { database: database.clone(), cause: error.to_string() };
+        if let Err(cause) = path.metadata() {
+            return Err(CopyError::Read { database, cause: cause.to_string() });
+        }
+        let lock = match Lock::take_to_read(path) {
+            Err(OpenError::InUse { .. }) => return Err(CopyError::Served { database }),
+            taken => taken?,
+        };
+        let connection = open_source(path).map_err(read)?;
+        if !is_ours(&connection).map_err(read)? {
+            return Err(CopyError::NotOurs { database });
+        }
+        let (found, known) = versions(&connection).map_err(read)?;
+        if found > known {
+            return Err(OpenError::Newer { database, found, known }.into());
+        }
+        if found < known {
+            return Err(CopyError::Older { database, found, known });
+        }
+        // Ends with the connection, and has nothing to keep.
+        connection.execute_batch("BEGIN").map_err(read)?;
+        Ok(Self { connection, path: path.to_owned(), _lock: lock })
+    }
+}
+
+impl Reading for Source {
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn sql(&self) -> Sql<'_> {
+        Sql::Sqlite(&self.connection)
+    }
+
+    fn highest(&self, table: &str, _column: &str) -> Result<i64, SqlError> {
+        let highest = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?1";
+        self.sql().query_row(highest, params![table], |row| row.get(0))
+    }
+}
+
+/// Copies into a new file, mode 0600, which is there whole and on disk or not at all.
+pub(super) fn copy_into(
+    path: &Path,
+    source: &dyn Reading,
+    tell: &mut dyn FnMut(CopyStep),
+) -> Result<Copied, CopyError> {
+    let place = |cause| CopyError::Place { path: path.to_owned(), cause };
+    let shown = path.display().to_string();
+    let failed = |error: SqlError| CopyError::Write { database: shown.clone(), cause: error.to_string() };
+    if path.symlink_metadata().is_ok() {
+        return Err(CopyError::TakenFile { path: path.to_owned() });
+    }
+    let unfinished = Unfinished::create(path).map_err(place)?;
+    let connection = open_copy(&unfinished.path)?;
+    let sql = Sql::Sqlite(&connection);
+    sql.execute_batch("BEGIN IMMEDIATE; DELETE FROM imports").map_err(failed)?;
+    let written = write_all(source, sql, tell).map_err(|failure| failure.told(&source.shown(), &shown))?;
+    for (table, column) in NUMBERED {
+        let highest = source.highest(table, column);
+        let highest = highest.map_err(|error| Failure::Source(error).told(&source.shown(), &shown))?;
+        sql.execute("DELETE FROM sqlite_sequence WHERE name = ?1", params![table]).map_err(failed)?;
+        sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", params![table, highest])
+            .map_err(failed)?;
+    }
+    let copied = check(&source.shown(), sql, &shown, written, tell)?;
+    sql.execute_batch("COMMIT").map_err(failed)?;
+    connection.close().map_err(|(_, error)| failed(error.into()))?;
+    File::open(&unfinished.path).and_then(|file| file.sync_all()).map_err(place)?;
+    unfinished.put(path).map_err(place)?;
+    Ok(copied)
+}

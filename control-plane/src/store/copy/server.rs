@@ -1,0 +1,117 @@
+//! A schema in PostgreSQL, as the target of a copy and as its source.
+
+use std::path::Path;
+
+use policy::Epoch;
+
+use super::tables::{NUMBERED, TABLES};
+use super::{Copied, CopyError, CopyStep, Failure, Reading, check, write_all};
+use crate::store::OpenError;
+use crate::store::postgres::{Server, Session, is_idle, is_ours, prepare_uncommitted, shown as shown_url, versions};
+use crate::store::sql::{NONE, Sql, SqlError};
+
+/// A copy may take longer than any statement or transaction of a control plane, and waits for the other side.
+const PATIENT: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+
+/// What a first start of a control plane writes.
+const OF_A_START: [&str; 6] = ["position", "changes", "scopes", "environments", "audit_events", "imports"];
+
+/// A schema that is read.
+pub(super) struct Source {
+    session: Session,
+    shown: String,
+}
+
+/// Copies into an empty schema, or one in which nothing was done since a first start.
+pub(super) fn copy_into(
+    url: &str,
+    password_file: Option<&Path>,
+    source: &dyn Reading,
+    tell: &mut dyn FnMut(CopyStep),
+) -> Result<Copied, CopyError> {
+    let server = Server::at(url, password_file)?;
+    let session = server.connect().map_err(|error| server.failed(&error))?;
+    let (sql, shown) = (Sql::Postgres(&session), shown_url(url));
+    let failed = |error: SqlError| CopyError::Write { database: shown.clone(), cause: error.to_string() };
+    session.execute_batch(PATIENT).map_err(failed)?;
+    // The server rolls back what isn't committed when the connection ends, however it ends.
+    prepare_uncommitted(&session, &shown, Epoch::from_bytes([0; 16]))?;
+    if !is_idle(sql).map_err(failed)? {
+        return Err(CopyError::Served { database: shown });
+    }
+    if let Some(what) = used_for(sql).map_err(failed)? {
+        return Err(CopyError::Taken { database: shown, what });
+    }
+    let names: Vec<_> = TABLES.iter().map(|table| table.name).collect();
+    sql.execute_batch(&format!("TRUNCATE {}", names.join(", "))).map_err(failed)?;
+    let written = write_all(source, sql, tell).map_err(|failure| failure.told(&source.shown(), &shown))?;
+    for (table, column) in NUMBERED {
+        let highest = source.highest(table, column);
+        let highest = highest.map_err(|error| Failure::Source(error).told(&source.shown(), &shown))?;
+        let next = highest.saturating_add(1);
+        // Unlike setval it is undone with the transaction.
+        sql.execute_batch(&format!("ALTER TABLE {table} ALTER COLUMN {column} RESTART WITH {next}")).map_err(failed)?;
+    }
+    tell(CopyStep::Waiting("taking statistics"));
+    sql.execute_batch(&format!("ANALYZE {}", names.join(", "))).map_err(failed)?;
+    let copied = check(&source.shown(), sql, &shown, written, tell)?;
+    tell(CopyStep::Waiting("committing"));
+    match sql.execute_batch("COMMIT") {
+        Ok(()) => Ok(copied),
+        Err(error) if error.is_lost() => Err(CopyError::Unknown { database: shown, cause: error.to_string() }),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What a schema is used for; `None` when nothing was done in it.
+fn used_for(sql: Sql<'_>) -> Result<Option<String>, SqlError> {
+    let has = |rows: &str| sql.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {rows})"), NONE, |row| row.get(0));
+    for table in TABLES.iter().filter(|table| !OF_A_START.contains(&table.name)) {
+        if has(table.name)? {
+            return Ok(Some(format!("rows in {}", table.name)));
+        }
+    }
+    let has_history = has("audit_events WHERE action <> 'catalogue.define'")?;
+    Ok(has_history.then(|| "a history of changes".to_owned()))
+}
+
+impl Source {
+    /// Begins to read a schema that no control plane serves from.
+    pub(super) fn open(url: &str, password_file: Option<&Path>) -> Result<Self, CopyError> {
+        let server = Server::at(url, password_file)?;
+        let session = server.connect().map_err(|error| server.failed(&error))?;
+        let (sql, database) = (Sql::Postgres(&session), shown_url(url));
+        let failed = |error: SqlError| CopyError::Read { database: database.clone(), cause: error.to_string() };
+        session.execute_batch(PATIENT).map_err(failed)?;
+        session.execute_batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").map_err(failed)?;
+        if !is_ours(sql).map_err(failed)? {
+            return Err(CopyError::NotOurs { database });
+        }
+        if !is_idle(sql).map_err(failed)? {
+            return Err(CopyError::Served { database });
+        }
+        let (found, known) = versions(sql).map_err(failed)?;
+        match found.cmp(&known) {
+            std::cmp::Ordering::Less => Err(CopyError::Older { database, found, known }),
+            std::cmp::Ordering::Greater => Err(OpenError::Newer { database, found, known }.into()),
+            std::cmp::Ordering::Equal => Ok(Self { session, shown: database }),
+        }
+    }
+}
+
+impl Reading for Source {
+    fn shown(&self) -> String {
+        self.shown.clone()
+    }
+
+    fn sql(&self) -> Sql<'_> {
+        Sql::Postgres(&self.session)
+    }
+
+    fn highest(&self, table: &str, column: &str) -> Result<i64, SqlError> {
+        let highest = format!(
+            "SELECT coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence('{table}', '{column}') AS regclass)), 0)"
+        );
+        self.sql().query_row(&highest, NONE, |row| row.get(0))
+    }
+}
