@@ -1,10 +1,12 @@
-# All images of Latchkey, each a target: `plugin` (the filter as Istio and Envoy Gateway take it), `control-plane`, `upstream`, `envoy`.
+# All images of Latchkey, each a target: `plugin` (the filter as Istio and Envoy Gateway take it), `control-plane`, `upstream`, `envoy`; and the
+# PostgreSQL of compose.yaml's profile, as it is.
 #
 # The programs come from dist/ where `make build` left ones that run on the build image, else they are built here, from the sources. Where no registry
 # can be reached, scripts/docker-bases makes stand-ins for the images that these begin with.
 ARG BUILD_IMAGE=rust:1.95-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
 ARG ENVOY_IMAGE=envoyproxy/envoy:v1.40-latest
+ARG POSTGRES_IMAGE=postgres:15-bookworm
 
 FROM ${BUILD_IMAGE} AS build
 # By which `make compose-down` finds what the build left behind.
@@ -46,3 +48,6 @@ RUN install -d -m 0700 -o 10001 -g 10001 /run/latchkey
 USER 10001:10001
 ENTRYPOINT ["/etc/latchkey/run"]
 CMD ["--config-path", "/etc/latchkey/envoy.yaml", "--concurrency", "2", "--log-level", "warning"]
+
+# Last, so that no other image waits for it. With a name of this stack, so that `make compose-down` leaves the image that it is made of.
+FROM ${POSTGRES_IMAGE} AS postgres

@@ -46,7 +46,7 @@ screenshots: tools build ## write pictures of every page of the console to targe
 	@scripts/browser
 	@cargo run --quiet -p end-to-end --bin latchkey-screenshots
 
-compose-up: tools build ## run all of it in containers: control plane, two Envoys, an upstream; print curl lines
+compose-up: tools build ## run all of it in containers: control plane, two Envoys, an upstream; PROFILE=postgres: two control planes over PostgreSQL
 	@scripts/compose up
 
 compose-down: ## end and remove what `make compose-up` started, keys included

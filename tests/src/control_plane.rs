@@ -1,25 +1,29 @@
-//! A control plane on a SQLite file of its own.
+//! A control plane on a database of its own: a SQLite file or, with LATCHKEY_TEST_DATABASE=postgres, one in PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use crate::admin::{Admin, client};
 use crate::disk::Disk;
+use crate::postgres::Postgres;
 use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
 use crate::wall_clock::WallClock;
 
-/// Its name in the folder.
+/// A file's name in the folder.
 const DATABASE: &str = "latchkey.db";
 
 /// `latchkey serve`, with its files in a folder that goes away with it.
 pub struct ControlPlane {
     pub process: Process,
     pub port: u16,
-    folder: TempDir,
+    folder: Arc<TempDir>,
+    /// `None`: a file in the folder.
+    postgres: Option<Postgres>,
     machine: Machine,
 }
 
@@ -34,36 +38,55 @@ enum Machine {
 
 impl ControlPlane {
     pub fn start() -> Self {
-        Self::start_as("", Machine::System)
+        Self::start_with("")
     }
 
     /// With this as its `latchkey.toml`.
     pub fn start_with(config: &str) -> Self {
-        Self::start_as(config, Machine::System)
+        let folder = folder(config);
+        let postgres = Postgres::is_asked_for().then(|| Postgres::of(folder.path()));
+        Self::start_as(folder, postgres, Machine::System)
+    }
+
+    /// For what is of SQLite's file alone: it stays the same whatever engine the tests are on.
+    pub fn of_a_file() -> Self {
+        Self::start_as(folder(""), None, Machine::System)
+    }
+
+    /// For what is of PostgreSQL alone, like a second control plane.
+    pub fn of_postgres() -> Self {
+        let folder = folder("");
+        let postgres = Some(Postgres::of(folder.path()));
+        Self::start_as(folder, postgres, Machine::System)
     }
 
     pub fn start_by(clock: &WallClock) -> Self {
-        Self::start_as("", Machine::Clock(clock.clone()))
+        let folder = folder("");
+        let postgres = Postgres::is_asked_for().then(|| Postgres::of(folder.path()));
+        Self::start_as(folder, postgres, Machine::Clock(clock.clone()))
     }
 
-    /// With its database on this disk.
+    /// With its database, a file, on this disk.
     pub fn start_on(disk: &Disk) -> Self {
-        Self::start_as("", Machine::Disk(disk.clone()))
+        Self::start_as(folder(""), None, Machine::Disk(disk.clone()))
     }
 
-    fn start_as(config: &str, machine: Machine) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("latchkey.toml"), config).expect("the configuration");
+    /// Another one beside it: with its tokens, and on its database in PostgreSQL by this way there.
+    pub fn start_beside(&self, way: Postgres) -> Self {
+        Self::start_as(Arc::clone(&self.folder), Some(way), Machine::System)
+    }
+
+    fn start_as(folder: Arc<TempDir>, postgres: Option<Postgres>, machine: Machine) -> Self {
         let port = free_port();
-        let process = serve(folder.path(), port, &machine);
-        let started = Self { process, port, folder, machine };
+        let process = serve(folder.path(), port, postgres.as_ref(), &machine);
+        let started = Self { process, port, folder, postgres, machine };
         started.wait();
         started
     }
 
-    /// Starts it again on the same files and port, after [`Process::kill`].
+    /// Starts it again on the same files, database and port, after [`Process::kill`].
     pub fn restart(&mut self) {
-        self.process = serve(self.folder.path(), self.port, &self.machine);
+        self.process = serve(self.folder.path(), self.port, self.postgres.as_ref(), &self.machine);
         self.wait();
     }
 
@@ -93,11 +116,37 @@ impl ControlPlane {
 
     /// The size of its database, without the WAL.
     pub fn database_bytes(&self) -> u64 {
-        std::fs::metadata(self.database()).expect("the database").len()
+        match &self.postgres {
+            Some(postgres) => postgres.bytes(),
+            None => std::fs::metadata(self.database()).expect("the database").len(),
+        }
     }
 
+    /// Its file.
     pub fn database(&self) -> PathBuf {
+        assert!(self.postgres.is_none(), "a test of files begins with `ControlPlane::of_a_file`");
         self.folder.path().join(DATABASE)
+    }
+
+    /// Keeps a copy of its database, while it doesn't run.
+    pub fn keep_copy(&self) {
+        match &self.postgres {
+            Some(postgres) => postgres.keep_copy(),
+            None => drop(std::fs::copy(self.database(), self.database().with_extension("copy")).expect("a copy")),
+        }
+    }
+
+    /// Puts that copy in the database's place, while it doesn't run.
+    pub fn put_copy_back(&self) {
+        match &self.postgres {
+            Some(postgres) => postgres.put_copy_back(),
+            None => drop(std::fs::copy(self.database().with_extension("copy"), self.database()).expect("a copy")),
+        }
+    }
+
+    /// Its database in PostgreSQL.
+    pub fn postgres(&self) -> &Postgres {
+        self.postgres.as_ref().expect("a test of PostgreSQL begins with `ControlPlane::of_postgres`")
     }
 
     pub fn folder(&self) -> &Path {
@@ -117,7 +166,6 @@ pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Comman
     let file = |name: &str| folder.join(name).display().to_string();
     let mut all = BTreeMap::from([
         ("listen", format!("127.0.0.1:{port}")),
-        ("database", file(DATABASE)),
         ("admin-token-file", file("admin-token")),
         ("edge-token-file", file("edge-token")),
     ]);
@@ -125,19 +173,28 @@ pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Comman
         all.insert("config", file("latchkey.toml"));
     }
     all.extend(flags.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    all.entry("database")
+        .or_insert_with(|| if Postgres::is_asked_for() { Postgres::of(folder).url() } else { file(DATABASE) });
     let mut command = Command::new(built("dist/latchkey"));
     command.arg("serve").args(all.iter().map(|(name, value)| format!("--{name}={value}")));
     command
 }
 
-fn serve(folder: &Path, port: u16, machine: &Machine) -> Process {
-    let mut command = serve_command(folder, port, &[]);
+fn folder(config: &str) -> Arc<TempDir> {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("latchkey.toml"), config).expect("the configuration");
+    Arc::new(folder)
+}
+
+fn serve(folder: &Path, port: u16, postgres: Option<&Postgres>, machine: &Machine) -> Process {
+    let database = postgres.map_or_else(|| folder.join(DATABASE).display().to_string(), Postgres::url);
+    let mut command = serve_command(folder, port, &[("database", &database)]);
     match machine {
         Machine::System => {}
         Machine::Clock(clock) => clock.rule(&mut command),
         Machine::Disk(disk) => disk.hold(&mut command, &folder.join(DATABASE)),
     }
-    Process::start("the control plane", &mut command, &folder.join("control-plane.log"))
+    Process::start("the control plane", &mut command, &folder.join(format!("control-plane-{port}.log")))
 }
 
 fn read(path: &Path) -> String {

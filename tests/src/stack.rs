@@ -21,9 +21,18 @@ impl Stack {
         Self::start_with(|_| {})
     }
 
+    /// For what is of SQLite's file alone, whatever engine the tests are on.
+    pub fn of_a_file() -> Self {
+        Self::start_at(ControlPlane::of_a_file(), |_| {})
+    }
+
     /// As [`Self::start`], with changes to Envoy's config.
     pub fn start_with(change: impl FnOnce(&mut EnvoyConfig)) -> Self {
-        let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+        Self::start_at(ControlPlane::start(), change)
+    }
+
+    fn start_at(control_plane: ControlPlane, change: impl FnOnce(&mut EnvoyConfig)) -> Self {
+        let echo = Echo::start();
         let admin = control_plane.admin();
         admin.create_workspace("acme");
         let mut config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());

@@ -37,7 +37,8 @@ fn the_fsync_of_the_wal_has_returned_before_a_change_is_answered() {
     let folder = tempfile::tempdir().expect("a folder");
     let port = free_port();
     let trace_file = folder.path().join("trace");
-    let serve = serve_command(folder.path(), port, &[]);
+    let database = folder.path().join("latchkey.db").display().to_string();
+    let serve = serve_command(folder.path(), port, &[("database", &database)]);
     let mut command = Command::new("strace");
     command
         .args(["-D", "-f", "-y", "-s", "200", "-e", "trace=fsync,fdatasync,write,pwrite64,writev,sendto,sendmsg"])

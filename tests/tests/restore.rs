@@ -19,7 +19,7 @@ fn verdict(connection: &mut Connection, key: &CreatedKey) -> String {
 
 /// A stack whose keys were revoked after a backup; answers with the backup's path.
 fn start() -> (Stack, Keys, String) {
-    let stack = Stack::start();
+    let stack = Stack::of_a_file();
     let key = |name| stack.admin.create_key("acme", name);
     let keys = Keys {
         untouched: key("untouched"),

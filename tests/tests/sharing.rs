@@ -224,24 +224,22 @@ fn a_worker_that_traps_while_the_control_plane_is_down_has_its_table_at_once() {
 }
 
 #[test]
-fn a_control_plane_replaced_by_an_older_copy_of_its_file_is_believed_and_said() {
+fn a_control_plane_replaced_by_an_older_copy_of_its_database_is_believed_and_said() {
     let mut pair = Pair::start(&no_fields());
     let key = pair.admin.create_key("acme", "revoked-later");
     let mut connections = pair.connections();
-    let folder = pair.control_plane.folder().to_owned();
-    let (file, copy) = (folder.join("latchkey.db"), folder.join("copy.db"));
     pair.stop_control_plane();
-    std::fs::copy(&file, &copy).expect("a copy of the database");
+    pair.control_plane.keep_copy();
     pair.control_plane.restart();
     let hammers = pair.hammers();
     wait_verdict(&mut connections, &key, "200 -");
     pair.admin.delete(&key);
     wait_verdict(&mut connections, &key, "401 unknown-key");
     pair.stop_control_plane();
-    std::fs::copy(&copy, &file).expect("the copy in its place");
+    pair.control_plane.put_copy_back();
     pair.control_plane.restart();
     pair.assert_newest_reaches(&mut connections);
-    // What the file in use says.
+    // What the database in use says.
     wait_verdict(&mut connections, &key, "200 -");
     for envoy in &pair.envoys {
         assert!(envoy.process.log().contains("history is another one"), "{}", envoy.process.log());

@@ -173,6 +173,13 @@ fn a_request_is_decided_with_tls_on_both_sides() {
     let (answer, _) = paste(&format!("curl -si --noproxy '*' --cacert {} {url}", site.authority()));
     assert_eq!(answer, "", "without a client certificate there is no answer");
 
+    // Envoy's looks whether it is there show one.
+    let healthy = format!("latchkey::127.0.0.1:{}::health_flags::healthy\n", site.edge_port);
+    eventually("the control plane is healthy for Envoy", || {
+        let clusters = Connection::open(site.admin_port).get("/clusters", &[]).body;
+        if clusters.contains(&healthy) { Ok(()) } else { Err(clusters) }
+    });
+
     let dump = Connection::open(site.admin_port).get("/config_dump?include_eds", &[]).body;
     assert!(dump.contains("latchkey-edge-token") && !dump.contains("lkedge_"), "the token shows in /config_dump");
     let allowed = format!("\"latchkey_key_id\":\"{}\",\"latchkey_verdict\":\"allowed\"", site.key.id);
@@ -247,6 +254,10 @@ fn envoy_takes_every_config_that_is_printed() {
         ["--route=/=key", "--route=/healthz=public", "--route=/v1/workspaces/{workspace}/{*rest}=workspaces:read"];
     for (name, flags) in [
         ("least", vec!["--control-plane=https://keys.example.com"]),
+        (
+            "several",
+            vec!["--control-plane=https://keys-1.example.com", "--control-plane=https://keys-2.example.com:8444"],
+        ),
         ("plain", vec!["--control-plane=http://keys:8080", "--insecure-http", "--foreign-keys"]),
         ("all TLS, IPv6", [vec!["--control-plane=https://[::1]:8444", "--listen=[::]:8443"], tls].concat()),
         ("routes", [vec!["--control-plane=https://keys.example.com", "--trusted-hops=2"], routes.to_vec()].concat()),
@@ -271,6 +282,7 @@ fn flags_that_would_be_wrong_are_one_line_that_says_what_to_do() {
     for (flags, expected) in [
         (vec!["envoy-config", "--control-plane=http://keys:80", "--upstream=a:1"], "--insecure-http"),
         ([least.as_slice(), &["--route=/v1/reviews=Reviews"]].concat(), "a rule is"),
+        ([least.as_slice(), &["--control-plane=http://keys"]].concat(), "all of them in the same way"),
         ([least.as_slice(), &["--edge=the shop"]].concat(), "`edge`"),
         ([least.as_slice(), &["--max-staleness-secs=3"]].concat(), "at least 10"),
         ([least.as_slice(), &["--admin=0.0.0.0:9901"]].concat(), "loopback"),

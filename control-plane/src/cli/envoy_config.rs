@@ -20,9 +20,10 @@ const TOKEN_SECRET: &str = include_str!("../../../envoy/edge-token.yaml");
 /// What `latchkey envoy-config` is told. Files are named as Envoy will see them; none is read here.
 #[derive(Args)]
 pub(super) struct EnvoyConfigOptions {
-    /// Where Envoy reaches the control plane: https://keys.example.com:8444
-    #[arg(long, value_name = "URL")]
-    control_plane: Origin,
+    /// Where Envoy reaches the control plane: https://keys.example.com:8444. Several over one database may share a name, or be
+    /// named one by one: then the filter sends the first one's name to all.
+    #[arg(long = "control-plane", value_name = "URL", required = true)]
+    control_planes: Vec<Origin>,
 
     /// Your name for this gateway; replicas share it, and so does the edge token.
     #[arg(long, value_name = "NAME", default_value = "edge")]
@@ -139,6 +140,22 @@ impl FromStr for Origin {
     }
 }
 
+impl Origin {
+    /// What its certificate has to be for.
+    fn name(&self) -> String {
+        let host = &self.destination.host;
+        let san_type = if host.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
+        format!("{{san_type: {san_type}, matcher: {{exact: {}}}}}", quoted(host))
+    }
+
+    /// One of the cluster's.
+    fn endpoint(&self) -> String {
+        let Destination { host, port } = &self.destination;
+        let address = format!("{{address: {}, port_value: {port}}}", quoted(host));
+        format!("        - endpoint: {{address: {{socket_address: {address}}}}}")
+    }
+}
+
 /// A host and a port that Envoy connects to.
 #[derive(Clone)]
 struct Destination {
@@ -221,7 +238,12 @@ pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<S
 }
 
 fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
-    let Origin { has_tls, authority, destination } = &options.control_plane;
+    let [first @ Origin { has_tls, authority, destination }, others @ ..] = options.control_planes.as_slice() else {
+        bail!("--control-plane is missing");
+    };
+    if others.iter().any(|other| other.has_tls != *has_tls) {
+        bail!("--control-plane is https:// here and http:// there: Envoy reaches all of them in the same way");
+    }
     if !has_tls && !options.insecure_http {
         bail!(
             "--control-plane is plain HTTP, where the edge token can be read on the way: take https://, or --insecure-http where nobody can listen"
@@ -232,14 +254,18 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
             bail!("{flag} {address} is not loopback: whoever reaches it can end this Envoy, or have it retired");
         }
     }
-    let plugin = plugin(options)?;
+    let plugin = plugin(options, authority)?;
+    let all = || std::iter::once(first).chain(others);
+    let mut names: Vec<String> = all().map(Origin::name).collect();
+    names.dedup();
+    let endpoints: Vec<String> = all().map(Origin::endpoint).collect();
     let wanted = [
         ("tls", options.tls_certificate.is_some()),
         ("control-plane-tls", *has_tls),
         ("client-certificate", options.client_certificate.is_some()),
+        ("several-names", names.len() > 1),
     ];
     let or_none = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(String::new()), file);
-    let san_type = if destination.host.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
     // Envoy takes the first route that fits.
     let mut routes: Vec<&RouteFlag> = options.routes.iter().collect();
     routes.sort_by_key(|route| std::cmp::Reverse(route.prefix().len()));
@@ -265,9 +291,9 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
             ("UPSTREAM_PORT", options.upstream.port.to_string()),
             ("CONTROL_PLANE_AUTHORITY", quoted(authority.as_str())),
             ("CONTROL_PLANE_HOST", quoted(&destination.host)),
-            ("CONTROL_PLANE_PORT", destination.port.to_string()),
+            ("CONTROL_PLANE_NAMES", names.join(", ")),
+            ("CONTROL_PLANE_ENDPOINTS", endpoints.join("\n")),
             ("CONTROL_PLANE_CA", file(&options.control_plane_ca)?),
-            ("SAN_TYPE", san_type.to_owned()),
             ("CLIENT_CERTIFICATE", or_none(&options.client_certificate)?),
             ("CLIENT_KEY", or_none(&options.client_key)?),
             ("TOKEN_SECRET", file(&options.token_secret)?),
@@ -276,13 +302,10 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
 }
 
 /// The plugin configuration, which the filter would take, and the routes with it.
-fn plugin(options: &EnvoyConfigOptions) -> anyhow::Result<Value> {
+fn plugin(options: &EnvoyConfigOptions, authority: &Authority) -> anyhow::Result<Value> {
     let mut plugin = serde_json::Map::from_iter([
         ("edge".to_owned(), json!(options.edge)),
-        (
-            "control_plane".to_owned(),
-            json!({"cluster": "latchkey", "authority": options.control_plane.authority.as_str()}),
-        ),
+        ("control_plane".to_owned(), json!({"cluster": "latchkey", "authority": authority.as_str()})),
         ("max_staleness_secs".to_owned(), json!(options.max_staleness_secs)),
     ]);
     if options.foreign_keys {

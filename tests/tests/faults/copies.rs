@@ -15,7 +15,7 @@ fn sqlite3(database: &Path, command: &str) {
 
 /// A control plane whose database is these files, each copied to the name behind it.
 fn serve_copy(files: &[(&Path, &str)]) -> ControlPlane {
-    let mut copy = ControlPlane::start();
+    let mut copy = ControlPlane::of_a_file();
     copy.process.kill();
     for suffix in ["", "-wal", "-shm"] {
         let path = copy.folder().join(format!("latchkey.db{suffix}"));
@@ -42,7 +42,7 @@ fn text(path: &Path) -> String {
 
 #[test]
 fn a_copy_that_sqlite3_makes_of_a_database_in_use_has_all_that_was_answered() {
-    let control_plane = ControlPlane::start();
+    let control_plane = ControlPlane::of_a_file();
     let admin = control_plane.admin();
     admin.create_workspace("acme");
     for (number, command) in [".backup 'copy-0.db'", "VACUUM INTO 'copy-1.db'"].into_iter().enumerate() {
@@ -71,7 +71,7 @@ fn a_copy_that_sqlite3_makes_of_a_database_in_use_has_all_that_was_answered() {
 
 #[test]
 fn the_file_without_its_wal_is_no_copy_and_both_together_are() {
-    let mut control_plane = ControlPlane::start();
+    let mut control_plane = ControlPlane::of_a_file();
     let admin = control_plane.admin();
     admin.create_workspace("acme");
     let keys: Vec<CreatedKey> = (0..20).map(|n| admin.create_key("acme", &n.to_string())).collect();
@@ -92,7 +92,7 @@ fn the_file_without_its_wal_is_no_copy_and_both_together_are() {
 
 #[test]
 fn edges_follow_what_was_restored_from_a_copy_that_sqlite3_made() {
-    let mut stack = Stack::start();
+    let mut stack = Stack::of_a_file();
     let key = stack.admin.create_key("acme", "kept");
     stack.wait_known(&key);
     let (database, copy) = (stack.control_plane.database(), stack.control_plane.folder().join("copy.db"));

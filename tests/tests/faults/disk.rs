@@ -124,8 +124,9 @@ fn a_start_on_a_disk_that_takes_nothing_says_so_in_one_line() {
     for fault in [Fault::Full, Fault::ReadOnly] {
         let (disk, folder, port) = (Disk::new(), tempfile::tempdir().expect("a folder"), free_port());
         disk.set(fault);
-        let mut command = serve_command(folder.path(), port, &[]);
-        disk.hold(&mut command, &folder.path().join("latchkey.db"));
+        let database = folder.path().join("latchkey.db");
+        let mut command = serve_command(folder.path(), port, &[("database", &database.display().to_string())]);
+        disk.hold(&mut command, &database);
         let mut process = Process::start("the control plane", &mut command, &folder.path().join("log"));
         let status = process.ended();
         let said = process.log();

@@ -154,7 +154,7 @@ fn a_sync_that_fails_is_told_and_loses_nothing_that_was_answered() {
 /// Beside the database there may lie anything after a crash.
 #[test]
 fn what_a_crash_left_beside_the_database_does_no_harm() {
-    let mut control_plane = ControlPlane::start();
+    let mut control_plane = ControlPlane::of_a_file();
     control_plane.admin().create_workspace("acme");
     let keys: Vec<CreatedKey> = (0..20).map(|n| control_plane.admin().create_key("acme", &n.to_string())).collect();
     let beside = |control_plane: &ControlPlane, suffix: &str| {

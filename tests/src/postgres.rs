@@ -1,0 +1,104 @@
+//! A PostgreSQL for the control planes of a test binary, where the tests are to run on one.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::process::root;
+
+/// The server of this process. It ends when its standard input does, which this process holds.
+struct Server {
+    _process: Child,
+    /// Of its socket.
+    folder: String,
+}
+
+/// A database of that server's.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    name: String,
+    /// Of the socket that leads there.
+    socket: String,
+}
+
+impl Postgres {
+    /// Whether tests that run on either engine are to run on this one: `LATCHKEY_TEST_DATABASE=postgres`.
+    pub fn is_asked_for() -> bool {
+        match std::env::var("LATCHKEY_TEST_DATABASE").as_deref() {
+            Err(_) | Ok("" | "sqlite") => false,
+            Ok("postgres") => true,
+            Ok(other) => panic!("LATCHKEY_TEST_DATABASE is `{other}`: it can be `sqlite` and `postgres`"),
+        }
+    }
+
+    /// The database of a control plane with its files in this folder: the same each time, and empty at first.
+    pub fn of(folder: &Path) -> Self {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        let server = SERVER.get_or_init(start);
+        let mut hasher = DefaultHasher::new();
+        folder.canonicalize().expect("a folder").hash(&mut hasher);
+        let database = Self { name: format!("test_{:016x}", hasher.finish()), socket: server.folder.clone() };
+        let (name, server) = (&database.name, database.server());
+        if server.ask(&format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'")) == "0" {
+            server.ask(&format!("CREATE DATABASE {name} ENCODING UTF8 TEMPLATE template0"));
+        }
+        database
+    }
+
+    /// What is asked of the server itself.
+    fn server(&self) -> Self {
+        Self { name: "postgres".to_owned(), ..self.clone() }
+    }
+
+    /// Keeps a copy, while nobody is connected.
+    pub fn keep_copy(&self) {
+        self.server().ask(&format!("CREATE DATABASE {0}_copy TEMPLATE {0}", self.name));
+    }
+
+    /// Puts that copy in its place, while nobody is connected.
+    pub fn put_copy_back(&self) {
+        self.server().ask(&format!("DROP DATABASE {}", self.name));
+        self.server().ask(&format!("CREATE DATABASE {0} TEMPLATE {0}_copy", self.name));
+    }
+
+    /// The same, by way of another socket: the file `.s.PGSQL.5432` in this folder.
+    pub fn through(&self, folder: &Path) -> Self {
+        Self { socket: folder.to_str().expect("a path in UTF-8").to_owned(), ..self.clone() }
+    }
+
+    /// The file of the socket that leads there.
+    pub fn socket_file(&self) -> String {
+        format!("{}/.s.PGSQL.5432", self.socket)
+    }
+
+    /// As `--database` takes it.
+    pub fn url(&self) -> String {
+        format!("postgres://latchkey@/{}?host={}", self.name, self.socket)
+    }
+
+    /// What its tables and indexes take.
+    pub fn bytes(&self) -> u64 {
+        self.ask("SELECT pg_database_size(current_database())").parse().expect("a size")
+    }
+
+    /// The answer to a statement, as psql prints it.
+    pub fn ask(&self, statement: &str) -> String {
+        let mut command = Command::new("psql");
+        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
+        let output = command.arg(self.url()).arg("--command").arg(statement).output().expect("psql");
+        assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+fn start() -> Server {
+    let mut command = Command::new(root().join("scripts/postgres"));
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("scripts/postgres");
+    let mut lines = BufReader::new(process.stdout.take().expect("what it prints")).lines();
+    let mut line = || lines.next().expect("scripts/postgres serves").expect("a line");
+    let folder = line();
+    assert_eq!(line(), "ready");
+    Server { _process: process, folder }
+}

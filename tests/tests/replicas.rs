@@ -1,0 +1,204 @@
+//! Two control planes over one PostgreSQL, and an Envoy that asks both: one of them is killed, cut off, or hangs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use end_to_end::{
+    Connection, ControlPlane, CreatedKey, DatabaseLink, Echo, Expected, Hammer, Process, eventually, eventually_within,
+    free_port, latchkey, root, run_envoy,
+};
+use serde_json::json;
+
+/// How long a change at one control plane may take to every worker, once the other one is passed over.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A question that waits for changes is given up after so long: 20 s that it may wait, 10 s for the way.
+const GIVEN_UP: Duration = Duration::from_secs(30);
+
+struct Site {
+    envoy: Process,
+    port: u16,
+    admin_port: u16,
+    replicas: [ControlPlane; 2],
+    /// The second one's way to the database.
+    link: DatabaseLink,
+    _echo: Echo,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn start() -> Self {
+        let first = ControlPlane::of_postgres();
+        let link = DatabaseLink::to(first.postgres());
+        let second = first.start_beside(link.way());
+        first.admin().create_workspace("acme");
+        let (echo, folder) = (Echo::start(), tempfile::tempdir().expect("a folder"));
+        let [port, local_port, admin_port] = std::array::from_fn(|_| free_port());
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let flags = [
+            format!("--control-plane={}", first.url()),
+            format!("--control-plane={}", second.url()),
+            "--insecure-http".to_owned(),
+            format!("--upstream=127.0.0.1:{}", echo.port),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--local=127.0.0.1:{local_port}"),
+            format!("--admin=127.0.0.1:{admin_port}"),
+            format!("--token-file={}", first.folder().join("edge-token").display()),
+            format!("--token-secret={}", file("edge-token.yaml")),
+            format!("--wasm={}", root().join("dist/latchkey_filter.wasm").display()),
+            "--rate-limit=1000000".to_owned(),
+            "--route=/v1/reviews=reviews".to_owned(),
+        ];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        for (name, more) in [("envoy.yaml", "--print=config"), ("edge-token.yaml", "--print=token-secret")] {
+            let (code, said) = latchkey(&[&["envoy-config", more], flags.as_slice()].concat());
+            assert_eq!(code, Some(0), "{said}");
+            std::fs::write(folder.path().join(name), said).expect("a file");
+        }
+        let envoy = run_envoy(&folder.path().join("envoy.yaml"));
+        let mut site = Self { envoy, port, admin_port, replicas: [first, second], link, _echo: echo, _folder: folder };
+        eventually("the Envoy has its keys", || {
+            site.envoy.assert_runs();
+            let answer = Connection::try_open(local_port)?.try_get("/latchkey/ready", &[])?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.verdict()) }
+        });
+        site
+    }
+
+    /// New connections; Envoy spreads them over its workers.
+    fn connections(&self) -> Vec<Connection> {
+        (0..8).map(|_| Connection::open(self.port)).collect()
+    }
+
+    /// A key that is made and revoked at one control plane: every worker knows it in time, and then refuses it.
+    fn assert_changes_arrive(&self, replica: usize, within: Duration) {
+        let (admin, mut connections) = (self.replicas[replica].admin(), self.connections());
+        let key = admin.create_key("acme", "lives for a moment");
+        wait_verdict(&mut connections, &key, "200 -", within);
+        admin.act(&key, "deactivate");
+        wait_verdict(&mut connections, &key, "401 inactive-key", within);
+        eventually("it is answered as enforced", || {
+            let seen = admin.get("/v1/enforcement?wait=1");
+            if seen["enforced"] == json!(true) { Ok(()) } else { Err(seen.to_string()) }
+        });
+    }
+
+    /// How many requests of Envoy's one of them has answered, its health checks left out.
+    fn answered_by(&self, replica: usize) -> u64 {
+        let clusters = Connection::open(self.admin_port).get("/clusters", &[]).body;
+        let name = format!("latchkey::127.0.0.1:{}::rq_success::", self.replicas[replica].port);
+        let count = clusters.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
+        count.unwrap_or_else(|| panic!("no {name} in:\n{clusters}"))
+    }
+
+    fn wait_used_again(&self, replica: usize) {
+        let before = self.answered_by(replica);
+        eventually_within(GIVEN_UP * 2, "the one that came back is asked again", || {
+            if self.answered_by(replica) > before { Ok(()) } else { Err(format!("{before} answers")) }
+        });
+    }
+}
+
+/// What may not happen, whatever becomes of either: a wrong verdict, or an older table after a newer one.
+struct Watch {
+    hammer: Hammer,
+    revisions: JoinHandle<Vec<u64>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn start(site: &Site) -> Self {
+        let admin = site.replicas[0].admin();
+        let [good, dead] = ["good", "dead"].map(|name| admin.create_key("acme", name));
+        admin.act(&dead, "deactivate");
+        wait_verdict(&mut site.connections(), &good, "200 -", SOON);
+        wait_verdict(&mut site.connections(), &dead, "401 inactive-key", SOON);
+        let expected = [(good, "200 -"), (dead, "401 inactive-key")]
+            .map(|(CreatedKey { secret, .. }, verdict)| Expected { secret, verdict });
+        let hammer = Hammer::start((0..4).map(|_| Connection::open(site.port)).collect(), site.port, &expected);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (ends, admin_port) = (Arc::clone(&is_over), site.admin_port);
+        let revisions = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !ends.load(Ordering::Relaxed) {
+                let stats = Connection::open(admin_port).get("/stats?filter=latchkey_revision", &[]).body;
+                seen.extend(stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()));
+            }
+            seen
+        });
+        Self { hammer, revisions, is_over }
+    }
+
+    fn assert_all_right(self, site: &Site) {
+        let answered = self.hammer.answered();
+        assert_eq!(self.hammer.stop(), Vec::<String>::new());
+        self.is_over.store(true, Ordering::Relaxed);
+        let revisions = self.revisions.join().expect("the one that looks at revisions");
+        assert!(revisions.len() > 2 && answered > 100, "{} revisions, {answered} requests", revisions.len());
+        assert!(revisions.is_sorted(), "an older revision came after a newer one: {revisions:?}");
+        let log = site.envoy.log();
+        assert!(!log.contains("history is another one"), "{log}");
+    }
+}
+
+fn wait_verdict(connections: &mut [Connection], key: &CreatedKey, expected: &str, within: Duration) {
+    eventually_within(within, "every worker decides so", || {
+        let get = |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
+        let seen: Vec<String> = connections.iter_mut().map(get).collect();
+        if seen.iter().all(|seen| seen == expected) { Ok(()) } else { Err(format!("{seen:?} instead of {expected}")) }
+    });
+}
+
+#[test]
+fn a_control_plane_that_is_killed_is_passed_over_and_asked_again_when_it_is_back() {
+    let mut site = Site::start();
+    let watch = Watch::start(&site);
+    for replica in [0, 1] {
+        site.replicas[replica].process.kill();
+        for _ in 0..3 {
+            site.assert_changes_arrive(1 - replica, SOON);
+        }
+        site.replicas[replica].restart();
+        site.wait_used_again(replica);
+        site.assert_changes_arrive(replica, SOON);
+        site.assert_changes_arrive(1 - replica, SOON);
+    }
+    watch.assert_all_right(&site);
+}
+
+#[test]
+fn a_control_plane_that_is_cut_off_from_its_database_is_passed_over() {
+    let site = Site::start();
+    let watch = Watch::start(&site);
+    site.link.cut();
+    // It finds out after three seconds, and then says so to whoever waits.
+    site.assert_changes_arrive(0, SOON + Duration::from_secs(3));
+    for _ in 0..3 {
+        site.assert_changes_arrive(0, SOON);
+    }
+    site.link.mend();
+    eventually("it reaches its database", || match site.replicas[1].admin().send("GET", "/readyz", None) {
+        Some((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    site.wait_used_again(1);
+    site.assert_changes_arrive(1, SOON);
+    watch.assert_all_right(&site);
+}
+
+#[test]
+fn a_control_plane_that_hangs_holds_one_question_up_and_no_other() {
+    let site = Site::start();
+    let watch = Watch::start(&site);
+    site.replicas[1].process.signal("STOP");
+    site.assert_changes_arrive(0, GIVEN_UP + SOON);
+    for _ in 0..3 {
+        site.assert_changes_arrive(0, SOON);
+    }
+    site.replicas[1].process.signal("CONT");
+    site.wait_used_again(1);
+    site.assert_changes_arrive(1, SOON);
+    watch.assert_all_right(&site);
+}
