@@ -27,9 +27,11 @@ use crate::envoy::Kind;
 use crate::steps::{Step, steps};
 use crate::world::{Begin, World};
 
-/// Sequences a test runs, unless `MODEL_CASES` says how many; fewer with a server, which takes its time.
-const CASES: u32 = 200;
-const CASES_ON_A_SERVER: u32 = 20;
+/// Sequences a test runs, unless `MODEL_CASES` says how many.
+const CASES: u32 = 2_000;
+
+/// With a server, which takes its time, it is this part of them.
+const A_SERVER_S_PART: u32 = 100;
 
 /// How often a long run says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -41,15 +43,19 @@ enum On {
 }
 
 /// Runs random sequences over Envoys of these kinds; the shortest that breaks something is printed.
-fn hold(kinds: &[Kind], on: On, cases: u32) {
+fn hold(kinds: &[Kind], on: On) {
     let asked = std::env::var("MODEL_CASES").ok().map(|text| text.parse().expect("MODEL_CASES is a number"));
-    let cases = asked.unwrap_or(cases);
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let cases = asked.unwrap_or(CASES);
     let runtime = time::Runtime::new();
     let begin = match on {
         On::AFile => Begin::File(runtime.tokio.block_on(control_plane::template())),
         On::AServer => Begin::Server(server::start(&[])),
     };
+    let cases = match begin {
+        Begin::File(_) => cases,
+        Begin::Server(_) => cases.div_ceil(A_SERVER_S_PART),
+    };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     // A test tries the same sequences each time; whoever asks for a number wants new ones.
     let mut runner = match asked {
         Some(_) => TestRunner::new(config),
@@ -92,15 +98,15 @@ async fn run(begin: &Begin, kinds: &[Kind], steps: &[Step]) -> Result<(), String
 
 #[test]
 fn what_must_hold_holds_for_an_envoy_whose_workers_share_one_subscriber() {
-    hold(&[Kind::Shares], On::AFile, CASES);
+    hold(&[Kind::Shares], On::AFile);
 }
 
 #[test]
 fn what_must_hold_holds_for_envoys_of_every_kind() {
-    hold(&[Kind::Shares, Kind::EachAsks, Kind::Lonely], On::AFile, CASES);
+    hold(&[Kind::Shares, Kind::EachAsks, Kind::Lonely], On::AFile);
 }
 
 #[test]
 fn what_must_hold_holds_over_two_control_planes_on_one_postgresql() {
-    hold(&[Kind::Shares, Kind::EachAsks], On::AServer, CASES_ON_A_SERVER);
+    hold(&[Kind::Shares, Kind::EachAsks], On::AServer);
 }
