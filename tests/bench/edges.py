@@ -15,11 +15,12 @@ CHANGES = 20
 
 
 class Edges:
-    """The program, its commands and its lines of JSON."""
+    """The program, its commands and its lines of JSON. Changes are made at the first of the control planes."""
 
-    def __init__(self, bench, control_plane, key, core):
-        admin, edge = control_plane.tokens
-        words = [ROOT / "dist/latchkey-edges", f"--control-plane=127.0.0.1:{control_plane.port}", f"--edges={EDGES}"]
+    def __init__(self, bench, control_planes, key, core):
+        admin, edge = control_planes[0].tokens
+        words = [ROOT / "dist/latchkey-edges", f"--edges={EDGES}"]
+        words += [f"--control-plane=127.0.0.1:{control_plane.port}" for control_plane in control_planes]
         words += [f"--admin-token-file={admin}", f"--edge-token-file={edge}", f"--key={key}"]
         self.process = bench.run("edges", words, core, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -42,7 +43,7 @@ def measure(bench):
     key = control_plane.post("/v1/workspaces/acme/keys", {"name": "bench", "expires_in": "none"})["key"]["id"]
     alone = control_plane.rss()
     say(f"edges: {EDGES:,} edges come to wait")
-    edges = Edges(bench, control_plane, f"/v1/workspaces/acme/keys/{key}", others)
+    edges = Edges(bench, [control_plane], f"/v1/workspaces/acme/keys/{key}", others)
     joined = edges.line()
     time.sleep(2)
     waiting = control_plane.rss()

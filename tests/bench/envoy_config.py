@@ -85,9 +85,9 @@ def listener(name, port, filters, action=DIRECT, rule="reviews"):
     )
 
 
-def cluster(name, port):
-    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
-    load = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
+def cluster(name, *ports):
+    at = lambda port: {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+    load = {"cluster_name": name, "endpoints": [{"lb_endpoints": [at(port) for port in ports]}]}
     return f"  - {json.dumps({'name': name, 'type': 'STATIC', 'load_assignment': load})}\n"
 
 

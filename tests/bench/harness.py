@@ -120,16 +120,16 @@ class Bench:
 
 
 class ControlPlane:
-    """`latchkey serve` on a database of its own, and its REST."""
+    """`latchkey serve` on a database of its own, or on the one that is named, and its REST."""
 
-    def __init__(self, bench, name, core, database=None, settings="", log=""):
+    def __init__(self, bench, name, core, database=None, settings="", log="", tokens=None):
         self.bench, self.name, self.core, self.port = bench, name, core, bench.port()
         # A line for each request is for operators; here it would be measured.
         self.log = ",".join(["info", "latchkey::api=warn", *([log] if log else [])])
         self.database = database or bench.folder / f"{name}.db"
         self.settings = bench.folder / f"{name}.toml"
         self.settings.write_text(settings)
-        self.tokens = [bench.folder / f"{name}-{kind}-token" for kind in ("admin", "edge")]
+        self.tokens = tokens or [bench.folder / f"{name}-{kind}-token" for kind in ("admin", "edge")]
         self.start()
 
     def start(self):
@@ -208,8 +208,21 @@ def memory(process, field):
     return int(re.search(rf"{field}:\s+(\d+) kB", text).group(1)) * 1024
 
 
-def wrk(port, core, *, path="/v1/plain", connections=8, seconds=SECONDS, headers=(), script=None, arguments=()):
+def wrk(port, core, **load):
     """Keep-alive load, as fast as it is answered. Answers with what wrk prints."""
+    return printed(wrk_begun(port, core, **load))
+
+
+def printed(run):
+    """What a load printed, once it has ended."""
+    text, _ = run.communicate()
+    if run.returncode:
+        fail(f"wrk ended with {run.returncode}: {text}")
+    return text
+
+
+def wrk_begun(port, core, *, path="/v1/plain", connections=8, seconds=SECONDS, headers=(), script=None, arguments=()):
+    """The same load, under way."""
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     for header in headers:
         words += ["-H", header]
@@ -218,10 +231,8 @@ def wrk(port, core, *, path="/v1/plain", connections=8, seconds=SECONDS, headers
     words += [f"http://127.0.0.1:{port}{path}"]
     if arguments:
         words += ["--", *arguments]
-    run = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
-    )
-    return run.stdout
+    pinned = lambda: os.sched_setaffinity(0, {core})
+    return subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=pinned)
 
 
 def requests_in(text):

@@ -17,15 +17,15 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long a stage may take: all edges waiting, or all having a change.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Lets edges wait in the feed of one control plane, and measures how long a change takes to reach all of them.
+/// Lets edges wait in the feed of control planes, and measures how long a change takes to reach all of them.
 ///
 /// Prints a line of JSON when all wait. Then each line `change` on standard input makes a change (the key is deactivated,
 /// or activated), and prints a line of JSON with how long it took. Ends with its input.
 #[derive(Parser)]
 struct Arguments {
-    /// Address and port of the control plane.
-    #[arg(long)]
-    control_plane: SocketAddr,
+    /// Address and port of a control plane. Of several each edge stays with one, and the first makes the changes.
+    #[arg(long, required = true)]
+    control_plane: Vec<SocketAddr>,
     #[arg(long)]
     admin_token_file: PathBuf,
     #[arg(long)]
@@ -58,10 +58,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (admin, edge) = (token(&arguments.admin_token_file)?, Rc::<str>::from(token(&arguments.edge_token_file)?));
     let (told, mut reached) = mpsc::unbounded_channel();
     let began = Instant::now();
-    for number in 0..arguments.edges {
+    let first = *arguments.control_plane.first().context("no control plane is named")?;
+    for (number, control_plane) in (0..arguments.edges).zip(arguments.control_plane.iter().cycle().copied()) {
         let edge = Edge {
             number,
-            control_plane: arguments.control_plane,
+            control_plane,
             token: Rc::clone(&edge),
             position: None,
             applied: None,
@@ -81,7 +82,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ensure!(line == "change", "`{line}` is no command");
         let sent = Instant::now();
         let path = format!("{}/{action}", arguments.key);
-        let changing = tokio::task::spawn_local(change(arguments.control_plane, admin.clone(), path));
+        let changing = tokio::task::spawn_local(change(first, admin.clone(), path));
         action = if action == "deactivate" { "activate" } else { "deactivate" };
         // Each change is one revision.
         let revision = revisions.iter().max().copied().unwrap_or_default() + 1;
