@@ -1,58 +1,111 @@
 //! How often a client may show a wrong token. A right one is never counted, so never refused.
+//!
+//! Replicas on one database tell each other what they counted: see `docs/decisions/replicas.md`.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::http::Extensions;
-use governor::clock::{Clock as _, MonotonicClock};
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
 
+use crate::clock::Clock;
 use crate::problem::Problem;
+use crate::store::Store;
 
-/// Wrong tokens at once, then one a second: more than a script with an old token needs, and nothing for a guesser. What this
+/// Wrong tokens at once, then one in [`EACH`]: more than a script with an old token needs, and nothing for a guesser. What this
 /// spares is look-ups and lines of the log; guessing 190 random bits is hopeless anyway.
-const AT_ONCE: NonZeroU32 = match NonZeroU32::new(100) {
-    Some(number) => number,
-    None => NonZeroU32::MIN,
-};
+const AT_ONCE: u32 = 100;
+
+const EACH: Duration = Duration::from_secs(1);
 
 /// Addresses that are told apart; further ones share a count.
 const MAX_ADDRESSES: usize = 100_000;
 
-/// Counts wrong tokens by address. Clones share the counts.
+/// Counts wrong tokens by address, with those that other replicas count. Clones share the counts.
 #[derive(Clone)]
-pub struct Guesses(Arc<Limiter>);
-
-type Limiter = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
-
-impl Default for Guesses {
-    fn default() -> Self {
-        let quota = Quota::per_second(NonZeroU32::MIN).allow_burst(AT_ONCE);
-        Self(Arc::new(RateLimiter::dashmap_with_clock(quota, MonotonicClock)))
-    }
+pub struct Guesses {
+    counts: Arc<Mutex<Counts>>,
+    store: Store,
+    clock: Clock,
 }
 
 impl Guesses {
+    /// Counts nothing yet, and hears of the others of the same database from now on.
+    pub fn new(store: Store, clock: Clock) -> Self {
+        let counts = Arc::<Mutex<Counts>>::default();
+        let (others, at) = (Arc::downgrade(&counts), clock.clone());
+        store.hear_of_guesses(move |guesses| {
+            // The store holds this, and we hold the store.
+            let Some(counts) = others.upgrade() else { return };
+            let (mut counts, now) = (counts.lock().unwrap_or_else(PoisonError::into_inner), at.monotonic());
+            for (of, number) in guesses {
+                counts.add(of, number, now);
+            }
+        });
+        Self { counts, store, clock }
+    }
+
     /// Counts a wrong token: answers with `problem`, or, where there were too many, with 429.
     pub(crate) fn wrong(&self, from: Option<IpAddr>, problem: Problem) -> Problem {
-        let of = if self.0.len() < MAX_ADDRESSES { counted_as(from) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-        match self.0.check_key(&of) {
-            Ok(()) => problem,
-            Err(until) => {
-                let wait = until.wait_time_from(MonotonicClock.now());
-                Problem::too_many_attempts(wait.as_secs().saturating_add(1))
+        let of = counted_as(from);
+        let counted = self.lock().one_more(of, self.clock.monotonic());
+        match counted {
+            Ok(()) => {
+                self.store.tell_guess(of);
+                problem
             }
+            Err(wait) => Problem::too_many_attempts(wait.as_secs().saturating_add(1)),
         }
     }
 
     /// Forgets addresses that have been quiet for long enough.
     pub(crate) fn forget_quiet(&self) {
-        self.0.retain_recent();
+        let now = self.clock.monotonic();
+        self.lock().forget_quiet(now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Until when each address has wrong tokens to pay for: [`EACH`] for one, and never longer than it takes for [`AT_ONCE`], but by
+/// what others let through before they heard of it.
+#[derive(Default)]
+struct Counts(HashMap<IpAddr, Duration>);
+
+impl Counts {
+    /// One that is let through, or how long to wait for the next.
+    fn one_more(&mut self, of: IpAddr, now: Duration) -> Result<(), Duration> {
+        let until = self.of(of, now);
+        let owed = until.saturating_add(EACH).saturating_sub(now);
+        match owed.checked_sub(EACH.saturating_mul(AT_ONCE)) {
+            None | Some(Duration::ZERO) => {
+                *until = until.saturating_add(EACH);
+                Ok(())
+            }
+            Some(wait) => Err(wait),
+        }
+    }
+
+    /// What another replica let through. What is told late was let through in a time in which others were forgotten.
+    fn add(&mut self, of: IpAddr, number: u32, now: Duration) {
+        let until = self.of(of, now);
+        *until = until.saturating_add(EACH.saturating_mul(number.min(AT_ONCE)));
+    }
+
+    fn forget_quiet(&mut self, now: Duration) {
+        self.0.retain(|_, until| *until > now);
         self.0.shrink_to_fit();
+    }
+
+    fn of(&mut self, of: IpAddr, now: Duration) -> &mut Duration {
+        let has_place = self.0.len() < MAX_ADDRESSES || self.0.contains_key(&of);
+        let until = self.0.entry(if has_place { of } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }).or_default();
+        *until = now.max(*until);
+        until
     }
 }
 
@@ -74,20 +127,70 @@ fn counted_as(from: Option<IpAddr>) -> IpAddr {
 mod tests {
     use super::*;
 
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn counts_one(counts: &mut Counts, from: &str, now: Duration) -> bool {
+        counts.one_more(counted_as(Some(from.parse().unwrap())), now).is_ok()
+    }
+
     #[test]
     fn wrong_tokens_are_counted_by_address() {
-        let guesses = Guesses::default();
-        let code = |from: &str| {
-            let from = Some(from.parse().unwrap());
-            guesses.wrong(from, Problem::unauthenticated("bad-token", "")).code()
-        };
-        for _ in 0..AT_ONCE.get() {
-            assert_eq!(code("192.0.2.1"), "bad-token");
-            assert_eq!(code("2001:db8::1"), "bad-token");
+        let mut counts = Counts::default();
+        for _ in 0..AT_ONCE {
+            assert!(counts_one(&mut counts, "192.0.2.1", NOW));
+            assert!(counts_one(&mut counts, "2001:db8::1", NOW));
         }
-        assert_eq!(code("192.0.2.1"), "too-many-attempts");
-        assert_eq!(code("192.0.2.2"), "bad-token");
-        assert_eq!(code("2001:db8::2"), "too-many-attempts", "the same /64");
-        assert_eq!(code("2001:db8:0:1::1"), "bad-token");
+        assert!(!counts_one(&mut counts, "192.0.2.1", NOW));
+        assert!(counts_one(&mut counts, "192.0.2.2", NOW));
+        assert!(!counts_one(&mut counts, "2001:db8::2", NOW), "the same /64");
+        assert!(counts_one(&mut counts, "2001:db8:0:1::1", NOW));
+    }
+
+    #[test]
+    fn who_waits_may_try_as_often_as_it_waited_seconds() {
+        let mut counts = Counts::default();
+        let mut tries = |secs, of: u32| {
+            let now = NOW.saturating_add(Duration::from_secs(secs));
+            (0..of).filter(|_| counts_one(&mut counts, "192.0.2.1", now)).count()
+        };
+        for (secs, let_through) in [(0, 100), (0, 0), (1, 1), (5, 4), (1_000, 100)] {
+            assert_eq!(tries(secs, 200), let_through, "after {secs} s");
+        }
+    }
+
+    #[test]
+    fn what_replicas_let_through_before_they_heard_of_each_other_is_owed() {
+        let from: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut replicas = [Counts::default(), Counts::default(), Counts::default()];
+        let mut let_through = 0;
+        // Each is asked as often as it lets through, and hears of the others a tenth of a second later.
+        for tenths in 0..10_000_u32 {
+            let now = NOW.saturating_add(Duration::from_millis(u64::from(tenths) * 100));
+            let told: Vec<_> = replicas
+                .iter_mut()
+                .map(|counts| std::iter::from_fn(|| counts.one_more(from, now).ok()).count())
+                .collect();
+            let_through += told.iter().sum::<usize>();
+            for (at, counts) in replicas.iter_mut().enumerate() {
+                let others = told.iter().enumerate().filter(|(other, _)| *other != at);
+                others.for_each(|(_, number)| counts.add(from, u32::try_from(*number).unwrap(), now));
+            }
+        }
+        // A thousand seconds: the burst, one a second, and what the others let through at the last moment.
+        assert!((1_000..=1_103).contains(&let_through), "{let_through}");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_addresses_that_are_quiet_are_forgotten() {
+        let mut counts = Counts::default();
+        for number in 0..200_000 {
+            let _ = counts.one_more(IpAddr::V4(Ipv4Addr::from_bits(number)), NOW);
+            counts.add(IpAddr::V4(Ipv4Addr::from_bits(u32::MAX - number)), 1, NOW);
+        }
+        assert_eq!(counts.0.len(), MAX_ADDRESSES + 1);
+        assert!(!counts_one(&mut counts, "192.0.2.1", NOW), "it shares the count of those without a place");
+        counts.forget_quiet(NOW.saturating_add(EACH));
+        assert_eq!(counts.0.len(), 1);
+        assert!(counts_one(&mut counts, "192.0.2.1", NOW));
     }
 }

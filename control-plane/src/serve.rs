@@ -64,7 +64,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let [admin, edge] = tokens;
     let (admin_token, edge_token) = (token(admin)?, token(edge)?);
 
-    let guesses = Guesses::default();
+    let guesses = Guesses::new(store.clone(), clock.clone());
     let (shared, kept) = (guesses.clone(), config.log_revisions);
     let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await?;
     let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, edges.clone(), kept, ending.clone());

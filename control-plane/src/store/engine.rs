@@ -240,7 +240,7 @@ fn share(
     id: Epoch,
 ) -> std::io::Result<(Arc<Following>, Follower, JoinHandle<()>)> {
     let (replica, words) = Replica::new(id.to_string());
-    let speaker = speak(Arc::clone(&server), id.to_string(), words)?;
+    let speaker = speak(Arc::clone(&server), id.to_string(), words, Arc::clone(&replica.untold))?;
     let following = Arc::new(Following { publish: Arc::clone(publish), replica });
     let follower = Follower::start(server, Arc::clone(&following))?;
     Ok((following, follower, speaker))

@@ -2,15 +2,17 @@
 //!
 //! All of it is no change of what edges enforce: it has no revision and no event.
 
+mod admit;
+
+use std::collections::HashMap;
+
 use policy::{KeyId, UnixSeconds};
 
+use self::admit::admit;
 use super::changes::Change;
-use super::sql::{Optional as _, Sql, params};
-use super::{Store, StoreError, usage};
+use super::sql::{Sql, Value, params, values};
+use super::{Store, StoreError, rows, usage};
 use crate::usage::{BatchName, Denial, KeyDelta, LATEST, SecretMark};
-
-/// Workers of an instance whose sequences are kept; the one that was silent longest makes room for another.
-const WORKERS: i64 = 1_024;
 
 /// What becomes of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +44,8 @@ impl Store {
         now: UnixSeconds,
     ) -> Result<(Option<Round>, Vec<Admitted>), StoreError> {
         let work = move |change: &Change<'_>| {
-            let (mut round, mut admitted) = (round, Vec::with_capacity(names.len()));
-            for name in &names {
-                admitted.push(admit(change.sql(), &mut round, name, now)?);
-            }
+            let mut round = round;
+            let admitted = admit(change.sql(), &mut round, &names, now)?;
             Ok((round, admitted))
         };
         self.engine.change(work).await
@@ -61,9 +61,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let work = move |change: &Change<'_>| {
             let sql = change.sql();
-            for (key, delta) in &keys {
-                fold(sql, *key, delta, now)?;
-            }
+            fold(sql, &keys, now)?;
             match (then, keys.last()) {
                 (Then::End, _) => {
                     sql.prepare("DELETE FROM usage_rounds WHERE id = ?1")?.execute(params![round])?;
@@ -80,65 +78,9 @@ impl Store {
     }
 }
 
-fn admit(
-    sql: Sql<'_>,
-    round: &mut Option<Round>,
-    BatchName { instance, worker, sequence }: &BatchName,
-    now: UnixSeconds,
-) -> Result<Admitted, StoreError> {
-    let sequence = i64::try_from(*sequence).unwrap_or(i64::MAX);
-    let known = sql
-        .prepare(
-            "SELECT w.sequence, r.folded_to FROM usage_workers w LEFT JOIN usage_rounds r ON r.id = w.round
-             WHERE w.instance = ?1 AND w.worker = ?2",
-        )?
-        .query_row(params![instance, worker], |row| Ok((row.get::<i64>(0)?, row.get::<Option<Vec<u8>>>(1)?)))
-        .optional()?;
-    let admitted = match known {
-        None => {
-            make_room(sql, instance)?;
-            Admitted::New
-        }
-        Some((last, _)) if last < sequence => Admitted::New,
-        Some((last, Some(folded_to))) if last == sequence => {
-            Admitted::Behind(<[u8; 16]>::try_from(folded_to).ok().map(KeyId::from_bytes))
-        }
-        Some(_) => return Ok(Admitted::Counted),
-    };
-    let Round(round) = match *round {
-        Some(begun) => begun,
-        None => *round.insert(begin(sql)?),
-    };
-    sql.prepare(
-        "INSERT INTO usage_workers (instance, worker, sequence, round, noted_at) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (instance, worker) DO UPDATE SET sequence = ?3, round = ?4, noted_at = ?5",
-    )?
-    .execute(params![instance, worker, sequence, round, now.0])?;
-    Ok(admitted)
-}
-
-fn begin(sql: Sql<'_>) -> Result<Round, StoreError> {
-    let mut begin = sql.prepare("INSERT INTO usage_rounds (folded_to) VALUES (?1) RETURNING id")?;
-    Ok(begin.query_row(params![[0_u8; 0]], |row| row.get(0).map(Round))?)
-}
-
-/// An instance whose VMs break again and again has ever new workers.
-fn make_room(sql: Sql<'_>, instance: &str) -> Result<(), StoreError> {
-    let count: i64 = sql
-        .prepare("SELECT count(*) FROM usage_workers WHERE instance = ?1")?
-        .query_row(params![instance], |row| row.get(0))?;
-    if count >= WORKERS {
-        sql.prepare(
-            "DELETE FROM usage_workers WHERE instance = ?1 AND worker = (
-                 SELECT worker FROM usage_workers WHERE instance = ?1 ORDER BY noted_at, sequence LIMIT 1)",
-        )?
-        .execute(params![instance])?;
-    }
-    Ok(())
-}
-
 /// What a key's row says of its secrets and their last use.
 struct Known {
+    workspace: [u8; 16],
     last_at: Option<i64>,
     secret: SecretMark,
     secret_at: Option<i64>,
@@ -146,61 +88,88 @@ struct Known {
     previous_at: Option<i64>,
 }
 
-/// Adds to one key; nothing where there is no such key.
-fn fold(sql: Sql<'_>, key: KeyId, delta: &KeyDelta, now: UnixSeconds) -> Result<(), StoreError> {
-    let known = sql
-        .prepare(
-            "SELECT last_used_at, secret, secret_last_used_at, previous_secret, previous_secret_last_used_at
-             FROM key_usage WHERE key_id = ?1",
-        )?
-        .query_row(params![key.as_bytes()], |row| {
-            Ok(Known {
-                last_at: row.get(0)?,
-                secret: SecretMark(row.get(1)?),
-                secret_at: row.get(2)?,
-                previous: row.get::<Option<[u8; 4]>>(3)?.map(SecretMark),
-                previous_at: row.get(4)?,
-            })
-        })
-        .optional()?;
-    let Some(known) = known else { return Ok(()) };
-    if let Some(last) = delta.used.iter().map(|(_, at)| at.0).max() {
-        // An edge's clock may be ahead.
-        let used = |mark: SecretMark| delta.used.iter().find(|(own, _)| *own == mark).map(|(_, at)| at.0.min(now.0));
-        let last = last.min(now.0);
-        let address = delta.last.filter(|_| known.last_at.is_none_or(|known| known <= last));
-        sql.prepare(
-            "UPDATE key_usage SET last_used_at = ?2, last_used_ip = coalesce(?3, last_used_ip),
-                 secret_last_used_at = ?4, previous_secret_last_used_at = ?5
-             WHERE key_id = ?1",
-        )?
-        .execute(params![
-            key.as_bytes(),
-            known.last_at.max(Some(last)),
-            address.map(|(_, address)| address.to_string()),
-            known.secret_at.max(used(known.secret)),
-            known.previous_at.max(known.previous.and_then(used))
-        ])?;
-    }
-    for (hour, outcome, more) in &delta.counts {
-        usage::add(sql, key, (*hour, outcome, *more), now)?;
-    }
-    if !delta.denials.is_empty() {
-        keep_latest(sql, key, &delta.denials, now)?;
-    }
-    Ok(())
+/// Adds to these keys; nothing where there is no such key.
+fn fold(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)], now: UnixSeconds) -> Result<(), StoreError> {
+    let known = known(sql, keys)?;
+    let folded: Vec<_> = keys.iter().filter_map(|(id, delta)| Some((*id, delta, known.get(id)?))).collect();
+    let used: Vec<_> = folded.iter().filter_map(|(id, delta, known)| used(*id, delta, known, now)).collect();
+    sql.execute_each(
+        "INSERT INTO key_usage (key_id, workspace_id, secret, last_used_at, last_used_ip, secret_last_used_at,
+             previous_secret_last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (key_id) DO UPDATE SET last_used_at = excluded.last_used_at,
+             last_used_ip = coalesce(excluded.last_used_ip, key_usage.last_used_ip),
+             secret_last_used_at = excluded.secret_last_used_at,
+             previous_secret_last_used_at = excluded.previous_secret_last_used_at",
+        &used,
+    )?;
+    let counts = folded
+        .iter()
+        .flat_map(|(id, delta, _)| delta.counts.iter().map(|(hour, outcome, more)| (*id, *hour, *outcome, *more)));
+    usage::add(sql, counts, now)?;
+    let denied = folded.iter().filter(|(_, delta, _)| !delta.denials.is_empty());
+    let denied: Vec<_> = denied.map(|(id, delta, _)| (*id, *delta)).collect();
+    keep_latest(sql, &denied, now)
 }
 
-fn keep_latest(sql: Sql<'_>, key: KeyId, denials: &[Denial], now: UnixSeconds) -> Result<(), StoreError> {
-    let mut latest = usage::denials(sql, key)?;
-    latest.extend(denials.iter().map(|denial| Denial { at: denial.at.min(now), ..denial.clone() }));
-    latest.sort_by_key(|denial| std::cmp::Reverse(denial.at));
-    latest.truncate(LATEST);
-    let latest = serde_json::to_string(&latest).map_err(|error| StoreError::Fault(error.to_string()))?;
-    sql.prepare(
+fn known(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)]) -> Result<HashMap<KeyId, Known>, StoreError> {
+    let ids: Vec<_> = keys.iter().map(|(id, _)| Value::of(id.as_bytes())).collect();
+    let statement = "SELECT key_id, workspace_id, last_used_at, secret, secret_last_used_at, previous_secret,
+                         previous_secret_last_used_at
+                     FROM key_usage WHERE key_id IN (?1)";
+    let mut all = HashMap::new();
+    sql.each_in(statement, &ids, |row| {
+        let known = Known {
+            workspace: row.get(1)?,
+            last_at: row.get(2)?,
+            secret: SecretMark(row.get(3)?),
+            secret_at: row.get(4)?,
+            previous: row.get::<Option<[u8; 4]>>(5)?.map(SecretMark),
+            previous_at: row.get(6)?,
+        };
+        all.insert(KeyId::from_bytes(row.get(0)?), known);
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(all)
+}
+
+/// A key's row with its last use; `None` where it wasn't used.
+fn used(id: KeyId, delta: &KeyDelta, known: &Known, now: UnixSeconds) -> Option<Vec<Value>> {
+    // An edge's clock may be ahead.
+    let last = delta.used.iter().map(|(_, at)| at.0).max()?.min(now.0);
+    let used = |mark: SecretMark| delta.used.iter().find(|(own, _)| *own == mark).map(|(_, at)| at.0.min(now.0));
+    let address = delta.last.filter(|_| known.last_at.is_none_or(|known| known <= last));
+    Some(values![
+        id.as_bytes(),
+        known.workspace,
+        known.secret.0,
+        known.last_at.max(Some(last)),
+        address.map(|(_, address)| address.to_string()),
+        known.secret_at.max(used(known.secret)),
+        known.previous_at.max(known.previous.and_then(used))
+    ])
+}
+
+fn keep_latest(sql: Sql<'_>, denied: &[(KeyId, &KeyDelta)], now: UnixSeconds) -> Result<(), StoreError> {
+    let ids: Vec<_> = denied.iter().map(|(id, _)| Value::of(id.as_bytes())).collect();
+    let mut kept: HashMap<KeyId, Vec<Denial>> = HashMap::new();
+    sql.each_in("SELECT key_id, latest FROM key_denials WHERE key_id IN (?1)", &ids, |row| {
+        kept.insert(KeyId::from_bytes(row.get(0)?), rows::json(row, 1)?);
+        Ok::<_, StoreError>(())
+    })?;
+    let row = |(id, delta): &(KeyId, &KeyDelta)| {
+        let mut latest = kept.remove(id).unwrap_or_default();
+        latest.extend(delta.denials.iter().map(|denial| Denial { at: denial.at.min(now), ..denial.clone() }));
+        latest.sort_by_key(|denial| std::cmp::Reverse(denial.at));
+        latest.truncate(LATEST);
+        let latest = serde_json::to_string(&latest).map_err(|error| StoreError::Fault(error.to_string()))?;
+        Ok(values![id.as_bytes(), latest])
+    };
+    let rows = denied.iter().map(row).collect::<Result<Vec<_>, StoreError>>()?;
+    sql.execute_each(
         "INSERT INTO key_denials (key_id, latest) VALUES (?1, ?2) ON CONFLICT (key_id) DO UPDATE SET latest = excluded.latest",
-    )?
-    .execute(params![key.as_bytes(), latest])?;
+        &rows,
+    )?;
     Ok(())
 }
 
@@ -210,6 +179,7 @@ mod tests {
 
     use policy::Epoch;
 
+    use super::admit::WORKERS;
     use super::*;
     use crate::config::Config;
     use crate::store::{Acting, Database, NewKey, NewSecret, NewWorkspace, databases};
@@ -312,7 +282,7 @@ mod tests {
         let store = with_keys(folder.path(), 0).await;
         let before = store.usage_rows().await.unwrap();
         for worker in 0..WORKERS + 50 {
-            let at = NOW.saturating_add_secs(worker);
+            let at = NOW.saturating_add_secs(i64::try_from(worker).unwrap());
             let (round, _) = store.begin_usage_round(None, vec![name(&worker.to_string(), 1)], at).await.unwrap();
             store.fold_usage(round.unwrap(), Vec::new(), Then::End, at).await.unwrap();
         }

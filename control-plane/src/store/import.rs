@@ -1,33 +1,26 @@
 //! Digests that come from elsewhere: many keys, all or none.
 //!
 //! An import is written down, then decided, with one row, and then carried out, a step at a time so that other changes get
-//! between. What a crash leaves of one that was decided is carried out at the next start; what wasn't never was.
+//! between. What a crash leaves of one that was decided is carried out at the next start, or by another replica's next import;
+//! what wasn't never was. Any number of replicas may import at once: see `docs/decisions/store.md`.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod steps;
 
-use policy::wire::{KeyRecord, Op};
-use policy::{Allowlist, Digest, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use tracing::error;
+use std::sync::Arc;
 
-use super::audit::{Audited as _, Event};
+use policy::{Digest, KeyId, Revision, WorkspaceId};
+
 use super::changes::Change;
 use super::definitions::Numbers;
-use super::sql::{NONE, Optional as _, Sql, params};
-use super::{
-    Acting, Actor, Changed, Key, KeyUse, Metadata, NewKey, NewSecret, Store, StoreError, WorkspaceName, keys, secrets,
-    workspaces,
-};
-use crate::secret::LastCharacters;
-
-/// Keys of one step, which is one revision. A revision a key would push all else out of the log, and its audit event would
-/// cost more than the key itself.
-const KEYS_A_STEP: usize = 100;
+use super::sql::{NONE, Optional as _, Sql, Value, params, values};
+use super::sweep::{Progress, STEP, progress};
+use super::{Acting, Changed, NewKey, Store, StoreError};
 
 /// Steps that are written down in one transaction.
 const STEPS_AT_ONCE: usize = 10;
+
+/// After how long what was written down and not decided is forgotten. Requests are given up much earlier.
+const DRAFT_KEPT_SECS: i64 = 86_400;
 
 /// A key whose secret somebody else made.
 #[derive(Clone, Debug)]
@@ -38,28 +31,22 @@ pub struct ImportedKey {
     pub key: NewKey,
 }
 
-/// A step as it is written down. It must be readable by later versions.
-#[derive(Serialize, Deserialize)]
-struct Step {
-    workspace: WorkspaceId,
-    actor: Actor,
-    at: UnixSeconds,
-    address: Option<IpAddr>,
-    request_id: Option<String>,
-    keys: Vec<StepKey>,
+/// The import that was decided last: the id of its first key. Empty before there was one.
+type Decided = Vec<u8>;
+
+/// What came of carrying out.
+struct CarriedOut {
+    /// Steps that were carried out here, and the last one's revision.
+    steps: usize,
+    last: Revision,
+    /// Where the history stood when there was none left.
+    head: Revision,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StepKey {
-    id: KeyId,
-    name: String,
-    environment: Environment,
-    scopes: Scopes,
-    allowlist: Allowlist,
-    expires_at: Option<UnixSeconds>,
-    metadata: Metadata,
-    digest: [u8; 32],
-    last_characters: String,
+/// What a change carries out.
+enum Next {
+    Step(Revision),
+    NoneLeft(Revision),
 }
 
 impl Store {
@@ -69,212 +56,179 @@ impl Store {
         let store = self.clone();
         // A task of its own: whoever stops waiting leaves nothing half done.
         let importing = tokio::spawn(async move {
-            // What was found free stays so until it is taken: nothing but an import brings a digest that others may know.
             let _turn = store.importing.lock().await;
-            store.carry_out().await?;
-            let keys = store.engine.read(move |sql| refuse_taken(sql, keys)).await?;
-            let steps = tokio::task::spawn_blocking(move || steps(keys, &acting)).await;
-            let steps = steps.map_err(|error| StoreError::Fault(error.to_string()))??;
-            let mut steps = steps.into_iter().peekable();
-            while steps.peek().is_some() {
-                let some: Vec<_> = steps.by_ref().take(STEPS_AT_ONCE).collect();
-                store.engine.change(move |change| write_down(change, &some)).await?;
-            }
-            store.engine.change(decide).await?;
-            let revision = store.carry_out().await?;
-            let head = store.engine.head().borrow().revision;
-            Ok(Changed { value: (), revision: revision.unwrap_or(head) })
+            let Some(import) = keys.first().map(|imported| imported.key.id) else {
+                return Ok(store.engine.head().borrow().revision);
+            };
+            let steps = match store.decided(import, keys, acting).await {
+                Ok(steps) => steps,
+                Err(error) => {
+                    // The store has logged why it can't; then it goes with time.
+                    let _ = store.engine.change(move |change| forget_draft(change, import)).await;
+                    return Err(error);
+                }
+            };
+            let done = store.carry_out().await?;
+            Ok(if done.steps == steps { done.last } else { done.head })
         });
-        importing.await.map_err(|error| StoreError::Fault(error.to_string()))?
+        let revision = importing.await.map_err(|error| StoreError::Fault(error.to_string()))??;
+        Ok(Changed { value: (), revision })
     }
 
-    /// Carries out imports that were decided and broken off.
+    /// Carries out an import that was decided and broken off.
     pub(super) async fn finish_imports(&self) -> Result<(), StoreError> {
         let _turn = self.importing.lock().await;
-        self.carry_out().await.map(drop)
+        if self.engine.read(is_pending).await? {
+            self.carry_out().await?;
+        }
+        if !self.is_shared() {
+            // What isn't decided is of a process that has ended.
+            while self.engine.change(|change| forget_drafts(change, i64::MAX)).await? == Progress::More {}
+        }
+        Ok(())
     }
 
-    /// Answers with the last step's revision.
-    async fn carry_out(&self) -> Result<Option<Revision>, StoreError> {
-        let mut last = None;
-        if !self.engine.read(is_pending).await? {
-            return Ok(last);
+    /// Writes an import down and decides it; answers with the number of its steps.
+    async fn decided(&self, import: KeyId, keys: Vec<ImportedKey>, acting: Acting) -> Result<usize, StoreError> {
+        let digests = Arc::new(keys.iter().map(|key| (key.key.secret.digest, key.line)).collect::<Vec<_>>());
+        let mut last = self.free(&digests).await?;
+        let at = acting.at.0;
+        let steps = tokio::task::spawn_blocking(move || steps::steps(keys, &acting)).await;
+        let steps = steps.map_err(|error| StoreError::Fault(error.to_string()))??;
+        let count = steps.len();
+        let mut rows = steps.into_iter().map(|step| values![import.as_bytes(), at, step]).peekable();
+        while rows.peek().is_some() {
+            let some: Vec<_> = rows.by_ref().take(STEPS_AT_ONCE).collect();
+            self.engine.change(move |change| write_down(change, &some)).await?;
         }
+        // What was found free stays so while no other import is decided: nothing else brings a digest that others may know.
+        while !self.engine.change(move |change| decide(change, import, count, &last)).await? {
+            last = self.free(&digests).await?;
+        }
+        Ok(count)
+    }
+
+    /// That none of these is known, as of the import that was decided last, which is answered.
+    async fn free(&self, digests: &Arc<Vec<(Digest, usize)>>) -> Result<Decided, StoreError> {
+        loop {
+            let digests = Arc::clone(digests);
+            let work = move |sql: Sql<'_>| match is_pending(sql)? {
+                true => Ok(None),
+                false => refuse_taken(sql, &digests).and_then(|()| decided_last(sql)).map(Some),
+            };
+            if let Some(last) = self.engine.read(work).await? {
+                return Ok(last);
+            }
+            // Of another replica, or of one that has ended: its digests are known when it is carried out.
+            self.carry_out().await?;
+        }
+    }
+
+    /// Carries out what is decided; other replicas may help.
+    async fn carry_out(&self) -> Result<CarriedOut, StoreError> {
+        let (mut steps, mut last) = (0_usize, Revision(0));
         loop {
             let numbers = self.numbers.clone();
-            match self.engine.change(move |change| carry_out_step(change, &numbers)).await? {
-                Some(revision) => last = Some(revision),
-                None => break,
+            match self.engine.change(move |change| carry_out_next(change, &numbers)).await? {
+                Next::Step(revision) => (steps, last) = (steps.saturating_add(1), revision),
+                Next::NoneLeft(head) => return Ok(CarriedOut { steps, last, head }),
             }
         }
-        self.engine.change(forget_undecided).await?;
-        Ok(last)
     }
-}
-
-fn refuse_taken(sql: Sql<'_>, keys: Vec<ImportedKey>) -> Result<Vec<ImportedKey>, StoreError> {
-    let mut lines = Vec::new();
-    for imported in &keys {
-        let digest = imported.key.secret.digest;
-        if secrets::is_known(sql, digest)? || is_of_a_token(sql, digest)? {
-            lines.push(imported.line);
-        }
-    }
-    if lines.is_empty() { Ok(keys) } else { Err(StoreError::DigestsTaken { lines }) }
 }
 
 /// A text that opens REST or the feed is no key as well.
-fn is_of_a_token(sql: Sql<'_>, digest: Digest) -> Result<bool, StoreError> {
-    let mut query = sql.prepare(
-        "SELECT EXISTS (SELECT 1 FROM admin_tokens WHERE digest = ?1)
-             OR EXISTS (SELECT 1 FROM edge_tokens WHERE digest = ?1)",
-    )?;
-    Ok(query.query_row(params![digest.0], |row| row.get(0))?)
+fn refuse_taken(sql: Sql<'_>, digests: &[(Digest, usize)]) -> Result<(), StoreError> {
+    let all: Vec<_> = digests.iter().map(|(digest, _)| Value::of(digest.0)).collect();
+    let mut taken = std::collections::HashSet::new();
+    let statement = "SELECT digest FROM secrets WHERE digest IN (?1)
+        UNION ALL SELECT digest FROM admin_tokens WHERE digest IN (?1)
+        UNION ALL SELECT digest FROM edge_tokens WHERE digest IN (?1)";
+    sql.each_in(statement, &all, |row| {
+        taken.insert(Digest(row.get(0)?));
+        Ok::<_, StoreError>(())
+    })?;
+    let lines: Vec<_> = digests.iter().filter(|(digest, _)| taken.contains(digest)).map(|(_, line)| *line).collect();
+    if lines.is_empty() { Ok(()) } else { Err(StoreError::DigestsTaken { lines }) }
 }
 
-/// The steps of an import, each of one workspace.
-fn steps(keys: Vec<ImportedKey>, acting: &Acting) -> Result<Vec<String>, StoreError> {
-    let mut by_workspace: BTreeMap<WorkspaceId, Vec<ImportedKey>> = BTreeMap::new();
-    for imported in keys {
-        by_workspace.entry(imported.workspace).or_default().push(imported);
-    }
-    let mut steps = Vec::new();
-    for (workspace, keys) in by_workspace {
-        let mut keys = keys.into_iter().map(|imported| StepKey::from(imported.key)).peekable();
-        while keys.peek().is_some() {
-            let Acting { actor, at, address, request_id, once: _ } = acting.clone();
-            let keys = keys.by_ref().take(KEYS_A_STEP).collect();
-            let step = Step { workspace, actor, at, address, request_id, keys };
-            steps.push(serde_json::to_string(&step).map_err(|error| StoreError::Fault(error.to_string()))?);
-        }
-    }
-    Ok(steps)
+fn decided_last(sql: Sql<'_>) -> Result<Decided, StoreError> {
+    Ok(sql.query_row("SELECT decided FROM imports WHERE one = 1", NONE, |row| row.get(0))?)
 }
 
-fn write_down(change: &Change<'_>, steps: &[String]) -> Result<(), StoreError> {
-    let mut insert = change.sql().prepare("INSERT INTO import_steps (keys) VALUES (?1)")?;
-    for step in steps {
-        insert.execute(params![step])?;
-    }
+/// Rows are the import, the instant and the step.
+fn write_down(change: &Change<'_>, steps: &[Vec<Value>]) -> Result<(), StoreError> {
+    change.sql().execute_each("INSERT INTO import_steps (import, written_at, keys) VALUES (?1, ?2, ?3)", steps)?;
     Ok(())
 }
 
-/// From here on all that is written down will be.
-fn decide(change: &Change<'_>) -> Result<(), StoreError> {
-    let statement = "UPDATE imports SET decided_to = coalesce((SELECT max(step) FROM import_steps), decided_to)";
-    change.sql().execute(statement, NONE)?;
+/// From here on all of it that is written down will be. False where another import was decided after `last`.
+fn decide(change: &Change<'_>, import: KeyId, steps: usize, last: &Decided) -> Result<bool, StoreError> {
+    let written = change
+        .sql()
+        .prepare("SELECT count(*) FROM import_steps WHERE import = ?1")?
+        .query_row(params![import.as_bytes()], |row| row.get::<i64>(0))?;
+    if usize::try_from(written) != Ok(steps) {
+        let cause = "what was written down of an import was forgotten before it was decided: it took too long";
+        return Err(StoreError::Unavailable(cause.to_owned()));
+    }
+    let decided = change
+        .sql()
+        .prepare("UPDATE imports SET decided = ?1 WHERE one = 1 AND decided = ?2")?
+        .execute(params![import.as_bytes(), last])?;
+    Ok(decided > 0)
+}
+
+/// What was written down of an import that isn't decided goes.
+fn forget_draft(change: &Change<'_>, import: KeyId) -> Result<(), StoreError> {
+    let statement = "DELETE FROM import_steps WHERE import = ?1 AND import <> (SELECT decided FROM imports)";
+    change.sql().prepare(statement)?.execute(params![import.as_bytes()])?;
     Ok(())
 }
 
-fn forget_undecided(change: &Change<'_>) -> Result<(), StoreError> {
-    let statement = "DELETE FROM import_steps WHERE step > (SELECT decided_to FROM imports)";
-    change.sql().execute(statement, NONE)?;
-    Ok(())
+/// The same of imports that broke off, and that were written down until this instant.
+fn forget_drafts(change: &Change<'_>, until: i64) -> Result<Progress, StoreError> {
+    let statement = "DELETE FROM import_steps WHERE step IN (
+        SELECT step FROM import_steps WHERE import <> (SELECT decided FROM imports) AND written_at <= ?1 LIMIT ?2)";
+    Ok(progress(change.sql().prepare(statement)?.execute(params![until, STEP])?))
 }
 
-/// Whether any import is decided and not carried out, or was written down and broke off.
+/// The same at the hourly sweep: an import of another replica may be under way.
+pub(super) fn forget_old_drafts(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
+    forget_drafts(change, acting.at.saturating_add_secs(-DRAFT_KEPT_SECS).0)
+}
+
+/// Whether an import is decided and not carried out.
 fn is_pending(sql: Sql<'_>) -> Result<bool, StoreError> {
-    Ok(sql.query_row("SELECT EXISTS (SELECT 1 FROM import_steps)", NONE, |row| row.get(0))?)
+    let statement = "SELECT EXISTS (SELECT 1 FROM import_steps WHERE import = (SELECT decided FROM imports))";
+    Ok(sql.query_row(statement, NONE, |row| row.get(0))?)
 }
 
-/// Makes the keys of the next step, as one change with one revision and one event; `None` when there is none.
-fn carry_out_step(change: &Change<'_>, numbers: &Numbers) -> Result<Option<Revision>, StoreError> {
-    let sql = change.sql();
-    let next = sql
+/// Carries out the next step of what is decided. Whoever does it holds the order of all changes, so each is carried out once.
+fn carry_out_next(change: &Change<'_>, numbers: &Numbers) -> Result<Next, StoreError> {
+    let next = change
+        .sql()
         .prepare(
-            "SELECT step, keys FROM import_steps WHERE step <= (SELECT decided_to FROM imports) ORDER BY step LIMIT 1",
+            "DELETE FROM import_steps WHERE step = (
+                 SELECT min(step) FROM import_steps WHERE import = (SELECT decided FROM imports))
+             RETURNING keys",
         )?
-        .query_row(NONE, |row| Ok((row.get::<i64>(0)?, row.get::<String>(1)?)))
+        .query_row(NONE, |row| row.get::<String>(0))
         .optional()?;
-    let Some((number, text)) = next else { return Ok(None) };
-    sql.prepare("DELETE FROM import_steps WHERE step = ?1")?.execute(params![number])?;
-    let step: Step = serde_json::from_str(&text).map_err(|error| StoreError::Fault(error.to_string()))?;
-    let Step { workspace, actor, at, address, request_id, keys } = step;
-    let acting = Acting { actor, at, address, request_id, once: None };
-    let slug = workspaces::find(sql, &WorkspaceName::Id(workspace))?.slug;
-    let revision = change.revision()?;
-    let (mut ops, mut shown_keys) = (Vec::new(), Vec::new());
-    for new in keys.into_iter().map(NewKey::from) {
-        if secrets::is_known(sql, new.secret.digest)? {
-            // Only a fault of ours leads here. Its import was answered for, and a key that isn't there opens nothing.
-            error!(key.id = %new.id, "an imported digest was taken meanwhile: the key is left out");
-            continue;
-        }
-        keys::insert(sql, workspace, &new, revision, &acting)?;
-        secrets::insert(sql, (workspace, new.id), &new.secret, acting.at)?;
-        ops.push(Op::Upsert(record(&new, workspace, &slug, numbers)?));
-        shown_keys.push(shown(new, workspace, &acting));
-    }
-    let after = Map::from_iter([("keys".to_owned(), Value::from(shown_keys))]);
-    change.record(&acting, &Event::of_many("keys.import", workspace, after), &ops).map(Some)
-}
-
-/// What edges are told of it.
-fn record(key: &NewKey, workspace: WorkspaceId, slug: &str, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
-    Ok(KeyRecord {
-        digest: key.secret.digest,
-        key: key.id,
-        workspace,
-        slug: slug.to_owned(),
-        environment: numbers.environment(key.environment.as_str())?,
-        active: true,
-        expires_at: key.expires_at.unwrap_or(UnixSeconds::DISTANT_FUTURE),
-        superseded_at: UnixSeconds::DISTANT_FUTURE,
-        grants: numbers.grants(&key.scopes)?,
-        allowlist: key.allowlist.clone(),
-    })
-}
-
-/// What the audit log shows of it: what it shows of a key that was made, and its id.
-fn shown(new: NewKey, workspace: WorkspaceId, acting: &Acting) -> Value {
-    let key = Key {
-        id: new.id,
-        workspace,
-        name: new.name,
-        environment: new.environment,
-        last_characters: new.secret.last_characters,
-        active: true,
-        scopes: new.scopes,
-        allowlist: new.allowlist,
-        expires_at: new.expires_at,
-        metadata: new.metadata,
-        created_at: acting.at,
-        created_by: acting.actor.id.clone(),
-        updated_at: acting.at,
-        rotated_at: None,
-        previous_until: None,
-        used: KeyUse::default(),
-        revision: Revision(0),
-    };
-    let mut fields = key.fields();
-    fields.insert("id".to_owned(), json!(key.id));
-    Value::Object(fields)
-}
-
-impl From<NewKey> for StepKey {
-    fn from(key: NewKey) -> Self {
-        let NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, secret } = key;
-        let NewSecret { digest, last_characters } = secret;
-        let (digest, last_characters) = (digest.0, last_characters.0);
-        Self { id, name, environment, scopes, allowlist, expires_at, metadata, digest, last_characters }
-    }
-}
-
-impl From<StepKey> for NewKey {
-    fn from(key: StepKey) -> Self {
-        let StepKey { id, name, environment, scopes, allowlist, expires_at, metadata, digest, last_characters } = key;
-        let secret = NewSecret { digest: Digest(digest), last_characters: LastCharacters(last_characters) };
-        Self { id, name, environment, scopes, allowlist, expires_at, metadata, secret }
+    match next {
+        Some(step) => steps::carry_out(change, &step, numbers).map(Next::Step),
+        None => Ok(Next::NoneLeft(change.position()?.revision)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use policy::Epoch;
+    use policy::{Allowlist, Environment, Epoch, Scopes, UnixSeconds};
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{Database, NewWorkspace, Precondition, databases};
+    use crate::secret::LastCharacters;
+    use crate::store::{Database, Metadata, NewSecret, NewWorkspace, Precondition, databases};
 
     fn digest(n: u32) -> Digest {
         Digest::of(&n.to_le_bytes())
@@ -308,30 +262,44 @@ mod tests {
         let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };
         store.create_workspace(new, acting.clone()).await.unwrap();
 
-        let keys = (0..250).map(|n| imported(id, n)).collect();
-        let decided = steps(keys, &acting).unwrap();
-        assert_eq!(decided.len(), 3);
-        store.engine.change(move |change| write_down(change, &decided)).await.unwrap();
-        store.engine.change(decide).await.unwrap();
+        let keys: Vec<_> = (0..250).map(|n| imported(id, n)).collect();
+        assert_eq!(store.decided(keys[0].key.id, keys, acting.clone()).await, Ok(3));
         let numbers = store.numbers.clone();
-        store.engine.change(move |change| carry_out_step(change, &numbers)).await.unwrap();
+        store.engine.change(move |change| carry_out_next(change, &numbers)).await.unwrap();
         // Here the process ends. Between two steps another change was made.
-        let undecided = steps(vec![imported(id, 300)], &acting).unwrap();
+        let undecided = [values![[9_u8; 16], 0_i64, "never decided"]];
         store.engine.change(move |change| write_down(change, &undecided)).await.unwrap();
         store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, acting.clone()).await.unwrap();
         let count = |store: &Store| {
-            let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1)";
-            let work = move |sql: Sql<'_>| Ok(sql.query_row(count, NONE, |row| Ok((row.get(0)?, row.get(1)?)))?);
-            let engine = std::sync::Arc::clone(&store.engine);
-            async move { engine.read::<(u32, u32)>(work).await.unwrap() }
+            let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1),
+                             (SELECT count(*) FROM import_steps)";
+            let work =
+                move |sql: Sql<'_>| Ok(sql.query_row(count, NONE, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?);
+            let engine = Arc::clone(&store.engine);
+            async move { engine.read::<(u32, u32, u32)>(work).await.unwrap() }
         };
-        assert_eq!(count(&store).await, (100, 100));
+        assert_eq!(count(&store).await, (100, 100, 3));
         store.close().await;
 
         let store = open().await.unwrap();
-        assert_eq!(count(&store).await, (250, 250));
+        // Beside other replicas it may be one's that goes on.
+        assert_eq!(count(&store).await, (250, 250, u32::from(databases::is_postgres())));
+        store.sweep(Acting::system(UnixSeconds(DRAFT_KEPT_SECS))).await.unwrap();
+        assert_eq!(count(&store).await, (250, 250, 0));
         let again = store.import_keys(vec![imported(id, 500), imported(id, 249)], acting.clone()).await;
         assert_eq!(again, Err(StoreError::DigestsTaken { lines: vec![249] }));
-        assert_eq!(count(&store).await, (250, 250));
+        assert_eq!(count(&store).await, (250, 250, 0));
+    }
+
+    #[tokio::test]
+    async fn a_draft_that_was_forgotten_is_not_decided() {
+        let directory = tempfile::tempdir().unwrap();
+        let database: Database = databases::of(directory.path()).parse().unwrap();
+        let acting = Acting::system(UnixSeconds(0));
+        let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap();
+        let import = KeyId::from_bytes([9; 16]);
+        let last = store.engine.read(decided_last).await.unwrap();
+        let decided = store.engine.change(move |change| decide(change, import, 1, &last)).await;
+        assert!(matches!(decided, Err(StoreError::Unavailable(_))), "{decided:?}");
     }
 }

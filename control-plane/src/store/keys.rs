@@ -8,7 +8,7 @@ use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::model::merge;
-use super::sql::{Optional as _, Row, Sql, SqlError, params};
+use super::sql::{Optional as _, Row, Sql, SqlError, params, values};
 use super::{
     Acting, Changed, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError,
     records, rows, secrets, usage,
@@ -112,40 +112,45 @@ fn create(
     new: &NewKey,
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
-    insert(change.sql(), workspace, new, change.revision()?, acting)?;
-    secrets::insert(change.sql(), (workspace, new.id), &new.secret, acting.at)?;
+    insert(change.sql(), workspace, std::slice::from_ref(new), change.revision()?, acting)?;
+    secrets::insert(change.sql(), workspace, &[(new.id, &new.secret)], acting.at)?;
     let ops = records::upsert_live(change.sql(), numbers, (workspace, new.id))?;
     let value = find(change.sql(), workspace, new.id)?;
     let revision = change.record(acting, &Event::made("key.create", &value), &ops)?;
     Ok(Changed { value, revision })
 }
 
-/// Adds the key's row, without its secret.
+/// Adds the keys' rows, without their secrets.
 pub(super) fn insert(
     sql: Sql<'_>,
     workspace: WorkspaceId,
-    new: &NewKey,
+    new: &[NewKey],
     revision: Revision,
     acting: &Acting,
 ) -> Result<(), StoreError> {
-    sql.prepare(
+    let revision = changes::number(revision)?;
+    let row = |new: &NewKey| {
+        Ok(values![
+            workspace.as_bytes(),
+            new.id.as_bytes(),
+            new.name,
+            new.environment.as_str(),
+            rows::scopes_text(&new.scopes)?,
+            rows::allowlist_text(&new.allowlist)?,
+            new.expires_at.map(|at| at.0),
+            metadata_text(&new.metadata)?,
+            acting.at.0,
+            acting.actor.id,
+            revision
+        ])
+    };
+    let rows = new.iter().map(row).collect::<Result<Vec<_>, StoreError>>()?;
+    sql.execute_each(
         "INSERT INTO keys (workspace_id, id, name, environment, active, scopes, ip_allowlist, expires_at, metadata,
                            created_at, created_by, updated_at, revision)
          VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11)",
-    )?
-    .execute(params![
-        workspace.as_bytes(),
-        new.id.as_bytes(),
-        new.name,
-        new.environment.as_str(),
-        rows::scopes_text(&new.scopes)?,
-        rows::allowlist_text(&new.allowlist)?,
-        new.expires_at.map(|at| at.0),
-        metadata_text(&new.metadata)?,
-        acting.at.0,
-        acting.actor.id,
-        changes::number(revision)?
-    ])?;
+        &rows,
+    )?;
     Ok(())
 }
 

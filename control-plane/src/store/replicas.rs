@@ -2,6 +2,8 @@
 //!
 //! See `docs/decisions/replicas.md`.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,6 +19,9 @@ const FRESH: Duration = Duration::from_secs(3);
 
 /// Less than the number of any row.
 pub(super) const NOTHING_READ: i64 = -1;
+
+/// Addresses of which others can be told at once that wrong tokens came from them.
+const MAX_ADDRESSES: usize = 100_000;
 
 /// What one replica says to the others. What is lost makes them know it later, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,27 @@ pub(crate) enum News {
 /// Takes news; answers with what is to be said.
 type Ear = Box<dyn Fn(News) -> Vec<Word> + Send + Sync>;
 
+/// Takes the wrong tokens that others counted: addresses, each with a number.
+type Warned = Box<dyn Fn(Vec<(IpAddr, u32)>) + Send + Sync>;
+
+/// The wrong tokens that were counted here, by address, and that the others weren't told of yet.
+#[derive(Default)]
+pub(super) struct Untold(Mutex<HashMap<IpAddr, u32>>);
+
+impl Untold {
+    fn add(&self, of: IpAddr) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < MAX_ADDRESSES || all.contains_key(&of) {
+            let number = all.entry(of).or_default();
+            *number = number.saturating_add(1);
+        }
+    }
+
+    pub(super) fn take(&self) -> HashMap<IpAddr, u32> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// This replica among the others.
 pub(super) struct Replica {
     /// Names it in what it writes and says.
@@ -47,6 +73,8 @@ pub(super) struct Replica {
     /// The newest number of an instance's change that was read.
     read_to: AtomicI64,
     ear: OnceLock<Ear>,
+    warned: OnceLock<Warned>,
+    pub(super) untold: Arc<Untold>,
     /// `None` once the store is closed.
     mouth: Mutex<Option<Sender<Word>>>,
 }
@@ -60,6 +88,8 @@ impl Replica {
             looked_at: Mutex::default(),
             read_to: AtomicI64::new(NOTHING_READ),
             ear: OnceLock::new(),
+            warned: OnceLock::new(),
+            untold: Arc::default(),
             mouth: Mutex::new(Some(mouth)),
         };
         (Arc::new(replica), words)
@@ -93,6 +123,13 @@ impl Replica {
     pub(super) fn hear(&self, news: News) {
         let answers = self.ear.get().map(|ear| ear(news)).unwrap_or_default();
         answers.into_iter().for_each(|word| self.say(word));
+    }
+
+    /// Hands on what others counted.
+    pub(super) fn warn(&self, guesses: Vec<(IpAddr, u32)>) {
+        if let Some(warned) = self.warned.get() {
+            warned(guesses);
+        }
     }
 
     pub(super) fn say(&self, word: Word) {
@@ -160,6 +197,21 @@ impl Store {
         // A second ear hears nothing.
         let _ = replica.ear.set(Box::new(ear));
         self.engine.look_at_all().await
+    }
+
+    /// Has `warned` take the wrong tokens that others count, by address.
+    pub(crate) fn hear_of_guesses(&self, warned: impl Fn(Vec<(IpAddr, u32)>) + Send + Sync + 'static) {
+        if let Some(replica) = self.engine.replica() {
+            // A second one hears nothing.
+            let _ = replica.warned.set(Box::new(warned));
+        }
+    }
+
+    /// Tells the others of a wrong token, with more of them, within a tenth of a second. Costs no write.
+    pub(crate) fn tell_guess(&self, of: IpAddr) {
+        if let Some(replica) = self.engine.replica() {
+            replica.untold.add(of);
+        }
     }
 
     /// Says something to the other replicas.

@@ -21,6 +21,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0007_usage.sql")),
     M::up(include_str!("migrations/0008_moving.sql")),
     M::up(include_str!("migrations/0009_console.sql")),
+    M::up(include_str!("migrations/0010_imports.sql")),
 ];
 
 /// The connection that writes: durable when COMMIT returns.
@@ -142,7 +143,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 9, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 10, .. })));
     }
 
     #[test]

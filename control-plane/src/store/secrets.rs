@@ -1,11 +1,13 @@
 //! Secrets of keys, by their digests: rotation, overlap, and what becomes of the old ones.
 
+use std::collections::HashSet;
+
 use policy::wire::Op;
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::changes::{self, Change};
 use super::definitions::Numbers;
-use super::sql::{Optional as _, Sql, params};
+use super::sql::{Optional as _, Sql, Value, params, values};
 use super::{Acting, Changed, Key, Store, StoreError, keys, records, usage};
 use crate::secret::{LastCharacters, Secret};
 
@@ -83,7 +85,7 @@ pub(super) fn rotate(
     if overlap_secs.is_some() {
         usage::overlap_begins(sql, id)?;
     }
-    insert(sql, (workspace, id), secret, acting.at)?;
+    insert(sql, workspace, &[(id, secret)], acting.at)?;
     sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let touched = [Some(secret.digest), Some(current), older];
@@ -125,29 +127,36 @@ fn rotate_out_previous(
     Ok(ended.optional()?)
 }
 
-/// Adds the key's current secret. `SecretTaken` when any key ever had it, in any workspace.
+/// Adds current secrets of different keys. `SecretTaken` when any key ever had one of them, in any workspace.
 pub(super) fn insert(
     sql: Sql<'_>,
-    (workspace, id): (WorkspaceId, KeyId),
-    secret: &NewSecret,
+    workspace: WorkspaceId,
+    secrets: &[(KeyId, &NewSecret)],
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let inserted = sql
-        .prepare(
-            "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (digest) DO NOTHING",
-        )?
-        .execute(params![secret.digest.0, workspace.as_bytes(), id.as_bytes(), secret.last_characters.0, now.0])?;
-    if inserted == 0 {
+    let row = |(id, secret): &(KeyId, &NewSecret)| {
+        values![secret.digest.0, workspace.as_bytes(), id.as_bytes(), secret.last_characters.0, now.0]
+    };
+    let inserted = sql.execute_each(
+        "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
+         VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (digest) DO NOTHING",
+        &secrets.iter().map(row).collect::<Vec<_>>(),
+    )?;
+    if inserted < secrets.len() {
         return Err(StoreError::SecretTaken);
     }
-    usage::current_secret_is(sql, (workspace, id), &secret.digest)
+    usage::current_secrets_are(sql, workspace, secrets.iter().map(|(id, secret)| (*id, secret.digest)))
 }
 
-/// Whether any key ever had it, in any workspace; also one that was deleted, until it is forgotten.
-pub(super) fn is_known(sql: Sql<'_>, digest: Digest) -> Result<bool, StoreError> {
-    let mut query = sql.prepare("SELECT EXISTS (SELECT 1 FROM secrets WHERE digest = ?1)")?;
-    Ok(query.query_row(params![digest.0], |row| row.get(0))?)
+/// Those of these digests that any key ever had, in any workspace; also of one that was deleted, until it is forgotten.
+pub(super) fn known(sql: Sql<'_>, digests: impl IntoIterator<Item = Digest>) -> Result<HashSet<Digest>, StoreError> {
+    let (digests, mut known) =
+        (digests.into_iter().map(|digest| Value::of(digest.0)).collect::<Vec<_>>(), HashSet::new());
+    sql.each_in("SELECT digest FROM secrets WHERE digest IN (?1)", &digests, |row| {
+        known.insert(Digest(row.get(0)?));
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(known)
 }
 
 /// Takes all of a key's digests from the edges; answers with those that were there.

@@ -3,12 +3,13 @@
 //! What the two spell differently is asked for by name, as [`Sql::by_name`].
 
 mod error;
+mod many;
 mod value;
 
 use rusqlite::CachedStatement;
 
 pub(super) use self::error::{Optional, SqlError};
-pub(super) use self::value::{Column, FromColumn, Kind, Param, ToParam, Value, bound, params};
+pub(super) use self::value::{Column, FromColumn, Kind, Param, ToParam, Value, bound, params, values};
 use super::postgres::Session;
 
 /// An open connection of one of the engines.

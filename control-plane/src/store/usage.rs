@@ -1,11 +1,12 @@
 //! Usage of keys: what a key's row says of it, and its counts by hour, day and reason.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::changes::Change;
-use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
+use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params, values};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Store, StoreError, keys};
 use crate::usage::{DAY, Denial, HOUR, SecretMark};
@@ -121,18 +122,36 @@ const DAYS: Table = Table {
           ON CONFLICT (day, key_id, outcome) DO UPDATE SET count = usage_days.count + excluded.count",
 };
 
-/// Adds to what was counted of a key in an hour. What happened before hours are kept belongs to its day.
-pub(super) fn add(
+/// Adds to what was counted of keys in hours, by outcome. What happened before hours are kept belongs to its day.
+pub(super) fn add<'a>(
     sql: Sql<'_>,
-    key: KeyId,
-    (hour, outcome, more): (UnixSeconds, &str, u64),
+    counts: impl Iterator<Item = (KeyId, UnixSeconds, &'a str, u64)>,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let hour = hour.0.clamp(first_day(now, DAYS_KEPT), now.0);
-    let table = if hour < first_day(now, HOURLY_DAYS) { DAYS } else { HOURS };
-    let more = i64::try_from(more).unwrap_or(i64::MAX);
-    sql.prepare(table.add)?.execute(params![start(hour, table.secs), key.as_bytes(), outcome, more])?;
+    let (mut hours, mut days) = (Periods::new(), Periods::new());
+    for (key, hour, outcome, more) in counts {
+        let hour = hour.0.clamp(first_day(now, DAYS_KEPT), now.0);
+        let more = i64::try_from(more).unwrap_or(i64::MAX);
+        let is_day = hour < first_day(now, HOURLY_DAYS);
+        let (of, secs) = if is_day { (&mut days, DAYS.secs) } else { (&mut hours, HOURS.secs) };
+        let count = of.entry((start(hour, secs), *key.as_bytes(), outcome.to_owned())).or_default();
+        *count = count.saturating_add(more);
+    }
+    for (counts, table) in [(hours, HOURS), (days, DAYS)] {
+        table.add(sql, counts)?;
+    }
     Ok(())
+}
+
+/// Counts by the start of their period, key and outcome.
+type Periods = BTreeMap<(i64, [u8; 16], String), i64>;
+
+impl Table {
+    fn add(self, sql: Sql<'_>, counts: Periods) -> Result<(), StoreError> {
+        let row = |((at, key, outcome), count): ((i64, [u8; 16], String), i64)| values![at, key, outcome, count];
+        sql.execute_each(self.add, &counts.into_iter().map(row).collect::<Vec<_>>())?;
+        Ok(())
+    }
 }
 
 /// The start of the hour or day of an instant.
@@ -168,17 +187,18 @@ pub(super) fn denials(sql: Sql<'_>, key: KeyId) -> Result<Vec<Denial>, StoreErro
     Ok(latest.unwrap_or_default())
 }
 
-/// A key has a new current secret; a new key begins its row with it.
-pub(super) fn current_secret_is(
+/// Each of these keys has a new current secret; a new key begins its row with it.
+pub(super) fn current_secrets_are(
     sql: Sql<'_>,
-    (workspace, id): (WorkspaceId, KeyId),
-    digest: &Digest,
+    workspace: WorkspaceId,
+    secrets: impl Iterator<Item = (KeyId, Digest)>,
 ) -> Result<(), StoreError> {
-    sql.prepare(
+    let row = |(id, digest): (KeyId, Digest)| values![id.as_bytes(), workspace.as_bytes(), SecretMark::of(&digest).0];
+    sql.execute_each(
         "INSERT INTO key_usage (key_id, workspace_id, secret) VALUES (?1, ?2, ?3)
          ON CONFLICT (key_id) DO UPDATE SET secret = excluded.secret, secret_last_used_at = NULL",
-    )?
-    .execute(params![id.as_bytes(), workspace.as_bytes(), SecretMark::of(digest).0])?;
+        &secrets.map(row).collect::<Vec<_>>(),
+    )?;
     Ok(())
 }
 
@@ -215,11 +235,14 @@ pub(super) fn hours_to_days(change: &Change<'_>, acting: &Acting) -> Result<Prog
     let rows = due.query_map(params![before, STEP], |row| {
         Ok((row.get::<i64>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?))
     })?;
-    for (hour, key, outcome, count) in &rows {
-        sql.prepare(DAYS.add)?.execute(params![start(*hour, DAY), key, outcome, count])?;
-        sql.prepare("DELETE FROM usage_hours WHERE hour = ?1 AND key_id = ?2 AND outcome = ?3")?
-            .execute(params![hour, key, outcome])?;
+    let mut days = Periods::new();
+    for (hour, key, outcome, more) in &rows {
+        let count = days.entry((start(*hour, DAY), *key, outcome.clone())).or_default();
+        *count = count.saturating_add(*more);
     }
+    DAYS.add(sql, days)?;
+    let gone: Vec<_> = rows.iter().map(|(hour, key, outcome, _)| values![hour, key, outcome]).collect();
+    sql.execute_each("DELETE FROM usage_hours WHERE (hour, key_id, outcome) IN (VALUES (?1, ?2, ?3))", &gone)?;
     Ok(progress(rows.len()))
 }
 

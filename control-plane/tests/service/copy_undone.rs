@@ -11,7 +11,7 @@ use crate::copy::{copied, copied_with, file, place, serve, small_file};
 use crate::databases::{self, is_postgres, on_server};
 use crate::harness::Service;
 use crate::postgres::until;
-use crate::schema::V8;
+use crate::schema::NEWEST;
 
 /// The tables that the tests count rows of.
 const COUNTED: &str =
@@ -68,7 +68,7 @@ async fn a_file_that_is_served_or_older_or_damaged_or_not_there_is_refused_and_l
 
     let directory = tempfile::tempdir().unwrap();
     let (older, nothing) = (directory.path().join("older.db"), directory.path().join("nothing.db"));
-    Connection::open(&older).unwrap().execute_batch(V8).unwrap();
+    Connection::open(&older).unwrap().execute_batch(NEWEST).unwrap();
     let bytes = std::fs::read(&older).unwrap();
     let Err(error) = copied(older.to_str().unwrap(), &url).await else { panic!("an older one was copied") };
     assert!(matches!(error, CopyError::Older { found: 8, known: 9, .. }), "{error}");

@@ -85,7 +85,7 @@ impl Service {
         let database: Database = database.parse().unwrap();
         let store = Store::open(database, epoch, &config, acting).await.unwrap();
         let (end, ending) = watch::channel(false);
-        let (guesses, public_url) = (Guesses::default(), PUBLIC_URL.parse().unwrap());
+        let (guesses, public_url) = (Guesses::new(store.clone(), clock.clone()), PUBLIC_URL.parse().unwrap());
         let log_revisions = config.log_revisions;
         let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await.unwrap();
         let (token, shared) = (Token::of(EDGE), guesses.clone());

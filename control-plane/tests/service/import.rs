@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::harness::{ADMIN, Answer, EDGE, START, Service};
 use crate::openapi::assert_documented;
 
-const ANYWHERE: &str = "/v1/keys/import";
-const ACME: &str = "/v1/workspaces/acme/keys/import";
+pub const ANYWHERE: &str = "/v1/keys/import";
+pub const ACME: &str = "/v1/workspaces/acme/keys/import";
 
 fn hex(secret: &str) -> String {
     Digest::of(secret.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A line for this secret, with these fields besides or in their place.
-fn line(secret: &str, more: Value) -> Value {
+pub fn line(secret: &str, more: Value) -> Value {
     let mut line = json!({"digest": hex(secret), "name": secret, "expires_in": "none"});
     for (name, value) in more.as_object().unwrap() {
         line[name] = value.clone();
@@ -36,12 +36,12 @@ async fn send(service: &Service, token: &str, path: &str, kind: &str, body: Stri
     answer
 }
 
-async fn import(service: &Service, path: &str, lines: &[Value]) -> Answer {
+pub async fn import(service: &Service, path: &str, lines: &[Value]) -> Answer {
     send(service, ADMIN, path, "application/jsonl", body(lines)).await
 }
 
 /// `line field code` of each refused field.
-fn refused(answer: &Answer) -> Vec<String> {
+pub fn refused(answer: &Answer) -> Vec<String> {
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "refused-lines"), "{}", answer.text());
     let lines = answer.json()["lines"].as_array().unwrap().clone();
     let text = |value: &Value| value.as_str().unwrap().to_owned();

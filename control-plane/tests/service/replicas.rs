@@ -64,7 +64,7 @@ impl Service {
 }
 
 /// Two control planes on one database.
-async fn two() -> Option<(Service, Service)> {
+pub async fn two() -> Option<(Service, Service)> {
     if !is_postgres() {
         return None;
     }

@@ -170,8 +170,12 @@ pub(super) const TABLES: &[Table] = &[
         ],
         key: "instance, worker",
     },
-    Table { name: "import_steps", columns: &[("step", Integer), ("keys", Text)], key: "step" },
-    Table { name: "imports", columns: &[("one", Integer), ("decided_to", Integer)], key: "one" },
+    Table {
+        name: "import_steps",
+        columns: &[("step", Integer), ("keys", Text), ("import", Blob), ("written_at", Integer)],
+        key: "step",
+    },
+    Table { name: "imports", columns: &[("one", Integer), ("decided", Blob)], key: "one" },
     Table {
         name: "sessions",
         columns: &[("digest", Blob), ("token", Blob), ("created_at", Integer), ("last_used_at", Integer)],

@@ -93,9 +93,12 @@ fn hear(session: &Session, following: &Following, ending: &AtomicBool) -> Result
     // Nothing was heard while there was no connection.
     look(Sql::Postgres(session), publish, replica, All)?;
     while !ending.load(Ordering::Relaxed) {
-        let (mut is_told, mut said) = (false, Vec::new());
+        let (mut is_told, mut said, mut guesses) = (false, Vec::new(), Vec::new());
         session.hears(STEP, |channel, payload| match channel {
-            words::CHANNEL => said.extend(words::read(payload, &replica.id)),
+            words::CHANNEL => {
+                said.extend(words::read(payload, &replica.id));
+                guesses.extend(words::guesses(payload, &replica.id));
+            }
             _ => is_told = true,
         })?;
         if is_told || looked_at.elapsed() >= LOOK_EVERY {
@@ -104,6 +107,9 @@ fn hear(session: &Session, following: &Following, ending: &AtomicBool) -> Result
         }
         if !said.is_empty() {
             replica.hear(replicas::News::Said(said));
+        }
+        if !guesses.is_empty() {
+            replica.warn(guesses);
         }
     }
     Ok(())

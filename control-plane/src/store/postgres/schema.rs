@@ -8,8 +8,11 @@ use crate::store::sql::{NONE, Sql, SqlError, params};
 use super::Session;
 
 /// Each leads from one version to the next. There is no way back.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/postgres/0001_first.sql"), include_str!("../migrations/postgres/0002_replicas.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/postgres/0001_first.sql"),
+    include_str!("../migrations/postgres/0002_replicas.sql"),
+    include_str!("../migrations/postgres/0003_imports.sql"),
+];
 
 /// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.
 const LOCK: i64 = 0x4C4B_4559;

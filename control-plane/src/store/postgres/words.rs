@@ -1,15 +1,16 @@
 //! What replicas say to each other, in NOTIFY's payloads: a line for each word, after one that names who speaks.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use policy::{Epoch, Revision};
 
 use super::{Server, Session};
-use crate::store::replicas::Word;
+use crate::store::replicas::{Untold, Word};
 use crate::store::sql::{NONE, Sql, SqlError, params};
 
 /// Where words are said.
@@ -18,7 +19,7 @@ pub(super) const CHANNEL: &str = "latchkey_words";
 /// PostgreSQL takes payloads of less than 8,000 bytes.
 const MAX_BYTES: usize = 7_900;
 
-/// How long to wait between attempts while the server is away.
+/// How long to wait between attempts while the server is away, and how long wrong tokens are gathered before they are told.
 const STEP: Duration = Duration::from_millis(100);
 
 /// Words that wait: of each instance the newest.
@@ -26,6 +27,8 @@ const STEP: Duration = Duration::from_millis(100);
 struct Waiting {
     applied: HashMap<String, (Epoch, Revision)>,
     again: bool,
+    /// By address.
+    guesses: HashMap<IpAddr, u32>,
 }
 
 /// Starts the thread that speaks. It ends with the other end of `words`.
@@ -33,17 +36,23 @@ pub(in crate::store) fn speak(
     server: Arc<Server>,
     me: String,
     words: Receiver<Word>,
+    untold: Arc<Untold>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("store-speaker".to_owned()).spawn(move || {
-        let (mut waiting, mut session) = (Waiting::default(), None);
+        let (mut waiting, mut session, mut gathered_at) = (Waiting::default(), None, Instant::now());
         loop {
-            let next = if waiting.is_empty() { words.recv().map_err(Into::into) } else { words.recv_timeout(STEP) };
-            match next {
+            match words.recv_timeout(STEP) {
                 Ok(word) => waiting.add(word),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             words.try_iter().for_each(|word| waiting.add(word));
+            if gathered_at.elapsed() >= STEP && waiting.guesses.is_empty() {
+                (waiting.guesses, gathered_at) = (untold.take(), Instant::now());
+            }
+            if waiting.is_empty() {
+                continue;
+            }
             // What can't be said now is said with what comes later.
             if said(&server, &mut session, &waiting.payloads(&me)).is_ok() {
                 waiting = Waiting::default();
@@ -59,16 +68,15 @@ fn said(server: &Server, session: &mut Option<Session>, payloads: &[String]) -> 
         Some(session) => session,
         None => session.insert(server.connect()?),
     };
-    for payload in payloads {
-        let notify = "SELECT pg_notify(?1, ?2) IS NULL";
-        Sql::Postgres(session).query_row(notify, params![CHANNEL, payload.as_str()], |_| Ok(()))?;
-    }
-    Ok(())
+    let payloads = serde_json::to_string(payloads).map_err(|_| SqlError::Fault("words can't be written"))?;
+    // One transaction, which writes nothing that waits for the disk.
+    let notify = "SELECT pg_notify(?1, said) IS NULL FROM json_array_elements_text(CAST(?2 AS json)) AS said";
+    Sql::Postgres(session).prepare(notify)?.query_map(params![CHANNEL, payloads], |_| Ok(())).map(drop)
 }
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.applied.is_empty() && !self.again
+        self.applied.is_empty() && self.guesses.is_empty() && !self.again
     }
 
     fn add(&mut self, word: Word) {
@@ -92,6 +100,14 @@ impl Waiting {
         for ((epoch, revision), instances) in by_revision {
             let head = format!("applied {epoch} {revision}");
             instances.into_iter().for_each(|instance| payloads.add(&head, instance));
+        }
+        let mut by_number: HashMap<u32, Vec<IpAddr>> = HashMap::new();
+        for (of, number) in &self.guesses {
+            by_number.entry(*number).or_default().push(*of);
+        }
+        for (number, addresses) in by_number {
+            let head = format!("wrong {number}");
+            addresses.into_iter().for_each(|of| payloads.add(&head, &of.to_string()));
         }
         payloads.done.extend(payloads.open.map(|(text, _)| text));
         payloads.done
@@ -128,11 +144,29 @@ impl Payloads<'_> {
 
 /// What another replica said; nothing of this one's own words, nor of what can't be read.
 pub(super) fn read(payload: &str, me: &str) -> Vec<Word> {
+    lines(payload, me).flat_map(words).collect()
+}
+
+/// The wrong tokens that another replica counted, by address, in the same way.
+pub(super) fn guesses(payload: &str, me: &str) -> Vec<(IpAddr, u32)> {
+    lines(payload, me).flat_map(wrong).collect()
+}
+
+/// The lines of what another replica said.
+fn lines<'a>(payload: &'a str, me: &str) -> impl Iterator<Item = &'a str> {
     let mut lines = payload.lines();
-    if lines.next().is_none_or(|from| from == me) {
-        return Vec::new();
+    let is_another = lines.next().is_some_and(|from| from != me);
+    lines.filter(move |_| is_another)
+}
+
+fn wrong(line: &str) -> Vec<(IpAddr, u32)> {
+    let mut parts = line.split_ascii_whitespace();
+    match (parts.next(), parts.next().map(str::parse)) {
+        (Some("wrong"), Some(Ok(number))) => {
+            parts.filter_map(|address| address.parse().ok()).map(|of| (of, number)).collect()
+        }
+        _ => Vec::new(),
     }
-    lines.flat_map(words).collect()
 }
 
 fn words(line: &str) -> Vec<Word> {
@@ -191,6 +225,21 @@ mod tests {
         }
         let heard: Vec<_> = waiting.payloads("a").iter().flat_map(|payload| read(payload, "b")).collect();
         assert_eq!(heard, [applied("i", 3)]);
+    }
+
+    #[test]
+    fn wrong_tokens_are_told_by_address_however_many_there_are() {
+        let told: HashMap<_, _> = (0..1_000_u32).map(|n| (IpAddr::from(n.to_be_bytes()), n % 3)).collect();
+        let waiting = Waiting { guesses: told.clone(), ..Waiting::default() };
+        let payloads = waiting.payloads("a");
+        assert!(payloads.len() < 4 && payloads.iter().all(|payload| payload.len() <= MAX_BYTES));
+        let heard = |me: &str| payloads.iter().flat_map(|payload| guesses(payload, me)).collect::<Vec<_>>();
+        assert_eq!(heard("b").into_iter().collect::<HashMap<_, _>>(), told);
+        assert_eq!(heard("a"), [], "its own");
+        assert!(payloads.iter().all(|payload| read(payload, "b").is_empty()));
+        for payload in ["x\nwrong 1 elsewhere", "x\nwrong many ::1", "x\nwrong -1 ::1", "x\nwrong ::1", "wrong 1 ::1"] {
+            assert_eq!(guesses(payload, "b"), [], "{payload}");
+        }
     }
 
     #[test]

@@ -63,6 +63,12 @@ macro_rules! params {
 }
 pub(in crate::store) use params;
 
+/// A row of values, each of its own: `values![id.as_bytes(), name]`.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$($crate::store::sql::Value::of(&$value)),*] };
+}
+pub(in crate::store) use values;
+
 macro_rules! integers {
     ($($integer:ty),*) => { $(
         impl ToParam for $integer {
@@ -133,6 +139,16 @@ impl<T: ToParam> ToParam for Option<T> {
 }
 
 impl Value {
+    /// The value that a parameter has.
+    pub(in crate::store) fn of(value: impl ToParam) -> Self {
+        match value.to_param() {
+            Param::Null(kind) => Self::Null(kind),
+            Param::Integer(number) => Self::Integer(number),
+            Param::Text(text) => Self::Text(text.to_owned()),
+            Param::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        }
+    }
+
     fn as_param(&self) -> Param<'_> {
         match self {
             Self::Null(kind) => Param::Null(*kind),

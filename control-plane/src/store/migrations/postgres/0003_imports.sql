@@ -1,0 +1,13 @@
+-- Several control planes may import at once. A step says which import it is of, by the id of that import's first key, and when it
+-- was written down.
+ALTER TABLE import_steps
+    ADD COLUMN import     BYTEA  NOT NULL DEFAULT '',
+    ADD COLUMN written_at BIGINT NOT NULL DEFAULT 0;
+
+-- The import that was decided last. Its steps will be carried out before another one is decided; the others' are drafts.
+ALTER TABLE imports ADD COLUMN decided BYTEA NOT NULL DEFAULT '';
+
+UPDATE import_steps SET import = '\x00' WHERE step > (SELECT decided_to FROM imports);
+ALTER TABLE imports DROP COLUMN decided_to;
+
+CREATE INDEX import_steps_of_import ON import_steps (import, step);

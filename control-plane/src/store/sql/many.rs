@@ -1,0 +1,106 @@
+//! Many rows at a time: a server is asked once for many of them, a file is asked for each.
+
+use super::{Row, Sql, SqlError, Value, bound};
+
+/// Rows of one question. There are few lengths, for a server keeps a statement prepared for each.
+const LENGTHS: [usize; 3] = [100, 10, 1];
+
+impl Sql<'_> {
+    /// Carries out a statement with `VALUES (?1, …)`, which adds one row, for each of these. No two of them may conflict with each
+    /// other. Answers with the number of rows that were written.
+    pub(in crate::store) fn execute_each(self, statement: &str, rows: &[Vec<Value>]) -> Result<usize, SqlError> {
+        let mut written = 0_usize;
+        if let Self::Sqlite(_) = self {
+            let mut one = self.prepare(statement)?;
+            for row in rows {
+                written = written.saturating_add(one.execute(&bound(row))?);
+            }
+            return Ok(written);
+        }
+        for rows in chunks(rows) {
+            let params: Vec<_> = rows.iter().flat_map(|row| bound(row)).collect();
+            let width = rows.first().map_or(0, Vec::len);
+            written = written.saturating_add(self.execute(&with_rows(statement, width, rows.len()), &params)?);
+        }
+        Ok(written)
+    }
+
+    /// Gives to `take` what a statement with `IN (?1)` finds of all of these values.
+    pub(in crate::store) fn each_in<E: From<SqlError>>(
+        self,
+        statement: &str,
+        values: &[Value],
+        mut take: impl FnMut(&Row<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if let Self::Sqlite(_) = self {
+            let mut one = self.prepare(statement)?;
+            return values.iter().try_for_each(|value| one.each(&bound(std::slice::from_ref(value)), &mut take));
+        }
+        chunks(values)
+            .try_for_each(|values| self.prepare(&with_values(statement, values.len()))?.each(&bound(values), &mut take))
+    }
+}
+
+/// Parts of these lengths, the longest first.
+fn chunks<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = LENGTHS.into_iter().find(|length| *length <= all.len())?;
+        let (some, rest) = all.split_at_checked(length)?;
+        all = rest;
+        Some(some)
+    })
+}
+
+/// The statement for so many rows, each of `width` parameters.
+fn with_rows(statement: &str, width: usize, count: usize) -> String {
+    const VALUES: &str = "VALUES (";
+    let parts = statement.split_once(VALUES).and_then(|(head, rest)| Some((head, rest.split_once(')')?)));
+    let Some((head, (row, tail))) = parts.filter(|_| count > 1) else { return statement.to_owned() };
+    let rows: Vec<_> = (0..count).map(|at| format!("({})", renumbered(row, width.saturating_mul(at)))).collect();
+    format!("{head}VALUES {}{tail}", rows.join(", "))
+}
+
+/// The same placeholders, by so much later.
+fn renumbered(row: &str, by: usize) -> String {
+    let mut parts = row.split('?');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(part.len());
+        let (number, rest) = part.split_at_checked(end).unwrap_or((part, ""));
+        let number = number.parse::<usize>().unwrap_or_default().saturating_add(by);
+        text.push_str(&format!("?{number}{rest}"));
+    }
+    text
+}
+
+/// The statement for so many values.
+fn with_values(statement: &str, count: usize) -> String {
+    let all: Vec<_> = (1..=count).map(|number| format!("?{number}")).collect();
+    statement.replace("(?1)", &format!("({})", all.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_of_one_row_becomes_one_of_many() {
+        let one = "INSERT INTO t (a, b, c, d) VALUES (?1, 1, ?2, ?1) ON CONFLICT (a) DO NOTHING";
+        assert_eq!(with_rows(one, 2, 1), one);
+        assert_eq!(
+            with_rows(one, 2, 3),
+            "INSERT INTO t (a, b, c, d) VALUES (?1, 1, ?2, ?1), (?3, 1, ?4, ?3), (?5, 1, ?6, ?5) ON CONFLICT (a) DO NOTHING"
+        );
+        let one = "SELECT a FROM t WHERE a IN (?1) UNION ALL SELECT a FROM u WHERE a IN (?1)";
+        assert_eq!(with_values(one, 1), one);
+        assert_eq!(with_values(one, 2), one.replace("?1", "?1, ?2"));
+    }
+
+    #[test]
+    fn rows_are_asked_for_in_few_lengths_and_none_is_left_out() {
+        let all: Vec<_> = (0..327).collect();
+        let lengths: Vec<_> = chunks(&all).map(<[i32]>::len).collect();
+        assert_eq!(lengths, [100, 100, 100, 10, 10, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(chunks(&all).flatten().copied().collect::<Vec<_>>(), all);
+    }
+}
