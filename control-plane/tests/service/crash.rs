@@ -18,7 +18,7 @@ pub fn kill_server(server: &Server) {
     let children = std::fs::read_to_string(format!("/proc/{killed}/task/{killed}/children")).unwrap();
     // One of them may have ended by itself meanwhile.
     let _ = Command::new("kill").arg("-9").arg(&killed).args(children.split_whitespace()).output().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while first().is_none_or(|now| now == killed) {
         assert!(Instant::now() < deadline, "PostgreSQL is not started again");
         std::thread::park_timeout(Duration::from_millis(5));

@@ -14,7 +14,7 @@ use policy::{Digest, Position};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::harness::Service;
@@ -63,7 +63,7 @@ impl Load {
         for (door, goal) in goals.collect::<Vec<_>>() {
             let mut answered = door.answered.subscribe();
             let reached = answered.wait_for(|answered| *answered >= goal);
-            let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+            let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
             reached.expect("a control plane answers no more").unwrap();
         }
     }
@@ -142,6 +142,8 @@ async fn all(service: &Service, path: &str) -> Vec<Value> {
 struct Doors {
     all: Vec<Door>,
     refused: AtomicUsize,
+    /// Whose it is may ask again: of all clients that got no answer one at a time.
+    turn: Mutex<()>,
     is_over: AtomicBool,
     admin_token: String,
     edge_token: String,
@@ -164,6 +166,7 @@ impl Doors {
         Self {
             all: processes.iter().map(door).collect(),
             refused: AtomicUsize::new(0),
+            turn: Mutex::new(()),
             is_over: AtomicBool::new(false),
             admin_token: token("admin.token"),
             edge_token: token("edge.token"),
@@ -209,10 +212,16 @@ impl Doors {
 async fn change_keys(doors: Arc<Doors>, first: usize) -> Vec<Answered> {
     let (client, keys, mut answered) = (Client::new(), "/v1/workspaces/acme/keys", Vec::new());
     let body = json!({"name": "key", "expires_in": "none"});
-    let mut turn = first;
+    let (mut turn, mut waited) = (first, None);
     while !doors.is_over.load(Ordering::SeqCst) {
         turn += 1;
-        let Some((revision, made)) = doors.change(&client, turn, keys, &body).await else { continue };
+        let Some((revision, made)) = doors.change(&client, turn, keys, &body).await else {
+            if waited.is_none() {
+                waited = Some(doors.turn.lock().await);
+            }
+            continue;
+        };
+        waited = None;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (key, secret) = (text(&made["key"]["id"]), text(&made["secret"]));
         answered.push(Answered { action: "key.create", key: key.clone(), revision, secret: secret.clone() });

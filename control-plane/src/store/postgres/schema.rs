@@ -39,8 +39,11 @@ pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, e
     }
     // Rolled back by the server when the session is dropped in between.
     session.execute_batch("BEGIN").map_err(failed)?;
+    // However long another one needs, which loses the lock when it stands still: a start is no change that somebody waits for.
+    session.execute_batch("SET LOCAL lock_timeout = 0").map_err(failed)?;
     sql.query_row("SELECT pg_advisory_xact_lock(?1) IS NULL", params![LOCK], |row| row.get::<bool>(0))
         .map_err(failed)?;
+    session.execute_batch("SET LOCAL lock_timeout = '5s'").map_err(failed)?;
     let found = version(sql, database)?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if found > known {
