@@ -81,8 +81,8 @@ impl Store {
         if self.engine.read(is_pending).await? {
             self.carry_out().await?;
         }
-        if !self.is_shared() {
-            // What isn't decided is of a process that has ended.
+        // What isn't decided is of a process that has ended.
+        if !self.is_shared() && self.engine.read(has_drafts).await? {
             while self.engine.change(|change| forget_drafts(change, i64::MAX)).await? == Progress::More {}
         }
         Ok(())
@@ -196,6 +196,11 @@ fn forget_drafts(change: &Change<'_>, until: i64) -> Result<Progress, StoreError
 /// The same at the hourly sweep: an import of another replica may be under way.
 pub(super) fn forget_old_drafts(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
     forget_drafts(change, acting.at.saturating_add_secs(-DRAFT_KEPT_SECS).0)
+}
+
+/// Where nothing is pending: whether anything is written down and not decided.
+fn has_drafts(sql: Sql<'_>) -> Result<bool, StoreError> {
+    Ok(sql.query_row("SELECT EXISTS (SELECT 1 FROM import_steps)", NONE, |row| row.get(0))?)
 }
 
 /// Whether an import is decided and not carried out.

@@ -28,10 +28,10 @@ use crate::steps::{Step, steps};
 use crate::world::{Begin, World};
 
 /// Sequences a test runs, unless `MODEL_CASES` says how many.
-const CASES: u32 = 2_000;
+const CASES: u32 = 1_000;
 
 /// With a server, which takes its time, it is this part of them.
-const A_SERVER_S_PART: u32 = 100;
+const A_SERVER_S_PART: u32 = 50;
 
 /// How often a long run says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(60);
