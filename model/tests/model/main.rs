@@ -106,7 +106,11 @@ fn what_must_hold_holds_for_envoys_of_every_kind() {
     hold(&[Kind::Shares, Kind::EachAsks, Kind::Lonely], On::AFile);
 }
 
+/// Runs where the tests are on PostgreSQL.
 #[test]
 fn what_must_hold_holds_over_two_control_planes_on_one_postgresql() {
+    if std::env::var("LATCHKEY_TEST_DATABASE").as_deref() != Ok("postgres") {
+        return;
+    }
     hold(&[Kind::Shares, Kind::EachAsks], On::AServer);
 }
