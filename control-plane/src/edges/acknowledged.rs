@@ -75,8 +75,9 @@ impl Edges {
         }
         // As they are said, not the largest: a worker that loads an older history has less than before.
         known.applied = said.workers.iter().map(|(id, (_, applied))| (id.clone(), *applied)).collect();
-        let is_saved = known.is_saved() && self.may_answer(known, at);
-        Ok((!is_saved).then(|| (!is_as_before).then(|| known.says(&said.ended))))
+        // What couldn't be written the last time it was said is still to be.
+        let is_news = !known.is_saved();
+        Ok((is_news || !self.may_answer(known, at)).then(|| is_news.then(|| known.says(&said.ended))))
     }
 
     /// Takes the word of an instance, which was heard a moment ago, that each worker of its last acknowledgement has `applied`.

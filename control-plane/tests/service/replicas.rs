@@ -123,6 +123,35 @@ async fn a_change_that_one_replica_answered_is_known_to_whichever_is_asked_of_it
 }
 
 #[tokio::test]
+async fn an_acknowledgement_that_could_not_be_written_is_written_when_it_is_said_again() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    let (head, epoch) = (first.revision(), first.position().epoch.to_string());
+    let worker = |id, ended| json!({"id": id, "applied": head, "started_at": 1_795_420_800, "ended": ended});
+    let body = json!({"edge": "edge-1", "instance": "i1", "epoch": epoch, "version": "0.1.0", "max_staleness_secs": 60,
+        "workers": [worker("0", true), worker("1", false)]});
+    let says = async || first.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body.clone(), &[]).await.status;
+    let (locked, is_locked) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let server = url(&first);
+    let holder = std::thread::spawn(move || {
+        on_server(&server, move |server| {
+            let mut transaction = server.transaction().unwrap();
+            transaction.execute("SELECT 1 FROM position FOR UPDATE", &[]).unwrap();
+            locked.send(()).unwrap();
+            released.recv().unwrap();
+        });
+    });
+    is_locked.recv().unwrap();
+    assert_eq!(says().await, 503, "nobody can write");
+    release.send(()).unwrap();
+    holder.join().unwrap();
+    assert_eq!(says().await, 200);
+    let seen = second.says("i1", 60, head, &["1"]).await;
+    assert_eq!(seen.status, 200, "the other one knows that `0` has ended: {}", seen.text());
+}
+
+#[tokio::test]
 async fn a_new_instance_is_counted_by_all_or_told_what_was_called_enforced() {
     let Some((first, second)) = two().await else { return };
     first.serves("i0", 60).await;
