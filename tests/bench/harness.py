@@ -152,6 +152,8 @@ class ControlPlane:
         return self.call("POST", path, headers, json.dumps(body or {}))
 
     def call(self, method, path, headers, body=None):
+        # The last one may have been idle for longer than the control plane keeps it.
+        self.connection.close()
         self.connection.request(method, path, body, headers)
         answer = self.connection.getresponse()
         text = answer.read()
