@@ -133,10 +133,11 @@ def enforced(bench, sites, core):
             times.append(took)
             committed.append(took - int(found.group(1)))
         rows.append([site.name, *(f"{value:.1f}" for value in (median(committed), median(times), percentile(times, 90), percentile(times, 99), max(times)))])
-        for process in envoys:
-            bench.end(process)
+        # While they still hear that they are retired: else the other control planes would have to wait for them.
         for edge in site.control_planes[0].get("/v1/edges")["items"]:
             site.control_planes[0].retire(edge["instance"])
+        for process in envoys:
+            bench.end(process)
     return "\n".join([
         f"A change until it is enforced and answered: {ENVOYS} Envoys with {WORKERS} workers, which ask the control planes in turn; {CHANGES} changes, one after the "
         "other, at each control plane in turn.",
