@@ -7,21 +7,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::OnceLock;
 
-pub use server::{Server, on_server, start};
+pub use server::{Server, is_postgres, on_server, start};
 
 /// In a test's directory.
 pub const FILE: &str = "latchkey.db";
 
 static SERVER: OnceLock<Server> = OnceLock::new();
-
-/// Which engine the tests are on.
-pub fn is_postgres() -> bool {
-    match std::env::var("LATCHKEY_TEST_DATABASE").as_deref() {
-        Err(_) | Ok("" | "sqlite") => false,
-        Ok("postgres") => true,
-        Ok(other) => panic!("LATCHKEY_TEST_DATABASE is `{other}`: it can be `sqlite` and `postgres`"),
-    }
-}
 
 /// What `--database` takes for the database of a test with this directory: the same each time, and empty at first. A file that
 /// is there is taken whatever the engine.

@@ -25,6 +25,7 @@ mod identify;
 mod import;
 mod import_replicas;
 mod keys;
+mod link;
 mod list;
 mod load;
 mod log;

@@ -2,10 +2,7 @@
 //!
 //! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and nothing here to see.
 
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::http::Method;
 use latchkey::config::Config;
@@ -13,8 +10,9 @@ use latchkey::entropy::Entropy;
 use policy::Position;
 use serde_json::{Value, json};
 
-use crate::databases::{self, is_postgres, on_server};
+use crate::databases::{is_postgres, on_server};
 use crate::harness::{Answer, EDGE, Service};
+use crate::link::Link;
 use crate::postgres::{replica, until, url};
 
 impl Service {
@@ -301,66 +299,15 @@ async fn what_is_forged_makes_nothing_true_and_what_is_lost_is_said_again() {
     until("the second knows", async || second.enforced(revision).await == (true, 1)).await;
 }
 
-/// The way from a replica to the server, which can be cut.
-struct Way {
-    port: u16,
-    is_cut: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Way {
-    fn to(socket: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (is_cut, open) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
-        let way = Self { port, is_cut: Arc::clone(&is_cut), open: Arc::clone(&open) };
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let client = client.unwrap();
-                if is_cut.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let server = UnixStream::connect(&socket).unwrap();
-                open.lock().unwrap().push(client.try_clone().unwrap());
-                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Both);
-                });
-                let (mut from, mut to) = (server, client);
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Both);
-                });
-            }
-        });
-        way
-    }
-
-    fn cut(&self) {
-        self.is_cut.store(true, Ordering::SeqCst);
-        for client in self.open.lock().unwrap().drain(..) {
-            let _ = client.shutdown(Shutdown::Both);
-        }
-    }
-
-    fn mend(&self) {
-        self.is_cut.store(false, Ordering::SeqCst);
-    }
-}
-
 #[tokio::test]
 async fn a_replica_that_is_cut_off_vouches_for_nothing_and_serves_what_it_has() {
     if !is_postgres() {
         return;
     }
     let second = Service::start().await;
-    let direct = databases::of(second.directory.path());
-    let folder = direct.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned();
-    let way = Way::to(format!("{folder}/.s.PGSQL.5432"));
-    let linked = direct.replace(&format!("@/postgres?host={folder}&"), &format!("@127.0.0.1:{}/postgres?", way.port));
+    let link = Link::to(&url(&second));
     let directory = Arc::clone(&second.directory);
-    let first = Service::start_at(&linked, directory, Config::default(), Entropy::system()).await;
+    let first = Service::start_at(&link.url, directory, Config::default(), Entropy::system()).await;
     first.serves("i1", 60).await;
     let before = first.position();
     first.workspace("acme").await;
@@ -369,7 +316,7 @@ async fn a_replica_that_is_cut_off_vouches_for_nothing_and_serves_what_it_has() 
 
     let head = first.position();
     let (waited, revision) = tokio::join!(first.asks("i1", "60", Some(head), 20), async {
-        way.cut();
+        link.cut();
         let made = second.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await;
         made.revision()
     });
@@ -384,7 +331,7 @@ async fn a_replica_that_is_cut_off_vouches_for_nothing_and_serves_what_it_has() 
     let said = second.says("i1", 60, revision, &["0"]).await;
     assert_eq!((said.status.as_u16(), second.enforced(revision).await), (200, (true, 1)), "the edge moves on");
 
-    way.mend();
+    link.mend();
     until("it is there again", async || first.get("/readyz").await.status == 200).await;
     until("it has caught up", async || first.enforced(revision).await == (true, 1)).await;
     assert_eq!(first.asks("i1", "60", Some(second.position()), 0).await.status, 204);

@@ -3,6 +3,15 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
+/// Which engine the tests are on.
+pub fn is_postgres() -> bool {
+    match std::env::var("LATCHKEY_TEST_DATABASE").as_deref() {
+        Err(_) | Ok("" | "sqlite") => false,
+        Ok("postgres") => true,
+        Ok(other) => panic!("LATCHKEY_TEST_DATABASE is `{other}`: it can be `sqlite` and `postgres`"),
+    }
+}
+
 /// A server of this process. It ends when its standard input does, which this process holds.
 pub struct Server {
     _process: Child,

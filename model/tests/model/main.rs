@@ -10,6 +10,7 @@ mod control_plane;
 mod envoy;
 mod held;
 mod network;
+mod schema;
 #[path = "../../../control-plane/tests/service/server.rs"]
 mod server;
 mod steps;
@@ -109,7 +110,7 @@ fn what_must_hold_holds_for_envoys_of_every_kind() {
 /// Runs where the tests are on PostgreSQL.
 #[test]
 fn what_must_hold_holds_over_two_control_planes_on_one_postgresql() {
-    if std::env::var("LATCHKEY_TEST_DATABASE").as_deref() != Ok("postgres") {
+    if !server::is_postgres() {
         return;
     }
     hold(&[Kind::Shares, Kind::EachAsks], On::AServer);

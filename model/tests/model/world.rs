@@ -1,16 +1,16 @@
 //! The control plane, the Envoys and the network of a run, and how each step changes them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use axum::Router;
 use axum::http::Method;
-use latchkey::store::Database;
 use policy::{Epoch, Position, Revision};
 
 use crate::control_plane::{ControlPlane, EDGE, directory, never_issued, send};
 use crate::envoy::{Envoy, Kind, Line};
 use crate::network::{Place, Question};
-use crate::server::{Server, on_server};
+use crate::schema::Schema;
+use crate::server::Server;
 use crate::steps::{Fate, Step};
 use crate::time::Time;
 use crate::truth::Truth;
@@ -384,45 +384,6 @@ impl World {
         self.truth.record(head.epoch, head.revision);
         self.control_planes[0] = Some(control_plane);
         (self.enforced, self.answered, self.recorded) = (None, Vec::new(), head.revision);
-    }
-}
-
-/// A schema of a run, in a PostgreSQL.
-struct Schema {
-    server: String,
-    name: String,
-}
-
-impl Schema {
-    /// An empty one. The directory is the run's alone, and so is the name that it is given.
-    fn make(server: &Server, directory: &Path) -> Self {
-        let own = directory.file_name().expect("a name").to_string_lossy();
-        let name: String = own.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let schema = Self { server: server.url(), name: format!("m{name}") };
-        schema.asks(&format!("CREATE SCHEMA {}", schema.name));
-        schema
-    }
-
-    /// As the control plane of this number has it.
-    fn database(&self, replica: usize) -> Database {
-        let Self { server, name } = self;
-        let url = format!("{server}&application_name={name}_{replica}&options=-csearch_path%3D{name}");
-        let Ok(database) = url.parse();
-        database
-    }
-
-    /// Ends the connections of a control plane, whatever they are doing.
-    fn cut(&self, replica: usize) {
-        let name = format!("{}_{replica}", self.name);
-        self.asks(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"));
-    }
-
-    fn remove(self) {
-        self.asks(&format!("DROP SCHEMA {} CASCADE", self.name));
-    }
-
-    fn asks(&self, sql: &str) {
-        on_server(&self.server, |server| server.batch_execute(sql).expect("the server carries it out"));
     }
 }
 

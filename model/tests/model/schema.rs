@@ -1,0 +1,46 @@
+//! A schema of a run, in a real PostgreSQL.
+
+use std::path::Path;
+
+use latchkey::store::Database;
+
+use crate::server::{Server, on_server};
+
+/// A schema of a run, in a PostgreSQL.
+pub struct Schema {
+    server: String,
+    name: String,
+}
+
+impl Schema {
+    /// An empty one. The directory is the run's alone, and so is the name that it is given.
+    pub fn make(server: &Server, directory: &Path) -> Self {
+        let own = directory.file_name().expect("a name").to_string_lossy();
+        let name: String = own.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let schema = Self { server: server.url(), name: format!("m{name}") };
+        schema.asks(&format!("CREATE SCHEMA {}", schema.name));
+        schema
+    }
+
+    /// As the control plane of this number has it.
+    pub fn database(&self, replica: usize) -> Database {
+        let Self { server, name } = self;
+        let url = format!("{server}&application_name={name}_{replica}&options=-csearch_path%3D{name}");
+        let Ok(database) = url.parse();
+        database
+    }
+
+    /// Ends the connections of a control plane, whatever they are doing.
+    pub fn cut(&self, replica: usize) {
+        let name = format!("{}_{replica}", self.name);
+        self.asks(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"));
+    }
+
+    pub fn remove(self) {
+        self.asks(&format!("DROP SCHEMA {} CASCADE", self.name));
+    }
+
+    fn asks(&self, sql: &str) {
+        on_server(&self.server, |server| server.batch_execute(sql).expect("the server carries it out"));
+    }
+}
