@@ -22,7 +22,7 @@ const MAX_RETRY_MS: u64 = 2_000;
 
 /// How often a page is asked for that isn't there, before the snapshot is taken for gone: of several control planes only the one
 /// that made it has its pages, and Envoy asks now this one and now that one. A miss costs no more than its way.
-const PAGE_TRIES: u32 = 32;
+const PAGE_TRIES: u32 = 48;
 
 /// Milliseconds that a retired instance asks nothing, at least: twice what the control plane holds back the answer to whoever
 /// retired it, so that there is time to end the process.

@@ -12,8 +12,9 @@ use crate::environment::Environment;
 use crate::position::Position;
 use crate::scope::Scope;
 
-/// Pages are cut so that the largest stays below this; they grow a little by deltas before they reach [`PAGE_BYTES`].
-const TARGET_BYTES: usize = PAGE_BYTES / 2;
+/// Pages are cut so that the largest stays below this, for a worker takes each in one turn of its event loop.
+/// Deltas may make them grow up to [`PAGE_BYTES`].
+const TARGET_BYTES: usize = PAGE_BYTES / 8;
 
 /// A snapshot's messages, ready to be served.
 pub struct Snapshot {
