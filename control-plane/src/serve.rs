@@ -6,7 +6,6 @@ mod tls;
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,7 +17,7 @@ use tracing::{error, info};
 
 use self::connections::Limits;
 use self::listener::{Listener, listeners, raise_open_files};
-use crate::api::{Api, router};
+use crate::api::{Api, Parts, router};
 use crate::cli::ServeOptions;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -68,18 +67,18 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let (shared, kept) = (guesses.clone(), config.log_revisions);
     let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await?;
     let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, edges.clone(), kept, ending.clone());
-    let api = Api {
+    let api = Api::from(Parts {
         store: store.clone(),
         clock: clock.clone(),
         entropy,
-        config: Arc::new(config),
+        config,
         admin_token,
         edge_token,
         edges: edges.clone(),
         metrics: Metrics::new(store.clone(), feed.clone()),
         guesses: guesses.clone(),
         public_url: options.public_url.unwrap_or_else(|| PublicUrl::of(listener.scheme(), listener.address)),
-    };
+    });
     // Before the first edge asks, so that none gets more of the log than is kept. The store has logged why it fails.
     let _ = feed.compact().await;
     // Before anybody is told that it runs, and could end it.

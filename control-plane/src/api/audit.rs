@@ -66,7 +66,7 @@ pub(super) async fn of_all(
     form: Form,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    answer(api.store, None, form, fields).await
+    answer(api.store.clone(), None, form, fields).await
 }
 
 /// Lists the audit events of a workspace.
@@ -95,7 +95,7 @@ pub(super) async fn of_workspace(
     form: Form,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    answer(api.store, Some(at.workspace.id), form, fields).await
+    answer(api.store.clone(), Some(at.workspace.id), form, fields).await
 }
 
 /// The events that the fields ask for, of one workspace or of all.

@@ -29,6 +29,7 @@ pub mod router;
 pub(crate) mod values;
 pub(crate) mod workspaces;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -41,13 +42,16 @@ use crate::public_url::PublicUrl;
 use crate::store::Store;
 use crate::tokens::Token;
 
-/// What handlers work with.
+/// What handlers work with. Clones share it: each route and each request has one.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Parts>);
+
+/// What an [`Api`] is made of.
+pub struct Parts {
     pub store: Store,
     pub clock: Clock,
     pub entropy: Entropy,
-    pub config: Arc<Config>,
+    pub config: Config,
     /// The platform admin's, from its file.
     pub admin_token: Token,
     pub metrics: Metrics,
@@ -57,4 +61,18 @@ pub struct Api {
     pub edge_token: Token,
     /// The instances that use the feed.
     pub edges: Edges,
+}
+
+impl From<Parts> for Api {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }

@@ -1,5 +1,6 @@
 //! Every route there is, and what each request goes through before it.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::Router;
@@ -59,6 +60,9 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(enforcement::show))
 }
 
+/// The same, to be served: put together once in a process, for the document takes its time.
+static V1: LazyLock<Router<Api>> = LazyLock::new(|| v1().split_for_parts().0);
+
 /// Routes outside of /v1 that need a token.
 fn guarded() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(metrics::show))
@@ -100,8 +104,7 @@ fn edge(feed: Feed) -> Router {
 
 /// What admins need.
 pub fn rest(api: Api) -> Router {
-    let (v1, _) = v1().split_for_parts();
-    let v1 = v1.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed);
+    let v1 = V1.clone().fallback(unknown_path).method_not_allowed_fallback(method_not_allowed);
     let (guarded, _) = guarded().split_for_parts();
     // `nest` leaves this one path out.
     let guarded = guarded.route("/v1/", any(unknown_path));

@@ -190,7 +190,7 @@ async fn show(
 }
 
 async fn export(api: Api, workspace: Option<WorkspaceId>, name: &str, asked: &Asked) -> Result<Response, Problem> {
-    let mut response = audit::answer(api.store, workspace, audit::Form::Lines, asked.fields()).await?;
+    let mut response = audit::answer(api.store.clone(), workspace, audit::Form::Lines, asked.fields()).await?;
     let disposition =
         HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).map_err(|_| Problem::fault())?;
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);

@@ -222,8 +222,10 @@ impl Engine {
         let threads: Vec<_> = lock(&self.thread).take().into_iter().chain(others).collect();
         // Closing a connection to a server waits for the network.
         let ending = tokio::task::spawn_blocking(|| {
+            let all_ended = threads.into_iter().map(JoinHandle::join).fold(true, |all, ended| all && ended.is_ok());
+            // One after the other, and after the writer's: of two that are closed at once each would take the other for the last.
             drop(idle);
-            threads.into_iter().map(JoinHandle::join).all(|joined| joined.is_ok())
+            all_ended
         });
         if !ending.await.unwrap_or(false) {
             error!("a thread of the store ended by a fault");

@@ -56,6 +56,19 @@ async fn each_change_leaves_one_event_and_what_changes_nothing_leaves_none() {
 }
 
 #[tokio::test]
+async fn an_event_holds_all_characters_that_metadata_may_and_is_found() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let metadata = json!({"nul": "a\0b", "written out": "\\u0000", "more": "\"\u{1f511}"});
+    let (key, _) = service.key("acme", json!({"metadata": metadata})).await;
+    assert_eq!(service.get(&key).await.json()["metadata"], metadata);
+    let id = key.rsplit('/').next().unwrap();
+    for query in [format!("target={id}"), "action=key.create".to_owned()] {
+        assert_eq!(events(&service, &query).await[0]["after"]["metadata"], metadata, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn an_event_says_who_did_what_to_what_and_by_which_request() {
     let service = Service::start().await;
     let workspace = service.workspace("acme").await;

@@ -72,7 +72,7 @@ async fn a_control_plane_goes_on_from_the_copy_where_the_file_was_and_edges_see_
     let service = Service::of_a_file().await;
     service.workspace("acme").await;
     let (rotated, _) =
-        service.key("acme", json!({"scopes": {"reviews": "read"}, "metadata": {"a": "ü\u{1f511}"}})).await;
+        service.key("acme", json!({"scopes": {"reviews": "read"}, "metadata": {"a": "ü\u{1f511}", "b": "\0"}})).await;
     service.post(&format!("{rotated}/rotate"), json!({"overlap": "1h"})).await;
     let (inactive, secret) = service.key("acme", json!({"ip_allowlist": ["10.0.0.0/8"]})).await;
     service.post(&format!("{inactive}/deactivate"), Value::Null).await;

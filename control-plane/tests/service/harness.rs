@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use latchkey::api::{Api, router};
+use latchkey::api::{Api, Parts, router};
 use latchkey::clock::Clock;
 use latchkey::config::Config;
 use latchkey::edges::Edges;
@@ -90,11 +90,10 @@ impl Service {
         let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await.unwrap();
         let (token, shared) = (Token::of(EDGE), guesses.clone());
         let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), log_revisions, ending);
-        let config = Arc::new(config);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
         let metrics = Metrics::new(store.clone(), feed.clone());
         tokio::spawn(edges.clone().measure());
-        let api = Api {
+        let api = Api::from(Parts {
             store: store.clone(),
             clock,
             entropy,
@@ -105,7 +104,7 @@ impl Service {
             public_url,
             edge_token,
             edges: edges.clone(),
-        };
+        });
         Self { store, edges, directory, nanos, monotonic, router: router::router(api, feed.clone()), feed, end }
     }
 

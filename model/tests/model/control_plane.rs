@@ -1,13 +1,12 @@
 //! The real control plane: its router, its store, its feed.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request};
-use latchkey::api::{Api, router};
+use latchkey::api::{Api, Parts, router};
 use latchkey::config::Config;
 use latchkey::edges::Edges;
 use latchkey::entropy::Entropy;
@@ -78,18 +77,18 @@ impl ControlPlane {
         let (token, shared) = (Token::of(EDGE), guesses.clone());
         let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), LOG_REVISIONS, ending);
         let metrics = Metrics::new(store.clone(), feed.clone());
-        let api = Api {
+        let api = Api::from(Parts {
             store: store.clone(),
             clock,
             entropy,
-            config: Arc::new(config),
+            config,
             admin_token: Token::of(ADMIN),
             metrics,
             guesses,
             public_url: "https://keys.example.com".parse().expect("a URL"),
             edge_token: Token::of(EDGE),
             edges: edges.clone(),
-        };
+        });
         let router = router::router(api, feed.clone());
         Self { database, time, store, feed, edges, router, end }
     }

@@ -193,3 +193,17 @@ async fn closing_waits_for_a_read_that_runs_and_leaves_all_in_the_database_s_own
         std::fs::read_dir(bench.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("-wal")), "{names:?}");
 }
+
+#[tokio::test]
+async fn a_file_that_was_closed_has_no_wal_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(databases::FILE);
+    for _ in 0..300 {
+        let database = Database::File(path.clone());
+        let opening = tokio::task::spawn_blocking(move || Engine::open(&database, Epoch::from_bytes([1; 16])));
+        let engine = opening.await.unwrap().unwrap();
+        engine.change(|change| change.touch()).await.unwrap();
+        engine.close().await;
+        assert!(!path.with_extension("db-wal").exists(), "what is in the WAL was not moved into the file");
+    }
+}
