@@ -222,10 +222,10 @@ impl Engine {
         let threads: Vec<_> = lock(&self.thread).take().into_iter().chain(others).collect();
         // Closing a connection to a server waits for the network.
         let ending = tokio::task::spawn_blocking(|| {
-            let all_ended = threads.into_iter().map(JoinHandle::join).fold(true, |all, ended| all && ended.is_ok());
+            let faults = threads.into_iter().filter_map(|thread| thread.join().err()).count();
             // One after the other, and after the writer's: of two that are closed at once each would take the other for the last.
             drop(idle);
-            all_ended
+            faults == 0
         });
         if !ending.await.unwrap_or(false) {
             error!("a thread of the store ended by a fault");
