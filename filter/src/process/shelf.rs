@@ -13,7 +13,7 @@ const LAYOUT: u16 = 2;
 
 /// Slots for deltas that a table has at least, each page of it brings, and it has at most.
 pub const MIN_SLOTS: u64 = if cfg!(any(test, feature = "model")) { 16 } else { 1_024 };
-const SLOTS_A_PAGE: u64 = if cfg!(any(test, feature = "model")) { 4 } else { 16 };
+const SLOTS_A_PAGE: u64 = if cfg!(any(test, feature = "model")) { 4 } else { 32 };
 const MAX_SLOTS: u64 = 65_536;
 
 /// How many deltas are kept for workers that load or lag, beside a table of so many pages; each has the slot of its number

@@ -92,7 +92,7 @@ fn an_overlay_that_grew_moves_into_the_pages_one_by_one() {
 #[test]
 fn a_page_that_grew_past_its_size_is_left_and_said() {
     let records: Vec<_> = typical(13_500, 100).collect();
-    let (before, later) = records.split_at(4_000);
+    let (before, later) = records.split_at(3_000);
     let mut table = load(&snapshot(start(), before));
     assert_eq!(table.pages.len(), 1);
     let ops = later.iter().cloned().map(Op::Upsert).collect();
