@@ -12,9 +12,8 @@ use crate::environment::Environment;
 use crate::position::Position;
 use crate::scope::Scope;
 
-/// Pages are cut so that the records of the largest, each alone, stay below this, for a worker takes a page in one turn of its event
-/// loop; smaller ones repeat more workspaces.
-/// Deltas may make them grow up to [`PAGE_BYTES`].
+/// Pages are cut so that the records of the largest, each by itself, stay below this: a worker takes a page in one turn of
+/// its event loop, and smaller pages repeat more workspaces. Deltas may make them grow up to [`PAGE_BYTES`].
 const TARGET_BYTES: usize = PAGE_BYTES / 8 * 3;
 
 /// A snapshot's messages, ready to be served.
