@@ -175,11 +175,14 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "revision-ahead", "The revision is not there yet", detail)
     }
 
-    /// 409: an acknowledgement that leaves out a worker.
+    /// 409: an acknowledgement that leaves out a worker, whose id is a header, too.
     pub fn missing_worker(id: &str) -> Self {
         let detail =
             format!("worker `{id}` is known and not in the list; name all workers, those that are gone as `ended`");
-        Self::new(StatusCode::CONFLICT, "missing-worker", "A worker is missing", detail)
+        let mut problem = Self::new(StatusCode::CONFLICT, "missing-worker", "A worker is missing", detail);
+        let name = HeaderName::from_static("latchkey-missing-worker");
+        problem.0.header = HeaderValue::from_str(id).ok().map(|id| (name, id));
+        problem
     }
 
     /// 410: an instance that left.

@@ -75,8 +75,9 @@ impl Edges {
         }
         // As they are said, not the largest: a worker that loads an older history has less than before.
         known.applied = said.workers.iter().map(|(id, (_, applied))| (id.clone(), *applied)).collect();
-        // What couldn't be written the last time it was said is still to be.
-        let is_news = !known.is_saved();
+        // What couldn't be written the last time it was said is still to be. And who has ended is named once: others may know of
+        // that worker by a row that isn't known here yet.
+        let is_news = !known.is_saved() || (self.store.is_shared() && !said.ended.is_empty());
         Ok((is_news || !self.may_answer(known, at)).then(|| is_news.then(|| known.says(&said.ended))))
     }
 

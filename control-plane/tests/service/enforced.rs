@@ -159,7 +159,7 @@ async fn after_a_restart_nothing_is_enforced_until_each_instance_has_reported_or
     assert!(!service.enforcement().await.0);
     assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 2);
     let lacking = service.acknowledge(said(&service, service.revision(), &["0"])).await;
-    assert_eq!(lacking.code(), "missing-worker");
+    assert_eq!((lacking.code().as_str(), lacking.header("latchkey-missing-worker")), ("missing-worker", Some("1")));
     service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
     assert!(!service.enforcement().await.0);
     service.advance(61);

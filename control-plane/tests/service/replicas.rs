@@ -107,6 +107,23 @@ async fn workers_that_differ_and_come_and_go_at_either_replica_are_known_to_both
 }
 
 #[tokio::test]
+async fn the_end_of_a_worker_is_kept_by_a_replica_that_never_knew_it() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    let (head, epoch) = (first.revision(), first.position().epoch.to_string());
+    for round in 1..=10 {
+        let other = round.to_string();
+        assert_eq!(second.says("i1", 60, head, &["0", &other]).await.status, 200);
+        let worker = |id, ended| json!({"id": id, "applied": head, "started_at": 1_795_420_800, "ended": ended});
+        let body = json!({"edge": "edge-1", "instance": "i1", "epoch": epoch, "version": "0.1.0", "max_staleness_secs": 60,
+            "workers": [worker("0", false), worker(&other, true)]});
+        assert_eq!(first.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body, &[]).await.status, 200);
+        let said = second.says("i1", 60, head, &["0"]).await;
+        assert_eq!(said.status, 200, "round {round}: {}", said.text());
+    }
+}
+
+#[tokio::test]
 async fn a_change_that_one_replica_answered_is_known_to_whichever_is_asked_of_it() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;

@@ -141,6 +141,15 @@ impl Roster {
         }
     }
 
+    /// Notes that the control plane counts a worker that isn't here. It was struck out, and told so; an older word that came
+    /// late has brought it back.
+    pub fn buries(&mut self, id: &str) {
+        let is_here = self.workers.iter().any(|worker| worker.id == id) || self.ended.iter().any(|own| own.id == id);
+        if !is_here {
+            self.ended.push(Ended { id: id.to_owned(), started_at: 0 });
+        }
+    }
+
     /// The queues that wake the others.
     pub fn queues_but_mine<'a>(&'a self, me: &'a str) -> impl Iterator<Item = u32> + 'a {
         self.workers.iter().filter(move |worker| worker.id != me).filter_map(|worker| worker.queue)
@@ -256,6 +265,17 @@ mod tests {
         assert_eq!(roster.ended.iter().map(|ended| ended.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         roster.leave("c");
         assert!(roster.workers.is_empty() && roster.leader.is_empty());
+    }
+
+    #[test]
+    fn who_is_counted_and_not_here_has_ended_and_nobody_else_has() {
+        let mut roster = Roster::default();
+        roster.sign(worker("a", 0), "i", 0);
+        for id in ["a", "b", "b"] {
+            roster.buries(id);
+        }
+        assert_eq!(roster.workers.len(), 1);
+        assert_eq!(roster.ended, [Ended { id: "b".to_owned(), started_at: 0 }]);
     }
 
     #[test]

@@ -17,6 +17,12 @@ use crate::usage::{self, Told};
 /// keep the others from the next revocation, which comes at most a tick later then.
 const UNEVEN_MS: u64 = 20;
 
+/// Names a worker that an acknowledgement left out and the control plane counts.
+const MISSING_WORKER: &str = "latchkey-missing-worker";
+
+/// The most bytes of such a name.
+const MAX_NAME_BYTES: usize = 64;
+
 /// The feed request waits.
 pub(super) struct Waits;
 
@@ -39,9 +45,22 @@ impl Source {
                 self.retire(host);
                 Progress::Failed(Failure::Retired)
             }
+            (None, Some(409)) => {
+                self.bury(host, header(received, MISSING_WORKER));
+                Progress::Failed(Failure::NotAcknowledged(409))
+            }
             // A control plane that is down is the feed's to report.
             (None, Some(503 | 504) | None) => Progress::Quiet,
             (None, Some(other)) => Progress::Failed(Failure::NotAcknowledged(other)),
+        }
+    }
+
+    /// Has the next acknowledgement say that a worker has ended which the control plane counts, and the roster doesn't: all that
+    /// decide stand there.
+    fn bury(&self, host: &dyn Host, missing: Option<String>) {
+        let fits = |id: &String| (1..=MAX_NAME_BYTES).contains(&id.len());
+        if let Some(id) = missing.filter(fits).filter(|_| self.shares != Shares::Nothing) {
+            change_roster(host, &self.shelf.roster(), |roster| roster.buries(&id));
         }
     }
 

@@ -104,6 +104,38 @@ fn a_worker_that_is_gone_is_named_ended_until_that_was_taken_and_comes_back_as_a
     assert!(said.iter().all(|(id, _, ended)| *id != gone[0] && !ended), "it is another one now: {said:?}");
 }
 
+/// An old acknowledgement that came late has brought it back there, after it was told that it has ended.
+#[test]
+fn a_worker_that_the_control_plane_counts_and_nobody_knows_is_named_ended() {
+    let mut process = Process::new(3);
+    process.settle();
+    while !process.acknowledge(200).is_empty() {}
+    let living = |said: &[(String, u64, bool)]| said.iter().filter(|(_, _, ended)| !ended).count();
+    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    process.revoke(1);
+    process.settle();
+    (0..110).for_each(|_| process.turn());
+    let refused = [header(":status", "409"), header("latchkey-missing-worker", "forgotten")];
+    let said = process.answer_acknowledgements(&refused).pop().expect("it is said now and then");
+    assert_eq!((said.len(), living(&said)), (3, 3));
+    (0..11).for_each(|_| process.turn());
+    let said = process.acknowledge(200).pop().expect("it is said again");
+    assert!(said.contains(&("forgotten".to_owned(), 0, true)), "{said:?}");
+    assert_eq!((said.len(), living(&said)), (4, 3));
+    let said = process.acknowledge(200).pop().expect("the list is another one now");
+    assert_eq!((said.len(), living(&said)), (3, 3), "{said:?}");
+
+    // A worker that lives is not taken for one that has ended.
+    let named = [header(":status", "409"), header("latchkey-missing-worker", &said[0].0)];
+    process.revoke(2);
+    process.settle();
+    (0..110).for_each(|_| process.turn());
+    process.answer_acknowledgements(&named).pop().expect("it is said now and then");
+    (0..11).for_each(|_| process.turn());
+    let said = process.acknowledge(200).pop().expect("it is said again");
+    assert_eq!((said.len(), living(&said)), (3, 3), "{said:?}");
+}
+
 #[test]
 fn a_retired_instance_decides_nothing_before_it_was_heard_under_another_id() {
     let mut process = Process::new(3);

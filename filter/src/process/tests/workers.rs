@@ -133,6 +133,11 @@ impl Process {
     /// Answers the acknowledgements that wait with this status; answers what they said: of each worker its id, its revision, and
     /// whether it has ended.
     pub(super) fn acknowledge(&mut self, status: u16) -> Vec<Vec<(String, u64, bool)>> {
+        self.answer_acknowledgements(&[(":status".to_owned(), status.to_string().into_bytes())])
+    }
+
+    /// The same, with these headers.
+    pub(super) fn answer_acknowledgements(&mut self, headers: &[(String, Vec<u8>)]) -> Vec<Vec<(String, u64, bool)>> {
         let mut said = Vec::new();
         for at in 0..self.workers.len() {
             let worker = &mut self.workers[at];
@@ -147,8 +152,8 @@ impl Process {
                     )
                 };
                 said.push(body["workers"].as_array().unwrap().iter().map(of).collect());
-                let headers = vec![(":status".to_owned(), status.to_string().into_bytes())];
-                worker.source.answered(&worker.host, worker.root, number, CallAnswer { headers, body: Vec::new() });
+                let answer = CallAnswer { headers: headers.to_vec(), body: Vec::new() };
+                worker.source.answered(&worker.host, worker.root, number, answer);
             }
         }
         said
