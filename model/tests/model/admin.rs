@@ -82,7 +82,7 @@ impl World {
         self.record(&answer);
     }
 
-    async fn delete(&mut self, key: u8) {
+    pub async fn delete(&mut self, key: u8) {
         let Some(id) = self.key_id(key) else { return };
         let answer = self.control_plane().call(Method::DELETE, &path(&id), "").await;
         assert_eq!(answer.status, 204, "{}", answer.text());

@@ -60,7 +60,7 @@ pub struct Envoy {
 
 pub struct Worker {
     pub vm: Vm,
-    number: u8,
+    number: u32,
     source: RefCell<Source>,
     metrics: Metrics,
     root: u32,
@@ -72,7 +72,7 @@ pub struct Worker {
 
 impl Envoy {
     /// `first` numbers its VMs: no two of a run have the same number.
-    pub fn start(kind: Kind, max_staleness_secs: u64, time: &Time, first: &mut u8) -> Self {
+    pub fn start(kind: Kind, max_staleness_secs: u64, time: &Time, first: &mut u32) -> Self {
         let feed = if kind == Kind::EachAsks { "worker" } else { "process" };
         let config = format!(
             r#"{{"edge": "edge-1", "feed": "{feed}", "max_staleness_secs": {max_staleness_secs},
@@ -99,7 +99,7 @@ impl Envoy {
         self.kind
     }
 
-    fn vm(&self, next: &mut u8) -> Worker {
+    fn vm(&self, next: &mut u32) -> Worker {
         let number = *next;
         *next += 1;
         let vm = Vm::new(Rc::clone(&self.shared), self.time.clone(), number, self.kind == Kind::Lonely);
@@ -119,7 +119,7 @@ impl Envoy {
     }
 
     /// A VM traps, and Envoy makes another in its place.
-    pub fn replace(&mut self, number: u8, next: &mut u8) {
+    pub fn replace(&mut self, number: u8, next: &mut u32) {
         let fresh = self.vm(next);
         let gone = std::mem::replace(self.worker(number), fresh);
         self.drop_calls(|call| call.vm == gone.number);
@@ -136,7 +136,7 @@ impl Envoy {
             worker.root = id;
         }
         // Envoy drops the calls of a configuration that goes; those of a VM that stands still go when it goes on.
-        let running: BTreeSet<u8> =
+        let running: BTreeSet<u32> =
             self.workers.iter().filter(|worker| worker.runs).map(|worker| worker.number).collect();
         self.drop_calls(|call| running.contains(&call.vm));
     }

@@ -19,7 +19,7 @@ mod truth;
 mod vm;
 mod world;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -33,6 +33,9 @@ const CASES: u32 = 1_000;
 
 /// With a server, which takes its time, it is this part of them.
 const A_SERVER_S_PART: u32 = 50;
+
+/// Sequences that the same control planes live through where a number was asked for: their start costs as much as a sequence.
+const LIFE: u32 = 50;
 
 /// How often a long run says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -62,9 +65,17 @@ fn hold(kinds: &[Kind], on: On) {
         Some(_) => TestRunner::new(config),
         None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
     };
+    let runs = RefCell::new(Runs {
+        begin: &begin,
+        kinds,
+        life: asked.map_or(1, |_| LIFE),
+        left: None,
+        lived: 0,
+        has_broken: false,
+    });
     let (held, told_at) = (Cell::new(0_u32), Cell::new(Instant::now()));
     let broken = runner.run(&steps(), |steps| {
-        runtime.tokio.block_on(run(&begin, kinds, &steps)).map_err(TestCaseError::fail)?;
+        runtime.tokio.block_on(runs.borrow_mut().run(&steps)).map_err(TestCaseError::fail)?;
         held.set(held.get() + 1);
         if told_at.get().elapsed() > TELL_EVERY {
             told_at.set(Instant::now());
@@ -72,6 +83,7 @@ fn hold(kinds: &[Kind], on: On) {
         }
         Ok(())
     });
+    runtime.tokio.block_on(runs.into_inner().end());
     match broken {
         Ok(()) => {}
         Err(TestError::Fail(why, steps)) => panic!("{why}\nafter these steps: {steps:#?}"),
@@ -79,22 +91,59 @@ fn hold(kinds: &[Kind], on: On) {
     }
 }
 
-/// One sequence. Whatever it leads to, at its end all faults are repaired, and then everybody must get where the head is.
-async fn run(begin: &Begin, kinds: &[Kind], steps: &[Step]) -> Result<(), String> {
-    let mut world = World::new(begin, kinds).await;
-    let mut held = Ok(());
-    for (number, step) in steps.iter().enumerate() {
-        world.take(step).await;
-        held = world.holds().await.map_err(|why| format!("step {number}, {step:?}: {why}"));
-        if held.is_err() {
-            break;
+/// Sequences, one after the other.
+struct Runs<'a> {
+    begin: &'a Begin,
+    kinds: &'a [Kind],
+    /// The most sequences of a control plane.
+    life: u32,
+    /// What the last one left, if it held.
+    left: Option<World>,
+    /// Those that `left` has lived through.
+    lived: u32,
+    /// From then on each has control planes of its own, so that the shortest that breaks is found.
+    has_broken: bool,
+}
+
+impl Runs<'_> {
+    /// One sequence. Whatever it leads to, at its end all faults are repaired, and then everybody must get where the head is.
+    async fn run(&mut self, steps: &[Step]) -> Result<(), String> {
+        let mut world = match self.left.take() {
+            Some(mut world) => {
+                world.begin_anew(self.kinds).await;
+                world
+            }
+            None => {
+                self.lived = 0;
+                World::new(self.begin, self.kinds).await
+            }
+        };
+        self.lived += 1;
+        // A panic breaks it, too.
+        let had_broken = std::mem::replace(&mut self.has_broken, true);
+        let held = goes_through(&mut world, steps).await;
+        self.has_broken = had_broken || held.is_err();
+        if self.has_broken || self.lived >= self.life {
+            world.end().await;
+        } else {
+            self.left = Some(world);
+        }
+        held.map_err(|why| format!("{why}\nin sequence {} of its control planes", self.lived))
+    }
+
+    async fn end(self) {
+        if let Some(world) = self.left {
+            world.end().await;
         }
     }
-    if held.is_ok() {
-        held = world.heals().await.map_err(|why| format!("after all faults were repaired: {why}"));
+}
+
+async fn goes_through(world: &mut World, steps: &[Step]) -> Result<(), String> {
+    for (number, step) in steps.iter().enumerate() {
+        world.take(step).await;
+        world.holds().await.map_err(|why| format!("step {number}, {step:?}: {why}"))?;
     }
-    world.end().await;
-    held
+    world.heals().await.map_err(|why| format!("after all faults were repaired: {why}"))
 }
 
 #[test]

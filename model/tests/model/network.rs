@@ -25,7 +25,7 @@ pub struct Question {
 /// A question under way, and what became of it.
 pub struct Sent {
     /// The VM that asked, by its number in the run, and the call's number there.
-    pub vm: u8,
+    pub vm: u32,
     pub number: u32,
     pub question: Question,
     sent_ms: u64,
@@ -87,7 +87,7 @@ impl Question {
 }
 
 impl Sent {
-    pub fn new(vm: u8, number: u32, question: Question, now_ms: u64) -> Self {
+    pub fn new(vm: u32, number: u32, question: Question, now_ms: u64) -> Self {
         Self { vm, number, question, sent_ms: now_ms, replica: 0, place: Place::Leaving }
     }
 

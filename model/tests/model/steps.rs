@@ -136,7 +136,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![12 => by_admins(), 14 => in_time(), 10 => on_the_way(), 8 => in_an_envoy(), 4 => at_the_control_plane(), 4 => among_control_planes()]
+    prop_oneof![12 => by_admins(), 14 => in_time(), 10 => on_the_way(), 8 => in_an_envoy(), 2 => at_the_control_plane(), 4 => among_control_planes()]
 }
 
 fn by_admins() -> impl Strategy<Value = Step> {

@@ -28,7 +28,7 @@ pub struct Vm {
     shared: Rc<Shared>,
     time: Time,
     /// No other VM of the run has it.
-    number: u8,
+    number: u32,
     is_lonely: bool,
     drawn: Cell<u32>,
     called: Cell<u32>,
@@ -41,7 +41,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub fn new(shared: Rc<Shared>, time: Time, number: u8, is_lonely: bool) -> Self {
+    pub fn new(shared: Rc<Shared>, time: Time, number: u32, is_lonely: bool) -> Self {
         Self {
             shared,
             time,
@@ -117,9 +117,10 @@ impl Host for Vm {
     fn random(&self) -> Option<[u8; 16]> {
         let drawn = self.drawn.get();
         self.drawn.set(drawn + 1);
-        let mut bytes = [self.number; 16];
+        let mut bytes = [0; 16];
         // The first decides how long retries wait, the others make names.
-        bytes[0] = self.number.wrapping_mul(41).wrapping_add(drawn.to_le_bytes()[0].wrapping_mul(97));
+        bytes[0] = self.number.wrapping_mul(41).wrapping_add(drawn.wrapping_mul(97)).to_le_bytes()[0];
+        bytes[4..8].copy_from_slice(&self.number.to_be_bytes());
         bytes[12..].copy_from_slice(&drawn.to_be_bytes());
         Some(bytes)
     }

@@ -23,6 +23,9 @@ const RESTLESS: usize = 1_000;
 /// The staleness bound with which Envoys start.
 const BOUND_SECS: u64 = 60;
 
+/// After so long Envoys that are no more are forgotten: a day and any bound.
+const FORGOTTEN_MS: u64 = 100_000_000;
+
 /// With what a run begins.
 pub enum Begin {
     /// One control plane, with a file of these bytes.
@@ -51,7 +54,7 @@ pub struct World {
     schema: Option<Schema>,
     _directory: tempfile::TempDir,
     pub envoys: Vec<Envoy>,
-    next_vm: u8,
+    next_vm: u32,
     pub truth: Truth,
     /// All secrets that ever were, and one that never was.
     pub secrets: Vec<String>,
@@ -113,6 +116,23 @@ impl World {
             turn: 0,
             decided: None,
         }
+    }
+
+    /// Another run begins over control planes that live on, with their history: without keys, and with other Envoys.
+    pub async fn begin_anew(&mut self, kinds: &[Kind]) {
+        self.envoys.iter_mut().for_each(Envoy::end);
+        while !self.truth.keys.is_empty() {
+            self.delete(0).await;
+        }
+        self.time.advance(FORGOTTEN_MS).await;
+        self.control_plane().tidy().await;
+        let (time, next_vm) = (&self.time, &mut self.next_vm);
+        self.envoys = kinds.iter().map(|kind| Envoy::start(*kind, BOUND_SECS, time, next_vm)).collect();
+        self.secrets.truncate(1);
+        self.answered.clear();
+        self.gone.clear();
+        self.copies.clear();
+        self.backup = None;
     }
 
     pub async fn end(mut self) {
