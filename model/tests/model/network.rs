@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::control_plane::{Answer, pause, send};
 
-/// How long a control plane that asks a server may take, in real time.
+/// How long a control plane may take, in real time, that asks a server, or ends a wait.
 const SERVED: Duration = Duration::from_millis(100);
 
 /// What a VM asked.
@@ -101,17 +101,18 @@ impl Sent {
         }
     }
 
-    /// Takes what the control plane has answered by now, or is about to. One that asks a server is given up for now after a
-    /// while of real time: it may have begun to wait later than it was asked.
+    /// Takes what the control plane has answered by now, or is about to. One that asks a server, or has waited, is given up for
+    /// now after a while of real time: it may have begun to wait later than it was asked, once its database had answered.
     pub async fn settle(&mut self, head: Position, now_ms: u64, asks_a_server: bool) {
         let Place::AtControlPlane { since_ms, answers } = &mut self.place else { return };
-        let waits = now_ms < *since_ms + self.question.may_wait_ms(head);
+        let wait_ms = self.question.may_wait_ms(head);
+        let (waits, may_be_late) = (now_ms < *since_ms + wait_ms, asks_a_server || wait_ms > 0);
         let began = Instant::now();
-        while asks_a_server && !waits && !answers.is_finished() && began.elapsed() < SERVED {
+        while may_be_late && !waits && !answers.is_finished() && began.elapsed() < SERVED {
             tokio::task::yield_now().await;
             pause();
         }
-        if answers.is_finished() || !(waits || asks_a_server) {
+        if answers.is_finished() || !(waits || may_be_late) {
             self.place = Place::Coming(answers.await.expect("no request makes the control plane panic"));
         }
     }
