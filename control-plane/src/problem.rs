@@ -179,10 +179,8 @@ impl Problem {
     pub fn missing_worker(id: &str) -> Self {
         let detail =
             format!("worker `{id}` is known and not in the list; name all workers, those that are gone as `ended`");
-        let mut problem = Self::new(StatusCode::CONFLICT, "missing-worker", "A worker is missing", detail);
-        let name = HeaderName::from_static("latchkey-missing-worker");
-        problem.0.header = HeaderValue::from_str(id).ok().map(|id| (name, id));
-        problem
+        Self::new(StatusCode::CONFLICT, "missing-worker", "A worker is missing", detail)
+            .with_header(HeaderName::from_static("latchkey-missing-worker"), id)
     }
 
     /// 410: an instance that left.
@@ -375,8 +373,9 @@ impl Problem {
         &self.0.errors
     }
 
-    fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.0.header = Some((name, HeaderValue::from_static(value)));
+    /// A text that a header can't hold is left out.
+    fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+        self.0.header = HeaderValue::from_str(value).ok().map(|value| (name, value));
         self
     }
 

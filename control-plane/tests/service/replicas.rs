@@ -27,9 +27,16 @@ impl Service {
     }
 
     async fn says(&self, instance: &str, bound: u64, applied: u64, workers: &[&str]) -> Answer {
+        self.says_of(instance, bound, applied, workers, &[]).await
+    }
+
+    /// The same, with workers that ended.
+    async fn says_of(&self, instance: &str, bound: u64, applied: u64, workers: &[&str], ended: &[&str]) -> Answer {
         let epoch = self.store.head().borrow().epoch.to_string();
-        let worker = |id: &&str| json!({"id": id, "applied": applied, "started_at": 1_795_420_800});
-        let workers: Vec<_> = workers.iter().map(worker).collect();
+        let worker =
+            |(id, has_ended)| json!({"id": id, "applied": applied, "started_at": 1_795_420_800, "ended": has_ended});
+        let workers = workers.iter().map(|id| (id, false)).chain(ended.iter().map(|id| (id, true)));
+        let workers: Vec<_> = workers.map(worker).collect();
         let body = json!({"edge": "edge-1", "instance": instance, "epoch": epoch, "version": "0.1.0",
             "max_staleness_secs": bound, "workers": workers});
         self.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body, &[]).await
@@ -110,14 +117,11 @@ async fn workers_that_differ_and_come_and_go_at_either_replica_are_known_to_both
 async fn the_end_of_a_worker_is_kept_by_a_replica_that_never_knew_it() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
-    let (head, epoch) = (first.revision(), first.position().epoch.to_string());
+    let head = first.revision();
     for round in 1..=10 {
         let other = round.to_string();
         assert_eq!(second.says("i1", 60, head, &["0", &other]).await.status, 200);
-        let worker = |id, ended| json!({"id": id, "applied": head, "started_at": 1_795_420_800, "ended": ended});
-        let body = json!({"edge": "edge-1", "instance": "i1", "epoch": epoch, "version": "0.1.0", "max_staleness_secs": 60,
-            "workers": [worker("0", false), worker(&other, true)]});
-        assert_eq!(first.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body, &[]).await.status, 200);
+        assert_eq!(first.says_of("i1", 60, head, &["0"], &[&other]).await.status, 200);
         let said = second.says("i1", 60, head, &["0"]).await;
         assert_eq!(said.status, 200, "round {round}: {}", said.text());
     }
