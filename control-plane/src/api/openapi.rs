@@ -86,7 +86,10 @@ pub fn document() -> Value {
             }
         }
     }
-    Value::Object(document)
+    let mut document = Value::Object(document);
+    // Whatever else is built with this program may have serde_json keep the order in which members were inserted.
+    document.sort_all_objects();
+    document
 }
 
 fn members(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)> {

@@ -28,11 +28,8 @@ use crate::envoy::Kind;
 use crate::steps::{Step, steps};
 use crate::world::{Begin, World};
 
-/// Sequences a test runs, unless `MODEL_CASES` says how many.
-const CASES: u32 = 1_000;
-
-/// With a server, which takes its time, it is this part of them.
-const A_SERVER_S_PART: u32 = 50;
+/// Sequences of all tests together, unless `MODEL_CASES` says how many.
+const CASES: u32 = 2_000;
 
 /// Sequences that the same control planes live through where a number was asked for: their start costs as much as a sequence.
 const LIFE: u32 = 50;
@@ -46,18 +43,14 @@ enum On {
     AServer,
 }
 
-/// Runs random sequences over Envoys of these kinds; the shortest that breaks something is printed.
-fn hold(kinds: &[Kind], on: On) {
+/// Runs so many of a hundred random sequences over Envoys of these kinds; the shortest that breaks something is printed.
+fn hold(percent: u32, kinds: &[Kind], on: On) {
     let asked = std::env::var("MODEL_CASES").ok().map(|text| text.parse().expect("MODEL_CASES is a number"));
-    let cases = asked.unwrap_or(CASES);
+    let cases = asked.unwrap_or(CASES).div_ceil(100) * percent;
     let runtime = time::Runtime::new();
     let begin = match on {
         On::AFile => Begin::File(runtime.tokio.block_on(control_plane::template())),
         On::AServer => Begin::Server(server::start(&[])),
-    };
-    let cases = match begin {
-        Begin::File(_) => cases,
-        Begin::Server(_) => cases.div_ceil(A_SERVER_S_PART),
     };
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     // A test tries the same sequences each time; whoever asks for a number wants new ones.
@@ -146,21 +139,33 @@ async fn goes_through(world: &mut World, steps: &[Step]) -> Result<(), String> {
     world.heals().await.map_err(|why| format!("after all faults were repaired: {why}"))
 }
 
+// A sequence with three Envoys takes nearly as long as two with one.
+
 #[test]
 fn what_must_hold_holds_for_an_envoy_whose_workers_share_one_subscriber() {
-    hold(&[Kind::Shares], On::AFile);
+    hold(40, &[Kind::Shares], On::AFile);
+}
+
+#[test]
+fn what_must_hold_holds_for_an_envoy_whose_workers_each_ask() {
+    hold(25, &[Kind::EachAsks], On::AFile);
+}
+
+#[test]
+fn what_must_hold_holds_for_an_envoy_whose_workers_know_nothing_of_each_other() {
+    hold(25, &[Kind::Lonely], On::AFile);
 }
 
 #[test]
 fn what_must_hold_holds_for_envoys_of_every_kind() {
-    hold(&[Kind::Shares, Kind::EachAsks, Kind::Lonely], On::AFile);
+    hold(10, &[Kind::Shares, Kind::EachAsks, Kind::Lonely], On::AFile);
 }
 
-/// Runs where the tests are on PostgreSQL.
+/// Runs where the tests are on PostgreSQL, which takes its time.
 #[test]
 fn what_must_hold_holds_over_two_control_planes_on_one_postgresql() {
     if !server::is_postgres() {
         return;
     }
-    hold(&[Kind::Shares, Kind::EachAsks], On::AServer);
+    hold(1, &[Kind::Shares, Kind::EachAsks], On::AServer);
 }

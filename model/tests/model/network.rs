@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::Method;
 use filter::host::{Call, CallAnswer};
-use policy::Position;
+use policy::{Position, Revision};
 use tokio::task::JoinHandle;
 
 use crate::control_plane::{Answer, pause, send};
@@ -20,6 +20,8 @@ pub struct Question {
     body: Option<String>,
     token: String,
     timeout: Duration,
+    /// Of a feed request: what is had, and how many seconds it may be held back if nothing is newer.
+    waits: Option<(Position, u64)>,
 }
 
 /// A question under way, and what became of it.
@@ -53,6 +55,7 @@ impl Question {
             body: call.body.map(str::to_owned),
             token: call.token.unwrap_or_default().to_owned(),
             timeout: call.timeout,
+            waits: waits(call.path),
         }
     }
 
@@ -76,14 +79,17 @@ impl Question {
 
     /// How long the control plane may hold this back, in milliseconds, because nothing is newer than `head`; 0: not at all.
     pub fn may_wait_ms(&self, head: Position) -> u64 {
-        let query = self.path.strip_prefix("/edge/v1/feed?").unwrap_or_default();
-        let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        let is_head = value("epoch").is_some_and(|epoch| epoch == head.epoch.to_string())
-            && value("since").is_some_and(|since| since == head.revision.to_string())
-            && value("head").is_some_and(|hash| hash == head.head.to_string());
-        let secs = value("wait").and_then(|secs| secs.parse::<u64>().ok()).unwrap_or(0);
-        if is_head { secs * 1_000 } else { 0 }
+        self.waits.filter(|(had, _)| *had == head).map_or(0, |(_, secs)| secs * 1_000)
     }
+}
+
+fn waits(path: &str) -> Option<(Position, u64)> {
+    let query = path.strip_prefix("/edge/v1/feed?")?;
+    let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let (epoch, revision, head) = (value("epoch")?, value("since")?, value("head")?);
+    let had =
+        Position { epoch: epoch.parse().ok()?, revision: Revision(revision.parse().ok()?), head: head.parse().ok()? };
+    Some((had, value("wait")?.parse().ok()?))
 }
 
 impl Sent {
