@@ -54,21 +54,21 @@ pub enum Outcome {
 /// A request has come to this worker: where it may have missed something, it looks before it decides.
 pub fn on_request(host: &dyn Host, edge: &Edge, source: &RefCell<Source>, metrics: &Metrics) -> Outcome {
     let now = clocks(host);
-    if let Ok(mut source) = source.try_borrow_mut() {
+    let is_current = source.try_borrow_mut().is_ok_and(|mut source| {
         source.takes_requests();
-        if source.is_late(now) {
-            source.catches_up(host);
-        }
-    }
+        !source.is_late(now) || source.catches_up(host)
+    });
     let source = source.try_borrow().ok();
-    on_request_headers(host, edge, source.as_deref(), now, metrics)
+    on_request_headers(host, edge, source.as_deref(), is_current, now, metrics)
 }
 
-/// Decides a request at its headers. `source` is what this worker knows; `None` denies.
+/// Decides a request at its headers. `source` is what this worker knows; `None` denies, and so does one that isn't current, for
+/// it may have missed a change.
 pub fn on_request_headers(
     host: &dyn Host,
     edge: &Edge,
     source: Option<&Source>,
+    is_current: bool,
     now: Clocks,
     metrics: &Metrics,
 ) -> Outcome {
@@ -86,9 +86,7 @@ pub fn on_request_headers(
     let path = header(&headers, ":path");
     let form = Form::of(header(&headers, "content-type"));
     let knowledge = match (edge.health(), source) {
-        (Health::Sound, Some(source)) if !source.is_late(now) => {
-            source.keys.knowledge(now, edge.config.max_staleness_secs)
-        }
+        (Health::Sound, Some(source)) if is_current => source.keys.knowledge(now, edge.config.max_staleness_secs),
         (Health::Sound | Health::DenyAll, _) => Knowledge::NotReady,
     };
     if edge.is_ready_path(path) {

@@ -87,8 +87,8 @@ pub struct Source {
     /// Whether the VM's id is empty; `None` before the first look.
     is_lonely: Option<bool>,
     joined_ms: u64,
-    /// When this worker ticked last.
-    ticked_ms: u64,
+    /// When this worker signed the roster last, by the monotonic clock.
+    signed_ms: u64,
     /// It was held up, and has not yet come into step with the others since: it decides nothing.
     was_held_up: bool,
     /// When this worker is to sign the roster next; `None`: at once.
@@ -168,7 +168,7 @@ impl Source {
             shares: Shares::Unknown,
             is_lonely: None,
             joined_ms: 0,
-            ticked_ms: 0,
+            signed_ms: 0,
             was_held_up: false,
             signs_ms: None,
             has_signed: false,
@@ -243,7 +243,6 @@ impl Source {
             self.signs_ms = None;
         }
         self.doubts(now);
-        self.ticked_ms = now.monotonic_ms;
         if !self.is_set_up(host, now) {
             return;
         }

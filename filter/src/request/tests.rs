@@ -39,8 +39,13 @@ fn name() -> SourceName {
 }
 
 fn handled(envoy: &FakeEnvoy, source: Option<&Source>) -> Outcome {
-    let edge = Edge::parse(CONFIG.as_bytes()).unwrap();
-    on_request_headers(envoy, &edge, source, clocks(envoy), &Metrics::define(envoy))
+    handled_by(&Edge::parse(CONFIG.as_bytes()).unwrap(), envoy, source)
+}
+
+fn handled_by(edge: &Edge, envoy: &FakeEnvoy, source: Option<&Source>) -> Outcome {
+    let now = clocks(envoy);
+    let is_current = source.is_some_and(|source| !source.is_late(now));
+    on_request_headers(envoy, edge, source, is_current, now, &Metrics::define(envoy))
 }
 
 fn denied(envoy: &FakeEnvoy, source: Option<&Source>) -> (u16, String) {
@@ -269,10 +274,7 @@ fn an_edge_that_could_not_be_set_up_denies_everything() {
     edge.deny_all();
     for path in ["/healthz", "/v1/reviews", "/latchkey/ready"] {
         let envoy = FakeEnvoy::new("GET", path, &[("x-api-key", secret.as_bytes())]);
-        assert_eq!(
-            on_request_headers(&envoy, &edge, Some(&worker), clocks(&envoy), &Metrics::define(&envoy)),
-            Outcome::Answered
-        );
+        assert_eq!(handled_by(&edge, &envoy, Some(&worker)), Outcome::Answered);
         assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 503, "{path}");
     }
 }

@@ -46,6 +46,7 @@ impl Source {
         });
         let Some((roster, (role, me))) = signed else { return };
         self.has_signed = true;
+        self.signed_ms = now.monotonic_ms;
         self.leader = roster.workers.iter().find(|worker| worker.id == roster.leader).and_then(|worker| worker.queue);
         self.signs_ms = Some(roster.next_signature_ms(self.has_requests, now.monotonic_ms));
         self.others = roster.queues_but_mine(&me).collect();

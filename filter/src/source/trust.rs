@@ -7,7 +7,9 @@ use crate::process::follower::Step;
 use crate::process::head::Head;
 use crate::process::roster::BEAT_MS;
 
-/// Without a tick for so long a worker may have missed what the leader published: it looks before it decides.
+/// Others may strike out a worker that didn't sign the roster for so long, and then nobody waits for it any more: until it has
+/// signed again it looks at what the leader published before each request that it decides. Well below
+/// [`GONE_MS`](crate::process::roster::GONE_MS), after which they do.
 const LATE_MS: u64 = 2_000;
 
 /// Steps that a worker takes within a request, each of some deltas or a page, when it must look before it decides: a VM that
@@ -16,17 +18,18 @@ const LATE_MS: u64 = 2_000;
 const STEPS_A_REQUEST: u32 = 4;
 
 impl Source {
-    /// True when this worker's timer hasn't run for so long that it may have missed a change: it was held up, or is new.
+    /// True when this worker hasn't signed for so long that it may have missed a change: it was held up, or is new.
     pub fn is_late(&self, now: Clocks) -> bool {
         match self.shares {
             Shares::Unknown => true,
             Shares::Nothing => false,
-            Shares::Roster => now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
-            Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.ticked_ms) > LATE_MS,
+            Shares::Roster => now.monotonic_ms.saturating_sub(self.signed_ms) > LATE_MS,
+            Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.signed_ms) > LATE_MS,
         }
     }
 
-    /// Looks at what the leader published, before a request is decided. Answers whether this worker is up to date now.
+    /// Looks at what the leader published, before a request is decided. Answers whether this worker is up to date at this
+    /// instant: that holds for this request alone until it has signed again.
     pub fn catches_up(&mut self, host: &dyn Host) -> bool {
         let now = clocks(host);
         if (self.shares == Shares::Unknown && !self.is_set_up(host, now)) || self.doubts(now) {
@@ -44,10 +47,7 @@ impl Source {
             }
             Part::Alone => true,
         };
-        if is_there {
-            self.ticked_ms = now.monotonic_ms;
-            self.was_held_up = false;
-        }
+        self.was_held_up &= !is_there;
         is_there
     }
 
@@ -60,7 +60,6 @@ impl Source {
             self.subscription.abandon();
             self.acknowledging.arrived(false);
             self.caller = None;
-            self.ticked_ms = now.monotonic_ms;
             self.signs_ms = None;
         }
         doubts

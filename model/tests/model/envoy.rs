@@ -237,7 +237,8 @@ impl Worker {
     /// What it would decide at this instant, without a look at the others.
     pub fn would_decide(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
         self.vm.begins(probe.method, "/v1/reviews", secret, probe.address);
-        on_request_headers(&self.vm, edge, Some(&self.source.borrow()), clocks(&self.vm), &self.metrics);
+        let (source, now) = (self.source.borrow(), clocks(&self.vm));
+        on_request_headers(&self.vm, edge, Some(&source), !source.is_late(now), now, &self.metrics);
         self.vm.verdict()
     }
 

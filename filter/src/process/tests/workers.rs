@@ -30,13 +30,20 @@ impl Worker {
     }
 
     pub(super) fn knows(&self, secret: &str) -> Option<bool> {
-        let now = clocks(&self.host);
-        match self.source.keys.knowledge(now, Some(60)) {
-            Knowledge::Serving(holding) if !self.source.is_late(now) => {
-                Some(holding.find(&Digest::of(secret.as_bytes())).is_some())
-            }
+        self.finds(secret, !self.source.is_late(clocks(&self.host)))
+    }
+
+    fn finds(&self, secret: &str, is_current: bool) -> Option<bool> {
+        match self.source.keys.knowledge(clocks(&self.host), Some(60)) {
+            Knowledge::Serving(holding) if is_current => Some(holding.find(&Digest::of(secret.as_bytes())).is_some()),
             Knowledge::Serving(_) | Knowledge::NotReady | Knowledge::Stale => None,
         }
+    }
+
+    /// What a request finds, which has the worker look where it may have missed something.
+    pub(super) fn decides(&mut self, secret: &str) -> Option<bool> {
+        let is_current = !self.source.is_late(clocks(&self.host)) || self.source.catches_up(&self.host);
+        self.finds(secret, is_current)
     }
 }
 
