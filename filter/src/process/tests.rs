@@ -90,6 +90,31 @@ fn a_leader_that_stood_still_and_comes_back_publishes_nothing() {
 }
 
 #[test]
+fn a_leader_that_stood_still_takes_in_no_answer_that_the_others_would_take_back() {
+    let mut process = Process::new(3);
+    process.settle();
+    let leader = process.leader();
+    // Its answer lies unread in its socket, and the next leader can't ask.
+    process.add(2);
+    let unread = process.workers[leader].host.calls.borrow_mut().pop_front().unwrap();
+    let answer = answer_of(&process.control_plane, &unread.1);
+    process.workers[leader].runs = false;
+    process.is_connected = false;
+    (0..30).for_each(|_| process.turn());
+
+    let old = &mut process.workers[leader];
+    old.runs = true;
+    let before = old.position();
+    old.source.answered(&old.host, old.root, unread.0, answer);
+    assert_eq!(old.position(), before, "it learns first that another one leads");
+    process.turn();
+    assert_eq!(process.workers[leader].position(), before);
+    process.is_connected = true;
+    process.settle();
+    assert_eq!(process.know(2), vec![Some(true); 3]);
+}
+
+#[test]
 fn a_worker_that_was_held_up_looks_before_it_decides() {
     let mut process = Process::new(3);
     process.settle();

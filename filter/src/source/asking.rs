@@ -35,6 +35,11 @@ impl Source {
             self.ask(host, root, now);
             return Progress::Quiet;
         }
+        if matches!(self.part, Part::Leads(_)) && self.is_late(now) {
+            // Another one may lead by now, and go on from what this one published: a change taken in now would be taken back.
+            self.signs_ms = None;
+            self.sign(host, now);
+        }
         if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
             // An answer to a leader that was deposed meanwhile.
             self.subscription.abandon();
@@ -62,7 +67,11 @@ impl Source {
                     }
                 }
                 Ok(Wake::Nobody) => {}
-                Err(Deposed) => self.step_down(),
+                Err(Deposed) => {
+                    // Nothing was decided by what the answer brought, and nothing is before this worker is in step again.
+                    self.keys.distrust();
+                    self.step_down();
+                }
             }
         }
         if let (Part::Leads(_), Progress::Quiet | Progress::Serves(_)) = (&self.part, &progress) {
