@@ -22,6 +22,9 @@ use crate::start::{Running, command};
 
 const CLIENTS: usize = 8;
 
+/// A request without an answer for so long gets none.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Control planes on one database, each a process of its own, under load.
 pub struct Load {
     directory: Arc<TempDir>,
@@ -45,7 +48,7 @@ impl Load {
     pub async fn start(directory: TempDir, database: String, control_planes: usize) -> Self {
         let processes: Vec<_> = (0..control_planes).map(|_| process(&directory, &database)).collect();
         let doors = Arc::new(Doors::of(&processes, &directory));
-        let client = Client::new();
+        let client = client();
         let body = json!({"name": "Acme", "slug": "acme"});
         let made = doors.change(&client, 0, "/v1/workspaces", &body).await;
         made.expect("a workspace for all keys");
@@ -117,6 +120,11 @@ impl Load {
         let refused = self.doors.refused.load(Ordering::SeqCst);
         format!("{} changes answered, none lost; {refused} refused; {} deltas at the edge", answered.len(), edge.deltas)
     }
+}
+
+/// Whose request is sent while its connection breaks may never hear of it: hyperium/hyper#4122.
+fn client() -> Client {
+    Client::builder().timeout(PATIENCE).build().unwrap()
 }
 
 fn process(directory: &TempDir, database: &str) -> Running {
@@ -210,7 +218,7 @@ impl Doors {
 
 /// Makes keys until it is over, and deactivates every other one where it wasn't made.
 async fn change_keys(doors: Arc<Doors>, first: usize) -> Vec<Answered> {
-    let (client, keys, mut answered) = (Client::new(), "/v1/workspaces/acme/keys", Vec::new());
+    let (client, keys, mut answered) = (client(), "/v1/workspaces/acme/keys", Vec::new());
     let body = json!({"name": "key", "expires_in": "none"});
     let (mut turn, mut waited) = (first, None);
     while !doors.is_over.load(Ordering::SeqCst) {
@@ -246,7 +254,7 @@ struct Edge {
 impl Edge {
     /// With its first table, which nobody is killed before.
     async fn load(doors: Arc<Doors>) -> Self {
-        let client = Client::new();
+        let client = client();
         let bytes = async |path: &str| doors.edge(&client, 0, path).await.unwrap().bytes().await.unwrap().to_vec();
         let mut loading = Loading::start(&bytes(&feed(None)).await).unwrap();
         let Position { epoch, revision, .. } = loading.position();
