@@ -81,6 +81,7 @@ fn a_leader_that_stood_still_and_comes_back_publishes_nothing() {
     old.runs = true;
     assert!(old.source.is_late(clocks(&old.host)), "it decides nothing before it has looked");
     old.source.answered(&old.host, old.root, stale.0, answer);
+    assert_eq!(old.knows(&secret(1)), None, "nor after an answer that has it sign");
     assert_eq!(process.head().to, before.to, "the others go on from where they were");
     assert!(process.head().term >= before.term);
     process.settle();

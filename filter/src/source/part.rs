@@ -46,6 +46,8 @@ impl Source {
         });
         let Some((roster, (role, me))) = signed else { return };
         self.has_signed = true;
+        // Whatever had it sign, it may have missed a change since it signed last.
+        self.was_held_up |= self.is_late(now);
         self.signed_ms = now.monotonic_ms;
         self.leader = roster.workers.iter().find(|worker| worker.id == roster.leader).and_then(|worker| worker.queue);
         self.signs_ms = Some(roster.next_signature_ms(self.has_requests, now.monotonic_ms));
