@@ -87,14 +87,12 @@ pub struct Source {
     /// Whether the VM's id is empty; `None` before the first look.
     is_lonely: Option<bool>,
     joined_ms: u64,
-    /// When this worker signed the roster last, by the monotonic clock.
-    signed_ms: u64,
+    /// When this worker signed the roster last, by the monotonic clock; `None`: never.
+    signed_ms: Option<u64>,
     /// It was held up, and has not yet come into step with the others since: it decides nothing.
     was_held_up: bool,
     /// When this worker is to sign the roster next; `None`: at once.
     signs_ms: Option<u64>,
-    /// Whether it has ever signed.
-    has_signed: bool,
     has_requests: bool,
     /// The root context that wakes are sent to, and its queue.
     queue: Option<(u32, u32)>,
@@ -168,10 +166,9 @@ impl Source {
             shares: Shares::Unknown,
             is_lonely: None,
             joined_ms: 0,
-            signed_ms: 0,
+            signed_ms: None,
             was_held_up: false,
             signs_ms: None,
-            has_signed: false,
             has_requests: false,
             queue: None,
             caller: None,
@@ -237,11 +234,6 @@ impl Source {
             return;
         }
         let now = clocks(host);
-        if self.is_late(now) {
-            // What it holds may be old, whatever its part was.
-            self.was_held_up = true;
-            self.signs_ms = None;
-        }
         self.doubts(now);
         if !self.is_set_up(host, now) {
             return;

@@ -35,11 +35,8 @@ impl Source {
             self.ask(host, root, now);
             return Progress::Quiet;
         }
-        if matches!(self.part, Part::Leads(_)) && self.is_late(now) {
-            // Another one may lead by now, and go on from what this one published: a change taken in now would be taken back.
-            self.signs_ms = None;
-            self.sign(host, now);
-        }
+        // Another one may lead by now, and go on from what this one published: a change taken in now would be taken back.
+        self.sign(host, now);
         if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
             // An answer to a leader that was deposed meanwhile.
             self.subscription.abandon();

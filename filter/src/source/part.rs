@@ -35,7 +35,7 @@ impl Source {
         let another = hex(host.random());
         let signed = change_roster(host, &name, |roster| {
             // Struck out while it was held up: that worker has ended for the control plane, so this is another one.
-            let was_struck_out = self.has_signed && roster.workers.iter().all(|worker| worker.id != me);
+            let was_struck_out = self.signed_ms.is_some() && roster.workers.iter().all(|worker| worker.id != me);
             let id = another.as_ref().filter(|_| was_struck_out).unwrap_or(&me);
             let role = roster.sign(self.entry(now, id), &me, now.monotonic_ms);
             if !leads && roster.leader == *id {
@@ -45,10 +45,9 @@ impl Source {
             (role, id.clone())
         });
         let Some((roster, (role, me))) = signed else { return };
-        self.has_signed = true;
-        // Whatever had it sign, it may have missed a change since it signed last.
+        // What it holds may be old, whatever its part was, and whatever had it sign.
         self.was_held_up |= self.is_late(now);
-        self.signed_ms = now.monotonic_ms;
+        self.signed_ms = Some(now.monotonic_ms);
         self.leader = roster.workers.iter().find(|worker| worker.id == roster.leader).and_then(|worker| worker.queue);
         self.signs_ms = Some(roster.next_signature_ms(self.has_requests, now.monotonic_ms));
         self.others = roster.queues_but_mine(&me).collect();

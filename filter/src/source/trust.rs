@@ -20,11 +20,12 @@ const STEPS_A_REQUEST: u32 = 4;
 impl Source {
     /// True when this worker hasn't signed for so long that it may have missed a change: it was held up, or is new.
     pub fn is_late(&self, now: Clocks) -> bool {
+        let signed_long_ago = self.signed_ms.is_none_or(|signed| now.monotonic_ms.saturating_sub(signed) > LATE_MS);
         match self.shares {
             Shares::Unknown => true,
             Shares::Nothing => false,
-            Shares::Roster => now.monotonic_ms.saturating_sub(self.signed_ms) > LATE_MS,
-            Shares::Everything => self.was_held_up || now.monotonic_ms.saturating_sub(self.signed_ms) > LATE_MS,
+            Shares::Roster => signed_long_ago,
+            Shares::Everything => self.was_held_up || signed_long_ago,
         }
     }
 
