@@ -87,8 +87,7 @@ fn a_worker_that_is_gone_is_named_ended_until_that_was_taken_and_comes_back_as_a
     let mut process = Process::new(3);
     process.settle();
     while !process.acknowledge(200).is_empty() {}
-    let held = (process.leader() + 1) % 3;
-    process.workers[held].runs = false;
+    let held = process.a_follower_stops();
     (0..45).for_each(|_| process.turn());
     let said = process.acknowledge(200).pop().expect("something has changed");
     let gone: Vec<_> = said.iter().filter(|(_, _, ended)| *ended).map(|(id, _, _)| id.clone()).collect();

@@ -66,8 +66,7 @@ fn a_leader_that_stood_still_takes_in_no_answer_that_the_others_would_take_back(
 fn a_worker_that_was_held_up_looks_before_it_decides() {
     let mut process = Process::new(3);
     process.settle();
-    let held = (process.leader() + 1) % 3;
-    process.workers[held].runs = false;
+    let held = process.a_follower_stops();
     process.revoke(1);
     (0..30).for_each(|_| process.turn());
     assert_eq!(process.workers[held].knows(&secret(1)), None, "too long without a tick");
@@ -86,8 +85,7 @@ fn a_worker_that_was_held_up_looks_before_it_decides() {
 fn a_worker_that_comes_back_decides_nothing_before_it_is_in_step() {
     let mut process = Process::new(3);
     process.settle();
-    let held = (process.leader() + 1) % 3;
-    process.workers[held].runs = false;
+    let held = process.a_follower_stops();
     process.revoke(1);
     for seed in 0..u8::try_from(4 * MIN_SLOTS).unwrap() {
         process.add(seed);
@@ -102,4 +100,20 @@ fn a_worker_that_comes_back_decides_nothing_before_it_is_in_step() {
     }
     assert!(ticks > 1, "one step was enough");
     assert_eq!(worker.knows(&secret(1)), Some(true), "key 1 was added again");
+}
+
+#[test]
+fn a_worker_that_missed_too_many_deltas_begins_anew() {
+    let mut process = Process::new(3);
+    process.settle();
+    let held = process.a_follower_stops();
+    for seed in 0..u8::try_from(4 * MIN_SLOTS).unwrap() {
+        process.add(seed);
+        process.turn();
+    }
+    process.revoke(1);
+    process.turn();
+    process.workers[held].runs = true;
+    process.settle();
+    assert_eq!(process.know(1), vec![Some(false); 3]);
 }

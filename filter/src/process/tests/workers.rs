@@ -100,6 +100,13 @@ impl Process {
         self.workers[0].host.process.clocks.set(now);
     }
 
+    /// A worker that doesn't lead stands still from now on: which one.
+    pub(super) fn a_follower_stops(&mut self) -> usize {
+        let held = (self.leader() + 1) % self.workers.len();
+        self.workers[held].runs = false;
+        held
+    }
+
     /// A tick of every worker that runs, and all that follows from it.
     pub(super) fn turn(&mut self) {
         self.advance(TICK_MS);
