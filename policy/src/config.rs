@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::environment::Environment;
 use crate::key_text::ForeignKeys;
+use crate::path::Paths;
 use crate::route::{Route, Routes};
 use crate::rule::Rule;
 
@@ -42,6 +43,13 @@ pub struct Config {
     pub max_staleness_secs: Option<u64>,
     #[serde(default)]
     pub feed: Feed,
+    /// Spellings of paths that are admitted although upstreams may read them in different ways.
+    #[serde(default)]
+    pub paths: Paths,
+    /// Proxies of the operator's own before Envoy, as its `xff_num_trusted_hops` says; with any, the client's address is read from
+    /// `x-forwarded-for`.
+    #[serde(default)]
+    pub trusted_hops: u32,
 }
 
 /// Where the control plane is, as Envoy knows it.

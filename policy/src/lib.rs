@@ -12,6 +12,7 @@ mod fixtures;
 pub mod holding;
 pub mod id;
 pub mod key_text;
+pub mod path;
 pub mod position;
 #[cfg(test)]
 mod properties;
