@@ -1,15 +1,18 @@
 //! One configuration of the filter, checked and ready to serve.
 
 use policy::config::{Config, ConfigError};
+use policy::path::RequestPath;
 use policy::route::{self, RouteRule, Routes};
 
 use crate::metadata::RouteMetadata;
+use crate::templates::Templates;
 
 /// What an edge was configured to do.
 pub struct Edge {
     pub config: Config,
     pub token: Option<String>,
     routes: Routes,
+    templates: Templates,
     health: Health,
 }
 
@@ -25,7 +28,7 @@ impl Edge {
     /// Parses and checks the plugin configuration; an error names the field.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let (config, routes) = Config::parse(json)?;
-        Ok(Self { config, routes, token: None, health: Health::Sound })
+        Ok(Self { config, routes, templates: Templates::default(), token: None, health: Health::Sound })
     }
 
     /// From now on this edge lets nothing through.
@@ -37,12 +40,21 @@ impl Edge {
         self.health
     }
 
-    /// What the request's route asks for: by its metadata, else by `routes`, else by `unmatched`.
-    pub fn route_rule<'a>(&'a self, metadata: RouteMetadata<'a>, method: &[u8], path: &'a [u8]) -> RouteRule<'a> {
-        match metadata {
-            RouteMetadata::Absent => self.routes.find(method, path, self.config.unmatched.rule()),
-            RouteMetadata::Unusable => RouteRule::Unknown,
-            RouteMetadata::Rule { rule, path: template } => route::stated(rule, template, path),
+    /// What the request's route asks for: by its metadata, else by `routes`, else by `unmatched`; nothing where the path
+    /// can be read in more than one way, which is `None`.
+    pub fn route_rule<'a>(
+        &'a self,
+        metadata: RouteMetadata<'a>,
+        method: &[u8],
+        path: Option<&'a RequestPath<'_>>,
+    ) -> RouteRule<'a> {
+        let Some(path) = path else { return RouteRule::BadPath };
+        match (self.health, metadata) {
+            (Health::DenyAll, _) | (Health::Sound, RouteMetadata::Unusable) => RouteRule::Unknown,
+            (Health::Sound, RouteMetadata::Absent) => self.routes.find(method, path, self.config.unmatched.rule()),
+            (Health::Sound, RouteMetadata::Rule { rule, path: template }) => {
+                route::stated(rule, template.map(|template| self.templates.bind(template, path)))
+            }
         }
     }
 

@@ -64,6 +64,20 @@ impl Default for FakeProcess {
     }
 }
 
+/// A map as Envoy hands it over: see `RouteMetadata::read`.
+pub fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
+    for (name, value) in pairs {
+        bytes.extend(length(name.as_bytes()));
+        bytes.extend(length(value));
+    }
+    for (name, value) in pairs {
+        bytes.extend([name.as_bytes(), &[0], value, &[0]].concat());
+    }
+    bytes
+}
+
 impl FakeEnvoy {
     pub fn new(method: &str, path: &str, headers: &[(&str, &[u8])]) -> Self {
         let mut all: Vec<Header> =

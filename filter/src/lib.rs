@@ -6,6 +6,7 @@
 
 pub mod acknowledgement;
 pub mod answer;
+pub mod client_address;
 pub mod credential;
 pub mod edge;
 #[cfg(test)]
@@ -24,5 +25,6 @@ pub mod process;
 pub mod request;
 pub mod source;
 pub mod subscription;
+pub mod templates;
 pub mod usage;
 pub mod vm;

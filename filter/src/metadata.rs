@@ -35,9 +35,11 @@ impl<'a> RouteMetadata<'a> {
         }
     }
 
-    /// The text that the guard behind the filter builds from the route that Envoy then took.
+    /// The text that the guard behind the filter builds from the route that Envoy then took. Of routes that may be passed
+    /// no two have the same one: a rule and a template hold no blank, and a template is never empty.
     pub fn guard_text(&self) -> String {
         match self {
+            Self::Rule { rule, path: Some("") } => format!("{rule} \"\""),
             Self::Rule { rule, path } => format!("{rule} {}", path.unwrap_or_default()),
             Self::Absent | Self::Unusable => "-".to_owned(),
         }
@@ -82,19 +84,7 @@ impl<'a> Iterator for Pairs<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
-        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
-        let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
-        for (name, value) in pairs {
-            bytes.extend(length(name.as_bytes()));
-            bytes.extend(length(value));
-        }
-        for (name, value) in pairs {
-            bytes.extend([name.as_bytes(), &[0], value, &[0]].concat());
-        }
-        bytes
-    }
+    use crate::fake_envoy::map;
 
     #[test]
     fn rule_and_path_are_read_in_place() {
@@ -132,6 +122,8 @@ mod tests {
         let rule = RouteMetadata::Rule { rule: "key", path: None };
         assert_eq!(rule.guard_text(), "key ");
         assert_eq!(RouteMetadata::Rule { rule: "key", path: Some("/{workspace}") }.guard_text(), "key /{workspace}");
+        let empty = RouteMetadata::Rule { rule: "key", path: Some("") };
+        assert_eq!(empty.guard_text(), "key \"\"", "it denies, where no path at all does not");
         assert_eq!(RouteMetadata::Absent.guard_text(), "-");
     }
 }

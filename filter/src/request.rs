@@ -1,14 +1,14 @@
 //! A request: gather the facts, decide, act.
 
 use std::cell::{OnceCell, RefCell};
-use std::net::{IpAddr, SocketAddr};
 
 use policy::config::Forward;
 use policy::decide::{Credential, Decision, Denial, DenyReason, Facts, Knowledge, Permit, decide};
-use policy::route::RouteRule;
+use policy::key_text::PresentedKey;
 use policy::{Digest, UnixSeconds};
 
 use crate::answer::{self, Form};
+use crate::client_address::client_address;
 use crate::credential::{self, Removal};
 use crate::edge::{Edge, Health};
 use crate::host::{FilterState, Header, Host, Life};
@@ -83,7 +83,7 @@ pub fn on_request_headers(
     }
     remove_identity(host, &headers);
 
-    let path = header(&headers, ":path");
+    let (method, path) = (header(&headers, ":method"), header(&headers, ":path"));
     let form = Form::of(header(&headers, "content-type"));
     let knowledge = match (edge.health(), source) {
         (Health::Sound, Some(source)) if is_current => source.keys.knowledge(now, edge.config.max_staleness_secs),
@@ -102,13 +102,11 @@ pub fn on_request_headers(
         Err(_) => RouteMetadata::Unusable,
     };
     host.set_filter_state(RULE, metadata.guard_text().as_bytes());
-    let method = header(&headers, ":method");
-    let route = match edge.health() {
-        Health::Sound => edge.route_rule(metadata, method, path),
-        Health::DenyAll => RouteRule::Unknown,
-    };
+    let read = edge.config.paths.read(method, path);
+    let route = edge.route_rule(metadata, method, read.as_ref());
     let facts = Facts {
         credential: match found.keys.as_slice() {
+            _ if found.in_authority => Credential::InAuthority,
             [] if route.is_public() => Credential::Missing,
             [] => kept_credential(host),
             [key] => Credential::One(key),
@@ -122,12 +120,13 @@ pub fn on_request_headers(
         now: source.map_or(UnixSeconds::DISTANT_FUTURE, |own| own.keys.now(now)),
     };
     let address = OnceCell::new();
-    let decision = decide(&facts, || *address.get_or_init(|| client_address(host)));
-    let address = Address { known: address.into_inner().flatten(), read: || client_address(host) };
+    let client = || client_address(host, &headers, edge.config.trusted_hops);
+    let decision = decide(&facts, || *address.get_or_init(client));
+    let address = Address { known: address.into_inner().flatten(), read: client };
     match decision {
         Decision::Public => {
             if let [key] = found.keys.as_slice() {
-                host.set_filter_state(DIGEST, &Digest::of(key).0);
+                keep_digest(host, edge, key);
             }
             host.set_filter_state(VERDICT, b"public");
             metrics.count("public");
@@ -153,6 +152,14 @@ pub fn on_request_headers(
             metrics.count(denial.reason.code());
             Outcome::Answered
         }
+    }
+}
+
+/// Keeps a key for a pass that Envoy may redirect within, if it would be taken for one here.
+fn keep_digest(host: &dyn Host, edge: &Edge, key: &[u8]) {
+    let presented = PresentedKey::parse(key, edge.config.foreign());
+    if presented.is_ok_and(|key| !key.is_for_another(&edge.config.environment)) {
+        host.set_filter_state(DIGEST, &Digest::of(key).0);
     }
 }
 
@@ -206,13 +213,6 @@ fn remove_identity(host: &dyn Host, headers: &[Header]) {
 /// A header's first value; empty where there is none, as with CONNECT's `:path`.
 fn header<'a>(headers: &'a [Header], name: &str) -> &'a [u8] {
     headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice()).unwrap_or_default()
-}
-
-/// The trusted client address. Anything but an IP address and a port is unknown, and fits no allowlist.
-fn client_address(host: &dyn Host) -> Option<IpAddr> {
-    let address = host.source_address()?;
-    let address: SocketAddr = str::from_utf8(&address).ok()?.parse().ok()?;
-    Some(address.ip())
 }
 
 /// The answer of a worker that can't decide at all, because its own state is in use: it should never be seen.

@@ -17,6 +17,8 @@ use crate::wire::{Catalogue, RecordView};
 #[derive(Clone, Copy)]
 pub enum Credential<'a> {
     Missing,
+    /// One stands in the request's host, from where it can't be removed.
+    InAuthority,
     /// More than one, equal or not.
     Multiple,
     One(&'a [u8]),
@@ -74,6 +76,8 @@ pub struct Denial<'a> {
 /// Why a request is denied, in the order in which reasons are looked for: the first that holds is the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DenyReason<'a> {
+    BadPath,
+    BadAuthority,
     MissingKey,
     MultipleKeys,
     MalformedKey,
@@ -85,14 +89,15 @@ pub enum DenyReason<'a> {
     InactiveKey,
     ExpiredKey,
     AddressNotAllowed,
-    BadPath,
     NoRouteRule,
     WrongWorkspace,
     MissingScope { scope: &'a str, level: Level },
 }
 
 /// The codes of all reasons, in their order.
-pub const CODES: [&str; 15] = [
+pub const CODES: [&str; 16] = [
+    "bad-path",
+    "bad-authority",
     "missing-key",
     "multiple-keys",
     "malformed-key",
@@ -104,7 +109,6 @@ pub const CODES: [&str; 15] = [
     "inactive-key",
     "expired-key",
     "address-not-allowed",
-    "bad-path",
     "no-route-rule",
     "wrong-workspace",
     "missing-scope",
@@ -114,6 +118,8 @@ impl DenyReason<'_> {
     /// The word that answers, metrics and logs use; one of [`CODES`].
     pub fn code(&self) -> &'static str {
         match self {
+            Self::BadPath => "bad-path",
+            Self::BadAuthority => "bad-authority",
             Self::MissingKey => "missing-key",
             Self::MultipleKeys => "multiple-keys",
             Self::MalformedKey => "malformed-key",
@@ -125,7 +131,6 @@ impl DenyReason<'_> {
             Self::InactiveKey => "inactive-key",
             Self::ExpiredKey => "expired-key",
             Self::AddressNotAllowed => "address-not-allowed",
-            Self::BadPath => "bad-path",
             Self::NoRouteRule => "no-route-rule",
             Self::WrongWorkspace => "wrong-workspace",
             Self::MissingScope { .. } => "missing-scope",
@@ -144,7 +149,7 @@ impl DenyReason<'_> {
             | Self::InactiveKey
             | Self::ExpiredKey => 401,
             Self::NotReady | Self::Stale => 503,
-            Self::BadPath => 400,
+            Self::BadPath | Self::BadAuthority => 400,
             Self::AddressNotAllowed | Self::NoRouteRule | Self::WrongWorkspace | Self::MissingScope { .. } => 403,
         }
     }
@@ -152,6 +157,12 @@ impl DenyReason<'_> {
     /// A sentence for whoever reads the answer: what is wrong, and what to do next.
     pub fn detail(&self) -> &'static str {
         match self {
+            Self::BadPath => {
+                "The path can be read in more than one way. Send it without dot segments, `//`, `;`, backslashes, blanks at the ends of a segment, and needless or broken percent-encoding."
+            }
+            Self::BadAuthority => {
+                "The host of the request holds an API key. Send the key in the header that this API names, and replace it: hosts are logged on the way."
+            }
             Self::MissingKey => "The request has no API key. Send one in the header that this API names.",
             Self::MultipleKeys => "The request has more than one API key. Send exactly one.",
             Self::MalformedKey => {
@@ -169,9 +180,6 @@ impl DenyReason<'_> {
             Self::AddressNotAllowed => {
                 "This API key may not be used from this address. Ask an admin of its workspace to add it to the key's allowlist."
             }
-            Self::BadPath => {
-                "The path can be read in more than one way. Send it without dot segments, `//`, `;`, backslashes and needless percent-encoding."
-            }
             Self::NoRouteRule => "No API key gives access to this path with this method. Check both.",
             Self::WrongWorkspace => "This API key belongs to another workspace than the one in the path.",
             Self::MissingScope { .. } => {
@@ -185,8 +193,13 @@ impl DenyReason<'_> {
 ///
 /// Costs one SHA-256 and one look-up, whatever the number of keys, and allocates nothing.
 pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Decision<'a> {
-    if facts.route.is_public() {
-        return Decision::Public;
+    let nobody = |reason| Decision::Deny(Denial { reason, key: None });
+    // First of all, whatever the rule: what the upstream reads must be what was decided.
+    match (facts.route, facts.credential) {
+        (RouteRule::BadPath, _) => return nobody(DenyReason::BadPath),
+        (_, Credential::InAuthority) => return nobody(DenyReason::BadAuthority),
+        (route, _) if route.is_public() => return Decision::Public,
+        (RouteRule::Rule { .. } | RouteRule::Unknown, _) => {}
     }
     match authenticate(facts, source) {
         Ok(known) => match authorize(facts, known) {
@@ -202,6 +215,7 @@ fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) 
     let nobody = |reason| Denial { reason, key: None };
     // What the text says by itself comes before what this worker knows.
     let digest = match facts.credential {
+        Credential::InAuthority => return Err(nobody(DenyReason::BadAuthority)),
         Credential::Missing => return Err(nobody(DenyReason::MissingKey)),
         Credential::Multiple => return Err(nobody(DenyReason::MultipleKeys)),
         Credential::One(text) => {

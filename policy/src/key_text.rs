@@ -3,6 +3,8 @@
 //! `lk_<environment>_<32 random><6 checksum>` for keys, `lkadm_…` for admin tokens, `lkedge_…` for edge tokens. One
 //! pattern therefore finds any leak.
 
+use std::ops::Range;
+
 use crate::environment::{Environment, is_environment};
 
 /// The digits, in the order of their values.
@@ -16,6 +18,9 @@ pub const CHECKSUM_SYMBOLS: usize = 6;
 
 /// The longest credential that is looked up at all, in bytes: what came from elsewhere may be this long.
 pub const MAX_FOREIGN_BYTES: usize = 256;
+
+/// What each key begins with.
+pub const KEY_PREFIX: &[u8] = b"lk_";
 
 /// What a text is for; decides its prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,24 +121,15 @@ pub struct PresentedKey<'a> {
 impl<'a> PresentedKey<'a> {
     /// Checks the shape and the checksum. Reads at most 256 bytes, allocates nothing.
     pub fn parse(text: &'a [u8], foreign: ForeignKeys) -> Result<Self, Malformed> {
-        let Some(ours) = text.strip_prefix(b"lk_") else {
+        if !text.starts_with(KEY_PREFIX) {
             let fits = !text.is_empty() && text.len() <= MAX_FOREIGN_BYTES;
             return match foreign {
                 ForeignKeys::LookedUp if fits => Ok(Self { text, environment: None }),
                 ForeignKeys::LookedUp | ForeignKeys::Refused => Err(Malformed),
             };
-        };
-        let underscore = ours.iter().take(11).position(|byte| *byte == b'_').ok_or(Malformed)?;
-        let (environment, rest) = ours.split_at_checked(underscore).ok_or(Malformed)?;
-        let symbols = rest.strip_prefix(b"_").ok_or(Malformed)?;
-        if symbols.len() != RANDOM_SYMBOLS + CHECKSUM_SYMBOLS
-            || !symbols.iter().all(u8::is_ascii_alphanumeric)
-            || !is_environment(environment)
-        {
-            return Err(Malformed);
         }
-        let (summed, checksum) = text.split_last_chunk::<CHECKSUM_SYMBOLS>().ok_or(Malformed)?;
-        if Checksum::of(summed).symbols() != *checksum {
+        let (environment, length) = own_text(text).ok_or(Malformed)?;
+        if length != text.len() {
             return Err(Malformed);
         }
         Ok(Self { text, environment: Some(environment) })
@@ -148,6 +144,31 @@ impl<'a> PresentedKey<'a> {
     pub fn is_for_another(&self, environment: &Environment) -> bool {
         self.environment.is_some_and(|own| own != environment.as_str().as_bytes())
     }
+}
+
+/// Where the first text of a key, of any environment and with a right checksum, stands in other bytes.
+///
+/// Costs a search for `_`, which is rare in what requests hold, and a checksum where a text looks like a key.
+pub fn find_key(bytes: &[u8]) -> Option<Range<usize>> {
+    memchr::memchr_iter(b'_', bytes).find_map(|underscore| {
+        let start = underscore.checked_sub(KEY_PREFIX.len() - 1)?;
+        let (_, length) = own_text(bytes.get(start..)?)?;
+        Some(start..start + length)
+    })
+}
+
+/// The environment and the length of the key's text that these bytes begin with.
+fn own_text(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let behind = bytes.strip_prefix(KEY_PREFIX)?;
+    let underscore = behind.iter().take(11).position(|byte| *byte == b'_')?;
+    let environment = behind.get(..underscore).filter(|environment| is_environment(environment))?;
+    let length = KEY_PREFIX.len() + underscore + 1 + RANDOM_SYMBOLS + CHECKSUM_SYMBOLS;
+    let text = bytes.get(..length)?;
+    let (summed, checksum) = text.split_last_chunk::<CHECKSUM_SYMBOLS>()?;
+    let (_, random) = summed.split_last_chunk::<RANDOM_SYMBOLS>()?;
+    let is_right =
+        random.iter().chain(checksum).all(u8::is_ascii_alphanumeric) && Checksum::of(summed).symbols() == *checksum;
+    is_right.then_some((environment, length))
 }
 
 /// True for the text of a token of this kind: prefix, length, symbols and checksum.
@@ -240,6 +261,30 @@ mod tests {
             ("not ours", "sk_live_abc"),
         ] {
             assert_eq!(PresentedKey::parse(text.as_bytes(), ForeignKeys::Refused).err(), Some(Malformed), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_it_stands() {
+        let key = compose(&live(), counting(7)).unwrap();
+        let other = compose(&Kind::Key("lk".parse().unwrap()), counting(8)).unwrap();
+        let typo = key.replace(key.chars().last().unwrap(), "_");
+        for (name, text, expected) in [
+            ("alone", key.clone(), Some(key.as_str())),
+            ("in a list", format!("a, {key}, b"), Some(&key)),
+            ("in an address", format!("https://x.example/?api_key={key}&y"), Some(&key)),
+            ("without bounds", format!("x_lk_{key}Z9"), Some(&key)),
+            ("the first of two", format!("{other}{key}"), Some(&other)),
+            ("behind one with a typo", format!("{typo}{key}"), Some(&key)),
+            ("an environment named like the prefix", format!("lk_{other}"), Some(&other)),
+            ("a typo", typo.clone(), None),
+            ("cut short", key[..key.len() - 1].to_owned(), None),
+            ("a token", compose(&Kind::AdminToken, counting(7)).unwrap(), None),
+            ("nothing", String::new(), None),
+            ("underscores", "_lk_".repeat(50), None),
+        ] {
+            let found = find_key(text.as_bytes()).map(|at| &text[at]);
+            assert_eq!(found, expected, "{name}");
         }
     }
 

@@ -1,5 +1,10 @@
 //! The one reading of a request's path: it passes only if every plausible upstream reads it as Envoy matched it.
+//!
+//! Between Envoy and what serves a request, a path is read more than once: escapes are decoded, once or again; what stands
+//! behind `;` is cut off; `\` is taken for `/`; dot segments are resolved before or after any of it. Whatever two readers
+//! could take for two paths is refused here, whichever rule it fell under.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -8,13 +13,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathKind {
-    /// `;`, or `%3b`: parameters of a segment.
+    /// `;`: parameters of a segment (RFC 3986 3.3). Never `%3b`.
     Semicolon,
-    /// `%2f` and `%5c`.
+    /// `%2f`. Never `%5c`.
     EncodedSlash,
-    /// `%61`, `%2d`: a character that needs no escape. Never a dot.
+    /// `%61`, `%2d`, `%2e`: an escape of a character that needs none (RFC 3986 2.3).
     EncodedUnreserved,
-    /// `//`.
+    /// `//`: an empty segment that is not the last.
     DoubleSlash,
     /// `%3f` and `%23`.
     EncodedQuery,
@@ -27,3 +32,186 @@ pub struct Paths {
     /// What is admitted beyond paths that can be read in one way only. Dot segments under any reading never are.
     pub allow: BTreeSet<PathKind>,
 }
+
+/// A path that was read, without its query: what templates are matched against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestPath<'a> {
+    /// Decoded, without parameters and empty segments; an encoded slash or query that was admitted is still encoded.
+    plain: Cow<'a, str>,
+    /// With these decoded too, and cut at the query; only where it differs.
+    decoded: Option<String>,
+}
+
+impl RequestPath<'_> {
+    /// The readings that templates are matched against: one, or two that have to agree.
+    pub(crate) fn readings(&self) -> (&str, Option<&str>) {
+        (&self.plain, self.decoded.as_deref())
+    }
+}
+
+impl Paths {
+    /// Reads the path of a request, with or without its query; `None` is a `bad-path`. CONNECT without a path has none to
+    /// judge, and fits no template.
+    ///
+    /// One walk over the bytes, without allocation, for a path that has no escapes.
+    pub fn read<'a>(&self, method: &[u8], path: &'a [u8]) -> Option<RequestPath<'a>> {
+        if path.is_empty() && method == b"CONNECT" {
+            return Some(RequestPath::default());
+        }
+        let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+        if is_ordinary(path) {
+            return Some(RequestPath { plain: Cow::Borrowed(str::from_utf8(path).ok()?), decoded: None });
+        }
+        self.read_closely(str::from_utf8(path).ok()?)
+    }
+
+    fn admits(&self, kind: PathKind) -> Option<()> {
+        self.allow.contains(&kind).then_some(())
+    }
+
+    fn read_closely<'a>(&self, path: &'a str) -> Option<RequestPath<'a>> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        let mut plain = Reading::default();
+        let mut decoded = Reading::default();
+        for segment in segments {
+            self.check_spelling(segment)?;
+            let text = decode(segment)?;
+            plain.push(cut(&decode_but(segment, is_delimiter)?, &[';']));
+            for part in text.split('/') {
+                for end in [&[][..], &[';'], &['?', '#'], &[';', '?', '#']] {
+                    is_one_name(cut(part, end))?;
+                }
+                decoded.push(cut(part, &[';']));
+            }
+        }
+        if plain.has_empty_segment || decoded.has_empty_segment {
+            self.admits(PathKind::DoubleSlash)?;
+        }
+        let whole = cut(&decoded.text, &['?', '#']).to_owned();
+        let decoded = (whole != plain.text).then_some(whole);
+        Some(RequestPath { plain: Cow::Owned(plain.text), decoded })
+    }
+
+    /// Whether each character and escape of a segment may stand there at all.
+    fn check_spelling(&self, segment: &str) -> Option<()> {
+        let mut rest = segment.as_bytes();
+        while let [first, behind @ ..] = rest {
+            rest = behind;
+            match first {
+                0..=b' ' | 0x7f | b'\\' | b'#' => return None,
+                b';' => self.admits(PathKind::Semicolon)?,
+                b'%' => {
+                    let [high, low, behind @ ..] = behind else { return None };
+                    rest = behind;
+                    match escaped(*high, *low)? {
+                        0..b' ' | 0x7f | b'\\' | b'%' | b';' => return None,
+                        b'/' => self.admits(PathKind::EncodedSlash)?,
+                        b'?' | b'#' => self.admits(PathKind::EncodedQuery)?,
+                        byte if is_unreserved(byte) => self.admits(PathKind::EncodedUnreserved)?,
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some(())
+    }
+}
+
+/// The segments that one reader sees.
+#[derive(Default)]
+struct Reading {
+    text: String,
+    /// Whether a segment but the last is empty.
+    has_empty_segment: bool,
+    ends_empty: bool,
+}
+
+impl Reading {
+    fn push(&mut self, segment: &str) {
+        self.has_empty_segment |= self.ends_empty;
+        // An empty one is merged into the slash before it, unless it stays the last.
+        if !self.ends_empty {
+            self.text.push('/');
+        }
+        self.text.push_str(segment);
+        self.ends_empty = segment.is_empty();
+    }
+}
+
+/// True for a path that has nothing to look at more closely: no escape, parameter, empty or dot segment, and no byte that some
+/// reader might trim, cut at or refuse.
+fn is_ordinary(path: &[u8]) -> bool {
+    let Some((b'/', mut rest)) = path.split_first() else { return false };
+    let mut after_slash = true;
+    let mut has_leading_dot = false;
+    while let [byte, behind @ ..] = rest {
+        match byte {
+            b'/' if after_slash => return false,
+            b'.' if after_slash => has_leading_dot = true,
+            b'!' | b'$' | b'&'..=b'/' | b'0'..=b':' | b'=' | b'@' | b'A'..=b'Z' | b'_' | b'a'..=b'z' | b'~' => {}
+            _ => return false,
+        }
+        after_slash = *byte == b'/';
+        rest = behind;
+    }
+    !has_leading_dot || path.split(|byte| *byte == b'/').all(|segment| !matches!(segment, b"." | b".."))
+}
+
+/// A segment that no reader takes for a dot segment, and none trims.
+fn is_one_name(segment: &str) -> Option<()> {
+    let is_trimmed = |edge: Option<char>| edge.is_some_and(|edge| edge.is_whitespace());
+    let is_one = !matches!(segment, "." | "..")
+        && !is_trimmed(segment.chars().next())
+        && !is_trimmed(segment.chars().next_back());
+    is_one.then_some(())
+}
+
+fn cut<'a>(segment: &'a str, at: &[char]) -> &'a str {
+    segment.split(at).next().unwrap_or_default()
+}
+
+/// What two readers may take for the end of a segment or of the path.
+fn is_delimiter(byte: u8) -> bool {
+    matches!(byte, b'/' | b'?' | b'#')
+}
+
+/// Decoded once; `None` for what isn't UTF-8 then, overlong forms among it, and for control characters.
+pub(crate) fn decode(segment: &str) -> Option<Cow<'_, str>> {
+    decode_but(segment, |_| false)
+}
+
+/// The same, but escapes of what `stays` picks stay as they are.
+fn decode_but(segment: &str, stays: impl Fn(u8) -> bool) -> Option<Cow<'_, str>> {
+    let text = if segment.contains('%') {
+        let mut bytes = Vec::with_capacity(segment.len());
+        let mut rest = segment.as_bytes();
+        while let [first, behind @ ..] = rest {
+            rest = behind;
+            match (first, behind) {
+                (b'%', [high, low, behind @ ..]) if !stays(escaped(*high, *low)?) => {
+                    bytes.push(escaped(*high, *low)?);
+                    rest = behind;
+                }
+                _ => bytes.push(*first),
+            }
+        }
+        Cow::Owned(String::from_utf8(bytes).ok()?)
+    } else {
+        Cow::Borrowed(segment)
+    };
+    (!text.chars().any(char::is_control)).then_some(text)
+}
+
+/// Characters that mean the same with and without an escape (RFC 3986 2.3).
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn escaped(high: u8, low: u8) -> Option<u8> {
+    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    Some((digit(high)? << 4) | digit(low)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,14 @@
 //! Which rule a request's path and method fall under, by templates.
 
-mod plain;
+mod template;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::plain::plain_path;
+pub use self::template::{Binding, MAX_PARAMETERS, MAX_TEMPLATE_BYTES, Template};
+use self::template::{pattern, spellings};
+use crate::path::RequestPath;
 use crate::rule::{Rule, RuleText};
 
 /// One line of `routes` in the plugin configuration.
@@ -43,12 +45,13 @@ impl RouteRule<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     router: matchit::Router<usize>,
-    templates: Vec<Template>,
+    templates: Vec<Lines>,
 }
 
+/// All lines of one template.
 #[derive(Clone, Debug)]
-struct Template {
-    path: String,
+struct Lines {
+    template: String,
     lines: Vec<Line>,
 }
 
@@ -74,14 +77,15 @@ pub enum RouteError {
 impl Routes {
     /// Compiles the lines of a configuration; their order doesn't matter.
     pub fn compile(routes: &[Route]) -> Result<Self, RouteError> {
-        let mut by_path: BTreeMap<&str, Vec<Line>> = BTreeMap::new();
+        let mut by_pattern: BTreeMap<String, Lines> = BTreeMap::new();
         for Route { methods, path, rule } in routes {
             let is_method =
                 |method: &String| !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
             if !methods.iter().all(is_method) {
                 return Err(RouteError::Method { path: path.clone() });
             }
-            let lines = by_path.entry(path).or_default();
+            let new = || Lines { template: path.clone(), lines: Vec::new() };
+            let lines = &mut by_pattern.entry(pattern(path)?).or_insert_with(new).lines;
             let overlaps = |line: &Line| {
                 (line.methods.is_empty() && methods.is_empty())
                     || line.methods.iter().any(|method| methods.contains(method))
@@ -91,21 +95,20 @@ impl Routes {
             }
             lines.push(Line { methods: methods.clone(), rule: rule.clone() });
         }
-        let paths: Vec<&str> = by_path.keys().copied().collect();
-        refuse_hidden_workspaces(&paths)?;
+        refuse_hidden_workspaces(&by_pattern)?;
         let mut compiled = Self::default();
-        for (path, lines) in by_path {
-            check_template(path)?;
+        for (pattern, lines) in &by_pattern {
             let number = compiled.templates.len();
             // A prefix that has a line of its own keeps it.
-            for spelling in spellings(path).filter(|spelling| spelling == path || !paths.contains(&spelling.as_str())) {
+            let is_free = |spelling: &String| spelling == pattern || !by_pattern.contains_key(spelling);
+            for spelling in spellings(pattern).filter(is_free) {
                 let template = |error: matchit::InsertError| RouteError::Template {
-                    path: path.to_owned(),
+                    path: lines.template.clone(),
                     reason: error.to_string(),
                 };
                 compiled.router.insert(spelling, number).map_err(template)?;
             }
-            compiled.templates.push(Template { path: path.to_owned(), lines });
+            compiled.templates.push(lines.clone());
         }
         Ok(compiled)
     }
@@ -116,9 +119,16 @@ impl Routes {
     }
 
     /// The rule for a request, `unmatched` where no template fits its path. A path that is known with other methods only
-    /// is [`RouteRule::Unknown`]. Allocates nothing for templates without parameters.
-    pub fn find<'a>(&'a self, method: &[u8], path: &'a [u8], unmatched: Rule<'a>) -> RouteRule<'a> {
-        let Some(path) = plain_path(path) else { return RouteRule::BadPath };
+    /// is [`RouteRule::Unknown`]; one that two readers take to two rules is [`RouteRule::BadPath`]. Allocates nothing for
+    /// templates without parameters.
+    pub fn find<'a>(&'a self, method: &[u8], path: &'a RequestPath<'_>, unmatched: Rule<'a>) -> RouteRule<'a> {
+        let (plain, decoded) = path.readings();
+        let rule = self.find_one(method, plain, unmatched);
+        let agrees = decoded.is_none_or(|decoded| self.find_one(method, decoded, unmatched) == rule);
+        if agrees { rule } else { RouteRule::BadPath }
+    }
+
+    fn find_one<'a>(&'a self, method: &[u8], path: &'a str, unmatched: Rule<'a>) -> RouteRule<'a> {
         let Ok(found) = self.router.at(path) else { return RouteRule::Rule { rule: unmatched, workspace: None } };
         let lines = self.templates.get(*found.value).map(|template| template.lines.as_slice()).unwrap_or_default();
         let exact = lines.iter().find(|line| line.methods.iter().any(|own| own.as_bytes() == method));
@@ -128,92 +138,33 @@ impl Routes {
         }
     }
 
-    /// The template that a path falls under, whatever the method: for whoever asks why.
-    pub fn template(&self, path: &[u8]) -> Option<&str> {
-        let found = self.router.at(plain_path(path)?).ok()?;
-        self.templates.get(*found.value).map(|template| template.path.as_str())
+    /// The template that a path falls under, whatever the method: for an answer to "why".
+    pub fn template(&self, path: &RequestPath<'_>) -> Option<&str> {
+        let found = self.router.at(path.readings().0).ok()?;
+        self.templates.get(*found.value).map(|lines| lines.template.as_str())
     }
 }
 
-/// What a route asks of a request that states its rule itself, as route metadata does, with the template that binds a
-/// workspace if there is one. What isn't a rule, and a path that doesn't fit, deny.
-pub fn stated<'a>(rule: &'a str, template: Option<&str>, path: &'a [u8]) -> RouteRule<'a> {
+/// What a route asks of a request that states its rule itself, as route metadata does, with how the path stands to its
+/// template if there is one. What isn't a rule, and a path that doesn't fit, deny.
+pub fn stated<'a>(rule: &'a str, binding: Option<Binding<'a>>) -> RouteRule<'a> {
     let Ok(rule) = Rule::parse(rule) else { return RouteRule::Unknown };
-    let Some(template) = template else { return RouteRule::Rule { rule, workspace: None } };
-    match bind(template, path) {
-        RouteRuleBinding::Fits { workspace } => RouteRule::Rule { rule, workspace },
-        RouteRuleBinding::BadPath => RouteRule::BadPath,
-        RouteRuleBinding::NoFit => RouteRule::Unknown,
+    match binding {
+        None => RouteRule::Rule { rule, workspace: None },
+        Some(Binding::Fits { workspace }) => RouteRule::Rule { rule, workspace },
+        Some(Binding::Ambiguous) => RouteRule::BadPath,
+        Some(Binding::NoFit) => RouteRule::Unknown,
     }
-}
-
-/// The workspace that `path` names by one template, as route metadata has it: `Ok(None)` when the template has no
-/// `{workspace}`, `Err` when the path doesn't fit the template.
-pub fn bind<'a>(template: &str, path: &'a [u8]) -> RouteRuleBinding<'a> {
-    let Some(path) = plain_path(path) else { return RouteRuleBinding::BadPath };
-    if check_template(template).is_err() {
-        return RouteRuleBinding::NoFit;
-    }
-    let mut router = matchit::Router::new();
-    for spelling in spellings(template) {
-        if router.insert(spelling, ()).is_err() {
-            return RouteRuleBinding::NoFit;
-        }
-    }
-    match router.at(path) {
-        Ok(found) => RouteRuleBinding::Fits { workspace: found.params.get("workspace") },
-        Err(_) => RouteRuleBinding::NoFit,
-    }
-}
-
-/// How a path stands to one template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteRuleBinding<'a> {
-    Fits { workspace: Option<&'a str> },
-    BadPath,
-    NoFit,
-}
-
-/// `/{*rest}` at the end takes the bare prefix too, with and without its slash.
-fn spellings(path: &str) -> impl Iterator<Item = String> {
-    let bare = path.rsplit_once("/{*").map(|(bare, _)| bare.to_owned());
-    let slash = bare.as_ref().map(|bare| format!("{bare}/"));
-    [Some(path.to_owned()), bare.filter(|bare| !bare.is_empty()), slash].into_iter().flatten()
-}
-
-fn check_template(path: &str) -> Result<(), RouteError> {
-    let refused = |reason: &str| Err(RouteError::Template { path: path.to_owned(), reason: reason.to_owned() });
-    if !path.starts_with('/') {
-        return refused("it must start with `/`");
-    }
-    let literal: String = path.chars().filter(|c| !matches!(c, '{' | '}' | '*')).collect();
-    if plain_path(literal.as_bytes()) != Some(literal.as_str()) {
-        return refused(
-            "it holds what no request path may hold (a query, dot segments, `//`, `;`, a backslash or encoded plain characters)",
-        );
-    }
-    if path.contains("{{") || path.contains("}}") {
-        return refused("a brace can't stand for itself");
-    }
-    let mut binding =
-        path.split('/').filter(|segment| segment.contains("{workspace}") || segment.contains("{*workspace}"));
-    if binding.next().is_some_and(|segment| segment != "{workspace}") || binding.next().is_some() {
-        return refused("`{workspace}` must be a whole segment, and stand once");
-    }
-    Ok(())
 }
 
 /// Two templates of one shape are one place to `matchit` only if their parameters have the same names; where one binds a
 /// workspace and the other takes the same paths without binding it, the binding could be passed by.
-fn refuse_hidden_workspaces(paths: &[&str]) -> Result<(), RouteError> {
-    for workspace in paths.iter().filter(|path| path.split('/').any(|segment| segment == "{workspace}")) {
-        for path in paths.iter().filter(|path| *path != workspace) {
-            if hides(path, workspace) {
-                return Err(RouteError::HidesWorkspace {
-                    path: (*path).to_owned(),
-                    workspace: (*workspace).to_owned(),
-                });
-            }
+fn refuse_hidden_workspaces(by_pattern: &BTreeMap<String, Lines>) -> Result<(), RouteError> {
+    let binds = |pattern: &str| pattern.split('/').any(|segment| segment == "{workspace}");
+    for (workspace, bound) in by_pattern.iter().filter(|(pattern, _)| binds(pattern)) {
+        let hidden = by_pattern.iter().find(|(pattern, _)| *pattern != workspace && hides(pattern, workspace));
+        if let Some((_, lines)) = hidden {
+            return Err(RouteError::HidesWorkspace { path: lines.template.clone(), workspace: bound.template.clone() });
         }
     }
     Ok(())

@@ -4,6 +4,8 @@ use policy::config::Feed;
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Level};
 
+mod doors;
+
 use super::*;
 use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::{Answered, FakeEnvoy};

@@ -131,7 +131,9 @@ enum Audience {
 use Audience::{Anyone, HolderOfASecret};
 
 /// The contract: code, status, who may learn it, and what makes it hold. In the order of the contract.
-const REASONS: [(&str, u16, Audience, Cause); 15] = [
+const REASONS: [(&str, u16, Audience, Cause); 16] = [
+    ("bad-path", 400, Anyone, |case| case.route = RouteRule::BadPath),
+    ("bad-authority", 400, Anyone, |case| case.credential = Credential::InAuthority),
     ("missing-key", 401, Anyone, |case| case.credential = Credential::Missing),
     ("multiple-keys", 401, Anyone, |case| case.credential = Credential::Multiple),
     ("malformed-key", 401, Anyone, |case| case.credential = Credential::One(b"lk_live_")),
@@ -143,7 +145,6 @@ const REASONS: [(&str, u16, Audience, Cause); 15] = [
     ("inactive-key", 401, HolderOfASecret, |case| case.record.active = false),
     ("expired-key", 401, HolderOfASecret, |case| case.record.expires_at = NOW),
     ("address-not-allowed", 403, HolderOfASecret, |case| case.source = Some(OUTSIDE)),
-    ("bad-path", 400, HolderOfASecret, |case| case.route = RouteRule::BadPath),
     ("no-route-rule", 403, HolderOfASecret, |case| case.route = RouteRule::Unknown),
     ("wrong-workspace", 403, HolderOfASecret, |case| {
         case.route = with_workspace(case.route, "other");
@@ -161,7 +162,8 @@ fn with_workspace(route: RouteRule<'static>, workspace: &'static str) -> RouteRu
 
 /// Where two reasons are about the same fact, only one of them can hold.
 fn exclude_each_other(earlier: &str, later: &str) -> bool {
-    let credential = ["missing-key", "multiple-keys", "malformed-key", "wrong-environment", "unknown-key"];
+    let credential =
+        ["bad-authority", "missing-key", "multiple-keys", "malformed-key", "wrong-environment", "unknown-key"];
     let knowledge = ["not-ready", "stale"];
     let route = ["bad-path", "no-route-rule", "wrong-workspace"];
     [&credential[..], &knowledge, &route].iter().any(|fact| fact.contains(&earlier) && fact.contains(&later))
@@ -188,6 +190,8 @@ fn each_reason_has_its_code_and_tells_the_key_only_to_who_holds_its_secret() {
 #[test]
 fn each_reason_has_its_code_and_status() {
     let reasons = [
+        DenyReason::BadPath,
+        DenyReason::BadAuthority,
         DenyReason::MissingKey,
         DenyReason::MultipleKeys,
         DenyReason::MalformedKey,
@@ -199,7 +203,6 @@ fn each_reason_has_its_code_and_status() {
         DenyReason::InactiveKey,
         DenyReason::ExpiredKey,
         DenyReason::AddressNotAllowed,
-        DenyReason::BadPath,
         DenyReason::NoRouteRule,
         DenyReason::WrongWorkspace,
         DenyReason::MissingScope { scope: "reviews", level: Level::Read },
@@ -249,9 +252,13 @@ fn where_everything_is_wrong_each_mended_reason_uncovers_the_next() {
 }
 
 #[test]
-fn a_public_route_passes_before_any_reason_is_looked_for() {
+fn a_public_route_passes_before_any_reason_but_what_an_upstream_would_misread() {
     for (code, .., cause) in REASONS {
-        let case = Case::with(cause).and(|case| case.route = rule(Rule::Public));
-        assert_eq!(case.decided(), ("public", None), "{code}");
+        let case = Case::with(cause).and(|case| match code {
+            "bad-path" => {}
+            _ => case.route = rule(Rule::Public),
+        });
+        let expected = if code.starts_with("bad-") { code } else { "public" };
+        assert_eq!(case.decided(), (expected, None), "{code}");
     }
 }

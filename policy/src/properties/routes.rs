@@ -1,9 +1,12 @@
 //! Whatever a path is, it gets no more than a template gives it.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::{Work, cases};
-use crate::route::{Route, RouteRule, RouteRuleBinding, Routes, bind, plain_path};
+use crate::path::{PathKind, Paths};
+use crate::route::{Binding, Route, RouteRule, Routes, Template};
 use crate::rule::Rule;
 
 /// Segments of templates and paths: few and alike, so that they meet.
@@ -70,17 +73,33 @@ fn fits(template: &str, path: &str) -> bool {
     false
 }
 
+fn kinds() -> impl Strategy<Value = BTreeSet<PathKind>> {
+    use PathKind::{DoubleSlash, EncodedQuery, EncodedSlash, EncodedUnreserved, Semicolon};
+    let all = vec![Semicolon, EncodedSlash, EncodedUnreserved, DoubleSlash, EncodedQuery];
+    prop::sample::subsequence(all, 0..=5).prop_map(|kinds| kinds.into_iter().collect())
+}
+
 proptest! {
     #![proptest_config(cases(Work::Little))]
 
     #[test]
-    fn no_bytes_make_a_plain_path_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[/a-c.%;?#25eE\\\\]{0,40}") {
+    fn no_bytes_make_a_reading_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[/a-c.%;?#25eEfF\\\\]{0,40}", kinds in kinds(),
+    ) {
         for bytes in [&bytes[..], text.as_bytes()] {
-            if let Some(path) = plain_path(bytes) {
-                prop_assert!(bytes.starts_with(path.as_bytes()) && path.starts_with('/'));
-                prop_assert!(!path.contains("//") && !path.contains(['?', '#', ';', '\\']));
-                prop_assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
-                prop_assert_eq!(plain_path(path.as_bytes()), Some(path), "what is plain stays plain");
+            if let Some(path) = Paths::default().read(b"GET", bytes) {
+                let (plain, decoded) = path.readings();
+                prop_assert!(plain.starts_with('/') && decoded.is_none());
+                prop_assert!(!plain.contains("//") && !plain.contains([';', '\\']));
+                prop_assert!(plain.split('/').all(|segment| segment != "." && segment != ".."));
+                let admitted = Paths { allow: kinds.clone() }.read(b"GET", bytes);
+                prop_assert_eq!(admitted.as_ref(), Some(&path), "what is plain is read alike whatever is admitted");
+            }
+            if let Some(path) = (Paths { allow: kinds.clone() }).read(b"GET", bytes) {
+                let (plain, decoded) = path.readings();
+                for reading in [Some(plain), decoded].into_iter().flatten() {
+                    prop_assert!(reading.split('/').all(|segment| segment != "." && segment != ".."), "{}", reading);
+                }
             }
         }
     }
@@ -92,8 +111,9 @@ proptest! {
     ) {
         let (routes, kept) = compiled(&templates);
         for path in [path.as_bytes(), &[path.as_bytes(), &noise].concat()] {
-            if let RouteRule::Rule { rule: Rule::Public, .. } = routes.find(b"GET", path, Rule::Deny) {
-                let plain = plain_path(path).unwrap();
+            let Some(path) = Paths::default().read(b"GET", path) else { continue };
+            if let RouteRule::Rule { rule: Rule::Public, .. } = routes.find(b"GET", &path, Rule::Deny) {
+                let plain = path.readings().0;
                 let by = templates.iter().any(|(template, is_public)| *is_public && kept.contains(template) && fits(template, plain));
                 prop_assert!(by, "{plain} is public by none of {kept:?}");
             }
@@ -106,8 +126,9 @@ proptest! {
     ) {
         let named: Vec<_> = templates.iter().map(|template| (template.clone(), false)).collect();
         let (routes, kept) = compiled(&named);
+        let read = Paths::default().read(b"GET", path.as_bytes()).unwrap();
         let RouteRule::Rule { rule: Rule::Scope { scope, .. }, workspace: None } =
-            routes.find(b"GET", path.as_bytes(), Rule::Deny) else { return Ok(()) };
+            routes.find(b"GET", &read, Rule::Deny) else { return Ok(()) };
         let number: usize = scope.trim_start_matches('t').parse().unwrap();
         let taken: Vec<_> = templates[number].split('/').collect();
         for bound in kept.iter().filter(|bound| fits(bound, &path)) {
@@ -123,9 +144,12 @@ proptest! {
         template in prop_oneof![template(), any::<String>(), "[/a-c{}*.%]{0,20}"],
         path in prop_oneof![path().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..40)],
     ) {
-        if let RouteRuleBinding::Fits { workspace: Some(workspace) } = bind(&template, &path) {
+        let (Ok(compiled), Some(path)) = (Template::compile(&template), Paths::default().read(b"GET", &path)) else {
+            return Ok(());
+        };
+        if let Binding::Fits { workspace: Some(workspace) } = compiled.bind(&path) {
             prop_assert!(template.contains("/{workspace}"), "bound by another parameter");
-            prop_assert!(plain_path(&path).unwrap().split('/').any(|segment| segment == workspace));
+            prop_assert!(path.readings().0.split('/').any(|segment| segment == workspace));
         }
     }
 }
@@ -138,5 +162,12 @@ proptest! {
         let templates: Vec<_> = templates.into_iter().map(|template| (template, false)).collect();
         let (routes, kept) = compiled(&templates);
         prop_assert_eq!(routes.is_empty(), kept.is_empty());
+    }
+
+    #[test]
+    fn no_number_of_parameters_makes_compiling_panic(parts in prop::collection::vec("(/|[a-c])?\\{\\*?[a-z]{1,9}\\}", 0..60)) {
+        let text: String = parts.concat();
+        let parameters = text.matches('{').count();
+        prop_assert!(Template::compile(&text).is_err() || parameters <= crate::route::MAX_PARAMETERS);
     }
 }

@@ -1,0 +1,101 @@
+//! One path template: which texts are one, and what a path is to it.
+
+use super::RouteError;
+use crate::path::{self, Paths, RequestPath};
+
+/// How many parameters a template may have. The router names them by single letters, and breaks on more than those.
+pub const MAX_PARAMETERS: usize = 16;
+
+/// How long a template may be, in bytes.
+pub const MAX_TEMPLATE_BYTES: usize = 1024;
+
+/// A template of its own, compiled: what route metadata has in `path`.
+#[derive(Clone, Debug)]
+pub struct Template(matchit::Router<()>);
+
+/// How a path stands to one template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding<'a> {
+    /// It fits, and names this workspace if the template has `{workspace}`.
+    Fits {
+        workspace: Option<&'a str>,
+    },
+    /// One reader of the path may see another workspace in it than the next.
+    Ambiguous,
+    NoFit,
+}
+
+impl Template {
+    /// Compiles a template; an error says what is wrong with it.
+    pub fn compile(text: &str) -> Result<Self, RouteError> {
+        let mut router = matchit::Router::new();
+        for spelling in spellings(&pattern(text)?) {
+            router.insert(spelling, ()).map_err(|error| refused(text, error.to_string()))?;
+        }
+        Ok(Self(router))
+    }
+
+    /// How a path stands to it.
+    pub fn bind<'a>(&self, path: &'a RequestPath<'_>) -> Binding<'a> {
+        let at = |path: &'a str| match self.0.at(path) {
+            Ok(found) => Binding::Fits { workspace: found.params.get("workspace") },
+            Err(_) => Binding::NoFit,
+        };
+        let (plain, decoded) = path.readings();
+        let bound = at(plain);
+        if decoded.is_none_or(|decoded| at(decoded) == bound) { bound } else { Binding::Ambiguous }
+    }
+}
+
+/// What the router is given for a template: its escapes are decoded, as those of a path are.
+pub(super) fn pattern(text: &str) -> Result<String, RouteError> {
+    check(text)?;
+    // A brace that was written as an escape stands for itself, which the router writes as two.
+    let mut escaped = text.to_owned();
+    for (from, to) in [("%7B", "{{"), ("%7b", "{{"), ("%7D", "}}"), ("%7d", "}}")] {
+        escaped = escaped.replace(from, to);
+    }
+    let pattern = path::decode(&escaped).ok_or_else(|| refused(text, NOT_PLAIN))?;
+    Ok(pattern.into_owned())
+}
+
+/// `/{*rest}` at the end takes the bare prefix too, with and without its slash.
+pub(super) fn spellings(pattern: &str) -> impl Iterator<Item = String> {
+    let bare = pattern.rsplit_once("/{*").map(|(bare, _)| bare.to_owned());
+    let slash = bare.as_ref().map(|bare| format!("{bare}/"));
+    [Some(pattern.to_owned()), bare.filter(|bare| !bare.is_empty()), slash].into_iter().flatten()
+}
+
+const NOT_PLAIN: &str = "it holds what no request path may hold (a query, dot segments, `//`, `;`, a backslash or encoded plain characters)";
+
+fn check(text: &str) -> Result<(), RouteError> {
+    let refused = |reason: &str| Err(refused(text, reason));
+    if !text.starts_with('/') {
+        return refused("it must start with `/`");
+    }
+    if text.len() > MAX_TEMPLATE_BYTES {
+        return refused(&format!("it may have at most {MAX_TEMPLATE_BYTES} bytes"));
+    }
+    if text.bytes().filter(|byte| *byte == b'{').count() > MAX_PARAMETERS {
+        return refused(&format!("it may have at most {MAX_PARAMETERS} parameters"));
+    }
+    let literal: String = text.chars().filter(|c| !matches!(c, '{' | '}' | '*')).collect();
+    if literal.contains(['?', '#']) || Paths::default().read(b"GET", literal.as_bytes()).is_none() {
+        return refused(NOT_PLAIN);
+    }
+    if text.contains("{{") || text.contains("}}") {
+        return refused("a brace can't stand for itself");
+    }
+    let mut binding =
+        text.split('/').filter(|segment| segment.contains("{workspace}") || segment.contains("{*workspace}"));
+    if binding.next().is_some_and(|segment| segment != "{workspace}") || binding.next().is_some() {
+        return refused("`{workspace}` must be a whole segment, and stand once");
+    }
+    Ok(())
+}
+
+fn refused(text: &str, reason: impl Into<String>) -> RouteError {
+    // A text that is too long to be a template is too long for a message.
+    let path = text.chars().take(100).collect();
+    RouteError::Template { path, reason: reason.into() }
+}
