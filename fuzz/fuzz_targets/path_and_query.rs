@@ -7,7 +7,9 @@ use filter::credential::{Removal, find};
 use filter::edge::Edge;
 use filter::metadata::RouteMetadata;
 use libfuzzer_sys::fuzz_target;
-use policy::route::{RouteRuleBinding, bind, plain_path};
+use policy::key_text::find_key;
+use policy::path::{PathKind, Paths};
+use policy::route::{Binding, Template};
 
 static EDGE: LazyLock<Edge> = LazyLock::new(|| {
     let config = br#"{
@@ -21,6 +23,11 @@ static EDGE: LazyLock<Edge> = LazyLock::new(|| {
     Edge::parse(config).expect("a configuration")
 });
 
+static TEMPLATES: LazyLock<Vec<Template>> = LazyLock::new(|| {
+    let texts = ["/v1/workspaces/{workspace}/{*rest}", "/{*rest}", "/a{id}/b"];
+    texts.map(|text| Template::compile(text).expect("a template")).into()
+});
+
 fuzz_target!(|bytes: &[u8]| {
     let mut parts = bytes.splitn(3, |byte| *byte == 0);
     let path = parts.next().unwrap_or_default();
@@ -29,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
     let headers: Vec<_> = names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
 
     let found = find(&headers, &EDGE.config.credentials);
-    assert_eq!(found.keys.is_empty(), found.removals.is_empty());
+    assert!(found.keys.is_empty() || !found.removals.is_empty());
     let mut left = headers.clone();
     for removal in &found.removals {
         match removal {
@@ -40,17 +47,36 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     assert!(find(&left, &EDGE.config.credentials).keys.is_empty(), "a key is left behind");
+    for (name, value) in &left {
+        let searched = if name == ":path" { value.splitn(2, |byte| *byte == b'?').nth(1) } else { Some(&value[..]) };
+        assert!(searched.and_then(find_key).is_none(), "a key is left behind in {name}");
+    }
 
     for method in [&b"GET"[..], b"POST"] {
-        if EDGE.route_rule(RouteMetadata::Absent, method, path).is_public() {
-            let plain = plain_path(path).expect("a public path can be read in one way");
-            assert!(plain.starts_with("/open") && plain != "/open/closed", "{plain}");
+        let read = EDGE.config.paths.read(method, path);
+        if EDGE.route_rule(RouteMetadata::Absent, method, read.as_ref()).is_public() {
+            let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+            assert!(path.starts_with(b"/open") && path != b"/open/closed" && !path.contains(&b';'));
+            assert!(path.split(|byte| *byte == b'/').all(|segment| segment != b".."));
         }
     }
-    for template in ["/v1/workspaces/{workspace}/{*rest}", "/{*rest}", "/a{id}/b"] {
-        if let RouteRuleBinding::Fits { workspace: Some(workspace) } = bind(template, path) {
-            assert!(!workspace.is_empty() && !workspace.contains(['/', '?', '#']), "{workspace}");
+    let all = [
+        PathKind::Semicolon,
+        PathKind::EncodedSlash,
+        PathKind::EncodedUnreserved,
+        PathKind::DoubleSlash,
+        PathKind::EncodedQuery,
+    ];
+    let (ours, admitting) = (Paths::default(), Paths { allow: all.into() });
+    for read in [ours.read(b"GET", path), admitting.read(b"GET", path)].into_iter().flatten() {
+        for template in &*TEMPLATES {
+            if let Binding::Fits { workspace: Some(workspace) } = template.bind(&read) {
+                assert!(!workspace.is_empty() && !workspace.contains(['/', ';']), "{workspace}");
+            }
         }
+    }
+    if let Some(path) = ours.read(b"GET", path) {
+        assert_eq!(admitting.read(b"GET", bytes.split(|byte| *byte == 0).next().unwrap_or_default()), Some(path));
     }
     let _ = RouteMetadata::read(Some(bytes)).guard_text();
 });

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use policy::config::Config;
 use policy::decide::{Credential, Decision, Facts, Knowledge, decide};
-use policy::route::{self, Routes};
+use policy::route::{self, Binding, RouteRule, Routes, Template};
 use policy::{Holding, UnixSeconds};
 use serde_json::{Value, json};
 
@@ -109,9 +109,16 @@ fn explain(
     if options.path.split('?').next() == Some(&config.ready_path) {
         bail!("{}: the filter answers this path itself, for probes (`ready_path`); no key is looked at", options.path);
     }
-    let (route, source) = match &options.rule {
-        Some(rule) => (route::stated(rule, options.template.as_deref(), path), "the route's metadata".to_owned()),
-        None => {
+    let read = config.paths.read(method, path);
+    let (route, source) = match (&read, &options.rule) {
+        (None, _) => (RouteRule::BadPath, "no rule is looked for".to_owned()),
+        (Some(path), Some(rule)) => {
+            let bind = |text: &String| {
+                Template::compile(text).map_or(Binding::NoFit, |template| template.bind(path))
+            };
+            (route::stated(rule, options.template.as_ref().map(bind)), "the route's metadata".to_owned())
+        }
+        (Some(path), None) => {
             let source = match routes.template(path) {
                 Some(template) => format!("`routes`, at {template}"),
                 None => "`unmatched`".to_owned(),
@@ -153,7 +160,7 @@ fn explain(
     let fields = vec![
         ("request", format!("{} {}", options.method, options.path)),
         ("key", key),
-        ("rule", format!("{rule}, from {source}")),
+        ("rule", if read.is_some() { format!("{rule}, from {source}") } else { rule }),
         ("verdict", answer),
         ("why", why),
     ];

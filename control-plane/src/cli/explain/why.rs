@@ -46,6 +46,9 @@ pub(super) fn allowed(asked: &Asked<'_>, config: &Config) -> String {
 }
 
 pub(super) fn denied(reason: &DenyReason<'_>, asked: &Asked<'_>, config: &Config, known: Option<&Known>) -> String {
+    if matches!(reason, DenyReason::BadPath) {
+        return format!("{} `paths.allow` says what else this edge admits", reason.detail());
+    }
     let Some(known) = known else {
         return format!("{} (give --key or --record for a request with a key)", reason.detail());
     };
@@ -95,6 +98,7 @@ pub(super) fn denied(reason: &DenyReason<'_>, asked: &Asked<'_>, config: &Config
         | DenyReason::NotReady
         | DenyReason::Stale
         | DenyReason::UnknownKey
-        | DenyReason::BadPath => reason.detail().to_owned(),
+        | DenyReason::BadPath
+        | DenyReason::BadAuthority => reason.detail().to_owned(),
     }
 }

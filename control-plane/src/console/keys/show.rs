@@ -100,6 +100,7 @@ fn meaning(code: &str) -> &'static str {
         "missing-scope" => "The route needs a scope, or a level, that the key doesn't have.",
         "wrong-workspace" => "The path belongs to another workspace.",
         "no-route-rule" => "The route has no rule, or one that denies.",
+        "bad-authority" => "The host of the request held an API key.",
         "bad-path" => "The path is written in a way that no rule matches safely.",
         _ => "Denied.",
     }
