@@ -74,7 +74,7 @@ fn behind_a_proxy_no_word_that_it_appends_makes_a_client_the_proxy() {
             denials.as_array().is_some_and(|all| all.iter().any(|denial| denial["address"] == *address))
         };
         let is_told = has(&json!("203.0.113.9")) && has(&serde_json::Value::Null) && !has(&json!("127.0.0.1"));
-        if is_told { Ok(()) } else { Err(denials) }
+        if is_told { Ok(()) } else { Err(denials.to_string()) }
     });
 }
 
