@@ -51,13 +51,13 @@ pub const ROUTES: Setup = Setup {
         AS_SENT[1],
         AS_SENT[2],
         (
-            r#"{"control_plane""#,
-            r#"{"routes": [
+            "value: '{",
+            r#"value: '{"routes": [
                 {"path": "/healthz/{*rest}", "rule": "public"},
                 {"path": "/v1/reviews/{*rest}", "rule": "reviews"},
                 {"path": "/v1/webhooks/{*rest}", "rule": "webhooks"},
                 {"path": "/v1/workspaces/{workspace}/{*rest}", "rule": "reviews"}
-            ], "control_plane""#,
+            ], "#,
         ),
     ],
     paths: Paths::AsSent,
