@@ -48,16 +48,24 @@ fn decode_each(
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let [first, after @ ..] = rest {
-        let (bytes, length) = match (first, escaped(rest)) {
-            (b'%', Some(byte)) => (vec![byte], 3),
-            (b'%', None) => match (other(rest), malformed) {
-                (Some(found), _) => found,
-                (None, Malformed::Refuse) => return None,
-                (None, Malformed::Keep) => (vec![b'%'], 1),
+        let is_escape = *first == b'%';
+        let length = match escaped(rest).filter(|_| is_escape) {
+            Some(byte) => {
+                decoded.push(byte);
+                3
+            }
+            None => match (other(rest).filter(|_| is_escape), malformed) {
+                (Some((bytes, length)), _) => {
+                    decoded.extend(bytes);
+                    length
+                }
+                (None, Malformed::Refuse) if is_escape => return None,
+                (None, _) => {
+                    decoded.push(*first);
+                    1
+                }
             },
-            (byte, _) => (vec![*byte], 1),
         };
-        decoded.extend(bytes);
         rest = &after[length - 1..];
     }
     Some(decoded)

@@ -5,12 +5,9 @@ use end_to_end::Response;
 use crate::site::{Paths, Site};
 
 /// 400 in every setup.
-const ATTACKS: [&str; 66] = [
+const ATTACKS: [&str; 62] = [
     // Parameters of a segment.
     "/healthz/%2e%2e;/v1/reviews/1",
-    "/healthz/..;/v1/reviews/1",
-    "/healthz/..;x=1/v1/reviews/1",
-    "/healthz/.;/..;/v1/reviews/1",
     "/healthz/%2e;/%2E%2e;/v1/reviews/1",
     "/healthz/..%3b/v1/reviews/1",
     "/healthz/..%253b/v1/reviews/1",
@@ -79,31 +76,36 @@ const ATTACKS: [&str; 66] = [
     "/healthz/%2",
     "/healthz/%zz",
     "/healthz/%2%65",
-    "/v1/%77ebhooks/1",
 ];
 
-/// 400 where paths stay as they are sent. Where Envoy makes them plain, they are what stands beside, and need its key.
-const MADE_PLAIN: [(&str, &str); 8] = [
+/// 400 where paths stay as they are sent. Where Envoy makes them plain, they are what stands beside, and are decided as that.
+const MADE_PLAIN: [(&str, &str); 12] = [
     ("/healthz/../v1/reviews/1", "/v1/reviews/1"),
     ("/healthz/%2e%2e/v1/reviews/1", "/v1/reviews/1"),
     ("/healthz;/../v1/reviews/1", "/v1/reviews/1"),
+    // Not encoded, Envoy takes this for a dot segment.
+    ("/healthz/..;/v1/reviews/1", "/v1/reviews/1"),
+    ("/healthz/..;x=1/v1/reviews/1", "/v1/reviews/1"),
+    ("/healthz/.;/..;/v1/reviews/1", "/v1/reviews/1"),
+    ("/v1/%77ebhooks/1", "/v1/webhooks/1"),
     ("/healthz/..\\v1/reviews/1", "/v1/reviews/1"),
     ("/healthz\\..\\v1\\reviews\\1", "/v1/reviews/1"),
     ("//v1//webhooks/1", "/v1/webhooks/1"),
     ("/v1/./webhooks/1", "/v1/webhooks/1"),
-    ("/healthz//../v1/reviews/1", "/v1/reviews/1"),
+    ("/healthz//../v1/reviews/1", "/healthz/v1/reviews/1"),
 ];
 
 /// No key, one that was never made, and no key at all by its form.
 const KEYS: [Option<&str>; 3] = [None, Some("lk_live_000000000000000000000000000000004cjNQE"), Some("k")];
 
-pub fn assert_refused(site: &Site<'_>) {
+/// Each attack that is answered in another way than it must be.
+pub fn passed(site: &Site<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut ask = |path: &str, is_right: &dyn Fn(&Response, Option<&str>) -> bool| {
         for key in KEYS {
             let answer = site.get(path, key);
             if !is_right(&answer, key) {
-                wrong.push(format!("{path}, key {key:?}: {}", answer.verdict()));
+                wrong.push(format!("{path}, with {}: {} instead of 400", key.unwrap_or("no key"), answer.verdict()));
             }
         }
     };
@@ -113,12 +115,10 @@ pub fn assert_refused(site: &Site<'_>) {
     for (path, plain) in MADE_PLAIN {
         match site.setup.paths {
             Paths::AsSent => ask(path, &|answer, _| is_bad_path(answer)),
-            Paths::MadePlain => {
-                ask(path, &|answer, key| answer.status == 401 && answer.verdict() == site.get(plain, key).verdict());
-            }
+            Paths::MadePlain => ask(path, &|answer, key| answer.verdict() == site.get(plain, key).verdict()),
         }
     }
-    assert!(wrong.is_empty(), "{}: {} wrong: {wrong:#?}", site.setup.name, wrong.len());
+    wrong
 }
 
 /// The filter's 400, or Envoy's own.

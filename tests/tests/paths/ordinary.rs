@@ -1,6 +1,6 @@
 //! Two hundred ordinary paths: each passes, or is denied for its key alone, and reaches the upstream as it was sent.
 
-use end_to_end::{Mirrored, send_all};
+use end_to_end::{Mirrored, Reader, send_all};
 
 use crate::site::{Site, request};
 
@@ -77,7 +77,8 @@ const SUFFIXES: [&str; 62] = [
     "/1?",
 ];
 
-pub fn assert_pass(site: &Site<'_>) {
+/// Each of them that is answered in another way than its route says, or reaches the upstream otherwise than it was sent.
+pub fn refused(site: &Site<'_>) -> Vec<String> {
     let long = format!("/{}", "long-".repeat(400));
     let deep = "/deep".repeat(100);
     let suffixes = SUFFIXES.into_iter().chain([long.as_str(), &deep]);
@@ -87,15 +88,18 @@ pub fn assert_pass(site: &Site<'_>) {
     let mut wrong = Vec::new();
     for (path, answer) in paths.iter().zip(send_all(site.port, &requests)) {
         let answer = answer.unwrap_or_else(|| panic!("{path}: the connection was closed"));
-        let expected = match site.setup.rule(end_to_end::Reader::cut(path.as_bytes())) {
+        let expected = match site.setup.rule(Reader::cut(path.as_bytes())) {
             "public" | "reviews" | "reviews of acme" => "200 -",
             "deny" => "403 no-route-rule",
             _ => "403 missing-scope",
         };
+        if answer.verdict() != expected {
+            wrong.push(format!("{path}: {} instead of {expected}", answer.verdict()));
+        }
         let received = Mirrored::parse(&answer.body).map(|mirrored| mirrored.target);
-        if answer.verdict() != expected || received.is_some_and(|received| received != path.as_bytes()) {
-            wrong.push(format!("{path}: {} instead of {expected}: {}", answer.verdict(), answer.body));
+        if received.as_ref().is_some_and(|received| received != path.as_bytes()) {
+            wrong.push(format!("{path} reached the upstream as {}", received.unwrap_or_default().escape_ascii()));
         }
     }
-    assert!(wrong.is_empty(), "{}: {wrong:#?}", site.setup.name);
+    wrong
 }

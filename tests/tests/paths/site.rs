@@ -154,16 +154,18 @@ impl<'a> Site<'a> {
         std::fs::write(folder.path().join("edge-token.yaml"), print(&flags)).expect("the token's secret");
         let envoy = run_envoy(&folder.path().join("envoy.yaml"));
         let mut site = Self { setup, port, key, envoy, _control_plane: control_plane, _folder: folder };
-        site.wait_known();
+        site.wait_known(admin_port);
         site
     }
 
     /// Waits until every worker knows the key.
-    fn wait_known(&mut self) {
+    fn wait_known(&mut self, admin_port: u16) {
         let Self { envoy, port, key, .. } = self;
-        eventually("Envoy listens", || {
+        // The first worker to listen gets all connections until the others do.
+        eventually("every worker listens", || {
             envoy.assert_runs();
-            Connection::try_open(*port).map(drop)
+            let stats = Connection::try_open(admin_port)?.try_get("/stats?filter=workers_started", &[])?.body;
+            if stats.contains("workers_started: 1") { Ok(()) } else { Err(stats) }
         });
         // All at once, so that each worker has its share of them.
         let mut connections: Vec<Connection> = (0..8).map(|_| Connection::open(*port)).collect();
