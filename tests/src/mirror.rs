@@ -1,0 +1,76 @@
+//! The upstream that answers which request target it received, byte by byte, whatever is in it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+/// Listens in this process, until that ends: an upstream that parses nothing, so that no request is refused by it.
+pub struct Mirror {
+    pub port: u16,
+}
+
+/// What the mirror received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirrored {
+    pub target: Vec<u8>,
+    /// The header `x-latchkey-key-id` was there: the filter let it pass for its key.
+    pub is_identified: bool,
+}
+
+impl Mirror {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || mirror(stream));
+            }
+        });
+        Self { port }
+    }
+}
+
+impl Mirrored {
+    /// From the body of the mirror's answer.
+    pub fn parse(body: &str) -> Option<Self> {
+        let (identity, target) = body.split_once(' ')?;
+        let is_identified = match identity {
+            "identified" => true,
+            "nobody" => false,
+            _ => return None,
+        };
+        let digits: Vec<u8> = target
+            .chars()
+            .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect::<Option<_>>()?;
+        Some(Self { target: digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect(), is_identified })
+    }
+}
+
+/// Answers each request on a connection. None has a body.
+fn mirror(stream: TcpStream) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    let (mut reader, mut writer) = (BufReader::new(stream.try_clone().ok()?), stream);
+    loop {
+        let mut line = Vec::new();
+        reader.read_until(b'\n', &mut line).ok().filter(|length| *length > 0)?;
+        let mut parts = line.splitn(2, |byte| *byte == b' ');
+        let rest = parts.nth(1)?;
+        let end = rest.windows(6).rposition(|window| window == b" HTTP/")?;
+        let mut identity = "nobody";
+        loop {
+            let mut header = Vec::new();
+            reader.read_until(b'\n', &mut header).ok().filter(|length| *length > 0)?;
+            if header == b"\r\n" {
+                break;
+            }
+            if header.to_ascii_lowercase().starts_with(b"x-latchkey-key-id:") {
+                identity = "identified";
+            }
+        }
+        let target: String = rest[..end].iter().map(|byte| format!("{byte:02x}")).collect();
+        let length = identity.len() + 1 + target.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{identity} {target}");
+        writer.write_all(answer.as_bytes()).ok()?;
+    }
+}
