@@ -160,11 +160,12 @@ fn is_ordinary(path: &[u8]) -> bool {
 
 /// A segment that no reader takes for a dot segment, and none trims.
 fn is_one_name(segment: &str) -> Option<()> {
-    let is_trimmed = |edge: Option<char>| edge.is_some_and(|edge| edge.is_whitespace());
-    let is_one = !matches!(segment, "." | "..")
-        && !is_trimmed(segment.chars().next())
-        && !is_trimmed(segment.chars().next_back());
-    is_one.then_some(())
+    // JavaScript trims a byte order mark, too.
+    let is_blank = |c: char| c.is_whitespace() || c == '\u{feff}';
+    let is_trimmed = segment.starts_with(is_blank) || segment.ends_with(is_blank);
+    let is_dots = matches!(segment, "." | "..")
+        || (segment.contains(is_blank) && segment.chars().all(|c| is_blank(c) || c == '.'));
+    (!is_trimmed && !is_dots).then_some(())
 }
 
 fn cut<'a>(segment: &'a str, at: &[char]) -> &'a str {

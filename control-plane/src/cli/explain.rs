@@ -113,9 +113,7 @@ fn explain(
     let (route, source) = match (&read, &options.rule) {
         (None, _) => (RouteRule::BadPath, "no rule is looked for".to_owned()),
         (Some(path), Some(rule)) => {
-            let bind = |text: &String| {
-                Template::compile(text).map_or(Binding::NoFit, |template| template.bind(path))
-            };
+            let bind = |text: &String| Template::compile(text).map_or(Binding::NoFit, |template| template.bind(path));
             (route::stated(rule, options.template.as_ref().map(bind)), "the route's metadata".to_owned())
         }
         (Some(path), None) => {

@@ -65,20 +65,11 @@ pub(super) fn static_files(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// `%uXXXX` is a UTF-16 unit, `\` is `/`, and the path is resolved as one of files on Windows: blanks at a segment's end are
-/// nothing, and so is one dot there, or any number of dots at the path's end. NUL is refused.
+/// nothing. NUL is refused. That Windows drops dots there, too, is a suffix as `.json` is: closed by `deny` as the last word.
 pub(super) fn iis(path: &[u8]) -> Option<Vec<u8>> {
     let decoded = backslashes_to_slashes(&decode_with_units(path, Malformed::Refuse)?);
-    let last = decoded.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    let folders = map(&decoded[..last], |segment| match without(segment, b" ") {
-        dots @ (b"." | b"..") => dots.to_vec(),
-        [name @ .., before, b'.'] if *before != b'.' => [name, &[*before]].concat(),
-        segment => segment.to_vec(),
-    });
-    let name = match without(&decoded[last..], b" ") {
-        dots @ (b"." | b"..") => dots,
-        name => without(name, b" ."),
-    };
-    clean(&[&folders, name].concat()).filter(|_| !decoded.contains(&0))
+    let trimmed = map(&decoded, |segment| without(segment, b" ").to_vec());
+    clean(&trimmed).filter(|_| !decoded.contains(&0))
 }
 
 /// The segment without these bytes at its end.

@@ -49,7 +49,14 @@ fn a_verdict_names_its_rule_and_its_reason() {
             "The path can be read in more than one way",
         ),
         ("GET", "/healthz/%2e%2e;/v1", &[], "bad-path", "more than one way", "`paths.allow` says what else"),
-        ("GET", "/v1/reviews;x", &["--rule", "public"], "bad-path", "more than one way", "can be read in more than one"),
+        (
+            "GET",
+            "/v1/reviews;x",
+            &["--rule", "public"],
+            "bad-path",
+            "more than one way",
+            "can be read in more than one",
+        ),
         ("GET", "/v1/workspaces/acme/keys", inside, "allowed", "key, for keys of workspace acme", "the key is valid"),
         (
             "GET",
