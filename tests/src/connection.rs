@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -39,7 +39,12 @@ impl Connection {
     }
 
     pub fn try_open(port: u16) -> Result<Self, String> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+        Self::try_open_at(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// As [`Self::try_open`], wherever that is.
+    pub fn try_open_at(address: SocketAddr) -> Result<Self, String> {
+        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(DEADLINE)).map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         Ok(Self { stream, unread: Vec::new() })

@@ -171,6 +171,23 @@ fn a_route_with_a_rule_and_one_without_lend_each_other_nothing() {
 }
 
 #[test]
+fn a_rule_without_a_path_is_not_lent_to_one_whose_path_is_empty() {
+    let stack = Stack::start_with(|config| {
+        let own = "metadata: {filter_metadata: {latchkey: {rule: webhooks}}}";
+        config.replace(own, "metadata: {filter_metadata: {latchkey: {rule: key, path: \"\"}}}");
+        lend(config, "/v1/webhooks", "{rule: key}");
+    });
+    let key = stack.admin.create_key("acme", "any");
+    stack.wait_known(&key);
+    let mut connection = Connection::open(stack.envoy.port);
+    assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[("x-api-key", &key.secret)]);
+    // By a header that no route looks at, the right rule is read, and no path fits a template that is empty.
+    let bearer = format!("Bearer {}", key.secret);
+    let seen = connection.get("/v1/webhooks", &[("authorization", &bearer)]).verdict();
+    assert_eq!(seen, "403 no-route-rule");
+}
+
+#[test]
 fn no_route_is_chosen_by_an_identity_header_of_a_client() {
     let stack = Stack::start_with(|config| {
         let matcher = "headers: [{name: x-latchkey-key-id, present_match: true}]";

@@ -4,7 +4,10 @@
 
 use std::path::Path;
 
-use end_to_end::{Connection, ControlPlane, Echo, Process, eventually, free_port, refused_by_envoy, root, run_envoy};
+use end_to_end::{
+    Connection, ControlPlane, Http2Upstream, Process, eventually, free_port, post_with_trailers, refused_by_envoy,
+    root, run_envoy,
+};
 use serde_json::{Value, json};
 
 /// What a mesh's file says, in Envoy's words.
@@ -12,7 +15,8 @@ struct Mesh {
     name: &'static str,
     /// The connection manager's settings.
     manager: Value,
-    guard: Value,
+    /// What stands between the filter and the router: the guard first.
+    behind: Vec<Value>,
     cluster: Value,
     plugin: Value,
     failure_policy: Value,
@@ -33,14 +37,18 @@ fn istio() -> Mesh {
     let all = resources("envoy/istio.yaml");
     let plugin = &kind(&all, "WasmPlugin")["spec"];
     let patches = kind(&all, "EnvoyFilter")["spec"]["configPatches"].as_array().expect("patches").clone();
-    let value = |to: &str| {
-        let patch = patches.iter().find(|patch| patch["applyTo"] == to).unwrap_or_else(|| panic!("no patch of {to}"));
-        patch["patch"]["value"].clone()
+    let values = |to: &str| -> Vec<Value> {
+        let patches = patches.iter().filter(|patch| patch["applyTo"] == to);
+        patches.map(|patch| patch["patch"]["value"].clone()).collect()
     };
+    let value = |to: &str| values(to).into_iter().next().unwrap_or_else(|| panic!("no patch of {to}"));
+    // Each goes before the router, and so behind those that did already.
+    let before_router = |patch: &&Value| patch["applyTo"] == "HTTP_FILTER";
+    assert!(patches.iter().filter(before_router).all(|patch| patch["patch"]["operation"] == "INSERT_BEFORE"));
     Mesh {
         name: "Istio",
         manager: value("NETWORK_FILTER")["typed_config"].clone(),
-        guard: value("HTTP_FILTER"),
+        behind: values("HTTP_FILTER"),
         cluster: value("CLUSTER"),
         plugin: plugin["pluginConfig"].clone(),
         failure_policy: plugin["failStrategy"].clone(),
@@ -66,7 +74,8 @@ fn envoy_gateway() -> Mesh {
     Mesh {
         name: "Envoy Gateway",
         manager,
-        guard: at("http.router").next().expect("the guard")["value"].clone(),
+        // Each takes the router's place, which moves behind it.
+        behind: at("http.router").map(|operation| operation["value"].clone()).collect(),
         cluster: operations[0]["value"].clone(),
         plugin: wasm["config"].clone(),
         failure_policy: at("http.wasm").next().expect("the policy")["value"].clone(),
@@ -105,11 +114,11 @@ impl Mesh {
         manager["route_config"] = json!({"virtual_hosts": [{
             "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
         }]});
-        manager["http_filters"] = json!([
-            {"name": "envoy.filters.http.wasm", "typed_config": wasm},
-            self.guard,
-            {"name": "envoy.filters.http.router", "typed_config": typed("envoy.extensions.filters.http.router.v3.Router")},
-        ]);
+        let router = typed("envoy.extensions.filters.http.router.v3.Router");
+        let mut filters = vec![json!({"name": "envoy.filters.http.wasm", "typed_config": wasm})];
+        filters.extend(self.behind.iter().cloned());
+        filters.push(json!({"name": "envoy.filters.http.router", "typed_config": router}));
+        manager["http_filters"] = json!(filters);
         let filter = json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager});
         let listener =
             json!({"name": "mesh", "address": address(places.port), "filter_chains": [{"filters": [filter]}]});
@@ -118,7 +127,13 @@ impl Mesh {
         let at = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/http_filters/0\
                   /typed_config/credential/typed_config/credential/sds_config/path_config_source/path";
         *ours.pointer_mut(at).expect("the token's place") = json!(folder.join("edge-token.yaml"));
-        let upstream = json!({"name": "upstream", "type": "STATIC", "load_assignment": endpoint("upstream", places.upstream_port)});
+        let upstream = json!({
+            "name": "upstream", "type": "STATIC", "load_assignment": endpoint("upstream", places.upstream_port),
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }},
+        });
         json!({
             "node": {"id": "mesh", "cluster": "mesh"},
             "admin": {"address": address(places.admin_port)},
@@ -145,7 +160,7 @@ fn start(config: &Value, folder: &Path) -> Process {
 }
 
 fn decides(mesh: &Mesh, file: &str) {
-    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let (control_plane, upstream) = (ControlPlane::start(), Http2Upstream::start());
     let admin = control_plane.admin();
     admin.create_workspace("acme");
     let key = admin.create_key("acme", "mesh");
@@ -154,7 +169,7 @@ fn decides(mesh: &Mesh, file: &str) {
     let places = Places {
         port: free_port(),
         admin_port: free_port(),
-        upstream_port: echo.port,
+        upstream_port: upstream.port,
         control_plane_port: control_plane.port,
     };
     let mut config = mesh.config(&places, folder.path());
@@ -199,6 +214,19 @@ fn decides(mesh: &Mesh, file: &str) {
         assert_eq!(seen, expected, "{name}: {method} {path} {headers:?}");
         assert!(!body.contains("key_of_another"), "{name}: a client's identity header reached the upstream: {body}");
     }
+    let overrides = ["x-http-method-override", "x-method-override", "x-http-method", "x-original-url", "x-rewrite-url"];
+    let mut sent: Vec<(&str, &str)> = overrides.iter().map(|name| (*name, "a")).collect();
+    let (_, body) = verdict("GET", "/v1/reviews", &[&sent[..], &right].concat()).expect("an answer");
+    assert!(overrides.iter().all(|name| !body.contains(name)), "{name}: an override header: {body}");
+    sent.extend([
+        ("checksum", "1"),
+        ("x-latchkey-key-id", "a"),
+        ("authorization", "Bearer a"),
+        ("cookie", "a=b"),
+        right[0],
+    ]);
+    let answer = post_with_trailers(places.port, "/healthz", &[], &sent).expect("an answer");
+    assert_eq!(answer.json()["trailers"], json!({"checksum": ["1"]}), "{name}");
     drop(envoy);
 
     // Without the filter nothing passes, whatever the reason that it isn't there.

@@ -261,6 +261,7 @@ fn envoy_takes_every_config_that_is_printed() {
         ("plain", vec!["--control-plane=http://keys:8080", "--insecure-http", "--foreign-keys"]),
         ("all TLS, IPv6", [vec!["--control-plane=https://[::1]:8444", "--listen=[::]:8443"], tls].concat()),
         ("routes", [vec!["--control-plane=https://keys.example.com", "--trusted-hops=2"], routes.to_vec()].concat()),
+        ("override headers", vec!["--control-plane=https://keys.example.com", "--keep-override-headers"]),
     ] {
         let path = folder.path().join("envoy.yaml");
         print_to(
@@ -274,6 +275,21 @@ fn envoy_takes_every_config_that_is_printed() {
         let text = std::fs::read_to_string(&path).expect("the config");
         assert!(!text.contains("${") && !text.contains("#if") && !text.contains("#end"), "{name}: {text}");
     }
+    // Each kind of spelling, those that change Envoy's own settings also in Envoy.
+    let kinds = ["semicolon", "encoded-slash", "encoded-unreserved", "double-slash", "encoded-query"];
+    for allowed in kinds.iter().map(|kind| (*kind).to_owned()).chain([kinds.join(",")]) {
+        let path = folder.path().join("envoy.yaml");
+        let flag = format!("--allow-in-paths={allowed}");
+        let flags = ["--control-plane=https://keys.example.com", "--route=/v1/reviews=reviews", &flag];
+        print_to(&[least.as_slice(), &flags].concat(), &path);
+        let text = std::fs::read_to_string(&path).expect("the config");
+        for kind in allowed.split(',') {
+            assert!(text.contains(&format!("\"{kind}\"")), "{kind} is not in the plugin configuration: {text}");
+        }
+        if allowed.contains("-slash") {
+            assert_eq!(refused_by_envoy(&path), None, "{allowed}");
+        }
+    }
 }
 
 #[test]
@@ -286,6 +302,11 @@ fn flags_that_would_be_wrong_are_one_line_that_says_what_to_do() {
         ([least.as_slice(), &["--edge=the shop"]].concat(), "`edge`"),
         ([least.as_slice(), &["--max-staleness-secs=3"]].concat(), "at least 10"),
         ([least.as_slice(), &["--admin=0.0.0.0:9901"]].concat(), "loopback"),
+        (
+            [least.as_slice(), &["--route=/=public", "--route=/v1/webhooks=webhooks", "--allow-in-paths=semicolon"]]
+                .concat(),
+            "--allow-in-paths semicolon: Envoy can take /=public for a request that the upstream reads as /v1/webhooks=webhooks",
+        ),
     ] {
         let (code, said) = latchkey(&flags);
         assert_eq!(code, Some(1), "{flags:?}: {said}");

@@ -1,17 +1,23 @@
 //! `latchkey envoy-config`: prints envoy/sidecar.yaml, filled in for a gateway.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::bail;
-use axum::http::Uri;
 use axum::http::uri::Authority;
 use clap::{Args, ValueEnum};
 use policy::Config;
+use policy::path::PathKind;
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+use self::origin::{Destination, Origin};
+use self::route::{RouteFlag, lending};
+
+mod origin;
+mod route;
 
 /// What is printed, with its reasons.
 const SIDECAR: &str = include_str!("../../../envoy/sidecar.yaml");
@@ -46,7 +52,7 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long = "route", value_name = "PATH=RULE")]
     routes: Vec<RouteFlag>,
 
-    /// Address and port for clients.
+    /// Address and port for clients. `[::]` takes IPv4, too.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10000")]
     listen: SocketAddr,
 
@@ -74,6 +80,17 @@ pub(super) struct EnvoyConfigOptions {
     /// names; with one too many, any client can name its own.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     trusted_hops: u8,
+
+    /// Spellings of paths to let through, as often as needed or separated by commas: semicolon (/a;v=2), encoded-slash (%2F),
+    /// encoded-unreserved (%61), double-slash (//), encoded-query (%3F). Upstreams read these in different ways, so by default
+    /// they are 400; allow what yours reads as Envoy does. Refused where a route covers the path of one that is stricter.
+    #[arg(long = "allow-in-paths", value_name = "KIND", value_delimiter = ',', value_parser = path_kind)]
+    allow_in_paths: Vec<PathKind>,
+
+    /// Leave x-http-method-override, x-method-override, x-http-method, x-original-url and x-rewrite-url in requests. An upstream
+    /// that obeys them serves another request than the one that was decided.
+    #[arg(long)]
+    keep_override_headers: bool,
 
     /// Requests a second that each key may make at each Envoy.
     #[arg(long, value_name = "NUMBER", default_value = "100")]
@@ -116,119 +133,6 @@ enum Print {
     TokenSecret,
 }
 
-/// Scheme and authority of the control plane.
-#[derive(Clone)]
-struct Origin {
-    has_tls: bool,
-    authority: Authority,
-    destination: Destination,
-}
-
-impl FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected http:// or https:// and a host, with a port if needed and no path".to_owned();
-        let uri = text.parse::<Uri>().map_err(|_| expected())?;
-        let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(expected());
-        };
-        let (has_tls, is_bare) = (scheme == "https", uri.path_and_query().is_none_or(|rest| rest.as_str() == "/"));
-        let port = authority.port_u16().unwrap_or(if has_tls { 443 } else { 80 });
-        let destination = Destination::new(authority.host(), port).filter(|_| is_bare && !text.contains('@'));
-        Ok(Self { has_tls, authority: authority.clone(), destination: destination.ok_or_else(expected)? })
-    }
-}
-
-impl Origin {
-    /// What its certificate has to be for.
-    fn name(&self) -> String {
-        let host = &self.destination.host;
-        let san_type = if host.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
-        format!("{{san_type: {san_type}, matcher: {{exact: {}}}}}", quoted(host))
-    }
-
-    /// One of the cluster's.
-    fn endpoint(&self) -> String {
-        let Destination { host, port } = &self.destination;
-        let address = format!("{{address: {}, port_value: {port}}}", quoted(host));
-        format!("        - endpoint: {{address: {{socket_address: {address}}}}}")
-    }
-}
-
-/// A host and a port that Envoy connects to.
-#[derive(Clone)]
-struct Destination {
-    host: String,
-    port: u16,
-}
-
-impl Destination {
-    fn new(host: &str, port: u16) -> Option<Self> {
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let is_name =
-            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        (is_name || host.parse::<IpAddr>().is_ok()).then(|| Self { host: host.to_ascii_lowercase(), port })
-    }
-}
-
-impl FromStr for Destination {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let parsed = text.rsplit_once(':').and_then(|(host, port)| Self::new(host, port.parse().ok()?));
-        parsed.ok_or("expected a host and a port: 127.0.0.1:8081")
-    }
-}
-
-/// `--route PATH=RULE`.
-#[derive(Clone)]
-struct RouteFlag {
-    path: String,
-    rule: String,
-}
-
-impl FromStr for RouteFlag {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        match text.rsplit_once('=') {
-            Some((path, rule)) if path.starts_with('/') && !rule.is_empty() => {
-                Ok(Self { path: path.to_owned(), rule: rule.to_owned() })
-            }
-            _ => Err("expected a path and a rule: /v1/reviews=reviews"),
-        }
-    }
-}
-
-impl RouteFlag {
-    /// What comes before the first parameter, without a slash behind.
-    fn prefix(&self) -> &str {
-        let literal = self.path.split_once('{').map_or(self.path.as_str(), |(literal, _)| literal);
-        literal.trim_end_matches('/')
-    }
-
-    /// The same as a template of the plugin configuration.
-    fn template(&self) -> String {
-        if self.path.contains('{') { self.path.clone() } else { format!("{}/{{*rest}}", self.prefix()) }
-    }
-}
-
-/// A route of Envoy's.
-impl fmt::Display for RouteFlag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (prefix, rule) = (self.prefix(), quoted(&self.rule));
-        let path = if self.path.contains('{') { format!(", path: {}", quoted(&self.path)) } else { String::new() };
-        let matched = match prefix {
-            "" => "prefix: /".to_owned(),
-            prefix => format!("path_separated_prefix: {}", quoted(prefix)),
-        };
-        writeln!(f, "              - match: {{{matched}}}")?;
-        writeln!(f, "                metadata: {{filter_metadata: {{latchkey: {{rule: {rule}{path}}}}}}}")?;
-        write!(f, "                route: {{cluster: upstream}}")
-    }
-}
-
 /// What is to be printed.
 pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
     Ok(match options.print {
@@ -254,7 +158,9 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
             bail!("{flag} {address} is not loopback: whoever reaches it can end this Envoy, or have it retired");
         }
     }
-    let plugin = plugin(options, authority)?;
+    let allowed = BTreeSet::from_iter(options.allow_in_paths.iter().copied());
+    refuse_lending(&allowed, &options.routes)?;
+    let plugin = plugin(options, authority, &allowed)?;
     let all = || std::iter::once(first).chain(others);
     let mut names: Vec<String> = all().map(Origin::name).collect();
     names.dedup();
@@ -264,6 +170,7 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
         ("control-plane-tls", *has_tls),
         ("client-certificate", options.client_certificate.is_some()),
         ("several-names", names.len() > 1),
+        ("no-override-headers", !options.keep_override_headers),
     ];
     let or_none = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(String::new()), file);
     // Envoy takes the first route that fits.
@@ -276,6 +183,7 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
             ("EDGE", quoted(&options.edge)),
             ("LISTEN_ADDRESS", quoted(&options.listen.ip().to_string())),
             ("LISTEN_PORT", options.listen.port().to_string()),
+            ("IPV4_TOO", ipv4_too(options.listen.ip())),
             ("ADMIN_ADDRESS", quoted(&options.admin.ip().to_string())),
             ("ADMIN_PORT", options.admin.port().to_string()),
             ("LOCAL_ADDRESS", quoted(&options.local.ip().to_string())),
@@ -283,6 +191,8 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
             ("TLS_CERTIFICATE", or_none(&options.tls_certificate)?),
             ("TLS_KEY", or_none(&options.tls_key)?),
             ("TRUSTED_HOPS", options.trusted_hops.to_string()),
+            ("MERGE_SLASHES", (!allowed.contains(&PathKind::DoubleSlash)).to_string()),
+            ("ESCAPED_SLASHES", escaped_slashes(&allowed)),
             ("RATE_LIMIT", options.rate_limit.to_string()),
             ("ROUTES", routes.join("\n")),
             ("LATCHKEY", plugin.to_string()),
@@ -302,7 +212,7 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
 }
 
 /// The plugin configuration, which the filter would take, and the routes with it.
-fn plugin(options: &EnvoyConfigOptions, authority: &Authority) -> anyhow::Result<Value> {
+fn plugin(options: &EnvoyConfigOptions, authority: &Authority, allowed: &BTreeSet<PathKind>) -> anyhow::Result<Value> {
     let mut plugin = serde_json::Map::from_iter([
         ("edge".to_owned(), json!(options.edge)),
         ("control_plane".to_owned(), json!({"cluster": "latchkey", "authority": authority.as_str()})),
@@ -310,6 +220,12 @@ fn plugin(options: &EnvoyConfigOptions, authority: &Authority) -> anyhow::Result
     ]);
     if options.foreign_keys {
         plugin.insert("foreign_keys".to_owned(), json!(true));
+    }
+    if options.trusted_hops > 0 {
+        plugin.insert("trusted_hops".to_owned(), json!(options.trusted_hops));
+    }
+    if !allowed.is_empty() {
+        plugin.insert("paths".to_owned(), json!({"allow": allowed}));
     }
     let plugin = Value::Object(plugin);
     let routes: Vec<Value> =
@@ -320,6 +236,43 @@ fn plugin(options: &EnvoyConfigOptions, authority: &Authority) -> anyhow::Result
     }
     Config::parse(checked.to_string().as_bytes())?;
     Ok(plugin)
+}
+
+/// Envoy matches a path as it is spelled, and the filter takes the route that Envoy took. Where an upstream reads the spelling as
+/// another route's path, that one's rule must not be the stricter one. What `encoded-unreserved` allows Envoy decodes before it
+/// matches.
+fn refuse_lending(allowed: &BTreeSet<PathKind>, routes: &[RouteFlag]) -> anyhow::Result<()> {
+    let spelled = allowed.iter().find(|kind| match kind {
+        PathKind::Semicolon | PathKind::EncodedSlash | PathKind::DoubleSlash | PathKind::EncodedQuery => true,
+        PathKind::EncodedUnreserved => false,
+    });
+    let (Some(kind), Some((own, other))) = (spelled, lending(routes)) else { return Ok(()) };
+    let kind = json!(kind);
+    bail!(
+        "--allow-in-paths {}: Envoy can take {}={} for a request that the upstream reads as {}={}: make the first as strict as the second, or allow no {0}",
+        kind.as_str().unwrap_or_default(),
+        own.path,
+        own.rule,
+        other.path,
+        other.rule
+    )
+}
+
+/// A kind by its word in the plugin configuration.
+fn path_kind(text: &str) -> Result<PathKind, serde_json::Error> {
+    PathKind::deserialize(&Value::from(text))
+}
+
+/// What Envoy does with `%2F` and `%5C`.
+fn escaped_slashes(allowed: &BTreeSet<PathKind>) -> String {
+    let action = if allowed.contains(&PathKind::EncodedSlash) { "KEEP_UNCHANGED" } else { "REJECT_REQUEST" };
+    action.to_owned()
+}
+
+/// Envoy's listener on all IPv6 addresses takes no IPv4 by itself.
+fn ipv4_too(listen: IpAddr) -> String {
+    let field = if listen == Ipv6Addr::UNSPECIFIED { ", ipv4_compat: true" } else { "" };
+    field.to_owned()
 }
 
 /// The template without the sections that aren't wanted. A section may stand in another.

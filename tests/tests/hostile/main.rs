@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 mod framing;
 mod generated;
 mod presented;
+mod trailers;
 
 fn stack() -> (Stack, CreatedKey) {
     let stack = Stack::start_with(|config| {

@@ -1,0 +1,131 @@
+//! A route of the printed configuration, and its rule.
+
+use std::fmt;
+use std::str::FromStr;
+
+use policy::rule::{NeededLevel, Rule};
+use policy::scope::Level;
+
+use super::quoted;
+
+/// `--route PATH=RULE`.
+#[derive(Clone)]
+pub(super) struct RouteFlag {
+    pub(super) path: String,
+    pub(super) rule: String,
+}
+
+impl FromStr for RouteFlag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text.rsplit_once('=') {
+            Some((path, rule)) if path.starts_with('/') && !rule.is_empty() => {
+                Ok(Self { path: path.to_owned(), rule: rule.to_owned() })
+            }
+            _ => Err("expected a path and a rule: /v1/reviews=reviews"),
+        }
+    }
+}
+
+impl RouteFlag {
+    /// What comes before the first parameter, without a slash behind.
+    pub(super) fn prefix(&self) -> &str {
+        let literal = self.path.split_once('{').map_or(self.path.as_str(), |(literal, _)| literal);
+        literal.trim_end_matches('/')
+    }
+
+    /// The same as a template of the plugin configuration.
+    pub(super) fn template(&self) -> String {
+        if self.path.contains('{') { self.path.clone() } else { format!("{}/{{*rest}}", self.prefix()) }
+    }
+
+    /// True when this route takes what is below its path, `other` included, as soon as Envoy doesn't see that it is `other`'s.
+    fn covers(&self, other: &Self) -> bool {
+        other.prefix().strip_prefix(self.prefix()).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// True when whatever passes here would pass there, too.
+    fn is_as_strict_as(&self, other: &Self) -> bool {
+        let binds = |route: &Self| route.path.split('/').any(|segment| segment == "{workspace}");
+        match (Rule::parse(&self.rule), Rule::parse(&other.rule)) {
+            (Ok(own), Ok(theirs)) => includes(own, theirs) && (binds(self) || !binds(other) || own == Rule::Deny),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
+    }
+}
+
+/// A route of Envoy's.
+impl fmt::Display for RouteFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (prefix, rule) = (self.prefix(), quoted(&self.rule));
+        let path = if self.path.contains('{') { format!(", path: {}", quoted(&self.path)) } else { String::new() };
+        let matched = match prefix {
+            "" => "prefix: /".to_owned(),
+            prefix => format!("path_separated_prefix: {}", quoted(prefix)),
+        };
+        writeln!(f, "              - match: {{{matched}}}")?;
+        writeln!(f, "                metadata: {{filter_metadata: {{latchkey: {{rule: {rule}{path}}}}}}}")?;
+        write!(f, "                route: {{cluster: upstream}}")
+    }
+}
+
+/// The first two of which the one, less specific, would let requests for the other pass: a spelling by which Envoy misses the
+/// other, and an upstream doesn't, opens it.
+pub(super) fn lending(routes: &[RouteFlag]) -> Option<(&RouteFlag, &RouteFlag)> {
+    routes.iter().find_map(|own| {
+        let weaker = |other: &&RouteFlag| own.covers(other) && !own.is_as_strict_as(other);
+        routes.iter().find(weaker).map(|other| (own, other))
+    })
+}
+
+/// True when a request that satisfies `own` satisfies `other`.
+fn includes(own: Rule<'_>, other: Rule<'_>) -> bool {
+    match (own, other) {
+        (Rule::Deny, _) | (_, Rule::Public) | (Rule::AnyKey | Rule::Scope { .. }, Rule::AnyKey) => true,
+        (Rule::Scope { scope, level }, Rule::Scope { scope: other, level: needed }) => {
+            let is_enough = match (level, needed) {
+                (NeededLevel::ByMethod, NeededLevel::Fixed(Level::Write))
+                | (NeededLevel::Fixed(Level::Read), NeededLevel::ByMethod) => false,
+                (NeededLevel::ByMethod, NeededLevel::ByMethod | NeededLevel::Fixed(Level::Read)) => true,
+                (NeededLevel::Fixed(Level::Write), NeededLevel::ByMethod) => true,
+                (NeededLevel::Fixed(held), NeededLevel::Fixed(needed)) => held.includes(needed),
+            };
+            scope == other && is_enough
+        }
+        (Rule::Public | Rule::AnyKey | Rule::Scope { .. }, Rule::Deny)
+        | (Rule::Public, Rule::AnyKey | Rule::Scope { .. })
+        | (Rule::AnyKey, Rule::Scope { .. }) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_lends_what_is_weaker_than_a_route_below_it() {
+        for (own, other, lends) in [
+            ("/=public", "/v1/webhooks=webhooks", true),
+            ("/=public", "/v1/webhooks=public", false),
+            ("/=public", "/v1/webhooks=deny", true),
+            ("/=deny", "/v1/webhooks=webhooks", false),
+            ("/v1=key", "/v1/webhooks=webhooks", true),
+            ("/v1=reviews", "/v1/webhooks=webhooks", true),
+            ("/v1=reviews", "/v1/webhooks=key", false),
+            ("/v1=reviews:read", "/v1/reviews=reviews", true),
+            ("/v1=reviews:write", "/v1/reviews=reviews", false),
+            ("/v1=reviews", "/v1/reviews=reviews:write", true),
+            ("/v1=reviews", "/v1/reviews=reviews:read", false),
+            ("/v1=reviews:write", "/v1/reviews=reviews:read", false),
+            ("/v1=workspaces", "/v1/workspaces/{workspace}/{*rest}=workspaces", true),
+            ("/v1/{workspace}/{*rest}=workspaces", "/v1/a/{workspace}/{*rest}=workspaces", false),
+            ("/healthz=public", "/v1/webhooks=webhooks", false),
+            ("/v1/web=public", "/v1/webhooks=webhooks", false),
+            ("/v1/webhooks=webhooks", "/v1/webhooks/open=public", false),
+        ] {
+            let routes: Vec<RouteFlag> = [other, own].iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(lending(&routes).is_some(), lends, "{own} and {other}");
+        }
+    }
+}

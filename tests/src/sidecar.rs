@@ -1,0 +1,119 @@
+//! A real Envoy by what `latchkey envoy-config` prints, over plain HTTP.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::admin::CreatedKey;
+use crate::connection::{Connection, Response};
+use crate::control_plane::{ControlPlane, latchkey};
+use crate::envoy_file::run_envoy;
+use crate::process::{Process, built, free_port};
+use crate::wait::eventually;
+
+/// What differs from one to the next.
+pub struct SidecarFlags<'a> {
+    pub upstream_port: u16,
+    /// Where clients are taken.
+    pub listen: IpAddr,
+    /// Where the admin pages and the listener of envoy/leave are.
+    pub loopback: IpAddr,
+    /// Further ones.
+    pub flags: &'a [&'a str],
+    /// Replacements in what is printed; each must be found there.
+    pub replacements: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> SidecarFlags<'a> {
+    pub fn new(upstream_port: u16, flags: &'a [&'a str]) -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self { upstream_port, listen: loopback, loopback, flags, replacements: &[] }
+    }
+}
+
+/// Envoy with its control plane. Every worker has its keys.
+pub struct Sidecar {
+    pub envoy: Process,
+    pub control_plane: ControlPlane,
+    pub port: u16,
+    pub admin: SocketAddr,
+    pub local: SocketAddr,
+    folder: TempDir,
+}
+
+impl Sidecar {
+    pub fn start(wanted: &SidecarFlags<'_>) -> Self {
+        let (control_plane, folder) = (ControlPlane::start(), tempfile::tempdir().expect("a folder"));
+        control_plane.admin().create_workspace("acme");
+        let file = |name: &str| folder.path().join(name);
+        std::fs::write(file("edge-token"), control_plane.edge_token()).expect("the edge token");
+        let [port, admin_port, local_port] = std::array::from_fn(|_| free_port());
+        let (admin, local) =
+            (SocketAddr::new(wanted.loopback, admin_port), SocketAddr::new(wanted.loopback, local_port));
+        let flags = [
+            format!("--control-plane=http://127.0.0.1:{}", control_plane.port),
+            "--insecure-http".to_owned(),
+            format!("--upstream=127.0.0.1:{}", wanted.upstream_port),
+            format!("--listen={}", SocketAddr::new(wanted.listen, port)),
+            format!("--admin={admin}"),
+            format!("--local={local}"),
+            format!("--token-file={}", file("edge-token").display()),
+            format!("--token-secret={}", file("edge-token.yaml").display()),
+            format!("--wasm={}", built("dist/latchkey_filter.wasm").display()),
+        ];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(wanted.flags.iter().copied()).collect();
+        std::fs::write(file("edge-token.yaml"), print(&[&flags, &["--print=token-secret"][..]].concat()))
+            .expect("the secret");
+        let mut config = print(&flags);
+        for (from, to) in wanted.replacements {
+            assert!(config.contains(from), "what is printed no longer has {from:?}");
+            config = config.replace(from, to);
+        }
+        std::fs::write(file("envoy.yaml"), config).expect("the config");
+        let envoy = run_envoy(&file("envoy.yaml"));
+        let mut started = Self { envoy, control_plane, port, admin, local, folder };
+        eventually("the sidecar has its keys", || {
+            started.envoy.assert_runs();
+            let answer = Connection::try_open_at(local)?.try_get("/latchkey/ready", &[])?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.verdict()) }
+        });
+        started
+    }
+
+    /// The file that it was started with.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("envoy.yaml")
+    }
+
+    /// A new key by this body, once every worker lets it read reviews at this address of Envoy's.
+    pub fn key_at(&self, address: SocketAddr, body: &Value) -> CreatedKey {
+        let key = self.control_plane.admin().create_key_with("acme", body);
+        for _ in 0..8 {
+            eventually("the key is let in", || {
+                let mut connection = Connection::try_open_at(address)?;
+                let seen = connection.try_get("/v1/reviews", &[("x-api-key", &key.secret)])?.verdict();
+                if seen == "200 -" { Ok(()) } else { Err(seen) }
+            });
+        }
+        key
+    }
+
+    /// A new key for reviews, known to every worker.
+    pub fn key(&self) -> CreatedKey {
+        let body = json!({"name": "sidecar", "expires_in": "none", "scopes": {"reviews": "write"}});
+        self.key_at(SocketAddr::from(([127, 0, 0, 1], self.port)), &body)
+    }
+
+    /// One request on a connection of its own.
+    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        Connection::open(self.port).get(path, headers)
+    }
+}
+
+fn print(flags: &[&str]) -> String {
+    let (code, said) = latchkey(&[&["envoy-config"], flags].concat());
+    assert_eq!(code, Some(0), "{said}");
+    said
+}

@@ -1,0 +1,76 @@
+//! envoy/leave beside a real Envoy: what it says, and with what it ends.
+
+use std::net::{IpAddr, Ipv6Addr, TcpListener};
+use std::process::Command;
+
+use end_to_end::{Connection, Echo, Sidecar, SidecarFlags, eventually, free_port, root, run_envoy};
+
+/// Runs envoy/leave with these addresses; answers its exit code and what it said.
+fn leave(admin: &str, local: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(root().join("envoy/leave"));
+    command.env("LATCHKEY_ADMIN", admin).env("LATCHKEY_LOCAL", local).env("LATCHKEY_DRAIN_SECS", "1");
+    let output = command.output().expect("envoy/leave");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn an_envoy_on_the_ipv6_loopback_is_retired_and_ends() {
+    let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    if TcpListener::bind((loopback, 0)).is_err() {
+        eprintln!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    let echo = Echo::start();
+    let mut sidecar = Sidecar::start(&SidecarFlags { loopback, ..SidecarFlags::new(echo.port, &[]) });
+    let admin = sidecar.control_plane.admin();
+    let edges = || admin.send("GET", "/v1/edges", None).expect("an answer").1["items"].as_array().map(Vec::len);
+    assert_eq!(edges(), Some(1));
+    let (code, said) = leave(&sidecar.admin.to_string(), &sidecar.local.to_string());
+    assert!(said.starts_with("leave: retired instance ") && said.lines().count() == 1, "{said}");
+    assert_eq!(code, Some(0));
+    assert!(sidecar.envoy.ended().success());
+    assert_eq!(edges(), Some(0), "nothing is waited for any more");
+}
+
+#[test]
+fn an_envoy_that_cannot_be_reached_is_not_taken_for_one_without_an_instance() {
+    let echo = Echo::start();
+    let mut sidecar = Sidecar::start(&SidecarFlags::new(echo.port, &[]));
+    let (admin, local) = (sidecar.admin.to_string(), sidecar.local.to_string());
+    let nobody = format!("127.0.0.1:{}", free_port());
+
+    let (code, said) = leave(&nobody, &nobody);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("(LATCHKEY_ADMIN)") && said.contains("(LATCHKEY_LOCAL)"), "{said}");
+    assert_eq!(said.matches("can't reach Envoy").count(), 2, "{said}");
+    assert!(!said.contains("nothing to retire"), "{said}");
+
+    // Something else listens there.
+    let (code, said) = leave(&nobody, &format!("127.0.0.1:{}", echo.port));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("names no instance (HTTP/1.1 200 OK)") && !said.contains("nothing to retire"), "{said}");
+
+    // Without its control plane it starts, and has no keys.
+    sidecar.control_plane.process.kill();
+    sidecar.envoy.kill();
+    sidecar.envoy = run_envoy(&sidecar.config_file());
+    eventually("Envoy answers that it has no keys", || {
+        let answer = Connection::try_open_at(sidecar.local)?.try_get("/latchkey/ready", &[])?;
+        if answer.status == 503 { Ok(()) } else { Err(answer.verdict()) }
+    });
+    let (code, said) = leave(&admin, &local);
+    assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+    assert!(said.contains("nothing to retire"), "{said}");
+    assert!(sidecar.envoy.ended().success());
+}
+
+#[test]
+fn an_instance_that_the_control_plane_does_not_retire_is_named() {
+    let echo = Echo::start();
+    let mut sidecar = Sidecar::start(&SidecarFlags::new(echo.port, &[]));
+    sidecar.control_plane.process.kill();
+    let (code, said) = leave(&sidecar.admin.to_string(), &sidecar.local.to_string());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("is not retired (HTTP/1.1 503 Service Unavailable)"), "{said}");
+    assert!(sidecar.envoy.ended().success());
+}
