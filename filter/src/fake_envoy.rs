@@ -20,6 +20,7 @@ pub struct Answered {
 /// One request on its way through the filter.
 pub struct FakeEnvoy {
     pub headers: RefCell<Vec<Header>>,
+    pub trailers: RefCell<Vec<Header>>,
     pub metadata: Result<Option<Vec<u8>>, PropertyError>,
     pub source: Option<&'static str>,
     pub filter_state: RefCell<BTreeMap<String, Vec<u8>>>,
@@ -85,6 +86,7 @@ impl FakeEnvoy {
         all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())));
         Self {
             headers: RefCell::new(all),
+            trailers: RefCell::default(),
             metadata: Ok(None),
             source: Some("192.0.2.7:40000"),
             filter_state: RefCell::default(),
@@ -145,6 +147,14 @@ impl Host for FakeEnvoy {
     fn set_request_header(&self, name: &str, value: &[u8]) {
         self.remove_request_header(name);
         self.headers.borrow_mut().push((name.to_owned(), value.to_vec()));
+    }
+
+    fn request_trailers(&self) -> Vec<Header> {
+        self.trailers.borrow().clone()
+    }
+
+    fn remove_request_trailer(&self, name: &str) {
+        self.trailers.borrow_mut().retain(|(own, _)| own != name);
     }
 
     fn set_filter_state(&self, name: &str, value: &[u8]) {

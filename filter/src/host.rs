@@ -72,6 +72,10 @@ pub trait Host {
     fn remove_request_header(&self, name: &str);
     /// Replaces all occurrences. Makes Envoy choose the route anew.
     fn set_request_header(&self, name: &str, value: &[u8]);
+    /// All trailers of the request, each occurrence by itself. They come behind its body, when it is on its way.
+    fn request_trailers(&self) -> Vec<Header>;
+    /// Removes all occurrences.
+    fn remove_request_trailer(&self, name: &str);
     /// Sets `wasm.<name>` for the filters behind this one and for the access log.
     fn set_filter_state(&self, name: &str, value: &[u8]);
     /// What `wasm.<name>` was set to, by this pass of the request or by an earlier one.
@@ -183,6 +187,16 @@ mod envoy {
         /// Statuses in `on_request_headers`: Ok.
         fn set_request_header(&self, name: &str, value: &[u8]) {
             let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value));
+        }
+
+        /// Statuses in `on_request_trailers`: Ok.
+        fn request_trailers(&self) -> Vec<Header> {
+            hostcalls::get_map_bytes(MapType::HttpRequestTrailers).unwrap_or_default()
+        }
+
+        /// Statuses in `on_request_trailers`: Ok.
+        fn remove_request_trailer(&self, name: &str) {
+            let _ = hostcalls::remove_map_value(MapType::HttpRequestTrailers, name);
         }
 
         /// Statuses while a stream is there: Ok, for a property that was declared writable. Without it the guard denies.

@@ -26,5 +26,6 @@ pub mod request;
 pub mod source;
 pub mod subscription;
 pub mod templates;
+pub mod trailers;
 pub mod usage;
 pub mod vm;

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::request::{self, Outcome};
 use crate::source::{self, Root as SourceRoot, SourceName, TICK};
 use crate::subscription::Progress;
+use crate::trailers;
 use crate::vm::{self, SharedSource};
 
 /// Gauges are shown once a second.
@@ -190,5 +191,11 @@ impl HttpContext for Stream {
             Outcome::Passes => Action::Continue,
             Outcome::Answered => Action::Pause,
         }
+    }
+
+    fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
+        let Some(Serving { edge, .. }) = &self.serving else { return Action::Pause };
+        trailers::on_request_trailers(&*self.host, &edge.config);
+        Action::Continue
     }
 }

@@ -22,7 +22,7 @@ use crate::usage::{Address, Denied};
 mod tests;
 
 /// Headers that tell the upstream who it is; whatever a client sends under these names is removed.
-const IDENTITY_PREFIX: &str = "x-latchkey-";
+pub const IDENTITY_PREFIX: &str = "x-latchkey-";
 
 /// What the filter tells the filters behind it and the access log. The verdict and the rule must end with the pass: after an
 /// internal redirect that skipped us, the guard must find none.

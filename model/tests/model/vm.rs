@@ -94,6 +94,12 @@ impl Host for Vm {
         self.request.borrow_mut().push((name.to_owned(), value.to_vec()));
     }
 
+    fn request_trailers(&self) -> Vec<Header> {
+        Vec::new()
+    }
+
+    fn remove_request_trailer(&self, _name: &str) {}
+
     fn set_filter_state(&self, name: &str, value: &[u8]) {
         if name == "latchkey_verdict" {
             self.verdict.replace(value.to_vec());

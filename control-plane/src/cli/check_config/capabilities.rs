@@ -1,13 +1,14 @@
 //! What the filter calls and is called for: a capability list that withholds some of it makes it deny.
 
 /// As `envoy/demo.yaml` grants them, on which every test in a real Envoy stands.
-pub const NEEDED: [&str; 32] = [
+pub const NEEDED: [&str; 33] = [
     "proxy_on_context_create",
     "proxy_on_configure",
     "proxy_on_tick",
     "proxy_on_queue_ready",
     "proxy_on_http_call_response",
     "proxy_on_request_headers",
+    "proxy_on_request_trailers",
     "proxy_on_delete",
     "proxy_get_buffer_bytes",
     "proxy_call_foreign_function",
