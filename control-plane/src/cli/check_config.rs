@@ -21,6 +21,7 @@ mod routes;
 mod rules;
 mod shipped;
 mod space;
+mod values;
 mod wasm;
 
 use std::fmt;

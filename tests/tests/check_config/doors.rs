@@ -41,8 +41,9 @@ impl Probe {
         arrived(&self.get("/v1/webhooks", &[("x-api-key", "anything"), ("x-skip", "yes")]), "/v1/webhooks")
     }
 
+    /// The upstream was asked, which takes no WebSocket.
     pub fn upgrades(&self) -> bool {
-        self.reaches("/v1/reviews/1", &[("connection", "upgrade"), ("upgrade", "websocket")])
+        self.get("/v1/reviews/1", &[("connection", "upgrade"), ("upgrade", "websocket")]).status == 200
     }
 
     /// The upstream is told an identity, or what it may take for one.
@@ -57,7 +58,7 @@ impl Probe {
     }
 
     pub fn has_no_scope_for(&self, path: &str) -> bool {
-        arrived(&self.get(path, &[("x-api-key", &self.reader)]), path)
+        arrived(&self.get(path, &[("authorization", &format!("Bearer {}", self.reader))]), path)
     }
 
     pub fn has_a_second_way(&self) -> bool {
@@ -149,6 +150,7 @@ fn a_request_finds_each_door_that_is_refused_and_none_in_what_is_printed() {
     let places = Places {
         control_plane_port: control_plane.port,
         upstream_port: echo.port,
+        listen: "127.0.0.1",
         port: free_port(),
         local_port: free_port(),
         admin_port: free_port(),

@@ -59,6 +59,12 @@ fn of_the_guard() -> Vec<Row> {
             door: lent,
         },
         Row {
+            name: "guard disabled, in YAML's other word",
+            edit: |config| filter(config, "latchkey-guard")["disabled"] = json!("yes"),
+            words: ["http_filters[1]", "the guard is disabled", SHIPPED],
+            door: None,
+        },
+        Row {
             name: "shadow rules only",
             edit: |config| {
                 let rules = remove(guard(config), "", "rules");

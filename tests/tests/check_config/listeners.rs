@@ -51,7 +51,6 @@ fn of_the_upstream() -> Vec<Row> {
             edit: |config| {
                 let public = at(config, "/static_resources/listeners/0");
                 public["default_filter_chain"] = json!({"filters": [tcp_proxy("upstream")]});
-                *at(public, "/filter_chains/0/filter_chain_match") = Value::Null;
                 at(public, "/filter_chains/0")["filter_chain_match"] =
                     json!({"source_prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]});
             },

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub struct Places {
     pub control_plane_port: u16,
     pub upstream_port: u16,
+    /// The address for clients.
+    pub listen: &'static str,
     pub port: u16,
     pub local_port: u16,
     pub admin_port: u16,
@@ -17,7 +19,14 @@ pub struct Places {
 impl Places {
     /// For a configuration that no Envoy runs.
     pub fn nowhere() -> Self {
-        Self { control_plane_port: 8444, upstream_port: 8081, port: 10000, local_port: 9902, admin_port: 9901 }
+        Self {
+            control_plane_port: 8444,
+            upstream_port: 8081,
+            listen: "0.0.0.0",
+            port: 10000,
+            local_port: 9902,
+            admin_port: 9901,
+        }
     }
 }
 
@@ -31,13 +40,13 @@ pub fn printed(places: &Places, folder: &Path) -> Value {
 }
 
 fn flags(places: &Places, folder: &Path) -> Vec<String> {
-    let Places { control_plane_port, upstream_port, port, local_port, admin_port } = places;
+    let Places { control_plane_port, upstream_port, listen, port, local_port, admin_port } = places;
     let file = |name: &str| folder.join(name).display().to_string();
     vec![
         format!("--control-plane=http://127.0.0.1:{control_plane_port}"),
         "--insecure-http".to_owned(),
         format!("--upstream=127.0.0.1:{upstream_port}"),
-        format!("--listen=127.0.0.1:{port}"),
+        format!("--listen={listen}:{port}"),
         format!("--local=127.0.0.1:{local_port}"),
         format!("--admin=127.0.0.1:{admin_port}"),
         format!("--token-file={}", file("edge-token")),

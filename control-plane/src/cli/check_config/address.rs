@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::Finding;
 use super::chain::{NetworkFilter, Reach};
 use super::message::below;
-use crate::cli::json::{is, list, number, part, word};
+use super::values::{count, may_be_true};
+use crate::cli::json::{is, list, part, word};
 
 const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
 
@@ -40,8 +41,9 @@ pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: b
             "is not true: a client can name any address, and be on any allowlist; set it to true".to_owned(),
         );
     }
-    let told = number(manager, "xff_num_trusted_hops");
-    if told != u64::from(hops) {
+    let told = count(manager, "xff_num_trusted_hops");
+    if told != Some(u64::from(hops)) {
+        let told = told.map_or_else(|| "no number".to_owned(), |told| told.to_string());
         refuse(
             "xff_num_trusted_hops",
             format!(
@@ -50,7 +52,7 @@ pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: b
             ),
         );
     }
-    if is(manager, "skip_xff_append") {
+    if may_be_true(manager, "skip_xff_append") {
         refuse(
             "skip_xff_append",
             "leaves the peer out of x-forwarded-for, whose entries are counted from the right: the one that is taken is then the client's word; take it out".to_owned(),

@@ -8,7 +8,8 @@ use super::chain::{Chain, HttpFilter};
 use super::guard::{RBAC, TAKE_SHIPPED, fault};
 use super::message::fields;
 use super::shipped::Shipped;
-use crate::cli::json::{is, word};
+use super::values::may_be_true;
+use crate::cli::json::word;
 
 /// Filters that neither have Envoy choose the route anew nor change what the upstream reads of a request, unless a field of
 /// theirs says so, which is looked for.
@@ -89,7 +90,7 @@ fn check_ours(ours: &HttpFilter<'_>, findings: &mut Vec<Finding>) {
             "stands in an ExtensionWithMatcher, by which a request can skip it: put the filter itself here, and give routes without keys the rule `public`",
         );
     }
-    if is(ours.value, "is_optional") {
+    if may_be_true(ours.value, "is_optional") {
         refuse("is optional: an Envoy that doesn't know its type leaves it out; take `is_optional` out");
     }
 }
@@ -146,7 +147,7 @@ fn guard_fault(filter: &HttpFilter<'_>, shipped: &Shipped) -> Option<String> {
     if filter.is_matched {
         return Some("stands in an ExtensionWithMatcher, by which a request can skip it".to_owned());
     }
-    if is(filter.value, "is_optional") {
+    if may_be_true(filter.value, "is_optional") {
         return Some("is optional: an Envoy that doesn't know its type leaves it out".to_owned());
     }
     match &filter.message {
@@ -190,7 +191,7 @@ fn check_behind(filter: &HttpFilter<'_>, at: usize, guard: Option<usize>, findin
     }
     let Some(message) = &filter.message else { return };
     for (place, _) in
-        fields(message.fields, "clear_route_cache").iter().filter(|(_, value)| **value == Value::Bool(true))
+        fields(message.fields, "clear_route_cache").iter().filter(|(_, value)| **value != Value::Bool(false))
     {
         refuse(format!(
             "`{name}` stands {gap} and has Envoy choose the route anew (`{place}`): take that out, or put it before our filter"

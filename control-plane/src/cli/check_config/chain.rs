@@ -6,7 +6,8 @@ use super::address::is_local_address;
 use super::clusters::address_of;
 use super::find::{Filter, filter_of};
 use super::message::{Message, below, walk};
-use crate::cli::json::{is, list, part, word};
+use super::values::may_be_true;
+use crate::cli::json::{list, part, word};
 
 const CONNECTION_MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const WITH_MATCHER: &str = "envoy.extensions.common.matching.v3.ExtensionWithMatcher";
@@ -176,7 +177,7 @@ impl<'a> HttpFilter<'a> {
     }
 
     pub fn is_disabled(&self) -> bool {
-        is(self.value, "disabled")
+        may_be_true(self.value, "disabled")
     }
 
     /// Its type's name; empty where that isn't known.

@@ -6,8 +6,8 @@ use policy::Config;
 
 use super::Finding;
 use super::clusters::Clusters;
-use super::manager::is_zero;
 use super::routes::{Entry, Goal, Host, Source, name_of};
+use super::values::is_zero;
 use crate::cli::json::part;
 
 /// How many of the routes that a weaker one covers a message names.

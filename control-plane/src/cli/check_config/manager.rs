@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::Finding;
 use super::message::below;
-use crate::cli::json::{is, number, part};
+use super::values::{count, is_word, is_zero};
+use crate::cli::json::{is, part};
 
 /// Room for any key that a client may send by mistake: what envoy/sidecar.yaml has.
 const HEADERS_KB: u64 = 96;
@@ -50,7 +51,7 @@ fn check_limits(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
     if !idle.is_null() && is_zero(idle) {
         warn("stream_idle_timeout", "is 0: a stream on which nothing happens is never ended; set it, as to 300s");
     }
-    if number(manager, "max_request_headers_kb") > HEADERS_KB {
+    if count(manager, "max_request_headers_kb").is_none_or(|size| size > HEADERS_KB) {
         warn("max_request_headers_kb", "is above 96: each request may hold so much memory before a key is looked at");
     }
 }
@@ -74,16 +75,4 @@ fn check_paths(place: &str, manager: &Value, is_patch: bool, findings: &mut Vec<
         let message = "is not set: `%2F` can lead past a route; REJECT_REQUEST refuses it";
         findings.push(Finding::warning(below(place, name), message));
     }
-}
-
-/// True for an enum's field with one of these values, by name or number.
-pub fn is_word(value: &Value, name: &str, values: &[(&str, u64)]) -> bool {
-    let own = part(value, &[name]);
-    values.iter().any(|(word, number)| own.as_str() == Some(word) || own.as_u64() == Some(*number))
-}
-
-/// True for a duration that isn't there, or is 0.
-pub fn is_zero(duration: &Value) -> bool {
-    let text = duration.as_str().unwrap_or("0s");
-    text.trim_end_matches('s').parse::<f64>().map_or(true, |seconds| seconds <= 0.0)
 }

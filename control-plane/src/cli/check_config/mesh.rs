@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::message::walk;
 use super::rules::Catalogue;
+use super::values::may_be_true;
 use super::{Finding, plugin};
-use crate::cli::json::{is, list, part, word};
+use crate::cli::json::{list, part, word};
 use policy::Config;
 use policy::config::Feed;
 
@@ -64,7 +65,10 @@ pub fn check_resources(
             Mesh::Istio => ("failStrategy", "pluginConfig"),
             Mesh::EnvoyGateway => ("failOpen", "config"),
         };
-        let lets_pass = word(value, field) == "FAIL_OPEN" || is(value, field);
+        let lets_pass = match mesh {
+            Mesh::Istio => word(value, field) == "FAIL_OPEN",
+            Mesh::EnvoyGateway => may_be_true(value, field),
+        };
         if lets_pass {
             let message =
                 "lets everything through when the filter breaks; Istio takes FAIL_RELOAD, Envoy Gateway `false`";

@@ -8,7 +8,7 @@ use super::Finding;
 use super::between::{Role, protected_names};
 use super::chain::Manager;
 use super::message::{Message, fields};
-use crate::cli::json::is;
+use super::values::may_be_true;
 
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 
@@ -39,7 +39,7 @@ pub fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Ve
 /// A wrapper that changes nothing, and at most enables the filter.
 fn is_plain(place: &str, value: &Value) -> bool {
     Message::read(place, value).is_some_and(|message| message.is(FILTER_CONFIG))
-        && !is(value, "disabled")
+        && !may_be_true(value, "disabled")
         && value
             .get("config")
             .is_none_or(|config| config.as_object().is_some_and(|config| config.keys().all(|name| name == "@type")))

@@ -8,8 +8,9 @@ use super::capabilities::NEEDED;
 use super::find::{Filter, Plugin};
 use super::message::walk;
 use super::rules::Catalogue;
+use super::values::may_be_true;
 use super::{Finding, plugin};
-use crate::cli::json::{is, part, word};
+use crate::cli::json::{part, word};
 
 /// Answers with the plugin configuration, if it would be taken.
 pub fn check_filter(
@@ -22,7 +23,7 @@ pub fn check_filter(
     let below = |field: &str| format!("{place}.{field}");
     let policy = part(wasm, &["failure_policy"]);
     match policy.as_str().or_else(|| policy.as_u64().map(numbered)) {
-        _ if is(wasm, "fail_open") => findings.push(Finding::refused(
+        _ if may_be_true(wasm, "fail_open") => findings.push(Finding::refused(
             below("fail_open"),
             "lets everything through when the filter breaks; take it out, and set failure_policy: FAIL_RELOAD",
         )),
