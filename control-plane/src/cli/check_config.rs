@@ -187,6 +187,12 @@ fn read(path: &Path) -> anyhow::Result<File> {
     // What is no Envoy file keeps its names: those of a plugin configuration are never in two spellings.
     let renamed = fields::with_one_name(value.clone()).with_context(|| path.display().to_string())?;
     if is_envoy(&renamed) {
+        // JSON's reader takes the last of two fields with one name, the other reader refuses them.
+        if let Err(error) = yaml(&text)
+            && error.to_string().contains("duplicate")
+        {
+            return Err(error).with_context(|| path.display().to_string());
+        }
         return Ok(File::Envoy(renamed));
     }
     let is_plugin = value.as_object().is_some_and(|fields| fields.keys().all(|name| !name.starts_with('@')))

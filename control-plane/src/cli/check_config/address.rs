@@ -35,7 +35,8 @@ pub fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
 /// `trusted_hops`. A patch, as a mesh's file has it, says only what it changes.
 pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: bool, findings: &mut Vec<Finding>) {
     let mut refuse = |name: &str, message: String| findings.push(Finding::refused(below(place, name), message));
-    if !is(manager, "use_remote_address") && !(is_patch && manager.get("use_remote_address").is_none()) {
+    let is_unsaid = is_patch && manager.get("use_remote_address").is_none();
+    if !is_unsaid && !is(manager, "use_remote_address") {
         refuse(
             "use_remote_address",
             "is not true: a client can name any address, and be on any allowlist; set it to true".to_owned(),

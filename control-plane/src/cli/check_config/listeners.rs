@@ -22,8 +22,15 @@ pub struct Behind<'a> {
 }
 
 impl Behind<'_> {
-    fn of<'b>(&self, names: &'b BTreeSet<String>, cluster: &str) -> Option<&'b String> {
-        names.iter().find(|name| self.clusters.are_one(name, cluster))
+    /// The upstream, by whatever name, that this cluster leads to.
+    fn upstream(&self, cluster: &str) -> Option<&String> {
+        self.upstreams.iter().find(|name| self.clusters.are_one(name, cluster))
+    }
+
+    /// True for a cluster that adds the edge token: by its name, for another one at the same address adds none.
+    fn is_control_plane(&self, cluster: &str) -> bool {
+        let ways = self.clusters.leads_to(cluster);
+        self.control_planes.iter().any(|name| ways.contains(name))
     }
 }
 
@@ -65,12 +72,12 @@ pub fn check_ways(file: &Value, chains: &Chains<'_>, behind: &Behind<'_>, findin
 fn check_unguarded(value: &Value, place: &str, behind: &Behind<'_>, findings: &mut Vec<Finding>) {
     for mention in mentions(value, place) {
         let cluster = mention.cluster;
-        if behind.of(&behind.control_planes, cluster).is_some() {
+        if behind.is_control_plane(cluster) {
             let message = format!(
                 "leads to the control plane (cluster `{cluster}`), which takes what comes for this edge: take it out"
             );
             findings.push(Finding::refused(mention.place, message));
-        } else if let Some(upstream) = behind.of(&behind.upstreams, cluster) {
+        } else if let Some(upstream) = behind.upstream(cluster) {
             let message = format!(
                 "leads to the cluster `{cluster}` without the filter, by which `{upstream}` needs a key elsewhere: put the filter and its guard into this chain, or take it out"
             );
@@ -89,7 +96,7 @@ fn check_guarded(manager: &Manager<'_>, chains: &Chains<'_>, behind: &Behind<'_>
             findings.push(Finding::refused(format!("{}.route.cluster_header", entry.place), message));
         }
         for mention in mentions(entry.route, &entry.place) {
-            if behind.of(&behind.control_planes, mention.cluster).is_none() {
+            if !behind.is_control_plane(mention.cluster) {
                 continue;
             }
             let is_local = manager.reach == Reach::Local && !is_led_to(manager, chains, behind);
@@ -104,7 +111,7 @@ fn check_guarded(manager: &Manager<'_>, chains: &Chains<'_>, behind: &Behind<'_>
         let tunnels = entry.route.to_string().contains("\"connect_config\"");
         if let Goal::Clusters(names) = &entry.goal
             && tunnels
-            && names.iter().any(|name| behind.of(&behind.upstreams, name).is_some())
+            && names.iter().any(|name| behind.upstream(name).is_some())
         {
             let message = "is a tunnel (`connect_config`) to an upstream whose routes need keys: what goes through it is not decided; take it out";
             findings.push(Finding::refused(&entry.place, message));
