@@ -116,6 +116,11 @@ fn harmless() -> Vec<(&'static str, Edit)> {
             plugin(config, "trusted_hops", json!(2));
         }),
         ("semicolons, with nothing weaker behind", |config| plugin(config, "paths", json!({"allow": ["semicolon"]}))),
+        ("slashes as they come, for an upstream that reads them so", |config| {
+            plugin(config, "paths", json!({"allow": ["double-slash", "encoded-slash"]}));
+            manager(config)["merge_slashes"] = json!(false);
+            manager(config)["path_with_escaped_slashes_action"] = json!("KEEP_UNCHANGED");
+        }),
         ("admin pages at a file", |config| {
             *at(config, "/admin/address") = json!({"pipe": {"path": "/run/envoy/admin"}})
         }),

@@ -172,7 +172,7 @@ fn of_the_guard() -> Vec<Row> {
                 let guard = filters(config).remove(place);
                 filters(config).push(guard);
             },
-            words: ["http_filters[3]", "stands behind the router", SHIPPED],
+            words: ["http_filters[", "stands behind the router", SHIPPED],
             door: None,
         },
         Row {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use policy::Config;
+use policy::path::PathKind;
 
 use super::Finding;
 use super::clusters::Clusters;
@@ -128,7 +129,12 @@ impl Covered {
             );
             findings.push(Finding::warning(&weak.place, message));
         }
-        let allowed = config.is_some_and(|config| !config.paths.allow.is_empty());
+        // What needs no escape Envoy decodes before it matches.
+        let is_matched_as_it_stands = |kind: &PathKind| match kind {
+            PathKind::Semicolon | PathKind::EncodedSlash | PathKind::DoubleSlash | PathKind::EncodedQuery => true,
+            PathKind::EncodedUnreserved => false,
+        };
+        let allowed = config.is_some_and(|config| config.paths.allow.iter().any(is_matched_as_it_stands));
         if allowed && self.is_by_metadata && !(self.spelled.is_empty() && self.taken.is_empty()) {
             let all: BTreeSet<String> = self.spelled.union(&self.taken).cloned().collect();
             let message = format!(

@@ -105,24 +105,25 @@ fn check_manager(manager: &Manager<'_>, config: Option<&Config>, shipped: &Shipp
         || hosts(manager, config).iter().flat_map(|host| &host.entries).any(|entry| !entry.need.is_public());
     if asks || manager.reach == Reach::Anyone {
         check_client_address(place, fields, config.map_or(0, |config| config.trusted_hops), false, findings);
-        check_settings(place, fields, false, findings);
+        check_settings(place, fields, config, false, findings);
     }
 }
 
 /// What a mesh's file changes of a connection manager that the mesh makes.
 fn check_patches(file: &Value, chains: &Chains<'_>, configs: &[(String, Config)], findings: &mut Vec<Finding>) {
-    let hops = configs.first().map_or(0, |(_, config)| config.trusted_hops);
+    let config = configs.first().map(|(_, config)| config);
+    let hops = config.map_or(0, |config| config.trusted_hops);
     let is_patch = |manager: &&Manager<'_>| {
         manager.chains.is_empty()
             && ["route_config", "rds", "scoped_routes"].iter().all(|name| manager.fields.get(name).is_none())
     };
     for manager in chains.managers.iter().filter(is_patch) {
         check_client_address(&manager.place, manager.fields, hops, true, findings);
-        check_settings(&manager.place, manager.fields, true, findings);
+        check_settings(&manager.place, manager.fields, config, true, findings);
     }
     if let Some((place, manager)) = mesh::patched_manager(file) {
         check_client_address(&place, &manager, hops, true, findings);
-        check_settings(&place, &manager, true, findings);
+        check_settings(&place, &manager, config, true, findings);
     }
 }
 

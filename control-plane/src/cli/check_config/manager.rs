@@ -1,5 +1,7 @@
 //! How a connection manager reads requests, and how long they may last.
 
+use policy::Config;
+use policy::path::PathKind;
 use serde_json::Value;
 
 use super::Finding;
@@ -12,8 +14,14 @@ const HEADERS_KB: u64 = 96;
 
 /// Of the settings of a manager with our filter: what opens a door is refused, what weakens is warned of. A patch, as a mesh's file
 /// has it, says only what it changes.
-pub fn check_settings(place: &str, manager: &Value, is_patch: bool, findings: &mut Vec<Finding>) {
-    check_paths(place, manager, is_patch, findings);
+pub fn check_settings(
+    place: &str,
+    manager: &Value,
+    config: Option<&Config>,
+    is_patch: bool,
+    findings: &mut Vec<Finding>,
+) {
+    check_paths(place, manager, config, is_patch, findings);
     let common = part(manager, &["common_http_protocol_options"]);
     if common.is_null() && is_patch {
         return;
@@ -56,8 +64,18 @@ fn check_limits(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_paths(place: &str, manager: &Value, is_patch: bool, findings: &mut Vec<Finding>) {
-    let is_unsaid = |name: &str| is_patch && manager.get(name).is_none();
+fn check_paths(place: &str, manager: &Value, config: Option<&Config>, is_patch: bool, findings: &mut Vec<Finding>) {
+    // What `paths.allow` admits has to reach the filter as it stands.
+    let is_allowed = |name: &str| {
+        config.is_some_and(|config| {
+            config.paths.allow.iter().any(|kind| match kind {
+                PathKind::DoubleSlash => name == "merge_slashes",
+                PathKind::EncodedSlash => name == "path_with_escaped_slashes_action",
+                PathKind::Semicolon | PathKind::EncodedUnreserved | PathKind::EncodedQuery => false,
+            })
+        })
+    };
+    let is_unsaid = |name: &str| is_allowed(name) || (is_patch && manager.get(name).is_none());
     for (name, why) in [
         (
             "normalize_path",

@@ -184,7 +184,9 @@ fn a_field_that_is_written_under_both_of_its_names_is_refused() {
     assert!(ended.code == 1 && ended.stderr.contains("the field `use_remote_address` is given twice"), "{ended:?}");
     // The same name twice, of which JSON's readers take one.
     let demo: Value = serde_saphyr::from_str(&envoy(PLUGIN)).unwrap();
-    let twice = demo.to_string().replace(r#""name":"latchkey-guard""#, r#""disabled":true,"name":"latchkey-guard","disabled":false"#);
+    let twice = demo
+        .to_string()
+        .replace(r#""name":"latchkey-guard""#, r#""disabled":true,"name":"latchkey-guard","disabled":false"#);
     let ended = check(&cli, "envoy.json", &twice, &[]);
     assert!(ended.code == 1 && ended.stderr.contains("duplicate"), "{ended:?}");
 }
