@@ -10,6 +10,9 @@ use crate::printed::{
 
 type Edit = fn(&mut Value);
 
+/// A name, an edit, and what is warned of.
+type Weakened = (&'static str, Box<dyn Fn(&mut Value)>, &'static str);
+
 /// Each opens nothing.
 fn harmless() -> Vec<(&'static str, Edit)> {
     vec![
@@ -191,7 +194,7 @@ fn an_edit_that_weakens_is_warned_of_and_accepted() {
     let folder = tempfile::tempdir().expect("a folder");
     let base = printed(&Places::nowhere(), folder.path());
     let public = |path: Value| ruled(path, "public", json!({"cluster": "upstream"}));
-    let warnings: Vec<(&str, Box<dyn Fn(&mut Value)>, &str)> = vec![
+    let warnings: Vec<Weakened> = vec![
         (
             "a public catch-all",
             Box::new(move |config| *routes(config).last_mut().expect("a route") = public(json!({"prefix": "/"}))),
