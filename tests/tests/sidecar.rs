@@ -270,8 +270,10 @@ fn envoy_takes_every_config_that_is_printed() {
         );
         print_to(&[least.as_slice(), &flags].concat(), &path);
         assert_eq!(refused_by_envoy(&path), None, "{name}");
+        // Any key is the last word there, beside a route that needs more.
+        let warnings = if name == "routes" { "with 1 warning:" } else { "with 0 warnings:" };
         let (code, said) = latchkey(&["check-config", &path.display().to_string()]);
-        assert!(code == Some(0) && said.contains("accepted, with 0 warnings"), "{name}: {said}");
+        assert!(code == Some(0) && said.contains(&format!("accepted, {warnings}")), "{name}: {said}");
         let text = std::fs::read_to_string(&path).expect("the config");
         assert!(!text.contains("${") && !text.contains("#if") && !text.contains("#end"), "{name}: {text}");
     }

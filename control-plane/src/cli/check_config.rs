@@ -1,9 +1,28 @@
 //! `latchkey check-config`: what an edge would refuse, and what would leave it less safe than it looks.
 
+mod address;
+mod between;
 mod capabilities;
+mod chain;
+mod clusters;
+mod cover;
 mod envoy;
+mod fields;
 mod find;
+mod guard;
+mod headers;
+mod listeners;
+mod manager;
+mod mesh;
+mod message;
+mod need;
+mod overrides;
+mod routes;
 mod rules;
+mod shipped;
+mod space;
+mod values;
+mod wasm;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +32,7 @@ use clap::Args;
 use policy::Config;
 use serde_json::{Value, json};
 
-use self::find::{Filter, filters};
+use self::find::filters;
 use self::rules::Catalogue;
 use super::failure::Outcome;
 use super::output::{counted, say, say_json};
@@ -83,10 +102,14 @@ pub(super) fn run_check_config(options: &CheckConfigOptions) -> anyhow::Result<O
         File::Plugin(json) => {
             let mut findings = Vec::new();
             let config = plugin("", &json, catalogue.as_ref(), &mut findings);
+            if let Some(config) = &config {
+                let hosts = [routes::host_of_plugin(config, &Value::Null)];
+                cover::check_cover(&hosts, Some(config), &clusters::Clusters::read(&Value::Null), &mut findings);
+            }
             let edge = config.map(|config| config.edge).unwrap_or_default();
             (findings, format!("a plugin configuration, of the edge `{edge}`"))
         }
-        File::Envoy(value) => envoy::check(&value, catalogue.as_ref()),
+        File::Envoy(value) => envoy::check(&value, catalogue.as_ref())?,
     };
     let is_refused = findings.iter().any(|finding| finding.weight == Weight::Refused);
     if options.json {
@@ -113,11 +136,15 @@ pub(super) fn one_plugin(path: &Path) -> anyhow::Result<Vec<u8>> {
         File::Plugin(json) => return Ok(json),
         File::Envoy(value) => value,
     };
-    match filters(&value).as_slice() {
-        [Filter { plugin: Some(plugin), .. }] => Ok(plugin.clone()),
-        [_] => bail!("{}: our filter in it has no configuration", path.display()),
-        several => {
-            let count = several.len();
+    let found = filters(&value);
+    let mut plugins: Vec<Vec<u8>> =
+        found.iter().filter_map(|filter| filter.plugin.bytes().map(<[u8]>::to_vec)).collect();
+    plugins.extend(mesh::plugins(&value));
+    match (plugins.as_slice(), found.len()) {
+        ([plugin], ..=1) => Ok(plugin.clone()),
+        ([], ..=1) => bail!("{}: our filter in it has no configuration", path.display()),
+        (several, found) => {
+            let count = found.max(several.len());
             bail!(
                 "{}: {count} of our filters are in it; give the plugin configuration that is meant in a file of its own",
                 path.display()
@@ -156,8 +183,17 @@ fn read(path: &Path) -> anyhow::Result<File> {
         Ok(value) => value,
         Err(_) => yaml(&text).with_context(|| path.display().to_string())?,
     };
-    if !filters(&value).is_empty() {
-        return Ok(File::Envoy(value));
+    let is_envoy = |value: &Value| !filters(value).is_empty() || chain::keeps_a_place(value) || mesh::has_ours(value);
+    // What is no Envoy file keeps its names: those of a plugin configuration are never in two spellings.
+    let renamed = fields::with_one_name(value.clone()).with_context(|| path.display().to_string())?;
+    if is_envoy(&renamed) {
+        // JSON's reader takes the last of two fields with one name, the other reader refuses them.
+        if let Err(error) = yaml(&text)
+            && error.to_string().contains("duplicate")
+        {
+            return Err(error).with_context(|| path.display().to_string());
+        }
+        return Ok(File::Envoy(renamed));
     }
     let is_plugin = value.as_object().is_some_and(|fields| fields.keys().all(|name| !name.starts_with('@')))
         && ["static_resources", "dynamic_resources", "resources", "filter_chains", "kind"]

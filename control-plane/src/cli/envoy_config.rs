@@ -141,6 +141,11 @@ pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<S
     })
 }
 
+/// All of what can be printed, with nothing filled in: what `check-config` compares with.
+pub(super) fn unfilled() -> String {
+    fill(SIDECAR, &[])
+}
+
 fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
     let [first @ Origin { has_tls, authority, destination }, others @ ..] = options.control_planes.as_slice() else {
         bail!("--control-plane is missing");
@@ -218,6 +223,9 @@ fn plugin(options: &EnvoyConfigOptions, authority: &Authority, allowed: &BTreeSe
         ("control_plane".to_owned(), json!({"cluster": "latchkey", "authority": authority.as_str()})),
         ("max_staleness_secs".to_owned(), json!(options.max_staleness_secs)),
     ]);
+    if options.trusted_hops > 0 {
+        plugin.insert("trusted_hops".to_owned(), json!(options.trusted_hops));
+    }
     if options.foreign_keys {
         plugin.insert("foreign_keys".to_owned(), json!(true));
     }

@@ -1,208 +1,201 @@
-//! What Envoy itself must be told, so that nothing passes our filter by.
+//! A whole Envoy file, check by check.
+
+use std::collections::BTreeSet;
 
 use policy::Config;
-use policy::config::Feed;
 use serde_json::Value;
 
-use super::capabilities::NEEDED;
-use super::find::{Filter, filters, is_a, walk};
+use super::address::{check_admin, check_client_address, check_proxy_protocol};
+use super::between::check_chain;
+use super::chain::{Chains, HttpFilter, Manager, Reach};
+use super::clusters::Clusters;
+use super::cover::check_cover;
+use super::find::{Filter, filters};
+use super::guard::{RBAC, TAKE_SHIPPED, fault};
+use super::headers::{LENDS, check_early, check_headers, lent_credentials};
+use super::listeners::{Behind, check_ways, upstreams};
+use super::manager::check_settings;
+use super::message::{messages, walk};
+use super::overrides::check_overrides;
+use super::routes::{Host, are_seen, hosts};
 use super::rules::{Catalogue, check_route};
-use super::{Finding, plugin};
-use crate::cli::json::{is, part, word};
+use super::shipped::Shipped;
+use super::wasm::check_filter;
+use super::{Finding, mesh};
+use crate::cli::json::{list, part};
 use crate::cli::output::counted;
 
-const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
-const CONNECTION_MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-
 /// All that is found in an Envoy file, and what was looked at.
-pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> (Vec<Finding>, String) {
+pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> anyhow::Result<(Vec<Finding>, String)> {
     let mut findings = Vec::new();
+    let shipped = Shipped::read()?;
     let found = filters(file);
-    let mut edges = Vec::new();
+    let mut configs: Vec<(String, Config)> = Vec::new();
     for filter in &found {
-        edges.extend(check_filter(file, filter, catalogue, &mut findings));
+        let config = check_filter(file, filter, catalogue, &mut findings);
+        configs.extend(config.map(|config| (filter.place.clone(), config)));
     }
-    check_guard_elsewhere(file, &found, &mut findings);
-    walk(file, "", &mut |place, value| {
-        if is_a(value, CONNECTION_MANAGER) {
-            check_connection_manager(place, value, &mut findings);
+    configs.extend(mesh::check_resources(file, catalogue, &mut findings));
+
+    let chains = Chains::read(file);
+    let guarded: Vec<(&Manager<'_>, Option<&Config>)> = chains
+        .managers
+        .iter()
+        .filter(|manager| manager.has_ours())
+        .map(|manager| (manager, config_of(manager, &configs)))
+        .collect();
+    for (manager, config) in &guarded {
+        check_manager(manager, *config, &shipped, &mut findings);
+    }
+    check_patches(file, &chains, &configs, &mut findings);
+    check_elsewhere(file, &found, &chains, &shipped, &mut findings);
+    check_overrides(file, &chains.managers, &mut findings);
+    check_headers(file, &mut findings);
+    check_admin(file, &mut findings);
+    check_proxy_protocol(&chains.others, &mut findings);
+
+    let clusters = Clusters::read(file);
+    let hosts: Vec<(Option<&Config>, Vec<Host<'_>>)> =
+        guarded.iter().map(|(manager, config)| (*config, hosts(manager, *config))).collect();
+    let behind = Behind {
+        clusters: &clusters,
+        upstreams: hosts.iter().flat_map(|(_, hosts)| upstreams(hosts)).collect(),
+        control_planes: configs.iter().map(|(_, config)| config.control_plane.cluster.clone()).collect(),
+        shipped: &shipped,
+    };
+    check_ways(file, &chains, &behind, &mut findings);
+    let config = hosts.iter().find_map(|(config, _)| *config);
+    let hosts: Vec<Host<'_>> = hosts.into_iter().flat_map(|(_, hosts)| hosts).collect();
+    check_cover(&hosts, config, &clusters, &mut findings);
+    check_discovery(file, &mut findings);
+
+    let routes = check_routes(file, catalogue, &mut findings);
+    let edges: Vec<String> = configs.iter().map(|(_, config)| format!("`{}`", config.edge)).collect();
+    let count = found.len().max(configs.len()) as u64;
+    let checked = format!("{} of the edge {}; {routes}", counted(count, "filter"), edges.join(", "));
+    Ok((findings, checked))
+}
+
+/// The plugin configuration that decides what comes to this manager.
+fn config_of<'c>(manager: &Manager<'_>, configs: &'c [(String, Config)]) -> Option<&'c Config> {
+    let own = manager.chains.iter().flat_map(|chain| &chain.filters).find_map(HttpFilter::ours)?;
+    configs.iter().find(|(place, _)| *place == own.place).map(|(_, config)| config)
+}
+
+fn check_manager(manager: &Manager<'_>, config: Option<&Config>, shipped: &Shipped, findings: &mut Vec<Finding>) {
+    let Manager { place, fields, .. } = manager;
+    for chain in &manager.chains {
+        check_chain(chain, config, shipped, findings);
+    }
+    check_early(place, fields, findings);
+    if let Some(config) = config {
+        for (at, extension) in list(fields, "early_header_mutation_extensions").iter().enumerate() {
+            let here = format!("{place}.early_header_mutation_extensions[{at}]");
+            findings.extend(
+                lent_credentials(extension, &here, config).into_iter().map(|place| Finding::refused(place, LENDS)),
+            );
         }
-    });
+    }
+    if !are_seen(manager) {
+        let message = "not all routes stand in this file, or not in an order that can be read: what they state, and which of them covers another, can't be checked";
+        findings.push(Finding::warning(place, message));
+    }
+    // Where nothing asks for a key, whose address it is doesn't matter, and no stream outlives its key.
+    let asks = !are_seen(manager)
+        || hosts(manager, config).iter().flat_map(|host| &host.entries).any(|entry| !entry.need.is_public());
+    if asks || manager.reach == Reach::Anyone {
+        check_client_address(place, fields, config.map_or(0, |config| config.trusted_hops), false, findings);
+        check_settings(place, fields, config, false, findings);
+    }
+}
+
+/// What a mesh's file changes of a connection manager that the mesh makes.
+fn check_patches(file: &Value, chains: &Chains<'_>, configs: &[(String, Config)], findings: &mut Vec<Finding>) {
+    let config = configs.first().map(|(_, config)| config);
+    let hops = config.map_or(0, |config| config.trusted_hops);
+    let is_patch = |manager: &&Manager<'_>| {
+        manager.chains.is_empty()
+            && ["route_config", "rds", "scoped_routes"].iter().all(|name| manager.fields.get(name).is_none())
+    };
+    for manager in chains.managers.iter().filter(is_patch) {
+        check_client_address(&manager.place, manager.fields, hops, true, findings);
+        check_settings(&manager.place, manager.fields, config, true, findings);
+    }
+    if let Some((place, manager)) = mesh::patched_manager(file) {
+        check_client_address(&place, &manager, hops, true, findings);
+        check_settings(&place, &manager, config, true, findings);
+    }
+}
+
+/// Where a file has our filter without the chain that it goes into, as a patch does, the guard is somewhere in it, or
+/// somewhere else.
+fn check_elsewhere(
+    file: &Value,
+    found: &[Filter<'_>],
+    chains: &Chains<'_>,
+    shipped: &Shipped,
+    findings: &mut Vec<Finding>,
+) {
+    let in_chains: BTreeSet<&str> = chains
+        .managers
+        .iter()
+        .flat_map(|manager| &manager.chains)
+        .flat_map(|chain| &chain.filters)
+        .filter_map(|filter| filter.message.as_ref())
+        .map(|message| message.place.as_str())
+        .collect();
+    let is_apart = |place: &str| !in_chains.iter().any(|chain| place.starts_with(chain));
+    let all = messages(file);
+    let mut has_guard = false;
+    for guard in
+        all.iter().filter(|message| message.is(RBAC) && message.mentions("wasm.latchkey_") && is_apart(&message.place))
+    {
+        has_guard = true;
+        if let Some(fault) = fault(guard.fields, shipped) {
+            findings.push(Finding::refused(&guard.place, format!("the guard {fault}; {TAKE_SHIPPED}")));
+        }
+    }
+    for filter in found.iter().filter(|filter| is_apart(&filter.place)) {
+        let discovered = all.iter().find(|message| {
+            message.is("envoy.config.core.v3.TypedExtensionConfig") && filter.place.starts_with(&message.place)
+        });
+        if let Some(resource) = discovered {
+            let message = "is what Envoy takes from elsewhere (`config_discovery`): the chain that it goes into isn't here, so that it can't be checked; write its `typed_config` into the chain";
+            findings.push(Finding::refused(&resource.place, message));
+        } else if !has_guard {
+            let message = "no guard is in this file: see that the RBAC filter of envoy/demo.yaml is behind this one";
+            findings.push(Finding::warning(&filter.place, message));
+        }
+    }
+    let resources =
+        !has_guard && mesh::has_ours(file) && chains.managers.iter().all(|manager| manager.chains.is_empty());
+    if resources {
+        let message = "no guard is in this file: see that the RBAC filter of envoy/demo.yaml is behind the filter";
+        findings.push(Finding::warning("", message));
+    }
+}
+
+/// Listeners that come from elsewhere aren't in the file.
+fn check_discovery(file: &Value, findings: &mut Vec<Finding>) {
+    for name in ["lds_config", "ads_config"] {
+        if part(file, &["dynamic_resources"]).get(name).is_some() {
+            let message =
+                "brings listeners, or clusters, that aren't in this file: check what it brings in the same way";
+            findings.push(Finding::warning(format!("dynamic_resources.{name}"), message));
+        }
+    }
+}
+
+/// What routes state of themselves, wherever they stand; answers with how many there are.
+fn check_routes(file: &Value, catalogue: Option<&Catalogue>, findings: &mut Vec<Finding>) -> String {
     let (mut routes, mut stated) = (0_u64, 0_u64);
     walk(file, "", &mut |place, value| {
         let is_route = part(value, &["match"]).is_object()
             && ["route", "redirect", "direct_response", "metadata"].iter().any(|name| value.get(name).is_some());
         if is_route {
             routes = routes.saturating_add(1);
-            stated = stated.saturating_add(u64::from(check_route(place, value, catalogue, &mut findings)));
+            stated = stated.saturating_add(u64::from(check_route(place, value, catalogue, findings)));
         }
-        check_overrides(place, value, &mut findings);
     });
-    let edges = edges.iter().map(|edge| format!("`{edge}`")).collect::<Vec<_>>().join(", ");
-    let checked = format!(
-        "{} of the edge {edges}; {stated} of {} state a rule, the others are `routes`' and `unmatched`'s",
-        counted(found.len() as u64, "filter"),
-        counted(routes, "route"),
-    );
-    (findings, checked)
-}
-
-/// Answers with the edge's name, if its configuration would be taken.
-fn check_filter(
-    file: &Value,
-    filter: &Filter<'_>,
-    catalogue: Option<&Catalogue>,
-    findings: &mut Vec<Finding>,
-) -> Option<String> {
-    let Filter { place, config: wasm, plugin: json } = filter;
-    let below = |field: &str| format!("{place}.{field}");
-    match part(wasm, &["failure_policy"]).as_str() {
-        Some("FAIL_RELOAD") => {}
-        Some("FAIL_OPEN") => findings.push(Finding::refused(
-            below("failure_policy"),
-            "FAIL_OPEN lets everything through when the filter breaks; FAIL_RELOAD is needed",
-        )),
-        _ if is(wasm, "fail_open") => findings.push(Finding::refused(
-            below("fail_open"),
-            "lets everything through when the filter breaks; take it out, and set failure_policy: FAIL_RELOAD",
-        )),
-        _ => findings.push(Finding::warning(
-            below("failure_policy"),
-            "without FAIL_RELOAD a worker whose VM broke denies until Envoy is restarted",
-        )),
-    }
-    check_capabilities(wasm, place, findings);
-    let Some(json) = json else {
-        findings.push(Finding::refused(
-            below("configuration"),
-            "a google.protobuf.StringValue with the plugin configuration is expected",
-        ));
-        return None;
-    };
-    let config = plugin(&below("configuration.value"), json, catalogue, findings)?;
-    let shares = part(wasm, &["vm_config", "vm_id"]).as_str().is_some_and(|id| !id.is_empty());
-    if !shares && config.feed == Feed::Process {
-        let message = "is empty, so any plugin could write what workers share: each worker asks the control plane by itself; set vm_id: latchkey";
-        findings.push(Finding::warning(below("vm_config.vm_id"), message));
-    }
-    check_token(wasm, &config, &below("vm_config.environment_variables"), findings);
-    check_cluster(file, &config, &below("configuration.value"), findings);
-    Some(config.edge)
-}
-
-fn check_capabilities(wasm: &Value, place: &str, findings: &mut Vec<Finding>) {
-    let lists = [
-        (part(wasm, &["capability_restriction_config"]), "capability_restriction_config"),
-        (part(wasm, &["vm_config", "capability_restriction_config"]), "vm_config.capability_restriction_config"),
-    ];
-    for (restriction, below) in lists {
-        // An empty list restricts nothing.
-        let Some(allowed) =
-            part(restriction, &["allowed_capabilities"]).as_object().filter(|allowed| !allowed.is_empty())
-        else {
-            continue;
-        };
-        let missing: Vec<_> = NEEDED.iter().filter(|name| !allowed.contains_key(**name)).copied().collect();
-        if !missing.is_empty() {
-            let message = format!("the filter needs what this withholds: {}", missing.join(", "));
-            findings.push(Finding::refused(format!("{place}.{below}.allowed_capabilities"), message));
-        }
-    }
-}
-
-fn check_token(wasm: &Value, config: &Config, place: &str, findings: &mut Vec<Finding>) {
-    let Some(name) = &config.control_plane.token_env else { return };
-    let given = part(wasm, &["vm_config", "environment_variables"]);
-    let in_keys = part(given, &["host_env_keys"]).as_array().is_some_and(|keys| keys.iter().any(|key| key == name));
-    if !in_keys && part(given, &["key_values"]).get(name).is_none() {
-        let message =
-            format!("`control_plane.token_env` is `{name}`, which the VM is not given: list it under `host_env_keys`");
-        findings.push(Finding::refused(place, message));
-    } else if !in_keys {
-        let message = format!("`{name}` stands in the file itself, and so in every config dump: use `host_env_keys`");
-        findings.push(Finding::warning(place, message));
-    }
-}
-
-/// Where all clusters stand in the file, the control plane's must be among them.
-fn check_cluster(file: &Value, config: &Config, place: &str, findings: &mut Vec<Finding>) {
-    let is_dynamic = part(file, &["dynamic_resources"]).get("cds_config").is_some()
-        || part(file, &["dynamic_resources"]).get("ads_config").is_some();
-    let Some(clusters) = part(file, &["static_resources", "clusters"]).as_array().filter(|_| !is_dynamic) else {
-        return;
-    };
-    let name = &config.control_plane.cluster;
-    if !clusters.iter().any(|cluster| word(cluster, "name") == name) {
-        findings.push(Finding::refused(
-            place,
-            format!("`control_plane.cluster`: no cluster `{name}` is under static_resources.clusters"),
-        ));
-    }
-}
-
-/// A filter that requires our verdict.
-fn is_guard(config: &Value) -> bool {
-    is_a(config, RBAC) && config.to_string().contains("wasm.latchkey_verdict")
-}
-
-/// Where a file has our filter without the chain that it goes into, as a patch does, the guard is somewhere in it, or
-/// somewhere else.
-fn check_guard_elsewhere(file: &Value, found: &[Filter<'_>], findings: &mut Vec<Finding>) {
-    let mut has_guard = false;
-    walk(file, "", &mut |_, value| has_guard |= is_guard(value));
-    for filter in found.iter().filter(|filter| !has_guard && !filter.place.contains("http_filters[")) {
-        let message = "no guard is in this file: see that the RBAC filter of envoy/demo.yaml is behind this one";
-        findings.push(Finding::warning(&filter.place, message));
-    }
-}
-
-/// What stands around our filter: the guard behind it, and paths that can be read in one way only.
-fn check_connection_manager(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
-    let Some(chain) = part(manager, &["http_filters"]).as_array() else { return };
-    let Some(own) = chain.iter().position(|filter| !filters(filter).is_empty()) else { return };
-    let here = format!("{place}.http_filters[{own}]");
-    if chain.get(own).is_some_and(|filter| is(filter, "disabled")) {
-        findings.push(Finding::refused(&here, "is disabled: routes that need no key have the rule `public` instead"));
-    }
-    let behind = chain.get(own..).unwrap_or_default();
-    let guard = behind.iter().find(|filter| is_guard(part(filter, &["typed_config"])));
-    match guard {
-        None => findings.push(Finding::refused(&here, "no guard is behind it: Envoy skips a wasm filter that failed to start, and then nothing is decided; see envoy/demo.yaml for the RBAC filter")),
-        Some(guard) if !guard.to_string().contains("wasm.latchkey_rule") => {
-            findings.push(Finding::warning(&here, "the guard behind it doesn't compare `wasm.latchkey_rule`: a route that matches on the key's header could lend its rule to another"));
-        }
-        Some(_) => {}
-    }
-    let is_true = |name: &str| manager[name] == Value::Bool(true);
-    for (name, why) in [
-        ("use_remote_address", "is not true: a client can name any address, and be on any allowlist"),
-        ("normalize_path", "is not true: `/v1/reviews/../x` falls under the rule of `/v1/reviews`"),
-        ("merge_slashes", "is not true: `//` can lead past a route"),
-    ] {
-        if !is_true(name) {
-            findings.push(Finding::warning(format!("{place}.{name}"), why));
-        }
-    }
-    if !matches!(
-        part(manager, &["path_with_escaped_slashes_action"]).as_str(),
-        Some("REJECT_REQUEST" | "UNESCAPE_AND_REDIRECT" | "UNESCAPE_AND_FORWARD")
-    ) {
-        let message = "is not set: `%2F` can lead past a route; REJECT_REQUEST refuses it";
-        findings.push(Finding::warning(format!("{place}.path_with_escaped_slashes_action"), message));
-    }
-    if !part(manager, &["early_header_mutation_extensions"]).to_string().contains("x-latchkey-") {
-        let message = "don't remove `x-latchkey-` headers: a route could be chosen by those that a client sends";
-        findings.push(Finding::warning(format!("{place}.early_header_mutation_extensions"), message));
-    }
-}
-
-/// A route, or a host, that switches our filter off.
-fn check_overrides(place: &str, value: &Value, findings: &mut Vec<Finding>) {
-    let Some(overrides) = part(value, &["typed_per_filter_config"]).as_object() else { return };
-    for (name, own) in overrides {
-        if name.contains("latchkey") && is(own, "disabled") {
-            let message = "is disabled here, and the guard denies what was not decided: a route without keys has the rule `public`";
-            findings.push(Finding::refused(format!("{place}.typed_per_filter_config.{name}"), message));
-        }
-    }
+    format!("{stated} of {} state a rule, the others are `routes`' and `unmatched`'s", counted(routes, "route"))
 }

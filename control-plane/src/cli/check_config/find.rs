@@ -1,7 +1,11 @@
 //! Our filters in an Envoy file, wherever it has them.
 
-use crate::cli::json::part;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+
+use super::message::{Message, messages};
+use crate::cli::json::{part, word};
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
@@ -12,67 +16,61 @@ pub struct Filter<'a> {
     /// The `PluginConfig`.
     pub config: &'a Value,
     /// The plugin configuration in it.
-    pub plugin: Option<Vec<u8>>,
+    pub plugin: Plugin,
+}
+
+/// The bytes that the filter is handed.
+pub enum Plugin {
+    Bytes(Vec<u8>),
+    /// What Envoy does not hand on.
+    Unreadable(&'static str),
+}
+
+impl Plugin {
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// All of our filters in the file.
 pub fn filters(file: &Value) -> Vec<Filter<'_>> {
-    let mut found = Vec::new();
-    walk(file, "", &mut |place, value| found.extend(ours(place, value)));
-    found
+    messages(file).iter().filter_map(filter_of).collect()
 }
 
-/// Calls `visit` with each value and the path of fields that leads there.
-pub fn walk<'a>(value: &'a Value, place: &str, visit: &mut dyn FnMut(&str, &'a Value)) {
-    visit(place, value);
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let below = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
-                walk(value, &below, visit);
-            }
-        }
-        Value::Array(items) => {
-            for (at, value) in items.iter().enumerate() {
-                walk(value, &format!("{place}[{at}]"), visit);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-/// True for a message of this type, by its own name or in a `TypedStruct`.
-pub fn is_a(value: &Value, kind: &str) -> bool {
-    ["@type", "type_url"].iter().any(|name| value[*name].as_str().is_some_and(|own| own.ends_with(kind)))
-}
-
-/// The filter that this value configures, if it is one of ours.
-fn ours<'a>(place: &str, value: &'a Value) -> Option<Filter<'a>> {
-    if !is_a(value, WASM) {
-        return None;
-    }
-    let (config, below) = match (value.get("config"), part(value, &["value"]).get("config")) {
-        (Some(config), _) => (config, "config"),
-        (None, Some(config)) => (config, "value.config"),
-        (None, None) => return None,
-    };
-    let plugin = plugin(part(config, &["configuration"]));
+/// The filter that this message configures, if it is one of ours.
+pub fn filter_of<'a>(message: &Message<'a>) -> Option<Filter<'a>> {
+    let config = message.fields.get("config").filter(|_| message.is(WASM))?;
+    let configuration = part(config, &["configuration"]);
     let is_named = [part(config, &["name"]), part(config, &["root_id"]), part(config, &["vm_config", "vm_id"])]
         .iter()
         .any(|name| name.as_str().is_some_and(|name| name.contains("latchkey")));
+    let plugin = plugin(configuration);
     let is_ours = is_named
         || part(config, &["vm_config", "code"]).to_string().contains("latchkey_filter")
-        || plugin.as_ref().is_some_and(|plugin| {
+        || part(configuration, &["value", "control_plane"]).is_object()
+        || plugin.bytes().is_some_and(|plugin| {
             serde_json::from_slice::<Value>(plugin).is_ok_and(|p| p.get("control_plane").is_some())
         });
-    is_ours.then(|| Filter { place: format!("{place}.{below}"), config, plugin })
+    is_ours.then(|| Filter { place: format!("{}.config", message.place), config, plugin })
 }
 
-/// The bytes that the filter is handed: a `StringValue`'s text, or a `Struct` as JSON.
-fn plugin(configuration: &Value) -> Option<Vec<u8>> {
-    match part(configuration, &["value"]) {
-        Value::String(text) => Some(text.clone().into_bytes()),
-        Value::Object(fields) => serde_json::to_vec(fields).ok(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+/// By its type: Envoy hands a text and bytes on, and refuses to start on a `Struct`.
+fn plugin(configuration: &Value) -> Plugin {
+    let kind = word(configuration, "@type");
+    let text = part(configuration, &["value"]).as_str();
+    let is = |name: &str| kind.ends_with(name);
+    match text {
+        Some(text) if is("/google.protobuf.StringValue") => Plugin::Bytes(text.as_bytes().to_vec()),
+        Some(text) if is("/google.protobuf.BytesValue") => STANDARD.decode(text).map_or(
+            Plugin::Unreadable("`value` is not base64, as a google.protobuf.BytesValue is written"),
+            Plugin::Bytes,
+        ),
+        _ if is("/google.protobuf.Struct") => Plugin::Unreadable(
+            "is a google.protobuf.Struct, on which Envoy does not start: write the plugin configuration as the text of a google.protobuf.StringValue",
+        ),
+        _ => Plugin::Unreadable("a google.protobuf.StringValue with the plugin configuration is expected"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::write;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Cli, Ended};
 
@@ -93,7 +93,7 @@ fn an_envoy_file_that_lets_requests_pass_the_filter_by_is_refused() {
             "refused",
             "is disabled here",
         ),
-        ("any address", whole.replace("use_remote_address: true", "use_remote_address: false"), "warning", "a client can name any address"),
+        ("any address", whole.replace("use_remote_address: true", "use_remote_address: false"), "refused", "a client can name any address"),
         ("no normalisation", whole.replace("normalize_path: true", "normalize_path: false"), "warning", "normalize_path: is not true"),
         ("no vm id", whole.replace("vm_id: latchkey", "vm_id: \"\""), "warning", "each worker asks the control plane by itself"),
     ] {
@@ -102,7 +102,7 @@ fn an_envoy_file_that_lets_requests_pass_the_filter_by_is_refused() {
         assert_eq!(ended.code, i32::from(kind == "refused"), "{name}: {ended:?}");
         let line = ended.stdout.lines().find(|line| line.contains(expected));
         assert!(line.is_some_and(|line| line.starts_with(&format!("envoy.yaml: {kind}: "))), "{name}: {ended:?}");
-        let json: serde_json::Value = serde_json::from_str(&check(&cli, "envoy.yaml", &text, &["--json"]).stdout).unwrap();
+        let json: Value = serde_json::from_str(&check(&cli, "envoy.yaml", &text, &["--json"]).stdout).unwrap();
         assert_eq!(json["accepted"], json!(kind != "refused"), "{name}");
     }
 }
@@ -121,10 +121,9 @@ fn a_filter_in_a_manifest_is_found_and_its_guard_looked_for() {
             "vm_config": {"vm_id": "latchkey", "environment_variables": {"host_env_keys": ["LATCHKEY_EDGE_TOKEN"]}},
         }},
     }});
-    let guard = json!({"name": "guard", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-        "rules": {"policies": {"p": {"principals": [{"filter_state": {"key": "wasm.latchkey_verdict"}}]}}},
-    }});
+    let demo: Value = serde_saphyr::from_str(&envoy(PLUGIN)).unwrap();
+    let manager = &demo["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let guard = &manager["http_filters"][1];
     let alone = check(&cli, "filter.yaml", &patch(&wasm.to_string()), &[]);
     assert!(
         alone.code == 0
@@ -139,8 +138,69 @@ fn a_filter_in_a_manifest_is_found_and_its_guard_looked_for() {
         both.code == 0 && both.stdout.contains("accepted, with 0 warnings: 1 filter of the edge `eu-1`"),
         "{both:?}"
     );
+    let open = guard.to_string().replace("ALLOW", "LOG");
+    let open = check(&cli, "filter.yaml", &[patch(&wasm.to_string()), patch(&open)].join("---\n"), &[]);
+    assert!(open.code == 1 && open.stdout.contains("the guard has `action: LOG`"), "{open:?}");
     let broken = check(&cli, "filter.yaml", &patch(&wasm.to_string().replace("latchkey\\\"", "latch key\\\"")), &[]);
     assert!(broken.code == 1 && broken.stdout.contains("`control_plane.cluster`"), "{broken:?}");
+}
+
+/// Routes in the plugin configuration cover each other as Envoy's do.
+#[test]
+fn a_template_that_covers_a_stronger_one_is_warned_of() {
+    let cli = Cli::start_unsigned(&[]);
+    let lines = |lines: &str| PLUGIN.replacen('{', &format!("{{{lines}, "), 1);
+    let webhooks = r#"{"path": "/v1/webhooks/{*rest}", "rule": "webhooks"}"#;
+    for (name, fields, expected) in [
+        (
+            "public",
+            format!(r#""routes": [{{"path": "/{{*rest}}", "rule": "public"}}, {webhooks}]"#),
+            "`/` is `public` and covers `/v1/webhooks` (`webhooks`)",
+        ),
+        (
+            "any key",
+            format!(r#""unmatched": "key", "routes": [{webhooks}]"#),
+            "`unmatched`: `/` is `key` and covers `/v1/webhooks` (`webhooks`)",
+        ),
+    ] {
+        let ended = check(&cli, "plugin.json", &lines(&fields), &[]);
+        assert!(ended.code == 0 && ended.stdout.contains(expected), "{name}: {ended:?}");
+    }
+    let closed = check(
+        &cli,
+        "plugin.json",
+        &lines(&format!(r#""routes": [{{"path": "/v1/{{*rest}}", "rule": "deny"}}, {webhooks}]"#)),
+        &[],
+    );
+    assert!(closed.code == 0 && closed.stdout.contains("with 0 warnings"), "{closed:?}");
+}
+
+#[test]
+fn a_field_that_is_written_under_both_of_its_names_is_refused() {
+    let cli = Cli::start_unsigned(&[]);
+    let twice = envoy(PLUGIN)
+        .replace("use_remote_address: true", "use_remote_address: true\n          useRemoteAddress: false");
+    let ended = check(&cli, "envoy.yaml", &twice, &[]);
+    assert!(ended.code == 1 && ended.stderr.contains("the field `use_remote_address` is given twice"), "{ended:?}");
+    // The same name twice, of which JSON's readers take one.
+    let demo: Value = serde_saphyr::from_str(&envoy(PLUGIN)).unwrap();
+    let twice = demo
+        .to_string()
+        .replace(r#""name":"latchkey-guard""#, r#""disabled":true,"name":"latchkey-guard","disabled":false"#);
+    let ended = check(&cli, "envoy.json", &twice, &[]);
+    assert!(ended.code == 1 && ended.stderr.contains("duplicate"), "{ended:?}");
+}
+
+/// As for a part of Envoy's configuration that it asks elsewhere for.
+#[test]
+fn a_filter_that_is_discovered_is_refused() {
+    let cli = Cli::start_unsigned(&[]);
+    let demo: Value = serde_saphyr::from_str(&envoy(PLUGIN)).unwrap();
+    let manager = &demo["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let filter = &manager["http_filters"][0]["typed_config"];
+    let resource = json!({"resources": [{"@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", "name": "latchkey", "typed_config": filter}]});
+    let ended = check(&cli, "filter.yaml", &resource.to_string(), &[]);
+    assert!(ended.code == 1 && ended.stdout.contains("resources[0]: is what Envoy takes from elsewhere"), "{ended:?}");
 }
 
 #[test]

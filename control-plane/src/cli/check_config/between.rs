@@ -1,0 +1,235 @@
+//! The order of filters: ours, the guard behind it, and nothing between or behind that undoes what was decided.
+
+use policy::Config;
+use serde_json::Value;
+
+use super::Finding;
+use super::chain::{Chain, HttpFilter};
+use super::guard::{RBAC, TAKE_SHIPPED, fault};
+use super::message::fields;
+use super::shipped::Shipped;
+use super::values::may_be_true;
+use crate::cli::json::word;
+
+/// Filters that neither have Envoy choose the route anew nor change what the upstream reads of a request, unless a field of
+/// theirs says so, which is looked for.
+const HARMLESS: [&str; 24] = [
+    "adaptive_concurrency.v3.AdaptiveConcurrency",
+    "admission_control.v3.AdmissionControl",
+    "api_key_auth.v3.ApiKeyAuth",
+    "bandwidth_limit.v3.BandwidthLimit",
+    "basic_auth.v3.BasicAuth",
+    "buffer.v3.Buffer",
+    "cache.v3.CacheConfig",
+    "compressor.v3.Compressor",
+    "cors.v3.Cors",
+    "csrf.v3.CsrfPolicy",
+    "decompressor.v3.Decompressor",
+    "ext_authz.v3.ExtAuthz",
+    "fault.v3.HTTPFault",
+    "grpc_stats.v3.FilterConfig",
+    "grpc_web.v3.GrpcWeb",
+    "header_mutation.v3.HeaderMutation",
+    "jwt_authn.v3.JwtAuthentication",
+    "local_ratelimit.v3.LocalRateLimit",
+    "rate_limit_quota.v3.RateLimitQuotaFilterConfig",
+    "ratelimit.v3.RateLimit",
+    "rbac.v3.RBAC",
+    "router.v3.Router",
+    "set_metadata.v3.Config",
+    "stateful_session.v3.StatefulSession",
+];
+
+/// Filters that answer from what they kept, whoever asks.
+const CACHES: [&str; 2] = ["cache.v3.CacheConfig", "cache_v2.v3.CacheV2Config"];
+
+/// Filters that may change a request's path after Envoy has chosen the route.
+const PROGRAMS: [&str; 7] = [
+    "composite.v3.Composite",
+    "dynamic_modules.v3.DynamicModuleFilter",
+    "ext_proc.v3.ExternalProcessor",
+    "golang.v3alpha.Config",
+    "grpc_json_transcoder.v3.GrpcJsonTranscoder",
+    "lua.v3.Lua",
+    "wasm.v3.Wasm",
+];
+
+/// Checks a chain that a request may go through. `config` is our filter's, where it can be read.
+pub fn check_chain(chain: &Chain<'_>, config: Option<&Config>, shipped: &Shipped, findings: &mut Vec<Finding>) {
+    let filters = &chain.filters;
+    let Some(own) = filters.iter().position(HttpFilter::is_ours) else {
+        let message = "is a chain of its own without our filter: what comes this way is not decided; take it out, so that `http_filters` are run";
+        findings.push(Finding::refused(&chain.place, message));
+        return;
+    };
+    let (before, from_own) = filters.split_at(own);
+    let Some((ours, behind)) = from_own.split_first() else { return };
+    check_ours(ours, findings);
+    for filter in behind.iter().filter(|filter| filter.is_ours()) {
+        let message = "is a second filter of ours in one chain, which finds no key any more and decides last: take one of them out";
+        findings.push(Finding::refused(&filter.place, message));
+    }
+    for filter in before {
+        check_before(filter, config, findings);
+    }
+    let guard = check_guard(ours, before, behind, shipped, findings);
+    for (at, filter) in behind.iter().enumerate().filter(|(at, filter)| Some(*at) != guard && !filter.is_ours()) {
+        check_behind(filter, at, guard, findings);
+    }
+}
+
+fn check_ours(ours: &HttpFilter<'_>, findings: &mut Vec<Finding>) {
+    let mut refuse = |message: &str| findings.push(Finding::refused(&ours.place, message));
+    if ours.is_discovered() {
+        refuse(
+            "is taken from elsewhere (`config_discovery`): what it does can't be checked, and with a default configuration Envoy runs without it; write its `typed_config` here",
+        );
+    }
+    if ours.is_matched {
+        refuse(
+            "stands in an ExtensionWithMatcher, by which a request can skip it: put the filter itself here, and give routes without keys the rule `public`",
+        );
+    }
+    if may_be_true(ours.value, "is_optional") {
+        refuse("is optional: an Envoy that doesn't know its type leaves it out; take `is_optional` out");
+    }
+}
+
+/// Where the guard stands in `behind`, if it is as closed as the shipped one.
+fn check_guard(
+    ours: &HttpFilter<'_>,
+    before: &[HttpFilter<'_>],
+    behind: &[HttpFilter<'_>],
+    shipped: &Shipped,
+    findings: &mut Vec<Finding>,
+) -> Option<usize> {
+    let router = behind.iter().position(is_router).unwrap_or(behind.len());
+    let mut faults = Vec::new();
+    for (at, filter) in behind.iter().enumerate().filter(|(_, filter)| is_guard(filter)) {
+        let fault = guard_fault(filter, shipped)
+            .or_else(|| (at > router).then(|| "stands behind the router, which answers before it".to_owned()));
+        match fault {
+            None => return Some(at),
+            Some(fault) => faults.push((filter, fault)),
+        }
+    }
+    if let Some(filter) = before.iter().find(|filter| is_guard(filter)) {
+        faults.push((
+            filter,
+            "stands before our filter, and so before there is a verdict: put it directly behind".to_owned(),
+        ));
+    }
+    if faults.is_empty() {
+        let message = format!(
+            "no guard is behind it: Envoy skips a wasm filter that failed to start, and then nothing is decided; {TAKE_SHIPPED}"
+        );
+        findings.push(Finding::refused(&ours.place, message));
+    }
+    for (filter, fault) in faults {
+        findings.push(Finding::refused(&filter.place, format!("the guard {fault}; {TAKE_SHIPPED}")));
+    }
+    None
+}
+
+/// A filter that stands where the guard belongs, whatever it does.
+fn is_guard(filter: &HttpFilter<'_>) -> bool {
+    let is_rbac =
+        filter.kind() == RBAC || (filter.is_discovered() && filter.value.to_string().contains("rbac.v3.RBAC"));
+    let is_named = filter.name.contains("latchkey");
+    let mentions = filter.message.as_ref().is_some_and(|message| message.mentions("latchkey"));
+    (is_rbac && (is_named || mentions)) || (filter.is_discovered() && filter.name.contains("latchkey-guard"))
+}
+
+fn guard_fault(filter: &HttpFilter<'_>, shipped: &Shipped) -> Option<String> {
+    if filter.is_disabled() {
+        return Some("is disabled: take `disabled` out".to_owned());
+    }
+    if filter.is_matched {
+        return Some("stands in an ExtensionWithMatcher, by which a request can skip it".to_owned());
+    }
+    if may_be_true(filter.value, "is_optional") {
+        return Some("is optional: an Envoy that doesn't know its type leaves it out".to_owned());
+    }
+    match &filter.message {
+        None => Some("is taken from elsewhere (`config_discovery`), so it can't be checked".to_owned()),
+        Some(message) => fault(message.fields, shipped),
+    }
+}
+
+fn check_before(filter: &HttpFilter<'_>, config: Option<&Config>, findings: &mut Vec<Finding>) {
+    if is_one_of(filter, &CACHES) {
+        let message = "answers from its cache before a key is looked at: put it behind the guard";
+        findings.push(Finding::refused(&filter.place, message));
+    } else if is_one_of(filter, &PROGRAMS) {
+        let message = "stands before our filter and may change the path after Envoy has chosen the route: if it does, it must have the route chosen anew";
+        findings.push(Finding::warning(&filter.place, message));
+    }
+    let Some(config) = config else { return };
+    let Some(message) = &filter.message else { return };
+    for place in super::headers::lent_credentials(message.fields, &message.place, config) {
+        findings.push(Finding::refused(place, super::headers::LENDS));
+    }
+}
+
+/// Between our filter and the router nothing may choose the route anew, or change the request that was decided.
+fn check_behind(filter: &HttpFilter<'_>, at: usize, guard: Option<usize>, findings: &mut Vec<Finding>) {
+    let is_before_guard = guard.is_some_and(|guard| at < guard);
+    let gap = if is_before_guard { "between our filter and the guard" } else { "between our filter and the router" };
+    let mut refuse = |message: String| findings.push(Finding::refused(&filter.place, message));
+    let name = if filter.name.is_empty() { filter.kind() } else { filter.name };
+    if !is_one_of(filter, &HARMLESS) || filter.is_matched {
+        let what = if filter.message.is_none() {
+            "is taken from elsewhere, so that what it does can't be checked"
+        } else {
+            "may change the request that was decided, or have Envoy choose another route for it"
+        };
+        refuse(format!("`{name}` stands {gap} and {what}: put it before our filter"));
+        return;
+    }
+    if filter.kind().ends_with("router.v3.Router") && is_before_guard {
+        refuse(format!("`{name}` stands {gap}, so that the guard is never reached: put the guard before it"));
+    }
+    let Some(message) = &filter.message else { return };
+    for (place, _) in
+        fields(message.fields, "clear_route_cache").iter().filter(|(_, value)| **value != Value::Bool(false))
+    {
+        refuse(format!(
+            "`{name}` stands {gap} and has Envoy choose the route anew (`{place}`): take that out, or put it before our filter"
+        ));
+    }
+}
+
+fn is_router(filter: &HttpFilter<'_>) -> bool {
+    filter.kind().ends_with("router.v3.Router")
+}
+
+fn is_one_of(filter: &HttpFilter<'_>, kinds: &[&str]) -> bool {
+    let kind = filter.kind().strip_prefix("envoy.extensions.filters.http.").unwrap_or_default();
+    kinds.contains(&kind)
+}
+
+/// The names by which a route could switch off, or replace, what keeps this chain closed.
+pub fn protected_names<'a>(chain: &Chain<'a>) -> Vec<(&'a str, Role)> {
+    let role = |filter: &HttpFilter<'a>| {
+        if filter.is_ours() {
+            Some(Role::Filter)
+        } else if is_guard(filter) {
+            Some(Role::Guard)
+        } else {
+            let cleans = filter.message.as_ref().is_some_and(|message| {
+                message.kind.ends_with("header_mutation.v3.HeaderMutation") && message.mentions("latchkey")
+            });
+            cleans.then_some(Role::Mutation)
+        }
+    };
+    chain.filters.iter().filter_map(|filter| Some((word(filter.value, "name"), role(filter)?))).collect()
+}
+
+/// What a filter is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Filter,
+    Guard,
+    /// It keeps identity headers of a client away from the upstream.
+    Mutation,
+}

@@ -1,0 +1,215 @@
+//! Routes that take what another one is meant to protect: in one order of the two, by another spelling, or behind all others.
+
+use std::collections::BTreeSet;
+
+use policy::Config;
+use policy::path::PathKind;
+
+use super::Finding;
+use super::clusters::Clusters;
+use super::routes::{Entry, Goal, Host, Source, name_of};
+use super::values::is_zero;
+use crate::cli::json::part;
+
+/// How many of the routes that a weaker one covers a message names.
+const NAMED: usize = 3;
+
+/// Where two routes stand to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kinship {
+    SameHost,
+    OtherHost,
+    OtherListener,
+}
+
+/// Hosts of one manager, or the one of a plugin configuration.
+pub fn check_cover(hosts: &[Host<'_>], config: Option<&Config>, clusters: &Clusters, findings: &mut Vec<Finding>) {
+    for (own, host) in hosts.iter().enumerate() {
+        check_host(host, findings);
+        let end = host.entries.iter().position(Entry::takes_all).map_or(host.entries.len(), |at| at + 1);
+        for (at, weak) in host.entries.iter().enumerate().take(end) {
+            let mut covered = Covered::default();
+            for (other, protected) in
+                hosts.iter().enumerate().flat_map(|(other, host)| host.entries.iter().map(move |entry| (other, entry)))
+            {
+                let is_near = hosts.get(other).is_some_and(|other| other.manager == host.manager);
+                let kinship = match (own == other, is_near) {
+                    (true, _) => Kinship::SameHost,
+                    (false, true) => Kinship::OtherHost,
+                    (false, false) => Kinship::OtherListener,
+                };
+                if !std::ptr::eq(weak, protected) && is_weaker(weak, protected, clusters) {
+                    covered.add(host, at, protected, kinship);
+                }
+            }
+            covered.report(weak, config, findings);
+        }
+    }
+}
+
+/// What one route covers of others that ask for more.
+#[derive(Default)]
+struct Covered {
+    /// By the very path that the other is for.
+    taken: BTreeSet<String>,
+    /// By another spelling of it.
+    spelled: BTreeSet<String>,
+    /// By another host's name.
+    hosts: BTreeSet<String>,
+    /// By another listener.
+    listeners: BTreeSet<String>,
+    /// What Envoy's own matching keeps apart.
+    is_by_metadata: bool,
+}
+
+impl Covered {
+    fn add(&mut self, host: &Host<'_>, at: usize, protected: &Entry<'_>, kinship: Kinship) {
+        let Some(weak) = host.entries.get(at) else { return };
+        let (Some(sent), Some(goal)) = (&weak.sent, &protected.sent) else { return };
+        let name = format!("{} (`{}`)", name_of(protected), protected.need.rule());
+        if sent.covers(goal) {
+            let path = weak.space.path_to(sent, goal).unwrap_or_else(|| weak.space.clone());
+            let first = host.entries.iter().position(|entry| {
+                entry.space.covers(&path) && (!entry.is_conditional || entry.need.is_as_strong_as(&protected.need))
+            });
+            let is_taken = !weak.is_conditional && weak.source != Source::Template && first == Some(at);
+            match kinship {
+                Kinship::SameHost if is_taken => self.taken.insert(name),
+                Kinship::SameHost => self.spelled.insert(name),
+                Kinship::OtherHost => is_taken && self.hosts.insert(name),
+                Kinship::OtherListener => is_taken && self.listeners.insert(name),
+            };
+        } else if kinship == Kinship::SameHost && sent.in_lower_case().covers(&goal.in_lower_case()) {
+            self.spelled.insert(name);
+        } else {
+            return;
+        }
+        self.is_by_metadata |= protected.source == Source::Metadata && kinship == Kinship::SameHost;
+    }
+
+    fn report(self, weak: &Entry<'_>, config: Option<&Config>, findings: &mut Vec<Finding>) {
+        let (name, rule) = (name_of(weak), weak.need.rule());
+        if !self.taken.is_empty() {
+            let taken = listed(&self.taken);
+            let message = if weak.is_rewritten() {
+                format!(
+                    "{name} is `{rule}` and leads by another path to what is meant for {taken}: give it their rule, or a narrower path"
+                )
+            } else {
+                format!(
+                    "{name} is `{rule}` and takes what is meant for {taken}, which is never reached: put it behind that, or narrow it"
+                )
+            };
+            findings.push(Finding::refused(&weak.place, message));
+        }
+        if !self.hosts.is_empty() {
+            let message = format!(
+                "{name} is `{rule}` and leads to the same upstream as {} of another host: who sends this host's name needs no more than this; give both the same routes, or upstreams of their own",
+                listed(&self.hosts)
+            );
+            findings.push(Finding::warning(&weak.place, message));
+        }
+        if !self.listeners.is_empty() {
+            let message = format!(
+                "{name} is `{rule}` and leads to the same upstream as {} of another listener: who connects here needs no more than this; give both the same routes, or take it out",
+                listed(&self.listeners)
+            );
+            findings.push(Finding::refused(&weak.place, message));
+        }
+        let is_last = weak.takes_all();
+        if !self.spelled.is_empty() && (weak.need.is_open() || is_last) {
+            let what = if is_last {
+                "take it out and leave `deny` as the last word"
+            } else {
+                "match a narrower path, and leave `deny` as the last word"
+            };
+            let message = format!(
+                "{name} is `{rule}` and covers {}: what Envoy matches less willingly than the upstream does (another case, a suffix) needs no more than `{rule}`; {what}",
+                listed(&self.spelled)
+            );
+            findings.push(Finding::warning(&weak.place, message));
+        }
+        // What needs no escape Envoy decodes before it matches.
+        let is_matched_as_it_stands = |kind: &PathKind| match kind {
+            PathKind::Semicolon | PathKind::EncodedSlash | PathKind::DoubleSlash | PathKind::EncodedQuery => true,
+            PathKind::EncodedUnreserved => false,
+        };
+        let allowed = config.is_some_and(|config| config.paths.allow.iter().any(is_matched_as_it_stands));
+        if allowed && self.is_by_metadata && !(self.spelled.is_empty() && self.taken.is_empty()) {
+            let all: BTreeSet<String> = self.spelled.union(&self.taken).cloned().collect();
+            let message = format!(
+                "{name} is `{rule}` and covers {}, while `paths.allow` admits spellings that Envoy matches as they stand: what is meant for the one falls under the other; take `paths.allow` out of the plugin configuration, or make the last word `deny`",
+                listed(&all)
+            );
+            findings.push(Finding::refused(&weak.place, message));
+        }
+    }
+}
+
+/// True when the first asks for less than the second, and leads to the same upstream.
+fn is_weaker(weak: &Entry<'_>, protected: &Entry<'_>, clusters: &Clusters) -> bool {
+    let (Goal::Clusters(own), Goal::Clusters(other)) = (&weak.goal, &protected.goal) else { return false };
+    // Of two routes with the same paths, what else they ask for tells them apart.
+    let is_told_apart = weak.is_conditional && weak.space == protected.space;
+    // What is denied whatever comes protects nothing but itself; what states nothing is the rest.
+    let is_protected = !(protected.source == Source::Unmatched && protected.space.is_all());
+    // A path of its own for what another one protects is meant, as long as it needs a key.
+    let is_alias = weak.is_rewritten() && !weak.need.is_open();
+    !is_told_apart
+        && !is_alias
+        && !weak.is_preflight
+        && is_protected
+        && !weak.need.is_as_strong_as(&protected.need)
+        && own.iter().any(|own| other.iter().any(|other| clusters.are_one(own, other)))
+}
+
+/// What a host's routes say of themselves.
+fn check_host(host: &Host<'_>, findings: &mut Vec<Finding>) {
+    let mut has_template = false;
+    for (at, entry) in host.entries.iter().enumerate() {
+        match entry.source {
+            Source::Template => has_template = true,
+            Source::Metadata => has_template = false,
+            Source::Unmatched => {
+                let is_last = entry.takes_all()
+                    && host.entries.iter().skip(at + 1).all(|entry| entry.source == Source::Unmatched);
+                let is_reached = !host.entries.iter().take(at).any(Entry::takes_all);
+                if !has_template && entry.need.is_deny() && !is_last && is_reached && !host.place.is_empty() {
+                    let message = format!(
+                        "{} states no rule, so whatever comes here is denied (`no-route-rule`): give it one, or say `deny`",
+                        name_of(entry)
+                    );
+                    findings.push(Finding::warning(&entry.place, message));
+                }
+                has_template = false;
+            }
+        }
+        let lasts = part(entry.route, &["route", "max_stream_duration", "max_stream_duration"]);
+        if !lasts.is_null() && is_zero(lasts) && !entry.need.is_public() {
+            let message = "is 0: a stream that runs when its key is revoked runs on for ever; take it out, or set it";
+            findings.push(Finding::refused(format!("{}.route.max_stream_duration", entry.place), message));
+        }
+        if matches!(entry.goal, Goal::Unknown) && !entry.need.is_deny() {
+            let message = format!(
+                "{} leads where the request or a plugin says: which upstream that is can't be checked",
+                name_of(entry)
+            );
+            findings.push(Finding::warning(&entry.place, message));
+        }
+        if entry.sent.is_none() && entry.need.is_open() && !matches!(entry.goal, Goal::Answer) {
+            let message = format!(
+                "{} needs no key, and what the upstream reads of its paths can't be checked: see that it leads to nothing that needs one",
+                name_of(entry)
+            );
+            findings.push(Finding::warning(&entry.place, message));
+        }
+    }
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    let mut listed = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        listed.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    listed
+}

@@ -1,0 +1,88 @@
+//! What filters and routes set of that which only our filter may set: identity headers, its filter state, a client's key.
+
+use policy::Config;
+use policy::config::CredentialSource;
+use serde_json::Value;
+
+use super::Finding;
+use super::message::{messages, walk};
+use crate::cli::json::{list, part, word};
+
+/// Why a credential that Envoy adds is refused.
+pub const LENDS: &str = "adds a header that carries keys, and so lends a key to whoever comes without one: take it out";
+
+/// What the guard and logs read of our filter.
+const STATE: &str = "wasm.latchkey_";
+
+const IDENTITY: &str = "x-latchkey-";
+
+/// Refuses what stands in for our filter's own word, wherever the file has it.
+pub fn check_headers(file: &Value, findings: &mut Vec<Finding>) {
+    for (place, header) in added_headers(file, "") {
+        let name = word(header, "key").to_ascii_lowercase();
+        if name.starts_with(IDENTITY) {
+            let message = format!("sets `{name}`, which upstreams take for the filter's word: take it out");
+            findings.push(Finding::refused(place, message));
+        } else if name.starts_with(':') && place.contains("http_filters[") {
+            let message = format!(
+                "sets `{name}` after Envoy has chosen the route: the upstream reads another request than was decided; take it out, or let the route rewrite it"
+            );
+            findings.push(Finding::refused(place, message));
+        }
+    }
+    walk(file, "", &mut |place, value| {
+        if word(value, "object_key").starts_with(STATE) {
+            let message = "sets filter state of our filter's, by which the guard lets requests pass: take it out";
+            findings.push(Finding::refused(format!("{place}.object_key"), message));
+        }
+    });
+    for message in messages(file) {
+        let is_lua = message.kind.starts_with("envoy.extensions.filters.http.lua.v3.");
+        if is_lua && (message.mentions(IDENTITY) || message.mentions(STATE)) {
+            let text = "names what only our filter may set (`x-latchkey-` headers, `wasm.latchkey_` filter state): take that out of the script";
+            findings.push(Finding::refused(&message.place, text));
+        }
+        if message.kind.starts_with("envoy.extensions.access_loggers.") && message.mentions("wasm.latchkey_digest") {
+            let text = "logs `wasm.latchkey_digest`, by which a key can be recognised: log `wasm.latchkey_key_id`";
+            findings.push(Finding::warning(&message.place, text));
+        }
+    }
+}
+
+/// Where a message gives requests a header that our filter takes for a client's key.
+pub fn lent_credentials(message: &Value, place: &str, config: &Config) -> Vec<String> {
+    let is_credential = |header: &Value| {
+        config.credentials.iter().any(|source| match source {
+            CredentialSource::Header { name, .. } => word(header, "key").eq_ignore_ascii_case(name),
+            CredentialSource::Query { .. } => false,
+            CredentialSource::Cookie { .. } => word(header, "key").eq_ignore_ascii_case("cookie"),
+        })
+    };
+    // What a client sent under another name is its own.
+    let is_fixed = |header: &Value| !word(header, "value").contains("%REQ");
+    let added = added_headers(message, place);
+    added.into_iter().filter(|(_, header)| is_credential(header) && is_fixed(header)).map(|(place, _)| place).collect()
+}
+
+/// Headers that are added to requests below this value, each with its place.
+fn added_headers<'a>(value: &'a Value, place: &str) -> Vec<(String, &'a Value)> {
+    let mut added = Vec::new();
+    walk(value, place, &mut |place, value| {
+        // Of `request_headers_to_add` and of mutations: `{header: {key, value}}`.
+        let header = part(value, &["header"]);
+        if header.get("key").is_some_and(Value::is_string) && !place.contains("response_") {
+            added.push((place.to_owned(), header));
+        }
+    });
+    added
+}
+
+/// Identity headers of a client are gone before a route is chosen by them.
+pub fn check_early(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
+    let early = list(manager, "early_header_mutation_extensions");
+    let removes = early.iter().any(|extension| extension.to_string().contains(IDENTITY));
+    if !removes {
+        let message = "don't remove `x-latchkey-` headers: a route could be chosen by those that a client sends";
+        findings.push(Finding::warning(format!("{place}.early_header_mutation_extensions"), message));
+    }
+}

@@ -1,0 +1,109 @@
+//! What Istio and Envoy Gateway make filters and settings of: their own resources, as envoy/istio.yaml has them.
+
+use serde_json::{Map, Value};
+
+use super::message::walk;
+use super::rules::Catalogue;
+use super::values::may_be_true;
+use super::{Finding, plugin};
+use crate::cli::json::{list, part, word};
+use policy::Config;
+use policy::config::Feed;
+
+/// A resource that a mesh makes our filter of.
+struct Resource<'a> {
+    place: String,
+    /// What holds the plugin configuration.
+    value: &'a Value,
+    plugin: &'a Value,
+    mesh: Mesh,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mesh {
+    Istio,
+    EnvoyGateway,
+}
+
+/// Our filters in resources of a mesh.
+fn resources(file: &Value) -> Vec<Resource<'_>> {
+    let mut found = Vec::new();
+    walk(file, "", &mut |place, value| {
+        let spec = part(value, &["spec"]);
+        match word(value, "kind") {
+            "WasmPlugin" => {
+                let place = format!("{place}.spec").trim_start_matches('.').to_owned();
+                found.push(Resource { place, value: spec, plugin: part(spec, &["pluginConfig"]), mesh: Mesh::Istio });
+            }
+            "EnvoyExtensionPolicy" => found.extend(list(spec, "wasm").iter().enumerate().map(|(at, wasm)| Resource {
+                place: format!("{place}.spec.wasm[{at}]").trim_start_matches('.').to_owned(),
+                value: wasm,
+                plugin: part(wasm, &["config"]),
+                mesh: Mesh::EnvoyGateway,
+            })),
+            _ => {}
+        }
+    });
+    found.retain(|resource| part(resource.plugin, &["control_plane"]).is_object());
+    found
+}
+
+/// True for a file with such a resource.
+pub fn has_ours(file: &Value) -> bool {
+    !resources(file).is_empty()
+}
+
+/// Checks them, and answers with their plugin configurations and places.
+pub fn check_resources(
+    file: &Value,
+    catalogue: Option<&Catalogue>,
+    findings: &mut Vec<Finding>,
+) -> Vec<(String, Config)> {
+    let mut configs = Vec::new();
+    for Resource { place, value, plugin: json, mesh } in resources(file) {
+        let (field, below) = match mesh {
+            Mesh::Istio => ("failStrategy", "pluginConfig"),
+            Mesh::EnvoyGateway => ("failOpen", "config"),
+        };
+        let lets_pass = match mesh {
+            Mesh::Istio => word(value, field) == "FAIL_OPEN",
+            Mesh::EnvoyGateway => may_be_true(value, field),
+        };
+        if lets_pass {
+            let message =
+                "lets everything through when the filter breaks; Istio takes FAIL_RELOAD, Envoy Gateway `false`";
+            findings.push(Finding::refused(format!("{place}.{field}"), message));
+        } else if mesh == Mesh::Istio && word(value, field) != "FAIL_RELOAD" {
+            let message = "without FAIL_RELOAD a worker whose VM broke denies until Envoy is restarted";
+            findings.push(Finding::warning(format!("{place}.{field}"), message));
+        }
+        let below = format!("{place}.{below}");
+        let Some(config) = plugin(&below, json.to_string().as_bytes(), catalogue, findings) else { continue };
+        if mesh == Mesh::Istio && config.feed == Feed::Process {
+            let message = "Istio gives the VM no id, so any plugin could write what workers share: each worker asks by itself; write `feed: worker`";
+            findings.push(Finding::warning(below, message));
+        }
+        configs.push((place, config));
+    }
+    configs
+}
+
+/// The plugin configuration of the one filter in such a file.
+pub fn plugins(file: &Value) -> Vec<Vec<u8>> {
+    resources(file).iter().map(|resource| resource.plugin.to_string().into_bytes()).collect()
+}
+
+/// What Envoy Gateway's patches say of the connection manager, field by field, and where.
+pub fn patched_manager(file: &Value) -> Option<(String, Value)> {
+    let mut manager = Map::new();
+    let mut first = None;
+    walk(file, "", &mut |place, value| {
+        let is_manager = word(value, "jsonPath").contains("http_connection_manager");
+        let field = word(value, "path").trim_start_matches('/');
+        if is_manager && !field.is_empty() && !field.contains('/') && word(value, "op") != "remove" {
+            first.get_or_insert_with(|| place.to_owned());
+            manager.insert(field.to_owned(), part(value, &["value"]).clone());
+        }
+    });
+    first.map(|place| (place, Value::Object(manager)))
+}

@@ -1,0 +1,80 @@
+//! Messages of Envoy's in a file, each with its type and its place.
+
+use serde_json::Value;
+
+use crate::cli::json::part;
+
+/// A `google.protobuf.Any`, or one within a `TypedStruct`.
+#[derive(Clone)]
+pub struct Message<'a> {
+    /// Where its fields stand.
+    pub place: String,
+    /// Its type's whole name, without what stands before the slash.
+    pub kind: &'a str,
+    pub fields: &'a Value,
+}
+
+impl<'a> Message<'a> {
+    pub fn read(place: &str, value: &'a Value) -> Option<Self> {
+        let named = |name: &str| {
+            let url = value.get(name).and_then(Value::as_str)?;
+            Some(url.rsplit_once('/').map_or(url, |(_, kind)| kind))
+        };
+        match (named("@type"), named("type_url")) {
+            (Some(kind), None) => Some(Self { place: place.to_owned(), kind, fields: value }),
+            // A `TypedStruct`, with or without its own type.
+            (_, Some(kind)) => Some(Self { place: format!("{place}.value"), kind, fields: part(value, &["value"]) }),
+            (None, None) => None,
+        }
+    }
+
+    pub fn is(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+
+    /// True when it, or anything within it, has this text in it.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.fields.to_string().contains(text)
+    }
+}
+
+/// Calls `visit` with each value and the path of fields that leads there.
+pub fn walk<'a>(value: &'a Value, place: &str, visit: &mut dyn FnMut(&str, &'a Value)) {
+    visit(place, value);
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                walk(value, &below(place, name), visit);
+            }
+        }
+        Value::Array(items) => {
+            for (at, value) in items.iter().enumerate() {
+                walk(value, &format!("{place}[{at}]"), visit);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The place of a field.
+pub fn below(place: &str, name: &str) -> String {
+    if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
+}
+
+/// All messages of a file.
+pub fn messages<'a>(file: &'a Value) -> Vec<Message<'a>> {
+    let mut found = Vec::new();
+    walk(file, "", &mut |place, value| found.extend(Message::read(place, value)));
+    found
+}
+
+/// The values of a field by this name, wherever the file has it, each with its place.
+pub fn fields<'a>(file: &'a Value, name: &str) -> Vec<(String, &'a Value)> {
+    let mut found = Vec::new();
+    walk(file, "", &mut |place, value| {
+        if let Some(field) = value.get(name) {
+            found.push((below(place, name), field));
+        }
+    });
+    found
+}

@@ -1,0 +1,114 @@
+//! What a route needs, and which of two needs is the weaker.
+
+use policy::route::Route;
+use serde_json::Value;
+
+use crate::cli::json::part;
+
+/// A rule, and the template that binds a workspace, if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    rule: String,
+    workspace: Option<String>,
+}
+
+impl Need {
+    pub fn deny() -> Self {
+        Self { rule: "deny".to_owned(), workspace: None }
+    }
+
+    pub fn key() -> Self {
+        Self { rule: "key".to_owned(), workspace: None }
+    }
+
+    /// As a route's metadata states it. What can't be read denies, and so does the filter.
+    pub fn stated(metadata: &Value) -> Self {
+        let Some(rule) = part(metadata, &["rule"]).as_str() else { return Self::deny() };
+        Self::new(rule, part(metadata, &["path"]).as_str().unwrap_or_default())
+    }
+
+    pub fn of_line(line: &Route) -> Self {
+        Self::new(&line.rule.to_string(), &line.path)
+    }
+
+    fn new(rule: &str, path: &str) -> Self {
+        let binds = path.contains("{workspace}");
+        Self { rule: rule.to_owned(), workspace: binds.then(|| path.to_owned()) }
+    }
+
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    pub fn is_public(&self) -> bool {
+        self.rule == "public"
+    }
+
+    /// True when a request without a key passes.
+    pub fn is_open(&self) -> bool {
+        self.is_public() || self.rule == "optional"
+    }
+
+    pub fn is_deny(&self) -> bool {
+        self.rule == "deny"
+    }
+
+    /// True when what passes here passes there too.
+    pub fn is_as_strong_as(&self, other: &Self) -> bool {
+        if self.is_deny() || other.is_public() {
+            return true;
+        }
+        let binds_as_much = other.workspace.is_none() || other.workspace == self.workspace || other.is_open();
+        let (own, own_level) = scope_of(&self.rule);
+        let (scope, level) = scope_of(&other.rule);
+        let is_enough = match (own, scope) {
+            ("public", _) => false,
+            (_, "optional") => true,
+            ("optional", _) => false,
+            (_, "key") => true,
+            _ => own == scope && (own_level == level || own_level == "write" || level == "read"),
+        };
+        is_enough && binds_as_much
+    }
+}
+
+/// A rule's scope and level; the level is empty where the method says it.
+fn scope_of(rule: &str) -> (&str, &str) {
+    rule.split_once(':').unwrap_or((rule, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Need;
+
+    #[test]
+    fn needs_are_compared_by_whom_they_let_pass() {
+        let need = |rule: &str| Need::new(rule, "");
+        for (own, other, expected) in [
+            ("deny", "reviews", true),
+            ("reviews", "deny", false),
+            ("public", "public", true),
+            ("public", "optional", false),
+            ("public", "key", false),
+            ("optional", "optional", true),
+            ("optional", "key", false),
+            ("key", "optional", true),
+            ("key", "key", true),
+            ("key", "reviews:read", false),
+            ("reviews", "key", true),
+            ("reviews", "reviews:read", true),
+            ("reviews:write", "reviews", true),
+            ("reviews:read", "reviews", false),
+            ("reviews", "reviews:write", false),
+            ("reviews:write", "webhooks:read", false),
+        ] {
+            assert_eq!(need(own).is_as_strong_as(&need(other)), expected, "{own} {other}");
+        }
+        let bound = Need::new("key", "/v1/workspaces/{workspace}");
+        assert!(
+            !need("key").is_as_strong_as(&bound)
+                && bound.is_as_strong_as(&need("key"))
+                && bound.is_as_strong_as(&bound)
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! Overrides of filters by routes, hosts and clusters of a route: they are found by the real names of the filters.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Finding;
+use super::between::{Role, protected_names};
+use super::chain::Manager;
+use super::message::{Message, fields};
+use super::values::may_be_true;
+
+const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
+
+/// Refuses each override of what keeps a chain closed.
+pub fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Finding>) {
+    let chains = managers.iter().flat_map(|manager| &manager.chains);
+    let mut names: BTreeMap<&str, Role> = chains.flat_map(protected_names).collect();
+    // Where a file has no chain, as a mesh's, these are the names that ours have there.
+    for (name, role) in [("latchkey", Role::Filter), ("latchkey-guard", Role::Guard)] {
+        names.entry(name).or_insert(role);
+    }
+    for (place, overrides) in fields(file, "typed_per_filter_config") {
+        let Some(overrides) = overrides.as_object() else { continue };
+        for (name, value) in overrides {
+            let Some(role) = names.get(name.as_str()) else { continue };
+            let place = format!("{place}.{name}");
+            match role {
+                Role::Filter if is_plain(&place, value) => {}
+                Role::Filter => findings.push(Finding::refused(place, "is disabled here, or configured anew, and the guard denies what was not decided: take it out; a route without keys has the rule `public`")),
+                Role::Guard => findings.push(Finding::refused(place, "switches the guard off, or replaces it, for what is below: requests that were not decided pass there; take it out")),
+                Role::Mutation => findings.push(Finding::refused(place, "switches off, or replaces, what keeps `x-latchkey-` headers of a client from the upstream: take it out")),
+            }
+        }
+    }
+    check_disabled(file, managers, findings);
+}
+
+/// A wrapper that changes nothing, and at most enables the filter.
+fn is_plain(place: &str, value: &Value) -> bool {
+    Message::read(place, value).is_some_and(|message| message.is(FILTER_CONFIG))
+        && !may_be_true(value, "disabled")
+        && value
+            .get("config")
+            .is_none_or(|config| config.as_object().is_some_and(|config| config.keys().all(|name| name == "@type")))
+}
+
+/// A filter that is disabled where it stands runs on those routes only that enable it; the guard denies the others.
+fn check_disabled(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Finding>) {
+    let enables = |name: &str| {
+        fields(file, "typed_per_filter_config")
+            .iter()
+            .any(|(place, overrides)| overrides.get(name).is_some_and(|value| is_plain(place, value)))
+    };
+    for filter in managers.iter().flat_map(|manager| &manager.chains).flat_map(|chain| &chain.filters) {
+        if filter.is_ours() && filter.is_disabled() && !enables(filter.name) {
+            let message = "is disabled, and no route enables it: the guard denies whatever comes; take `disabled` out, routes that need no key have the rule `public`";
+            findings.push(Finding::refused(&filter.place, message));
+        }
+    }
+}

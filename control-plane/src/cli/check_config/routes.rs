@@ -1,0 +1,231 @@
+//! The routes of a connection manager: which paths each takes, what it needs, and where it leads.
+
+use policy::Config;
+use policy::config::Unmatched;
+use policy::route::Route;
+use serde_json::Value;
+
+use super::chain::Manager;
+use super::clusters::mentions;
+use super::message::walk;
+use super::need::Need;
+use super::space::Space;
+use crate::cli::json::{list, part, word};
+
+/// A virtual host.
+pub struct Host<'a> {
+    /// Where its manager stands.
+    pub manager: String,
+    pub place: String,
+    pub entries: Vec<Entry<'a>>,
+}
+
+/// A route, or a line of the plugin configuration's `routes` that decides on one.
+pub struct Entry<'a> {
+    pub place: String,
+    pub route: &'a Value,
+    /// The paths that it takes.
+    pub space: Space,
+    /// The paths that the upstream reads of them; none where that can't be known.
+    pub sent: Option<Space>,
+    /// True where more than the path decides whether it is taken.
+    pub is_conditional: bool,
+    /// True for requests with the method OPTIONS alone, which read and change nothing.
+    pub is_preflight: bool,
+    pub need: Need,
+    pub source: Source,
+    pub goal: Goal,
+}
+
+/// Where the need comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The route's metadata: Envoy's matching decides.
+    Metadata,
+    /// A line of `routes`: the filter's matching decides.
+    Template,
+    /// The route states nothing, and gets `unmatched`.
+    Unmatched,
+}
+
+/// Where requests go.
+pub enum Goal {
+    /// To these clusters.
+    Clusters(Vec<String>),
+    /// A request, or a plugin, says where.
+    Unknown,
+    /// Envoy answers itself.
+    Answer,
+}
+
+impl Entry<'_> {
+    /// True when nothing that comes to it goes on to the next route.
+    pub fn takes_all(&self) -> bool {
+        !self.is_conditional && self.space.is_all() && self.source != Source::Template
+    }
+
+    /// True when the upstream reads another path than Envoy matched.
+    pub fn is_rewritten(&self) -> bool {
+        self.sent.as_ref() != Some(&self.space)
+    }
+}
+
+/// The hosts whose routes stand in the file.
+pub fn hosts<'a>(manager: &Manager<'a>, config: Option<&Config>) -> Vec<Host<'a>> {
+    let place = format!("{}.route_config.virtual_hosts", manager.place);
+    let hosts = list(part(manager.fields, &["route_config"]), "virtual_hosts").iter().enumerate();
+    hosts.map(|(at, host)| read_host(manager, format!("{place}[{at}]"), host, config)).collect()
+}
+
+/// True when all routes of the manager stand in the file, in an order that can be read.
+pub fn are_seen(manager: &Manager<'_>) -> bool {
+    let routes = part(manager.fields, &["route_config"]);
+    let is_whole = routes.is_object() && part(routes, &["vhds"]).is_null();
+    is_whole && list(routes, "virtual_hosts").iter().all(|host| host.get("matcher").is_none())
+}
+
+fn read_host<'a>(manager: &Manager<'_>, place: String, host: &'a Value, config: Option<&Config>) -> Host<'a> {
+    let mut entries = Vec::new();
+    for (at, route) in list(host, "routes").iter().enumerate() {
+        entries.extend(read_route(format!("{place}.routes[{at}]"), route, config));
+    }
+    walk(part(host, &["matcher"]), &format!("{place}.matcher"), &mut |place, value| {
+        if part(value, &["match"]).is_object() {
+            let read = read_route(place.to_owned(), value, config);
+            entries.extend(read.into_iter().map(|entry| Entry { is_conditional: true, ..entry }));
+        }
+    });
+    Host { manager: manager.place.clone(), place, entries }
+}
+
+fn read_route<'a>(place: String, route: &'a Value, config: Option<&Config>) -> Vec<Entry<'a>> {
+    let matched = part(route, &["match"]);
+    let space = Space::of_match(matched);
+    let metadata = part(route, &["metadata", "filter_metadata", "latchkey"]);
+    let (need, source) = if metadata.is_null() {
+        (unmatched(config), Source::Unmatched)
+    } else {
+        (Need::stated(metadata), Source::Metadata)
+    };
+    let own = Entry {
+        sent: space.sent_by(part(route, &["route"])),
+        is_conditional: is_conditional(matched),
+        is_preflight: list(matched, "headers").iter().any(is_preflight),
+        goal: goal(route),
+        place,
+        route,
+        space,
+        need,
+        source,
+    };
+    if source == Source::Metadata {
+        return vec![own];
+    }
+    // What states nothing is decided by the templates that fit, and `unmatched` behind them.
+    let templates = config.map_or(&[][..], |config| &config.routes);
+    let mut entries: Vec<Entry<'a>> = templates
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| own.space.meets(&Space::of_template(&line.path)))
+        .map(|(at, line)| Entry {
+            place: format!("`routes[{at}]` on {}", own.place),
+            goal: goal(route),
+            ..of_template(line, own.route)
+        })
+        .collect();
+    entries.push(own);
+    entries
+}
+
+/// A line of the plugin configuration, for whatever cluster.
+fn of_template<'a>(line: &Route, route: &'a Value) -> Entry<'a> {
+    let space = Space::of_template(&line.path);
+    Entry {
+        place: String::new(),
+        route,
+        sent: Some(space.clone()),
+        space,
+        is_conditional: !line.methods.is_empty(),
+        is_preflight: line.methods == ["OPTIONS"],
+        need: Need::of_line(line),
+        source: Source::Template,
+        goal: Goal::Unknown,
+    }
+}
+
+/// A plugin configuration that stands alone, as a host with one upstream.
+pub fn host_of_plugin<'a>(config: &Config, nothing: &'a Value) -> Host<'a> {
+    let goal = || Goal::Clusters(vec!["upstream".to_owned()]);
+    let lines = config.routes.iter().enumerate().map(|(at, line)| Entry {
+        place: format!("`routes[{at}]`"),
+        goal: goal(),
+        ..of_template(line, nothing)
+    });
+    let rest = Entry {
+        place: "`unmatched`".to_owned(),
+        route: nothing,
+        space: Space::all(),
+        sent: Some(Space::all()),
+        is_conditional: false,
+        is_preflight: false,
+        need: unmatched(Some(config)),
+        source: Source::Unmatched,
+        goal: goal(),
+    };
+    Host { manager: String::new(), place: String::new(), entries: lines.chain(std::iter::once(rest)).collect() }
+}
+
+fn unmatched(config: Option<&Config>) -> Need {
+    match config.map_or(Unmatched::Deny, |config| config.unmatched) {
+        Unmatched::Deny => Need::deny(),
+        Unmatched::Key => Need::key(),
+    }
+}
+
+/// True where a request needs more than its path to be taken.
+fn is_conditional(matched: &Value) -> bool {
+    let conditions = [
+        "headers",
+        "query_parameters",
+        "runtime_fraction",
+        "grpc",
+        "tls_context",
+        "dynamic_metadata",
+        "filter_state",
+        "cookies",
+        "connect_matcher",
+    ];
+    conditions.iter().any(|name| matched.get(name).is_some())
+}
+
+/// A matcher of headers that takes the method OPTIONS and no other.
+fn is_preflight(header: &Value) -> bool {
+    let exact = [part(header, &["string_match", "exact"]), part(header, &["exact_match"])];
+    word(header, "name") == ":method"
+        && header.get("invert_match").is_none()
+        && exact.iter().any(|method| *method == "OPTIONS")
+}
+
+fn goal(route: &Value) -> Goal {
+    let action = part(route, &["route"]);
+    if !action.is_object() {
+        return Goal::Answer;
+    }
+    let chosen = ["cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin"];
+    if chosen.iter().any(|name| action.get(name).is_some()) {
+        return Goal::Unknown;
+    }
+    Goal::Clusters(mentions(action, "").iter().map(|mention| mention.cluster.to_owned()).collect())
+}
+
+/// How a route matches, for messages: its path, or its place where it has none.
+pub fn name_of(entry: &Entry<'_>) -> String {
+    match &entry.space {
+        Space::Unknown => {
+            let matched = part(entry.route, &["match"]);
+            let regex = word(part(matched, &["safe_regex"]), "regex");
+            if regex.is_empty() { "a route that is matched by no path".to_owned() } else { format!("`{regex}`") }
+        }
+        space => format!("`{}`", space.text()),
+    }
+}

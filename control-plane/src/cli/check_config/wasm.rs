@@ -1,0 +1,133 @@
+//! Our filter as Envoy runs it: what it is given, what it may call, and who shares its memory.
+
+use policy::Config;
+use policy::config::Feed;
+use serde_json::Value;
+
+use super::capabilities::NEEDED;
+use super::find::{Filter, Plugin};
+use super::message::walk;
+use super::rules::Catalogue;
+use super::values::may_be_true;
+use super::{Finding, plugin};
+use crate::cli::json::{part, word};
+
+/// Answers with the plugin configuration, if it would be taken.
+pub fn check_filter(
+    file: &Value,
+    filter: &Filter<'_>,
+    catalogue: Option<&Catalogue>,
+    findings: &mut Vec<Finding>,
+) -> Option<Config> {
+    let Filter { place, config: wasm, plugin: json } = filter;
+    let below = |field: &str| format!("{place}.{field}");
+    let policy = part(wasm, &["failure_policy"]);
+    match policy.as_str().or_else(|| policy.as_u64().map(numbered)) {
+        _ if may_be_true(wasm, "fail_open") => findings.push(Finding::refused(
+            below("fail_open"),
+            "lets everything through when the filter breaks; take it out, and set failure_policy: FAIL_RELOAD",
+        )),
+        Some("FAIL_RELOAD") => {}
+        Some("FAIL_OPEN") => findings.push(Finding::refused(
+            below("failure_policy"),
+            "FAIL_OPEN lets everything through when the filter breaks; FAIL_RELOAD is needed",
+        )),
+        _ => findings.push(Finding::warning(
+            below("failure_policy"),
+            "without FAIL_RELOAD a worker whose VM broke denies until Envoy is restarted",
+        )),
+    }
+    check_capabilities(wasm, place, findings);
+    let json = match json {
+        Plugin::Bytes(json) => json,
+        Plugin::Unreadable(why) => {
+            findings.push(Finding::refused(below("configuration"), *why));
+            return None;
+        }
+    };
+    let config = plugin(&below("configuration.value"), json, catalogue, findings)?;
+    let shares = part(wasm, &["vm_config", "vm_id"]).as_str().is_some_and(|id| !id.is_empty());
+    if !shares && config.feed == Feed::Process {
+        let message = "is empty, so any plugin could write what workers share: each worker asks the control plane by itself; set vm_id: latchkey";
+        findings.push(Finding::warning(below("vm_config.vm_id"), message));
+    }
+    check_token(wasm, &config, &below("vm_config.environment_variables"), findings);
+    check_cluster(file, &config, &below("configuration.value"), findings);
+    check_memory(file, wasm, place, findings);
+    Some(config)
+}
+
+/// A failure policy by its number.
+fn numbered(number: u64) -> &'static str {
+    match number {
+        1 => "FAIL_RELOAD",
+        3 => "FAIL_OPEN",
+        _ => "FAIL_CLOSED",
+    }
+}
+
+/// Any module with the same `vm_id` reads and writes what our workers share: the keys.
+fn check_memory(file: &Value, wasm: &Value, place: &str, findings: &mut Vec<Finding>) {
+    let own = part(wasm, &["vm_config"]);
+    let id = word(own, "vm_id");
+    walk(file, "", &mut |other_place, value| {
+        let other = part(value, &["vm_config"]);
+        let shares = !id.is_empty() && other.is_object() && word(other, "vm_id") == id;
+        if shares && other.get("code") != own.get("code") {
+            let message = format!(
+                "has the `vm_id` of the filter at {place} and other code, which can write the keys that workers share: give it a `vm_id` of its own"
+            );
+            findings.push(Finding::refused(format!("{other_place}.vm_config.vm_id"), message));
+        }
+    });
+}
+
+fn check_capabilities(wasm: &Value, place: &str, findings: &mut Vec<Finding>) {
+    let lists = [
+        (part(wasm, &["capability_restriction_config"]), "capability_restriction_config"),
+        (part(wasm, &["vm_config", "capability_restriction_config"]), "vm_config.capability_restriction_config"),
+    ];
+    for (restriction, below) in lists {
+        // An empty list restricts nothing.
+        let Some(allowed) =
+            part(restriction, &["allowed_capabilities"]).as_object().filter(|allowed| !allowed.is_empty())
+        else {
+            continue;
+        };
+        let missing: Vec<_> = NEEDED.iter().filter(|name| !allowed.contains_key(**name)).copied().collect();
+        if !missing.is_empty() {
+            let message = format!("the filter needs what this withholds: {}", missing.join(", "));
+            findings.push(Finding::refused(format!("{place}.{below}.allowed_capabilities"), message));
+        }
+    }
+}
+
+fn check_token(wasm: &Value, config: &Config, place: &str, findings: &mut Vec<Finding>) {
+    let Some(name) = &config.control_plane.token_env else { return };
+    let given = part(wasm, &["vm_config", "environment_variables"]);
+    let in_keys = part(given, &["host_env_keys"]).as_array().is_some_and(|keys| keys.iter().any(|key| key == name));
+    if !in_keys && part(given, &["key_values"]).get(name).is_none() {
+        let message =
+            format!("`control_plane.token_env` is `{name}`, which the VM is not given: list it under `host_env_keys`");
+        findings.push(Finding::refused(place, message));
+    } else if !in_keys {
+        let message = format!("`{name}` stands in the file itself, and so in every config dump: use `host_env_keys`");
+        findings.push(Finding::warning(place, message));
+    }
+}
+
+/// Where all clusters stand in the file, the control plane's must be among them.
+fn check_cluster(file: &Value, config: &Config, place: &str, findings: &mut Vec<Finding>) {
+    let is_dynamic = part(file, &["dynamic_resources"]).get("cds_config").is_some()
+        || part(file, &["dynamic_resources"]).get("ads_config").is_some();
+    let Some(clusters) = part(file, &["static_resources", "clusters"]).as_array().filter(|_| !is_dynamic) else {
+        return;
+    };
+    let name = &config.control_plane.cluster;
+    if !clusters.iter().any(|cluster| word(cluster, "name") == name) {
+        findings.push(Finding::refused(
+            place,
+            format!("`control_plane.cluster`: no cluster `{name}` is under static_resources.clusters"),
+        ));
+    }
+}

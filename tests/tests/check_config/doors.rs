@@ -1,0 +1,194 @@
+//! The doors as a client finds them: one real Envoy runs each edited listener beside the printed one.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use end_to_end::{Connection, ControlPlane, Echo, Response, eventually, free_port, refused_by_envoy, run_envoy};
+use serde_json::{Value, json};
+
+use crate::printed::{Places, add_cluster, at, items, printed, routes, ruled};
+use crate::refused::{Row, rows};
+
+const CLIENT: &str = "203.0.113.7";
+
+/// A client's view of one configuration.
+pub struct Probe {
+    port: u16,
+    /// Of the listener that an edit has added.
+    second: Option<u16>,
+    /// A key that may read reviews.
+    reader: String,
+    /// The same, from one address only.
+    bound: String,
+}
+
+impl Probe {
+    fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        Connection::open(self.port).get(path, headers)
+    }
+
+    /// Reviews, without a key.
+    pub fn reaches(&self, path: &str, headers: &[(&str, &str)]) -> bool {
+        arrived(&self.get(path, headers), "/v1/reviews/1")
+    }
+
+    pub fn arrives_at(&self, path: &str, goal: &str) -> bool {
+        arrived(&self.get(path, &[]), goal)
+    }
+
+    /// The route that a public one lends its rule, once the header by which Envoy chose that is gone.
+    pub fn lends(&self) -> bool {
+        arrived(&self.get("/v1/webhooks", &[("x-api-key", "anything"), ("x-skip", "yes")]), "/v1/webhooks")
+    }
+
+    /// The upstream was asked, which takes no WebSocket.
+    pub fn upgrades(&self) -> bool {
+        self.get("/v1/reviews/1", &[("connection", "upgrade"), ("upgrade", "websocket")]).status == 200
+    }
+
+    /// The upstream is told an identity, or what it may take for one.
+    pub fn forges(&self, path: &str, headers: &[(&str, &str)], name: &str) -> bool {
+        let answer = self.get(path, headers);
+        answer.status == 200 && answer.json()["headers"][name].is_array()
+    }
+
+    /// A key that is stolen works from elsewhere.
+    pub fn names_an_address(&self) -> bool {
+        arrived(&self.get("/v1/reviews/1", &[("x-api-key", &self.bound), ("x-forwarded-for", CLIENT)]), "/v1/reviews/1")
+    }
+
+    pub fn has_no_scope_for(&self, path: &str) -> bool {
+        arrived(&self.get(path, &[("authorization", &format!("Bearer {}", self.reader))]), path)
+    }
+
+    pub fn has_a_second_way(&self) -> bool {
+        self.second.is_some_and(|port| arrived(&Connection::open(port).get("/v1/reviews/1", &[]), "/v1/reviews/1"))
+    }
+
+    /// Envoy has added the edge token.
+    pub fn reaches_the_control_plane(&self) -> bool {
+        let answer = Connection::open(self.port).request("DELETE", "/edge/v1/instances/none", &[]);
+        !matches!(answer.status, 401 | 403 | 503)
+    }
+
+    /// Another one than the upstream answers.
+    pub fn names_a_cluster(&self) -> bool {
+        let answer = self.get("/healthz", &[("x-cluster", "latchkey")]);
+        answer.status == 200 && !answer.body.contains("body_bytes")
+    }
+
+    pub fn shows_the_admin_pages(&self) -> bool {
+        self.second
+            .is_some_and(|port| Connection::open(port).get("/server_info", &[]).body.contains("command_line_options"))
+    }
+}
+
+/// The upstream was asked for this path.
+fn arrived(answer: &Response, path: &str) -> bool {
+    answer.status == 200 && answer.body.contains("body_bytes") && answer.json()["path"] == path
+}
+
+/// A public route that a header of the client chooses, and that the guard keeps from lending its rule.
+fn lend(config: &mut Value) {
+    let header = json!({"name": "x-api-key", "present_match": true});
+    let matched = json!({"path_separated_prefix": "/v1/webhooks", "headers": [header]});
+    routes(config).insert(0, ruled(matched, "public", json!({"cluster": "upstream"})));
+}
+
+/// An edit, and the ports of its listeners.
+struct Door {
+    name: &'static str,
+    is_open: fn(&Probe) -> bool,
+    port: u16,
+    second: Option<u16>,
+}
+
+/// Puts the listeners of an edited configuration, under names and ports of their own, and its clusters into `all`.
+fn add(all: &mut Value, edited: Value, row: &Row, is_open: fn(&Probe) -> bool) -> Door {
+    let mut edited = edited;
+    let known: BTreeSet<String> =
+        items(all, "/static_resources/clusters").iter().map(|one| one["name"].to_string()).collect();
+    for cluster in items(&mut edited, "/static_resources/clusters").clone() {
+        if !known.contains(&cluster["name"].to_string()) {
+            add_cluster(all, cluster);
+        }
+    }
+    let mut ports = Vec::new();
+    for mut listener in items(&mut edited, "/static_resources/listeners").clone() {
+        if listener["name"] == "local" {
+            continue;
+        }
+        let port = free_port();
+        listener["name"] = json!(format!("{}: {}", row.name, listener["name"]));
+        *at(&mut listener, "/address/socket_address") = json!({"address": "127.0.0.1", "port_value": port});
+        items(all, "/static_resources/listeners").push(listener);
+        ports.push(port);
+    }
+    Door { name: row.name, is_open, port: ports[0], second: ports.get(1).copied() }
+}
+
+fn run(config: &Value, folder: &Path) -> end_to_end::Process {
+    let file = folder.join("envoy.json");
+    std::fs::write(&file, config.to_string()).expect("the config");
+    assert_eq!(refused_by_envoy(&file), None);
+    run_envoy(&file)
+}
+
+#[test]
+fn a_request_finds_each_door_that_is_refused_and_none_in_what_is_printed() {
+    let (control_plane, echo) = (ControlPlane::start(), Echo::start());
+    let folder = tempfile::tempdir().expect("a folder");
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let reader = admin.create_key("acme", "reader").secret;
+    let bound = json!({"name": "bound", "expires_in": "none", "scopes": {"reviews": "read"}, "ip_allowlist": [CLIENT]});
+    let bound = admin.create_key_with("acme", &bound).secret;
+    let (status, token) =
+        admin.send("POST", "/v1/edge-tokens", Some(&json!({"name": "edge", "edge": "edge"}))).expect("an answer");
+    assert_eq!(status, 201, "{token}");
+    std::fs::write(folder.path().join("edge-token"), token["secret"].as_str().expect("a token")).expect("a file");
+    let places = Places {
+        control_plane_port: control_plane.port,
+        upstream_port: echo.port,
+        listen: "127.0.0.1",
+        port: free_port(),
+        local_port: free_port(),
+        admin_port: free_port(),
+    };
+    let mut base = printed(&places, folder.path());
+    let printed = base.clone();
+    lend(&mut base);
+
+    let mut all = base.clone();
+    let mut doors = Vec::new();
+    for row in rows() {
+        let Some(is_open) = row.door else { continue };
+        let mut edited = printed.clone();
+        (row.edit)(&mut edited);
+        lend(&mut edited);
+        doors.push(add(&mut all, edited, &row, is_open));
+    }
+    assert!(doors.len() >= 25, "{} doors", doors.len());
+    let mut envoy = run(&all, folder.path());
+    let local = places.local_port;
+    eventually("Envoy has its keys", || {
+        envoy.assert_runs();
+        let answer = Connection::try_open(local)?.try_get("/latchkey/ready", &[])?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.verdict()) }
+    });
+    let probe = |port, second| Probe { port, second, reader: reader.clone(), bound: bound.clone() };
+    eventually("the keys are known", || {
+        let seen = probe(places.port, None).get("/v1/reviews/1", &[("x-api-key", &reader)]).verdict();
+        if seen == "200 -" { Ok(()) } else { Err(seen) }
+    });
+    let mut wrong = Vec::new();
+    for Door { name, is_open, port, second } in doors {
+        if is_open(&probe(places.port, None)) {
+            wrong.push(format!("{name}: open in what is printed"));
+        }
+        if !is_open(&probe(port, second)) {
+            wrong.push(format!("{name}: no door"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

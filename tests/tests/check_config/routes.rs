@@ -1,0 +1,66 @@
+//! Edits of routes by which one takes what another is meant to protect.
+
+use serde_json::json;
+
+use crate::printed::{at, route, routes, ruled};
+use crate::refused::Row;
+
+pub fn rows() -> Vec<Row> {
+    vec![
+        Row {
+            name: "a public route before the others",
+            edit: |config| {
+                routes(config).insert(0, ruled(json!({"prefix": "/"}), "public", json!({"cluster": "upstream"})))
+            },
+            words: [
+                "routes[0]",
+                "`/` is `public` and takes what is meant for `/v1/reviews` (`reviews`), `/v1/webhooks` (`webhooks`)",
+                "put it behind that, or narrow it",
+            ],
+            door: Some(|probe| probe.reaches("/v1/reviews/1", &[])),
+        },
+        Row {
+            name: "a weaker route before a stronger one",
+            edit: |config| {
+                routes(config)
+                    .insert(0, ruled(json!({"pathSeparatedPrefix": "/v1"}), "key", json!({"cluster": "upstream"})))
+            },
+            words: ["routes[0]", "`/v1` is `key` and takes what is meant for", "put it behind that, or narrow it"],
+            door: Some(|probe| probe.has_no_scope_for("/v1/webhooks/1")),
+        },
+        Row {
+            name: "a public route that leads there by another path",
+            edit: |config| {
+                let action = json!({"cluster": "upstream", "prefix_rewrite": "/"});
+                routes(config).insert(0, ruled(json!({"prefix": "/static/"}), "public", action));
+            },
+            words: [
+                "routes[0]",
+                "`/static/` is `public` and leads by another path to what is meant for `/v1/reviews` (`reviews`)",
+                "give it their rule, or a narrower path",
+            ],
+            door: Some(|probe| probe.arrives_at("/static/v1/reviews/1", "/v1/reviews/1")),
+        },
+        Row {
+            name: "a rule that isn't one",
+            edit: |config| {
+                *at(route(config, "/v1/reviews"), "/metadata/filter_metadata/latchkey/rule") = json!("Reviews")
+            },
+            words: [
+                "routes[1].metadata.filter_metadata.latchkey",
+                "`rule` is `Reviews`",
+                "the route denies whatever comes",
+            ],
+            door: None,
+        },
+        Row {
+            name: "a route that adds an identity",
+            edit: |config| {
+                routes(config)[2]["request_headers_to_add"] =
+                    json!([{"header": {"key": "x-latchkey-workspace-id", "value": "ws_of_another"}}])
+            },
+            words: ["request_headers_to_add[0]", "sets `x-latchkey-workspace-id`", "take it out"],
+            door: Some(|probe| probe.forges("/healthz", &[], "x-latchkey-workspace-id")),
+        },
+    ]
+}
