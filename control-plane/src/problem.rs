@@ -23,7 +23,16 @@ struct Content {
     detail: String,
     errors: Vec<FieldError>,
     lines: Vec<LineErrors>,
+    limit: Option<Limit>,
     header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// As the operator's file names it.
+    pub name: &'static str,
+    pub maximum: u64,
 }
 
 /// What is wrong with one field.
@@ -57,6 +66,14 @@ pub(crate) struct Body<'a> {
     /// Where a body has one thing a line: the first 1,000 that are refused.
     #[serde(skip_serializing_if = "<[LineErrors]>::is_empty")]
     lines: &'a [LineErrors],
+    /// With `limit-reached`: the limit's name in the operator's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    limit: Option<&'a str>,
+    /// And what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false)]
+    maximum: Option<u64>,
 }
 
 /// The most lines that a refusal names.
@@ -78,8 +95,16 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             lines: Vec::new(),
+            limit: None,
             header: None,
         }))
+    }
+
+    /// A limit was reached. `detail` says what to do.
+    fn limit_reached(status: StatusCode, limit: Limit, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(status, "limit-reached", "A limit is reached", detail);
+        problem.0.limit = Some(limit);
+        problem
     }
 
     /// 400: the body isn't JSON.
@@ -302,8 +327,17 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let told = self.clone();
-        let Content { status, code, title, detail, errors, lines, header } = *self.0;
-        let body = Body { status: status.as_u16(), code, title, detail: &detail, errors: &errors, lines: &lines };
+        let Content { status, code, title, detail, errors, lines, limit, header } = *self.0;
+        let body = Body {
+            status: status.as_u16(),
+            code,
+            title,
+            detail: &detail,
+            errors: &errors,
+            lines: &lines,
+            limit: limit.map(|limit| limit.name),
+            maximum: limit.map(|limit| limit.maximum),
+        };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
         let mut response = (status, kind, header.map(|header| [header]), json).into_response();

@@ -3,7 +3,7 @@
 use axum::http::{HeaderName, StatusCode, header};
 use policy::Revision;
 
-use super::Problem;
+use super::{Limit, Problem};
 
 impl Problem {
     /// 403: an edge token of another edge.
@@ -51,8 +51,8 @@ impl Problem {
 
     /// 410: an instance that left.
     pub fn retired_instance() -> Self {
-        let detail =
-            "this instance has retired, or an operator said that it is gone; take a new id, and ask the feed again";
+        let detail = "this instance has retired, its token was revoked, or an operator said that it is gone; take a new id, \
+                      and ask the feed again";
         Self::new(StatusCode::GONE, "retired-instance", "The instance has left", detail)
     }
 
@@ -73,12 +73,21 @@ impl Problem {
             .with_header(header::RETRY_AFTER, "10")
     }
 
-    /// 429: a token's instances that never acknowledged.
-    pub fn too_many_instances(limit: usize) -> Self {
-        let detail =
-            format!("{limit} instances of this token never acknowledged; they are forgotten after a day of silence");
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-instances", "Too many instances", detail)
-            .with_header(header::RETRY_AFTER, "60")
+    /// 429: too many instances of one edge token.
+    pub fn too_many_instances(limit: Limit) -> Self {
+        let Limit { name, maximum } = limit;
+        let detail = format!(
+            "an edge token may have {maximum} connected instances, and four times as many that are silent; remove the dead ones \
+             with DELETE /v1/edges?edge=NAME, use a token for each edge, or raise `{name}`"
+        );
+        Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, "60")
+    }
+
+    /// 422: too many workers of one instance.
+    pub fn too_many_workers(limit: Limit) -> Self {
+        let Limit { name, maximum } = limit;
+        let detail = format!("an instance may have {maximum} workers; raise `{name}` if this Envoy has more threads");
+        Self::limit_reached(StatusCode::UNPROCESSABLE_ENTITY, limit, detail)
     }
 
     /// 406: an edge asked for a wire format that we don't write.
