@@ -84,7 +84,7 @@ async fn instances_that_acknowledge_an_empty_list_take_their_place_and_have_noth
     for name in ["i1", "i2", "i3"] {
         assert_eq!(service.asks_as(EDGE, name, "60").await.status, 200);
         assert_eq!(service.says_as(EDGE, name, &[]).await.status, 200);
-        assert_eq!(service.counts().await.0, false, "{name}");
+        assert!(!service.counts().await.0, "{name}");
     }
     let edges = service.get("/v1/edges").await.json();
     let state = |edge: &Value| (edge["state"].clone(), edge["applied"].clone());
@@ -149,7 +149,7 @@ async fn without_a_limit_there_is_none_and_a_configured_one_holds_for_made_token
     assert_eq!(service.full().await, "0.0");
     let service = limited(1).await;
     let token = service.made("edge-1").await;
-    for (token, name) in [(&token.secret[..], "i1"), (EDGE, "i2")] {
+    for (token, name) in [(token.secret.as_str(), "i1"), (EDGE, "i2")] {
         assert_eq!(service.asks_as(token, name, "60").await.status, 200);
         assert_limit(&service.asks_as(token, "i3", "60").await, 429, "instances_per_edge_token", 1);
     }
@@ -248,7 +248,7 @@ async fn a_revoked_token_ends_no_instance_that_another_token_spoke_for_and_none_
     let usage = json!({"edge": "edge-1", "instance": "foreign", "worker": "w", "sequence": 1});
     let usage = service.call_as(&foreign.secret, Method::POST, "/edge/v1/usage", usage, &[]).await;
     assert_eq!(usage.code(), "bad-token", "what is counted last is not worth an end that nobody is told");
-    for (token, name) in [(&new.secret[..], "of-both"), (EDGE, "of-the-start-token")] {
+    for (token, name) in [(new.secret.as_str(), "of-both"), (EDGE, "of-the-start-token")] {
         assert_eq!(service.asks_as(token, name, "60").await.status, 200, "{name} goes on");
     }
     assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 3);
