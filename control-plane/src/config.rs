@@ -1,10 +1,14 @@
 //! The operator's file, `latchkey.toml`: which environments and scopes there are, and how much history is kept.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use policy::{Environment, Scope};
 use serde::Deserialize;
+
+pub use self::limits::{Limits, TokenKind};
 
 /// A key may hold as many scopes as the wire counts, so the catalogue has no more; environments are numbered in a byte.
 const MAX_NAMES: usize = 255;
@@ -42,6 +46,7 @@ pub struct Config {
     pub gateway_url: Option<String>,
     /// The newest changes that are kept for edges that were cut off: one that missed more loads a snapshot.
     pub log_revisions: u64,
+    pub limits: Limits,
 }
 
 /// Why the file can't serve. Each names it and what to do, in one line.
@@ -63,6 +68,7 @@ impl Default for Config {
             scope_meanings: BTreeMap::new(),
             gateway_url: None,
             log_revisions: 100_000,
+            limits: Limits::default(),
         }
     }
 }
@@ -185,6 +191,8 @@ mod tests {
             ("log_revisions = 999", "`log_revisions` is 999: choose 1000 to 10000000"),
             ("log_revisions = 10000001", "choose 1000 to 10000000"),
             ("log_revisions = -1", "line 1"),
+            ("[limits]\ninstances = 1", "line 2: unknown field `instances`"),
+            ("[limits]\nworkers_per_instance = -1", "line 2: invalid value"),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(error.starts_with("configuration latchkey.toml") && error.contains(expected), "{error}");

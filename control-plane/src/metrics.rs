@@ -121,6 +121,16 @@ impl Collector for Counted {
             let counter = ConstCounter::new(count);
             counter.encode(denied.encode_family(&[("code", code)])?)?;
         }
+        let help = "Entries of usage that were left out, by reason";
+        let mut left_out = encoder.encode_descriptor("usage_refused", help, None, MetricType::Counter)?;
+        for (why, count) in self.feed.usage().left_out().each() {
+            let counter = ConstCounter::new(count);
+            counter.encode(left_out.encode_family(&[("why", why.word())])?)?;
+        }
+        let help = "Instances of the edge token that comes nearest to its limit, as a part of it; 1: it is reached";
+        let fullest = ConstGauge::new(self.feed.edges().fullest());
+        let name = "edge_token_instances_ratio";
+        fullest.encode(encoder.encode_descriptor(name, help, None, fullest.metric_type())?)?;
         let mut gauge = |name, help, value: u64| {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)

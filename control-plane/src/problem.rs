@@ -1,6 +1,7 @@
 //! Refusals, as RFC 9457 `application/problem+json`: a code for programs, and for people a sentence that says what to do.
 
 mod causes;
+mod edges;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,7 +23,16 @@ struct Content {
     detail: String,
     errors: Vec<FieldError>,
     lines: Vec<LineErrors>,
+    limit: Option<Limit>,
     header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// As the operator's file names it.
+    pub name: &'static str,
+    pub maximum: u64,
 }
 
 /// What is wrong with one field.
@@ -56,6 +66,14 @@ pub(crate) struct Body<'a> {
     /// Where a body has one thing a line: the first 1,000 that are refused.
     #[serde(skip_serializing_if = "<[LineErrors]>::is_empty")]
     lines: &'a [LineErrors],
+    /// With `limit-reached`: the limit's name in the operator's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    limit: Option<&'a str>,
+    /// And what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false)]
+    maximum: Option<u64>,
 }
 
 /// The most lines that a refusal names.
@@ -77,8 +95,16 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             lines: Vec::new(),
+            limit: None,
             header: None,
         }))
+    }
+
+    /// A limit was reached. `detail` says what to do.
+    fn limit_reached(status: StatusCode, limit: Limit, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(status, "limit-reached", "A limit is reached", detail);
+        problem.0.limit = Some(limit);
+        problem
     }
 
     /// 400: the body isn't JSON.
@@ -134,97 +160,16 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours to do", detail)
     }
 
-    /// 403: an edge token of another edge.
-    pub fn wrong_edge(own: &str) -> Self {
-        let detail = format!("this token is for the edge `{own}`; use that name, or a token of this edge");
-        Self::new(StatusCode::FORBIDDEN, "wrong-edge", "The token is for another edge", detail)
-    }
-
-    /// 403: the instance began in the name of another edge.
-    pub fn foreign_instance() -> Self {
-        let detail = "this instance belongs to the edge whose name it first used; a process that changes its edge takes a new id";
-        Self::new(StatusCode::FORBIDDEN, "foreign-instance", "The instance is another edge's", detail)
-    }
-
-    pub fn unknown_instance() -> Self {
-        let detail = "no instance with this id is known; one is from its first feed request on, until it is gone";
-        Self::new(StatusCode::NOT_FOUND, "unknown-instance", "There is no such instance", detail)
-    }
-
     /// 404: a revision that is not there yet.
     pub fn unknown_revision(head: Revision) -> Self {
         let detail = format!("the newest revision is {head}; changes say theirs in `Latchkey-Revision`");
         Self::new(StatusCode::NOT_FOUND, "unknown-revision", "There is no such revision", detail)
     }
 
-    /// 409: an operator says that an instance is gone that was heard a moment ago.
-    pub fn edge_connected() -> Self {
-        let detail = "this instance was heard less than 30 s ago; end its process, or revoke its token, then try again";
-        Self::new(StatusCode::CONFLICT, "edge-connected", "The instance is connected", detail)
-    }
-
-    /// 409: an acknowledgement of another history.
-    pub fn unknown_epoch() -> Self {
-        let detail = "this is not the control plane's epoch; ask the feed again";
-        Self::new(StatusCode::CONFLICT, "unknown-epoch", "The epoch is not known here", detail)
-    }
-
-    /// 409: an acknowledgement of what isn't there.
-    pub fn revision_ahead(revision: Revision) -> Self {
-        let detail = format!("revision {revision} is past the head; ask the feed again");
-        Self::new(StatusCode::CONFLICT, "revision-ahead", "The revision is not there yet", detail)
-    }
-
-    /// 409: an acknowledgement that leaves out a worker, whose id is a header, too.
-    pub fn missing_worker(id: &str) -> Self {
-        let detail =
-            format!("worker `{id}` is known and not in the list; name all workers, those that are gone as `ended`");
-        Self::new(StatusCode::CONFLICT, "missing-worker", "A worker is missing", detail)
-            .with_header(HeaderName::from_static("latchkey-missing-worker"), id)
-    }
-
-    /// 410: an instance that left.
-    pub fn retired_instance() -> Self {
-        let detail =
-            "this instance has retired, or an operator said that it is gone; take a new id, and ask the feed again";
-        Self::new(StatusCode::GONE, "retired-instance", "The instance has left", detail)
-    }
-
-    /// 422: an acknowledgement that can't be read.
-    pub fn bad_acknowledgement(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-acknowledgement", "The acknowledgement can't be read", detail)
-    }
-
-    /// 422: a report of usage that can't be read.
-    pub fn bad_usage(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-usage", "The usage can't be read", detail)
-    }
-
-    /// 503: usage waits for the disk, and there is no room for more.
-    pub fn too_much_usage() -> Self {
-        let detail = "too much usage waits to be counted; send this batch again later, with the same sequence";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-much-usage", "Too much usage waits", detail)
-            .with_header(header::RETRY_AFTER, "10")
-    }
-
-    /// 429: a token's instances that never acknowledged.
-    pub fn too_many_instances(limit: usize) -> Self {
-        let detail =
-            format!("{limit} instances of this token never acknowledged; they are forgotten after a day of silence");
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-instances", "Too many instances", detail)
-            .with_header(header::RETRY_AFTER, "60")
-    }
-
     /// 405; the router adds `Allow`.
     pub fn method_not_allowed() -> Self {
         let detail = "this path takes other methods; the `Allow` header lists them";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This method does not go here", detail)
-    }
-
-    /// 406: an edge asked for a wire format that we don't write.
-    pub fn unknown_format(written: u16) -> Self {
-        let detail = format!("this control plane writes format {written}; start the edge with a filter that reads it");
-        Self::new(StatusCode::NOT_ACCEPTABLE, "unknown-format", "The wire format is not known here", detail)
     }
 
     /// 409: another workspace has the slug.
@@ -262,12 +207,6 @@ impl Problem {
     pub fn made_before() -> Self {
         let detail = "this form was sent before, and did what it says; a secret is shown once";
         Self::new(StatusCode::CONFLICT, "made-before", "This was done already", detail)
-    }
-
-    /// 410: the snapshot is no longer there.
-    pub fn snapshot_gone() -> Self {
-        let detail = "this snapshot is gone; ask the feed again";
-        Self::new(StatusCode::GONE, "snapshot-gone", "The snapshot is gone", detail)
     }
 
     /// 413.
@@ -388,8 +327,17 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let told = self.clone();
-        let Content { status, code, title, detail, errors, lines, header } = *self.0;
-        let body = Body { status: status.as_u16(), code, title, detail: &detail, errors: &errors, lines: &lines };
+        let Content { status, code, title, detail, errors, lines, limit, header } = *self.0;
+        let body = Body {
+            status: status.as_u16(),
+            code,
+            title,
+            detail: &detail,
+            errors: &errors,
+            lines: &lines,
+            limit: limit.map(|limit| limit.name),
+            maximum: limit.map(|limit| limit.maximum),
+        };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
         let mut response = (status, kind, header.map(|header| [header]), json).into_response();

@@ -65,7 +65,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
 
     let guesses = Guesses::new(store.clone(), clock.clone());
     let (shared, kept) = (guesses.clone(), config.log_revisions);
-    let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await?;
+    let edges = Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await?;
     let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, edges.clone(), kept, ending.clone());
     let api = Api::from(Parts {
         store: store.clone(),

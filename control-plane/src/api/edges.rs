@@ -8,14 +8,14 @@ use policy::{Revision, UnixSeconds};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{PageBody, gone, listed};
+use super::answer::{PageBody, done, gone, listed};
 use super::authority::PlatformAdmin;
 use super::fields::QueryFields;
 use super::path::InstanceInPath;
 use super::principal::Principal;
 use super::requests::EdgeState;
 use super::{Api, cursor, values};
-use crate::edges::{Bound, Seen};
+use crate::edges::{Bound, Removed, Seen};
 use crate::instant;
 use crate::problem::Problem;
 
@@ -108,6 +108,17 @@ impl EdgeBody {
     }
 }
 
+/// What came of removing the dead instances of an edge.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RemovedEdges)]
+struct RemovedBody {
+    edge: String,
+    /// Instances that count no more.
+    removed: u64,
+    /// Those of the edge that stay, because they are connected.
+    connected: u64,
+}
+
 /// Lists the instances that use the feed, by edge.
 #[utoipa::path(
     get,
@@ -154,4 +165,24 @@ pub(super) async fn remove(
 ) -> Result<Response, Problem> {
     let removed = api.edges.remove(&id, principal.acting(&api.clock)).await?;
     Ok(gone(removed.revision))
+}
+
+/// Says that all instances of an edge are gone that aren't connected.
+#[utoipa::path(
+    delete,
+    path = "/edges",
+    operation_id = "remove_dead_edges",
+    params(("edge" = String, Query, description = "The edge's name")),
+    responses((status = 200, description = "How many count no more, and how many are connected", body = RemovedBody))
+)]
+pub(super) async fn remove_dead(
+    State(api): State<Api>,
+    PlatformAdmin(principal): PlatformAdmin,
+    QueryFields(mut fields): QueryFields,
+) -> Result<Response, Problem> {
+    let edge = fields.required("edge", values::edge);
+    let edge = fields.finish(|| edge)?;
+    let Removed { removed, connected, revision } = api.edges.remove_dead(&edge, &principal.acting(&api.clock)).await?;
+    let head = api.store.head().borrow().revision;
+    done(&RemovedBody { edge, removed, connected }, revision.unwrap_or(head))
 }

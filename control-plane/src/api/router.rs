@@ -24,7 +24,8 @@ use crate::problem::Problem;
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
 /// Routes that may take longer, because they wait or take much, and how long.
-const LONGER: [(&str, Duration); 5] = [
+const LONGER: [(&str, Duration); 6] = [
+    ("/v1/edges", Duration::from_secs(300)),
     ("/v1/enforcement", Duration::from_secs(90)),
     ("/v1/keys/import", Duration::from_secs(300)),
     ("/v1/workspaces/{workspace}/keys/import", Duration::from_secs(300)),
@@ -55,7 +56,7 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(admin_tokens::show, admin_tokens::revoke))
         .routes(routes!(edge_tokens::create, edge_tokens::list))
         .routes(routes!(edge_tokens::show, edge_tokens::revoke))
-        .routes(routes!(edges::list))
+        .routes(routes!(edges::list, edges::remove_dead))
         .routes(routes!(edges::remove))
         .routes(routes!(enforcement::show))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::Call;
+use super::client::{Call, LONG};
 use super::connection::{Remote, Session};
 use super::failure::Outcome;
 use super::json::{is, list, part};
@@ -28,12 +28,17 @@ enum EdgesCommand {
     /// Lists the Envoy processes that use the feed, by edge.
     List,
 
-    /// Says that an Envoy process is gone for good.
+    /// Says that Envoy processes are gone for good.
     ///
-    /// From then on no change waits for it. Refused while it is connected.
+    /// From then on no change waits for them. One that is connected is not removed.
     Remove {
         /// The process, as the list names it.
-        instance: String,
+        #[arg(required_unless_present = "edge", conflicts_with = "edge")]
+        instance: Option<String>,
+
+        /// All processes of this edge that aren't connected, instead of one.
+        #[arg(long, value_name = "NAME")]
+        edge: Option<String>,
     },
 }
 
@@ -60,7 +65,19 @@ pub(super) fn run_edges(options: &EdgesOptions) -> anyhow::Result<Outcome> {
             let items = pages::all(&session.client, None, || Call::get(&["v1", "edges"]))?;
             told(&session, &items)?;
         }
-        EdgesCommand::Remove { instance } => {
+        EdgesCommand::Remove { edge: Some(edge), .. } => {
+            let call = Call::delete(&["v1", "edges"]).query("edge", Some(edge));
+            let removed = session.client.send(call.patient(LONG))?.body;
+            if session.json {
+                say_json(&removed)?;
+            } else {
+                let count = |name| part(&removed, &[name]).as_u64().unwrap_or_default();
+                let (removed, connected) = (counted(count("removed"), "instance"), count("connected"));
+                say(&format!("{removed} of {edge} removed; {connected} connected\n"))?;
+            }
+        }
+        EdgesCommand::Remove { instance, edge: None } => {
+            let instance = instance.as_deref().unwrap_or_default();
             session.client.send(Call::delete(&["v1", "edges", instance]))?;
             if !session.json {
                 say(&format!("{instance} counts no more\n"))?;

@@ -26,7 +26,7 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_EDGE_TOKEN_FILE", value_name = "FILE")]
     pub edge_token_file: PathBuf,
 
-    /// Environments, scope catalogue, length of the log, and what the console says of scopes and of your gateway (TOML,
+    /// Environments, scope catalogue, length of the log, limits, and what the console says of scopes and of your gateway (TOML,
     /// docs/operating.md). Without it: environments = ["live"], scopes = ["reviews",
     /// "workspaces", "credentials", "webhooks", "repositories", "security_scans"], log_revisions = 100000.
     #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]

@@ -28,7 +28,7 @@ const LATEST: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {
 const MAX_VALUE: usize = 120;
 
 /// What can have been done, to choose from.
-const ACTIONS: [(&str, &str); 17] = [
+const ACTIONS: [(&str, &str); 18] = [
     ("key.create", "Key created"),
     ("key.update", "Key changed"),
     ("key.rotate", "Key rotated"),
@@ -44,6 +44,7 @@ const ACTIONS: [(&str, &str); 17] = [
     ("edge-token.create", "Edge token created"),
     ("edge-token.revoke", "Edge token revoked"),
     ("instance.remove", "Edge instance removed"),
+    ("instances.remove", "Dead edge instances removed"),
     ("catalogue.define", "Catalogue changed"),
     ("database.restore", "Database restored"),
 ];

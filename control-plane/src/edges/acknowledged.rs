@@ -23,18 +23,28 @@ pub(crate) struct Acknowledgement {
 }
 
 impl Edges {
-    /// Takes an acknowledgement that was received at `at`, all of it or nothing. Answers with the head, for which the answer
-    /// vouches: an instance whose table is there is fresh.
-    pub(crate) async fn acknowledge(&self, said: &Acknowledgement, at: Duration) -> Result<Position, Refused> {
+    /// Takes an acknowledgement that was received at `at` with `token`, all of it or nothing. Answers with the head, for which the
+    /// answer vouches: an instance whose table is there is fresh.
+    pub(crate) async fn acknowledge(
+        &self,
+        said: &Acknowledgement,
+        token: &str,
+        at: Duration,
+    ) -> Result<Position, Refused> {
+        if let Some(limit) = self.limits.workers()
+            && u64::try_from(said.workers.len()).is_ok_and(|workers| workers > limit.maximum)
+        {
+            return Err(Refused::TooManyWorkers(limit));
+        }
         self.look_for(&said.instance).await?;
         if let Some(applied) = said.workers.values().map(|(_, applied)| *applied).max() {
             self.store.newest(Some(applied)).await?;
         }
-        let taken = match self.take(said, at) {
+        let taken = match self.take(said, token, at) {
             // Another replica may have heard of its end.
             Err(Refused::MissingWorker(_)) if self.store.is_shared() => {
                 self.store.look().await?;
-                self.take(said, at)
+                self.take(said, token, at)
             }
             taken => taken,
         };
@@ -49,7 +59,7 @@ impl Edges {
 
     /// Takes it into memory. `None`: nothing has to be written; else what is to be written besides that it was heard.
     #[expect(clippy::option_option, reason = "whether to write, and what besides")]
-    fn take(&self, said: &Acknowledgement, at: Duration) -> Result<Option<Option<Says>>, Refused> {
+    fn take(&self, said: &Acknowledgement, token: &str, at: Duration) -> Result<Option<Option<Says>>, Refused> {
         let head = *self.store.head().borrow();
         let mut all = self.lock();
         let known = all.get_mut(&said.instance).ok_or(Refused::Unknown)?;
@@ -64,12 +74,16 @@ impl Edges {
         if let Some(missing) = known.instance.workers.iter().find(|worker| !is_named(&worker.id)) {
             return Err(Refused::MissingWorker(missing.id.clone()));
         }
+        self.vouch(known, token);
         known.hear(at, said.bound, self.clock.now());
         let workers: Vec<_> = said.workers.values().map(|(worker, _)| worker.clone()).collect();
         let instance = &mut known.instance;
-        let is_as_before = instance.acknowledged && instance.workers == workers && instance.version == said.version;
+        // An empty list says nothing of what is decided by.
+        let acknowledged = instance.acknowledged || !workers.is_empty();
+        let is_as_before =
+            instance.acknowledged == acknowledged && instance.workers == workers && instance.version == said.version;
         if !is_as_before {
-            (instance.acknowledged, instance.workers) = (true, workers);
+            (instance.acknowledged, instance.workers) = (acknowledged, workers);
             instance.version.clone_from(&said.version);
             known.must_save();
         }

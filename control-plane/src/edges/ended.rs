@@ -1,4 +1,4 @@
-//! How instances leave: by their own word, by an operator's, or forgotten.
+//! How instances leave: by their own word, with their token, or forgotten.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::rules::Bound;
 use super::{Edges, Known, Refused};
-use crate::store::{Acting, Changed, StoreError};
+use crate::store::StoreError;
 
 /// How long an instance that was connected when it retired still counts. The request that it has waiting is answered at once,
 /// and tells it to deny; a worker that was held up for 2 s looks at what the others know before it decides.
@@ -78,90 +78,96 @@ impl Edges {
         self.wake();
     }
 
-    /// Takes an operator's word that an instance is gone. Not while its lease runs.
-    pub(crate) async fn remove(&self, id: &str, acting: Acting) -> Result<Changed<()>, Refused> {
+    /// Ends an instance that only revoked tokens spoke for, `token` among them; whoever calls this answers its request by saying
+    /// so. It counts for [`LEAVING`] more, as one that retires does. `Unknown`: it is not for this token to say anything of.
+    pub(crate) async fn disown(&self, id: &str, edge: &str, token: &str) -> Result<(), Refused> {
+        // Another replica may have heard another token speak for it.
         self.store.look().await?;
-        let (instance, row, before) = {
+        let (is_saved, is_news) = {
             let mut all = self.lock();
-            let counts = |known: &&mut Known| known.instance.ended_at.is_none() || !known.is_told();
-            let known = all.get_mut(id).filter(counts).ok_or(Refused::Unknown)?;
-            if known.is_connected(self.clock.monotonic()) {
-                return Err(Refused::Connected);
+            let spoke = |known: &&mut Known| {
+                known.instance.edge == edge && known.instance.tokens.iter().any(|own| own == token)
+            };
+            let known = all.get_mut(id).filter(spoke).ok_or(Refused::Unknown)?;
+            if known.instance.tokens.iter().any(|own| self.is_live(own)) {
+                return Err(Refused::Unknown);
             }
-            let before = known.instance.ended_at;
-            // Refused from here on, so that none is answered that counts no more.
-            known.end(acting.at);
-            (known.instance.clone(), known.shared.row, before)
+            let is_news = known.instance.ended_at.is_none();
+            if is_news {
+                // However long it was silent: it decides until it has read this.
+                known.is_leaving = true;
+                known.end(self.clock.now());
+                tracing::info!(edge.id = edge, instance = id, "an instance ended with its token");
+            }
+            (known.is_saved(), is_news)
         };
-        let removed = self.store.end_instance(instance, row, acting).await;
-        let mut all = self.lock();
-        let known = all.get_mut(id);
-        match removed {
-            Ok(Some(changed)) => {
-                if let Some(known) = known {
-                    (known.saved, known.is_leaving) = (known.version, false);
-                }
-                drop(all);
-                self.wake();
-                Ok(changed)
-            }
-            refused => {
-                if let Some(known) = known {
-                    known.instance.ended_at = before;
-                    known.gone.send_replace(before.is_some());
-                }
-                // Another replica has heard of it.
-                Err(refused.err().map_or(Refused::Connected, Into::into))
+        if is_news {
+            tokio::spawn(self.clone().leave(id.to_owned()));
+            self.wake();
+        }
+        if !is_saved {
+            match self.save(id, edge, None).await {
+                Ok(()) | Err(Refused::Retired) => {}
+                Err(error) => return Err(error),
             }
         }
+        self.tells(id);
+        Ok(())
     }
 
     /// Forgets instances that were silent for longer than their bound, and than a day. Those without a bound that didn't say
     /// that they leave are kept: one day they could serve again.
     pub async fn forget_silent(&self) -> Result<(), StoreError> {
         let now = self.clock.monotonic();
-        let due: Vec<_> = self
-            .lock()
-            .iter()
-            .filter(|(_, known)| known.is_ghost(now))
-            .map(|(id, known)| (id.clone(), known.shared.row))
-            .collect();
+        let due: Vec<_> =
+            self.lock().iter().filter(|(_, known)| known.is_ghost(now)).map(|(_, known)| known.name()).collect();
         if due.is_empty() {
             return Ok(());
         }
-        self.store.forget_instances(due.clone()).await?;
-        // One that was heard meanwhile is kept, and written again when it is heard next.
-        self.lock().retain(|id, known| {
-            let is_due = due.iter().any(|(due, _)| due == id);
-            if is_due && !known.is_ghost(now) {
-                known.must_save();
+        tracing::info!(instances = due.len(), "forgets silent instances");
+        self.forget(due, move |known| known.is_ghost(now)).await
+    }
+
+    /// Forgets these instances, each of which comes with the number of its row's last change, as long as they are `due`.
+    pub(super) async fn forget(
+        &self,
+        instances: Vec<(String, i64)>,
+        due: impl Fn(&Known) -> bool,
+    ) -> Result<(), StoreError> {
+        self.store.forget_instances(instances.clone()).await?;
+        let mut all = self.lock();
+        for (id, _) in instances {
+            // One that was heard meanwhile is kept, and written again when it is heard next.
+            match all.get_mut(&id) {
+                Some(known) if !due(known) => known.must_save(),
+                Some(_) => drop(all.remove(&id)),
+                None => {}
             }
-            !is_due || !known.is_ghost(now)
-        });
-        tracing::info!(instances = due.len(), "forgot silent instances");
+        }
+        drop(all);
         self.wake();
         Ok(())
     }
 }
 
 impl Known {
-    fn end(&mut self, at: UnixSeconds) {
+    pub(super) fn end(&mut self, at: UnixSeconds) {
         self.instance.ended_at = Some(at);
         self.must_save();
         self.gone.send_replace(true);
     }
 
     /// Whether it has ended and knows it: nothing of it counts.
-    fn is_told(&self) -> bool {
+    pub(super) fn is_told(&self) -> bool {
         self.instance.ended_at.is_some() && !self.is_leaving
     }
 
-    fn is_connected(&self, now: Duration) -> bool {
+    pub(super) fn is_connected(&self, now: Duration) -> bool {
         self.facts().is_some_and(|facts| facts.is_connected(now))
     }
 
     fn is_ghost(&self, now: Duration) -> bool {
-        let silent = now.saturating_sub(self.heard_at.max(self.shared.others_until));
+        let silent = now.saturating_sub(self.last_heard());
         let bound_has_passed = match (self.facts(), self.instance.bound) {
             (Some(facts), Bound::Secs(_)) => facts.denies_at().is_some_and(|at| at < now),
             (Some(_), Bound::Never) => false,

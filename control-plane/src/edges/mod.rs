@@ -4,7 +4,9 @@
 //! `docs/decisions/enforced.md`.
 
 mod acknowledged;
+mod admission;
 mod ended;
+mod removed;
 mod replicas;
 mod rules;
 mod waiting;
@@ -21,15 +23,19 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
 pub(crate) use acknowledged::Acknowledgement;
+pub(crate) use removed::Removed;
 pub use rules::{Bound, Bounded, Enforcement, Facts, State};
 
+use self::admission::Near;
 use self::replicas::Shared;
 
 use crate::clock::Clock;
+use crate::config::Limits;
+use crate::problem::Limit;
 use crate::store::{Instance, Says, Store, StoreError};
 
-/// Instances that never acknowledged, a token: who holds one can't fill memory and disk with names.
-const MAX_SILENT: usize = 1_000;
+/// What stands for the file's token among the tokens that spoke for an instance.
+pub(crate) const START_TOKEN: &str = "token-file";
 
 /// Upper ends of the times from commit to enforced that are told apart, in seconds: from a loopback to a bound of a day.
 const TIMES: [f64; 14] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0];
@@ -39,6 +45,7 @@ const TIMES: [f64; 14] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5
 pub struct Edges {
     store: Store,
     clock: Clock,
+    limits: Limits,
     known: Arc<Mutex<HashMap<String, Known>>>,
     /// Wakes whoever waits for a revision to be enforced.
     changed: watch::Sender<()>,
@@ -49,6 +56,8 @@ pub struct Edges {
     time_to_enforced: Histogram,
     /// How long each of the last revisions took, oldest first.
     took: Arc<Mutex<VecDeque<(Revision, Duration)>>>,
+    /// Tokens whose instances come near their limit.
+    near: Arc<Mutex<Near>>,
 }
 
 /// An instance, with what is not on disk.
@@ -89,8 +98,10 @@ pub enum Refused {
     Foreign,
     #[error("the instance has retired, or an operator said that it is gone")]
     Retired,
-    #[error("too many instances of this token never acknowledged")]
-    TooMany,
+    #[error("the token has as many instances as it may have")]
+    TooMany(Limit),
+    #[error("the instance has more workers than it may have")]
+    TooManyWorkers(Limit),
     #[error("no such instance is known")]
     Unknown,
     #[error("the epoch is another one")]
@@ -119,7 +130,12 @@ pub(crate) struct Seen {
 impl Edges {
     /// The instances in `store`. The bound of each starts again: what was heard of it before the start isn't known. Waiting
     /// ends when `ending` becomes true.
-    pub async fn load(store: Store, clock: Clock, ending: watch::Receiver<bool>) -> Result<Self, StoreError> {
+    pub async fn load(
+        store: Store,
+        clock: Clock,
+        limits: Limits,
+        ending: watch::Receiver<bool>,
+    ) -> Result<Self, StoreError> {
         let heard_at = clock.monotonic();
         let known = |instance: Instance| {
             let id = instance.id.clone();
@@ -131,12 +147,14 @@ impl Edges {
         let edges = Self {
             store,
             clock,
+            limits,
             known: Arc::new(Mutex::new(known)),
             changed: watch::Sender::new(()),
             read_at: Arc::default(),
             ending,
             time_to_enforced: Histogram::new(TIMES),
             took: Arc::default(),
+            near: Arc::default(),
         };
         edges.store.listen(edges.ear()).await?;
         Ok(edges)
@@ -145,21 +163,23 @@ impl Edges {
     /// Notes a request of an instance, also of one that wasn't known. On disk, as far as it must be, when this returns.
     pub(crate) async fn heard(&self, contact: &Contact<'_>) -> Result<(), Refused> {
         self.look_for(contact.instance).await?;
-        let is_saved = {
+        let (is_saved, surplus) = {
             let mut all = self.lock();
-            if !all.contains_key(contact.instance) {
-                let is_silent = |known: &&Known| !known.instance.acknowledged && known.instance.token == contact.token;
-                if all.values().filter(is_silent).count() >= MAX_SILENT {
-                    return Err(Refused::TooMany);
-                }
-                all.insert(contact.instance.to_owned(), self.first_seen(contact));
+            let is_new = !all.contains_key(contact.instance);
+            let surplus = if is_new { self.admit(&all, contact)? } else { Vec::new() };
+            let known = all.entry(contact.instance.to_owned()).or_insert_with(|| self.first_seen(contact));
+            if is_new {
                 tracing::info!(edge.id = contact.edge, instance = contact.instance, "a new instance");
             }
-            let known = all.get_mut(contact.instance).ok_or(Refused::Unknown)?;
             known.admits(contact.edge)?;
+            self.vouch(known, contact.token);
             known.hear(contact.at, contact.bound, self.clock.now());
-            known.is_saved() && self.may_answer(known, contact.at)
+            (known.is_saved() && self.may_answer(known, contact.at), surplus)
         };
+        if !surplus.is_empty() {
+            // The store has logged why, if it can't; the next new one tries again.
+            let _ = self.forget(surplus, Known::is_told).await;
+        }
         if is_saved { Ok(()) } else { self.save(contact.instance, contact.edge, None).await }
     }
 
@@ -263,7 +283,7 @@ impl Edges {
         let instance = Instance {
             id: contact.instance.to_owned(),
             edge: contact.edge.to_owned(),
-            token: contact.token.to_owned(),
+            tokens: vec![contact.token.to_owned()],
             address: contact.address,
             version: None,
             format: FORMAT,
@@ -328,11 +348,10 @@ impl Known {
 
     /// `None` for one that counts no longer.
     fn facts(&self) -> Option<Facts> {
-        let Self { instance, heard_at, applied, shared, .. } = self;
+        let Self { instance, applied, shared, .. } = self;
         let facts = || {
             let applied = applied.values().min().copied().max(shared.applied);
-            let heard_at = shared.others_until.max(*heard_at);
-            Facts { heard_at, bound: instance.bound, applied, workers: instance.workers.len() }
+            Facts { heard_at: self.last_heard(), bound: instance.bound, applied, workers: instance.workers.len() }
         };
         (instance.ended_at.is_none() || self.is_leaving).then(facts)
     }
@@ -348,7 +367,8 @@ impl From<Refused> for crate::problem::Problem {
         match refused {
             Refused::Foreign => Self::foreign_instance(),
             Refused::Retired => Self::retired_instance(),
-            Refused::TooMany => Self::too_many_instances(MAX_SILENT),
+            Refused::TooMany(limit) => Self::too_many_instances(limit),
+            Refused::TooManyWorkers(limit) => Self::too_many_workers(limit),
             Refused::Unknown => Self::unknown_instance(),
             Refused::UnknownEpoch => Self::unknown_epoch(),
             Refused::Ahead(revision) => Self::revision_ahead(revision),

@@ -1,10 +1,14 @@
-//! Who may use the feed: the file's token for any edge, and tokens that were made over REST, each for its own.
+//! Who may use the feed: the file's token for any edge, and tokens that were made over REST, each for its own until it is
+//! revoked.
+
+use std::net::IpAddr;
 
 use axum::http::request::Parts;
 use policy::Digest;
 
 use super::Feed;
 use crate::bearer;
+use crate::edges::{Refused, START_TOKEN};
 use crate::guesses::address;
 use crate::problem::Problem;
 
@@ -17,34 +21,77 @@ pub(super) struct Access {
     digest: Digest,
     /// `None`: any edge.
     edge: Option<String>,
-    /// Its id, or `token-file`.
+    /// Its id, or [`START_TOKEN`].
     pub(super) id: String,
+    address: Option<IpAddr>,
+}
+
+/// A token that is known.
+pub(super) enum Shown {
+    Live(Access),
+    Revoked(Revoked),
+}
+
+/// A token that was revoked. It gives no access; an instance that only it spoke for is told that it has ended.
+pub(super) struct Revoked {
+    id: String,
+    edge: String,
+    pub(super) address: Option<IpAddr>,
 }
 
 impl Feed {
     /// The access that a request's token gives, or 401.
     pub(super) fn access(&self, request: &Parts) -> Result<Access, Problem> {
+        match self.shown(request)? {
+            Shown::Live(access) => Ok(access),
+            Shown::Revoked(revoked) => Err(self.wrong(revoked.address)),
+        }
+    }
+
+    /// The token that a request shows; 401 for one that isn't known.
+    pub(super) fn shown(&self, request: &Parts) -> Result<Shown, Problem> {
         let presented =
             bearer::presented(&request.headers).ok_or_else(|| Problem::unauthenticated("missing-token", HOW))?;
         let digest = Digest::of(presented.as_bytes());
+        let address = address(&request.extensions);
         if self.edge_token.has(&digest) {
-            return Ok(Access { digest, edge: None, id: "token-file".to_owned() });
+            return Ok(Shown::Live(Access { digest, edge: None, id: START_TOKEN.to_owned(), address }));
         }
-        let token = self.store.live_edge_token(&digest);
-        let wrong = || Problem::unauthenticated("bad-token", HOW);
-        let token = token.ok_or_else(|| self.guesses.wrong(address(&request.extensions), wrong()))?;
-        self.store.note_edge_token_use(&token, self.clock.now());
-        Ok(Access { digest, edge: Some(token.edge.clone()), id: token.id.to_string() })
+        if let Some(token) = self.store.live_edge_token(&digest) {
+            self.store.note_edge_token_use(&token, self.clock.now());
+            let (edge, id) = (Some(token.edge.clone()), token.id.to_string());
+            return Ok(Shown::Live(Access { digest, edge, id, address }));
+        }
+        let revoked = self.store.revoked_edge_token(&digest).ok_or_else(|| self.wrong(address))?;
+        Ok(Shown::Revoked(Revoked { id: revoked.id.to_string(), edge: revoked.edge.clone(), address }))
     }
 
     /// That the token still works: a request may have waited since it was shown.
-    pub(super) fn still(&self, access: &Access) -> Result<(), Problem> {
+    pub(super) fn still(&self, access: &Access) -> Result<(), Revoked> {
         match &access.edge {
-            Some(_) if self.store.live_edge_token(&access.digest).is_none() => {
-                Err(Problem::unauthenticated("bad-token", HOW))
+            Some(edge) if self.store.live_edge_token(&access.digest).is_none() => {
+                Err(Revoked { id: access.id.clone(), edge: edge.clone(), address: access.address })
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// What an instance is answered whose token was revoked: 410 when no other one spoke for it, and then it ends; else 401, as
+    /// anybody with that token.
+    pub(super) async fn disowned(&self, revoked: Revoked, edge: &str, instance: &str) -> Problem {
+        if revoked.edge != edge {
+            return self.wrong(revoked.address);
+        }
+        match self.edges.disown(instance, edge, &revoked.id).await {
+            Ok(()) => Refused::Retired.into(),
+            Err(Refused::Store(error)) => error.into(),
+            Err(_) => self.wrong(revoked.address),
+        }
+    }
+
+    /// 401, or 429 when too many came from there.
+    pub(super) fn wrong(&self, address: Option<IpAddr>) -> Problem {
+        self.guesses.wrong(address, Problem::unauthenticated("bad-token", HOW))
     }
 }
 

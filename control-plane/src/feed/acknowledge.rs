@@ -1,6 +1,6 @@
 //! POST /edge/v1/acknowledgements: an instance says what its workers have applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::body::{Bytes, to_bytes};
@@ -10,16 +10,15 @@ use policy::{Epoch, Position, Revision};
 use serde::{Deserialize, Serialize};
 
 use super::Feed;
+use super::access::Shown;
 use crate::edge_name;
 use crate::edges::{Acknowledgement, Bound};
+use crate::guesses::address;
 use crate::problem::Problem;
 use crate::store::Worker;
 
-/// The most bytes of a body: [`MAX_WORKERS`] of them.
+/// The most bytes of a body: some thousand workers, ended ones included. Of those that live there is a limit besides.
 const MAX_BODY_BYTES: usize = 256 << 10;
-
-/// The most workers of an instance, ended ones included.
-const MAX_WORKERS: usize = 1_024;
 
 /// The body. Fields that aren't known are for newer control planes, and are left alone.
 #[derive(Deserialize)]
@@ -55,9 +54,15 @@ struct Head {
 pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
     let at = feed.clock.monotonic();
     let (request, body) = request.into_parts();
-    let access = feed.access(&request)?;
-    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::too_large(MAX_BODY_BYTES))?;
-    let said = read(&bytes)?;
+    let shown = feed.shown(&request)?;
+    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::too_large(MAX_BODY_BYTES));
+    let said = bytes.and_then(|bytes| read(&bytes));
+    let access = match (shown, &said) {
+        (Shown::Live(access), _) => access,
+        (Shown::Revoked(revoked), Ok(said)) => return Err(feed.disowned(revoked, &said.edge, &said.instance).await),
+        (Shown::Revoked(_), Err(_)) => return Err(feed.wrong(address(&request.extensions))),
+    };
+    let said = said?;
     let refused = |problem: Problem| {
         // Nothing that came with it, but names that have the right form.
         let code = problem.code();
@@ -65,8 +70,14 @@ pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> R
         problem
     };
     access.covers(&said.edge).map_err(refused)?;
-    feed.still(&access).map_err(refused)?;
-    let head = feed.edges.acknowledge(&said, at).await.map_err(|error| refused(feed.refused(&said.instance, error)))?;
+    if let Err(revoked) = feed.still(&access) {
+        return Err(refused(feed.disowned(revoked, &said.edge, &said.instance).await));
+    }
+    let head = feed
+        .edges
+        .acknowledge(&said, &access.id, at)
+        .await
+        .map_err(|error| refused(feed.refused(&said.instance, error)))?;
     let applied = said.workers.values().map(|(_, applied)| applied.0).min();
     tracing::debug!(edge.id = said.edge, instance = said.instance, revision = applied, "acknowledged");
     let (Position { epoch, revision, .. }, chain_hash) = (head, head.head.to_string());
@@ -87,10 +98,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {
         return Err(bad(format!("`version` must be {}", edge_name::EXPECTED)));
     }
     let epoch = epoch.parse().map_err(|_| bad("`epoch` must be 32 hexadecimal digits".to_owned()))?;
-    if all.len() > MAX_WORKERS {
-        return Err(bad(format!("`workers` may have at most {MAX_WORKERS} entries")));
-    }
-    let (mut workers, mut ended) = (BTreeMap::new(), Vec::new());
+    let (mut workers, mut ended) = (BTreeMap::new(), BTreeSet::new());
     for SaidWorker { id, applied, started_at, ended: has_ended } in all {
         if !edge_name::fits(&id) {
             return Err(bad(format!("a worker's `id` must be {}", edge_name::EXPECTED)));
@@ -99,11 +107,12 @@ pub(super) fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {
             return Err(bad("a worker stands there twice".to_owned()));
         }
         if has_ended {
-            ended.push(id);
+            ended.insert(id);
         } else {
             workers.insert(id.clone(), (Worker { id, started_at }, Revision(applied)));
         }
     }
     let bound = max_staleness_secs.map_or(Bound::Never, Bound::Secs);
+    let ended = ended.into_iter().collect();
     Ok(Acknowledgement { edge, instance, epoch, version, bound, workers, ended })
 }

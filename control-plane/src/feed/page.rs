@@ -6,13 +6,17 @@ use axum::response::Response;
 use policy::{Epoch, Revision};
 
 use super::Feed;
+use super::access::Shown;
 use crate::problem::Problem;
 
 /// A page never changes, and is nobody's but the edge's.
 const CACHE: &str = "private, max-age=86400, immutable";
 
 pub(crate) async fn page(State(feed): State<Feed>, path: RawPathParams, request: Parts) -> Result<Response, Problem> {
-    feed.access(&request)?;
+    if let Shown::Revoked(_) = feed.shown(&request)? {
+        // Whoever loads asks the feed then, which answers the instance.
+        return Err(Problem::snapshot_gone());
+    }
     let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();
     let epoch = parameter("epoch").parse::<Epoch>().ok();
     let revision = parameter("revision").parse().ok().map(Revision);

@@ -9,6 +9,7 @@ use policy::{Position, Revision, UnixSeconds};
 use tokio::time::{Instant, timeout_at};
 
 use super::Feed;
+use super::access::Shown;
 use super::deltas::Found;
 use super::query::Asked;
 use crate::edges::Contact;
@@ -19,8 +20,14 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     // Taken apart here: as an argument, `Parts` would be a copy.
     let (request, _) = request.into_parts();
     let at = feed.clock.monotonic();
-    let access = feed.access(&request)?;
-    let asked = Asked::read(request.uri.query().unwrap_or_default())?;
+    let shown = feed.shown(&request)?;
+    let asked = Asked::read(request.uri.query().unwrap_or_default());
+    let access = match (shown, &asked) {
+        (Shown::Live(access), _) => access,
+        (Shown::Revoked(revoked), Ok(asked)) => return Err(feed.disowned(revoked, &asked.edge, &asked.instance).await),
+        (Shown::Revoked(_), Err(_)) => return Err(feed.wrong(address(&request.extensions))),
+    };
+    let asked = asked?;
     access.covers(&asked.edge)?;
     let (edge, instance, address) = (&asked.edge, &asked.instance, address(&request.extensions));
     let contact = Contact { edge, instance, token: &access.id, address, bound: asked.bound, at };
@@ -41,7 +48,9 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
         answer = answer => Some(answer?),
         () = feed.edges.gone(&asked.instance) => None,
     };
-    feed.still(&access)?;
+    if let Err(revoked) = feed.still(&access) {
+        return Err(feed.disowned(revoked, &asked.edge, &asked.instance).await);
+    }
     feed.edges.still(&asked.instance).map_err(|refused| feed.refused(&asked.instance, refused))?;
     answer.ok_or_else(Problem::retired_instance)
 }

@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::Feed;
+use super::access::Shown;
+use crate::guesses::address;
 use crate::problem::Problem;
 
 pub(crate) async fn retire(
@@ -12,9 +14,15 @@ pub(crate) async fn retire(
     path: RawPathParams,
     request: Parts,
 ) -> Result<StatusCode, Problem> {
-    let access = feed.access(&request)?;
+    let shown = feed.shown(&request)?;
     let instance = path.iter().find(|(own, _)| *own == "instance").map(|(_, value)| value).unwrap_or_default();
-    let edge = feed.edges.edge_of(instance).ok_or_else(Problem::unknown_instance)?;
+    let edge = feed.edges.edge_of(instance);
+    let access = match (shown, &edge) {
+        (Shown::Live(access), _) => access,
+        (Shown::Revoked(revoked), Some(edge)) => return Err(feed.disowned(revoked, edge, instance).await),
+        (Shown::Revoked(_), None) => return Err(feed.wrong(address(&request.extensions))),
+    };
+    let edge = edge.ok_or_else(Problem::unknown_instance)?;
     access.covers(&edge)?;
     feed.edges.retire(instance).await?;
     Ok(StatusCode::NO_CONTENT)

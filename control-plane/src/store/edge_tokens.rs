@@ -1,6 +1,6 @@
-//! Edge tokens: which edge a token may speak for. Those that work are in memory, too, for the feed asks with each request.
+//! Edge tokens: which edge a token may speak for. They are in memory, too, for the feed asks with each request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -42,8 +42,23 @@ pub struct NewEdgeToken {
     pub secret: NewSecret,
 }
 
-/// The tokens that work, by digest. Each digest is a SHA-256 of random text, so a look-up tells nothing by its time.
-pub(super) type LiveTokens = HashMap<Digest, Arc<LiveToken>>;
+/// The tokens that are known, by digest. Each digest is a SHA-256 of random text, so a look-up tells nothing by its time.
+#[derive(Debug, Default)]
+pub(super) struct KnownTokens {
+    live: HashMap<Digest, Arc<LiveToken>>,
+    /// Ids of those, as text.
+    live_ids: HashSet<String>,
+    /// Until their rows are forgotten.
+    revoked: HashMap<Digest, Arc<RevokedToken>>,
+}
+
+/// A token that worked once.
+#[derive(Debug)]
+pub struct RevokedToken {
+    pub id: EdgeTokenId,
+    /// The edge that it spoke for.
+    pub edge: String,
+}
 
 /// What the feed knows of a token that works.
 #[derive(Debug)]
@@ -82,7 +97,17 @@ impl Store {
 
     /// The token with this digest, if it works now. Costs a look-up in memory.
     pub fn live_edge_token(&self, digest: &Digest) -> Option<Arc<LiveToken>> {
-        self.engine.edge_tokens().borrow().get(digest).cloned()
+        self.engine.edge_tokens().borrow().live.get(digest).cloned()
+    }
+
+    /// The token with this digest, if it was revoked. Costs a look-up in memory.
+    pub fn revoked_edge_token(&self, digest: &Digest) -> Option<Arc<RevokedToken>> {
+        self.engine.edge_tokens().borrow().revoked.get(digest).cloned()
+    }
+
+    /// Whether the token with this id works now. Costs a look-up in memory.
+    pub fn is_live_edge_token(&self, id: &str) -> bool {
+        self.engine.edge_tokens().borrow().live_ids.contains(id)
     }
 
     /// Notes that a token was used, beside the request; once a minute at most.
@@ -144,17 +169,30 @@ fn note_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(),
     Ok(())
 }
 
-/// All tokens that work.
-pub(super) fn live(sql: Sql<'_>) -> Result<LiveTokens, StoreError> {
+/// All tokens, revoked ones included.
+pub(super) fn known(sql: Sql<'_>) -> Result<KnownTokens, StoreError> {
     let mut statement =
-        sql.prepare("SELECT t.digest, t.id, t.edge, t.last_used_at FROM edge_tokens t WHERE t.revoked_at IS NULL")?;
-    let tokens = statement.query_map(NONE, |row| {
-        let noted: Option<i64> = row.get(3)?;
-        let noted = AtomicI64::new(noted.unwrap_or(UnixSeconds::DISTANT_PAST.0));
-        let token = LiveToken { id: EdgeTokenId::from_bytes(row.get(1)?), edge: row.get(2)?, noted };
-        Ok((Digest(row.get(0)?), Arc::new(token)))
+        sql.prepare("SELECT t.digest, t.id, t.edge, t.last_used_at, t.revoked_at FROM edge_tokens t")?;
+    let mut known = KnownTokens::default();
+    let rows = statement.query_map(NONE, |row| {
+        let digest = Digest(row.get(0)?);
+        let (id, edge) = (EdgeTokenId::from_bytes(row.get(1)?), row.get(2)?);
+        if row.get::<Option<i64>>(4)?.is_some() {
+            return Ok((digest, Err(Arc::new(RevokedToken { id, edge }))));
+        }
+        let noted = AtomicI64::new(row.get::<Option<i64>>(3)?.unwrap_or(UnixSeconds::DISTANT_PAST.0));
+        Ok((digest, Ok(Arc::new(LiveToken { id, edge, noted }))))
     })?;
-    Ok(tokens.into_iter().collect())
+    for (digest, token) in rows {
+        match token {
+            Ok(live) => {
+                known.live_ids.insert(live.id.to_string());
+                known.live.insert(digest, live);
+            }
+            Err(revoked) => drop(known.revoked.insert(digest, revoked)),
+        }
+    }
+    Ok(known)
 }
 
 fn find(sql: Sql<'_>, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {

@@ -16,7 +16,7 @@ use tracing::error;
 use super::changes::{self, Change};
 use super::connection::{Connection, Source, Writing, reading_anew};
 use super::database::Database;
-use super::edge_tokens::{self, LiveTokens};
+use super::edge_tokens::{self, KnownTokens};
 use super::lock::{Lock, OpenError};
 use super::postgres::{Follower, Following, Reads, Server, look, speak};
 use super::replicas::Replica;
@@ -44,7 +44,7 @@ pub(super) struct Engine {
     looking: AsyncMutex<()>,
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
-    edge_tokens: watch::Receiver<Arc<LiveTokens>>,
+    edge_tokens: watch::Receiver<Arc<KnownTokens>>,
     counted: Arc<Counted>,
     /// Of a file. Held until it is closed.
     lock: Mutex<Option<Lock>>,
@@ -77,7 +77,7 @@ impl Engine {
         };
         let failed = |cause: String| OpenError::Failed(format!("{database}: {cause}"));
         let position = changes::position(writer.sql()).map_err(|error| failed(error.to_string()))?;
-        let tokens = edge_tokens::live(writer.sql()).map_err(|error| failed(error.to_string()))?;
+        let tokens = edge_tokens::known(writer.sql()).map_err(|error| failed(error.to_string()))?;
         let (head_sender, head) = watch::channel(position);
         let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
         let counted = Arc::<Counted>::default();
@@ -115,7 +115,7 @@ impl Engine {
     }
 
     /// The edge tokens that work; another set before a change of them is answered.
-    pub(super) fn edge_tokens(&self) -> &watch::Receiver<Arc<LiveTokens>> {
+    pub(super) fn edge_tokens(&self) -> &watch::Receiver<Arc<KnownTokens>> {
         &self.edge_tokens
     }
 

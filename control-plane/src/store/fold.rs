@@ -21,6 +21,10 @@ pub(crate) enum Admitted {
     /// A round that broke off has folded it up to this key; `None`: not even the first.
     Behind(Option<KeyId>),
     Counted,
+    /// Its sequence is further ahead than a worker counts, which may send this at most now. Nothing is noted of it.
+    Jumps {
+        most: u64,
+    },
 }
 
 /// A round that was begun.
@@ -51,17 +55,18 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Adds to these keys, which lie in order behind those that the round has folded before.
+    /// Adds to these keys, which lie in order behind those that the round has folded before. Answers with the number of entries of
+    /// keys that aren't known, which are left out.
     pub(crate) async fn fold_usage(
         &self,
         Round(round): Round,
         keys: Vec<(KeyId, KeyDelta)>,
         then: Then,
         now: UnixSeconds,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let work = move |change: &Change<'_>| {
             let sql = change.sql();
-            fold(sql, &keys, now)?;
+            let unknown = fold(sql, &keys, now)?;
             match (then, keys.last()) {
                 (Then::End, _) => {
                     sql.prepare("DELETE FROM usage_rounds WHERE id = ?1")?.execute(params![round])?;
@@ -72,7 +77,7 @@ impl Store {
                 }
                 (Then::GoOn, None) => {}
             }
-            Ok(())
+            Ok(unknown)
         };
         self.engine.change(work).await
     }
@@ -88,8 +93,8 @@ struct Known {
     previous_at: Option<i64>,
 }
 
-/// Adds to these keys; nothing where there is no such key.
-fn fold(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)], now: UnixSeconds) -> Result<(), StoreError> {
+/// Adds to these keys; nothing where there is no such key. Answers with the number of entries of those.
+fn fold(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)], now: UnixSeconds) -> Result<u64, StoreError> {
     let known = known(sql, keys)?;
     let folded: Vec<_> = keys.iter().filter_map(|(id, delta)| Some((*id, delta, known.get(id)?))).collect();
     let used: Vec<_> = folded.iter().filter_map(|(id, delta, known)| used(*id, delta, known, now)).collect();
@@ -105,11 +110,13 @@ fn fold(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)], now: UnixSeconds) -> Result<()
     )?;
     let counts = folded
         .iter()
-        .flat_map(|(id, delta, _)| delta.counts.iter().map(|(hour, outcome, more)| (*id, *hour, *outcome, *more)));
+        .flat_map(|(id, delta, _)| delta.counts.iter().map(|((hour, outcome), more)| (*id, *hour, *outcome, *more)));
     usage::add(sql, counts, now)?;
     let denied = folded.iter().filter(|(_, delta, _)| !delta.denials.is_empty());
     let denied: Vec<_> = denied.map(|(id, delta, _)| (*id, *delta)).collect();
-    keep_latest(sql, &denied, now)
+    keep_latest(sql, &denied, now)?;
+    let unknown = keys.iter().filter(|(id, _)| !known.contains_key(id)).map(|(_, delta)| delta.entries);
+    Ok(unknown.fold(0_u64, u64::saturating_add))
 }
 
 fn known(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)]) -> Result<HashMap<KeyId, Known>, StoreError> {
@@ -206,7 +213,7 @@ mod tests {
     }
 
     fn delta(byte: u8) -> (KeyId, KeyDelta) {
-        (key(byte), KeyDelta { counts: vec![(NOW, ALLOWED, 5)], ..KeyDelta::default() })
+        (key(byte), KeyDelta { counts: [((NOW, ALLOWED), 5)].into(), ..KeyDelta::default() })
     }
 
     async fn counted(store: &Store, byte: u8) -> u64 {
@@ -263,6 +270,24 @@ mod tests {
         // The other batch of the round that broke off didn't come again yet, and is still owed the rest.
         let (_, admitted) = store.begin_usage_round(None, vec![name("w2", 1)], NOW).await.unwrap();
         assert_eq!(admitted, [Admitted::Behind(Some(key(2)))]);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_count_ends_at_its_most_and_keeps_no_other_key_from_being_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_keys(folder.path(), 2).await;
+        for sequence in 1..=3 {
+            let (round, _) = store.begin_usage_round(None, vec![name("w1", sequence)], NOW).await.unwrap();
+            let huge = KeyDelta { counts: [((NOW, ALLOWED), u64::MAX)].into(), ..KeyDelta::default() };
+            store.fold_usage(round.unwrap(), vec![(key(1), huge), delta(2)], Then::End, NOW).await.unwrap();
+        }
+        assert_eq!((counted(&store, 1).await, counted(&store, 2).await), (1 << 62, 15));
+        // Nor when its hours become days.
+        let later = NOW.saturating_add_secs(9 * 86_400);
+        store.sweep(Acting::system(later)).await.unwrap();
+        let usage = store.usage(workspace(), key(1), later).await.unwrap();
+        assert_eq!(usage.days[0].counts, [(ALLOWED.to_owned(), 1 << 62)]);
         store.close().await;
     }
 

@@ -1,16 +1,18 @@
 //! Instances that were seen, as they outlive a restart of the control plane.
 
+mod ended;
+
 use std::net::IpAddr;
 
-use policy::{UnixSeconds, WorkspaceId};
+use policy::UnixSeconds;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
-use super::audit::{Audited, Event, Target};
 use super::changes::Change;
 use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
-use super::{Acting, Changed, Store, StoreError};
+use super::{Store, StoreError};
 use crate::edges::Bound;
+
+pub(crate) use self::ended::Ending;
 
 /// One Envoy process, as far as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +20,9 @@ pub struct Instance {
     pub id: String,
     /// The edge name it first used.
     pub edge: String,
-    /// The token it first used: an edge token's id, or `token-file`.
-    pub token: String,
+    /// The tokens that spoke for it, the first one first: ids of edge tokens, or `token-file`. On disk they are one text, with
+    /// a space between them.
+    pub tokens: Vec<String>,
     /// The other end of its first connection.
     pub address: Option<IpAddr>,
     /// Of the filter, in its own words.
@@ -157,31 +160,6 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Notes an operator's word that an instance is gone. `known`: the number of the row's last change; `None` when another
-    /// replica has heard of it since.
-    pub(crate) async fn end_instance(
-        &self,
-        instance: Instance,
-        known: i64,
-        acting: Acting,
-    ) -> Result<Option<Changed<()>>, StoreError> {
-        let me = self.replica().map(str::to_owned);
-        let work = move |change: &Change<'_>| {
-            let sql = change.sql();
-            if me.is_some() && row_of(sql, &instance.id)?.is_none_or(|row| row.changed != known) {
-                return Ok(None);
-            }
-            save(sql, &instance)?;
-            if let Some(me) = &me {
-                sql.prepare("UPDATE instances SET told = 1 WHERE id = ?1")?.execute(params![instance.id])?;
-                mark(sql, &instance.id, me)?;
-            }
-            let revision = change.record(&acting, &Event::ended("instance.remove", &instance), &[])?;
-            Ok(Some(Changed { value: (), revision }))
-        };
-        self.engine.change(work).await
-    }
-
     /// Forgets instances. Each comes with the number of its row's last change: one that another replica has heard of since
     /// is kept.
     pub(crate) async fn forget_instances(&self, ids: Vec<(String, i64)>) -> Result<(), StoreError> {
@@ -212,13 +190,13 @@ pub(super) fn save(sql: Sql<'_>, instance: &Instance) -> Result<(), StoreError> 
         "INSERT INTO instances (id, edge, token, address, version, format, acknowledged, max_staleness_secs, workers,
              first_seen_at, last_seen_at, ended_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-         ON CONFLICT (id) DO UPDATE SET version = ?5, format = ?6, acknowledged = ?7, max_staleness_secs = ?8,
+         ON CONFLICT (id) DO UPDATE SET token = ?3, version = ?5, format = ?6, acknowledged = ?7, max_staleness_secs = ?8,
              workers = ?9, last_seen_at = ?11, ended_at = ?12",
     )?
     .execute(params![
         instance.id,
         instance.edge,
-        instance.token,
+        instance.tokens.join(" "),
         instance.address.map(|address| address.to_string()),
         instance.version,
         instance.format,
@@ -246,6 +224,7 @@ fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str)
     let is_new = found.is_none();
     let mut instance = match found {
         Some(InstanceRow { instance: theirs, .. }) => Instance {
+            tokens: joined(theirs.tokens, mine.tokens),
             bound: theirs.bound.max(mine.bound),
             last_seen_at: theirs.last_seen_at.max(mine.last_seen_at),
             ended_at: mine.ended_at,
@@ -258,7 +237,9 @@ fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str)
         let is_named = |id: &String| ended.contains(id) || workers.iter().any(|worker| worker.id == *id);
         missing = instance.workers.iter().find(|worker| !is_named(&worker.id)).map(|worker| worker.id.clone());
         if missing.is_none() {
-            (instance.acknowledged, instance.workers, instance.version) = (true, workers, version);
+            // An empty list says nothing of what is decided by.
+            instance.acknowledged |= !workers.is_empty();
+            (instance.workers, instance.version) = (workers, version);
         }
     }
     save(sql, &instance)?;
@@ -268,6 +249,16 @@ fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str)
     }
     let row = InstanceRow { instance, changed, changed_by: me.to_owned(), is_told: false };
     Ok(Renewed { row, others_wrote, missing })
+}
+
+/// Tokens that are in either list.
+pub(crate) fn joined(mut tokens: Vec<String>, more: Vec<String>) -> Vec<String> {
+    for token in more {
+        if !tokens.contains(&token) {
+            tokens.push(token);
+        }
+    }
+    tokens
 }
 
 /// Numbers a change of an instance's row.
@@ -306,7 +297,7 @@ fn instance(row: &Row<'_>) -> Result<Instance, SqlError> {
     Ok(Instance {
         id: row.get(0)?,
         edge: row.get(1)?,
-        token: row.get(2)?,
+        tokens: row.get::<String>(2)?.split_ascii_whitespace().map(str::to_owned).collect(),
         address: row.get::<Option<String>>(3)?.and_then(|address| address.parse().ok()),
         version: row.get(4)?,
         format: row.get(5)?,
@@ -317,23 +308,4 @@ fn instance(row: &Row<'_>) -> Result<Instance, SqlError> {
         last_seen_at: UnixSeconds(row.get(10)?),
         ended_at: row.get::<Option<i64>>(11)?.map(UnixSeconds),
     })
-}
-
-impl Audited for Instance {
-    fn target(&self) -> Target {
-        Target { kind: "instance", id: self.id.clone(), name: self.edge.clone() }
-    }
-
-    fn workspace(&self) -> Option<WorkspaceId> {
-        None
-    }
-
-    fn fields(&self) -> Map<String, Value> {
-        let max_staleness_secs = match self.bound {
-            Bound::Secs(secs) => json!(secs),
-            Bound::Never => Value::Null,
-        };
-        let fields = [("edge", json!(self.edge)), ("max_staleness_secs", max_staleness_secs)];
-        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-    }
 }

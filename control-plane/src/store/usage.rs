@@ -97,6 +97,9 @@ impl Store {
     }
 }
 
+/// The most that is counted in a period, by whatever was said: `2^62`, so that no sum overflows. Statements have it as it is.
+const MOST: i64 = 1 << 62;
+
 /// A table of counts.
 #[derive(Clone, Copy)]
 struct Table {
@@ -111,7 +114,9 @@ const HOURS: Table = Table {
     oldest: "SELECT min(hour) FROM usage_hours",
     of_one: "SELECT outcome, count FROM usage_hours WHERE hour = ?1 AND key_id = ?2",
     add: "INSERT INTO usage_hours (hour, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)
-          ON CONFLICT (hour, key_id, outcome) DO UPDATE SET count = usage_hours.count + excluded.count",
+          ON CONFLICT (hour, key_id, outcome) DO UPDATE SET count = CASE
+              WHEN usage_hours.count > 4611686018427387904 - excluded.count THEN 4611686018427387904
+              ELSE usage_hours.count + excluded.count END",
 };
 
 const DAYS: Table = Table {
@@ -119,7 +124,9 @@ const DAYS: Table = Table {
     oldest: "SELECT min(day) FROM usage_days",
     of_one: "SELECT outcome, count FROM usage_days WHERE day = ?1 AND key_id = ?2",
     add: "INSERT INTO usage_days (day, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)
-          ON CONFLICT (day, key_id, outcome) DO UPDATE SET count = usage_days.count + excluded.count",
+          ON CONFLICT (day, key_id, outcome) DO UPDATE SET count = CASE
+              WHEN usage_days.count > 4611686018427387904 - excluded.count THEN 4611686018427387904
+              ELSE usage_days.count + excluded.count END",
 };
 
 /// Adds to what was counted of keys in hours, by outcome. What happened before hours are kept belongs to its day.
@@ -148,7 +155,8 @@ type Periods = BTreeMap<(i64, [u8; 16], String), i64>;
 
 impl Table {
     fn add(self, sql: Sql<'_>, counts: Periods) -> Result<(), StoreError> {
-        let row = |((at, key, outcome), count): ((i64, [u8; 16], String), i64)| values![at, key, outcome, count];
+        let row =
+            |((at, key, outcome), count): ((i64, [u8; 16], String), i64)| values![at, key, outcome, count.min(MOST)];
         sql.execute_each(self.add, &counts.into_iter().map(row).collect::<Vec<_>>())?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use tracing::{debug, error};
 use super::StoreError;
 use super::changes::Change;
 use super::connection::Writing;
-use super::edge_tokens::{self, LiveTokens};
+use super::edge_tokens::{self, KnownTokens};
 
 /// The most changes in one transaction, so that the first of them doesn't wait for too many others.
 const GROUP: usize = 256;
@@ -19,7 +19,7 @@ const GROUP: usize = 256;
 /// What is told after a COMMIT, and before the answers of its group.
 pub(super) struct Publish {
     head: watch::Sender<Position>,
-    edge_tokens: watch::Sender<Arc<LiveTokens>>,
+    edge_tokens: watch::Sender<Arc<KnownTokens>>,
     counted: Arc<Counted>,
     /// The revision that the edge tokens were read at. Held while anything is told: in PostgreSQL, what other replicas commit is
     /// told by another thread, and the older of two never comes last.
@@ -40,7 +40,7 @@ pub(super) struct Counted {
 impl Publish {
     pub(super) fn new(
         head: watch::Sender<Position>,
-        edge_tokens: watch::Sender<Arc<LiveTokens>>,
+        edge_tokens: watch::Sender<Arc<KnownTokens>>,
         counted: Arc<Counted>,
     ) -> Self {
         let tokens_of = Mutex::new(head.borrow().revision);
@@ -57,7 +57,7 @@ impl Publish {
 
     /// Tells what is committed, and wakes nobody yet. `edge_tokens`: `None` where they are as they were. Answers whether it was
     /// news.
-    pub(super) fn tell(&self, position: Position, edge_tokens: Option<LiveTokens>) -> bool {
+    pub(super) fn tell(&self, position: Position, edge_tokens: Option<KnownTokens>) -> bool {
         let mut tokens_of = self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.position();
         let is_news = position.epoch != known.epoch || position.revision > known.revision;
@@ -68,12 +68,12 @@ impl Publish {
     }
 
     /// Tells what is there now, though more was there before.
-    pub(super) fn replace(&self, position: Position, edge_tokens: LiveTokens) {
+    pub(super) fn replace(&self, position: Position, edge_tokens: KnownTokens) {
         let mut tokens_of = self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner);
         self.put(&mut tokens_of, position, Some(edge_tokens));
     }
 
-    fn put(&self, tokens_of: &mut Revision, position: Position, edge_tokens: Option<LiveTokens>) {
+    fn put(&self, tokens_of: &mut Revision, position: Position, edge_tokens: Option<KnownTokens>) {
         // Tokens come first: who is woken by the head and was revoked gets nothing more.
         if let Some(tokens) = edge_tokens {
             self.edge_tokens.send_replace(Arc::new(tokens));
@@ -97,7 +97,7 @@ struct Committed {
     position: Position,
     changes: u64,
     /// `None`: as they were.
-    edge_tokens: Option<LiveTokens>,
+    edge_tokens: Option<KnownTokens>,
 }
 
 pub(super) enum Job {
@@ -191,7 +191,7 @@ fn run_group(
     }
     let position = super::changes::position(sql)?;
     // Before COMMIT: a set that can't be read fails the group, and none in memory is older than the disk.
-    let edge_tokens = edge_tokens_differ.get().then(|| edge_tokens::live(sql)).transpose()?;
+    let edge_tokens = edge_tokens_differ.get().then(|| edge_tokens::known(sql)).transpose()?;
     writing.commit(position != before)?;
     Ok(Committed { position, changes, edge_tokens })
 }

@@ -11,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::round::merge;
-use super::{Batch, BatchName};
+use super::{Batch, BatchName, LeftOut, LeftOutCounts};
 use crate::clock::Clock;
 use crate::store::{Admitted, Store, StoreError, Then};
 
-/// Entries of batches that may wait, about 100 bytes each. What comes beyond is told to come again.
+/// What batches that wait may take of memory, in units of about 100 bytes. What comes beyond is told to come again.
 const ROOM: usize = 1_000_000;
 
 /// What a batch takes of the room besides its entries.
@@ -35,6 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 pub(crate) enum NotFolded {
     #[error("too much usage waits to be folded")]
     Full,
+    #[error("the worker's sequence may be at most {most} now")]
+    Jumps { most: u64 },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -54,12 +56,20 @@ struct Counted {
     dropped: AtomicU64,
     /// Denials without a right secret. Codes come from a fixed list.
     denied: Mutex<BTreeMap<&'static str, u64>>,
+    left_out: Mutex<LeftOutCounts>,
+}
+
+/// What is counted of a batch besides its keys.
+struct Beside {
+    dropped: u64,
+    denied: Vec<(&'static str, u64)>,
+    left_out: LeftOutCounts,
 }
 
 struct Waiting {
     batch: Batch,
     _place: OwnedSemaphorePermit,
-    answer: oneshot::Sender<Result<(), StoreError>>,
+    answer: oneshot::Sender<Result<(), NotFolded>>,
 }
 
 impl Folding {
@@ -73,13 +83,13 @@ impl Folding {
 
     /// Folds a batch, once: on disk, also if it was before, when this returns `Ok`.
     pub(crate) async fn fold(&self, batch: Batch) -> Result<(), NotFolded> {
-        let size = A_BATCH.saturating_add(batch.counts.len()).saturating_add(batch.denials.len());
+        let size = A_BATCH.saturating_add(batch.size());
         let size = u32::try_from(size).map_err(|_| NotFolded::Full)?;
         let place = Arc::clone(&self.room).try_acquire_many_owned(size).map_err(|_| NotFolded::Full)?;
         let (answer, answered) = oneshot::channel();
         let closed = || NotFolded::Store(StoreError::Unavailable("it is closed".to_owned()));
         self.waiting.send(Waiting { batch, _place: place, answer }).map_err(|_| closed())?;
-        Ok(answered.await.map_err(|_| closed())??)
+        answered.await.map_err(|_| closed())?
     }
 
     /// Batches that were folded, and requests that edges dropped, since the start.
@@ -91,14 +101,26 @@ impl Folding {
     pub(crate) fn denied(&self) -> BTreeMap<&'static str, u64> {
         self.counted.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Entries that were left out since the start.
+    pub(crate) fn left_out(&self) -> LeftOutCounts {
+        *self.counted.left_out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Counted {
-    fn add(&self, batches: &[(u64, Vec<(&'static str, u64)>)]) {
+    fn leave_out(&self, more: &LeftOutCounts) {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).add_all(more);
+    }
+
+    fn add(&self, batches: &[Beside]) {
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        for (dropped, codes) in batches {
+        for Beside { dropped, denied: codes, left_out } in batches {
             self.batches.fetch_add(1, Ordering::Relaxed);
-            self.dropped.fetch_add(*dropped, Ordering::Relaxed);
+            let sum = |count: u64| Some(count.saturating_add(*dropped));
+            // Never refused: the sum is always something.
+            let _ = self.dropped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+            self.leave_out(left_out);
             for (code, more) in codes {
                 let count = denied.entry(code).or_default();
                 *count = count.saturating_add(*more);
@@ -132,22 +154,30 @@ impl Folder {
         // A retry may wait beside what it repeats.
         let (mut batches, mut answers, mut places) = (HashMap::<BatchName, Batch>::new(), Vec::new(), Vec::new());
         for Waiting { batch, _place, answer } in waiting {
-            answers.push(answer);
+            answers.push((batch.name.clone(), answer));
             places.push(_place);
             if let Entry::Vacant(entry) = batches.entry(batch.name.clone()) {
                 entry.insert(batch);
             }
         }
-        let folded = self.fold_round(batches.into_values().collect()).await;
+        let mut batches: Vec<_> = batches.into_values().collect();
+        // The older of two of a worker comes first: the newer one would take its place.
+        batches.sort_unstable_by_key(|batch| batch.name.sequence);
+        let folded = self.fold_round(batches).await;
         drop(places);
-        for answer in answers {
+        for (name, answer) in answers {
+            let result = match &folded {
+                Ok(jumps) => jumps.get(&name).map_or(Ok(()), |most| Err(NotFolded::Jumps { most: *most })),
+                Err(error) => Err(error.clone().into()),
+            };
             // Whoever went away asks again.
-            let _ = answer.send(folded.clone());
+            let _ = answer.send(result);
         }
     }
 
-    /// Notes the batches, merges those that are new, and folds the result.
-    async fn fold_round(&self, batches: Vec<Batch>) -> Result<(), StoreError> {
+    /// Notes the batches, merges those that are new, and folds the result. Answers with those whose sequence is too far ahead, and
+    /// what it may be at most.
+    async fn fold_round(&self, batches: Vec<Batch>) -> Result<HashMap<BatchName, u64>, StoreError> {
         let now = self.clock.now();
         let (mut round, mut admitted) = (None, Vec::with_capacity(batches.len()));
         for slice in batches.chunks(BATCHES_A_SLICE) {
@@ -156,12 +186,21 @@ impl Folder {
             round = begun;
             admitted.extend(more);
         }
-        let Some(round) = round else { return Ok(()) };
+        let jump = |(batch, admitted): (&Batch, &Admitted)| match admitted {
+            Admitted::Jumps { most } => Some((batch.name.clone(), *most)),
+            Admitted::New | Admitted::Behind(_) | Admitted::Counted => None,
+        };
+        let jumps = batches.iter().zip(&admitted).filter_map(jump).collect();
+        let Some(round) = round else { return Ok(jumps) };
         let merging = tokio::task::spawn_blocking(move || {
-            let is_new = |(batch, admitted): &(&Batch, &Admitted)| {
-                (**admitted != Admitted::Counted).then(|| (batch.dropped, batch.denied.clone()))
+            let beside = |(batch, admitted): (&Batch, &Admitted)| match admitted {
+                Admitted::New | Admitted::Behind(_) => {
+                    let Batch { dropped, denied, left_out, .. } = batch;
+                    Some(Beside { dropped: *dropped, denied: denied.clone(), left_out: *left_out })
+                }
+                Admitted::Counted | Admitted::Jumps { .. } => None,
             };
-            let told: Vec<_> = batches.iter().zip(&admitted).filter_map(|pair| is_new(&pair)).collect();
+            let told: Vec<_> = batches.iter().zip(&admitted).filter_map(beside).collect();
             (merge(batches.into_iter().zip(admitted)), told)
         });
         let (keys, told) = merging.await.map_err(|error| StoreError::Fault(error.to_string()))?;
@@ -169,10 +208,13 @@ impl Folder {
         loop {
             let slice: Vec<_> = keys.by_ref().take(KEYS_A_SLICE).collect();
             let then = if keys.len() == 0 { Then::End } else { Then::GoOn };
-            self.store.fold_usage(round, slice, then, now).await?;
+            let unknown = self.store.fold_usage(round, slice, then, now).await?;
+            let mut left_out = LeftOutCounts::default();
+            left_out.add(LeftOut::UnknownKey, unknown);
+            self.counted.leave_out(&left_out);
             if then == Then::End {
                 self.counted.add(&told);
-                return Ok(());
+                return Ok(jumps);
             }
         }
     }

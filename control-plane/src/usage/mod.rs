@@ -4,6 +4,7 @@
 //! `docs/decisions/usage.md`.
 
 mod folding;
+mod left_out;
 mod round;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use policy::{Digest, KeyId, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use folding::{Folding, NotFolded};
+pub(crate) use left_out::{LeftOut, LeftOutCounts};
 pub(crate) use round::{KeyDelta, LATEST};
 
 /// What counts of allowed requests stand under.
@@ -34,6 +36,25 @@ pub(crate) struct Batch {
     pub(crate) denied: Vec<(&'static str, u64)>,
     /// Requests that found no room in the worker's table.
     pub(crate) dropped: u64,
+    /// Entries that don't count.
+    pub(crate) left_out: LeftOutCounts,
+}
+
+/// What an entry takes of memory, in units of about 100 bytes.
+const A_COUNT: usize = 1;
+const A_DENIAL: usize = 4;
+
+/// Codes and secrets that a unit has room for.
+const A_UNIT: usize = 4;
+
+impl Batch {
+    /// What its entries take of memory, in units of about 100 bytes.
+    pub(crate) fn size(&self) -> usize {
+        let of =
+            |counts: &Counts| A_COUNT.saturating_add(counts.denied.len().saturating_add(counts.used.len()) / A_UNIT);
+        let counts = self.counts.iter().map(of).fold(0_usize, usize::saturating_add);
+        counts.saturating_add(self.denials.len().saturating_mul(A_DENIAL))
+    }
 }
 
 /// Which batch it is. A worker has one of each sequence, and sends the next one when the last was answered.

@@ -1,7 +1,7 @@
 //! A round: what many batches say of a key becomes one delta.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use policy::{KeyId, UnixSeconds};
@@ -18,8 +18,10 @@ const SECRETS: usize = 4;
 /// What is to be added to one key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyDelta {
+    /// Entries that it was merged of.
+    pub(crate) entries: u64,
     /// By the start of their hour and outcome.
-    pub(crate) counts: Vec<(UnixSeconds, &'static str, u64)>,
+    pub(crate) counts: BTreeMap<(UnixSeconds, &'static str), u64>,
     pub(crate) used: Vec<(SecretMark, UnixSeconds)>,
     /// The last use that named an address.
     pub(crate) last: Option<(UnixSeconds, IpAddr)>,
@@ -32,10 +34,8 @@ impl KeyDelta {
         if more == 0 {
             return;
         }
-        match self.counts.iter_mut().find(|(own_hour, own, _)| *own_hour == hour && *own == outcome) {
-            Some((_, _, count)) => *count = count.saturating_add(more),
-            None => self.counts.push((hour, outcome, more)),
-        }
+        let count = self.counts.entry((hour, outcome)).or_default();
+        *count = count.saturating_add(more);
     }
 
     fn used(&mut self, secret: SecretMark, at: UnixSeconds) {
@@ -63,10 +63,11 @@ pub(super) fn merge(batches: impl IntoIterator<Item = (Batch, Admitted)>) -> Vec
         let is_new = |key: KeyId| match admitted {
             Admitted::New => true,
             Admitted::Behind(folded_to) => folded_to.is_none_or(|folded_to| key > folded_to),
-            Admitted::Counted => false,
+            Admitted::Counted | Admitted::Jumps { .. } => false,
         };
         for counts in batch.counts.into_iter().filter(|counts| is_new(counts.key)) {
             let delta = keys.entry(counts.key).or_default();
+            delta.entries = delta.entries.saturating_add(1);
             delta.count(counts.hour, ALLOWED, counts.allowed);
             counts.denied.iter().for_each(|(code, more)| delta.count(counts.hour, code, *more));
             if let (Some(at), Some(address)) = (counts.used.iter().map(|(_, at)| *at).max(), counts.address)
@@ -77,7 +78,9 @@ pub(super) fn merge(batches: impl IntoIterator<Item = (Batch, Admitted)>) -> Vec
             counts.used.iter().for_each(|(secret, at)| delta.used(*secret, *at));
         }
         for (key, denial) in batch.denials.into_iter().filter(|(key, _)| is_new(*key)) {
-            keys.entry(key).or_default().denied(denial);
+            let delta = keys.entry(key).or_default();
+            delta.entries = delta.entries.saturating_add(1);
+            delta.denied(denial);
         }
     }
     let mut keys: Vec<_> = keys.into_iter().collect();
@@ -88,7 +91,7 @@ pub(super) fn merge(batches: impl IntoIterator<Item = (Batch, Admitted)>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::{BatchName, Counts};
+    use crate::usage::{BatchName, Counts, LeftOutCounts};
 
     fn key(byte: u8) -> KeyId {
         KeyId::from_bytes([byte; 16])
@@ -115,6 +118,7 @@ mod tests {
             denials: keys.iter().map(|byte| (key(*byte), denial(at))).collect(),
             denied: Vec::new(),
             dropped: 0,
+            left_out: LeftOutCounts::default(),
         }
     }
 
@@ -128,7 +132,8 @@ mod tests {
         ]);
         assert_eq!(merged.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(1), key(2)]);
         let (_, delta) = &merged[1];
-        assert_eq!(delta.counts, [(UnixSeconds(0), ALLOWED, 6), (UnixSeconds(0), "missing-scope", 3)]);
+        let counts = [((UnixSeconds(0), ALLOWED), 6), ((UnixSeconds(0), "missing-scope"), 3)];
+        assert_eq!((delta.counts.clone(), delta.entries), (counts.into(), 6));
         assert_eq!(delta.used, [(SecretMark([2; 4]), UnixSeconds(9))]);
         assert_eq!(delta.last, Some((UnixSeconds(9), IpAddr::from([192, 0, 2, 9]))));
         assert_eq!(delta.denials.iter().map(|denial| denial.at.0).collect::<Vec<_>>(), [9, 8, 7]);

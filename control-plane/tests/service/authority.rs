@@ -59,6 +59,7 @@ const ROUTES: &[(&str, For)] = &[
     ("GET /v1/edge-tokens/{token}", For::PlatformAdmins),
     ("DELETE /v1/edge-tokens/{token}", For::PlatformAdmins),
     ("GET /v1/edges", For::Anyone),
+    ("DELETE /v1/edges", For::PlatformAdmins),
     ("DELETE /v1/edges/{instance}", For::PlatformAdmins),
     ("GET /v1/enforcement", For::Anyone),
 ];

@@ -333,24 +333,6 @@ async fn ghosts_are_forgotten_after_a_day_or_their_bound() {
 }
 
 #[tokio::test]
-async fn a_token_has_a_thousand_instances_that_never_acknowledged_and_no_more() {
-    let service = Service::start().await;
-    for n in 0..1_000 {
-        service.edges_hear(n).await;
-    }
-    let refused = service.hear("edge-1", "one-more", "60").await;
-    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "too-many-instances"));
-    // Those that are known go on.
-    assert_eq!(service.hear("edge-1", "n7", "60").await.status, 200);
-}
-
-impl Service {
-    async fn edges_hear(&self, n: usize) {
-        assert_eq!(self.hear("edge-1", &format!("n{n}"), "60").await.status, 200);
-    }
-}
-
-#[tokio::test]
 async fn enforcement_is_asked_for_revisions_that_are_there() {
     let service = Service::start().await;
     service.with_an_edge().await;

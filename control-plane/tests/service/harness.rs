@@ -87,7 +87,7 @@ impl Service {
         let (end, ending) = watch::channel(false);
         let (guesses, public_url) = (Guesses::new(store.clone(), clock.clone()), PUBLIC_URL.parse().unwrap());
         let log_revisions = config.log_revisions;
-        let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await.unwrap();
+        let edges = Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await.unwrap();
         let (token, shared) = (Token::of(EDGE), guesses.clone());
         let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), log_revisions, ending);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));

@@ -1,10 +1,14 @@
 //! What the service logs, kept for a test to read.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use tracing::Level;
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Level};
+
+/// With one subscriber in the process, tracing takes for all threads what the one says that comes to a line first: another
+/// test's, which logs nothing.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
 /// All that was logged since its start. Clones are the same.
 #[derive(Clone, Default)]
@@ -13,6 +17,7 @@ pub struct Logged(Arc<Mutex<Vec<u8>>>);
 impl Logged {
     /// Of this thread, until the guard is dropped.
     pub fn of_this_thread() -> (Self, DefaultGuard) {
+        LazyLock::force(&SECOND);
         let logged = Self::default();
         let writer = logged.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

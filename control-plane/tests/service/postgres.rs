@@ -77,7 +77,7 @@ async fn an_edge_token_that_is_made_or_revoked_at_one_control_plane_is_so_at_ano
     let asks = async || second.call_as(token, axum::http::Method::GET, feed, Value::Null, &[]).await.status.as_u16();
     until("the token works", async || asks().await == 200).await;
     assert_eq!(first.delete(&format!("/v1/edge-tokens/{id}")).await.status, 204);
-    until("the token is refused", async || asks().await == 401).await;
+    until("the token is refused", async || asks().await == 410).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -210,6 +210,13 @@ async fn each_route_refuses_bodies_and_queries_that_it_can_not_read() {
         assert!(refused.fields().contains(&"no such field unknown-field".to_owned()), "{route}: {}", refused.text());
     }
     for (route, operation) in routes_with("query") {
+        // What this query leaves out.
+        let missing = |field: &str| {
+            let parameters = operation["parameters"].as_array().unwrap().iter();
+            let mut required =
+                parameters.filter(|parameter| parameter["required"] == true && parameter["in"] == "query");
+            required.any(|parameter| field == format!("{} required", parameter["name"].as_str().unwrap()))
+        };
         for parameter in operation["parameters"].as_array().unwrap() {
             let name = parameter["name"].as_str().unwrap();
             let wrong = match name {
@@ -218,14 +225,15 @@ async fn each_route_refuses_bodies_and_queries_that_it_can_not_read() {
                 _ => format!("?{name}=%21"),
             };
             let refused = ask(&route, &wrong, "application/json", String::new()).await;
-            let fields = refused.fields();
+            let fields: Vec<_> = refused.fields().into_iter().filter(|field| !missing(field)).collect();
             assert!(refused.status == 422 && fields.len() == 1, "{route}{wrong}: {}", refused.text());
             assert!(fields[0].starts_with(&format!("{name} ")), "{route}{wrong}: {fields:?}");
             let twice = ask(&route, &format!("?{name}=1&{name}=1"), "application/json", String::new()).await;
             assert_eq!((twice.status.as_u16(), twice.code().as_str()), (400, "bad-query"), "{route} {name}");
         }
         let refused = ask(&route, "?page=2", "application/json", String::new()).await;
-        assert_eq!(refused.fields(), ["page unknown-field"], "{route}");
+        let fields: Vec<_> = refused.fields().into_iter().filter(|field| !missing(field)).collect();
+        assert_eq!(fields, ["page unknown-field"], "{route}");
     }
     assert_eq!(service.revision(), before);
 }

@@ -73,7 +73,8 @@ impl ControlPlane {
         let store = Store::open(&database, epoch, &config, Acting::system(clock.now())).await.expect("the store opens");
         let (end, ending) = watch::channel(false);
         let guesses = Guesses::new(store.clone(), clock.clone());
-        let edges = Edges::load(store.clone(), clock.clone(), ending.clone()).await.expect("instances are read");
+        let edges =
+            Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await.expect("instances are read");
         let (token, shared) = (Token::of(EDGE), guesses.clone());
         let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), LOG_REVISIONS, ending);
         let metrics = Metrics::new(store.clone(), feed.clone());

@@ -40,7 +40,9 @@ pub(super) fn admit(
     for BatchName { instance, worker, sequence } in names {
         let sequence = i64::try_from(*sequence).unwrap_or(i64::MAX);
         let workers = known.entry(instance).or_default();
+        let most = most(workers.get(worker), now);
         let one = match workers.get(worker) {
+            _ if sequence > most => Admitted::Jumps { most: u64::try_from(most).unwrap_or_default() },
             None => {
                 make_room(workers, instance, &mut writes);
                 Admitted::New
@@ -52,7 +54,7 @@ pub(super) fn admit(
             Some(_) => Admitted::Counted,
         };
         admitted.push(one);
-        if one != Admitted::Counted {
+        if matches!(one, Admitted::New | Admitted::Behind(_)) {
             workers.insert(worker.clone(), Noted { sequence, folded_to: Some(Vec::new()), at: now.0 });
             writes.noted.insert((instance, worker), sequence);
         }
@@ -65,6 +67,14 @@ pub(super) fn admit(
         write(sql, &writes, round, now)?;
     }
     Ok(admitted)
+}
+
+/// The highest sequence that a worker can have by now: one more than the last, and one for each second since then, of which it
+/// may have lost the batches. Of one that isn't known the control plane may have forgotten everything, but none has counted for
+/// longer than since 1970.
+fn most(worker: Option<&Noted>, now: UnixSeconds) -> i64 {
+    let (last, at) = worker.map_or((0, 0), |noted| (noted.sequence, noted.at));
+    last.saturating_add(1).saturating_add(now.0.saturating_sub(at).max(0))
 }
 
 /// What is kept of the workers of these instances.

@@ -148,7 +148,7 @@ pub(in crate::store) fn look(
     let went_back = position.epoch != known.epoch
         || position.revision < known.revision
         || (reads == All && position != known && is_other()?);
-    let tokens = (went_back || tokens_differ).then(|| edge_tokens::live(sql)).transpose()?;
+    let tokens = (went_back || tokens_differ).then(|| edge_tokens::known(sql)).transpose()?;
     let is_news = if went_back {
         error!(
             revision = position.revision.0,

@@ -59,6 +59,19 @@ fn edge_tokens_are_made_for_an_edge_and_revoked() {
 }
 
 #[test]
+fn the_dead_instances_of_an_edge_are_removed_by_its_name_or_one_by_its_own() {
+    let cli = Cli::start();
+    assert_eq!(cli.ok(&["edges", "remove", "--edge", "eu-1"]), "0 instances of eu-1 removed; 0 connected\n");
+    let removed = cli.json(&["edges", "remove", "--edge", "eu-1"]);
+    assert_eq!(removed, json!({"edge": "eu-1", "removed": 0, "connected": 0}));
+    let unknown = cli.run(&["edges", "remove", "i9"]);
+    assert!(unknown.code == 1 && unknown.stderr.contains("unknown-instance"), "{unknown:?}");
+    for arguments in [&["edges", "remove"][..], &["edges", "remove", "i9", "--edge", "eu-1"]] {
+        assert_eq!(cli.run(arguments).code, 2, "{arguments:?}");
+    }
+}
+
+#[test]
 fn the_audit_log_is_listed_exported_and_verified() {
     let cli = Cli::start();
     let (id, _) = cli.key("CI", &["--scope", "reviews:write"]);

@@ -1,0 +1,81 @@
+//! `[limits]` of the operator's file: how much one caller may take of what all share.
+//!
+//! A limit that is 0 is none. One that isn't named has its default.
+
+use serde::Deserialize;
+
+use crate::problem::Limit;
+
+/// Connected instances of a token that was made over REST: it speaks for one edge.
+const INSTANCES_OF_A_TOKEN: u64 = 1_000;
+
+/// And of the file's token, by which all edges may begin.
+const INSTANCES_OF_THE_FILE_S: u64 = 20_000;
+
+/// Envoy's concurrency and one more: twice what the largest machines have threads.
+const WORKERS: u64 = 256;
+
+/// Which token an instance came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// The one in the file, of the start.
+    File,
+    /// One that was made over REST.
+    Made,
+}
+
+/// What the operator allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connected instances of one edge token; `None`: the default of its kind.
+    pub instances_per_edge_token: Option<u64>,
+    /// Workers that live.
+    pub workers_per_instance: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { instances_per_edge_token: None, workers_per_instance: WORKERS }
+    }
+}
+
+impl Limits {
+    /// Of the connected instances of one edge token; a configured one holds for both kinds. `None`: there is none.
+    pub fn instances(&self, of: TokenKind) -> Option<Limit> {
+        let usual = match of {
+            TokenKind::File => INSTANCES_OF_THE_FILE_S,
+            TokenKind::Made => INSTANCES_OF_A_TOKEN,
+        };
+        limit("instances_per_edge_token", self.instances_per_edge_token.unwrap_or(usual))
+    }
+
+    /// Of the workers of one instance. `None`: there is none.
+    pub fn workers(&self) -> Option<Limit> {
+        limit("workers_per_instance", self.workers_per_instance)
+    }
+}
+
+fn limit(name: &'static str, maximum: u64) -> Option<Limit> {
+    (maximum > 0).then_some(Limit { name, maximum })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configured_limit_holds_for_both_tokens_and_0_is_none() {
+        let maximum = |limit: Option<Limit>| limit.map(|limit| limit.maximum);
+        for (text, file, made, workers) in [
+            ("", Some(20_000), Some(1_000), Some(256)),
+            ("instances_per_edge_token = 5", Some(5), Some(5), Some(256)),
+            ("instances_per_edge_token = 0\nworkers_per_instance = 0", None, None, None),
+            ("workers_per_instance = 512", Some(20_000), Some(1_000), Some(512)),
+        ] {
+            let limits: Limits = toml::from_str(text).unwrap();
+            let found = (maximum(limits.instances(TokenKind::File)), maximum(limits.instances(TokenKind::Made)));
+            assert_eq!((found, maximum(limits.workers())), ((file, made), workers), "{text}");
+        }
+    }
+}
