@@ -143,9 +143,9 @@ fn in_list(value: &[u8]) -> Line {
 }
 
 /// The keys behind their prefix, whatever the prefix's case, and what else the value has. Envoy joins repeated
-/// `authorization` headers by commas, so a part that has the prefix begins a key. A key of ours ends at the next comma; a
-/// text from elsewhere may hold commas, so all up to the next part with the prefix belongs to it. A prefix with nothing
-/// behind it carries the empty key, also without the space at its end, which HTTP strips.
+/// `authorization` headers by commas, so a part that has the prefix begins a key. All up to the next part with the prefix
+/// belongs to it, since a text from elsewhere may hold commas; a key of ours ends before another scheme, too. A prefix with
+/// nothing behind it carries the empty key, also without the space at its end, which HTTP strips.
 fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> (Vec<&'a [u8]>, Vec<u8>) {
     let mut keys: Vec<&[u8]> = Vec::new();
     let mut others: Vec<&[u8]> = Vec::new();
@@ -159,12 +159,25 @@ fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> (Vec<&'a [u8]>, Vec<u8>) 
         };
         let key = rest.get(start..).unwrap_or_default();
         let is_ours = key.trim_ascii_start().starts_with(KEY_PREFIX);
-        let end = if is_ours { part.len().saturating_sub(start) } else { next_key(key, prefix).unwrap_or(key.len()) };
+        let end = if is_ours && begins_with_scheme(behind) {
+            part.len().saturating_sub(start)
+        } else {
+            next_key(key, prefix).unwrap_or(key.len())
+        };
         let (key, behind) = key.split_at_checked(end).unwrap_or((key, b""));
         keys.push(key.trim_ascii());
         rest = behind.strip_prefix(b",").unwrap_or(behind);
     }
     (keys, others.join(&b", "[..]))
+}
+
+/// Whether this begins as a credential with a scheme of its own does: a word, a blank, and more (RFC 9110 11.4).
+fn begins_with_scheme(bytes: &[u8]) -> bool {
+    let (scheme, rest) = split_once(bytes.trim_ascii_start(), b' ');
+    !scheme.is_empty()
+        && !scheme.starts_with(KEY_PREFIX)
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && !rest.trim_ascii().is_empty()
 }
 
 /// Where the key begins in a part that has the prefix.

@@ -80,7 +80,9 @@ fn a_key_of_ours_ends_where_the_next_credential_begins() {
         (format!("Bearer {KEY}, Basic b"), &[KEY][..], "authorization=Basic b".to_owned()),
         (format!("Basic b,Bearer {KEY},Digest d"), &[KEY], "authorization=Basic b, Digest d".to_owned()),
         (format!("Bearer {KEY},Bearer {KEY}"), &[KEY, KEY], "-authorization".to_owned()),
-        (format!("Bearer {KEY}, {KEY}"), &[KEY], "authorization=removed".to_owned()),
+        (format!("Bearer {KEY},{KEY}"), &[&format!("{KEY},{KEY}")], "-authorization".to_owned()),
+        (format!("Bearer {KEY},x"), &[&format!("{KEY},x")], "-authorization".to_owned()),
+        (format!("Bearer {KEY},{KEY} x"), &[&format!("{KEY},{KEY} x")], "-authorization".to_owned()),
         (format!("Bearer {KEY} x"), &[&format!("{KEY} x")], "-authorization".to_owned()),
     ] {
         let (found_keys, removals) = found(&[("authorization", &value)]);
