@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use policy::config::CredentialSource;
 use policy::key_text::{KEY_PREFIX, find_key};
+use policy::path::escaped;
 
 use crate::host::Header;
 
@@ -286,24 +287,20 @@ pub(crate) fn percent_decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut rest = bytes;
     while let Some((first, after)) = rest.split_first() {
         rest = after;
-        let escaped = match (first, after) {
-            (b'%', [high, low, behind @ ..]) => hex(*high).zip(hex(*low)).map(|digits| (digits, behind)),
+        let decoded_byte = match (first, after) {
+            (b'%', [high, low, behind @ ..]) => escaped(*high, *low).map(|byte| (byte, behind)),
             _ => None,
         };
-        decoded.push(match escaped {
-            Some(((high, low), behind)) => {
+        decoded.push(match decoded_byte {
+            Some((byte, behind)) => {
                 rest = behind;
-                (high << 4) | low
+                byte
             }
             None if *first == b'+' => b' ',
             None => *first,
         });
     }
     Cow::Owned(decoded)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

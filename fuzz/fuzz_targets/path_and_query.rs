@@ -60,14 +60,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(path.split(|byte| *byte == b'/').all(|segment| segment != b".."));
         }
     }
-    let all = [
-        PathKind::Semicolon,
-        PathKind::EncodedSlash,
-        PathKind::EncodedUnreserved,
-        PathKind::DoubleSlash,
-        PathKind::EncodedQuery,
-    ];
-    let (ours, admitting) = (Paths::default(), Paths { allow: all.into() });
+    let (ours, admitting) = (Paths::default(), Paths { allow: PathKind::ALL.into() });
     for read in [ours.read(b"GET", path), admitting.read(b"GET", path)].into_iter().flatten() {
         for template in &*TEMPLATES {
             if let Binding::Fits { workspace: Some(workspace) } = template.bind(&read) {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// A spelling that upstreams read in different ways, and that an operator may admit all the same.
+/// A spelling that upstreams read in different ways, and that an operator may still admit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathKind {
@@ -23,6 +23,21 @@ pub enum PathKind {
     DoubleSlash,
     /// `%3f` and `%23`.
     EncodedQuery,
+}
+
+impl PathKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] =
+        [Self::Semicolon, Self::EncodedSlash, Self::EncodedUnreserved, Self::DoubleSlash, Self::EncodedQuery];
+
+    /// Whether Envoy matches such a path as it is spelled, so that it may miss the route that an upstream reads. It decodes
+    /// what needs no escape before it matches.
+    pub fn is_matched_as_spelled(self) -> bool {
+        match self {
+            Self::Semicolon | Self::EncodedSlash | Self::DoubleSlash | Self::EncodedQuery => true,
+            Self::EncodedUnreserved => false,
+        }
+    }
 }
 
 /// How an edge reads paths: `paths` of the plugin configuration.
@@ -209,7 +224,8 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-fn escaped(high: u8, low: u8) -> Option<u8> {
+/// The byte that two hexadecimal digits stand for, as behind a `%`.
+pub fn escaped(high: u8, low: u8) -> Option<u8> {
     let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     Some((digit(high)? << 4) | digit(low)?)
 }

@@ -66,7 +66,7 @@ fn behind_a_proxy_no_word_that_it_appends_makes_a_client_the_proxy() {
     ] {
         assert_eq!(ask(lines), "403 address-not-allowed", "{lines:?}");
     }
-    // What it was denied with is told, and an unknown client as no address.
+    // Denials are reported with the address they were decided by, and an unknown client without one.
     let path = format!("/v1/workspaces/acme/keys/{}/usage", key.id);
     eventually("the denials have their addresses", || {
         let denials = stack.admin.get(&path)["denials"].clone();

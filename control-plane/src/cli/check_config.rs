@@ -15,7 +15,7 @@ mod listeners;
 mod manager;
 mod mesh;
 mod message;
-mod need;
+pub(super) mod need;
 mod overrides;
 mod routes;
 mod rules;

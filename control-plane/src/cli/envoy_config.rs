@@ -229,9 +229,6 @@ fn plugin(options: &EnvoyConfigOptions, authority: &Authority, allowed: &BTreeSe
     if options.foreign_keys {
         plugin.insert("foreign_keys".to_owned(), json!(true));
     }
-    if options.trusted_hops > 0 {
-        plugin.insert("trusted_hops".to_owned(), json!(options.trusted_hops));
-    }
     if !allowed.is_empty() {
         plugin.insert("paths".to_owned(), json!({"allow": allowed}));
     }
@@ -247,13 +244,9 @@ fn plugin(options: &EnvoyConfigOptions, authority: &Authority, allowed: &BTreeSe
 }
 
 /// Envoy matches a path as it is spelled, and the filter takes the route that Envoy took. Where an upstream reads the spelling as
-/// another route's path, that one's rule must not be the stricter one. What `encoded-unreserved` allows Envoy decodes before it
-/// matches.
+/// another route's path, that one's rule must not be the stricter one.
 fn refuse_lending(allowed: &BTreeSet<PathKind>, routes: &[RouteFlag]) -> anyhow::Result<()> {
-    let spelled = allowed.iter().find(|kind| match kind {
-        PathKind::Semicolon | PathKind::EncodedSlash | PathKind::DoubleSlash | PathKind::EncodedQuery => true,
-        PathKind::EncodedUnreserved => false,
-    });
+    let spelled = allowed.iter().find(|kind| kind.is_matched_as_spelled());
     let (Some(kind), Some((own, other))) = (spelled, lending(routes)) else { return Ok(()) };
     let kind = json!(kind);
     bail!(

@@ -74,9 +74,7 @@ fn fits(template: &str, path: &str) -> bool {
 }
 
 fn kinds() -> impl Strategy<Value = BTreeSet<PathKind>> {
-    use PathKind::{DoubleSlash, EncodedQuery, EncodedSlash, EncodedUnreserved, Semicolon};
-    let all = vec![Semicolon, EncodedSlash, EncodedUnreserved, DoubleSlash, EncodedQuery];
-    prop::sample::subsequence(all, 0..=5).prop_map(|kinds| kinds.into_iter().collect())
+    prop::sample::subsequence(PathKind::ALL.to_vec(), 0..=5).prop_map(|kinds| kinds.into_iter().collect())
 }
 
 proptest! {

@@ -94,14 +94,7 @@ fn what_is_admitted_is_matched_as_its_readers_read_it() {
             {"path": "/{*rest}", "rule": "public"}]"#,
     )
     .unwrap();
-    let all = [
-        PathKind::Semicolon,
-        PathKind::EncodedSlash,
-        PathKind::EncodedUnreserved,
-        PathKind::DoubleSlash,
-        PathKind::EncodedQuery,
-    ];
-    let paths = Paths { allow: all.into() };
+    let paths = Paths { allow: PathKind::ALL.into() };
     for (path, expected) in [
         ("/v1/webhooks;x/1", "webhooks@-"),
         ("/v1;y/webhooks;x", "webhooks@-"),

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use policy::Config;
-use policy::path::PathKind;
 
 use super::Finding;
 use super::clusters::Clusters;
@@ -129,12 +128,7 @@ impl Covered {
             );
             findings.push(Finding::warning(&weak.place, message));
         }
-        // What needs no escape Envoy decodes before it matches.
-        let is_matched_as_it_stands = |kind: &PathKind| match kind {
-            PathKind::Semicolon | PathKind::EncodedSlash | PathKind::DoubleSlash | PathKind::EncodedQuery => true,
-            PathKind::EncodedUnreserved => false,
-        };
-        let allowed = config.is_some_and(|config| config.paths.allow.iter().any(is_matched_as_it_stands));
+        let allowed = config.is_some_and(|config| config.paths.allow.iter().any(|kind| kind.is_matched_as_spelled()));
         if allowed && self.is_by_metadata && !(self.spelled.is_empty() && self.taken.is_empty()) {
             let all: BTreeSet<String> = self.spelled.union(&self.taken).cloned().collect();
             let message = format!(

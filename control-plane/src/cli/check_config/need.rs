@@ -59,16 +59,20 @@ impl Need {
             return true;
         }
         let binds_as_much = other.workspace.is_none() || other.workspace == self.workspace || other.is_open();
-        let (own, own_level) = scope_of(&self.rule);
-        let (scope, level) = scope_of(&other.rule);
-        let is_enough = match (own, scope) {
-            ("public", _) => false,
-            (_, "optional") => true,
-            ("optional", _) => false,
-            (_, "key") => true,
-            _ => own == scope && (own_level == level || own_level == "write" || level == "read"),
-        };
-        is_enough && binds_as_much
+        is_rule_as_strict(&self.rule, &other.rule) && binds_as_much
+    }
+}
+
+/// True when what one rule lets pass another one does too, whatever workspaces they are for.
+pub fn is_rule_as_strict(own: &str, other: &str) -> bool {
+    let ((own, own_level), (other, level)) = (scope_of(own), scope_of(other));
+    match (own, other) {
+        ("deny", _) | (_, "public") => true,
+        ("public", _) => false,
+        (_, "optional") => true,
+        ("optional", _) => false,
+        (_, "key") => true,
+        _ => own == other && (own_level == level || own_level == "write" || level == "read"),
     }
 }
 

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use policy::rule::{NeededLevel, Rule};
-use policy::scope::Level;
-
 use super::quoted;
+use crate::cli::check_config::need::is_rule_as_strict;
 
 /// `--route PATH=RULE`.
 #[derive(Clone)]
@@ -48,10 +46,7 @@ impl RouteFlag {
     /// True when whatever passes here would pass there, too.
     fn is_as_strict_as(&self, other: &Self) -> bool {
         let binds = |route: &Self| route.path.split('/').any(|segment| segment == "{workspace}");
-        match (Rule::parse(&self.rule), Rule::parse(&other.rule)) {
-            (Ok(own), Ok(theirs)) => includes(own, theirs) && (binds(self) || !binds(other) || own == Rule::Deny),
-            (Err(_), _) | (_, Err(_)) => false,
-        }
+        is_rule_as_strict(&self.rule, &other.rule) && (binds(self) || !binds(other) || self.rule == "deny")
     }
 }
 
@@ -77,26 +72,6 @@ pub(super) fn lending(routes: &[RouteFlag]) -> Option<(&RouteFlag, &RouteFlag)> 
         let weaker = |other: &&RouteFlag| own.covers(other) && !own.is_as_strict_as(other);
         routes.iter().find(weaker).map(|other| (own, other))
     })
-}
-
-/// True when a request that satisfies `own` satisfies `other`.
-fn includes(own: Rule<'_>, other: Rule<'_>) -> bool {
-    match (own, other) {
-        (Rule::Deny, _) | (_, Rule::Public) | (Rule::AnyKey | Rule::Scope { .. }, Rule::AnyKey) => true,
-        (Rule::Scope { scope, level }, Rule::Scope { scope: other, level: needed }) => {
-            let is_enough = match (level, needed) {
-                (NeededLevel::ByMethod, NeededLevel::Fixed(Level::Write))
-                | (NeededLevel::Fixed(Level::Read), NeededLevel::ByMethod) => false,
-                (NeededLevel::ByMethod, NeededLevel::ByMethod | NeededLevel::Fixed(Level::Read)) => true,
-                (NeededLevel::Fixed(Level::Write), NeededLevel::ByMethod) => true,
-                (NeededLevel::Fixed(held), NeededLevel::Fixed(needed)) => held.includes(needed),
-            };
-            scope == other && is_enough
-        }
-        (Rule::Public | Rule::AnyKey | Rule::Scope { .. }, Rule::Deny)
-        | (Rule::Public, Rule::AnyKey | Rule::Scope { .. })
-        | (Rule::AnyKey, Rule::Scope { .. }) => false,
-    }
 }
 
 #[cfg(test)]
