@@ -78,7 +78,7 @@ impl Edges {
         self.wake();
     }
 
-    /// Ends an instance that only revoked tokens spoke for, `token` among them; whoever calls this answers its request by saying
+    /// Ends an instance that only revoked tokens spoke for, `token` among them; the caller answers its request by saying
     /// so. It counts for [`LEAVING`] more, as one that retires does. `Unknown`: it is not for this token to say anything of.
     pub(crate) async fn disown(&self, id: &str, edge: &str, token: &str) -> Result<(), Refused> {
         // Another replica may have heard another token speak for it.

@@ -32,7 +32,7 @@ pub(super) enum Shown {
     Revoked(Revoked),
 }
 
-/// A token that was revoked. It gives no access; an instance that only it spoke for is told that it has ended.
+/// A token that was revoked. It gives no access; an instance that only it spoke for is answered that it has ended.
 pub(super) struct Revoked {
     id: String,
     edge: String,

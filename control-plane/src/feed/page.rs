@@ -14,7 +14,7 @@ const CACHE: &str = "private, max-age=86400, immutable";
 
 pub(crate) async fn page(State(feed): State<Feed>, path: RawPathParams, request: Parts) -> Result<Response, Problem> {
     if let Shown::Revoked(_) = feed.shown(&request)? {
-        // Whoever loads asks the feed then, which answers the instance.
+        // The edge that loads asks the feed then, which answers the instance.
         return Err(Problem::snapshot_gone());
     }
     let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();

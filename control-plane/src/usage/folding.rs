@@ -15,7 +15,7 @@ use super::{Batch, BatchName, LeftOut, LeftOutCounts};
 use crate::clock::Clock;
 use crate::store::{Admitted, Store, StoreError, Then};
 
-/// What batches that wait may take of memory, in units of about 100 bytes. What comes beyond is told to come again.
+/// What batches that wait may take of memory, in units of about 100 bytes. What comes beyond is answered 503, to be sent again.
 const ROOM: usize = 1_000_000;
 
 /// What a batch takes of the room besides its entries.

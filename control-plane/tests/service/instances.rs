@@ -258,7 +258,7 @@ async fn a_revoked_token_ends_no_instance_that_another_token_spoke_for_and_none_
 }
 
 #[tokio::test]
-async fn whoever_loads_pages_with_a_revoked_token_is_sent_back_to_the_feed() {
+async fn an_edge_that_loads_pages_with_a_revoked_token_is_sent_back_to_the_feed() {
     let service = Service::start().await;
     let token = service.made("edge-1").await;
     let manifest = service.asks_as(&token.secret, "i1", "60").await;
@@ -316,7 +316,7 @@ async fn the_dead_instances_of_an_edge_are_removed_at_once_and_the_living_stay()
     let named: Vec<_> = events.iter().flat_map(|event| event["before"]["instances"].as_array().unwrap()).collect();
     assert_eq!((events.len(), named.len(), &events[0]["target"]["id"]), (3, 250, &json!("edge-1")));
     assert_eq!(events[0]["actor"]["id"], "platform-admin");
-    // What is gone is told so when it is there all the same.
+    // An instance that was removed and still asks is answered that it has ended.
     assert_eq!(service.asks_as(EDGE, "dead-007", "never").await.status, 410);
     let again = service.delete("/v1/edges?edge=edge-1").await;
     assert_eq!((again.json()["removed"].clone(), again.revision()), (json!(0), before + 3), "nothing was changed");

@@ -67,7 +67,7 @@ pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: b
     }
 }
 
-/// Whoever reaches a listener with this filter names its own address in the first line.
+/// A client that reaches a listener with this filter names its own address in the first line.
 pub fn check_proxy_protocol(filters: &[NetworkFilter<'_>], findings: &mut Vec<Finding>) {
     for NetworkFilter { message, reach } in filters {
         if message.is(PROXY_PROTOCOL) && *reach == Reach::Anyone {

@@ -40,7 +40,7 @@ const HARMLESS: [&str; 24] = [
     "stateful_session.v3.StatefulSession",
 ];
 
-/// Filters that answer from what they kept, whoever asks.
+/// Filters that answer from a cache, without looking at the client.
 const CACHES: [&str; 2] = ["cache.v3.CacheConfig", "cache_v2.v3.CacheV2Config"];
 
 /// Filters that may change a request's path after Envoy has chosen the route.

@@ -94,7 +94,7 @@ struct SaidDropped {
 
 /// Reads a batch that came at `now`, and the edge that it is of.
 pub(in crate::feed) fn read(bytes: &Bytes, now: UnixSeconds) -> Result<(String, Batch), Problem> {
-    // The messages of serde_json name a place and a type; what stands there is no secret.
+    // The messages of serde_json name a place and a type, never a value.
     let said: Said<'_> = serde_json::from_slice(bytes).map_err(|error| Problem::bad_usage(error.to_string()))?;
     let Said { edge, instance, worker, sequence, keys, denials, denied, dropped } = said;
     for (field, name) in [("edge", &edge), ("instance", &instance), ("worker", &worker)] {
