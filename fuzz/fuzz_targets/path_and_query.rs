@@ -11,7 +11,8 @@ use policy::key_text::find_key;
 use policy::path::{PathKind, Paths};
 use policy::route::{Binding, Template};
 
-static EDGE: LazyLock<Edge> = LazyLock::new(|| {
+/// A worker has one thread, and so has its edge.
+fn edge() -> Edge {
     let config = br#"{
         "control_plane": {"cluster": "latchkey", "authority": "latchkey"},
         "credentials": [{"header": "x-api-key"}, {"header": "authorization", "prefix": "Bearer "}, {"query": "api_key"},
@@ -21,21 +22,27 @@ static EDGE: LazyLock<Edge> = LazyLock::new(|| {
                    {"methods": ["GET"], "path": "/v1/reviews", "rule": "reviews"}]
     }"#;
     Edge::parse(config).expect("a configuration")
-});
+}
+
+thread_local! {
+    static EDGE: Edge = edge();
+}
 
 static TEMPLATES: LazyLock<Vec<Template>> = LazyLock::new(|| {
     let texts = ["/v1/workspaces/{workspace}/{*rest}", "/{*rest}", "/a{id}/b"];
     texts.map(|text| Template::compile(text).expect("a template")).into()
 });
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| EDGE.with(|edge| read(edge, bytes)));
+
+fn read(edge: &Edge, bytes: &[u8]) {
     let mut parts = bytes.splitn(3, |byte| *byte == 0);
     let path = parts.next().unwrap_or_default();
     let names = [":path", "cookie", "authorization"];
     let values = [path, parts.next().unwrap_or_default(), parts.next().unwrap_or_default()];
     let headers: Vec<_> = names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
 
-    let found = find(&headers, &EDGE.config.credentials);
+    let found = find(&headers, &edge.config.credentials);
     assert!(found.keys.is_empty() || !found.removals.is_empty());
     let mut left = headers.clone();
     for removal in &found.removals {
@@ -46,15 +53,15 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-    assert!(find(&left, &EDGE.config.credentials).keys.is_empty(), "a key is left behind");
+    assert!(find(&left, &edge.config.credentials).keys.is_empty(), "a key is left behind");
     for (name, value) in &left {
         let searched = if name == ":path" { value.splitn(2, |byte| *byte == b'?').nth(1) } else { Some(&value[..]) };
         assert!(searched.and_then(find_key).is_none(), "a key is left behind in {name}");
     }
 
     for method in [&b"GET"[..], b"POST"] {
-        let read = EDGE.config.paths.read(method, path);
-        if EDGE.route_rule(RouteMetadata::Absent, method, read.as_ref()).is_public() {
+        let read = edge.config.paths.read(method, path);
+        if edge.route_rule(RouteMetadata::Absent, method, read.as_ref()).is_public() {
             let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
             assert!(path.starts_with(b"/open") && path != b"/open/closed" && !path.contains(&b';'));
             assert!(path.split(|byte| *byte == b'/').all(|segment| segment != b".."));
@@ -72,4 +79,4 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(admitting.read(b"GET", bytes.split(|byte| *byte == 0).next().unwrap_or_default()), Some(path));
     }
     let _ = RouteMetadata::read(Some(bytes)).guard_text();
-});
+}
