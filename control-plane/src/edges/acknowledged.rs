@@ -6,7 +6,7 @@ use std::time::Duration;
 use policy::{Epoch, Position, Revision};
 
 use super::{Bound, Edges, Known, Refused};
-use crate::store::{Says, Worker};
+use crate::store::{Says, StoreError, Worker};
 
 /// What an instance says of itself and its workers.
 #[derive(Clone, Debug)]
@@ -96,11 +96,13 @@ impl Edges {
     }
 
     /// Takes the word of an instance, which was heard a moment ago, that each worker of its last acknowledgement has `applied`.
-    /// Of one that never acknowledged, of another epoch, or of what isn't there yet it says nothing.
-    pub(crate) fn applied(&self, instance: &str, epoch: Epoch, applied: Revision) {
-        let head = *self.store.head().borrow();
-        if epoch != head.epoch || applied > head.revision {
-            return;
+    /// Of one that never acknowledged, of another epoch, or of what isn't committed it proves nothing. An error where only the
+    /// database could tell, and doesn't answer: a word that is dropped isn't repeated before the next change.
+    pub(crate) async fn applied(&self, instance: &str, epoch: Epoch, applied: Revision) -> Result<(), StoreError> {
+        let is_of_this_history = || self.store.head().borrow().epoch == epoch;
+        // Another replica may have sent it what isn't known here yet.
+        if !is_of_this_history() || applied > self.store.newest(Some(applied)).await? || !is_of_this_history() {
+            return Ok(());
         }
         if let Some(known) = self.lock().get_mut(instance).filter(|known| known.instance.acknowledged) {
             let Known { applied: own, instance, .. } = known;
@@ -114,5 +116,6 @@ impl Edges {
         }
         self.tell_applied(instance, epoch);
         self.wake();
+        Ok(())
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     let contact = Contact { edge, instance, token: &access.id, address, bound: asked.bound, at };
     feed.edges.heard(&contact).await.map_err(|refused| feed.refused(instance, refused))?;
     if let (Some(applied), Some(from)) = (asked.applied, asked.from) {
-        feed.edges.applied(instance, from.epoch, applied);
+        feed.edges.applied(instance, from.epoch, applied).await?;
     }
     // Thousands wait below, and none of them needs its head any more.
     drop(request);

@@ -26,6 +26,16 @@ impl Service {
         self.edge(&path).await
     }
 
+    /// A feed request of an instance that has all up to this, and that is at once answered.
+    async fn applies(&self, instance: &str, Position { epoch, revision, head }: Position) {
+        let path = format!(
+            "/edge/v1/feed?format=1&edge=edge-1&instance={instance}&max_staleness=60&wait=0&epoch={epoch}&since={revision}\
+             &head={head}&applied={revision}"
+        );
+        let answer = self.edge(&path).await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
     async fn says(&self, instance: &str, bound: u64, applied: u64, workers: &[&str]) -> Answer {
         self.says_of(instance, bound, applied, workers, &[]).await
     }
@@ -231,6 +241,24 @@ async fn an_edge_with_a_newer_revision_than_a_replica_knows_gets_nothing_older()
         let manifest = second.asks("i2", "60", None, 0).await;
         assert_eq!(manifest.header("latchkey-head").unwrap(), first.revision().to_string());
     }
+}
+
+#[tokio::test]
+async fn a_feed_request_acknowledges_what_its_replica_has_not_heard_of_yet() {
+    let Some((first, second)) = two().await else { return };
+    first.serves("i1", 60).await;
+    until("the other replica knows", async || second.enforced(second.revision()).await == (true, 1)).await;
+    let mut late = Vec::new();
+    for round in 0..20 {
+        first.workspace(&format!("acme-{round}")).await;
+        let position = first.position();
+        // The first has sent it the change, and its next request comes to the second, which is told of it by the database.
+        second.applies("i1", position).await;
+        if second.enforced(position.revision.0).await != (true, 1) {
+            late.push(position.revision.0);
+        }
+    }
+    assert!(late.is_empty(), "all workers have these, which are not called enforced: {late:?}");
 }
 
 #[tokio::test]

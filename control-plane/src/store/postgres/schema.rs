@@ -21,6 +21,9 @@ const LOCK: i64 = 0x4C4B_4559;
 /// The lock that a control plane shares with others while it serves from this schema; `?1` is [`LOCK`].
 const SERVING: &str = "(?1 << 32) | (SELECT oid FROM pg_namespace WHERE nspname = current_schema())::bigint";
 
+/// The oldest major version: what the tests run on, and the oldest that PostgreSQL's project still mends.
+const OLDEST: u32 = 15;
+
 /// Makes the schema, or brings it up to this version; the history of a new database begins with `epoch`. Another program's
 /// database, or one of a newer version, is left as it is.
 pub(super) fn prepare(session: &Session, database: &str, epoch: Epoch) -> Result<(), OpenError> {
@@ -33,6 +36,10 @@ pub(super) fn prepare(session: &Session, database: &str, epoch: Epoch) -> Result
 pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, epoch: Epoch) -> Result<(), OpenError> {
     let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
     let sql = Sql::Postgres(session);
+    let server_version: String = sql.query_row("SHOW server_version_num", NONE, |row| row.get(0)).map_err(failed)?;
+    if let Some(cause) = too_old(&server_version) {
+        return Err(OpenError::Server { database: database.to_owned(), cause });
+    }
     let encoding: String = sql.query_row("SHOW server_encoding", NONE, |row| row.get(0)).map_err(failed)?;
     if encoding != "UTF8" {
         let cause = format!("its encoding is {encoding}; make one with ENCODING 'UTF8'");
@@ -63,6 +70,18 @@ pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, e
                      ON CONFLICT DO NOTHING";
     sql.execute(statement, params![first.epoch.as_bytes(), head.0]).map_err(failed)?;
     Ok(())
+}
+
+/// Why a server isn't used, from its `server_version_num`, which is the major version times 10,000 and the minor one.
+fn too_old(version: &str) -> Option<String> {
+    let major = version.parse::<u32>().ok().map(|number| number / 10_000);
+    match major {
+        Some(major) if major >= OLDEST => None,
+        Some(major) => {
+            Some(format!("it is PostgreSQL {major}; version {OLDEST} or newer is needed: upgrade the server"))
+        }
+        None => Some(format!("its version isn't known ({version:?}); PostgreSQL {OLDEST} or newer is needed")),
+    }
 }
 
 /// Says, for as long as the connection is there, that a control plane serves from this schema.
@@ -101,4 +120,22 @@ fn version(sql: Sql<'_>, database: &str) -> Result<i64, OpenError> {
 /// True for a schema that Latchkey made.
 pub(in crate::store) fn is_ours(sql: Sql<'_>) -> Result<bool, SqlError> {
     sql.query_row("SELECT to_regclass('latchkey_schema') IS NOT NULL", NONE, |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_before_the_oldest_version_are_refused() {
+        for version in ["150000", "150018", "180001"] {
+            assert_eq!(too_old(version), None, "{version}");
+        }
+        for (version, why) in
+            [("149999", "PostgreSQL 14;"), ("90624", "PostgreSQL 9;"), ("", "isn't known"), ("15.1", "isn't known")]
+        {
+            let cause = too_old(version).unwrap_or_default();
+            assert!(cause.contains(why) && cause.contains("15 or newer"), "{version}: {cause}");
+        }
+    }
 }
