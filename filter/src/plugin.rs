@@ -56,15 +56,12 @@ impl Root {
         }
     }
 
-    /// Hands an event to the source; says what came of it.
+    /// Hands an event to the source, and what came of it to the metrics.
     fn hand_on(&self, event: impl FnOnce(&mut source::Source, &Envoy) -> Progress) {
         let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
         let progress = {
             let Ok(mut source) = source.try_borrow_mut() else { return };
             let progress = event(&mut source, &self.host);
-            if let Some(remark) = source.remark(&progress) {
-                self.host.log(LogLevel::Warn, &remark);
-            }
             metrics.history_changed(&*self.host, source.take_history_changes());
             metrics.usage_dropped(&*self.host, source.usage.take_untold());
             progress

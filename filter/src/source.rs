@@ -4,6 +4,7 @@
 //! asks by itself. Configurations that name the same source share one of these.
 
 mod asking;
+mod outage;
 mod part;
 mod telling;
 mod trust;
@@ -22,8 +23,10 @@ use crate::process::follower::Follower;
 use crate::process::publisher::Publisher;
 use crate::process::roster::Roster;
 use crate::process::shelf::Shelf;
-use crate::subscription::{Failure, Progress, Subscription};
+use crate::subscription::{Failure, Subscription};
 use crate::usage::{Reporting, Usage};
+
+use self::outage::Outages;
 
 /// How often a worker looks whether there is something to do, when nothing else wakes it.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -114,7 +117,8 @@ pub struct Source {
     started_at: i64,
     part: Part,
     follower: Follower,
-    last_failure: Option<Failure>,
+    /// What was logged of each conversation since it last worked.
+    outages: Outages,
     /// The root context whose timer runs at once, because there is more to do.
     hurries: Option<u32>,
     /// Other workers that can be woken, as of the last look at the roster.
@@ -182,7 +186,7 @@ impl Source {
             started_at: 0,
             part: Part::Follows,
             follower: Follower::default(),
-            last_failure: None,
+            outages: Outages::default(),
             hurries: None,
             others: Vec::new(),
             bounds: (None, None),
@@ -263,22 +267,6 @@ impl Source {
         }
     }
 
-    /// What the log should say of the last answer or attempt: each failure once until it changes, so that an outage doesn't
-    /// fill the log.
-    pub fn remark(&mut self, progress: &Progress) -> Option<String> {
-        match progress {
-            Progress::Quiet | Progress::Serves(_) => {
-                self.last_failure = None;
-                None
-            }
-            Progress::Failed(failure) if self.last_failure.as_ref() == Some(failure) => None,
-            Progress::Failed(failure) => {
-                self.last_failure = Some(failure.clone());
-                Some(failure.to_string())
-            }
-        }
-    }
-
     /// The id under which the control plane knows this Envoy, or this worker where nothing is shared.
     pub fn instance(&self) -> Option<&str> {
         self.instance.as_deref()
@@ -317,7 +305,7 @@ impl Source {
             self.started_at = now.wall_ms.div_euclid(1_000);
         }
         let Some(me) = self.me.clone() else {
-            self.say(host, &Progress::Failed(Failure::NoName));
+            log(host, self.outages.feed.failed(&Failure::NoName, now));
             return false;
         };
         let Some(newest) = self.roots.values().next_back() else { return false };
@@ -344,12 +332,6 @@ impl Source {
         true
     }
 
-    fn say(&mut self, host: &dyn Host, progress: &Progress) {
-        if let Some(remark) = self.remark(progress) {
-            host.log(LogLevel::Warn, &remark);
-        }
-    }
-
     /// The largest staleness bound of this worker's configurations, `None` when one has none; and the smallest.
     fn own_bounds(&self) -> (Option<u64>, Option<u64>) {
         let bounds = || self.roots.values().map(|root| root.max_staleness_secs);
@@ -372,6 +354,13 @@ fn hex(bytes: Option<[u8; 16]>) -> Option<String> {
 /// Both clocks now.
 pub fn clocks(host: &dyn Host) -> Clocks {
     Clocks { wall_ms: host.wall_clock_ms(), monotonic_ms: host.monotonic_ms() }
+}
+
+/// Logs a warning, if there is one.
+fn log(host: &dyn Host, line: Option<String>) {
+    if let Some(line) = line {
+        host.log(LogLevel::Warn, &line);
+    }
 }
 
 fn random(host: &dyn Host) -> u8 {

@@ -218,9 +218,10 @@ impl Subscription {
     }
 
     /// The call could not be sent.
-    pub fn not_sent(&mut self, now: Clocks, random: u8) -> Progress {
+    pub fn not_sent(&mut self, now: Clocks, random: u8) -> Failure {
         self.flight = None;
-        self.failed(now, random, Failure::NotSent)
+        self.failed(now, random);
+        Failure::NotSent
     }
 
     /// The answer to the last fetch. `random` jitters the retry of a failure.
@@ -235,17 +236,19 @@ impl Subscription {
                 let reached = keys.holding.position().filter(|reached| Some(*reached) != before);
                 Outcome { progress: reached.map_or(Progress::Quiet, Progress::Serves), news }
             }
-            Err(failure) => Outcome { progress: self.failed(now, random, failure), ..quiet },
+            Err(failure) => {
+                self.failed(now, random);
+                Outcome { progress: Progress::Failed(failure), ..quiet }
+            }
         }
     }
 
-    fn failed(&mut self, now: Clocks, random: u8, failure: Failure) -> Progress {
+    fn failed(&mut self, now: Clocks, random: u8) {
         let pause = MIN_RETRY_MS.saturating_mul(2 << self.failures.min(4)).min(MAX_RETRY_MS);
         self.failures = self.failures.saturating_add(1);
         // Half of it and as much again by chance, so that edges that failed together don't come back together.
         let jittered = (pause / 2).saturating_add(pause.saturating_mul(u64::from(random)) / 512);
         self.retry_at_ms = now.monotonic_ms.saturating_add(jittered);
-        Progress::Failed(failure)
     }
 
     fn take(&mut self, keys: &mut Keys, now: Clocks, flight: &Flight, answer: Answer) -> Result<News, Failure> {

@@ -48,6 +48,32 @@ fn a_lost_wake_heals_at_the_next_tick() {
 }
 
 #[test]
+fn an_outage_costs_the_log_a_line_and_its_end_another() {
+    let mut process = Process::new(3);
+    process.settle();
+    let lines = |process: &Process| -> Vec<String> {
+        process
+            .workers
+            .iter()
+            .flat_map(|worker| worker.host.logged.take())
+            .filter(|line| line.contains("the control plane"))
+            .collect()
+    };
+    lines(&process);
+    process.is_connected = false;
+    for _ in 0..600 {
+        process.turn();
+        process.answer_nothing();
+    }
+    assert_eq!(lines(&process), ["no answer from the control plane"], "of a minute");
+    process.is_connected = true;
+    process.revoke(1);
+    process.settle_within(60_000);
+    let over = lines(&process);
+    assert!(matches!(&over[..], [line] if line.starts_with("the control plane answers again, after ")), "{over:?}");
+}
+
+#[test]
 fn when_the_leader_is_gone_another_takes_over() {
     let mut process = Process::new(3);
     process.settle();

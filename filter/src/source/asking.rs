@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use policy::Position;
 
-use super::{Part, Source, When, clocks, random};
+use super::{Part, Source, When, clocks, log, random};
 use crate::host::{Call, CallAnswer, Host, LogLevel};
 use crate::keys::Clocks;
 use crate::process::publisher::Wake;
@@ -12,13 +12,15 @@ use crate::process::shelf::Deposed;
 use crate::subscription::{Answer, Asking, Failure, News, Outcome, Progress};
 
 impl Source {
-    /// The answer to the call with this number, which `root` sent.
+    /// The answer to the call with this number, which `root` sent. What went wrong is logged here.
     pub fn answered(&mut self, host: &dyn Host, root: u32, number: u32, received: CallAnswer) -> Progress {
         if self.teller.take_if(|teller| *teller == (root, number)).is_some() {
-            return self.acknowledged(host, root, &received);
+            self.acknowledged(host, root, &received);
+            return Progress::Quiet;
         }
         if self.reporter.take_if(|reporter| *reporter == (root, number)).is_some() {
-            return self.usage_reported(&received);
+            self.usage_reported(host, &received);
+            return Progress::Quiet;
         }
         if self.caller.take_if(|caller| *caller == (root, number)).is_none() {
             return Progress::Quiet;
@@ -46,6 +48,8 @@ impl Source {
         let (before, wanted) = (self.keys.holding.position(), self.subscription.wants_snapshot());
         let Outcome { progress, news } = self.subscription.answered(&mut self.keys, now, random(host), answer);
         self.acknowledging.arrived(!matches!(progress, Progress::Failed(_)));
+        let feed = &mut self.outages.feed;
+        log(host, if let Progress::Failed(failure) = &progress { feed.failed(failure, now) } else { feed.worked(now) });
         if let (News::Snapshot(begins), Some(before)) = (&news, before)
             && (begins.epoch != before.epoch || (!wanted && begins.revision <= before.revision))
         {
@@ -120,8 +124,8 @@ impl Source {
                 }
             }
             Err(_) => {
-                let progress = self.subscription.not_sent(now, random(host));
-                self.say(host, &progress);
+                let failure = self.subscription.not_sent(now, random(host));
+                log(host, self.outages.feed.failed(&failure, now));
             }
         }
     }

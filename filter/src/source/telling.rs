@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::asking::header;
-use super::{Part, Shares, Source, When, change_roster, clocks, hex, random, read_roster};
+use super::{Part, Shares, Source, When, change_roster, clocks, hex, log, random, read_roster};
 use crate::acknowledgement::{self, Acknowledgement, Rides};
 use crate::host::{Call, CallAnswer, Host};
 use crate::keys::Clocks;
 use crate::process::roster::{Roster, Worker};
 use crate::process::shelf::Deposed;
-use crate::subscription::{Failure, Progress};
+use crate::subscription::Failure;
 use crate::usage::{self, Told};
 
 /// The longest that a feed request waits for workers that were woken, in milliseconds. They take a few; one that hangs must not
@@ -28,10 +28,10 @@ pub(super) struct Waits;
 
 impl Source {
     /// The answer to an acknowledgement.
-    pub(super) fn acknowledged(&mut self, host: &dyn Host, root: u32, received: &CallAnswer) -> Progress {
+    pub(super) fn acknowledged(&mut self, host: &dyn Host, root: u32, received: &CallAnswer) {
         let now = clocks(host);
         let status = header(received, ":status");
-        match (self.acknowledging.answered(now, status), status) {
+        let failure = match (self.acknowledging.answered(now, status), status) {
             (Some(told), _) => {
                 let ended = told.ended();
                 if !ended.is_empty() && self.shares != Shares::Nothing {
@@ -39,20 +39,21 @@ impl Source {
                     change_roster(host, &name, |roster| roster.ended.retain(|own| !ended.contains(&own.id)));
                 }
                 self.acknowledge(host, root, now, When::Even);
-                Progress::Quiet
+                return log(host, self.outages.acknowledgements.worked(now));
             }
             (None, Some(410)) => {
                 self.retire(host);
-                Progress::Failed(Failure::Retired)
+                Failure::Retired
             }
             (None, Some(409)) => {
                 self.bury(host, header(received, MISSING_WORKER));
-                Progress::Failed(Failure::NotAcknowledged(409))
+                Failure::NotAcknowledged(409)
             }
             // A control plane that is down is the feed's to report.
-            (None, Some(503 | 504) | None) => Progress::Quiet,
-            (None, Some(other)) => Progress::Failed(Failure::NotAcknowledged(other)),
-        }
+            (None, Some(503 | 504) | None) => return,
+            (None, Some(other)) => Failure::NotAcknowledged(other),
+        };
+        log(host, self.outages.acknowledgements.failed(&failure, now));
     }
 
     /// Has the next acknowledgement say that a worker has ended which the control plane counts, and the roster doesn't: all that
@@ -176,11 +177,14 @@ impl Source {
     }
 
     /// The answer to a batch of usage. A control plane that is down is the feed's to report.
-    pub(super) fn usage_reported(&mut self, received: &CallAnswer) -> Progress {
+    pub(super) fn usage_reported(&mut self, host: &dyn Host, received: &CallAnswer) {
+        let now = clocks(host);
         let status = header(received, ":status");
+        let usage = &mut self.outages.usage;
         match self.reporting.answered(&self.usage, self.instance.as_deref(), status) {
-            Told::Counted | Told::Again => Progress::Quiet,
-            Told::Refused(status) => Progress::Failed(Failure::UsageRefused(status)),
+            Told::Counted => log(host, usage.worked(now)),
+            Told::Again => {}
+            Told::Refused(status) => log(host, usage.failed(&Failure::UsageRefused(status), now)),
         }
     }
 

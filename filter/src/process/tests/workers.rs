@@ -144,6 +144,16 @@ impl Process {
         worker.source.answered(&worker.host, worker.root, number, answer_of(&self.control_plane, &path));
     }
 
+    /// Ends the calls that wait as Envoy does when there is no answer.
+    pub(super) fn answer_nothing(&mut self) {
+        for worker in &mut self.workers {
+            let waiting = worker.host.calls.take();
+            for (number, _) in waiting {
+                worker.source.answered(&worker.host, worker.root, number, CallAnswer::default());
+            }
+        }
+    }
+
     /// Answers the acknowledgements that wait with this status; answers what they said: of each worker its id, its revision, and
     /// whether it has ended.
     pub(super) fn acknowledge(&mut self, status: u16) -> Vec<Vec<(String, u64, bool)>> {

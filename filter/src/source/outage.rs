@@ -1,0 +1,90 @@
+//! What Envoy's log is told of a conversation with the control plane: each failure once an outage, and the outage's end.
+
+use crate::keys::Clocks;
+use crate::subscription::Failure;
+
+/// The most different failures of one outage that are logged: statuses vary without end.
+const MAX_LOGGED: usize = 16;
+
+/// One of the conversations with the control plane, each of which fails and recovers by itself.
+#[derive(Debug)]
+pub(super) struct Outage {
+    /// What works again, when it does.
+    recovered: &'static str,
+    /// The failures that were logged since it last worked.
+    logged: Vec<Failure>,
+    since_ms: u64,
+}
+
+/// The conversations.
+#[derive(Debug)]
+pub(super) struct Outages {
+    pub(super) feed: Outage,
+    pub(super) acknowledgements: Outage,
+    pub(super) usage: Outage,
+}
+
+impl Default for Outages {
+    fn default() -> Self {
+        let quiet = |recovered| Outage { recovered, logged: Vec::new(), since_ms: 0 };
+        Self {
+            feed: quiet("the control plane answers again"),
+            acknowledgements: quiet("the control plane takes acknowledgements again"),
+            usage: quiet("the control plane takes usage again"),
+        }
+    }
+}
+
+impl Outage {
+    /// The line for a failure; `None` when it was logged before in this outage.
+    pub(super) fn failed(&mut self, failure: &Failure, now: Clocks) -> Option<String> {
+        if self.logged.len() >= MAX_LOGGED || self.logged.contains(failure) {
+            return None;
+        }
+        if self.logged.is_empty() {
+            self.since_ms = now.monotonic_ms;
+        }
+        self.logged.push(failure.clone());
+        Some(failure.to_string())
+    }
+
+    /// The line for an answer that was of use; `None` when there was no outage.
+    pub(super) fn worked(&mut self, now: Clocks) -> Option<String> {
+        if self.logged.is_empty() {
+            return None;
+        }
+        self.logged.clear();
+        let secs = now.monotonic_ms.saturating_sub(self.since_ms).div_ceil(1_000);
+        Some(format!("{}, after {secs} s", self.recovered))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(monotonic_ms: u64) -> Clocks {
+        Clocks { wall_ms: 0, monotonic_ms }
+    }
+
+    #[test]
+    fn a_failure_is_logged_once_an_outage_and_its_end_once() {
+        let mut feed = Outages::default().feed;
+        assert_eq!(feed.worked(at(0)), None, "nothing had failed");
+        assert_eq!(feed.failed(&Failure::NoAnswer, at(1_000)), Some(Failure::NoAnswer.to_string()));
+        assert_eq!(feed.failed(&Failure::Unreachable(503), at(2_000)), Some(Failure::Unreachable(503).to_string()));
+        for failure in [Failure::NoAnswer, Failure::Unreachable(503)] {
+            assert_eq!(feed.failed(&failure, at(3_000)), None, "{failure} again");
+        }
+        assert_eq!(feed.worked(at(43_500)), Some("the control plane answers again, after 43 s".to_owned()));
+        assert_eq!(feed.worked(at(44_000)), None, "its end was logged");
+        assert_eq!(feed.failed(&Failure::NoAnswer, at(45_000)), Some(Failure::NoAnswer.to_string()), "another outage");
+    }
+
+    #[test]
+    fn failures_that_vary_without_end_fill_no_log() {
+        let mut feed = Outages::default().feed;
+        let lines = (400..600).filter_map(|status| feed.failed(&Failure::Status(status), at(0))).count();
+        assert_eq!(lines, MAX_LOGGED);
+    }
+}
