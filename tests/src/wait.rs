@@ -23,7 +23,7 @@ pub fn eventually_within<T>(deadline: Duration, what: &str, mut condition: impl 
             Ok(value) if elapsed <= deadline => return value,
             Ok(_) => panic!("expected within {deadline:?}: {what}; seen after {elapsed:?}"),
             Err(seen) if elapsed > deadline => panic!("expected within {deadline:?}: {what}; seen: {seen}"),
-            Err(_) => pause(),
+            Err(_) => pause_after(elapsed),
         }
     }
 }
@@ -36,6 +36,11 @@ pub fn now() -> Timestamp {
 
 /// Lets the others work before the next look.
 pub(crate) fn pause() {
+    pause_after(Duration::ZERO);
+}
+
+/// The same, for the longer the longer it takes already: a look every 5 ms is a load of its own.
+fn pause_after(waited: Duration) {
     let (_sender, receiver) = mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(Duration::from_millis(5));
+    let _ = receiver.recv_timeout((waited / 20).clamp(Duration::from_millis(5), Duration::from_millis(50)));
 }
