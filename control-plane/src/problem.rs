@@ -203,6 +203,32 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not taken", detail)
     }
 
+    /// 400: a header `Idempotency-Key` that is none.
+    pub fn invalid_idempotency_key(code: &'static str, message: &str) -> Self {
+        let detail = format!("`Idempotency-Key` {message}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid-idempotency-key", "The idempotency key doesn't fit", detail)
+            .with_field("Idempotency-Key", code, message)
+    }
+
+    /// 409: a request with the same idempotency key has no answer yet.
+    pub fn in_progress() -> Self {
+        let detail = "a request with this `Idempotency-Key` is still running; send the same again in a moment";
+        Self::new(StatusCode::CONFLICT, "in-progress", "The request is in progress", detail)
+            .with_header(header::RETRY_AFTER, "1")
+    }
+
+    /// 422: an idempotency key that another request had.
+    pub fn idempotency_key_reused() -> Self {
+        let detail = "another request was sent with this `Idempotency-Key` in the last 24 hours, and made its change; send \
+                      a different one with each change";
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "The idempotency key was used before",
+            detail,
+        )
+    }
+
     /// 409: a form that was sent before.
     pub fn made_before() -> Self {
         let detail = "this form was sent before, and did what it says; a secret is shown once";

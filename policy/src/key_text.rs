@@ -22,6 +22,9 @@ pub const MAX_FOREIGN_BYTES: usize = 256;
 /// What each key begins with.
 pub const KEY_PREFIX: &[u8] = b"lk_";
 
+const ADMIN_TOKEN_PREFIX: &str = "lkadm_";
+const EDGE_TOKEN_PREFIX: &str = "lkedge_";
+
 /// What a text is for; decides its prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -37,8 +40,8 @@ impl Kind {
     fn prefix(&self) -> String {
         match self {
             Self::Key(environment) => format!("lk_{environment}_"),
-            Self::AdminToken => "lkadm_".to_owned(),
-            Self::EdgeToken => "lkedge_".to_owned(),
+            Self::AdminToken => ADMIN_TOKEN_PREFIX.to_owned(),
+            Self::EdgeToken => EDGE_TOKEN_PREFIX.to_owned(),
         }
     }
 }
@@ -157,6 +160,18 @@ pub fn find_key(bytes: &[u8]) -> Option<Range<usize>> {
     })
 }
 
+/// Where the first text of a key or of a token, with a right checksum, stands in other bytes. For what people type: a request
+/// is searched by [`find_key`].
+pub fn find_secret(bytes: &[u8]) -> Option<Range<usize>> {
+    let token = [ADMIN_TOKEN_PREFIX, EDGE_TOKEN_PREFIX].into_iter().flat_map(move |prefix| {
+        memchr::memmem::find_iter(bytes, prefix).filter_map(move |start| {
+            let end = start + prefix.len() + RANDOM_SYMBOLS + CHECKSUM_SYMBOLS;
+            has_checksum(bytes.get(start..end)?).then_some(start..end)
+        })
+    });
+    token.chain(find_key(bytes)).min_by_key(|found| found.start)
+}
+
 /// The environment and the length of the key's text that these bytes begin with.
 fn own_text(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let behind = bytes.strip_prefix(KEY_PREFIX)?;
@@ -164,20 +179,20 @@ fn own_text(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let environment = behind.get(..underscore).filter(|environment| is_environment(environment))?;
     let length = KEY_PREFIX.len() + underscore + 1 + RANDOM_SYMBOLS + CHECKSUM_SYMBOLS;
     let text = bytes.get(..length)?;
-    let (summed, checksum) = text.split_last_chunk::<CHECKSUM_SYMBOLS>()?;
-    let (_, random) = summed.split_last_chunk::<RANDOM_SYMBOLS>()?;
-    let is_right =
-        random.iter().chain(checksum).all(u8::is_ascii_alphanumeric) && Checksum::of(summed).symbols() == *checksum;
-    is_right.then_some((environment, length))
+    has_checksum(text).then_some((environment, length))
+}
+
+/// Whether a text ends in random symbols and the checksum of all that stands before it.
+fn has_checksum(text: &[u8]) -> bool {
+    let Some((summed, checksum)) = text.split_last_chunk::<CHECKSUM_SYMBOLS>() else { return false };
+    let Some((_, random)) = summed.split_last_chunk::<RANDOM_SYMBOLS>() else { return false };
+    random.iter().chain(checksum).all(u8::is_ascii_alphanumeric) && Checksum::of(summed).symbols() == *checksum
 }
 
 /// True for the text of a token of this kind: prefix, length, symbols and checksum.
 pub fn is_token(text: &str, kind: &Kind) -> bool {
-    let Some(symbols) = text.strip_prefix(kind.prefix().as_str()) else { return false };
-    let Some((summed, checksum)) = text.as_bytes().split_last_chunk::<CHECKSUM_SYMBOLS>() else { return false };
-    symbols.len() == RANDOM_SYMBOLS + CHECKSUM_SYMBOLS
-        && symbols.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        && Checksum::of(summed).symbols() == *checksum
+    let symbols = text.strip_prefix(kind.prefix().as_str());
+    symbols.is_some_and(|symbols| symbols.len() == RANDOM_SYMBOLS + CHECKSUM_SYMBOLS) && has_checksum(text.as_bytes())
 }
 
 #[cfg(test)]
@@ -284,6 +299,30 @@ mod tests {
             ("underscores", "_lk_".repeat(50), None),
         ] {
             let found = find_key(text.as_bytes()).map(|at| text.get(at).unwrap());
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_as_a_key_is() {
+        let key = compose(&live(), counting(7)).unwrap();
+        let admin = compose(&Kind::AdminToken, counting(8)).unwrap();
+        let edge = compose(&Kind::EdgeToken, counting(9)).unwrap();
+        let typo = admin.replace("lkadm_8", "lkadm_9");
+        for (name, text, expected) in [
+            ("a key", key.clone(), Some(key.as_str())),
+            ("an admin token", admin.clone(), Some(&admin)),
+            ("an edge token", edge.clone(), Some(&edge)),
+            ("in a sentence", format!("Bearer {admin}, please"), Some(&admin)),
+            ("without bounds", format!("lkedge_{edge}Z"), Some(&edge)),
+            ("the first of three", format!("{edge}{key}{admin}"), Some(&edge)),
+            ("a key before a token", format!("{key} {admin}"), Some(&key)),
+            ("behind one with a typo", format!("{typo}{admin}"), Some(&admin)),
+            ("a typo", typo.clone(), None),
+            ("cut short", admin.split_at(admin.len() - 1).0.to_owned(), None),
+            ("prefixes", "lkadm_lkedge_lk_".repeat(9), None),
+        ] {
+            let found = find_secret(text.as_bytes()).map(|at| text.get(at).unwrap());
             assert_eq!(found, expected, "{name}");
         }
     }

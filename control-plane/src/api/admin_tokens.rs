@@ -12,14 +12,16 @@ use utoipa::ToSchema;
 use super::answer::{PageBody, changed, gone, listed, shown};
 use super::authority::AnyAdmin;
 use super::fields::{Fields, QueryFields, Refused};
+use super::idempotency::{self, IdempotencyKey};
 use super::path::AdminTokenInPath;
+use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::requests::{CreateAdminToken, RoleName, TokenStatus};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{AdminToken, Changed, NewAdminToken, NewSecret, Role, StoreError, TokenQuery, WorkspaceName};
+use crate::store::{AdminToken, Changed, Made, NewAdminToken, NewSecret, Role, StoreError, TokenQuery, WorkspaceName};
 
 /// A token as JSON. All fields are there, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
@@ -73,7 +75,9 @@ impl TokenBody {
 #[schema(as = AdminTokenWithSecret)]
 struct TokenWithSecret<'a> {
     token: TokenBody,
-    secret: &'a str,
+    /// `null` in the answer to a repeat, which has no text to show.
+    #[schema(required)]
+    secret: Option<&'a str>,
 }
 
 /// Makes an admin token, and shows its text: this once.
@@ -87,12 +91,27 @@ struct TokenWithSecret<'a> {
 pub(super) async fn create(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
+    key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let now = api.clock.now();
-    let (made, secret) = make(&api, &principal, fields).await?;
-    let body = TokenWithSecret { token: TokenBody::new(made.value, now), secret: secret.expose() };
-    changed(StatusCode::CREATED, &body, made.revision)
+    let once = key.once(fields.digest());
+    let principal = principal.once(once);
+    let make = async {
+        let now = api.clock.now();
+        let (made, secret) = make(&api, &principal, fields).await?;
+        let body = TokenWithSecret { token: TokenBody::new(made.value, now), secret: Some(secret.expose()) };
+        changed(StatusCode::CREATED, &body, made.revision)
+    };
+    idempotency::answer(&api, once, make, |made| again(&api, &principal, made)).await
+}
+
+/// The answer to a repeat: the token as it is now.
+async fn again(api: &Api, principal: &Principal, made: Made) -> Result<Response, Problem> {
+    let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
+    let token = api.store.admin_token(id, principal.reach()).await.map_err(of_token)?;
+    let revision = token.revision;
+    let body = TokenWithSecret { token: TokenBody::new(token, api.clock.now()), secret: None };
+    changed(StatusCode::CREATED, &body, revision)
 }
 
 /// Makes the token that the fields say; answers with its text, which is shown once.
@@ -178,10 +197,11 @@ pub(super) async fn revoke(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
     AdminTokenInPath(id): AdminTokenInPath,
+    IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
     let acting = principal.acting(&api.clock);
-    let revoked = api.store.revoke_admin_token(id, principal.reach(), acting).await.map_err(of_token)?;
-    Ok(gone(revoked.revision))
+    let revoked = api.store.revoke_admin_token(id, principal.reach(), precondition, acting).await;
+    Ok(gone(revoked.map_err(of_token)?.revision))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

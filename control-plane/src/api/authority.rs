@@ -9,7 +9,7 @@ use super::path::parameter;
 use super::principal::Principal;
 use super::values::workspace_name;
 use crate::problem::Problem;
-use crate::store::{Role, StoreError, Workspace};
+use crate::store::{Once, Role, StoreError, Workspace};
 
 /// A platform admin.
 pub(crate) struct PlatformAdmin(pub(crate) Principal);
@@ -27,6 +27,14 @@ pub(crate) struct AdminOf(pub(crate) InWorkspace);
 pub(crate) struct InWorkspace {
     pub(crate) principal: Principal,
     pub(crate) workspace: Workspace,
+}
+
+impl InWorkspace {
+    /// The same, for a change that is made once.
+    pub(crate) fn once(mut self, once: impl Into<Option<Once>>) -> Self {
+        self.principal = self.principal.once(once);
+        self
+    }
 }
 
 impl Principal {

@@ -11,14 +11,16 @@ use utoipa::ToSchema;
 use super::answer::{PageBody, changed, gone, listed, shown};
 use super::authority::PlatformAdmin;
 use super::fields::{Fields, QueryFields};
+use super::idempotency::{self, IdempotencyKey};
 use super::path::EdgeTokenInPath;
+use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::requests::CreateEdgeToken;
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{Changed, EdgeToken, NewEdgeToken, NewSecret, StoreError, TokenQuery};
+use crate::store::{Changed, EdgeToken, Made, NewEdgeToken, NewSecret, StoreError, TokenQuery};
 
 /// A token as JSON. All fields are there, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
@@ -52,7 +54,9 @@ impl From<EdgeToken> for TokenBody {
 #[schema(as = EdgeTokenWithSecret)]
 struct TokenWithSecret<'a> {
     token: TokenBody,
-    secret: &'a str,
+    /// `null` in the answer to a repeat, which has no text to show.
+    #[schema(required)]
+    secret: Option<&'a str>,
 }
 
 /// Makes an edge token, and shows its text: this once.
@@ -66,11 +70,25 @@ struct TokenWithSecret<'a> {
 pub(super) async fn create(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
+    key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let (made, secret) = make(&api, &principal, fields).await?;
-    let body = TokenWithSecret { token: made.value.into(), secret: secret.expose() };
-    changed(StatusCode::CREATED, &body, made.revision)
+    let once = key.once(fields.digest());
+    let principal = principal.once(once);
+    let make = async {
+        let (made, secret) = make(&api, &principal, fields).await?;
+        let body = TokenWithSecret { token: made.value.into(), secret: Some(secret.expose()) };
+        changed(StatusCode::CREATED, &body, made.revision)
+    };
+    idempotency::answer(&api, once, make, |made| again(&api, made)).await
+}
+
+/// The answer to a repeat: the token as it is now.
+async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
+    let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
+    let token = api.store.edge_token(id).await.map_err(of_token)?;
+    let revision = token.revision;
+    changed(StatusCode::CREATED, &TokenWithSecret { token: token.into(), secret: None }, revision)
 }
 
 /// Makes the token that the fields say; answers with its text, which is shown once.
@@ -138,8 +156,10 @@ pub(super) async fn revoke(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
     EdgeTokenInPath(id): EdgeTokenInPath,
+    IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let revoked = api.store.revoke_edge_token(id, principal.acting(&api.clock)).await.map_err(of_token)?;
+    let acting = principal.acting(&api.clock);
+    let revoked = api.store.revoke_edge_token(id, precondition, acting).await.map_err(of_token)?;
     Ok(gone(revoked.revision))
 }
 

@@ -2,9 +2,10 @@
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use policy::key_text;
+use policy::{Digest, key_text};
 use serde_json::{Map, Value};
 
+use super::canonical;
 use crate::problem::{FieldError, Problem};
 
 /// The fields of a body or of a query. What is left when it is finished is unknown, and refused.
@@ -32,6 +33,13 @@ impl Refused {
 impl Fields {
     pub(crate) fn new(given: Map<String, Value>) -> Self {
         Self { given, errors: Vec::new() }
+    }
+
+    /// The digest of the fields that are not taken yet. Equal for equal JSON, however it is written.
+    pub(crate) fn digest(&self) -> Digest {
+        let mut bytes = Vec::new();
+        canonical::write_object(&self.given, &mut bytes);
+        Digest::of(&bytes)
     }
 
     /// The value of a field that must be there; `None` once it was refused.

@@ -5,6 +5,7 @@ mod answer;
 pub(crate) mod audit;
 pub(crate) mod authority;
 mod body;
+mod canonical;
 pub(crate) mod cursor;
 pub(crate) mod edge_tokens;
 mod edges;
@@ -13,6 +14,7 @@ pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
+mod idempotency;
 pub(crate) mod identify;
 pub(crate) mod keys;
 mod lines;

@@ -17,7 +17,8 @@ use crate::problem;
         title = "Latchkey",
         description = "API keys for Envoy, enforced at the edge: the control plane.\n\n\
             Changes are on disk when they are answered, and answer with `Latchkey-Revision`. GET and changes of a workspace, \
-            key or token answer with `ETag`; a PATCH with `If-Match` is refused when it was changed meanwhile. Refusals are \
+            key or token answer with `ETag`; a change with `If-Match` is refused when it was changed meanwhile. A change with \
+            `Idempotency-Key` is made once, and may be sent again by who lost the answer. Refusals are \
             `application/problem+json` (RFC 9457) with a `code` for programs. Each answer has `X-Request-Id`. Unknown \
             fields and parameters are refused.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
@@ -67,10 +68,13 @@ pub fn document() -> Value {
     let routes = Base::openapi().merge_from(router::documented());
     let Ok(Value::Object(mut document)) = serde_json::to_value(routes) else { return Value::Null };
     let mut bodies = Vec::new();
+    let tagged = tagged(document.get("paths"));
     for (path, item) in members(document.get_mut("paths")) {
+        let is_shown = item.get("get").is_some();
         for (method, operation) in members(Some(item)) {
             if let Value::Object(operation) = operation {
-                complete(path, method, operation);
+                let changes_tagged = method != "get" && (tagged.contains(path) || !is_shown && acts_on(path, &tagged));
+                complete(path, method, operation, changes_tagged);
                 bodies.extend(operation.get_mut("requestBody").and_then(|body| complete_body(method, body)));
             }
         }
@@ -96,8 +100,33 @@ fn members(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)
     of.and_then(Value::as_object_mut).into_iter().flatten()
 }
 
+/// Paths of single things that are shown, and so have an ETag.
+fn tagged(paths: Option<&Value>) -> Vec<String> {
+    let paths = paths.and_then(Value::as_object).into_iter().flatten();
+    paths
+        .filter(|(path, item)| path.ends_with('}') && item.get("get").is_some())
+        .map(|(path, _)| path.clone())
+        .collect()
+}
+
+/// Whether a path names an action on one of these: `…/{key}/rotate`.
+fn acts_on(path: &str, tagged: &[String]) -> bool {
+    path.rsplit_once('/').is_some_and(|(thing, _)| tagged.iter().any(|path| path == thing))
+}
+
+/// Changes that take an idempotency key: those that make something, or that nobody can ask for twice.
+const MADE_ONCE: [&str; 7] = [
+    "create_workspace",
+    "create_key",
+    "rotate_key",
+    "import_keys",
+    "import_keys_anywhere",
+    "create_admin_token",
+    "create_edge_token",
+];
+
 /// Adds what follows from a path and a method.
-fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
+fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, changes_tagged: bool) {
     let tag = TAGS.iter().find(|(start, _)| path.starts_with(start)).map_or("Operation", |(_, tag)| tag);
     operation.insert("tags".to_owned(), json!([tag]));
     let is_guarded = path.starts_with("/v1/") || path == "/metrics";
@@ -112,17 +141,24 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<_> = names.map(path_parameter).collect();
     parameters.extend(query);
-    if method == "patch" {
+    let mut header = |name: &str, description: &str, schema: Value| {
+        parameters.push(json!({"name": name, "in": "header", "description": description, "schema": schema}));
+    };
+    if changes_tagged {
         let description = "Only if it is still at this revision: the ETag of an answer";
-        let schema = json!({"type": "string"});
-        parameters.push(json!({"name": "If-Match", "in": "header", "description": description, "schema": schema}));
+        header("If-Match", description, json!({"type": "string"}));
     }
     let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_made_once = MADE_ONCE.contains(&id.as_str());
+    if is_made_once {
+        let description = "Random text, the same in each retry of this change: it is made once, and a repeat within 24 \
+            hours is answered with what was made as it is now, without its secret";
+        header("Idempotency-Key", description, json!({"type": "string", "pattern": "^[!-~]{1,128}$"}));
+    }
     let is_change = method != "get" && id != "identify_secret";
     if is_change {
         let description = "`wait=S`: answer when the change is enforced, or after S seconds, at most 60 (RFC 7240)";
-        let schema = json!({"type": "string"});
-        parameters.push(json!({"name": "Prefer", "in": "header", "description": description, "schema": schema}));
+        header("Prefer", description, json!({"type": "string"}));
     }
     operation.insert("parameters".to_owned(), Value::Array(parameters));
 
@@ -133,7 +169,13 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let shows_one = is_change && method != "delete" && !changes_many || method == "get" && path.ends_with('}');
     for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
         if let Some(response) = response.as_object_mut().filter(|_| is_change || shows_one) {
-            response.insert("headers".to_owned(), answer_headers(is_change, shows_one && status != "204"));
+            let mut headers = answer_headers(is_change, shows_one && status != "204");
+            if is_made_once {
+                let description = "`true` where a request with the same `Idempotency-Key` made this change before";
+                let header = json!({"description": description, "required": false, "schema": {"type": "string"}});
+                headers.insert("Idempotency-Replayed".to_owned(), header);
+            }
+            response.insert("headers".to_owned(), Value::Object(headers));
         }
     }
     for (name, status, _) in PROBLEMS {
@@ -141,9 +183,9 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
             400 | 422 => has_body || has_query,
             401 | 429 | 500 => is_guarded,
             403 => is_guarded && id != "list_workspaces",
-            404 => path.contains('{') || id == "identify_secret" || id == "get_enforcement",
-            409 => id == "create_workspace" || id == "rotate_key" || id == "remove_edge",
-            412 => method == "patch",
+            404 => path.contains('{') || is_made_once || id == "identify_secret" || id == "get_enforcement",
+            409 => is_made_once || id == "remove_edge",
+            412 => changes_tagged,
             413 | 415 => has_body,
             503 => is_guarded || path == "/readyz",
             _ => false,
@@ -155,7 +197,7 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     }
 }
 
-fn answer_headers(is_change: bool, shows_one: bool) -> Value {
+fn answer_headers(is_change: bool, shows_one: bool) -> Map<String, Value> {
     let mut headers = Map::new();
     let mut header = |name: &str, description, kind| {
         let header = json!({"description": description, "required": true, "schema": {"type": kind}});
@@ -173,16 +215,16 @@ fn answer_headers(is_change: bool, shows_one: bool) -> Value {
         let header = json!({"description": description, "required": false, "schema": {"type": "string"}});
         headers.insert("Latchkey-Enforcement".to_owned(), header);
     }
-    Value::Object(headers)
+    headers
 }
 
 /// Name, status, and when. The codes of each stand in docs/api.md.
 const PROBLEMS: [(&str, u16, &str); 12] = [
-    ("NotJson", 400, "The body is no JSON, or the query can't be read"),
+    ("NotJson", 400, "The body is no JSON, or the query or `Idempotency-Key` can't be read"),
     ("Unauthenticated", 401, "No token, or none that works"),
     ("Forbidden", 403, "The token's role does not reach this"),
     ("NotFound", 404, "It is not there, or not yours to know"),
-    ("Conflict", 409, "The slug is taken, the key has expired, or the edge is connected"),
+    ("Conflict", 409, "The slug is taken, the key has expired, the edge is connected, or an equal request is running"),
     ("Stale", 412, "It was changed meanwhile"),
     ("TooLarge", 413, "The body is too large"),
     ("UnsupportedMediaType", 415, "The body's type is not taken"),

@@ -58,9 +58,9 @@ impl Principal {
         Acting { actor, at: clock.now(), address, request_id, once }
     }
 
-    /// This principal, for a change that its form leads to once.
-    pub(crate) fn once(mut self, form: Once) -> Self {
-        self.once = Some(form);
+    /// This principal, for a change that is made once.
+    pub(crate) fn once(mut self, once: impl Into<Option<Once>>) -> Self {
+        self.once = once.into();
         self
     }
 

@@ -150,6 +150,10 @@ pub(super) struct RotateKey {
     /// How long the old secret works on: `30m`, `12h`, `7d`, at most 7 days. Left out or `null`: not at all.
     #[schema(pattern = "^[0-9]+[mhd]$")]
     overlap: Option<String>,
+    /// Replace the current secret alone, at once, and leave a previous one in its overlap: for who lost the answer to a
+    /// rotation. Not with `overlap`.
+    #[schema(nullable = false)]
+    replace: Option<bool>,
 }
 
 /// A text that somebody found.

@@ -45,6 +45,10 @@ pub(crate) fn optional_string(value: Value) -> Result<Option<String>, Refused> {
     if value.is_null() { Ok(None) } else { string(value).map(Some) }
 }
 
+pub(crate) fn boolean(value: Value) -> Result<bool, Refused> {
+    value.as_bool().ok_or_else(|| Refused::new("wrong-type", "must be true or false"))
+}
+
 /// A workspace by its id or slug.
 pub(crate) fn workspace_name(text: &str) -> WorkspaceName {
     // No slug has an underscore, so an id is never taken for one.

@@ -10,13 +10,14 @@ use utoipa::ToSchema;
 use super::answer::{PageBody, changed, listed, shown};
 use super::authority::{AdminOf, InWorkspace, MemberOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields};
+use super::idempotency::{self, IdempotencyKey};
 use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::requests::{CreateWorkspace, UpdateWorkspace};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
-use crate::store::{Changed, NewWorkspace, Precondition, Workspace, WorkspaceQuery};
+use crate::store::{Changed, Made, NewWorkspace, Precondition, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Workspace)]
@@ -54,10 +55,28 @@ impl From<Workspace> for WorkspaceBody {
 pub(super) async fn create(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
+    key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let made = make(&api, &principal, fields).await?;
-    changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
+    let once = key.once(fields.digest());
+    let principal = principal.once(once);
+    let make = async {
+        let made = make(&api, &principal, fields).await?;
+        changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
+    };
+    idempotency::answer(&api, once, make, |made| again(&api, made)).await
+}
+
+/// The answer to a repeat: the workspace as it is now.
+async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
+    let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_workspace)?;
+    let found = api.store.workspace(WorkspaceName::Id(id)).await;
+    let workspace = found.map_err(|error| match error {
+        StoreError::NotFound => Problem::unknown_workspace(),
+        other => other.into(),
+    })?;
+    let revision = workspace.revision;
+    changed(StatusCode::CREATED, &WorkspaceBody::from(workspace), revision)
 }
 
 /// Makes the workspace that the fields say.

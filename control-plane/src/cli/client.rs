@@ -1,7 +1,7 @@
 //! REST as a client: one request, one answer, and a refusal as a sentence.
 
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::connection::is_loopback;
 use super::failure::Failure;
 use super::problem;
+use crate::entropy::Entropy;
 use crate::secret::Secret;
 
 /// How long anything may take that doesn't wait for edges: a little longer than the control plane gives itself.
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The same for what is much.
 pub const LONG: Duration = Duration::from_secs(330);
+
+/// How long to wait before a change is sent again whose answer was lost.
+const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// How long it may take to get a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -50,6 +54,8 @@ pub struct Call {
     body: Option<Value>,
     headers: Vec<(&'static str, String)>,
     patience: Duration,
+    /// Whether it has an idempotency key, so that it may be sent again.
+    is_made_once: bool,
 }
 
 /// What was answered: JSON, or null where there is nothing to say.
@@ -61,7 +67,7 @@ pub struct Answer {
 impl Call {
     fn new(method: Method, path: &[&str]) -> Self {
         let path = path.iter().map(|segment| format!("/{}", encoded(segment))).collect();
-        Self { method, path, body: None, headers: Vec::new(), patience: PATIENCE }
+        Self { method, path, body: None, headers: Vec::new(), patience: PATIENCE, is_made_once: false }
     }
 
     pub fn get(path: &[&str]) -> Self {
@@ -70,6 +76,13 @@ impl Call {
 
     pub fn post(path: &[&str], body: Value) -> Self {
         Self { body: Some(body), ..Self::new(Method::POST, path) }
+    }
+
+    /// A change that is made once: it has an idempotency key of its own, and is sent again when its answer is lost.
+    pub fn make(path: &[&str], body: Value) -> anyhow::Result<Self> {
+        let key = Entropy::system().text()?;
+        let call = Self::post(path, body).header("idempotency-key", key.expose().to_owned());
+        Ok(Self { is_made_once: true, ..call })
     }
 
     pub fn patch(path: &[&str], body: Value) -> Self {
@@ -134,19 +147,23 @@ impl Client {
     /// Sends a request; what isn't answered with success is an error that says why.
     pub fn send(&self, call: Call) -> anyhow::Result<Answer> {
         let body = call.body.as_ref().map(|body| Zeroizing::new(body.to_string()));
-        match &body {
+        until_answered(&call, || match &body {
             Some(text) => {
                 let mut bytes = text.as_bytes();
                 self.send_body(&call, "application/json", SendBody::from_reader(&mut bytes), text.len())
             }
             None => self.answered(&call, self.start(&call, None, SendBody::none())?),
-        }
+        })
     }
 
-    /// Sends JSON lines, as they are read. The control plane is asked first whether it takes them.
-    pub fn send_lines(&self, call: Call, lines: &mut dyn Read, length: usize) -> anyhow::Result<Answer> {
+    /// Sends JSON lines, as they are read; `lines` begins anew for each try. The control plane is asked first whether it takes
+    /// them.
+    pub fn send_lines<R: Read>(&self, call: Call, lines: impl Fn() -> R, length: usize) -> anyhow::Result<Answer> {
         let call = call.header("expect", "100-continue".to_owned());
-        self.send_body(&call, "application/jsonl", SendBody::from_reader(lines), length)
+        until_answered(&call, || {
+            let mut lines = lines();
+            self.send_body(&call, "application/jsonl", SendBody::from_reader(&mut lines), length)
+        })
     }
 
     /// Sends a request whose answer may be of any length, and is read bit by bit.
@@ -184,7 +201,7 @@ impl Client {
         let request =
             request.body(body).map_err(|_| anyhow::anyhow!("{}: not a path that can be asked for", call.path))?;
         let request = self.agent.configure_request(request).timeout_global(Some(call.patience)).build();
-        Ok(self.agent.run(request).map_err(|error| self.unreachable(&error))?)
+        Ok(self.agent.run(request).map_err(|error| self.unanswered(&error))?)
     }
 
     fn answered(&self, call: &Call, response: axum::http::Response<Body>) -> anyhow::Result<Answer> {
@@ -203,7 +220,7 @@ impl Client {
         Ok(Answer { body, headers: parts.headers })
     }
 
-    fn unreachable(&self, error: &ureq::Error) -> Failure {
+    fn unanswered(&self, error: &ureq::Error) -> Failure {
         let base = &self.base;
         let is_tls = |error: &std::io::Error| error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
         let advice = match error {
@@ -216,14 +233,39 @@ impl Client {
             ureq::Error::Io(error) => error.to_string(),
             other => other.to_string(),
         };
-        Failure::Unreachable(format!("no answer from {base}: {cause}; {advice}"))
+        let text = format!("no answer from {base}: {cause}; {advice}");
+        // After a timeout somebody has waited for long enough.
+        let is_lost = matches!(error, ureq::Error::Io(error) if BROKEN.contains(&error.kind()));
+        if is_lost { Failure::AnswerLost(text) } else { Failure::Unreachable(text) }
     }
+}
+
+/// How a connection ends that was there.
+const BROKEN: [ErrorKind; 4] =
+    [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
+
+/// Sends a call; again, with the same idempotency key, while its answer is lost.
+fn until_answered(call: &Call, mut send: impl FnMut() -> anyhow::Result<Answer>) -> anyhow::Result<Answer> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        let answer = send();
+        let is_lost = answer.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(Failure::AnswerLost(_))));
+        match pauses.next().filter(|_| is_lost && call.is_made_once) {
+            Some(pause) => wait(*pause),
+            None => return answer,
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the control plane has nothing to wait on while it doesn't answer")]
+fn wait(pause: Duration) {
+    std::thread::sleep(pause);
 }
 
 /// The whole of an answer. It may hold a secret.
 fn read(body: Body, path: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let bytes = body.into_with_config().limit(MAX_ANSWER).read_to_vec();
-    let broke_off = |error| Failure::Unreachable(format!("the answer to {path} broke off: {error}"));
+    let broke_off = |error| Failure::AnswerLost(format!("the answer to {path} broke off: {error}"));
     Ok(Zeroizing::new(bytes.map_err(broke_off)?))
 }
 

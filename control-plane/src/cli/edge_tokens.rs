@@ -58,7 +58,7 @@ pub(super) fn run_edge_tokens(options: &EdgeTokensOptions) -> anyhow::Result<Out
     match &options.command {
         EdgeTokensCommand::List => list(&session)?,
         EdgeTokensCommand::Create { name, edge } => {
-            let answer = session.client.send(Call::post(&PATH, json!({"name": name, "edge": edge})))?;
+            let answer = session.client.send(Call::make(&PATH, json!({"name": name, "edge": edge}))?)?;
             made::tell(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
         }
         EdgeTokensCommand::Show { token } => {

@@ -35,13 +35,16 @@ pub enum Failure {
     /// Nobody answered, or somebody who can't at the moment.
     #[error("{0}")]
     Unreachable(String),
+    /// The same of a request that may have been carried out: its answer was lost, or there is none yet.
+    #[error("{0}")]
+    AnswerLost(String),
 }
 
 /// The exit code of an error.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         Some(Failure::Usage(_)) => 2,
-        Some(Failure::Unreachable(_)) => 4,
+        Some(Failure::Unreachable(_) | Failure::AnswerLost(_)) => 4,
         None => 1,
     }
 }

@@ -43,7 +43,13 @@ pub fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> anyhow::
     };
     let text = problem.text();
     // What may be otherwise a moment later.
-    if status.is_server_error() { Failure::Unreachable(text).into() } else { anyhow::anyhow!(text) }
+    match (status, problem.code.as_str()) {
+        (StatusCode::SERVICE_UNAVAILABLE, _) | (StatusCode::CONFLICT, "in-progress") => {
+            Failure::AnswerLost(text).into()
+        }
+        (status, _) if status.is_server_error() => Failure::Unreachable(text).into(),
+        _ => anyhow::anyhow!(text),
+    }
 }
 
 impl Problem {

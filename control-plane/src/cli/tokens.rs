@@ -74,7 +74,7 @@ pub(super) fn run_tokens(options: &TokensOptions) -> anyhow::Result<Outcome> {
     match &options.command {
         TokensCommand::List => list(&session)?,
         TokensCommand::Create(create) => {
-            let answer = session.client.send(Call::post(&PATH, create.body()))?;
+            let answer = session.client.send(Call::make(&PATH, create.body())?)?;
             made::tell(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
         }
         TokensCommand::Show { token } => {

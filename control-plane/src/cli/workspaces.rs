@@ -57,7 +57,7 @@ pub(super) fn run_workspaces(options: &WorkspacesOptions) -> anyhow::Result<Outc
         WorkspacesCommand::List => list(&session)?,
         WorkspacesCommand::Create { name, slug } => {
             let body = json!({"name": name, "slug": slug});
-            shown(&session, &session.client.send(Call::post(&["v1", "workspaces"], body))?.body)?;
+            shown(&session, &session.client.send(Call::make(&["v1", "workspaces"], body)?)?.body)?;
         }
         WorkspacesCommand::Show { workspace } => {
             shown(&session, &session.client.send(Call::get(&["v1", "workspaces", workspace]))?.body)?;

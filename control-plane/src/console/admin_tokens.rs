@@ -23,7 +23,7 @@ use crate::api::path::AdminTokenInPath;
 use crate::api::principal::Principal;
 use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
-use crate::store::{AdminToken, TokenQuery, Workspace, WorkspaceQuery};
+use crate::store::{AdminToken, Precondition, TokenQuery, Workspace, WorkspaceQuery};
 
 const LIST: &str = "/console/admin-tokens";
 
@@ -237,7 +237,8 @@ pub(super) async fn revoke(
     _: Posted,
 ) -> Result<Response, Problem> {
     let acting = principal.acting(&api.clock);
-    let revoked = api.store.revoke_admin_token(id, principal.reach(), acting).await.map_err(of_token)?;
+    let revoked = api.store.revoke_admin_token(id, principal.reach(), Precondition::None, acting).await;
+    let revoked = revoked.map_err(of_token)?;
     done(LIST, "token-revoked", revoked.revision)
 }
 

@@ -19,7 +19,7 @@ use crate::api::edge_tokens::{make, of_token};
 use crate::api::path::EdgeTokenInPath;
 use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
-use crate::store::TokenQuery;
+use crate::store::{Precondition, TokenQuery};
 
 const LIST: &str = "/console/edge-tokens";
 
@@ -147,6 +147,7 @@ pub(super) async fn revoke(
     EdgeTokenInPath(id): EdgeTokenInPath,
     _: Posted,
 ) -> Result<Response, Problem> {
-    let revoked = api.store.revoke_edge_token(id, principal.acting(&api.clock)).await.map_err(of_token)?;
+    let acting = principal.acting(&api.clock);
+    let revoked = api.store.revoke_edge_token(id, Precondition::None, acting).await.map_err(of_token)?;
     done(LIST, "edge-token-revoked", revoked.revision)
 }

@@ -69,7 +69,8 @@ impl Posted {
     pub(super) fn once(&self) -> Result<Once, Problem> {
         let nonce = self.text(NONCE_FIELD);
         // It goes with the session, so that nobody's nonce can use up another's.
-        let named = || Once(Digest::of(format!("{} {nonce}", self.text(CSRF_FIELD)).as_bytes()));
+        let name = || Digest::of(format!("{} {nonce}", self.text(CSRF_FIELD)).as_bytes());
+        let named = || Once { name: name(), body: None };
         (1..=MAX_NONCE).contains(&nonce.len()).then(named).ok_or_else(Problem::stale_form)
     }
 

@@ -85,13 +85,9 @@ pub(super) async fn made_before(
     if problem.code() != Problem::made_before().code() {
         return Err(problem);
     }
-    // The form led to something, and what it was stands in the audit log.
-    let target = match api.store.made_once(once).await? {
-        Some(revision) => api.store.target_of(revision).await?,
-        None => None,
-    };
-    let on = match target {
-        Some(target) if target.starts_with("key_") && !list.contains(&target) => format!("{list}/{target}"),
+    let made = api.store.made_once(once, api.clock.now()).await?;
+    let on = match made.as_ref().and_then(|made| made.ids.first()) {
+        Some(id) if id.starts_with("key_") && !list.contains(id) => format!("{list}/{id}"),
         Some(_) | None => list.to_owned(),
     };
     html(StatusCode::CONFLICT, &MadeBefore { frame, on, on_label })

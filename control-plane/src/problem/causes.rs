@@ -13,6 +13,7 @@ impl From<StoreError> for Problem {
             StoreError::NotFound => Self::unknown_path(),
             StoreError::SlugTaken => Self::slug_taken(),
             StoreError::MadeBefore => Self::made_before(),
+            StoreError::InProgress => Self::in_progress(),
             StoreError::ExpiredKey => Self::new(
                 StatusCode::CONFLICT,
                 "expired-key",

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::sql::{Optional as _, Row, Sql, SqlError, params};
-use super::{Acting, Changed, NewSecret, Page, Store, StoreError};
+use super::{Acting, Changed, NewSecret, Page, Precondition, Store, StoreError};
 use crate::instant;
 use crate::secret::LastCharacters;
 
@@ -122,9 +122,10 @@ impl Store {
         &self,
         id: AdminTokenId,
         within: Option<WorkspaceId>,
+        precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<()>, StoreError> {
-        self.engine.change(move |change| revoke(change, id, within, &acting)).await
+        self.engine.change(move |change| revoke(change, id, within, &precondition, &acting)).await
     }
 
     /// The token with this digest, revoked and expired ones included.
@@ -196,9 +197,11 @@ pub(super) fn revoke(
     change: &Change<'_>,
     id: AdminTokenId,
     within: Option<WorkspaceId>,
+    precondition: &Precondition,
     acting: &Acting,
 ) -> Result<Changed<()>, StoreError> {
     let token = find(change.sql(), id, within)?;
+    precondition.check(token.revision)?;
     change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
         id.as_bytes(),
         acting.at.0,

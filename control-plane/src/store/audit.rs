@@ -84,6 +84,11 @@ impl Event {
         Self { action, target: None, workspace: Some(workspace), before: None, after: Some(after) }
     }
 
+    /// The id of what it is about; empty where that is no single thing.
+    pub(super) fn target_id(&self) -> &str {
+        self.target.as_ref().map_or("", |target| &target.id)
+    }
+
     /// Something that concerns no single thing.
     pub(super) fn of_all(action: &'static str, after: Map<String, Value>) -> Self {
         Self { action, target: None, workspace: None, before: None, after: Some(after) }

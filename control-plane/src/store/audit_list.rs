@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use policy::{ChainHash, Revision, WorkspaceId};
 
-use super::sql::{Optional as _, Sql, Value, bound, params};
+use super::sql::{Sql, Value, bound};
 use super::{AuditEvent, Page, Store, StoreError, changes};
 
 /// The order of a list of events.
@@ -36,19 +36,6 @@ impl Store {
     /// that thing's other events are passed over.
     pub async fn list_audit_events(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
         self.engine.read(move |sql| list(sql, &query)).await
-    }
-}
-
-impl Store {
-    /// The id of what the change with this revision was about; `None` when it was about no single thing.
-    pub async fn target_of(&self, revision: Revision) -> Result<Option<String>, StoreError> {
-        let number = changes::number(revision)?;
-        self.engine
-            .read(move |sql| {
-                let mut query = sql.prepare("SELECT target_id FROM audit_events WHERE revision = ?1")?;
-                Ok(query.query_row(params![number], |row| row.get(0)).optional()?.flatten())
-            })
-            .await
     }
 }
 

@@ -59,8 +59,8 @@ impl<'a> Change<'a> {
         self.sql
             .prepare("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![revision, position.head.0])?;
-        if let Some(form) = acting.once {
-            once::claim(self.sql, form, position.revision, acting)?;
+        if let Some(once) = acting.once {
+            once::claim(self.sql, once, position.revision, event.target_id(), acting)?;
         }
         audit::append(self.sql, position.revision, acting, event)?;
         Ok(position.revision)

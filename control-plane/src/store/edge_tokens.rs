@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
-use super::{Acting, Changed, NewSecret, Page, Store, StoreError, TokenQuery};
+use super::{Acting, Changed, NewSecret, Page, Precondition, Store, StoreError, TokenQuery};
 use crate::secret::LastCharacters;
 
 /// A token's last use is noted this often.
@@ -91,8 +91,13 @@ impl Store {
     }
 
     /// Ends a token for good. The feed refuses it when this returns.
-    pub async fn revoke_edge_token(&self, id: EdgeTokenId, acting: Acting) -> Result<Changed<()>, StoreError> {
-        self.engine.change(move |change| revoke(change, id, &acting)).await
+    pub async fn revoke_edge_token(
+        &self,
+        id: EdgeTokenId,
+        precondition: Precondition,
+        acting: Acting,
+    ) -> Result<Changed<()>, StoreError> {
+        self.engine.change(move |change| revoke(change, id, &precondition, &acting)).await
     }
 
     /// The token with this digest, if it works now. Costs a look-up in memory.
@@ -150,8 +155,14 @@ fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Ch
     Ok(Changed { value, revision })
 }
 
-pub(super) fn revoke(change: &Change<'_>, id: EdgeTokenId, acting: &Acting) -> Result<Changed<()>, StoreError> {
+pub(super) fn revoke(
+    change: &Change<'_>,
+    id: EdgeTokenId,
+    precondition: &Precondition,
+    acting: &Acting,
+) -> Result<Changed<()>, StoreError> {
     let token = find(change.sql(), id)?;
+    precondition.check(token.revision)?;
     change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
         id.as_bytes(),
         acting.at.0,

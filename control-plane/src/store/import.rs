@@ -14,7 +14,7 @@ use super::changes::Change;
 use super::definitions::Numbers;
 use super::sql::{NONE, Optional as _, Sql, Value, params, values};
 use super::sweep::{Progress, STEP, progress};
-use super::{Acting, Changed, NewKey, Store, StoreError};
+use super::{Acting, Changed, NewKey, Store, StoreError, once};
 
 /// Steps that are written down in one transaction.
 const STEPS_AT_ONCE: usize = 10;
@@ -53,7 +53,8 @@ impl Store {
     /// Makes all of these keys or, when a digest is known already in whatever state and workspace, none: `DigestsTaken`. One
     /// import is made at a time. Answers with the revision from which on all of them are there.
     pub async fn import_keys(&self, keys: Vec<ImportedKey>, acting: Acting) -> Result<Changed<()>, StoreError> {
-        let store = self.clone();
+        let (store, once) = (self.clone(), acting.once);
+        let at = acting.at;
         // A task of its own: whoever stops waiting leaves nothing half done.
         let importing = tokio::spawn(async move {
             let _turn = store.importing.lock().await;
@@ -69,7 +70,15 @@ impl Store {
                 }
             };
             let done = store.carry_out().await?;
-            Ok(if done.steps == steps { done.last } else { done.head })
+            if done.steps == steps {
+                return Ok(done.last);
+            }
+            // Other replicas helped. A repeat is answered with the same revision.
+            let made = match once {
+                Some(once) => store.engine.read(move |sql| once::find(sql, once, at)).await?,
+                None => None,
+            };
+            Ok(made.map_or(done.head, |made| made.revision))
         });
         let revision = importing.await.map_err(|error| StoreError::Fault(error.to_string()))??;
         Ok(Changed { value: (), revision })
@@ -93,7 +102,10 @@ impl Store {
         let digests = Arc::new(keys.iter().map(|key| (key.key.secret.digest, key.line)).collect::<Vec<_>>());
         let mut last = self.free(&digests).await?;
         let at = acting.at.0;
-        let steps = tokio::task::spawn_blocking(move || steps::steps(keys, &acting)).await;
+        let claim = acting.once.map(|once| (once, keys.iter().map(|key| key.key.id.to_string()).collect::<Vec<_>>()));
+        let claim = claim.map(|(once, ids)| (once, Arc::<str>::from(ids.join(" "))));
+        let stepping = acting.clone();
+        let steps = tokio::task::spawn_blocking(move || steps::steps(keys, &stepping)).await;
         let steps = steps.map_err(|error| StoreError::Fault(error.to_string()))??;
         let count = steps.len();
         let mut rows = steps.into_iter().map(|step| values![import.as_bytes(), at, step]).peekable();
@@ -102,7 +114,19 @@ impl Store {
             self.engine.change(move |change| write_down(change, &some)).await?;
         }
         // What was found free stays so while no other import is decided: nothing else brings a digest that others may know.
-        while !self.engine.change(move |change| decide(change, import, count, &last)).await? {
+        loop {
+            let (claim, acting) = (claim.clone(), acting.clone());
+            let work = move |change: &Change<'_>| {
+                let is_decided = decide(change, import, count, &last)?;
+                if let Some((once, ids)) = claim.filter(|_| is_decided) {
+                    // Its steps move the revision on.
+                    once::claim(change.sql(), once, change.position()?.revision, &ids, &acting)?;
+                }
+                Ok(is_decided)
+            };
+            if self.engine.change(work).await? {
+                break;
+            }
             last = self.free(&digests).await?;
         }
         Ok(count)
@@ -207,6 +231,12 @@ fn has_drafts(sql: Sql<'_>) -> Result<bool, StoreError> {
 fn is_pending(sql: Sql<'_>) -> Result<bool, StoreError> {
     let statement = "SELECT EXISTS (SELECT 1 FROM import_steps WHERE import = (SELECT decided FROM imports))";
     Ok(sql.query_row(statement, NONE, |row| row.get(0))?)
+}
+
+/// Whether this import is decided and not carried out to its end. Drafts are no answer's: nobody asks for those.
+pub(super) fn is_under_way(sql: Sql<'_>, import: KeyId) -> Result<bool, StoreError> {
+    let statement = "SELECT EXISTS (SELECT 1 FROM import_steps WHERE import = ?1)";
+    Ok(sql.query_row(statement, params![import.as_bytes()], |row| row.get(0))?)
 }
 
 /// Carries out the next step of what is decided. Whoever does it holds the order of all changes, so each is carried out once.

@@ -77,10 +77,13 @@ impl Store {
         &self,
         workspace: WorkspaceId,
         id: KeyId,
+        precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<Key>, StoreError> {
         let numbers = self.numbers.clone();
-        self.engine.change(move |change| set_active(change, &numbers, (workspace, id), true, &acting)).await
+        let work =
+            move |change: &Change<'_>| set_active(change, &numbers, (workspace, id), true, &precondition, &acting);
+        self.engine.change(work).await
     }
 
     /// Stops the key, until it is activated.
@@ -88,10 +91,13 @@ impl Store {
         &self,
         workspace: WorkspaceId,
         id: KeyId,
+        precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<Key>, StoreError> {
         let numbers = self.numbers.clone();
-        self.engine.change(move |change| set_active(change, &numbers, (workspace, id), false, &acting)).await
+        let work =
+            move |change: &Change<'_>| set_active(change, &numbers, (workspace, id), false, &precondition, &acting);
+        self.engine.change(work).await
     }
 
     /// Ends the key for good. Its digests leave the edges at once, and stay here, so that none is ever used again.
@@ -99,9 +105,10 @@ impl Store {
         &self,
         workspace: WorkspaceId,
         id: KeyId,
+        precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<()>, StoreError> {
-        self.engine.change(move |change| delete(change, (workspace, id), &acting)).await
+        self.engine.change(move |change| delete(change, (workspace, id), &precondition, &acting)).await
     }
 }
 
@@ -163,9 +170,7 @@ pub(super) fn update(
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
-    if !precondition.holds(before.revision) {
-        return Err(StoreError::Stale { current: before.revision });
-    }
+    precondition.check(before.revision)?;
     let mut after = before.clone();
     after.name = patch.name.unwrap_or(after.name);
     after.scopes = patch.scopes.unwrap_or(after.scopes);
@@ -205,9 +210,11 @@ pub(super) fn set_active(
     numbers: &Numbers,
     (workspace, id): (WorkspaceId, KeyId),
     active: bool,
+    precondition: &Precondition,
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
+    precondition.check(before.revision)?;
     if before.active == active {
         return Ok(Changed { revision: before.revision, value: before });
     }
@@ -228,9 +235,11 @@ pub(super) fn set_active(
 pub(super) fn delete(
     change: &Change<'_>,
     (workspace, id): (WorkspaceId, KeyId),
+    precondition: &Precondition,
     acting: &Acting,
 ) -> Result<Changed<()>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
+    precondition.check(before.revision)?;
     change
         .sql()
         .prepare("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?

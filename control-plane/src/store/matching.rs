@@ -5,7 +5,7 @@ use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
 use super::changes::Change;
 use super::keys::TABLES;
 use super::sql::{Sql, Value, bound};
-use super::{Acting, Changed, Status, Store, StoreError, keys};
+use super::{Acting, Changed, Precondition, Status, Store, StoreError, keys};
 
 /// Keys that one change takes, so that others get between.
 const STEP: i64 = 50;
@@ -92,8 +92,10 @@ impl Store {
                 for matched in &step {
                     let key = (workspace, matched.id);
                     revision = Some(match cleaning {
-                        Cleaning::Deactivate => keys::set_active(change, &numbers, key, false, &acting)?.revision,
-                        Cleaning::Delete => keys::delete(change, key, &acting)?.revision,
+                        Cleaning::Deactivate => {
+                            keys::set_active(change, &numbers, key, false, &Precondition::None, &acting)?.revision
+                        }
+                        Cleaning::Delete => keys::delete(change, key, &Precondition::None, &acting)?.revision,
                     });
                 }
                 Ok::<(Vec<Matched>, Option<Revision>), StoreError>((step, revision))

@@ -71,12 +71,12 @@ pub(crate) use model::merge;
 pub use model::{
     Acting, Actor, ActorKind, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName,
 };
-pub use once::Once;
+pub use once::{Made, Once, Running};
 pub(crate) use replicas::{News, Word};
 pub use restore::{
     LogError, LostChanges, Renewal, Replayed, Restore, RestoreError, Restored, restore, restore_in_place,
 };
-pub use secrets::NewSecret;
+pub use secrets::{NewSecret, Rotation};
 pub use sessions::{SESSION_SECS, Session};
 pub use usage::{KeyUse, Period, Usage};
 pub use workspaces::NewWorkspace;
@@ -104,9 +104,12 @@ pub enum StoreError {
     /// Of an import: these lines' digests are known already, or are a token's. Nothing was imported.
     #[error("{} digests are known already", lines.len())]
     DigestsTaken { lines: Vec<usize> },
-    /// The form was sent before, and its change made.
-    #[error("the form was sent before")]
+    /// The change is made once, and was made before.
+    #[error("the change was made before")]
     MadeBefore,
+    /// A request with the same idempotency key is running.
+    #[error("a request with the same idempotency key is running")]
+    InProgress,
     #[error("the key has expired")]
     ExpiredKey,
     #[error("it is at revision {current} by now")]
@@ -143,6 +146,8 @@ pub struct Store {
     numbers: Arc<definitions::Numbers>,
     /// Held while an import is checked, decided and carried out.
     importing: Arc<AsyncMutex<()>>,
+    /// Requests with an idempotency key that run in this process.
+    in_progress: once::InProgress,
 }
 
 impl Store {
@@ -162,7 +167,12 @@ impl Store {
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
         let numbers =
             engine.change(move |change| definitions::define(change, &config, &acting)).await.map_err(failed)?;
-        let store = Self { engine: Arc::new(engine), numbers: Arc::new(numbers), importing: Arc::default() };
+        let store = Self {
+            engine: Arc::new(engine),
+            numbers: Arc::new(numbers),
+            importing: Arc::default(),
+            in_progress: Arc::default(),
+        };
         store.finish_imports().await.map_err(failed)?;
         Ok(store)
     }

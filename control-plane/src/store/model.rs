@@ -6,7 +6,7 @@ use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, Works
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{KeyUse, Once};
+use super::{KeyUse, Once, StoreError};
 use crate::secret::LastCharacters;
 
 /// Free fields of a key, a JSON object.
@@ -20,7 +20,7 @@ pub struct Acting {
     /// The other end of the connection.
     pub address: Option<IpAddr>,
     pub request_id: Option<String>,
-    /// That this change is the only one of its form.
+    /// That this change is made once.
     pub once: Option<Once>,
 }
 
@@ -164,10 +164,11 @@ pub enum Precondition {
 }
 
 impl Precondition {
-    pub fn holds(&self, current: Revision) -> bool {
+    /// `Stale` unless the change may build upon `current`. To be called in the change's own transaction.
+    pub(super) fn check(&self, current: Revision) -> Result<(), StoreError> {
         match self {
-            Self::None => true,
-            Self::OneOf(revisions) => revisions.contains(&current),
+            Self::OneOf(revisions) if !revisions.contains(&current) => Err(StoreError::Stale { current }),
+            Self::None | Self::OneOf(_) => Ok(()),
         }
     }
 }

@@ -1,43 +1,138 @@
-//! Changes that are made once, however often their form is sent.
+//! Changes that are made once, however often they are asked for: the nonce of a form, or the idempotency key of a request.
+//!
+//! The row is written in the change's own transaction, so a change and its row are both on disk or neither is. Over several
+//! control planes on one PostgreSQL it is this row that decides which of two equal requests makes the change.
 
-use policy::{Digest, Revision};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use policy::{Digest, KeyId, Revision, UnixSeconds};
 
 use super::changes::{self, Change};
-use super::sessions::SESSION_SECS;
-use super::sql::{Optional as _, Sql, params};
+use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::sweep::{Progress, STEP, progress};
-use super::{Acting, Store, StoreError};
+use super::{Acting, Store, StoreError, import};
 
-/// Names one sending of a form, by the digest of its nonce.
+/// How long a row is kept: longer than any session can send its form, and than any client retries.
+const KEPT_SECS: i64 = 86_400;
+
+/// Names a change that is made once. Nothing secret: only digests are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Once(pub Digest);
+pub struct Once {
+    /// Of the form's nonce; or of who sends which request with which idempotency key.
+    pub name: Digest,
+    /// Of what the request asks for; `None` of a form.
+    pub body: Option<Digest>,
+}
 
-impl Store {
-    /// The revision that a form led to; `None` when it led to none yet.
-    pub async fn made_once(&self, once: Once) -> Result<Option<Revision>, StoreError> {
-        self.engine.read(move |sql| find(sql, once)).await
+/// What a change that is made once led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub revision: Revision,
+    /// As in [`Once`].
+    pub body: Option<Digest>,
+    /// Ids of what was made or changed, in the order of the request.
+    pub ids: Vec<String>,
+}
+
+/// The names of the requests that run in this process.
+pub(super) type InProgress = Arc<Mutex<HashSet<Digest>>>;
+
+/// A request that runs. No other one with its name begins in this process until this is dropped.
+pub struct Running {
+    in_progress: InProgress,
+    name: Digest,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.in_progress.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
 }
 
-/// Makes a change the only one of its form. Refused when there was one: the change is then rolled back as a whole.
-pub(super) fn claim(sql: Sql<'_>, once: Once, revision: Revision, acting: &Acting) -> Result<(), StoreError> {
-    let inserted = sql
-        .prepare("INSERT INTO made_once (nonce, revision, made_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
-        .execute(params![once.0.0, changes::number(revision)?, acting.at.0])?;
-    if inserted == 0 { Err(StoreError::MadeBefore) } else { Ok(()) }
+impl Store {
+    /// `InProgress` while another request with this name runs in this process.
+    pub fn begin_once(&self, once: Once) -> Result<Running, StoreError> {
+        let is_first = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner).insert(once.name);
+        let running = || Running { in_progress: Arc::clone(&self.in_progress), name: once.name };
+        if is_first { Ok(running()) } else { Err(StoreError::InProgress) }
+    }
+
+    /// What the change with this name led to; `None` when it was not made, or more than a day ago. An import that is still
+    /// being carried out is finished first.
+    pub async fn made_once(&self, once: Once, now: UnixSeconds) -> Result<Option<Made>, StoreError> {
+        let read = move |sql: Sql<'_>| {
+            let made = find(sql, once, now)?;
+            let first = made.as_ref().and_then(|made| made.ids.first()?.parse::<KeyId>().ok());
+            let is_pending = first.map_or(Ok(false), |first| import::is_under_way(sql, first))?;
+            Ok::<_, StoreError>((made, is_pending))
+        };
+        let (made, is_pending) = self.engine.read(read).await?;
+        if !is_pending {
+            return Ok(made);
+        }
+        self.finish_imports().await?;
+        self.engine.read(move |sql| find(sql, once, now)).await
+    }
 }
 
-fn find(sql: Sql<'_>, once: Once) -> Result<Option<Revision>, StoreError> {
-    let mut query = sql.prepare("SELECT revision FROM made_once WHERE nonce = ?1")?;
-    Ok(query.query_row(params![once.0.0], |row| row.get(0).map(changes::revision)).optional()?)
+/// Makes a change the only one with its name. `MadeBefore` when there was one in the last day: the change is then rolled back
+/// as a whole. `ids` are separated by spaces.
+pub(super) fn claim(
+    sql: Sql<'_>,
+    once: Once,
+    revision: Revision,
+    ids: &str,
+    acting: &Acting,
+) -> Result<(), StoreError> {
+    let claimed = sql
+        .prepare(
+            "INSERT INTO made_once (nonce, body, revision, made, made_at) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (nonce) DO UPDATE SET body = excluded.body, revision = excluded.revision,
+                 made = excluded.made, made_at = excluded.made_at
+             WHERE made_once.made_at <= ?6",
+        )?
+        .execute(params![
+            once.name.0,
+            once.body.map(|body| body.0),
+            changes::number(revision)?,
+            ids,
+            acting.at.0,
+            oldest(acting.at)
+        ])?;
+    if claimed == 0 { Err(StoreError::MadeBefore) } else { Ok(()) }
 }
 
-/// Nonces of forms that no session can send any more go.
+/// A change that takes several revisions has reached this one.
+pub(super) fn reached(sql: Sql<'_>, name: Digest, revision: Revision) -> Result<(), StoreError> {
+    sql.prepare("UPDATE made_once SET revision = ?2 WHERE nonce = ?1")?
+        .execute(params![name.0, changes::number(revision)?])?;
+    Ok(())
+}
+
+pub(super) fn find(sql: Sql<'_>, once: Once, now: UnixSeconds) -> Result<Option<Made>, StoreError> {
+    let mut query = sql.prepare("SELECT revision, body, made FROM made_once WHERE nonce = ?1 AND made_at > ?2")?;
+    Ok(query.query_row(params![once.name.0, oldest(now)], made).optional()?)
+}
+
+fn made(row: &Row<'_>) -> Result<Made, SqlError> {
+    Ok(Made {
+        revision: changes::revision(row.get(0)?),
+        body: row.get::<Option<[u8; 32]>>(1)?.map(Digest),
+        ids: row.text(2)?.split(' ').filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+    })
+}
+
+/// Rows of this instant and before count no more.
+fn oldest(now: UnixSeconds) -> i64 {
+    now.saturating_add_secs(-KEPT_SECS).0
+}
+
+/// Rows that count no more go.
 pub(super) fn forget(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let old = acting.at.saturating_add_secs(-SESSION_SECS);
     let deleted = change
         .sql()
         .prepare("DELETE FROM made_once WHERE nonce IN (SELECT nonce FROM made_once WHERE made_at <= ?1 LIMIT ?2)")?
-        .execute(params![old.0, STEP])?;
+        .execute(params![oldest(acting.at), STEP])?;
     Ok(progress(deleted))
 }

@@ -8,7 +8,7 @@ use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::sql::{Optional as _, Sql, Value, params, values};
-use super::{Acting, Changed, Key, Store, StoreError, keys, records, usage};
+use super::{Acting, Changed, Key, Precondition, Store, StoreError, keys, records, usage};
 use crate::secret::{LastCharacters, Secret};
 
 /// What is stored of a secret.
@@ -18,6 +18,17 @@ pub struct NewSecret {
     pub last_characters: LastCharacters,
 }
 
+/// What becomes of the secrets that a key has when it gets another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The current one ends now, and so does a previous one.
+    EndAll,
+    /// The current one becomes the previous one, and ends after so many seconds. One that was the previous one ends now.
+    Overlap { secs: i64 },
+    /// The current one ends now; a previous one works on until its own end.
+    Replace,
+}
+
 impl From<&Secret> for NewSecret {
     fn from(secret: &Secret) -> Self {
         Self { digest: secret.digest(), last_characters: secret.last_characters() }
@@ -25,20 +36,21 @@ impl From<&Secret> for NewSecret {
 }
 
 impl Store {
-    /// Gives the key another secret. The old one ends at once, or after `overlap_secs`; one that was in overlap already ends
-    /// now.
+    /// Gives the key another secret; `rotation` says what becomes of those that it has.
     pub async fn rotate_key(
         &self,
         workspace: WorkspaceId,
         id: KeyId,
         secret: NewSecret,
-        overlap_secs: Option<i64>,
+        rotation: Rotation,
+        precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<Key>, StoreError> {
         let numbers = self.numbers.clone();
-        self.engine
-            .change(move |change| rotate(change, &numbers, (workspace, id), &secret, overlap_secs, &acting))
-            .await
+        let work = move |change: &Change<'_>| {
+            rotate(change, &numbers, (workspace, id), (&secret, rotation), &precondition, &acting)
+        };
+        self.engine.change(work).await
     }
 
     /// Ends the previous secret before its time. Nothing to end is no change.
@@ -46,10 +58,12 @@ impl Store {
         &self,
         workspace: WorkspaceId,
         id: KeyId,
+        precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<Key>, StoreError> {
         let numbers = self.numbers.clone();
-        self.engine.change(move |change| end_overlap(change, &numbers, (workspace, id), &acting)).await
+        let work = move |change: &Change<'_>| end_overlap(change, &numbers, (workspace, id), &precondition, &acting);
+        self.engine.change(work).await
     }
 }
 
@@ -57,17 +71,22 @@ pub(super) fn rotate(
     change: &Change<'_>,
     numbers: &Numbers,
     (workspace, id): (WorkspaceId, KeyId),
-    secret: &NewSecret,
-    overlap_secs: Option<i64>,
+    (secret, rotation): (&NewSecret, Rotation),
+    precondition: &Precondition,
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
     let sql = change.sql();
     let before = keys::find(sql, workspace, id)?;
+    precondition.check(before.revision)?;
     if before.is_expired(acting.at) {
         return Err(StoreError::ExpiredKey);
     }
-    // At most one previous secret: the older one is rotated out, and is no longer among the live ones.
-    let older = rotate_out_previous(sql, (workspace, id), acting.at)?;
+    let (older, overlap_secs) = match rotation {
+        Rotation::Replace => (None, None),
+        // At most one previous secret: the older one is rotated out, and is no longer among the live ones.
+        Rotation::EndAll => (rotate_out_previous(sql, (workspace, id), acting.at)?, None),
+        Rotation::Overlap { secs } => (rotate_out_previous(sql, (workspace, id), acting.at)?, Some(secs)),
+    };
     let current: Digest = sql
         .prepare(
             "UPDATE secrets SET superseded_at = ?3, previous_until = ?4
@@ -97,10 +116,12 @@ pub(super) fn end_overlap(
     change: &Change<'_>,
     numbers: &Numbers,
     (workspace, id): (WorkspaceId, KeyId),
+    precondition: &Precondition,
     acting: &Acting,
 ) -> Result<Changed<Key>, StoreError> {
     let sql = change.sql();
     let key = keys::find(sql, workspace, id)?;
+    precondition.check(key.revision)?;
     if key.previous_secret_expires_at(acting.at).is_none() {
         return Ok(Changed { revision: key.revision, value: key });
     }

@@ -76,9 +76,7 @@ fn rename(
 ) -> Result<Changed<Workspace>, StoreError> {
     let by_id = WorkspaceName::Id(id);
     let workspace = find(change.sql(), &by_id)?;
-    if !precondition.holds(workspace.revision) {
-        return Err(StoreError::Stale { current: workspace.revision });
-    }
+    precondition.check(workspace.revision)?;
     let Some(name) = name.filter(|name| *name != workspace.name) else {
         return Ok(Changed { revision: workspace.revision, value: workspace });
     };

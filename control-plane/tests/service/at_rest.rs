@@ -36,6 +36,9 @@ async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str,
         // In the wrong place.
         said.push(service.post("/v1/keys/identify", json!({"secret": [secret], "key": secret})).await);
         said.push(service.post("/v1/edge-tokens", json!({"name": "a", "edge": secret, secret: secret})).await);
+        said.push(
+            service.call_with(Method::POST, "/v1/workspaces", json!({"name": 1}), &[("idempotency-key", secret)]).await,
+        );
         said.push(service.patch(key, json!({"expires_at": secret, "scopes": {"reviews": secret}})).await);
         said.push(service.call_with(Method::PATCH, key, json!({"name": "b"}), &[("if-match", secret)]).await);
         said.push(service.get(&format!("/v1/audit-events?target={secret}&action={secret}")).await);

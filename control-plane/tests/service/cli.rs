@@ -7,6 +7,7 @@ mod help;
 mod import;
 mod keys;
 mod others;
+mod retries;
 mod secrets;
 mod sign_in;
 

@@ -68,6 +68,61 @@ async fn a_rotation_in_the_overlap_ends_the_older_secret() {
 }
 
 #[tokio::test]
+async fn a_replacement_ends_the_current_secret_and_leaves_the_previous_one() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (path, first) = service.key("acme", json!({})).await;
+    let mut table = service.table().await;
+    let (lost, key) = rotated(&service, &path, json!({"overlap": "7d"})).await;
+    let until = key["previous_secret_expires_at"].clone();
+    service.advance(60);
+    let mut last = lost;
+    // An answer may be lost twice.
+    for _ in 0..2 {
+        let (new, key) = rotated(&service, &path, json!({"replace": true})).await;
+        assert_eq!(key["previous_secret_expires_at"], until);
+        service.catch_up(&mut table).await;
+        assert_eq!(superseded_at(&table, &first), Some(UnixSeconds(1_795_420_800 + 7 * 86_400)));
+        assert_eq!(superseded_at(&table, &last), Some(UnixSeconds::DISTANT_PAST));
+        assert_eq!(superseded_at(&table, &new), Some(UnixSeconds::DISTANT_FUTURE));
+        last = new;
+    }
+    assert_eq!(service.table().await.len(), table.len());
+    for (secret, status) in [(&first, "previous"), (&last, "current")] {
+        let found = service.post("/v1/keys/identify", json!({"secret": secret})).await.json();
+        assert_eq!(found["status"], status);
+    }
+    let ended = service.post(&format!("{path}/end-overlap"), Value::Null).await;
+    assert_eq!(ended.json()["previous_secret_expires_at"], Value::Null);
+    service.catch_up(&mut table).await;
+    assert_eq!(superseded_at(&table, &first), Some(UnixSeconds::DISTANT_PAST));
+}
+
+#[tokio::test]
+async fn a_replacement_without_an_overlap_is_a_rotation_and_goes_with_no_new_one() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (path, first) = service.key("acme", json!({})).await;
+    let (second, _) = rotated(&service, &path, json!({"replace": true})).await;
+    let table = service.table().await;
+    assert_eq!(superseded_at(&table, &first), Some(UnixSeconds::DISTANT_PAST));
+    assert_eq!(superseded_at(&table, &second), Some(UnixSeconds::DISTANT_FUTURE));
+    let before = service.revision();
+    for (body, error) in [
+        (json!({"replace": true, "overlap": "1h"}), "replace ambiguous"),
+        (json!({"replace": "yes"}), "replace wrong-type"),
+        (json!({"replace": null}), "replace wrong-type"),
+    ] {
+        let refused = service.post(&format!("{path}/rotate"), body).await;
+        assert_eq!((refused.status.as_u16(), refused.fields()), (422, vec![error.to_owned()]));
+    }
+    assert_eq!(service.revision(), before);
+    // An overlap as ever, with or without a `replace` that is false.
+    let (_, key) = rotated(&service, &path, json!({"replace": false, "overlap": "1h"})).await;
+    assert_ne!(key["previous_secret_expires_at"], Value::Null);
+}
+
+#[tokio::test]
 async fn end_overlap_ends_the_previous_secret_and_a_repeat_changes_nothing() {
     let service = Service::start().await;
     service.workspace("acme").await;

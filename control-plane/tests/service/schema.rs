@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use crate::harness::Service;
 
-const FIXTURES: [&str; 9] = [
+const FIXTURES: [&str; 10] = [
     include_str!("schema/v1.sql"),
     include_str!("schema/v2.sql"),
     include_str!("schema/v3.sql"),
@@ -19,11 +19,12 @@ const FIXTURES: [&str; 9] = [
     include_str!("schema/v6.sql"),
     include_str!("schema/v7.sql"),
     include_str!("schema/v8.sql"),
+    include_str!("schema/v9.sql"),
     NEWEST,
 ];
 
 /// The newest of them.
-pub const NEWEST: &str = include_str!("schema/v9.sql");
+pub const NEWEST: &str = include_str!("schema/v10.sql");
 
 const FIRST: &str = "/v1/workspaces/acme/keys/key_019ab0c0000170008000000000000002";
 const SECOND: &str = "/v1/workspaces/acme/keys/key_019ab0c0000270008000000000000003";

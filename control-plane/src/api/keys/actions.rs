@@ -11,6 +11,7 @@ use crate::api::answer::changed;
 use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
 use crate::api::path::KeyInPath;
+use crate::api::precondition::IfMatch;
 use crate::api::requests::Nothing;
 use crate::problem::Problem;
 use crate::store::{Changed, Key, StoreError};
@@ -27,12 +28,13 @@ pub(in crate::api) async fn activate(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
+    IfMatch(precondition): IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
     fields.finish(|| Some(()))?;
     let acting = at.principal.acting(&api.clock);
     let now = acting.at;
-    told(api.store.activate_key(at.workspace.id, id, acting).await, now)
+    told(api.store.activate_key(at.workspace.id, id, precondition, acting).await, now)
 }
 
 /// Stops a key until it is activated. May be repeated.
@@ -47,12 +49,13 @@ pub(in crate::api) async fn deactivate(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
+    IfMatch(precondition): IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
     fields.finish(|| Some(()))?;
     let acting = at.principal.acting(&api.clock);
     let now = acting.at;
-    told(api.store.deactivate_key(at.workspace.id, id, acting).await, now)
+    told(api.store.deactivate_key(at.workspace.id, id, precondition, acting).await, now)
 }
 
 /// Ends the previous secret before its time. May be repeated.
@@ -67,12 +70,13 @@ pub(in crate::api) async fn end_overlap(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
+    IfMatch(precondition): IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
     fields.finish(|| Some(()))?;
     let acting = at.principal.acting(&api.clock);
     let now = acting.at;
-    told(api.store.end_overlap(at.workspace.id, id, acting).await, now)
+    told(api.store.end_overlap(at.workspace.id, id, precondition, acting).await, now)
 }
 
 fn told(result: Result<Changed<Key>, StoreError>, now: UnixSeconds) -> Result<Response, Problem> {

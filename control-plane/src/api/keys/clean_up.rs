@@ -4,15 +4,14 @@ use axum::extract::State;
 use axum::response::Response;
 use policy::KeyId;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{filter, of_key};
-use crate::api::Api;
 use crate::api::answer::done;
 use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::{Fields, Refused};
 use crate::api::requests::MatchingKeys;
+use crate::api::{Api, values};
 use crate::problem::Problem;
 use crate::store::{Cleaning, KeyFilter, Matched};
 
@@ -70,7 +69,7 @@ pub(in crate::api) async fn delete(
 
 async fn clean_up(api: &Api, at: &InWorkspace, mut fields: Fields, cleaning: Cleaning) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);
-    let dry_run = fields.required("dry_run", bool);
+    let dry_run = fields.required("dry_run", values::boolean);
     let filter = filter::read(&mut fields, acting.at);
     if filter == KeyFilter::default() && !fields.has_refused() {
         let message =
@@ -87,8 +86,4 @@ async fn clean_up(api: &Api, at: &InWorkspace, mut fields: Fields, cleaning: Cle
     let found = found.map_err(of_key)?;
     let keys = found.value.first.into_iter().map(|Matched { id, name }| MatchedBody { id, name }).collect();
     done(&MatchingBody { dry_run, matched: found.value.count, keys }, found.revision)
-}
-
-fn bool(value: Value) -> Result<bool, Refused> {
-    value.as_bool().ok_or_else(|| Refused::new("wrong-type", "must be true or false"))
 }

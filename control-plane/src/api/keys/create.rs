@@ -5,13 +5,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::key_text::Kind;
 
-use super::{KeyWithSecret, WithSecret, of_key};
-use crate::api::Api;
+use super::{KeyWithSecret, WithSecret, again, of_key};
 use crate::api::answer::changed;
 use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::Fields;
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::requests::CreateKey;
-use crate::api::values;
+use crate::api::{Api, idempotency, values};
 use crate::problem::Problem;
 use crate::store::{NewKey, NewSecret};
 
@@ -26,11 +26,17 @@ use crate::store::{NewKey, NewSecret};
 pub(in crate::api) async fn create(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
+    key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let now = api.clock.now();
-    let WithSecret { changed: made, secret } = make(&api, &at, fields).await?;
-    changed(StatusCode::CREATED, &KeyWithSecret::new(made.value, &secret, now), made.revision)
+    let once = key.once(fields.digest());
+    let at = at.once(once);
+    let make = async {
+        let now = api.clock.now();
+        let WithSecret { changed: made, secret } = make(&api, &at, fields).await?;
+        changed(StatusCode::CREATED, &KeyWithSecret::new(made.value, Some(&secret), now), made.revision)
+    };
+    idempotency::answer(&api, once, make, |made| again(&api, at.workspace.id, made, StatusCode::CREATED)).await
 }
 
 /// Makes the key that the fields say.

@@ -8,6 +8,7 @@ use crate::api::Api;
 use crate::api::answer::gone;
 use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
+use crate::api::precondition::IfMatch;
 use crate::problem::Problem;
 
 /// Deletes a key, for good and at once.
@@ -21,8 +22,9 @@ pub(in crate::api) async fn delete(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
+    IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);
-    let deleted = api.store.delete_key(at.workspace.id, id, acting).await.map_err(of_key)?;
+    let deleted = api.store.delete_key(at.workspace.id, id, precondition, acting).await.map_err(of_key)?;
     Ok(gone(deleted.revision))
 }

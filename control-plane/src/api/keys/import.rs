@@ -12,12 +12,14 @@ use utoipa::ToSchema;
 use crate::api::answer::done;
 use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::fields::{Fields, Refused};
+use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::lines::{Line, Lines};
+use crate::api::principal::Principal;
 use crate::api::requests::ImportKey;
 use crate::api::{Api, values};
 use crate::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
 use crate::secret::LastCharacters;
-use crate::store::{Acting, ImportedKey, NewKey, NewSecret, StoreError, Workspace};
+use crate::store::{Acting, ImportedKey, Made, NewKey, NewSecret, StoreError, Workspace};
 
 /// The most keys of one import: all of it is held in memory, and written down in one transaction.
 const MAX_LINES: usize = 100_000;
@@ -46,10 +48,10 @@ struct ImportedBody {
 pub(in crate::api) async fn into_workspace(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
+    key: IdempotencyKey,
     lines: Lines,
 ) -> Result<Response, Problem> {
-    let acting = at.principal.acting(&api.clock);
-    import(&api, Target::One(at.workspace), lines, acting).await
+    import(&api, Target::One(at.workspace), at.principal, &key, lines).await
 }
 
 /// Imports digests into the workspaces that the lines name: all lines or none.
@@ -63,19 +65,29 @@ pub(in crate::api) async fn into_workspace(
 pub(in crate::api) async fn into_each(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
+    key: IdempotencyKey,
     lines: Lines,
 ) -> Result<Response, Problem> {
-    let acting = principal.acting(&api.clock);
-    import(&api, Target::Named(HashMap::new()), lines, acting).await
+    import(&api, Target::Named(HashMap::new()), principal, &key, lines).await
 }
 
-async fn import(api: &Api, mut target: Target, mut lines: Lines, acting: Acting) -> Result<Response, Problem> {
-    let mut read = Read::default();
+async fn import(
+    api: &Api,
+    mut target: Target,
+    principal: Principal,
+    idempotency_key: &IdempotencyKey,
+    mut lines: Lines,
+) -> Result<Response, Problem> {
+    let acting = principal.acting(&api.clock);
+    let (mut read, mut body) = (Read::default(), BodyDigest::new());
     while let Some(Line { number, fields }) = lines.next().await? {
         if read.count == MAX_LINES {
             return Err(Problem::too_many_lines(MAX_LINES));
         }
         read.count = read.count.saturating_add(1);
+        if idempotency_key.is_given() {
+            body.add(fields.as_ref().ok());
+        }
         match fields {
             Ok(fields) => match key(api, &mut target, &mut read.digests, (number, fields), &acting).await? {
                 Ok(key) => read.keys.push(key),
@@ -84,10 +96,38 @@ async fn import(api: &Api, mut target: Target, mut lines: Lines, acting: Acting)
             Err(error) => read.refuse(number, vec![error]),
         }
     }
-    let keys = read.finish()?;
-    let key_ids: Vec<_> = keys.iter().map(|imported| imported.key.id).collect();
-    let changed = api.store.import_keys(keys, acting).await?;
-    done(&ImportedBody { imported: key_ids.len(), key_ids }, changed.revision)
+    let once = idempotency_key.once(body.finish());
+    let make = async {
+        let keys = read.finish()?;
+        let key_ids: Vec<_> = keys.iter().map(|imported| imported.key.id).collect();
+        let changed = api.store.import_keys(keys, Acting { once, ..acting }).await?;
+        done(&ImportedBody { imported: key_ids.len(), key_ids }, changed.revision)
+    };
+    idempotency::answer(api, once, make, async |made| again(&made)).await
+}
+
+/// The answer to a repeat: what was imported.
+fn again(made: &Made) -> Result<Response, Problem> {
+    let key_ids = made.ids.iter().map(|id| id.parse().map_err(|_| Problem::fault())).collect::<Result<Vec<_>, _>>()?;
+    done(&ImportedBody { imported: key_ids.len(), key_ids }, made.revision)
+}
+
+/// Of all lines in their order, each by the digest of its JSON.
+struct BodyDigest(Vec<u8>);
+
+impl BodyDigest {
+    fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// `None` is a line that isn't a JSON object, whatever it is: nothing is made of a body with one.
+    fn add(&mut self, line: Option<&Fields>) {
+        self.0.extend(line.map_or([0; 32], |fields| fields.digest().0));
+    }
+
+    fn finish(self) -> Digest {
+        Digest::of(&self.0)
+    }
 }
 
 /// What was read so far.

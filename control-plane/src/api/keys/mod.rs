@@ -14,15 +14,19 @@ pub(super) mod usage;
 
 use std::net::IpAddr;
 
+use axum::http::StatusCode;
+use axum::response::Response;
 use policy::{Allowlist, Environment, KeyId, Level, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Api;
+use super::answer::changed;
 use super::requests::{KeyStatus, ScopeLevel};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{Changed, Key, Metadata, Status, StoreError};
+use crate::store::{Changed, Key, Made, Metadata, Status, StoreError};
 
 /// A key as JSON. All fields are there, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
@@ -127,13 +131,23 @@ pub(crate) struct WithSecret {
 #[schema(as = KeyWithSecret)]
 struct KeyWithSecret<'a> {
     key: KeyBody,
-    secret: &'a str,
+    /// `null` in the answer to a repeat, which has no secret to show.
+    #[schema(required)]
+    secret: Option<&'a str>,
 }
 
 impl<'a> KeyWithSecret<'a> {
-    fn new(key: Key, secret: &'a Secret, now: UnixSeconds) -> Self {
-        Self { key: KeyBody::new(key, now), secret: secret.expose() }
+    fn new(key: Key, secret: Option<&'a Secret>, now: UnixSeconds) -> Self {
+        Self { key: KeyBody::new(key, now), secret: secret.map(Secret::expose) }
     }
+}
+
+/// The answer to a repeat of create and rotate: the key as it is now.
+async fn again(api: &Api, workspace: WorkspaceId, made: Made, status: StatusCode) -> Result<Response, Problem> {
+    let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_key)?;
+    let key = api.store.key(workspace, id).await.map_err(of_key)?;
+    let revision = key.revision;
+    changed(status, &KeyWithSecret::new(key, None, api.clock.now()), revision)
 }
 
 /// A key that may change things is worth more to whoever steals it.

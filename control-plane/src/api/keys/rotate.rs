@@ -6,16 +6,17 @@ use axum::response::Response;
 use policy::KeyId;
 use policy::key_text::Kind;
 
-use super::{KeyWithSecret, WithSecret, of_key};
-use crate::api::Api;
+use super::{KeyWithSecret, WithSecret, again, of_key};
 use crate::api::answer::changed;
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::fields::Fields;
+use crate::api::fields::{Fields, Refused};
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::path::KeyInPath;
+use crate::api::precondition::IfMatch;
 use crate::api::requests::RotateKey;
-use crate::api::values;
+use crate::api::{Api, idempotency, values};
 use crate::problem::Problem;
-use crate::store::NewSecret;
+use crate::store::{NewSecret, Precondition, Rotation};
 
 /// Gives a key another secret, and shows it: this once.
 #[utoipa::path(
@@ -29,11 +30,18 @@ pub(in crate::api) async fn rotate(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
+    key: IdempotencyKey,
+    IfMatch(precondition): IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let now = api.clock.now();
-    let WithSecret { changed: rotated, secret } = give_secret(&api, &at, id, fields).await?;
-    changed(StatusCode::OK, &KeyWithSecret::new(rotated.value, &secret, now), rotated.revision)
+    let once = key.once(fields.digest());
+    let at = at.once(once);
+    let rotate = async {
+        let now = api.clock.now();
+        let WithSecret { changed: rotated, secret } = give_secret(&api, &at, id, precondition, fields).await?;
+        changed(StatusCode::OK, &KeyWithSecret::new(rotated.value, Some(&secret), now), rotated.revision)
+    };
+    idempotency::answer(&api, once, rotate, |made| again(&api, at.workspace.id, made, StatusCode::OK)).await
 }
 
 /// Gives a key another secret, as the fields say.
@@ -41,16 +49,33 @@ pub(crate) async fn give_secret(
     api: &Api,
     at: &InWorkspace,
     id: KeyId,
+    precondition: Precondition,
     mut fields: Fields,
 ) -> Result<WithSecret, Problem> {
-    let overlap = fields.optional("overlap", values::overlap);
-    let overlap = fields.finish(|| Some(overlap.flatten()))?;
+    let rotation = rotation(&mut fields);
+    let rotation = fields.finish(|| Some(rotation))?;
 
     // The secret's text begins with the environment, which a key keeps.
     let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
     let secret = api.entropy.secret(&Kind::Key(key.environment))?;
     let acting = at.principal.acting(&api.clock);
-    let changed =
-        api.store.rotate_key(at.workspace.id, id, NewSecret::from(&secret), overlap, acting).await.map_err(of_key)?;
-    Ok(WithSecret { changed, secret })
+    let new = NewSecret::from(&secret);
+    let changed = api.store.rotate_key(at.workspace.id, id, new, rotation, precondition, acting).await;
+    Ok(WithSecret { changed: changed.map_err(of_key)?, secret })
+}
+
+/// What becomes of the secrets that the key has.
+fn rotation(fields: &mut Fields) -> Rotation {
+    let overlap = fields.optional("overlap", values::overlap).flatten();
+    let replaces = fields.optional("replace", values::boolean).unwrap_or(false);
+    match (overlap, replaces) {
+        (Some(_), true) => {
+            let message = "ends the current secret at once, and so can't go with `overlap`; give one of them";
+            fields.refuse("replace", Refused::new("ambiguous", message));
+            Rotation::Replace
+        }
+        (None, true) => Rotation::Replace,
+        (Some(secs), false) => Rotation::Overlap { secs },
+        (None, false) => Rotation::EndAll,
+    }
 }

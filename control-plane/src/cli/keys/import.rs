@@ -41,12 +41,12 @@ pub(super) fn run(session: &Session, workspace: Option<&str>, options: &ImportOp
         Some(workspace) => &["v1", "workspaces", workspace, "keys", "import"],
         None => &["v1", "keys", "import"],
     };
-    let call = options.wait.asked(Call::post(path, serde_json::Value::Null)).patient(LONG);
-    let progress = Progress::counting("sending", count as u64);
-    let mut sending = Sending::new(&lines, progress, "sent; the control plane imports them");
-    let answer = session.client.send_lines(call, &mut sending, lines.len());
-    drop(sending);
-    let answer = answer?;
+    let call = options.wait.asked(Call::make(path, serde_json::Value::Null)?).patient(LONG);
+    let sending = || {
+        let progress = Progress::counting("sending", count as u64);
+        Sending::new(&lines, progress, "sent; the control plane imports them")
+    };
+    let answer = session.client.send_lines(call, sending, lines.len())?;
     if session.json {
         say_json(&answer.body)?;
     } else {

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{At, key_card};
+use crate::cli::client::Call;
 use crate::cli::failure::Outcome;
 use crate::cli::json::{object, part};
 use crate::cli::made;
@@ -53,6 +54,10 @@ pub(super) struct RotateOptions {
     #[arg(long, value_name = "TIME")]
     overlap: Option<String>,
 
+    /// Replace the current secret alone, and leave the previous one of a running overlap: where the new secret was lost.
+    #[arg(long, conflicts_with = "overlap")]
+    replace: bool,
+
     #[command(flatten)]
     wait: Wait,
 }
@@ -73,14 +78,17 @@ pub(super) fn create(at: &At<'_>, options: &CreateOptions) -> anyhow::Result<Out
 }
 
 pub(super) fn rotate(at: &At<'_>, options: &RotateOptions) -> anyhow::Result<Outcome> {
-    let RotateOptions { key, overlap, wait } = options;
-    let body = object([("overlap", overlap.as_ref().map(|overlap| json!(overlap)))]);
+    let RotateOptions { key, overlap, replace, wait } = options;
+    let body = object([
+        ("overlap", overlap.as_ref().map(|overlap| json!(overlap))),
+        ("replace", replace.then(|| json!(true))),
+    ]);
     tell(at, *wait, &[key, "rotate"], body)
 }
 
 fn tell(at: &At<'_>, wait: Wait, below: &[&str], body: Value) -> anyhow::Result<Outcome> {
     let client = &at.session.client;
-    let answer = client.send(wait.asked(at.post(below, body)))?;
+    let answer = client.send(wait.asked(Call::make(&at.path(below), body)?))?;
     // Before anything else that could go wrong: nobody can show it again.
     made::tell(&at.session, &answer.body, &key_card(part(&answer.body, &["key"])))?;
     wait.tell(client, &answer)

@@ -16,7 +16,7 @@ use crate::console::problems::Errors;
 use crate::console::session::Visit;
 use crate::console::words::Moment;
 use crate::problem::Problem;
-use crate::store::Key;
+use crate::store::{Key, Precondition};
 
 #[derive(Template)]
 #[template(path = "key_delete.html")]
@@ -57,7 +57,7 @@ pub(in crate::console) async fn delete(
         return html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &visit, &at, &key, (errors, typed)));
     }
     let acting = at.principal.acting(&api.clock);
-    let deleted = api.store.delete_key(at.workspace.id, id, acting).await.map_err(of_key)?;
+    let deleted = api.store.delete_key(at.workspace.id, id, Precondition::None, acting).await.map_err(of_key)?;
     done(&format!("/console/workspaces/{}/keys", at.workspace.slug), "deleted", deleted.revision)
 }
 

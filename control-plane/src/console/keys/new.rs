@@ -73,7 +73,7 @@ pub(in crate::console) async fn show(
 pub(in crate::console) async fn create(
     State(api): State<Api>,
     visit: Visit,
-    AdminOf(mut at): AdminOf,
+    AdminOf(at): AdminOf,
     form: Posted,
 ) -> Result<Response, Problem> {
     let typed = Common::typed(&form, &api.config);
@@ -86,7 +86,7 @@ pub(in crate::console) async fn create(
         Err(errors) => return again(&api, &visit, &at, (typed, &form, errors), StatusCode::UNPROCESSABLE_ENTITY),
     };
     let once = form.once()?;
-    at.principal = at.principal.once(once);
+    let at = at.once(once);
     match create::make(&api, &at, fields(with_expiration(given, &form))).await {
         Ok(made) => shown(&api, &visit, &at, made).await,
         Err(problem) if problem.errors().is_empty() => {

@@ -18,7 +18,7 @@ use crate::console::secret::{Line, Shown, made_before};
 use crate::console::session::Visit;
 use crate::console::words::Moment;
 use crate::problem::Problem;
-use crate::store::Key;
+use crate::store::{Key, Precondition};
 
 /// How long the old secret may work on, as REST names it, and as people do.
 pub(super) const OVERLAPS: [(&str, &str); 6] = [
@@ -79,16 +79,17 @@ pub(in crate::console) async fn show(
 pub(in crate::console) async fn rotate(
     State(api): State<Api>,
     visit: Visit,
-    AdminOf(mut at): AdminOf,
+    AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     form: Posted,
 ) -> Result<Response, Problem> {
     let once = form.once()?;
-    at.principal = at.principal.once(once);
-    let problem = match api_rotate::give_secret(&api, &at, id, fields(form.fields(&["overlap"]))).await {
-        Ok(made) => return shown(&api, &visit, &at, made, form.has("overlap")).await,
-        Err(problem) => problem,
-    };
+    let at = at.once(once);
+    let problem =
+        match api_rotate::give_secret(&api, &at, id, Precondition::None, fields(form.fields(&["overlap"]))).await {
+            Ok(made) => return shown(&api, &visit, &at, made, form.has("overlap")).await,
+            Err(problem) => problem,
+        };
     let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
     if problem.errors().is_empty() && problem.code() != "expired-key" {
         let (frame, here) = (Frame::within(&visit, &at.workspace, Area::Keys), href(&at.workspace, &key));

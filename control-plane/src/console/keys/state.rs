@@ -15,6 +15,7 @@ use crate::console::page::{Area, Frame, Place, done, html};
 use crate::console::session::Visit;
 use crate::console::words::Moment;
 use crate::problem::Problem;
+use crate::store::Precondition;
 
 #[derive(Template)]
 #[template(path = "key_deactivate.html")]
@@ -52,7 +53,7 @@ pub(in crate::console) async fn deactivate(
     _: Posted,
 ) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);
-    let changed = api.store.deactivate_key(at.workspace.id, id, acting).await.map_err(of_key)?;
+    let changed = api.store.deactivate_key(at.workspace.id, id, Precondition::None, acting).await.map_err(of_key)?;
     done(&href(&at.workspace, &changed.value), "deactivated", changed.revision)
 }
 
@@ -63,7 +64,7 @@ pub(in crate::console) async fn activate(
     _: Posted,
 ) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);
-    let changed = api.store.activate_key(at.workspace.id, id, acting).await.map_err(of_key)?;
+    let changed = api.store.activate_key(at.workspace.id, id, Precondition::None, acting).await.map_err(of_key)?;
     done(&href(&at.workspace, &changed.value), "activated", changed.revision)
 }
 
@@ -74,6 +75,6 @@ pub(in crate::console) async fn end_overlap(
     _: Posted,
 ) -> Result<Response, Problem> {
     let acting = at.principal.acting(&api.clock);
-    let changed = api.store.end_overlap(at.workspace.id, id, acting).await.map_err(of_key)?;
+    let changed = api.store.end_overlap(at.workspace.id, id, Precondition::None, acting).await.map_err(of_key)?;
     done(&href(&at.workspace, &changed.value), "overlap-ended", changed.revision)
 }

@@ -181,7 +181,11 @@ pub(super) const TABLES: &[Table] = &[
         columns: &[("digest", Blob), ("token", Blob), ("created_at", Integer), ("last_used_at", Integer)],
         key: "digest",
     },
-    Table { name: "made_once", columns: &[("nonce", Blob), ("revision", Integer), ("made_at", Integer)], key: "nonce" },
+    Table {
+        name: "made_once",
+        columns: &[("nonce", Blob), ("revision", Integer), ("made_at", Integer), ("body", Blob), ("made", Text)],
+        key: "nonce",
+    },
 ];
 
 /// Tables whose rows are numbered by the engine, with the column that holds the number. A number is never given again, though

@@ -15,7 +15,7 @@ use crate::store::audit::{Audited as _, Event};
 use crate::store::changes::Change;
 use crate::store::definitions::Numbers;
 use crate::store::{
-    Acting, Actor, Key, KeyUse, Metadata, NewKey, NewSecret, StoreError, WorkspaceName, keys, secrets, workspaces,
+    Acting, Actor, Key, KeyUse, Metadata, NewKey, NewSecret, StoreError, WorkspaceName, keys, once, secrets, workspaces,
 };
 
 /// Keys of one step, which is one revision. A revision a key would push all else out of the log, and its audit event would
@@ -30,6 +30,9 @@ struct Step {
     at: UnixSeconds,
     address: Option<IpAddr>,
     request_id: Option<String>,
+    /// The name of an import that is made once.
+    #[serde(default)]
+    once: Option<[u8; 32]>,
     keys: Vec<StepKey>,
 }
 
@@ -56,9 +59,10 @@ pub(super) fn steps(keys: Vec<ImportedKey>, acting: &Acting) -> Result<Vec<Strin
     for (workspace, keys) in by_workspace {
         let mut keys = keys.into_iter().map(|imported| StepKey::from(imported.key)).peekable();
         while keys.peek().is_some() {
-            let Acting { actor, at, address, request_id, once: _ } = acting.clone();
+            let Acting { actor, at, address, request_id, once } = acting.clone();
+            let once = once.map(|once| once.name.0);
             let keys = keys.by_ref().take(KEYS_A_STEP).collect();
-            let step = Step { workspace, actor, at, address, request_id, keys };
+            let step = Step { workspace, actor, at, address, request_id, once, keys };
             steps.push(serde_json::to_string(&step).map_err(|error| StoreError::Fault(error.to_string()))?);
         }
     }
@@ -68,7 +72,7 @@ pub(super) fn steps(keys: Vec<ImportedKey>, acting: &Acting) -> Result<Vec<Strin
 /// Makes the keys of a step, as one change with one revision and one event.
 pub(super) fn carry_out(change: &Change<'_>, step: &str, numbers: &Numbers) -> Result<Revision, StoreError> {
     let step: Step = serde_json::from_str(step).map_err(|error| StoreError::Fault(error.to_string()))?;
-    let (sql, Step { workspace, actor, at, address, request_id, keys }) = (change.sql(), step);
+    let (sql, Step { workspace, actor, at, address, request_id, once: name, keys }) = (change.sql(), step);
     let acting = Acting { actor, at, address, request_id, once: None };
     let slug = workspaces::find(sql, &WorkspaceName::Id(workspace))?.slug;
     let mut keys: Vec<_> = keys.into_iter().map(NewKey::from).collect();
@@ -88,7 +92,11 @@ pub(super) fn carry_out(change: &Change<'_>, step: &str, numbers: &Numbers) -> R
     let ops = ops.collect::<Result<Vec<_>, StoreError>>()?;
     let shown_keys: Vec<_> = keys.into_iter().map(|key| shown(key, workspace, &acting)).collect();
     let after = Map::from_iter([("keys".to_owned(), Value::from(shown_keys))]);
-    change.record(&acting, &Event::of_many("keys.import", workspace, after), &ops)
+    let revision = change.record(&acting, &Event::of_many("keys.import", workspace, after), &ops)?;
+    if let Some(name) = name {
+        once::reached(sql, Digest(name), revision)?;
+    }
+    Ok(revision)
 }
 
 /// What edges are told of it.

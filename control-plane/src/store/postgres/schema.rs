@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0002_replicas.sql"),
     include_str!("../migrations/postgres/0003_imports.sql"),
     include_str!("../migrations/postgres/0004_audit.sql"),
+    include_str!("../migrations/postgres/0005_idempotency.sql"),
 ];
 
 /// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.

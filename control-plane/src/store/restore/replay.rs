@@ -17,7 +17,8 @@ use super::super::changes::{self, Change};
 use super::super::definitions::Numbers;
 use super::super::sql::{Sql, params};
 use super::super::{
-    Acting, AuditHead, KeyPatch, NewSecret, Precondition, StoreError, admin_tokens, edge_tokens, keys, secrets,
+    Acting, AuditHead, KeyPatch, NewSecret, Precondition, Rotation, StoreError, admin_tokens, edge_tokens, keys,
+    secrets,
 };
 
 /// Why a log can't be applied.
@@ -186,13 +187,13 @@ impl Replay<'_> {
         match (event.action.as_str(), target.kind.as_str()) {
             ("admin-token.revoke", _) => {
                 let id = target.id.parse().map_err(|_| StoreError::NotFound)?;
-                admin_tokens::revoke(self.change, id, None, self.acting)?;
+                admin_tokens::revoke(self.change, id, None, &Precondition::None, self.acting)?;
                 self.done.revoked_tokens = self.done.revoked_tokens.saturating_add(1);
                 Ok(())
             }
             ("edge-token.revoke", _) => {
                 let id = target.id.parse().map_err(|_| StoreError::NotFound)?;
-                edge_tokens::revoke(self.change, id, self.acting)?;
+                edge_tokens::revoke(self.change, id, &Precondition::None, self.acting)?;
                 self.done.revoked_tokens = self.done.revoked_tokens.saturating_add(1);
                 Ok(())
             }
@@ -219,16 +220,18 @@ impl Replay<'_> {
     ) -> Result<(), StoreError> {
         match action {
             "key.delete" => {
-                keys::delete(self.change, key, self.acting)?;
+                keys::delete(self.change, key, &Precondition::None, self.acting)?;
                 self.done.deleted = self.done.deleted.saturating_add(1);
             }
             "key.rotate" => self.rotate(key, name)?,
-            "key.end-overlap" => drop(secrets::end_overlap(self.change, self.numbers, key, self.acting)?),
+            "key.end-overlap" => {
+                secrets::end_overlap(self.change, self.numbers, key, &Precondition::None, self.acting)?;
+            }
             "key.update" => self.update(key, after)?,
             // What the backup has as inactive stays so: only a deactivation of this log is undone by it.
             "key.activate" => {
                 if self.deactivated.remove(&key.1) {
-                    keys::set_active(self.change, self.numbers, key, true, self.acting)?;
+                    keys::set_active(self.change, self.numbers, key, true, &Precondition::None, self.acting)?;
                     self.done.deactivated = self.done.deactivated.saturating_sub(1);
                 }
             }
@@ -240,7 +243,7 @@ impl Replay<'_> {
 
     fn deactivate(&mut self, key: (WorkspaceId, KeyId)) -> Result<(), StoreError> {
         if keys::find(self.change.sql(), key.0, key.1)?.active {
-            keys::set_active(self.change, self.numbers, key, false, self.acting)?;
+            keys::set_active(self.change, self.numbers, key, false, &Precondition::None, self.acting)?;
             self.deactivated.insert(key.1);
             self.done.deactivated = self.done.deactivated.saturating_add(1);
         }
@@ -252,7 +255,8 @@ impl Replay<'_> {
     fn rotate(&mut self, key: (WorkspaceId, KeyId), name: &str) -> Result<(), StoreError> {
         if !self.rotated.contains(&key.1) {
             let secret = (self.secret)()?;
-            secrets::rotate(self.change, self.numbers, key, &secret, None, self.acting)?;
+            let new = (&secret, Rotation::EndAll);
+            secrets::rotate(self.change, self.numbers, key, new, &Precondition::None, self.acting)?;
             self.rotated.insert(key.1);
             self.done.rotated.push((key.1, name.to_owned()));
         }

@@ -1,0 +1,141 @@
+//! `Idempotency-Key`: a change that a client may safely ask for again, because it is made once.
+
+use axum::extract::{FromRequestParts, OriginalUri};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use policy::Digest;
+use policy::key_text::find_secret;
+
+use super::Api;
+use super::answer::LATCHKEY_REVISION;
+use super::principal::Principal;
+use crate::problem::Problem;
+use crate::store::{Made, Once};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The most characters of a key.
+const MAX_KEY: usize = 128;
+
+/// The idempotency key of a request, as the name of who sends it, method, path and key. Among a handler's extractors it stands
+/// behind those of roles.
+pub(super) struct IdempotencyKey(Option<Digest>);
+
+impl FromRequestParts<Api> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let mut given = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(key) = given.next() else { return Ok(Self(None)) };
+        if given.next().is_some() {
+            return Err(Problem::invalid_idempotency_key("twice", "is given twice; give one"));
+        }
+        let key = read(key)?.to_owned();
+        let principal = Principal::from_request_parts(parts, api).await?;
+        // The router below /v1 sees the rest of the path.
+        let Ok(OriginalUri(uri)) = OriginalUri::from_request_parts(parts, api).await;
+        // No part has a line feed.
+        let named = format!("request\n{}\n{}\n{}\n{key}", principal.actor().id, parts.method, uri.path());
+        Ok(Self(Some(Digest::of(named.as_bytes()))))
+    }
+}
+
+fn read(key: &HeaderValue) -> Result<&str, Problem> {
+    let text = key.to_str().ok().filter(|text| (1..=MAX_KEY).contains(&text.len()));
+    let Some(text) = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic())) else {
+        let message = format!("must be 1 to {MAX_KEY} visible ASCII characters, such as a UUID");
+        return Err(Problem::invalid_idempotency_key("bad-characters", &message));
+    };
+    if find_secret(text.as_bytes()).is_some() {
+        let message = "contains a key or token; use a random text of no other meaning, such as a UUID";
+        return Err(Problem::invalid_idempotency_key("contains-secret", message));
+    }
+    Ok(text)
+}
+
+impl IdempotencyKey {
+    /// Whether the request has one.
+    pub(super) fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The change that a request with this body asks for; `None` without a key.
+    pub(super) fn once(&self, body: Digest) -> Option<Once> {
+        self.0.map(|name| Once { name, body: Some(body) })
+    }
+}
+
+/// Answers with what `make` makes, which claims `once` in its transaction; or, where that was made before, with `repeat`: what
+/// was made as it is now. `make` isn't begun then.
+pub(super) async fn answer<R: Future<Output = Result<Response, Problem>>>(
+    api: &Api,
+    once: Option<Once>,
+    make: impl Future<Output = Result<Response, Problem>>,
+    repeat: impl FnOnce(Made) -> R,
+) -> Result<Response, Problem> {
+    let Some(once) = once else { return make.await };
+    let _running = api.store.begin_once(once)?;
+    if let Some(made) = api.store.made_once(once, api.clock.now()).await? {
+        return repeated(once, made, repeat).await;
+    }
+    match make.await {
+        Ok(answer) => Ok(answer),
+        // Another control plane may have made it meanwhile, or this one, for a client that had gone away. Then whatever stood in
+        // the way here (the row, a slug, a digest that is taken) is of that.
+        Err(problem) => match api.store.made_once(once, api.clock.now()).await {
+            Ok(Some(made)) => repeated(once, made, repeat).await,
+            Ok(None) | Err(_) => Err(problem),
+        },
+    }
+}
+
+async fn repeated<R: Future<Output = Result<Response, Problem>>>(
+    once: Once,
+    made: Made,
+    repeat: impl FnOnce(Made) -> R,
+) -> Result<Response, Problem> {
+    if made.body != once.body {
+        return Err(Problem::idempotency_key_reused());
+    }
+    let revision = made.revision;
+    let mut response = repeat(made).await?;
+    let headers = response.headers_mut();
+    headers.insert(LATCHKEY_REVISION, revision.0.into());
+    headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_short_visible_and_no_secret() {
+        let secret = "lk_live_000000000000000000000000000000004cjNQE";
+        for (key, expected) in [
+            ("7d2b0f9e-5c2b-4a55-9b57-4a0c7a5b9f10", None),
+            ("!", None),
+            ("\"quoted\"", None),
+            (&"x".repeat(128), None),
+            // Only a right checksum makes it a secret.
+            (&secret.replace("QE", "QF"), None),
+            ("", Some("bad-characters")),
+            (&"x".repeat(129), Some("bad-characters")),
+            ("two words", Some("bad-characters")),
+            ("tab\t", Some("bad-characters")),
+            ("schlüssel", Some("bad-characters")),
+            (secret, Some("contains-secret")),
+            (&format!("retry-{secret}-1"), Some("contains-secret")),
+        ] {
+            let value = HeaderValue::from_bytes(key.as_bytes()).unwrap();
+            let refused = read(&value).err();
+            assert_eq!(refused.as_ref().map(|problem| problem.errors()[0].code), expected, "{key:?}");
+            if let Some(refused) = refused {
+                assert_eq!((refused.status().as_u16(), refused.code()), (400, "invalid-idempotency-key"));
+                assert!(!refused.detail().contains("0000000000"), "{}", refused.detail());
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Answers that are lost: what the command line sends again, and what it says when a secret is gone with one.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+
+use serde_json::json;
+
+use super::{Cli, Ended};
+
+/// What becomes of a request on its way.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It is carried out, and its answer gets lost.
+    AnswerLost,
+    /// It gets nowhere: a proxy says that it can't.
+    Unavailable,
+    Passes,
+}
+
+/// A proxy before the control plane of `cli`. Connections meet these fates in turn, and then pass.
+fn proxy(cli: &Cli, fates: &'static [Fate]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = cli.running.address.clone();
+    std::thread::spawn(move || {
+        let mut fates = fates.iter().copied();
+        for client in listener.incoming().map_while(Result::ok) {
+            let fate = fates.next().unwrap_or(Fate::Passes);
+            let server = TcpStream::connect(&server).unwrap();
+            std::thread::spawn(move || meet(fate, client, server));
+        }
+    });
+    url
+}
+
+fn meet(fate: Fate, mut client: TcpStream, mut server: TcpStream) {
+    if matches!(fate, Fate::Unavailable) {
+        let _ = client.read(&mut [0; 65_536]);
+        let body =
+            r#"{"status":503,"code":"timeout","title":"The request took too long","detail":"no answer in time"}"#;
+        let head =
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nconnection: close\r\n";
+        let _ = client.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        return;
+    }
+    let (mut asking, mut asked) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || std::io::copy(&mut asking, &mut asked));
+    if matches!(fate, Fate::AnswerLost) {
+        let mut answer = Vec::new();
+        let mut some = [0; 65_536];
+        // A call to go on is no answer yet.
+        while !answer.windows(10).any(|part| part == b"\r\nlatchkey-" || part == b"\r\nx-request") {
+            match server.read(&mut some) {
+                Ok(count @ 1..) => answer.extend_from_slice(&some[..count]),
+                _ => break,
+            }
+            if answer.starts_with(b"HTTP/1.1 100") {
+                client.write_all(&answer).unwrap();
+                answer.clear();
+            }
+        }
+    } else {
+        let _ = std::io::copy(&mut server, &mut client);
+    }
+    let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+}
+
+fn run(cli: &Cli, url: &str, arguments: &[&str], input: &str) -> Ended {
+    let remote = ["--url", url, "--token-file", "admin.token"];
+    cli.run_with(&[arguments, &remote].concat(), input)
+}
+
+fn keys(cli: &Cli) -> Vec<String> {
+    let keys = cli.json(&["keys", "list", "-w", "acme"]);
+    keys.as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_made_once_and_its_secret_replaced() {
+    let cli = Cli::start();
+    let create = ["keys", "create", "-w", "acme", "CI", "--expires-in", "none"];
+    let made = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), &create, "");
+    let [id] = keys(&cli).try_into().expect("one key");
+    assert!(made.code == 1 && made.stdout.is_empty(), "{made:?}");
+    assert!(made.stderr.contains(&format!("latchkey keys rotate {id} --replace")), "{made:?}");
+    let replaced = cli.ok(&["keys", "rotate", "-w", "acme", &id, "--replace"]);
+    assert!(replaced.starts_with("lk_live_"), "{replaced}");
+
+    // The overlap of a rotation whose answer was lost goes on.
+    let rotate = ["keys", "rotate", "-w", "acme", &id, "--overlap", "7d"];
+    let lost = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), &rotate, "");
+    assert!(lost.code == 1 && lost.stderr.contains("--replace"), "{lost:?}");
+    let found = cli.ok_with(&["keys", "identify"], &replaced);
+    assert!(found.contains("status           previous"), "{found}");
+    cli.ok(&["keys", "rotate", "-w", "acme", &id, "--replace"]);
+    let found = cli.ok_with(&["keys", "identify"], &replaced);
+    assert!(found.contains("status           previous"), "{found}");
+
+    for (arguments, list) in [
+        (&["tokens", "create", "ops", "--role", "platform_admin"][..], ["tokens", "list"]),
+        (&["edge-tokens", "create", "eu", "--edge", "eu-1"], ["edge-tokens", "list"]),
+    ] {
+        let lost = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), arguments, "");
+        assert!(lost.code == 1 && lost.stderr.contains("revoke it, and make another one"), "{lost:?}");
+        assert_eq!(cli.json(&list).as_array().unwrap().len(), 1, "{arguments:?}");
+    }
+    let workspace = ["workspaces", "create", "Other", "--slug", "other"];
+    let made = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), &workspace, "");
+    assert!(made.code == 0 && made.stdout.contains("other"), "{made:?}");
+}
+
+#[test]
+fn an_import_whose_answer_is_lost_is_sent_again() {
+    let cli = Cli::start();
+    let line =
+        |n: u32| format!("{}\n", json!({"digest": format!("{n:064x}"), "name": format!("k{n}"), "expires_in": "none"}));
+    let lines: String = (0..300).map(line).collect();
+    let fates = &[Fate::AnswerLost, Fate::Unavailable];
+    let made = run(&cli, &proxy(&cli, fates), &["keys", "import", "-w", "acme", "-"], &lines);
+    assert!(made.code == 0 && made.stdout.starts_with("imported 300 keys"), "{made:?}");
+    assert_eq!(keys(&cli).len(), 300);
+}
+
+#[test]
+fn a_change_that_nobody_carried_out_is_made_by_the_next_try() {
+    let cli = Cli::start();
+    let create = ["keys", "create", "-w", "acme", "CI", "--expires-in", "none"];
+    let made = run(&cli, &proxy(&cli, &[Fate::Unavailable, Fate::Unavailable]), &create, "");
+    assert!(made.code == 0 && made.stdout.starts_with("lk_live_"), "{made:?}");
+    assert_eq!(keys(&cli).len(), 1);
+    // What isn't made once isn't sent again.
+    let id = &keys(&cli)[0];
+    let once = run(&cli, &proxy(&cli, &[Fate::Unavailable]), &["keys", "deactivate", "-w", "acme", id], "");
+    assert!(once.code == 4 && once.stderr.contains("(timeout)"), "{once:?}");
+}
