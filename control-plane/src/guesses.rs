@@ -1,6 +1,9 @@
-//! How often a client may show a wrong token. A right one is never counted, so never refused.
+//! How often a client may guess: show a wrong token, or import a digest that is taken. What is right is never counted, so never
+//! refused.
 //!
 //! Replicas on one database tell each other what they counted: see `docs/decisions/replicas.md`.
+
+mod digests;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,7 +12,9 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::http::Extensions;
+use policy::WorkspaceId;
 
+use self::digests::{DigestGuesses, Guessed};
 use crate::clock::Clock;
 use crate::problem::Problem;
 use crate::store::Store;
@@ -27,6 +32,7 @@ const MAX_ADDRESSES: usize = 100_000;
 #[derive(Clone)]
 pub struct Guesses {
     counts: Arc<Mutex<Counts>>,
+    digests: Arc<Mutex<DigestGuesses>>,
     store: Store,
     clock: Clock,
 }
@@ -44,7 +50,7 @@ impl Guesses {
                 counts.add(of, number, now);
             }
         });
-        Self { counts, store, clock }
+        Self { counts, digests: Arc::default(), store, clock }
     }
 
     /// Counts a wrong token: answers with `problem`, or, where there were too many, with 429.
@@ -60,10 +66,32 @@ impl Guesses {
         }
     }
 
-    /// Forgets addresses that have been quiet for long enough.
+    /// 429 where this workspace's imports were refused too often for digests that are taken elsewhere.
+    pub(crate) fn may_import(&self, workspace: WorkspaceId) -> Result<(), Problem> {
+        let wait = self.lock_digests().wait(workspace, self.clock.monotonic());
+        wait.map_or(Ok(()), |wait| Err(Problem::too_many_refused_imports(wait.as_secs().saturating_add(1))))
+    }
+
+    /// Counts an import that was refused for such a digest. What too many are is in the log, for platform admins.
+    pub(crate) fn import_refused(&self, workspace: WorkspaceId) {
+        if self.lock_digests().one_more(workspace, self.clock.monotonic()) == Guessed::TooOften {
+            tracing::warn!(
+                workspace.id = %workspace,
+                "imports into this workspace were refused ten times within an hour for digests that are taken elsewhere: \
+                 somebody may be trying out digests; its admins can't import for an hour, platform admins can"
+            );
+        }
+    }
+
+    /// Forgets addresses and workspaces that have been quiet for long enough.
     pub(crate) fn forget_quiet(&self) {
         let now = self.clock.monotonic();
         self.lock().forget_quiet(now);
+        self.lock_digests().forget_quiet(now);
+    }
+
+    fn lock_digests(&self) -> MutexGuard<'_, DigestGuesses> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {

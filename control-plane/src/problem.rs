@@ -290,6 +290,25 @@ impl Problem {
         problem
     }
 
+    /// 422: digests of an import are taken, where it is nobody's business which. Nothing was done.
+    pub fn refused_digests() -> Self {
+        let detail =
+            "some digests are refused, so nothing was done; a platform admin who sends the same learns which lines";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused-lines", "Some lines are refused", detail)
+    }
+
+    /// 429: a workspace's imports asked too often for digests that are others'.
+    pub fn too_many_refused_imports(wait_secs: u64) -> Self {
+        let detail = format!(
+            "too many imports into this workspace were refused for digests that are taken; try again in {wait_secs} s, or \
+             ask a platform admin to import them"
+        );
+        let title = "Too many refused imports";
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-refused-imports", title, detail);
+        problem.0.header = Some((header::RETRY_AFTER, HeaderValue::from(wait_secs)));
+        problem
+    }
+
     /// 429: too many wrong tokens from one address.
     pub fn too_many_attempts(wait_secs: u64) -> Self {
         let detail = format!(

@@ -62,6 +62,11 @@ impl Fields {
         }
     }
 
+    /// A field that was given, and not taken yet.
+    pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
+        self.given.get(name)
+    }
+
     /// True when the field was given, and not taken yet.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.given.contains_key(name)

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::Api;
-use super::requests::{AuditSort, KeySort};
+use super::requests::{AuditSort, ExpiredLines, KeySort};
 use super::router;
 use crate::problem;
 
@@ -23,7 +23,7 @@ use crate::problem;
             fields and parameters are refused.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(problem::Body, KeySort, AuditSort))
+    components(schemas(problem::Body, KeySort, AuditSort, ExpiredLines))
 )]
 struct Base;
 

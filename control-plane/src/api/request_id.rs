@@ -4,6 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use policy::key_text::find_secret;
 use uuid::Uuid;
 
 use super::Api;
@@ -33,10 +34,11 @@ pub(crate) async fn assign(State(api): State<Api>, mut request: Request, next: N
     response
 }
 
-/// Nothing that could break a line of a log, or be a secret: those have 43 characters and more, and begin with `lk`.
+/// Nothing that could break a line of a log, or be a secret, with or without a typo, or contain one.
 fn fits(text: &str) -> bool {
     (1..=MAX_BYTES).contains(&text.len())
         && !text.starts_with("lk")
+        && find_secret(text.as_bytes()).is_none()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/'))
 }
 
@@ -55,6 +57,9 @@ mod tests {
             ("a b", false),
             ("a\"b", false),
             ("lk_live_00000000000000000000000000000000004cjNQE", false),
+            ("lk_live_000000000000000000000000000000004cjNQE", false),
+            ("req-lk_live_000000000000000000000000000000004cjNQE-1", false),
+            ("req-lk_live_000000000000000000000000000000004cjNQF-1", true),
             (&"x".repeat(65), false),
         ] {
             assert_eq!(fits(text), taken, "{text:?}");

@@ -82,8 +82,8 @@ pub(super) struct CreateKey {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct ImportKey {
-    /// SHA-256 of the secret's text.
-    #[schema(pattern = "^[0-9A-Fa-f]{64}$")]
+    /// SHA-256 of the secret's text: 64 hexadecimal digits, or base64; `sha256:` may stand before it.
+    #[schema(pattern = "^(sha256:)?([0-9A-Fa-f]{64}|[0-9A-Za-z+/_-]{43}=?)$")]
     digest: String,
     #[schema(min_length = 1, max_length = 100)]
     name: String,
@@ -106,9 +106,21 @@ pub(super) struct ImportKey {
     /// At most 4 KiB as JSON.
     #[schema(value_type = Object, nullable = false)]
     metadata: Option<serde_json::Value>,
+    /// Whether it can be used; `true` by default.
+    #[schema(nullable = false)]
+    active: Option<bool>,
     /// Of the secret, to tell keys apart; `null`, the default, where they aren't known.
     #[schema(max_length = 4)]
     last_characters: Option<String>,
+}
+
+/// What becomes of lines of an import whose key has expired.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "for the document")]
+pub(super) enum ExpiredLines {
+    Refuse,
+    Skip,
 }
 
 /// Which keys to change: those for which all holds that is given, at least one condition. Each is as in the list of keys.

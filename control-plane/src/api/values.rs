@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use policy::allowlist::AllowlistError;
+use policy::key_text::find_secret;
 use policy::{Allowlist, Environment, Level, Scope, Scopes, UnixSeconds};
 use serde_json::Value;
 
@@ -55,9 +56,22 @@ pub(crate) fn workspace_name(text: &str) -> WorkspaceName {
     text.parse().map_or_else(|_| WorkspaceName::Slug(text.to_owned()), WorkspaceName::Id)
 }
 
-/// A name for people: 1 to 100 characters, none of them a control character, and not spaces alone.
+/// Refuses a text in which a key or token of ours stands, or its own: what is kept is shown, and what is shown is copied.
+fn without_secret(text: &str) -> Result<(), Refused> {
+    match find_secret(text.as_bytes()) {
+        Some(_) => {
+            let message = "contains a key or token; leave it out, and replace it wherever it was seen";
+            Err(Refused::new("contains-secret", message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A name for people: 1 to 100 characters, none of them a control character or an invisible one, not spaces alone, and no secret
+/// among them.
 pub(crate) fn name(value: Value) -> Result<String, Refused> {
     let name = string(value)?;
+    without_secret(&name)?;
     let length = name.chars().count();
     if name.trim().is_empty() {
         return Err(Refused::new("empty", "must have at least one character that is no space"));
@@ -65,15 +79,32 @@ pub(crate) fn name(value: Value) -> Result<String, Refused> {
     if length > MAX_NAME {
         return Err(Refused::new("too-long", format!("has {length} characters; at most {MAX_NAME} are possible")));
     }
-    if name.chars().any(char::is_control) {
-        return Err(Refused::new("bad-characters", "has control characters; leave them out"));
+    if let Some(hidden) = name.chars().find(|character| is_hidden(*character)) {
+        let message =
+            format!("has U+{:04X}, which is not shown or changes how others are; leave it out", u32::from(hidden));
+        return Err(Refused::new("bad-characters", message));
     }
     Ok(name)
+}
+
+/// Control characters, ends of lines, and what Unicode calls default-ignorable (DerivedCoreProperties.txt), which has all
+/// bidirectional controls and characters without a width: two names that look equal are equal. Variation selectors, which emoji
+/// have, choose between two looks of the character before, and may stay.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 /// `[a-z][a-z0-9-]{1,38}`
 pub(crate) fn slug(value: Value) -> Result<String, Refused> {
     let slug = string(value)?;
+    without_secret(&slug)?;
     let fits = match slug.as_bytes() {
         [first, rest @ ..] => {
             first.is_ascii_lowercase()
@@ -89,6 +120,7 @@ pub(crate) fn slug(value: Value) -> Result<String, Refused> {
 /// The name of an edge.
 pub(crate) fn edge(value: Value) -> Result<String, Refused> {
     let name = string(value)?;
+    without_secret(&name)?;
     let message = || format!("must be {}", edge_name::EXPECTED);
     if edge_name::fits(&name) { Ok(name) } else { Err(Refused::new("bad-edge", message())) }
 }
@@ -156,9 +188,11 @@ pub(crate) fn environment(value: Value, config: &Config) -> Result<Environment, 
     })
 }
 
-/// A JSON object of at most 4 KiB.
+/// A JSON object of at most 4 KiB, without a secret in its names and texts.
 pub(crate) fn metadata(value: Value) -> Result<Metadata, Refused> {
-    let bytes = value.to_string().len();
+    let json = value.to_string();
+    without_secret(&json)?;
+    let bytes = json.len();
     match value {
         Value::Object(_) if bytes > MAX_METADATA_BYTES => {
             let message = format!("has {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are possible");
@@ -192,6 +226,12 @@ pub(crate) fn expiration(fields: &mut Fields, now: UnixSeconds) -> Option<Option
             None
         }
     }
+}
+
+/// Whether `expires_at` is an instant that has come. The field isn't taken.
+pub(crate) fn has_expired(fields: &Fields, now: UnixSeconds) -> bool {
+    let at = fields.peek("expires_at").and_then(Value::as_str).and_then(instant::parse);
+    at.is_some_and(|at| at.has_come(now))
 }
 
 fn lifetime(value: Value, now: UnixSeconds) -> Result<Option<UnixSeconds>, Refused> {
@@ -264,6 +304,8 @@ mod tests {
 
     const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 
+    const SECRET: &str = "lk_live_000000000000000000000000000000004cjNQE";
+
     fn code<T>(result: Result<T, Refused>) -> Option<&'static str> {
         result.err().map(|refused| refused.code)
     }
@@ -279,11 +321,40 @@ mod tests {
             (json!("  "), Some("empty")),
             (json!("a\nb"), Some("bad-characters")),
             (json!("a\u{0}"), Some("bad-characters")),
+            (json!("\u{202e}moc.elgoog"), Some("bad-characters")),
+            (json!("pay\u{200b}pal"), Some("bad-characters")),
+            (json!("\u{2066}a\u{2069}"), Some("bad-characters")),
+            (json!("soft\u{ad}hyphen"), Some("bad-characters")),
+            (json!("two\u{2028}lines"), Some("bad-characters")),
+            (json!("tag\u{e0041}"), Some("bad-characters")),
+            (json!("\u{feff}first"), Some("bad-characters")),
+            (json!("שלום, مرحبا, 你好, ❤\u{fe0f}"), None),
+            (json!(format!("CI {SECRET}")), Some("contains-secret")),
+            (json!(SECRET.replace("QE", "QF")), None),
             (json!(null), Some("wrong-type")),
             (json!(1), Some("wrong-type")),
         ] {
             assert_eq!(code(name(value.clone())), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn a_hidden_character_is_named() {
+        for (text, expected) in [("a\u{202e}b", "U+202E"), ("\n", "U+000A"), ("x\u{e0041}", "U+E0041")] {
+            let refused = name(json!(format!("a{text}"))).unwrap_err();
+            assert!(refused.message.starts_with(&format!("has {expected},")), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn no_secret_is_kept_as_anything() {
+        let inside = format!("x{SECRET}x");
+        let nested = json!({"a": [{"b": inside}]});
+        assert_eq!(code(metadata(nested.clone())), Some("contains-secret"));
+        assert_eq!(code(metadata(json!({inside.clone(): 1}))), Some("contains-secret"));
+        assert_eq!(code(metadata_patch(nested)), Some("contains-secret"));
+        assert_eq!(code(slug(json!(inside))), Some("contains-secret"));
+        assert_eq!(code(edge(json!(inside))), Some("contains-secret"));
     }
 
     #[test]

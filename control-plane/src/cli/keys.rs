@@ -93,7 +93,7 @@ enum KeysCommand {
     /// where `foreign_keys` is on. Without --workspace each line names its own.
     ///
     /// A line: {"digest": "9f86…", "name": "CI", "expires_in": "none", "scopes": {"reviews": "read"}}, and if you like
-    /// ip_allowlist, environment, metadata, last_characters, and expires_at in place of expires_in.
+    /// ip_allowlist, environment, metadata, active, last_characters, and expires_at in place of expires_in.
     Import(ImportOptions),
 
     /// Shows how often a key was used and denied, and why.

@@ -11,7 +11,7 @@ use policy::UnixSeconds;
 use super::enforcement::Banner;
 use super::form::{Posted, fields, with};
 use super::keys::new::{LIFETIMES, with_expiration};
-use super::page::{Area, Frame, done, html};
+use super::page::{Area, Frame, done, html, html_with_secret};
 use super::problems::Errors;
 use super::query::Asked;
 use super::secret::{Line, Shown, made_before};
@@ -171,7 +171,7 @@ pub(super) async fn create(
                 on: LIST.to_owned(),
                 on_label: "I have copied it: back to the tokens",
             };
-            return html(StatusCode::CREATED, &page);
+            return html_with_secret(StatusCode::CREATED, &page);
         }
         Err(problem) => problem,
     };

@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::admin_tokens::revoke_page;
 use super::enforcement::Banner;
 use super::form::{Posted, fields, with};
-use super::page::{Area, Frame, done, html};
+use super::page::{Area, Frame, done, html, html_with_secret};
 use super::problems::Errors;
 use super::query::Asked;
 use super::secret::{Line, Shown, made_before};
@@ -111,7 +111,7 @@ pub(super) async fn create(
                 on: LIST.to_owned(),
                 on_label: "I have copied it: back to the tokens",
             };
-            html(StatusCode::CREATED, &page)
+            html_with_secret(StatusCode::CREATED, &page)
         }
         Err(problem) if problem.errors().is_empty() => {
             let frame = Frame::new(&visit, Area::EdgeTokens);

@@ -4,8 +4,10 @@ use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use policy::Revision;
+use policy::key_text::find_secret;
 
 use super::assets;
+use super::secret::Shown;
 use super::session::Visit;
 use super::words;
 use crate::problem::Problem;
@@ -149,14 +151,33 @@ pub(super) fn role_is_admin(role: Role) -> bool {
     }
 }
 
-/// A page as an answer.
+/// A page as an answer. No key and no token is on it, wherever one was typed or kept: [`html_with_secret`] alone shows one.
 pub(super) fn html(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
-    let text = page.render().map_err(|cause| {
+    Ok(of_text(status, without_secrets(rendered(page)?)))
+}
+
+/// The one page that shows a secret, as an answer.
+pub(super) fn html_with_secret(status: StatusCode, page: &Shown<'_>) -> Result<Response, Problem> {
+    Ok(of_text(status, rendered(page)?))
+}
+
+fn rendered(page: &impl Template) -> Result<String, Problem> {
+    page.render().map_err(|cause| {
         tracing::error!(%cause, "a page can't be written");
         Problem::fault()
-    })?;
+    })
+}
+
+fn of_text(status: StatusCode, text: String) -> Response {
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))];
-    Ok((status, kind, text).into_response())
+    (status, kind, text).into_response()
+}
+
+fn without_secrets(mut text: String) -> String {
+    while let Some(found) = find_secret(text.as_bytes()) {
+        text.replace_range(found, "[removed]");
+    }
+    text
 }
 
 /// Leads on to another page, which is then asked for by GET.

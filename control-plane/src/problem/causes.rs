@@ -46,7 +46,7 @@ impl From<StoreError> for Problem {
             // Whose it is is nobody's business here.
             StoreError::DigestsTaken { lines } => {
                 let refused = lines.len();
-                let taken = |line| LineErrors { line, errors: vec![FieldError::refused_digest()] };
+                let taken = |(line, _)| LineErrors { line, errors: vec![FieldError::refused_digest()] };
                 Self::refused_lines(lines.into_iter().take(MAX_SHOWN_LINES).map(taken).collect(), refused)
             }
             StoreError::Fault(_) => Self::fault(),

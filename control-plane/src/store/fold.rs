@@ -238,6 +238,7 @@ mod tests {
                 allowlist: policy::Allowlist::Any,
                 expires_at: None,
                 metadata: serde_json::Map::new(),
+                active: true,
                 secret,
             };
             store.create_key(workspace(), new, Acting::system(NOW)).await.unwrap();

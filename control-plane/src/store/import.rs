@@ -6,6 +6,7 @@
 
 mod steps;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use policy::{Digest, KeyId, Revision, WorkspaceId};
@@ -164,15 +165,17 @@ impl Store {
 /// A text that opens REST or the feed is no key as well.
 fn refuse_taken(sql: Sql<'_>, digests: &[(Digest, usize)]) -> Result<(), StoreError> {
     let all: Vec<_> = digests.iter().map(|(digest, _)| Value::of(digest.0)).collect();
-    let mut taken = std::collections::HashSet::new();
-    let statement = "SELECT digest FROM secrets WHERE digest IN (?1)
-        UNION ALL SELECT digest FROM admin_tokens WHERE digest IN (?1)
-        UNION ALL SELECT digest FROM edge_tokens WHERE digest IN (?1)";
+    let mut taken = HashMap::new();
+    let statement = "SELECT digest, workspace_id FROM secrets WHERE digest IN (?1)
+        UNION ALL SELECT digest, NULL FROM admin_tokens WHERE digest IN (?1)
+        UNION ALL SELECT digest, NULL FROM edge_tokens WHERE digest IN (?1)";
     sql.each_in(statement, &all, |row| {
-        taken.insert(Digest(row.get(0)?));
+        let workspace = row.get::<Option<[u8; 16]>>(1)?.map(WorkspaceId::from_bytes);
+        taken.insert(Digest(row.get(0)?), workspace);
         Ok::<_, StoreError>(())
     })?;
-    let lines: Vec<_> = digests.iter().filter(|(digest, _)| taken.contains(digest)).map(|(_, line)| *line).collect();
+    let taken = digests.iter().filter_map(|(digest, line)| Some((*line, *taken.get(digest)?)));
+    let lines: Vec<_> = taken.collect();
     if lines.is_empty() { Ok(()) } else { Err(StoreError::DigestsTaken { lines }) }
 }
 
@@ -280,6 +283,7 @@ mod tests {
             allowlist: Allowlist::Any,
             expires_at: None,
             metadata: Metadata::new(),
+            active: true,
             secret: NewSecret { digest: digest(n), last_characters: LastCharacters(String::new()) },
         };
         ImportedKey { line: usize::try_from(n).unwrap(), workspace, key }
@@ -322,7 +326,7 @@ mod tests {
         store.sweep(Acting::system(UnixSeconds(DRAFT_KEPT_SECS))).await.unwrap();
         assert_eq!(count(&store).await, (250, 250, 0));
         let again = store.import_keys(vec![imported(id, 500), imported(id, 249)], acting.clone()).await;
-        assert_eq!(again, Err(StoreError::DigestsTaken { lines: vec![249] }));
+        assert_eq!(again, Err(StoreError::DigestsTaken { lines: vec![(249, Some(id))] }));
         assert_eq!(count(&store).await, (250, 250, 0));
     }
 

@@ -11,7 +11,7 @@ use super::model::merge;
 use super::sql::{Optional as _, Row, Sql, SqlError, params, values};
 use super::{
     Acting, Changed, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError,
-    records, rows, secrets, usage,
+    names, records, rows, secrets, usage,
 };
 use crate::instant;
 use crate::secret::LastCharacters;
@@ -27,6 +27,7 @@ pub struct NewKey {
     /// `None`: never.
     pub expires_at: Option<UnixSeconds>,
     pub metadata: Metadata,
+    pub active: bool,
     pub secret: NewSecret,
 }
 
@@ -148,14 +149,16 @@ pub(super) fn insert(
             metadata_text(&new.metadata)?,
             acting.at.0,
             acting.actor.id,
-            revision
+            revision,
+            names::folded(&new.name),
+            new.active
         ])
     };
     let rows = new.iter().map(row).collect::<Result<Vec<_>, StoreError>>()?;
     sql.execute_each(
         "INSERT INTO keys (workspace_id, id, name, environment, active, scopes, ip_allowlist, expires_at, metadata,
-                           created_at, created_by, updated_at, revision)
-         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11)",
+                           created_at, created_by, updated_at, revision, folded_name)
+         VALUES (?1, ?2, ?3, ?4, ?13, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11, ?12)",
         &rows,
     )?;
     Ok(())
@@ -186,7 +189,8 @@ pub(super) fn update(
     change
         .sql()
         .prepare(
-            "UPDATE keys SET name = ?3, scopes = ?4, ip_allowlist = ?5, metadata = ?6, updated_at = ?7, revision = ?8
+            "UPDATE keys SET name = ?3, scopes = ?4, ip_allowlist = ?5, metadata = ?6, updated_at = ?7, revision = ?8,
+                 folded_name = ?9
              WHERE workspace_id = ?1 AND id = ?2",
         )?
         .execute(params![
@@ -197,7 +201,8 @@ pub(super) fn update(
             rows::allowlist_text(&after.allowlist)?,
             metadata_text(&after.metadata)?,
             acting.at.0,
-            changes::number(change.revision()?)?
+            changes::number(change.revision()?)?,
+            names::folded(&after.name)
         ])?;
     // Edges know neither name nor metadata.
     let is_theirs = after.scopes != before.scopes || after.allowlist != before.allowlist;

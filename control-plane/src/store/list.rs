@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use policy::{KeyId, UnixSeconds, WorkspaceId};
 
 use super::keys::{COLUMNS, TABLES, key};
+use super::names::{COMPARED, folded};
 use super::sql::{Kind, Sql, Value, bound};
 use super::{Key, KeyFilter, Store, StoreError};
 
@@ -83,13 +84,13 @@ fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<K
         values.extend([Value::Null(Kind::Blob), Value::Null(Kind::Text)]);
     }
     if let Some(search) = &query.search {
-        conditions.push_str(
-            " AND (lower(k.name) LIKE ?4 ESCAPE '\\' OR k.id = ?5
+        conditions.push_str(&format!(
+            " AND ({COMPARED} LIKE ?4 ESCAPE '\\' OR k.id = ?5
                OR k.id IN (SELECT s.key_id FROM secrets s WHERE s.workspace_id = ?1
-                           AND s.superseded_at IS NULL AND s.last_characters = ?6))",
-        );
-        let pattern = search.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        values.push(Value::Text(format!("%{}%", pattern.to_ascii_lowercase())));
+                           AND s.superseded_at IS NULL AND s.last_characters = ?6))"
+        ));
+        let pattern = folded(search).replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        values.push(Value::Text(format!("%{pattern}%")));
         let id = search.parse::<KeyId>().ok();
         values.push(id.map_or(Value::Null(Kind::Blob), |id| Value::Blob(id.as_bytes().to_vec())));
         values.push(Value::Text(search.clone()));

@@ -4,6 +4,7 @@ use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
 
 use super::changes::Change;
 use super::keys::TABLES;
+use super::names::{COMPARED, folded};
 use super::sql::{Sql, Value, bound};
 use super::{Acting, Changed, Precondition, Status, Store, StoreError, keys};
 
@@ -20,7 +21,7 @@ pub struct KeyFilter {
     pub unrotated_since: Option<UnixSeconds>,
     /// To expire by then, and not expired.
     pub expiring_by: Option<UnixSeconds>,
-    /// The whole name, where `*` is any text and `?` any character; cases of A to Z are equal.
+    /// The whole name, where `*` is any text and `?` any character; upper and lower case are equal.
     pub name: Option<String>,
 }
 
@@ -146,7 +147,7 @@ impl KeyFilter {
             add("k.expires_at > ??", Value::Integer(now.0));
         }
         if let Some(name) = &self.name {
-            add("lower(k.name) LIKE ?? ESCAPE '\\'", Value::Text(pattern(&name.to_ascii_lowercase())));
+            add(&format!("{COMPARED} LIKE ?? ESCAPE '\\'"), Value::Text(pattern(&folded(name))));
         }
         (conditions, values)
     }

@@ -28,6 +28,7 @@ mod list;
 mod lock;
 mod matching;
 mod model;
+mod names;
 mod once;
 mod postgres;
 mod records;
@@ -45,7 +46,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use policy::{Epoch, Position, Revision};
+use policy::{Epoch, Position, Revision, WorkspaceId};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 pub use admin_tokens::{AdminToken, NewAdminToken, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, TokenQuery};
@@ -101,9 +102,9 @@ pub enum StoreError {
     SlugTaken,
     #[error("the secret's digest is known already")]
     SecretTaken,
-    /// Of an import: these lines' digests are known already, or are a token's. Nothing was imported.
+    /// Of an import: these lines' digests are known already, of a key of this workspace or of a token. Nothing was imported.
     #[error("{} digests are known already", lines.len())]
-    DigestsTaken { lines: Vec<usize> },
+    DigestsTaken { lines: Vec<(usize, Option<WorkspaceId>)> },
     /// The change is made once, and was made before.
     #[error("the change was made before")]
     MadeBefore,

@@ -1,4 +1,4 @@
-//! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, old usage and sessions, imports that broke off, the old end of the log.
+//! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, old usage and sessions, imports that broke off, the old end of the log. And what an older version left to be filled in.
 
 use policy::wire::Op;
 use policy::{Digest, Revision, UnixSeconds};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::audit::Event;
 use super::changes::{self, Change};
 use super::sql::params;
-use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, import, once, sessions, usage};
+use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, import, names, once, sessions, usage};
 
 /// Rows that one change takes, so that others get between.
 pub(super) const STEP: i64 = 500;
@@ -20,7 +20,7 @@ impl Store {
     pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
         // Should the disk have been full.
         self.finish_imports().await?;
-        let steps: [Step; 9] = [
+        let steps: [Step; 10] = [
             leave_edges,
             forget_deleted,
             forget_revoked,
@@ -30,6 +30,7 @@ impl Store {
             sessions::forget,
             once::forget,
             import::forget_old_drafts,
+            names::fold,
         ];
         for step in steps {
             loop {

@@ -4,8 +4,10 @@ use axum::body::Body;
 use axum::http::Request;
 use policy::Digest;
 use serde_json::{Value, json};
+use tracing::Level;
 
 use crate::harness::{ADMIN, Answer, EDGE, START, Service};
+use crate::logged::Logged;
 use crate::openapi::assert_documented;
 
 pub const ANYWHERE: &str = "/v1/keys/import";
@@ -31,7 +33,7 @@ fn body(lines: &[Value]) -> String {
 async fn send(service: &Service, token: &str, path: &str, kind: &str, body: String) -> Answer {
     let request = Request::post(path).header("authorization", format!("Bearer {token}")).header("content-type", kind);
     let answer = service.send(request.body(Body::from(body)).unwrap()).await;
-    let route = if path == ANYWHERE { path } else { "/v1/workspaces/{workspace}/keys/import" };
+    let route = if path.starts_with(ANYWHERE) { ANYWHERE } else { "/v1/workspaces/{workspace}/keys/import" };
     assert_documented(&format!("POST {route}"), &answer);
     answer
 }
@@ -145,14 +147,104 @@ async fn a_digest_that_is_taken_anywhere_is_refused_and_nothing_more_is_said() {
         EDGE,
     ];
     for secret in taken {
-        let lines = body(&[line("new", json!({})), line(secret, json!({"name": "x"}))]);
-        let answer = send(&service, &admin, ACME, "application/jsonl", lines).await;
+        let lines = [line("new", json!({})), line(secret, json!({"name": "x"}))];
+        let answer = import(&service, ACME, &lines).await;
         assert_eq!(refused(&answer), ["2 digest refused"]);
         let errors = &answer.json()["lines"][0]["errors"];
         assert_eq!(*errors, json!([{"field": "digest", "code": "refused", "message": "is refused"}]));
     }
     assert_eq!(service.revision(), before);
     assert_eq!(service.get("/v1/workspaces/acme/keys").await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_admin_of_one_workspace_learns_not_which_digests_are_taken_elsewhere_nor_that_any_are_too_often() {
+    let (logged, _guard) = Logged::of_this_thread();
+    let service = Service::start().await;
+    for slug in ["acme", "other", "third"] {
+        service.workspace(slug).await;
+    }
+    let (_, theirs) = service.key("other", json!({})).await;
+    let (_, ours) = service.key("acme", json!({})).await;
+    let (_, admin) = service.token("workspace_admin", Some("acme")).await;
+    let (_, third) = service.token("workspace_admin", Some("third")).await;
+    let as_admin = async |token: &str, path: &str, secrets: &[&str]| {
+        let lines: Vec<_> = secrets.iter().map(|secret| line(secret, json!({"name": "x"}))).collect();
+        send(&service, token, path, "application/jsonl", body(&lines)).await
+    };
+    // What is taken in their own workspace they may know, as often as they like.
+    for _ in 0..11 {
+        assert_eq!(refused(&as_admin(&admin, ACME, &["new", &ours]).await), ["2 digest refused"]);
+    }
+    let mut told = Vec::new();
+    for secrets in [
+        &["new", &theirs][..],
+        &[theirs.as_str(), "new"],
+        &[theirs.as_str(), &ours],
+        &["new", &admin],
+        &["new", ADMIN],
+        &["new", EDGE],
+        &["a", "b", "c", &theirs],
+        &[theirs.as_str()],
+        &[theirs.as_str()],
+        &[theirs.as_str()],
+    ] {
+        assert!(logged.lines(Level::WARN).is_empty(), "{:?}", logged.lines(Level::WARN));
+        let answer = as_admin(&admin, ACME, secrets).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "refused-lines"));
+        assert!(answer.json().get("lines").is_none(), "{}", answer.text());
+        told.push(answer.bytes);
+    }
+    assert!(told.iter().all(|answer| *answer == told[0]), "one refusal tells more than another");
+    let warnings = logged.lines(Level::WARN);
+    assert!(warnings.len() == 1 && warnings[0].contains("workspace.id=ws_"), "{warnings:?}");
+
+    service.advance(60);
+    for secrets in [&[theirs.as_str()][..], &["new"]] {
+        let answer = as_admin(&admin, ACME, secrets).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "too-many-refused-imports"));
+        assert_eq!(answer.header("retry-after"), Some("3541"));
+    }
+    assert_eq!(refused(&import(&service, ACME, &[line(&theirs, json!({"name": "x"}))]).await), ["1 digest refused"]);
+    assert_eq!(as_admin(&third, "/v1/workspaces/third/keys/import", &["elsewhere"]).await.status, 200);
+    service.advance(3_541);
+    assert_eq!(as_admin(&admin, ACME, &["new"]).await.status, 200);
+}
+
+#[tokio::test]
+async fn lines_may_be_inactive_and_those_that_have_expired_left_out() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let mut table = service.table().await;
+    let past = |secret: &str| {
+        let mut line = line(secret, json!({"expires_at": "2026-11-23T08:00:00Z"}));
+        line.as_object_mut().unwrap().remove("expires_in");
+        line
+    };
+    let lines =
+        [past("old"), line("off", json!({"active": false})), past("older"), line("on", json!({"active": true}))];
+    assert_eq!(
+        refused(&import(&service, ACME, &lines).await),
+        ["1 expires_at in-the-past", "3 expires_at in-the-past"]
+    );
+    let skipping = format!("{ACME}?expired=skip");
+    let made = import(&service, &skipping, &lines).await;
+    assert_eq!((&made.json()["imported"], &made.json()["skipped"]), (&json!(2), &json!(2)), "{}", made.text());
+    let key = |at: usize| format!("/v1/workspaces/acme/keys/{}", made.json()["key_ids"][at].as_str().unwrap());
+    for (at, status) in [(0, "inactive"), (1, "active")] {
+        assert_eq!(service.get(&key(at)).await.json()["status"], status);
+    }
+    service.catch_up(&mut table).await;
+    for (secret, is_active) in [("off", Some(false)), ("on", Some(true)), ("old", None)] {
+        assert_eq!(table.find(&Digest::of(secret.as_bytes())).map(|record| record.is_active()), is_active, "{secret}");
+    }
+    let event = service.get("/v1/audit-events?action=keys.import").await.json();
+    assert_eq!(event["items"][0]["after"]["keys"][0]["active"], false);
+
+    let before = service.revision();
+    let none = import(&service, &skipping, &[past("old")]).await;
+    assert_eq!((none.status.as_u16(), &none.json()["skipped"], none.revision()), (200, &json!(1), before));
+    assert_eq!(service.revision(), before);
 }
 
 #[tokio::test]

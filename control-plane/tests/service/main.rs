@@ -47,5 +47,6 @@ mod start;
 mod tls;
 mod usage;
 mod usage_entries;
+mod values;
 mod visitor;
 mod workspaces;

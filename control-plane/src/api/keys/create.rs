@@ -53,8 +53,17 @@ pub(crate) async fn make(api: &Api, at: &InWorkspace, mut fields: Fields) -> Res
 
     let secret = api.entropy.secret(&Kind::Key(environment.clone()))?;
     let id = api.entropy.id(&api.clock)?;
-    let new =
-        NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, secret: NewSecret::from(&secret) };
+    let new = NewKey {
+        id,
+        name,
+        environment,
+        scopes,
+        allowlist,
+        expires_at,
+        metadata,
+        active: true,
+        secret: NewSecret::from(&secret),
+    };
     let changed = api.store.create_key(at.workspace.id, new, acting).await.map_err(of_key)?;
     Ok(WithSecret { changed, secret })
 }

@@ -2,20 +2,24 @@
 
 use std::collections::HashMap;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::response::Response;
-use policy::{Digest, KeyId};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use policy::key_text::KEY_PREFIX;
+use policy::{Digest, KeyId, Revision, WorkspaceId};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::answer::done;
 use crate::api::authority::{AdminOf, PlatformAdmin};
-use crate::api::fields::{Fields, Refused};
+use crate::api::fields::{Fields, QueryFields, Refused};
 use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::lines::{Line, Lines};
 use crate::api::principal::Principal;
-use crate::api::requests::ImportKey;
+use crate::api::requests::{ExpiredLines, ImportKey};
 use crate::api::{Api, values};
 use crate::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
 use crate::secret::LastCharacters;
@@ -32,6 +36,8 @@ const MAX_LAST_CHARACTERS: usize = 4;
 #[schema(as = Imported)]
 struct ImportedBody {
     imported: usize,
+    /// Lines that were left out, because their keys had expired.
+    skipped: usize,
     /// In the order of the lines.
     #[schema(value_type = Vec<String>)]
     key_ids: Vec<KeyId>,
@@ -43,15 +49,17 @@ struct ImportedBody {
     path = "/workspaces/{workspace}/keys/import",
     operation_id = "import_keys",
     request_body(content = ImportKey, content_type = "application/jsonl", description = "A key a line, at most 100,000"),
+    params(("expired" = Option<ExpiredLines>, Query, description = "What becomes of lines whose `expires_at` has passed; they are refused by default")),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_workspace(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     key: IdempotencyKey,
+    query: ImportQuery,
     lines: Lines,
 ) -> Result<Response, Problem> {
-    import(&api, Target::One(at.workspace), at.principal, &key, lines).await
+    import(&api, Target::One(at.workspace), at.principal, &key, (query, lines)).await
 }
 
 /// Imports digests into the workspaces that the lines name: all lines or none.
@@ -60,15 +68,17 @@ pub(in crate::api) async fn into_workspace(
     path = "/keys/import",
     operation_id = "import_keys_anywhere",
     request_body(content = ImportKey, content_type = "application/jsonl", description = "A key a line, at most 100,000"),
+    params(("expired" = Option<ExpiredLines>, Query, description = "What becomes of lines whose `expires_at` has passed; they are refused by default")),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_each(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
     key: IdempotencyKey,
+    query: ImportQuery,
     lines: Lines,
 ) -> Result<Response, Problem> {
-    import(&api, Target::Named(HashMap::new()), principal, &key, lines).await
+    import(&api, Target::Named(HashMap::new()), principal, &key, (query, lines)).await
 }
 
 async fn import(
@@ -76,10 +86,10 @@ async fn import(
     mut target: Target,
     principal: Principal,
     idempotency_key: &IdempotencyKey,
-    mut lines: Lines,
+    (query, mut lines): (ImportQuery, Lines),
 ) -> Result<Response, Problem> {
     let acting = principal.acting(&api.clock);
-    let (mut read, mut body) = (Read::default(), BodyDigest::new());
+    let (mut read, mut body) = (Read::default(), BodyDigest::new(query.digest));
     while let Some(Line { number, fields }) = lines.next().await? {
         if read.count == MAX_LINES {
             return Err(Problem::too_many_lines(MAX_LINES));
@@ -89,35 +99,103 @@ async fn import(
             body.add(fields.as_ref().ok());
         }
         match fields {
-            Ok(fields) => match key(api, &mut target, &mut read.digests, (number, fields), &acting).await? {
-                Ok(key) => read.keys.push(key),
+            Ok(fields) => match key(api, &mut target, &mut read, (number, fields), query.expired, &acting).await? {
+                Ok(key) => read.keys.extend(key),
                 Err(errors) => read.refuse(number, errors),
             },
             Err(error) => read.refuse(number, vec![error]),
         }
     }
-    let once = idempotency_key.once(body.finish());
+    let (once, lines) = (idempotency_key.once(body.finish()), read.count);
+    // A platform admin may know what is taken elsewhere.
+    let guessing = target.own().filter(|_| principal.reach().is_some());
     let make = async {
-        let keys = read.finish()?;
-        let key_ids: Vec<_> = keys.iter().map(|imported| imported.key.id).collect();
-        let changed = api.store.import_keys(keys, Acting { once, ..acting }).await?;
-        done(&ImportedBody { imported: key_ids.len(), key_ids }, changed.revision)
+        if let Some(workspace) = guessing {
+            api.guesses.may_import(workspace)?;
+        }
+        let made = match read.finish()? {
+            Ok(keys) => make(api, keys, Acting { once, ..acting }).await,
+            Err(refused) => Err(refused),
+        };
+        let (key_ids, revision) = made.map_err(|error| refused(api, guessing, error))?;
+        done(&ImportedBody::new(key_ids, lines), revision)
     };
-    idempotency::answer(api, once, make, async |made| again(&made)).await
+    idempotency::answer(api, once, make, async |made| again(&made, lines)).await
 }
 
-/// The answer to a repeat: what was imported.
-fn again(made: &Made) -> Result<Response, Problem> {
+async fn make(api: &Api, keys: Vec<ImportedKey>, acting: Acting) -> Result<(Vec<KeyId>, Revision), StoreError> {
+    let key_ids: Vec<_> = keys.iter().map(|imported| imported.key.id).collect();
+    if key_ids.is_empty() {
+        // All lines were left out.
+        return Ok((key_ids, api.store.head().borrow().revision));
+    }
+    let changed = api.store.import_keys(keys, acting).await?;
+    Ok((key_ids, changed.revision))
+}
+
+/// What is said where the store refuses. Of digests that are taken elsewhere an admin of one workspace, `guessing`, learns that
+/// there are some, and not too often.
+fn refused(api: &Api, guessing: Option<WorkspaceId>, error: StoreError) -> Problem {
+    match (guessing, error) {
+        (Some(own), StoreError::DigestsTaken { lines }) if lines.iter().any(|(_, of)| *of != Some(own)) => {
+            api.guesses.import_refused(own);
+            Problem::refused_digests()
+        }
+        (_, error) => error.into(),
+    }
+}
+
+/// The answer to a repeat: what was imported, of a body with so many lines.
+fn again(made: &Made, lines: usize) -> Result<Response, Problem> {
     let key_ids = made.ids.iter().map(|id| id.parse().map_err(|_| Problem::fault())).collect::<Result<Vec<_>, _>>()?;
-    done(&ImportedBody { imported: key_ids.len(), key_ids }, made.revision)
+    done(&ImportedBody::new(key_ids, lines), made.revision)
 }
 
-/// Of all lines in their order, each by the digest of its JSON.
+impl ImportedBody {
+    fn new(key_ids: Vec<KeyId>, lines: usize) -> Self {
+        Self { imported: key_ids.len(), skipped: lines.saturating_sub(key_ids.len()), key_ids }
+    }
+}
+
+/// What becomes of a line whose `expires_at` has passed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expired {
+    Refused,
+    Skipped,
+}
+
+/// How to import.
+pub(in crate::api) struct ImportQuery {
+    expired: Expired,
+    /// Of all of it.
+    digest: Digest,
+}
+
+impl<S: Sync> FromRequestParts<S> for ImportQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let QueryFields(mut fields) = QueryFields::from_request_parts(parts, state).await?;
+        let digest = fields.digest();
+        let expired = fields.optional("expired", expired).unwrap_or(Expired::Refused);
+        fields.finish(|| Some(Self { expired, digest }))
+    }
+}
+
+fn expired(value: Value) -> Result<Expired, Refused> {
+    match values::string(value)?.as_str() {
+        "refuse" => Ok(Expired::Refused),
+        "skip" => Ok(Expired::Skipped),
+        _ => Err(Refused::new("unknown-choice", "must be `refuse`, the default, or `skip`")),
+    }
+}
+
+/// Of the query and all lines in their order, each by the digest of its JSON.
 struct BodyDigest(Vec<u8>);
 
 impl BodyDigest {
-    fn new() -> Self {
-        Self(Vec::new())
+    fn new(query: Digest) -> Self {
+        Self(query.0.to_vec())
     }
 
     /// `None` is a line that isn't a JSON object, whatever it is: nothing is made of a body with one.
@@ -137,6 +215,8 @@ struct Read {
     keys: Vec<ImportedKey>,
     /// Each with its line.
     digests: HashMap<Digest, usize>,
+    /// Lines with the digest of a token in a file of the control plane's, which the store doesn't know.
+    taken: Vec<usize>,
     refused: Vec<LineErrors>,
     refused_count: usize,
 }
@@ -151,7 +231,8 @@ impl Read {
         self.keys = Vec::new();
     }
 
-    fn finish(self) -> Result<Vec<ImportedKey>, Problem> {
+    /// The keys, or that some digests are taken already.
+    fn finish(self) -> Result<Result<Vec<ImportedKey>, StoreError>, Problem> {
         if self.count == 0 {
             let message = "has no line; send a key a line".to_owned();
             return Err(Problem::invalid(vec![FieldError { field: String::new(), code: "empty", message }]));
@@ -159,7 +240,11 @@ impl Read {
         if self.refused_count > 0 {
             return Err(Problem::refused_lines(self.refused, self.refused_count));
         }
-        Ok(self.keys)
+        if !self.taken.is_empty() {
+            let lines = self.taken.into_iter().map(|line| (line, None)).collect();
+            return Ok(Err(StoreError::DigestsTaken { lines }));
+        }
+        Ok(Ok(self.keys))
     }
 }
 
@@ -171,6 +256,14 @@ enum Target {
 }
 
 impl Target {
+    /// The one workspace that all lines are for.
+    fn own(&self) -> Option<WorkspaceId> {
+        match self {
+            Self::One(own) => Some(own.id),
+            Self::Named(_) => None,
+        }
+    }
+
     /// The workspace of a line, `None` when that was refused.
     async fn of(&mut self, api: &Api, fields: &mut Fields) -> Result<Option<Workspace>, Problem> {
         match self {
@@ -205,14 +298,18 @@ impl Target {
     }
 }
 
-/// The key of a line, or all that is wrong with it.
+/// The key of a line, `None` where it is left out; or all that is wrong with it.
 async fn key(
     api: &Api,
     target: &mut Target,
-    digests: &mut HashMap<Digest, usize>,
+    read: &mut Read,
     (line, mut fields): (usize, Fields),
+    expired: Expired,
     acting: &Acting,
-) -> Result<Result<ImportedKey, Vec<FieldError>>, Problem> {
+) -> Result<Result<Option<ImportedKey>, Vec<FieldError>>, Problem> {
+    if expired == Expired::Skipped && values::has_expired(&fields, acting.at) {
+        return Ok(Ok(None));
+    }
     let workspace = target.of(api, &mut fields).await?;
     let digest = fields.required("digest", digest);
     let name = fields.required("name", values::name);
@@ -222,15 +319,14 @@ async fn key(
     let environment = fields.optional("environment", |value| values::environment(value, &api.config));
     let environment = environment.unwrap_or_else(|| api.config.first_environment());
     let metadata = fields.optional("metadata", values::metadata).unwrap_or_default();
+    let active = fields.optional("active", values::boolean).unwrap_or(true);
     let last_characters = fields.optional("last_characters", last_characters).flatten();
     if let Some(digest) = digest {
-        if let Some(other) = digests.insert(digest, line) {
+        if let Some(other) = read.digests.insert(digest, line) {
             fields.refuse("digest", Refused::new("twice", format!("stands in line {other}, too")));
         }
-        // The files' tokens are known here alone.
         if api.admin_token.has(&digest) || api.edge_token.has(&digest) {
-            let FieldError { field, code, message } = FieldError::refused_digest();
-            fields.refuse(&field, Refused::new(code, message));
+            read.taken.push(line);
         }
     }
     let errors = fields.errors();
@@ -242,25 +338,45 @@ async fn key(
     };
     let secret = NewSecret { digest, last_characters: LastCharacters(last_characters.unwrap_or_default()) };
     let id = api.entropy.id(&api.clock)?;
-    let key = NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, secret };
-    Ok(Ok(ImportedKey { line, workspace: workspace.id, key }))
+    let key = NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, active, secret };
+    Ok(Ok(Some(ImportedKey { line, workspace: workspace.id, key })))
 }
 
-/// SHA-256 of a secret's text: 64 hexadecimal digits, of either case.
+/// SHA-256 of a secret's text, as 64 hexadecimal digits of either case or in base64 of either alphabet, with or without its `=`,
+/// and with or without `sha256:` before it.
 fn digest(value: Value) -> Result<Digest, Refused> {
-    let refused = || Refused::new("bad-digest", "must be the SHA-256 of a secret's text: 64 hexadecimal digits");
     let text = values::string(value)?;
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if text.as_bytes().starts_with(KEY_PREFIX) {
+        let message = "is a key's text; send its SHA-256 instead, and rotate the key: its text is for nobody to know";
+        return Err(Refused::new("bad-digest", message));
+    }
+    let digits = text.strip_prefix("sha256:").unwrap_or(&text);
+    let bytes = match digits.len() {
+        64 => hexadecimal(digits),
+        _ => base64(digits),
+    };
+    let message = "must be the SHA-256 of a secret's text: 64 hexadecimal digits, or base64 of its 32 bytes";
+    bytes.map(Digest).ok_or_else(|| Refused::new("bad-digest", message))
+}
+
+fn hexadecimal(digits: &str) -> Option<[u8; 32]> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     let mut bytes = [0; 32];
     if pairs.len() != bytes.len() || !rest.is_empty() {
-        return Err(refused());
+        return None;
     }
     for (byte, pair) in bytes.iter_mut().zip(pairs) {
         let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let [high, low] = pair.map(digit);
-        *byte = high.zip(low).map(|(high, low)| (high << 4) | low).ok_or_else(refused)?;
+        *byte = high.zip(low).map(|(high, low)| (high << 4) | low)?;
     }
-    Ok(Digest(bytes))
+    Some(bytes)
+}
+
+fn base64(digits: &str) -> Option<[u8; 32]> {
+    let digits = digits.strip_suffix('=').unwrap_or(digits);
+    let digits = digits.replace('+', "-").replace('/', "_");
+    URL_SAFE_NO_PAD.decode(digits).ok()?.try_into().ok()
 }
 
 /// At most four: whoever sends the whole secret by mistake is told.
@@ -283,9 +399,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_64_hexadecimal_digits() {
+    fn a_digest_is_64_hexadecimal_digits_or_base64() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        for text in [abc.to_owned(), abc.to_uppercase()] {
+        let (base64, unpadded) =
+            ("ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
+        for text in [
+            abc.to_owned(),
+            abc.to_uppercase(),
+            format!("sha256:{abc}"),
+            base64.to_owned(),
+            unpadded.to_owned(),
+            format!("sha256:{base64}"),
+        ] {
             assert_eq!(digest(json!(text)).unwrap(), Digest::of(b"abc"));
         }
         for wrong in [
@@ -294,6 +419,14 @@ mod tests {
             json!(abc.replacen('b', "g", 1)),
             json!("é".repeat(32)),
             json!(""),
+            json!("sha256:"),
+            json!(format!("sha512:{abc}")),
+            json!(format!("{base64}=")),
+            json!(base64.replacen('u', "", 1)),
+            json!(format!("{unpadded}AA")),
+            // More bits than 32 bytes have.
+            json!(unpadded.replace("Fa0", "Fa1")),
+            json!("lk_live_000000000000000000000000000000004cjNQE"),
         ] {
             assert_eq!(digest(wrong.clone()).unwrap_err().code, "bad-digest", "{wrong}");
         }

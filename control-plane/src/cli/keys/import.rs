@@ -24,6 +24,10 @@ pub(super) struct ImportOptions {
     /// JSON lines, a key each; at most 100,000, and 64 MiB. `-` is standard input.
     file: PathBuf,
 
+    /// Leave out lines whose key has expired, instead of refusing the file.
+    #[arg(long)]
+    skip_expired: bool,
+
     #[command(flatten)]
     wait: Wait,
 }
@@ -41,7 +45,8 @@ pub(super) fn run(session: &Session, workspace: Option<&str>, options: &ImportOp
         Some(workspace) => &["v1", "workspaces", workspace, "keys", "import"],
         None => &["v1", "keys", "import"],
     };
-    let call = options.wait.asked(Call::make(path, serde_json::Value::Null)?).patient(LONG);
+    let call = Call::make(path, serde_json::Value::Null)?.query("expired", options.skip_expired.then_some("skip"));
+    let call = options.wait.asked(call).patient(LONG);
     let sending = || {
         let progress = Progress::counting("sending", count as u64);
         Sending::new(&lines, progress, "sent; the control plane imports them")
@@ -50,9 +55,11 @@ pub(super) fn run(session: &Session, workspace: Option<&str>, options: &ImportOp
     if session.json {
         say_json(&answer.body)?;
     } else {
-        let imported = number(&answer.body, "imported");
+        let (imported, skipped) = (number(&answer.body, "imported"), number(&answer.body, "skipped"));
+        let left_out =
+            if skipped > 0 { format!("; {} left out", counted(skipped, "expired line")) } else { String::new() };
         say(&format!(
-            "imported {}, up to revision {}\n",
+            "imported {}, up to revision {}{left_out}\n",
             counted(imported, "key"),
             answer.revision().unwrap_or_default()
         ))?;

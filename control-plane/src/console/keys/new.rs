@@ -15,7 +15,7 @@ use crate::api::keys::WithSecret;
 use crate::api::keys::create;
 use crate::console::enforcement::Told;
 use crate::console::form::{Posted, fields};
-use crate::console::page::{Area, Frame, Place, html};
+use crate::console::page::{Area, Frame, Place, html, html_with_secret};
 use crate::console::problems::Errors;
 use crate::console::secret::{Line, Shown, made_before};
 use crate::console::session::Visit;
@@ -115,7 +115,7 @@ async fn shown(api: &Api, visit: &Visit, at: &InWorkspace, made: WithSecret) -> 
         on: super::view::href(&at.workspace, &changed.value),
         on_label: "I have copied it: open the key",
     };
-    html(StatusCode::CREATED, &page)
+    html_with_secret(StatusCode::CREATED, &page)
 }
 
 /// The form again, with what was typed.

@@ -12,7 +12,7 @@ use crate::api::keys::{WithSecret, of_key, rotate as api_rotate};
 use crate::api::path::KeyInPath;
 use crate::console::enforcement::Told;
 use crate::console::form::{Posted, fields};
-use crate::console::page::{Area, Frame, Place, html};
+use crate::console::page::{Area, Frame, Place, html, html_with_secret};
 use crate::console::problems::Errors;
 use crate::console::secret::{Line, Shown, made_before};
 use crate::console::session::Visit;
@@ -126,7 +126,7 @@ async fn shown(
         on: href(&at.workspace, &changed.value),
         on_label: "I have copied it: open the key",
     };
-    html(StatusCode::OK, &page)
+    html_with_secret(StatusCode::OK, &page)
 }
 
 fn page(api: &Api, visit: &Visit, at: &InWorkspace, key: &Key, errors: Errors) -> Result<Page, Problem> {

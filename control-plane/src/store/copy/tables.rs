@@ -63,6 +63,7 @@ pub(super) const TABLES: &[Table] = &[
             ("rotated_at", Integer),
             ("deleted_at", Integer),
             ("revision", Integer),
+            ("folded_name", Text),
         ],
         key: "workspace_id, id",
     },

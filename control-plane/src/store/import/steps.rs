@@ -45,8 +45,15 @@ struct StepKey {
     allowlist: Allowlist,
     expires_at: Option<UnixSeconds>,
     metadata: Metadata,
+    #[serde(default = "active_by_default")]
+    active: bool,
     digest: [u8; 32],
     last_characters: String,
+}
+
+/// Of a step that an older version wrote down.
+fn active_by_default() -> bool {
+    true
 }
 
 /// The steps of an import, each of one workspace.
@@ -107,7 +114,7 @@ fn record(key: &NewKey, workspace: WorkspaceId, slug: &str, numbers: &Numbers) -
         workspace,
         slug: slug.to_owned(),
         environment: numbers.environment(key.environment.as_str())?,
-        active: true,
+        active: key.active,
         expires_at: key.expires_at.unwrap_or(UnixSeconds::DISTANT_FUTURE),
         superseded_at: UnixSeconds::DISTANT_FUTURE,
         grants: numbers.grants(&key.scopes)?,
@@ -123,7 +130,7 @@ fn shown(new: NewKey, workspace: WorkspaceId, acting: &Acting) -> Value {
         name: new.name,
         environment: new.environment,
         last_characters: new.secret.last_characters,
-        active: true,
+        active: new.active,
         scopes: new.scopes,
         allowlist: new.allowlist,
         expires_at: new.expires_at,
@@ -143,17 +150,17 @@ fn shown(new: NewKey, workspace: WorkspaceId, acting: &Acting) -> Value {
 
 impl From<NewKey> for StepKey {
     fn from(key: NewKey) -> Self {
-        let NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, secret } = key;
+        let NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, active, secret } = key;
         let NewSecret { digest, last_characters } = secret;
         let (digest, last_characters) = (digest.0, last_characters.0);
-        Self { id, name, environment, scopes, allowlist, expires_at, metadata, digest, last_characters }
+        Self { id, name, environment, scopes, allowlist, expires_at, metadata, active, digest, last_characters }
     }
 }
 
 impl From<StepKey> for NewKey {
     fn from(key: StepKey) -> Self {
-        let StepKey { id, name, environment, scopes, allowlist, expires_at, metadata, digest, last_characters } = key;
-        let secret = NewSecret { digest: Digest(digest), last_characters: LastCharacters(last_characters) };
-        Self { id, name, environment, scopes, allowlist, expires_at, metadata, secret }
+        let StepKey { id, name, environment, scopes, allowlist, expires_at, metadata, .. } = key;
+        let secret = NewSecret { digest: Digest(key.digest), last_characters: LastCharacters(key.last_characters) };
+        Self { id, name, environment, scopes, allowlist, expires_at, metadata, active: key.active, secret }
     }
 }

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0003_imports.sql"),
     include_str!("../migrations/postgres/0004_audit.sql"),
     include_str!("../migrations/postgres/0005_idempotency.sql"),
+    include_str!("../migrations/postgres/0006_folded_names.sql"),
 ];
 
 /// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.

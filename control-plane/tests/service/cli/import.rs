@@ -43,7 +43,7 @@ fn refused_lines_are_listed_by_number_and_nothing_is_imported() {
     assert_eq!(lines.len(), 4, "{refused:?}");
 
     // A digest that is known here, whoever's it is.
-    let file = [line("a", json!({})), line(&taken, json!({}))].concat();
+    let file = [line("a", json!({})), line(&taken, json!({"name": "x"}))].concat();
     let refused = cli.run_with(&["keys", "import", "-w", "acme", "-"], &file);
     let expected = "latchkey: 1 line is refused, so nothing was done; correct it, and send all again (refused-lines)\n  line 2: digest is refused\n";
     assert_eq!((refused.code, refused.stderr.as_str()), (1, expected));
@@ -64,6 +64,19 @@ fn lines_may_name_their_workspaces_and_come_from_standard_input() {
     }
     let found = cli.ok_with(&["keys", "identify"], "a");
     assert!(found.contains("status        current"), "{found}");
+}
+
+#[test]
+fn lines_that_have_expired_are_left_out_when_asked() {
+    let cli = Cli::start();
+    let mut old = line("old", json!({"expires_at": "2020-01-01T00:00:00Z"}));
+    old = old.replace("\"expires_in\":\"none\",", "");
+    let lines = [old, line("new", json!({"active": false}))].concat();
+    let refused = cli.run_with(&["keys", "import", "-w", "acme", "-"], &lines);
+    assert!(refused.code == 1 && refused.stderr.contains("line 1: expires_at"), "{refused:?}");
+    let told = cli.ok_with(&["keys", "import", "-w", "acme", "-", "--skip-expired"], &lines);
+    assert!(told.starts_with("imported 1 key, ") && told.ends_with("; 1 expired line left out\n"), "{told}");
+    assert_eq!(cli.json(&["keys", "list", "-w", "acme"])[0]["status"], "inactive");
 }
 
 #[test]

@@ -1,0 +1,53 @@
+//! Names as a search compares them: upper and lower case are equal, in every script and on both engines.
+
+use super::changes::Change;
+use super::sql::params;
+use super::sweep::{Progress, STEP, progress};
+use super::{Acting, StoreError};
+
+/// The name without the difference of cases. The first step is for `ẞ`, whose upper case is itself; from `ß` on all three lead to
+/// `ss`, as `ς` and `Σ` lead to `σ`.
+pub(super) fn folded(name: &str) -> String {
+    let lower = name.chars().flat_map(char::to_lowercase);
+    lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// What searches compare: the folded name, and until it is there, of a key of an older version, what SQL makes of the name.
+pub(super) const COMPARED: &str = "coalesce(k.folded_name, lower(k.name))";
+
+/// Names of keys that an older version made are folded: no change of anything, so it has no revision and no event.
+pub(super) fn fold(change: &Change<'_>, _: &Acting) -> Result<Progress, StoreError> {
+    let mut due = change.sql().prepare("SELECT workspace_id, id, name FROM keys WHERE folded_name IS NULL LIMIT ?1")?;
+    let keys = due.query_map(params![STEP], |row| {
+        Ok((row.get::<[u8; 16]>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?))
+    })?;
+    let mut update = change.sql().prepare("UPDATE keys SET folded_name = ?3 WHERE workspace_id = ?1 AND id = ?2")?;
+    for (workspace, id, name) in &keys {
+        update.execute(params![workspace, id, folded(name)])?;
+    }
+    Ok(progress(keys.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_are_equal_in_every_script() {
+        for (one, other) in [
+            ("CI", "ci"),
+            ("ÄRGER", "ärger"),
+            ("STRASSE", "straße"),
+            ("GROẞ", "groß"),
+            ("ΟΔΥΣΣΕΎΣ", "Οδυσσεύς"),
+            ("ПРИВЕТ", "привет"),
+            ("\u{212a}elvin", "KELVIN"),
+            ("ﬁne", "FINE"),
+        ] {
+            assert_eq!(folded(one), folded(other), "{one} {other}");
+        }
+        for (one, other) in [("a", "ä"), ("CI 1", "CI 2"), ("о", "o")] {
+            assert_ne!(folded(one), folded(other), "{one} {other}");
+        }
+    }
+}
