@@ -13,6 +13,7 @@ mod explain;
 mod failure;
 mod json;
 mod keys;
+mod log;
 mod login;
 mod made;
 mod output;
@@ -26,12 +27,11 @@ mod tokens;
 mod waiting;
 mod workspaces;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use tracing_subscriber::EnvFilter;
 
 use self::audit::{AuditCommand, run_audit};
 use self::check_config::{CheckConfigOptions, run_check_config};
@@ -44,6 +44,7 @@ use self::envoy_config::{EnvoyConfigOptions, run_envoy_config};
 use self::explain::{ExplainOptions, run_explain};
 use self::failure::{Outcome, exit_code, is_unread};
 use self::keys::{KeysOptions, run_keys};
+use self::log::Log;
 use self::login::{run_login, run_logout};
 use self::output::say;
 use self::redact::{holds_secret, without_secrets};
@@ -182,14 +183,32 @@ pub fn run() -> ExitCode {
         // Help, or the version.
         Err(error) => error.exit(),
     };
-    match carry_out(&command) {
+    let log = match log(&command) {
+        Ok(log) => log,
+        Err(error) => {
+            tell(&format!("latchkey: cannot start a thread for the log: {error}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match carry_out(&command, log.as_ref()) {
         Ok(outcome) => outcome.code().into(),
         Err(error) if is_unread(&error) => ExitCode::FAILURE,
         Err(error) => {
-            tell(&format!("latchkey: {error:#}\n"));
+            let line = format!("latchkey: {error:#}\n");
+            match &log {
+                Some(log) => log.say(&without_secrets(&line)),
+                None => tell(&line),
+            }
             exit_code(&error).into()
         }
     }
+}
+
+/// The log of a command that has one: those that work on the database themselves.
+fn log(command: &Command) -> std::io::Result<Option<Log>> {
+    let has_log =
+        matches!(command, Command::Serve(_) | Command::Backup(_) | Command::Restore(_) | Command::Copy(_));
+    has_log.then(Log::start).transpose()
 }
 
 /// A command line that is wrong.
@@ -202,31 +221,23 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a command tells its user; nothing else waits for it")]
 fn tell(text: &str) {
     // Nobody is left to tell when stderr is gone.
     let _ = write!(std::io::stderr(), "{}", without_secrets(text));
 }
 
-fn carry_out(command: &Command) -> anyhow::Result<Outcome> {
+fn carry_out(command: &Command, log: Option<&Log>) -> anyhow::Result<Outcome> {
     match command {
         Command::Serve(options) => {
-            log_to_stderr();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(options.clone()))?;
+            let lines_lost = log.map(Log::lines_lost).unwrap_or_default();
+            runtime.block_on(serve(options.clone(), lines_lost))?;
         }
         Command::Openapi => say(&openapi::text())?,
-        Command::Backup(options) => {
-            log_to_stderr();
-            run_backup(options)?;
-        }
-        Command::Restore(options) => {
-            log_to_stderr();
-            run_restore(options)?;
-        }
-        Command::Copy(options) => {
-            log_to_stderr();
-            run_copy(options)?;
-        }
+        Command::Backup(options) => run_backup(options)?,
+        Command::Restore(options) => run_restore(options)?,
+        Command::Copy(options) => run_copy(options)?,
         Command::Login(remote) => run_login(remote)?,
         Command::Logout => run_logout()?,
         Command::Workspaces(options) => return run_workspaces(options),
@@ -246,19 +257,4 @@ fn carry_out(command: &Command) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
-}
-
-fn log_to_stderr() {
-    let filter =
-        EnvFilter::try_from_env("LATCHKEY_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
-    // What it logs of each statement is nothing to an operator, and would be most of the log.
-    let quiet = ["tokio_postgres=warn", "postgres=warn"].into_iter().filter_map(|directive| directive.parse().ok());
-    let filter = quiet.fold(filter, EnvFilter::add_directive);
-    let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if std::env::var("LATCHKEY_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        log.json().flatten_event(true).init();
-    } else {
-        log.with_ansi(colours).init();
-    }
 }

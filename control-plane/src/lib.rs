@@ -15,6 +15,7 @@ pub mod entropy;
 pub mod feed;
 pub mod guesses;
 mod instant;
+mod lossy;
 pub mod metrics;
 pub mod problem;
 pub mod public_url;

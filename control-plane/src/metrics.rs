@@ -27,6 +27,7 @@ pub struct Metrics {
     registry: Arc<Registry>,
     requests: Family<Answered, Counter>,
     latency: Family<Asked, Histogram>,
+    panics: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +46,11 @@ struct Asked {
 impl Metrics {
     /// Metrics of a control plane on this store, with this feed.
     pub fn new(store: Store, feed: Feed) -> Self {
+        Self::with_log(store, feed, Counter::default())
+    }
+
+    /// The same, with the number of lines that its log has lost.
+    pub fn with_log(store: Store, feed: Feed, lines_lost: Counter) -> Self {
         let mut registry = Registry::with_prefix("latchkey");
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(LATENCIES)) as fn() -> Histogram);
@@ -61,8 +67,11 @@ impl Metrics {
             Unit::Seconds,
             feed.edges().time_to_enforced(),
         );
+        let panics = Counter::default();
+        registry.register("panics", "Requests whose handler panicked, answered with 500", panics.clone());
+        registry.register("log_lines_lost", "Lines of the log that couldn't be written", lines_lost);
         registry.register_collector(Box::new(Counted { store, feed }));
-        Self { registry: Arc::new(registry), requests, latency }
+        Self { registry: Arc::new(registry), requests, latency, panics }
     }
 
     /// Counts a request. `route` is one of the router's templates.
@@ -70,6 +79,11 @@ impl Metrics {
         let method = word(method);
         self.requests.get_or_create(&Answered { method, route: route.to_owned(), status }).inc();
         self.latency.get_or_create(&Asked { method, route: route.to_owned() }).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a handler that panicked.
+    pub(crate) fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// All of them, in OpenMetrics' text format.

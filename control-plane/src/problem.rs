@@ -325,6 +325,13 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The control plane is at fault", detail)
     }
 
+    /// 500: a handler panicked, nobody knows how far it came.
+    pub fn panicked() -> Self {
+        let detail = "a change may have been made or not: look before you repeat it; the control plane's log says why, under \
+                      this answer's X-Request-Id; please report it";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The control plane is at fault", detail)
+    }
+
     /// 503: the request took too long.
     pub fn timeout() -> Self {
         let detail = "no answer in time; a change may have been made or not: look before you repeat it";

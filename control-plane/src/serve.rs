@@ -4,12 +4,12 @@ mod connections;
 mod listener;
 mod tls;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
 use policy::key_text::Kind;
+use prometheus_client::metrics::counter::Counter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -25,6 +25,7 @@ use crate::edges::Edges;
 use crate::entropy::Entropy;
 use crate::feed::Feed;
 use crate::guesses::Guesses;
+use crate::lossy::LossyWriter;
 use crate::metrics::Metrics;
 use crate::public_url::PublicUrl;
 use crate::store::{Acting, Store};
@@ -36,8 +37,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// How long requests that were accepted may go on after the signal. Clients that never finish don't hold the end up.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Serves until SIGTERM or SIGINT. An error before that is one line that names what is wrong.
-pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
+/// How long the end waits for somebody who reads standard output.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// Serves until SIGTERM or SIGINT. An error before that is one line that names what is wrong. `log_lines_lost` is shown with the
+/// metrics.
+pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Result<()> {
     let config = match &options.config {
         Some(path) => Config::from_file(path)?,
         None => Config::default(),
@@ -75,7 +80,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         admin_token,
         edge_token,
         edges: edges.clone(),
-        metrics: Metrics::new(store.clone(), feed.clone()),
+        metrics: Metrics::with_log(store.clone(), feed.clone(), log_lines_lost),
         guesses: guesses.clone(),
         public_url: options.public_url.unwrap_or_else(|| PublicUrl::of(listener.scheme(), listener.address)),
     });
@@ -85,15 +90,16 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let revision = store.head().borrow().revision.0;
     info!(address = %listener.address, public_url = %api.public_url, open_files, revision, "serving");
-    // For whoever started us; a closed standard output is no reason to end.
-    let _ = writeln!(std::io::stdout(), "latchkey: listening on {}://{}", listener.scheme(), listener.address);
+    // For whoever started us; one who doesn't read is no reason to wait, and a closed standard output none to end.
+    let announcements = LossyWriter::start(std::io::stdout(), Counter::default())?;
+    announcements.say(&format!("latchkey: listening on {}://{}\n", listener.scheme(), listener.address));
     let measuring = tokio::spawn(edges.clone().measure());
     let compacting = tokio::spawn(feed.clone().keep_log());
     let services = match edge_listener {
         None => vec![(listener, router::router(api, feed))],
         Some(edge) => {
-            let _ = writeln!(std::io::stdout(), "latchkey: edges on {}://{}", edge.scheme(), edge.address);
-            vec![(listener, router::rest(api)), (edge, router::edge_router(feed))]
+            announcements.say(&format!("latchkey: edges on {}://{}\n", edge.scheme(), edge.address));
+            vec![(listener, router::rest(&api)), (edge, router::edge_router(&api, feed))]
         }
     };
     let served = edges.clone();
@@ -102,6 +108,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let _ = tokio::join!(hourly, compacting, measuring);
     served.release().await;
     store.close().await;
+    announcements.flush_within(FLUSH);
     info!("closed");
     Ok(())
 }

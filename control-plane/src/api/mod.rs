@@ -21,6 +21,7 @@ mod lines;
 mod metrics;
 pub(crate) mod observe;
 pub mod openapi;
+pub(crate) mod panics;
 pub(crate) mod path;
 mod precondition;
 mod prefer;

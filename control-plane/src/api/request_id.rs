@@ -20,18 +20,32 @@ pub(crate) struct RequestId(pub(crate) String);
 
 /// Names the request as its `X-Request-Id` says, so that one name goes through all proxies; else draws a name.
 pub(crate) async fn assign(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| fits(text));
-    let id = match given {
-        Some(text) => text.to_owned(),
-        // Without randomness a request goes on without a name: what needs randomness fails by itself.
-        None => api.entropy.id::<Uuid>(&api.clock).map(|id| id.simple().to_string()).unwrap_or_default(),
-    };
+    let id = of(&request).unwrap_or_else(|| draw(&api));
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
+    name(&mut response, id);
+    response
+}
+
+/// The name that the request has, or brings with it.
+pub(super) fn of(request: &Request) -> Option<String> {
+    let given = || request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| fits(text));
+    match request.extensions().get() {
+        Some(RequestId(id)) => Some(id.clone()),
+        None => given().map(str::to_owned),
+    }
+}
+
+/// A new name. Without randomness a request goes on without one: what needs randomness fails by itself.
+pub(super) fn draw(api: &Api) -> String {
+    api.entropy.id::<Uuid>(&api.clock).map(|id| id.simple().to_string()).unwrap_or_default()
+}
+
+/// Tells the client the request's name.
+pub(super) fn name(response: &mut Response, id: String) {
     if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    response
 }
 
 /// Nothing that could break a line of a log, or be a secret, with or without a typo, or contain one.

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    Api, admin_tokens, audit, edge_tokens, edges, enforcement, health, identify, keys, metrics, observe, openapi,
+    Api, admin_tokens, audit, edge_tokens, edges, enforcement, health, identify, keys, metrics, observe, openapi, panics,
     prefer, principal, request_id, workspaces,
 };
 use crate::console;
@@ -81,13 +81,23 @@ pub(super) fn documented() -> utoipa::openapi::OpenApi {
 
 /// The whole service at one address.
 pub fn router(api: Api, feed: Feed) -> Router {
-    rest(api).nest("/edge/v1", edge(feed))
+    surviving(admins(&api).nest("/edge/v1", edge(feed)), &api)
+}
+
+/// What admins need, for an address of their own.
+pub fn rest(api: &Api) -> Router {
+    surviving(admins(api), api)
 }
 
 /// What edges need, for an address of their own.
-pub fn edge_router(feed: Feed) -> Router {
+pub fn edge_router(api: &Api, feed: Feed) -> Router {
     let router = Router::new().route("/healthz", get(health::alive)).nest("/edge/v1", edge(feed));
-    router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed)
+    surviving(router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed), api)
+}
+
+/// Whatever panics in here: a request is answered.
+fn surviving(router: Router, api: &Api) -> Router {
+    router.layer(from_fn_with_state(api.clone(), panics::catch))
 }
 
 fn edge(feed: Feed) -> Router {
@@ -103,21 +113,20 @@ fn edge(feed: Feed) -> Router {
         .with_state(feed)
 }
 
-/// What admins need.
-pub fn rest(api: Api) -> Router {
+fn admins(api: &Api) -> Router {
     let v1 = V1.clone().fallback(unknown_path).method_not_allowed_fallback(method_not_allowed);
     let (guarded, _) = guarded().split_for_parts();
     // `nest` leaves this one path out.
     let guarded = guarded.route("/v1/", any(unknown_path));
     let (open, _) = open().split_for_parts();
     Router::new()
-        .nest("/v1", behind_a_token(v1, &api))
-        .merge(behind_a_token(guarded, &api))
+        .nest("/v1", behind_a_token(v1, api))
+        .merge(behind_a_token(guarded, api))
         .merge(open.layer(from_fn(in_time)))
-        .merge(console::router(&api))
+        .merge(console::router(api))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(api)
+        .with_state(api.clone())
 }
 
 /// What each request of an admin goes through, from the last to the first.
@@ -127,6 +136,8 @@ fn behind_a_token(routes: Router<Api>, api: &Api) -> Router<Api> {
         .layer(from_fn_with_state(api.clone(), principal::authenticate))
         .layer(from_fn(keep_to_yourself))
         .layer(from_fn(in_time))
+        // Here as well, so that the numbers and the log have the answer.
+        .layer(from_fn_with_state(api.clone(), panics::catch))
         .layer(from_fn_with_state(api.clone(), observe::observe))
         // Outside of both: neither the limit nor the numbers are about how long edges take.
         .layer(from_fn_with_state(api.clone(), prefer::wait))

@@ -17,6 +17,7 @@ pub fn say(text: &str) -> anyhow::Result<()> {
 }
 
 /// Writes a line to standard error: for people only, so that standard output stays what scripts read.
+#[expect(clippy::disallowed_methods, reason = "a command tells its user; nothing else waits for it")]
 pub fn remark(line: &str) {
     // Nobody is left to tell when stderr is gone.
     let _ = writeln!(io::stderr(), "{}", without_secrets(&plain(line)));

@@ -57,21 +57,26 @@ pub fn secret(what: &str) -> anyhow::Result<Secret> {
     let typed = {
         // Before it is asked for, so that nothing is shown that is typed at once.
         let _hidden = Hidden::start()?;
-        write!(io::stderr(), "{what} (not shown): ")?;
+        ask(&format!("{what} (not shown): "))?;
         let mut line = Zeroizing::new(String::with_capacity(256));
         input.lock().read_line(&mut line)?;
         line
     };
-    writeln!(io::stderr())?;
+    ask("\n")?;
     Ok(trimmed(&typed))
 }
 
 /// A yes from the terminal; anything else is a no.
 pub fn is_confirmed(question: &str) -> anyhow::Result<bool> {
-    write!(io::stderr(), "{question} [y/N] ")?;
+    ask(&format!("{question} [y/N] "))?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a question to somebody at a terminal")]
+fn ask(text: &str) -> io::Result<()> {
+    write!(io::stderr(), "{text}")
 }
 
 fn all_of(input: &mut impl io::Read) -> anyhow::Result<Secret> {

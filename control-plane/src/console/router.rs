@@ -10,7 +10,7 @@ use super::{
     admin_tokens, assets, audit, edge_tokens, edges, enforcement, headers, home, identify, keys, problems, session,
     sign_in, workspaces,
 };
-use crate::api::{Api, observe, request_id, router::in_time};
+use crate::api::{Api, observe, panics, request_id, router::in_time};
 use crate::problem::Problem;
 
 /// Pages for whoever is signed in.
@@ -72,8 +72,11 @@ pub(crate) fn router(api: &Api) -> Router<Api> {
     let open = open().method_not_allowed_fallback(method_not_allowed).layer(from_fn(problems::as_pages));
     inside
         .merge(open)
-        .layer(from_fn(headers::add))
         .layer(from_fn(in_time))
+        .layer(from_fn_with_state(api.clone(), panics::catch))
+        // Again, for what the layers in between answer.
+        .layer(from_fn(problems::as_pages))
+        .layer(from_fn(headers::add))
         .layer(from_fn_with_state(api.clone(), observe::observe))
         .layer(from_fn_with_state(api.clone(), request_id::assign))
 }

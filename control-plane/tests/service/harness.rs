@@ -1,7 +1,7 @@
 //! A control plane of its own for each test: router, store in a directory that goes away, and a clock that the test turns.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -40,6 +40,8 @@ pub struct Service {
     pub directory: Arc<tempfile::TempDir>,
     nanos: Arc<AtomicU64>,
     monotonic: Arc<AtomicU64>,
+    /// Whoever reads one of the clocks panics.
+    broken_clocks: Arc<AtomicBool>,
     router: Router,
     end: watch::Sender<bool>,
 }
@@ -75,11 +77,18 @@ impl Service {
     pub async fn start_at(database: &str, directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
         // Ids are in the order of the clock, so each reading is a little later.
         let nanos = Arc::new(AtomicU64::new(START_SECS * 1_000_000_000));
-        let ticking = Arc::clone(&nanos);
-        let clock = Clock::from_nanos(move || ticking.fetch_add(1_000, Ordering::SeqCst));
+        let (ticking, broken_clocks) = (Arc::clone(&nanos), Arc::new(AtomicBool::new(false)));
+        let [broken, broken_too] = [Arc::clone(&broken_clocks), Arc::clone(&broken_clocks)];
+        let clock = Clock::from_nanos(move || {
+            assert!(!broken.load(Ordering::SeqCst), "the clock is broken");
+            ticking.fetch_add(1_000, Ordering::SeqCst)
+        });
         let monotonic = Arc::new(AtomicU64::new(0));
         let since = Arc::clone(&monotonic);
-        let clock = clock.with_monotonic(move || Duration::from_secs(since.load(Ordering::SeqCst)));
+        let clock = clock.with_monotonic(move || {
+            assert!(!broken_too.load(Ordering::SeqCst), "the clock is broken");
+            Duration::from_secs(since.load(Ordering::SeqCst))
+        });
         let acting = Acting::system(clock.now());
         let epoch = entropy.id(&clock).unwrap();
         let database: Database = database.parse().unwrap();
@@ -105,7 +114,8 @@ impl Service {
             edge_token,
             edges: edges.clone(),
         });
-        Self { store, edges, directory, nanos, monotonic, router: router::router(api, feed.clone()), feed, end }
+        let router = router::router(api, feed.clone());
+        Self { store, edges, directory, nanos, monotonic, broken_clocks, router, feed, end }
     }
 
     /// The same database, in a control plane that is started anew.
@@ -133,6 +143,11 @@ impl Service {
     /// Sets the wall clock forward, and leaves the monotonic one as it is.
     pub fn set_wall_forward(&self, secs: u64) {
         self.nanos.fetch_add(secs * 1_000_000_000, Ordering::SeqCst);
+    }
+
+    /// Has every handler that reads a clock panic, until `are_broken` is false.
+    pub fn break_clocks(&self, are_broken: bool) {
+        self.broken_clocks.store(are_broken, Ordering::SeqCst);
     }
 
     /// What the hourly task does.

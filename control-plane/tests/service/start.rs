@@ -61,7 +61,7 @@ impl Running {
         address.to_owned()
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 }
@@ -286,6 +286,7 @@ async fn each_request_is_one_line_in_the_log_with_no_secret_in_it() {
     for text in [secret, &token("admin.token"), &token("edge.token")] {
         assert!(!log.contains(text) && !log.contains(text.split('_').next_back().unwrap()), "{log}");
     }
+    assert!(log.trim_end().ends_with("\"message\":\"closed\"}"), "the last line is missing: {log}");
     let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let creates = lines.filter(|line| line["route"] == "/v1/workspaces/{workspace}/keys").collect::<Vec<_>>();
     assert_eq!(creates.len(), 1, "{log}");

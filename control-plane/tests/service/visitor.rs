@@ -33,7 +33,13 @@ impl<'a> Visitor<'a> {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.service.send(self.with_cookie(Request::get(path)).body(Body::empty()).unwrap()).await
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = self.with_cookie(Request::get(path));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.service.send(request.body(Body::empty()).unwrap()).await
     }
 
     /// A page that must be there.

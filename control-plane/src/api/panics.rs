@@ -1,0 +1,31 @@
+//! What a panic in a handler leads to: an answer, a number, and a line in the log.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+
+use super::{Api, request_id};
+use crate::problem::Problem;
+
+/// Answers with 500 `internal` and the request's id where what is inside panics. The next request finds nothing half done: a
+/// change is one transaction, and nobody minds a lock whose holder panicked.
+pub(crate) async fn catch(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let id = request_id::of(&request);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    if let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        return response;
+    }
+    api.metrics.panicked();
+    // What drawing an id needs may be what panics.
+    let drawn = || catch_unwind(AssertUnwindSafe(|| request_id::draw(&api))).unwrap_or_default();
+    let request_id = id.unwrap_or_else(drawn);
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    tracing::error!(%method, route, request_id, "a handler panicked; the line before says where: please report it");
+    let mut response = Problem::panicked().into_response();
+    request_id::name(&mut response, request_id);
+    response
+}

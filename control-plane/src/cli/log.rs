@@ -1,0 +1,77 @@
+//! The log: lines on standard error, and what a panic says.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal as _};
+use std::panic::PanicHookInfo;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+use super::redact::without_secrets;
+use crate::lossy::LossyWriter;
+
+/// How long the end of the process waits for the last lines to be written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The log of this process. When it is dropped, the lines that were logged before are written, or are given up after [`FLUSH`].
+pub(super) struct Log {
+    writer: LossyWriter,
+    lines_lost: Counter,
+}
+
+impl Log {
+    /// Logs from now on as LATCHKEY_LOG and LATCHKEY_LOG_FORMAT say. No line waits for standard error, or fails with it.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the log goes to standard error")]
+    pub(super) fn start() -> io::Result<Self> {
+        let filter =
+            EnvFilter::try_from_env("LATCHKEY_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
+        // What it logs of each statement is nothing to an operator, and would be most of the log.
+        let quiet = ["tokio_postgres=warn", "postgres=warn"].into_iter().filter_map(|directive| directive.parse().ok());
+        let filter = quiet.fold(filter, EnvFilter::add_directive);
+        let lines_lost = Counter::default();
+        let writer = LossyWriter::start(io::stderr(), lines_lost.clone())?;
+        let lines = writer.clone();
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(move || lines.clone())
+            .with_target(false)
+            // It would tell them on standard error, and panic where that can't be written.
+            .log_internal_errors(false);
+        if std::env::var("LATCHKEY_LOG_FORMAT").is_ok_and(|format| format == "json") {
+            log.json().flatten_event(true).init();
+        } else {
+            log.with_ansi(io::stderr().is_terminal()).init();
+        }
+        // The usual hook writes to standard error itself, and waits for a pipe that nobody reads.
+        std::panic::set_hook(Box::new(panicked));
+        Ok(Self { writer, lines_lost })
+    }
+
+    /// Counts lines that weren't written.
+    pub(super) fn lines_lost(&self) -> Counter {
+        self.lines_lost.clone()
+    }
+
+    /// Writes a line as it is, in its place among those that were logged.
+    pub(super) fn say(&self, line: &str) {
+        self.writer.say(line);
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.writer.flush_within(FLUSH);
+    }
+}
+
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let backtrace = Backtrace::capture();
+    // As the usual hook does: where RUST_BACKTRACE asks for it.
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));
+    error!(place, thread, backtrace, "a panic, please report it: {}", without_secrets(message));
+}
