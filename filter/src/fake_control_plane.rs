@@ -60,7 +60,7 @@ impl FakeControlPlane {
 
     pub fn answer(&self, path: &str) -> Answer {
         let (status, body) = self.status_and_body(path);
-        Answer { status: Some(status), time_ms: Some(self.time_ms), head: None, body }
+        Answer { status: Some(status), time_ms: Some(self.time_ms), head: None, retry_after_secs: None, body }
     }
 
     /// Whether the edge's history is a part of this one.

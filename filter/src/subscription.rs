@@ -20,6 +20,10 @@ const MAX_WAIT_SECS: u64 = 20;
 const MIN_RETRY_MS: u64 = 200;
 const MAX_RETRY_MS: u64 = 2_000;
 
+/// The same where the control plane has no place for another connection. It says with the 503 that an earlier try isn't worth it.
+const MAX_CROWDED_MS: u64 = 30_000;
+const CROWDED_SECS: u64 = 30;
+
 /// How often a page is asked for that isn't there, before the snapshot is taken for gone: of several control planes only the one
 /// that made it has its pages, and Envoy asks now this one and now that one. A miss costs no more than its way.
 const PAGE_TRIES: u32 = 48;
@@ -47,6 +51,8 @@ pub struct Answer {
     pub time_ms: Option<i64>,
     /// The newest revision at the control plane, if it said so.
     pub head: Option<u64>,
+    /// With a 503: in how many seconds it is worth a try, if it said so.
+    pub retry_after_secs: Option<u64>,
     pub body: Vec<u8>,
 }
 
@@ -106,6 +112,8 @@ pub enum Failure {
         "the control plane can't be reached (status {0} on the way to it); is it up, and does Envoy's cluster lead there?"
     )]
     Unreachable(u16),
+    #[error("the control plane has no place for another connection; it is asked again within half a minute")]
+    Crowded,
     #[error("the control plane answered with status {0}")]
     Status(u16),
     #[error("an answer that is not the control plane's: it has no `latchkey-time`")]
@@ -220,7 +228,7 @@ impl Subscription {
     /// The call could not be sent.
     pub fn not_sent(&mut self, now: Clocks, random: u8) -> Failure {
         self.flight = None;
-        self.failed(now, random);
+        self.failed(now, random, &Failure::NotSent);
         Failure::NotSent
     }
 
@@ -237,14 +245,15 @@ impl Subscription {
                 Outcome { progress: reached.map_or(Progress::Quiet, Progress::Serves), news }
             }
             Err(failure) => {
-                self.failed(now, random);
+                self.failed(now, random, &failure);
                 Outcome { progress: Progress::Failed(failure), ..quiet }
             }
         }
     }
 
-    fn failed(&mut self, now: Clocks, random: u8) {
-        let pause = MIN_RETRY_MS.saturating_mul(2 << self.failures.min(4)).min(MAX_RETRY_MS);
+    fn failed(&mut self, now: Clocks, random: u8, failure: &Failure) {
+        let most = if matches!(failure, Failure::Crowded) { MAX_CROWDED_MS } else { MAX_RETRY_MS };
+        let pause = MIN_RETRY_MS.saturating_mul(2 << self.failures.min(7)).min(most);
         self.failures = self.failures.saturating_add(1);
         // Half of it and as much again by chance, so that edges that failed together don't come back together.
         let jittered = (pause / 2).saturating_add(pause.saturating_mul(u64::from(random)) / 512);
@@ -265,6 +274,8 @@ impl Subscription {
                 }
                 return Ok(News::Nothing);
             }
+            // Before anything of the feed is reached, so without its time; Envoy's own 503 has none.
+            503 if answer.retry_after_secs.is_some_and(|secs| secs >= CROWDED_SECS) => return Err(Failure::Crowded),
             other if answer.time_ms.is_none() => return Err(Failure::Unreachable(other)),
             410 => return Err(Failure::Retired),
             other => return Err(Failure::Status(other)),

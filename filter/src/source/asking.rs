@@ -29,6 +29,7 @@ impl Source {
             status: header(&received, ":status"),
             time_ms: header(&received, "latchkey-time"),
             head: header(&received, "latchkey-head"),
+            retry_after_secs: header(&received, "retry-after"),
             body: received.body,
         };
         let now = clocks(host);

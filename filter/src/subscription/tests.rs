@@ -274,7 +274,8 @@ fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
         assert!(edge.knows(&secret(1)));
     }
     edge.advance(MAX_RETRY_MS);
-    let progress = edge.exchange_with(|_| Answer { status: Some(503), time_ms: None, head: None, body: Vec::new() });
+    let unreachable = |path: &str| Answer { status: Some(503), time_ms: None, ..control_plane.answer(path) };
+    let progress = edge.exchange_with(unreachable);
     assert_eq!(progress, Progress::Failed(Failure::Unreachable(503)), "Envoy's own answer");
     edge.advance(MAX_RETRY_MS);
     let progress = edge.exchange_with(|path| Answer { time_ms: None, ..control_plane.answer(path) });
@@ -293,6 +294,24 @@ fn retries_wait_between_a_fifth_of_a_second_and_two_seconds() {
             edge.advance(MAX_RETRY_MS - MIN_RETRY_MS + 1);
         }
     }
+}
+
+#[test]
+fn a_control_plane_without_a_place_is_asked_less_and_less_often() {
+    let (mut edge, control_plane) = serving();
+    let full = |path: &str| {
+        let answer = control_plane.answer(path);
+        Answer { status: Some(503), time_ms: None, retry_after_secs: Some(30), ..answer }
+    };
+    for wait_ms in [200, 400, 800, 1_600, 3_200, 6_400, 12_800, 15_000, 15_000] {
+        assert_eq!(edge.exchange_with(full), Progress::Failed(Failure::Crowded));
+        edge.advance(wait_ms - 1);
+        assert_eq!(edge.next_fetch(), None, "before {wait_ms} ms");
+        edge.advance(1);
+    }
+    edge.exchange(&control_plane);
+    let soon = |path: &str| Answer { status: Some(503), retry_after_secs: Some(1), ..control_plane.answer(path) };
+    assert_eq!(edge.exchange_with(soon), Progress::Failed(Failure::Status(503)), "a storage that is away");
 }
 
 #[test]
