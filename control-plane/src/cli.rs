@@ -206,8 +206,7 @@ pub fn run() -> ExitCode {
 
 /// The log of a command that has one: those that work on the database themselves.
 fn log(command: &Command) -> std::io::Result<Option<Log>> {
-    let has_log =
-        matches!(command, Command::Serve(_) | Command::Backup(_) | Command::Restore(_) | Command::Copy(_));
+    let has_log = matches!(command, Command::Serve(_) | Command::Backup(_) | Command::Restore(_) | Command::Copy(_));
     has_log.then(Log::start).transpose()
 }
 

@@ -1,6 +1,7 @@
 //! Everything random: secrets and ids.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -46,6 +47,14 @@ impl Entropy {
         Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes.as_ref())))
     }
 
+    /// Between four and six fifths of `length`, evenly; without randomness, `length`.
+    pub fn jittered(&self, length: Duration) -> Duration {
+        let mut byte = [128];
+        // A source that fails leaves what stands there.
+        let [byte] = (self.0)(&mut byte).map_or([128], |()| byte);
+        length * 4 / 5 + length * 2 / 5 * u32::from(byte) / 255
+    }
+
     /// A new id, a UUID of version 7: ids sort by the instant they were made, to a quarter of a microsecond (RFC 9562, 6.2,
     /// method 3), so the order of ids is the order of creation.
     pub fn id<I: From<Uuid>>(&self, clock: &Clock) -> Result<I, EntropyError> {
@@ -63,6 +72,18 @@ impl Entropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_is_jittered_by_a_fifth() {
+        for (byte, expected_secs) in [(Some(0), 480..=480), (Some(255), 720..=720), (None, 595..=605)] {
+            let entropy = Entropy::from_fill(move |bytes| {
+                bytes.fill(byte.unwrap_or_default());
+                byte.map(|_| ()).ok_or_else(|| EntropyError("none".to_owned()))
+            });
+            let jittered = entropy.jittered(Duration::from_secs(600)).as_secs();
+            assert!(expected_secs.contains(&jittered), "{byte:?}: {jittered} s");
+        }
+    }
 
     #[test]
     fn ids_sort_by_the_instant_they_were_made() {

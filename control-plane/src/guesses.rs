@@ -143,7 +143,7 @@ pub(crate) fn address(request: &Extensions) -> Option<IpAddr> {
 }
 
 /// Who has one address of a /64 has all of them.
-fn counted_as(from: Option<IpAddr>) -> IpAddr {
+pub(crate) fn counted_as(from: Option<IpAddr>) -> IpAddr {
     match from {
         None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Some(IpAddr::V4(address)) => IpAddr::V4(address),

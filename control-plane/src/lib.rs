@@ -17,6 +17,8 @@ pub mod guesses;
 mod instant;
 mod lossy;
 pub mod metrics;
+mod pace;
+mod places;
 pub mod problem;
 pub mod public_url;
 pub mod secret;

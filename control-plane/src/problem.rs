@@ -325,6 +325,27 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The control plane is at fault", detail)
     }
 
+    /// 408: a body that came too slowly. Its connection ends.
+    pub fn slow_body() -> Self {
+        let detail = "the body stood still, or came with less than 1 KiB a second; send it again, faster";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body came too slowly", detail)
+    }
+
+    /// 503: no place for this connection, which ends.
+    pub fn too_many_connections(limit: Limit) -> Self {
+        let Limit { name, maximum } = limit;
+        let detail = match name {
+            "connections_per_address" => format!(
+                "an address may have {maximum} connections that have shown no right token; send one with the first request, \
+                 close those that are not needed, or raise `{name}`"
+            ),
+            _ => format!(
+                "all {maximum} connections are in use; try again later, or spread clients over more control planes"
+            ),
+        };
+        Self::limit_reached(StatusCode::SERVICE_UNAVAILABLE, limit, detail).with_header(header::RETRY_AFTER, "30")
+    }
+
     /// 500: a handler panicked, nobody knows how far it came.
     pub fn panicked() -> Self {
         let detail = "a change may have been made or not: look before you repeat it; the control plane's log says why, under \

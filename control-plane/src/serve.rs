@@ -1,22 +1,24 @@
 //! `latchkey serve`: from the options to a running service, and back to a closed database.
 
+mod body;
 mod connections;
 mod listener;
+mod socket;
 mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::Router;
 use policy::key_text::Kind;
 use prometheus_client::metrics::counter::Counter;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
-use self::connections::Limits;
-use self::listener::{Listener, listeners, raise_open_files};
+use self::connections::{Deadlines, Door};
+use self::listener::{Listener, listeners, places, raise_open_files};
 use crate::api::{Api, Parts, router};
 use crate::cli::ServeOptions;
 use crate::clock::Clock;
@@ -27,6 +29,7 @@ use crate::feed::Feed;
 use crate::guesses::Guesses;
 use crate::lossy::LossyWriter;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::public_url::PublicUrl;
 use crate::store::{Acting, Store};
 use crate::tokens::{Origin, Token};
@@ -95,6 +98,8 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     announcements.say(&format!("latchkey: listening on {}://{}\n", listener.scheme(), listener.address));
     let measuring = tokio::spawn(edges.clone().measure());
     let compacting = tokio::spawn(feed.clone().keep_log());
+    let at_once = places(open_files, edge_listener.is_some(), api.config.limits.connections());
+    let (deadlines, entropy) = (Deadlines::of(Duration::from_millis(options.still_ms)), api.entropy.clone());
     let services = match edge_listener {
         None => vec![(listener, router::router(api, feed))],
         Some(edge) => {
@@ -102,6 +107,11 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
             vec![(listener, router::rest(&api)), (edge, router::edge_router(&api, feed))]
         }
     };
+    let services = services.into_iter().map(|(Listener { socket, tls, .. }, router)| {
+        let (places, entropy) = (Places::new(at_once), entropy.clone());
+        (socket, Door { router, tls, places, deadlines, entropy })
+    });
+    let services = services.collect();
     let served = edges.clone();
     let hourly = tokio::spawn(hourly(store.clone(), clock, guesses, edges, ending));
     run(services, end, signals).await;
@@ -115,13 +125,13 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
 
 /// Serves until a signal comes, and then until all that was accepted is answered, or [`DRAIN`] has passed.
 async fn run(
-    services: Vec<(Listener, Router)>,
+    services: Vec<(TcpListener, Door)>,
     end: watch::Sender<bool>,
     (mut terminate, mut interrupt): (Signal, Signal),
 ) {
     let mut serving = tokio::task::JoinSet::new();
-    for (Listener { socket, tls, .. }, router) in services {
-        serving.spawn(connections::serve(socket, tls, router, Limits::default(), end.subscribe()));
+    for (socket, door) in services {
+        serving.spawn(connections::serve(socket, door, end.subscribe()));
     }
     tokio::select! {
         _ = terminate.recv() => {}

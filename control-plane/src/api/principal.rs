@@ -15,6 +15,7 @@ use super::request_id::RequestId;
 use crate::bearer;
 use crate::clock::Clock;
 use crate::guesses::address;
+use crate::places::{self, Bearer};
 use crate::problem::Problem;
 use crate::store::{Acting, Actor, ActorKind, AdminToken, Once, Role, Session, TOKEN_FILE_ID, TOKEN_FILE_NAME};
 
@@ -99,6 +100,9 @@ impl From<AdminToken> for Principal {
 pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     match proved(&api, request.headers()).await {
         Ok(principal) => {
+            if let Err(problem) = places::shown(request.extensions(), Bearer::Admin) {
+                return problem.into_response();
+            }
             let principal = principal.sent_with(request.extensions());
             let actor = ActorId(principal.actor.id.clone());
             request.extensions_mut().insert(principal);

@@ -1,5 +1,6 @@
 //! Every route there is, and what each request goes through before it.
 
+use std::pin::pin;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -9,19 +10,24 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete, get, post};
+use tokio::time::{Instant, sleep_until};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    Api, admin_tokens, audit, edge_tokens, edges, enforcement, health, identify, keys, metrics, observe, openapi, panics,
-    prefer, principal, request_id, workspaces,
+    Api, admin_tokens, audit, edge_tokens, edges, enforcement, health, identify, keys, metrics, observe, openapi,
+    panics, prefer, principal, request_id, workspaces,
 };
 use crate::console;
 use crate::feed::{self, Feed};
+use crate::pace::Pace;
 use crate::problem::Problem;
 
-/// The longest a request of REST may take, its body included. The feed waits by its own rules.
+/// The longest a request of REST may take, without the time in which its client sends the body. The feed waits by its own rules.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+/// How exact that is.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Routes that may take longer, because they wait or take much, and how long.
 const LONGER: [(&str, Duration); 6] = [
@@ -152,11 +158,27 @@ async fn method_not_allowed() -> Problem {
     Problem::method_not_allowed()
 }
 
+/// Answers 503 where a request takes too long. How long its client takes to send the body is not counted: that has deadlines of
+/// its own.
 pub(crate) async fn in_time(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let longer = LONGER.iter().find(|(own, _)| route == Some(own)).map(|(_, limit)| *limit);
     let limit = longer.unwrap_or(REQUEST_TIME);
-    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| Problem::timeout().into_response())
+    let (pace, began) = (request.extensions().get::<Pace>().cloned(), Instant::now());
+    let mut answer = pin!(next.run(request));
+    loop {
+        let now = Instant::now();
+        let waited = pace.as_ref().map_or(Duration::ZERO, |pace| pace.waited(now));
+        let until = began + limit + waited;
+        if until <= now {
+            return Problem::timeout().into_response();
+        }
+        // While a body is waited for, `until` goes on with the clock.
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = sleep_until(until.max(now + LOOK_AGAIN)) => {}
+        }
+    }
 }
 
 /// Answers may hold a secret that is shown once: no cache may keep them.
@@ -164,4 +186,40 @@ async fn keep_to_yourself(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::Extension;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::pace::Slowest;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    /// The status of an answer for which the client is waited for so long, and the handler then works for so long.
+    async fn status(waits: Duration, works: Duration) -> u16 {
+        let pace = Pace::new(Slowest { still: LONG, behind: LONG });
+        let handler = move |Extension(pace): Extension<Pace>| async move {
+            pace.waits(Instant::now());
+            tokio::time::sleep(waits).await;
+            pace.received(Instant::now(), 1);
+            tokio::time::sleep(works).await;
+        };
+        let router = Router::new().route("/", get(handler)).layer(from_fn(in_time));
+        let request = Request::get("/").extension(pace).body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_a_request_is_without_the_client_s() {
+        let (short, almost) = (Duration::from_secs(1), REQUEST_TIME - Duration::from_secs(1));
+        for (waits, works, expected) in
+            [(short, almost, 200), (LONG, almost, 200), (short, LONG, 503), (LONG, REQUEST_TIME + short, 503)]
+        {
+            assert_eq!(status(waits, works).await, expected, "{waits:?} for the client, then {works:?}");
+        }
+    }
 }

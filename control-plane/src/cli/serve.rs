@@ -59,4 +59,8 @@ pub struct ServeOptions {
     /// secrets go over this connection.
     #[arg(long, env = "LATCHKEY_INSECURE_HTTP")]
     pub insecure_http: bool,
+
+    /// How long a connection may stand still, in milliseconds; all deadlines of connections follow from it. For tests.
+    #[arg(long, hide = true, value_name = "MILLISECONDS", default_value_t = 30_000)]
+    pub still_ms: u64,
 }

@@ -15,6 +15,9 @@ const INSTANCES_OF_THE_FILE_S: u64 = 20_000;
 /// Envoy's concurrency and one more: twice what the largest machines have threads.
 const WORKERS: u64 = 256;
 
+/// Connections of one address that have shown no right token: all people behind one NAT who look at the sign-in page.
+const CONNECTIONS: u64 = 1_024;
+
 /// Which token an instance came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
@@ -32,11 +35,13 @@ pub struct Limits {
     pub instances_per_edge_token: Option<u64>,
     /// Workers that live.
     pub workers_per_instance: u64,
+    /// Of those that have shown no right token yet.
+    pub connections_per_address: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { instances_per_edge_token: None, workers_per_instance: WORKERS }
+        Self { instances_per_edge_token: None, workers_per_instance: WORKERS, connections_per_address: CONNECTIONS }
     }
 }
 
@@ -54,6 +59,11 @@ impl Limits {
     pub fn workers(&self) -> Option<Limit> {
         limit("workers_per_instance", self.workers_per_instance)
     }
+
+    /// Of the connections of one address that have shown no right token. `None`: there is none.
+    pub fn connections(&self) -> Option<Limit> {
+        limit("connections_per_address", self.connections_per_address)
+    }
 }
 
 fn limit(name: &'static str, maximum: u64) -> Option<Limit> {
@@ -63,6 +73,16 @@ fn limit(name: &'static str, maximum: u64) -> Option<Limit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_connections_of_an_address_have_a_limit_of_their_own() {
+        for (text, expected) in
+            [("", Some(1_024)), ("connections_per_address = 2", Some(2)), ("connections_per_address = 0", None)]
+        {
+            let limits: Limits = toml::from_str(text).unwrap();
+            assert_eq!(limits.connections().map(|limit| limit.maximum), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_configured_limit_holds_for_both_tokens_and_0_is_none() {

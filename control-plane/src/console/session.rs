@@ -11,6 +11,7 @@ use super::form::Csrf;
 use super::sign_in;
 use crate::api::Api;
 use crate::api::principal::{ActorId, Principal, of_session};
+use crate::places::{self, Bearer};
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::store::{Workspace, WorkspaceName};
@@ -42,6 +43,9 @@ pub(super) async fn enter(State(api): State<Api>, mut request: Request, next: Ne
         Ok(None) => return sign_in::ask(back(&request)),
         Err(problem) => return super::problems::page(None, "", &problem),
     };
+    if let Err(problem) = places::shown(request.extensions(), Bearer::Admin) {
+        return super::problems::page(Some(&visit), "", &problem);
+    }
     let actor = ActorId(visit.principal.actor().id.clone());
     request.extensions_mut().insert(visit.principal.clone());
     request.extensions_mut().insert(visit);

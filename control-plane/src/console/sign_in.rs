@@ -13,6 +13,7 @@ use super::session::{self, Visit};
 use crate::api::Api;
 use crate::api::principal::{Refusal, of_session, of_token};
 use crate::guesses::address;
+use crate::places::{self, Bearer};
 use crate::problem::Problem;
 
 /// Where people go who name no page.
@@ -51,11 +52,15 @@ pub(super) async fn show(State(api): State<Api>, mut asked: Asked) -> Result<Res
 /// Opens a session for whoever shows a token, and checks on the next page that the browser kept it.
 pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let (from, old) = (address(request.extensions()), session::presented(request.headers()));
+    let extensions = request.extensions().clone();
     let form = <PostedByAnyone as axum::extract::FromRequest<Api>>::from_request(request, &api).await?;
     let (token, next) = (form.text("token").trim(), form.text("next"));
     let refused = |status, error: String| html(status, &page(&api, Some(next.to_owned()), Some(error), None));
     let principal = match of_token(&api, token).await {
-        Ok(principal) => principal,
+        Ok(principal) => {
+            places::shown(&extensions, Bearer::Admin)?;
+            principal
+        }
         Err(Refusal::Wrong(problem)) => {
             let why = why(token, problem.code());
             let problem = api.guesses.wrong(from, problem);

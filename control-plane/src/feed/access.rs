@@ -10,6 +10,7 @@ use super::Feed;
 use crate::bearer;
 use crate::edges::{Refused, START_TOKEN};
 use crate::guesses::address;
+use crate::places::{self, Bearer};
 use crate::problem::Problem;
 
 /// What an edge without the right token is told.
@@ -55,9 +56,11 @@ impl Feed {
         let digest = Digest::of(presented.as_bytes());
         let address = address(&request.extensions);
         if self.edge_token.has(&digest) {
+            places::shown(&request.extensions, Bearer::Edge)?;
             return Ok(Shown::Live(Access { digest, edge: None, id: START_TOKEN.to_owned(), address }));
         }
         if let Some(token) = self.store.live_edge_token(&digest) {
+            places::shown(&request.extensions, Bearer::Edge)?;
             self.store.note_edge_token_use(&token, self.clock.now());
             let (edge, id) = (Some(token.edge.clone()), token.id.to_string());
             return Ok(Shown::Live(Access { digest, edge, id, address }));

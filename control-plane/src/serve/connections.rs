@@ -1,4 +1,4 @@
-//! Connections: how many there may be, how long each may take to say what it wants, and how they end.
+//! Connections: how many there may be, how long each may take, and how they end.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,35 +8,64 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
-use axum::response::Response;
-use hyper::body::Incoming;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::body::PacedBody;
+use super::socket::Socket;
 use super::tls::Tls;
+use crate::entropy::Entropy;
+use crate::pace::{Pace, Slowest};
+use crate::places::{Place, Places};
+use crate::problem::Problem;
 
-/// What a client may take of us.
+/// How long a client may keep us waiting.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Connections at a time; who comes later waits in the system's queue.
-    pub(super) connections: usize,
-    /// How long a TLS handshake may take, the head of a request, and the pause before the next request of a connection.
-    pub(super) head: Duration,
+pub(super) struct Deadlines {
+    /// For the next byte of a body, and for taking the next byte of an answer. Also for a TLS handshake, for the head of a
+    /// request, and for the next request of a connection.
+    pub(super) still: Duration,
+    /// The same for taking a byte, once the service ends.
+    pub(super) still_at_end: Duration,
+    /// How far a body may be behind its least pace.
+    behind: Duration,
+    /// For a connection at a limit, until it has shown a right token.
+    trial: Duration,
+    /// For the last request of a connection to begin, a fifth more or less. So load spreads over control planes again after one
+    /// of them was started anew.
+    age: Duration,
 }
 
-impl Default for Limits {
-    /// Twice the edges that one control plane is made for, and what is usual for a head.
-    fn default() -> Self {
-        Self { connections: 20_000, head: Duration::from_secs(30) }
+impl Deadlines {
+    /// In proportion to `still`: for 30 s they are 2 s, 60 s, 5 s and 10 min.
+    pub(super) fn of(still: Duration) -> Self {
+        Self { still, still_at_end: still / 15, behind: still * 2, trial: still / 6, age: still * 20 }
     }
+
+    fn slowest(&self) -> Slowest {
+        Slowest { still: self.still, behind: self.behind }
+    }
+}
+
+/// What all connections of a listener go through.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) router: Router,
+    pub(super) tls: Option<Tls>,
+    pub(super) places: Places,
+    pub(super) deadlines: Deadlines,
+    pub(super) entropy: Entropy,
 }
 
 /// The most bytes of a request's head.
@@ -45,41 +74,22 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// When the system has no more sockets for us, there may be some a little later.
 const NO_SOCKET_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves `router` until `ending` becomes true, and returns when all requests that were begun are answered.
-pub(super) async fn serve(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    router: Router,
-    limits: Limits,
-    mut ending: watch::Receiver<bool>,
-) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
+/// Serves until `ending` becomes true, and returns when all requests that were begun are answered.
+pub(super) async fn serve(listener: TcpListener, door: Door, mut ending: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener) => accepted,
             _ = ending.wait_for(|ending| *ending) => break,
         };
-        let Some((stream, remote, permit)) = accepted else { continue };
-        let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
-        let mut ending = ending.clone();
+        let Some((stream, remote)) = accepted else { continue };
+        let (door, watcher, ending) = (door.clone(), graceful.watcher(), ending.clone());
+        let place = door.places.take(remote.ip());
         tokio::spawn(async move {
-            let _permit = permit;
-            match tls {
-                None => converse(stream, remote, router, limits, watcher).await,
-                Some(tls) => {
-                    let handshake = timeout(limits.head, tls.accept(stream));
-                    let shaken = tokio::select! {
-                        shaken = handshake => shaken,
-                        // No request was sent yet.
-                        _ = ending.wait_for(|ending| *ending) => return,
-                    };
-                    match shaken {
-                        Ok(Ok(stream)) => converse(stream, remote, router, limits, watcher).await,
-                        Ok(Err(cause)) => debug!(%remote, %cause, "a TLS handshake failed"),
-                        Err(_) => debug!(%remote, "a TLS handshake took too long"),
-                    }
-                }
+            let (trial, of_trial) = (door.deadlines.trial, Arc::clone(&place));
+            tokio::select! {
+                () = enter(door, stream, remote, place, watcher, ending) => {}
+                () = of_trial.trial_is_over(trial) => debug!(%remote, "a connection showed no right token in time"),
             }
         });
     }
@@ -87,19 +97,10 @@ pub(super) async fn serve(
     graceful.shutdown().await;
 }
 
-type Permit = tokio::sync::OwnedSemaphorePermit;
-
-/// The next connection, once there is room for it; `None` when it was lost on the way.
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, Permit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+/// The next connection; `None` when it was lost on the way.
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match listener.accept().await {
-        Ok((stream, remote)) => {
-            // Answers are small, and awaited.
-            if let Err(cause) = stream.set_nodelay(true) {
-                debug!(%cause, "a connection without TCP_NODELAY");
-            }
-            Some((stream, remote, permit))
-        }
+        Ok(accepted) => Some(accepted),
         Err(cause) if is_of_the_client(&cause) => None,
         Err(cause) => {
             warn!(%cause, "cannot accept a connection; raise the limit of open files if it was reached");
@@ -114,21 +115,44 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// A connection, with or without TLS.
+async fn enter(
+    door: Door,
+    stream: TcpStream,
+    remote: SocketAddr,
+    place: Arc<Place>,
+    watcher: Watcher,
+    mut ending: watch::Receiver<bool>,
+) {
+    let socket = Socket::new(stream, door.deadlines, ending.clone());
+    let Some(tls) = door.tls.clone() else { return converse(door, socket, remote, place, watcher).await };
+    let shaken = tokio::select! {
+        shaken = timeout(door.deadlines.still, tls.accept(socket)) => shaken,
+        // No request was sent yet.
+        _ = ending.wait_for(|ending| *ending) => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => converse(door, stream, remote, place, watcher).await,
+        Ok(Err(cause)) => debug!(%remote, %cause, "a TLS handshake failed"),
+        Err(_) => debug!(%remote, "a TLS handshake took too long"),
+    }
+}
+
 /// All requests of a connection, one after the other.
 async fn converse(
+    door: Door,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     remote: SocketAddr,
-    router: Router,
-    limits: Limits,
+    place: Arc<Place>,
     watcher: Watcher,
 ) {
+    let Door { router, deadlines, entropy, .. } = door;
+    let is_old_at = Instant::now() + entropy.jittered(deadlines.age);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(remote));
-        answer(router.clone(), request)
+        answer(router.clone(), request, remote, Arc::clone(&place), deadlines.slowest(), is_old_at)
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_HEAD_BYTES);
+    builder.timer(TokioTimer::new()).header_read_timeout(deadlines.still).max_buf_size(MAX_HEAD_BYTES);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     // What a client does wrong on its own connection is told to nobody else.
     if let Err(cause) = watcher.watch(connection).await {
@@ -136,8 +160,37 @@ async fn converse(
     }
 }
 
-async fn answer(router: Router, request: Request) -> Result<Response, Infallible> {
-    router.oneshot(request).await
+async fn answer(
+    router: Router,
+    request: hyper::Request<Incoming>,
+    remote: SocketAddr,
+    place: Arc<Place>,
+    slowest: Slowest,
+    is_old_at: Instant,
+) -> Result<Response, Infallible> {
+    // Requests that wait by the thousand have no body.
+    let pace = (!request.body().is_end_stream()).then(|| Pace::new(slowest));
+    let mut request: Request = request.map(|body| match &pace {
+        Some(pace) => Body::new(PacedBody::new(body, pace.clone())),
+        None => Body::new(body),
+    });
+    request.extensions_mut().insert(ConnectInfo(remote));
+    request.extensions_mut().insert(Arc::clone(&place));
+    if let Some(pace) = &pace {
+        request.extensions_mut().insert(pace.clone());
+    }
+    let Ok(mut response) = router.oneshot(request).await;
+    let is_too_slow = pace.is_some_and(|pace| pace.has_run_out());
+    let refused = place.refused();
+    if let Some(limit) = refused {
+        response = Problem::too_many_connections(limit).into_response();
+    } else if is_too_slow {
+        response = Problem::slow_body().into_response();
+    }
+    if refused.is_some() || is_too_slow || is_old_at <= Instant::now() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 #[cfg(test)]
@@ -146,6 +199,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::places::Most;
 
     struct Server {
         address: SocketAddr,
@@ -153,11 +207,15 @@ mod tests {
         serving: tokio::task::JoinHandle<()>,
     }
 
-    async fn server(limits: Limits, router: Router) -> Server {
+    const USUAL: Duration = Duration::from_secs(30);
+
+    async fn server(deadlines: Deadlines, router: Router) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ending) = watch::channel(false);
-        Server { address, end, serving: tokio::spawn(serve(listener, None, router, limits, ending)) }
+        let places = Places::new(Most { all: 100, trials: 10, of_address: None });
+        let door = Door { router, tls: None, places, deadlines, entropy: Entropy::system() };
+        Server { address, end, serving: tokio::spawn(serve(listener, door, ending)) }
     }
 
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -175,8 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_takes_too_long_ends_its_connection() {
-        let limits = Limits { head: Duration::from_millis(50), ..Limits::default() };
-        let server = server(limits, hello()).await;
+        let server = server(Deadlines::of(Duration::from_millis(50)), hello()).await;
         for begun in ["", "GET / HTTP/1.1\r\nhost: a\r\nx-slow: "] {
             let mut stream = TcpStream::connect(server.address).await.unwrap();
             stream.write_all(begun.as_bytes()).await.unwrap();
@@ -186,29 +243,38 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_asks_nothing_more_ends() {
-        let limits = Limits { head: Duration::from_millis(50), ..Limits::default() };
-        let server = server(limits, hello()).await;
+        let server = server(Deadlines::of(Duration::from_millis(50)), hello()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert!(rest(&mut stream).await.ends_with("hello"));
     }
 
     #[tokio::test]
-    async fn who_comes_when_all_places_are_taken_waits_for_one() {
-        let server = server(Limits { connections: 1, ..Limits::default() }, hello()).await;
-        let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-        let first = TcpStream::connect(server.address).await.unwrap();
-        let mut second = TcpStream::connect(server.address).await.unwrap();
-        second.write_all(request).await.unwrap();
-        let mut byte = [0];
-        assert!(timeout(Duration::from_millis(100), second.read(&mut byte)).await.is_err(), "there is one place");
-        drop(first);
-        assert!(rest(&mut second).await.contains("hello"));
+    async fn an_old_connection_ends_behind_an_answer() {
+        let age = Duration::from_millis(200);
+        let server = server(Deadlines { age, ..Deadlines::of(USUAL) }, hello()).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let (began, mut answers) = (Instant::now(), 0);
+        // One request after the other, until the other side has closed.
+        loop {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut answer = vec![0; 1024];
+            let read = timeout(DEADLINE, stream.read(&mut answer)).await.unwrap().unwrap();
+            let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+            assert!(answer.ends_with("hello"), "after {answers} answers: {answer:?}");
+            answers += 1;
+            if answer.contains("connection: close") {
+                break;
+            }
+            assert!(began.elapsed() < DEADLINE, "it never ends");
+        }
+        assert!(began.elapsed() >= age * 4 / 5 && answers > 1, "{answers} answers in {:?}", began.elapsed());
+        assert_eq!(rest(&mut stream).await, "");
     }
 
     #[tokio::test]
     async fn a_head_that_is_too_long_is_refused() {
-        let server = server(Limits::default(), hello()).await;
+        let server = server(Deadlines::of(USUAL), hello()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(4 * MAX_HEAD_BYTES));
         // The other side may close before it has read all of it.
@@ -233,7 +299,7 @@ mod tests {
                 "answered"
             }
         };
-        let server = server(Limits::default(), Router::new().route("/", get(slow))).await;
+        let server = server(Deadlines::of(USUAL), Router::new().route("/", get(slow))).await;
         let idle = TcpStream::connect(server.address).await.unwrap();
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();

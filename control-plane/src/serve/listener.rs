@@ -11,9 +11,20 @@ use tokio::sync::watch;
 
 use super::tls::{Files, Tls};
 use crate::cli::ServeOptions;
+use crate::places::Most;
+use crate::problem::Limit;
 
 /// Connections that may wait to be accepted; the system may allow fewer. Edges come back all at once after a restart.
 const BACKLOG: u32 = 4096;
+
+/// Connections of a listener: twice the edges that one control plane is made for.
+const CONNECTIONS: usize = 20_000;
+
+/// Connections on trial, besides.
+const TRIALS: usize = 1_024;
+
+/// Open files that are no connections: the database, its own connections, and what reads it.
+const OTHER_FILES: usize = 128;
 
 /// An address that is listened on.
 pub(super) struct Listener {
@@ -70,6 +81,16 @@ fn bound(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Connections that a listener may have at once: fewer where the system allows fewer open files, so that those beyond are
+/// refused, and don't wait for one.
+pub(super) fn places(open_files: Option<u64>, has_edge_listener: bool, of_address: Option<Limit>) -> Most {
+    let files = open_files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let listeners = if has_edge_listener { 2 } else { 1 };
+    let files = files.saturating_sub(OTHER_FILES) / listeners;
+    let trials = (files / 8).min(TRIALS);
+    Most { all: files.saturating_sub(trials).min(CONNECTIONS), trials, of_address }
 }
 
 /// Raises the limit of open files to what the system allows, and answers with it: each waiting edge takes one, and the usual

@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod clean_up;
 mod cli;
+mod connections;
 mod console;
 mod console_forms;
 mod console_pages;

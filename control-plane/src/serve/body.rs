@@ -1,0 +1,61 @@
+//! A request's body, as long as its client goes on sending.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::BoxError;
+use axum::body::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::pace::Pace;
+
+/// A body that fails once its client is too slow, by the pace that it shares with the request's extensions.
+pub(super) struct PacedBody {
+    body: Incoming,
+    pace: Pace,
+    /// Made when it is first waited for.
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the client sends too slowly")]
+struct TooSlow;
+
+impl PacedBody {
+    pub(super) fn new(body: Incoming, pace: Pace) -> Self {
+        Self { body, pace, over: None }
+    }
+}
+
+impl Body for PacedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let bytes =
+                frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref).map_or(0, Bytes::len);
+            self.pace.received(Instant::now(), bytes);
+            return Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)));
+        }
+        let until = self.pace.waits(Instant::now());
+        let over = self.over.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if over.deadline() != until {
+            over.as_mut().reset(until);
+        }
+        if over.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.pace.ran_out();
+        Poll::Ready(Some(Err(TooSlow.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
