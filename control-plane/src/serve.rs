@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::connections::{Deadlines, Door};
 use self::listener::{Listener, listeners, places, raise_open_files};
@@ -52,8 +52,9 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     };
     // All that can be refused comes first: a start that can't succeed leaves no token file behind.
     let tokens = [(&options.admin_token_file, Kind::AdminToken), (&options.edge_token_file, Kind::EdgeToken)];
+    let mut has_token_file = false;
     for (path, kind) in &tokens {
-        Token::existing(path, kind)?;
+        has_token_file |= Token::existing(path, kind)?.is_some();
     }
     let (end, ending) = watch::channel(false);
     let open_files = raise_open_files();
@@ -61,6 +62,14 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let store =
         Store::open(options.database.database(), entropy.id(&clock)?, &config, Acting::system(clock.now())).await?;
+    if has_token_file && store.was_new() {
+        warn!(
+            database = %options.database.database(),
+            "the database is new, but there are token files already. If this control plane has served before, its database is \
+             lost or its volume isn't mounted, and all keys are unknown: stop it, and mount the volume or restore a backup \
+             (docs/operating.md). At a first start with token files of your own nothing is wrong"
+        );
+    }
     let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
         let (token, origin) = Token::from_file(path, &kind, &entropy)?;
         if origin == Origin::Made {
@@ -113,9 +122,10 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     });
     let services = services.collect();
     let served = edges.clone();
+    let watching = tokio::spawn(store.clone().watch(ending.clone()));
     let hourly = tokio::spawn(hourly(store.clone(), clock, guesses, edges, ending));
     run(services, end, signals).await;
-    let _ = tokio::join!(hourly, compacting, measuring);
+    let _ = tokio::join!(hourly, watching, compacting, measuring);
     served.release().await;
     store.close().await;
     announcements.flush_within(FLUSH);

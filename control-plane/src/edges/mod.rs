@@ -211,7 +211,9 @@ impl Edges {
     /// Whether a revision is enforced now. Costs a pass over all instances.
     pub(crate) fn enforcement(&self, revision: Revision) -> Enforcement {
         let now = self.clock.monotonic();
-        Enforcement::of(self.lock().values().filter_map(Known::facts), revision, now)
+        let found = Enforcement::of(self.lock().values().filter_map(Known::facts), revision, now);
+        // What another program wrote into the database may have undone it.
+        if self.store.has_foreign_commits() { Enforcement { bounded: Bounded::Never, ..found } } else { found }
     }
 
     /// The known instances as to a revision, by edge and id.

@@ -139,6 +139,9 @@ impl Edges {
     /// That the instances in memory are those of an instant at which the revision was committed: one that isn't known here, or
     /// counts as silent, gets nothing older from any replica.
     pub(crate) async fn knows_all_at(&self, revision: Revision) -> Result<(), StoreError> {
+        if self.store.has_foreign_commits() {
+            return Err(StoreError::Unavailable("another program has committed to the database".to_owned()));
+        }
         let is_known = || !self.store.is_shared() || self.read_at.load(Ordering::SeqCst) >= revision.0;
         if is_known() {
             return Ok(());

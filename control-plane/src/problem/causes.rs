@@ -4,7 +4,7 @@ use axum::http::{StatusCode, header};
 
 use super::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
 use crate::entropy::EntropyError;
-use crate::store::{MAX_METADATA_BYTES, StoreError};
+use crate::store::{MAX_METADATA_BYTES, StoreError, Unwritable};
 
 impl From<StoreError> for Problem {
     /// `NotFound` here is a path's; what isn't found elsewhere is said by who asked.
@@ -38,6 +38,22 @@ impl From<StoreError> for Problem {
                 "this was not answered as done; try again, and see the control plane's log for the cause",
             )
             .with_header(header::RETRY_AFTER, "1"),
+            StoreError::Unwritable(unwritable) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage-unavailable",
+                "The storage is unavailable",
+                match unwritable {
+                    Unwritable::Moved { .. } => {
+                        "nothing was changed: the database's file was moved, replaced or removed while the control plane \
+                         serves it; have an operator put it back, as the control plane's log says"
+                    }
+                    Unwritable::ForeignCommit { .. } => {
+                        "nothing was changed: another program has written to the database's file; have an operator end that \
+                         program and restart the control plane, as its log says"
+                    }
+                },
+            )
+            .with_header(header::RETRY_AFTER, "10"),
             // A secret that we drew was there already: the source of randomness repeats itself.
             StoreError::SecretTaken => {
                 tracing::error!("a new secret's digest is known already: the random source can't be trusted");

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
+use super::file_watch::Watch;
+use super::lock::Lock;
 use super::postgres::{Server, Session};
 use super::sql::{NONE, Optional as _, Sql, SqlError, params};
 
@@ -11,7 +13,9 @@ use super::sql::{NONE, Optional as _, Sql, SqlError, params};
 const ASKED: Duration = Duration::from_secs(5);
 
 pub(super) enum Connection {
-    Sqlite(rusqlite::Connection),
+    /// With the lock of its file, which is freed once the last of them is closed.
+    #[expect(dead_code, reason = "the lock is held, not used")]
+    Sqlite(rusqlite::Connection, Arc<Lock>),
     Postgres(Box<Session>),
 }
 
@@ -21,7 +25,7 @@ pub(super) type Source = Option<Arc<Server>>;
 impl Connection {
     pub(super) fn sql(&self) -> Sql<'_> {
         match self {
-            Self::Sqlite(connection) => Sql::Sqlite(connection),
+            Self::Sqlite(connection, _) => Sql::Sqlite(connection),
             Self::Postgres(session) => Sql::Postgres(session),
         }
     }
@@ -79,16 +83,33 @@ pub(super) fn reading_anew<T>(
 pub(super) struct Writing {
     source: Source,
     connection: Option<Connection>,
+    /// Of a file.
+    watch: Option<Watch>,
 }
 
 impl Writing {
-    pub(super) fn new(connection: Connection, source: Source) -> Self {
-        Self { source, connection: Some(connection) }
+    pub(super) fn new(connection: Connection, source: Source, watch: Option<Watch>) -> Self {
+        Self { source, connection: Some(connection), watch }
     }
 
     /// Begins a transaction. It is the only one until it ends: SQLite has one writer; in PostgreSQL it holds the position's row,
     /// so that the order of revisions is the order of commits over all replicas.
-    pub(super) fn begin(&mut self) -> Result<(), SqlError> {
+    pub(super) fn begin(&mut self) -> Result<(), StoreError> {
+        if let Some(watch) = &self.watch {
+            watch.is_placed()?;
+        }
+        Ok(self.begin_sql()?)
+    }
+
+    /// In a transaction that has begun: that nobody who shouldn't has committed since the last one. Replicas may.
+    pub(super) fn is_sole(&self) -> Result<(), StoreError> {
+        match (&self.watch, &self.connection) {
+            (Some(watch), Some(Connection::Sqlite(connection, _))) => watch.is_sole(connection),
+            (Some(_), Some(Connection::Postgres(_)) | None) | (None, _) => Ok(()),
+        }
+    }
+
+    fn begin_sql(&mut self) -> Result<(), SqlError> {
         let begun = self.connection.as_ref().map(|connection| begin(connection.sql()));
         match begun {
             // Nothing has begun, so another one may do it.
@@ -114,7 +135,7 @@ impl Writing {
     /// Whether the transaction is over: SQLite ends it by itself on some errors, such as a full disk.
     pub(super) fn has_ended(&self) -> bool {
         match &self.connection {
-            Some(Connection::Sqlite(connection)) => connection.is_autocommit(),
+            Some(Connection::Sqlite(connection, _)) => connection.is_autocommit(),
             Some(Connection::Postgres(session)) => session.is_closed(),
             None => true,
         }
@@ -125,6 +146,9 @@ impl Writing {
         let sql = self.sql()?;
         let left = if moved && self.source.is_some() { Left::by(sql)? } else { None };
         let committed = sql.execute_batch(if left.is_some() { "NOTIFY latchkey; COMMIT" } else { "COMMIT" });
+        if let (Ok(()), Some(watch), Sql::Sqlite(connection)) = (&committed, &self.watch, sql) {
+            watch.committed(connection);
+        }
         match (committed, &self.source) {
             (Err(error), Some(server)) if error.is_lost() => {
                 self.connection = None;

@@ -4,12 +4,12 @@
 //! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers. It is the
 //! same on SQLite and on PostgreSQL.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use policy::{Epoch, Position};
+use policy::{Epoch, Position, Revision};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tracing::error;
 
@@ -17,6 +17,7 @@ use super::changes::{self, Change};
 use super::connection::{Connection, Source, Writing, reading_anew};
 use super::database::Database;
 use super::edge_tokens::{self, KnownTokens};
+use super::file_watch::Watch;
 use super::lock::{Lock, OpenError};
 use super::postgres::{Follower, Following, Reads, Server, look, speak};
 use super::replicas::Replica;
@@ -46,8 +47,10 @@ pub(super) struct Engine {
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<KnownTokens>>,
     counted: Arc<Counted>,
-    /// Of a file. Held until it is closed.
-    lock: Mutex<Option<Lock>>,
+    /// Whether another program has committed to the file since it was opened.
+    has_foreign_commits: Arc<AtomicBool>,
+    /// Whether the database had no history when it was opened.
+    was_new: bool,
 }
 
 /// What was opened.
@@ -55,24 +58,27 @@ struct Opened {
     writer: Connection,
     readers: Vec<Connection>,
     source: Source,
-    lock: Option<Lock>,
+    watch: Option<Watch>,
 }
 
 impl Engine {
     /// Opens the database. `epoch` is that of a new one; an old one has its own.
     pub(super) fn open(database: &Database, epoch: Epoch) -> Result<Self, OpenError> {
-        let Opened { writer, readers, source, lock } = match database {
+        let has_foreign_commits = Arc::<AtomicBool>::default();
+        let Opened { writer, readers, source, watch } = match database {
             Database::File(path) => {
-                let lock = Lock::take(path)?;
-                let writer = Connection::Sqlite(open_writer(&lock, epoch)?);
-                let readers = (0..READERS).map(|_| open_reader(&lock).map(Connection::Sqlite));
-                Opened { writer, readers: readers.collect::<Result<_, _>>()?, source: None, lock: Some(lock) }
+                let lock = Arc::new(Lock::take(path)?);
+                let writer = open_writer(&lock, epoch)?;
+                let reader = |_| open_reader(&lock).map(|reader| Connection::Sqlite(reader, Arc::clone(&lock)));
+                let readers = (0..READERS).map(reader).collect::<Result<_, _>>()?;
+                let watch = Watch::begin(Arc::clone(&lock), &writer, Arc::clone(&has_foreign_commits))?;
+                Opened { writer: Connection::Sqlite(writer, lock), readers, source: None, watch: Some(watch) }
             }
             Database::Server { url, password_file } => {
                 let (server, session) = Server::open(url.expose(), password_file.as_deref(), epoch)?;
                 let writer = Connection::Postgres(Box::new(session));
                 // Those that read are made when they are needed.
-                Opened { writer, readers: Vec::new(), source: Some(Arc::new(server)), lock: None }
+                Opened { writer, readers: Vec::new(), source: Some(Arc::new(server)), watch: None }
             }
         };
         let failed = |cause: String| OpenError::Failed(format!("{database}: {cause}"));
@@ -88,7 +94,7 @@ impl Engine {
             None => (None, None, None),
         };
         let (sender, queue) = mpsc::channel(QUEUE);
-        let writing = Writing::new(writer, source.clone());
+        let writing = Writing::new(writer, source.clone(), watch);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || write(writing, queue, &publish))
@@ -106,12 +112,21 @@ impl Engine {
             head,
             edge_tokens,
             counted,
-            lock: Mutex::new(lock),
+            has_foreign_commits,
+            was_new: position.revision == Revision(0),
         })
     }
 
     pub(super) fn head(&self) -> watch::Receiver<Position> {
         self.head.clone()
+    }
+
+    pub(super) fn was_new(&self) -> bool {
+        self.was_new
+    }
+
+    pub(super) fn has_foreign_commits(&self) -> bool {
+        self.has_foreign_commits.load(Ordering::SeqCst)
     }
 
     /// The edge tokens that work; another set before a change of them is answered.
@@ -136,9 +151,27 @@ impl Engine {
         &self,
         work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let answer = self.queued(work).await;
+        if matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Unwritable(_))) {
+            self.counted.refused.fetch_add(1, Ordering::Relaxed);
+            self.counted.is_refusing.store(true, Ordering::Relaxed);
+        }
+        reported(answer)
+    }
+
+    /// That a change could begin, which writes nothing. Neither counted nor logged.
+    pub(super) async fn begins(&self) -> Result<(), StoreError> {
+        self.queued(|change| change.position().map(drop)).await
+    }
+
+    /// Runs `work` when its turn comes.
+    async fn queued<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (reply, answered) = oneshot::channel();
-        let job = Box::new(move |change: &Change<'_>| {
-            let result = work(change);
+        let job = Box::new(move |change: Result<&Change<'_>, StoreError>| {
+            let result = change.and_then(work);
             Done {
                 keep: result.is_ok(),
                 // Nobody waits any more when sending fails.
@@ -146,12 +179,7 @@ impl Engine {
             }
         });
         self.writer.send(Job::Change(job)).await.map_err(|_| closed())?;
-        let answer = answered.await.map_err(|_| closed())?;
-        if matches!(answer, Err(StoreError::Unavailable(_))) {
-            self.counted.refused.fetch_add(1, Ordering::Relaxed);
-            self.counted.is_refusing.store(true, Ordering::Relaxed);
-        }
-        reported(answer)
+        answered.await.map_err(|_| closed())?
     }
 
     /// That a change would be taken. Writes nothing to find it out, unless the last change was refused.
@@ -230,8 +258,6 @@ impl Engine {
         if !ending.await.unwrap_or(false) {
             error!("a thread of the store ended by a fault");
         }
-        // Whoever still has a handle can do nothing with it, and keeps nobody from opening the file.
-        drop(lock(&self.lock).take());
     }
 }
 
@@ -258,7 +284,7 @@ fn closed() -> StoreError {
 
 /// The border to the operator: what can't be told to a client is logged here, once.
 fn reported<T>(result: Result<T, StoreError>) -> Result<T, StoreError> {
-    if let Err(cause @ (StoreError::Unavailable(_) | StoreError::Fault(_))) = &result {
+    if let Err(cause @ (StoreError::Unavailable(_) | StoreError::Unwritable(_) | StoreError::Fault(_))) = &result {
         error!(%cause, "store");
     }
     result

@@ -1,12 +1,17 @@
-//! One process a database: a lock file beside it, and what may be wrong with the path.
+//! One process a database: its locks, and what may be wrong with the path.
 //!
-//! The lock is on a file of its own. One on the database would be lost as soon as any handle to it is closed (POSIX), and
-//! SQLite's `locking_mode = EXCLUSIVE` would shut out our own read connections.
+//! Two locks (`flock`) are held. The one on the database itself goes with the file, by whatever path it is reached and whatever
+//! becomes of the files beside it. The one on a file beside it keeps out control planes of versions that know no other lock.
+//!
+//! POSIX frees all of SQLite's own locks on a file, which are of the other kind (`fcntl`), as soon as this process closes any
+//! descriptor of it. So those that are opened here stay open until SQLite has closed the file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::IntoRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Why a database can't be opened. Each names it and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +34,16 @@ pub enum OpenError {
     Failed(String),
 }
 
-/// Held while the database is open; the system frees it when the process ends, however it ends.
+/// Held until the last connection to the database is closed; the system frees it when the process ends, however it ends.
 pub(super) struct Lock {
     /// The database, absolute, with all links followed.
     pub(super) path: PathBuf,
-    file: File,
+    /// The database.
+    pub(super) database: File,
+    /// The file beside it; `None` where none can be made.
+    beside: Option<File>,
+    /// The index of the WAL, once somebody reads it: SQLite has locks on it, too.
+    index: OnceLock<File>,
 }
 
 impl Lock {
@@ -46,7 +56,7 @@ impl Lock {
         // Digests are no secrets, but nobody else's business either. SQLite gives its other files the same mode.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        drop(options.open(path).map_err(misplaced)?);
+        let database = options.open(path).map_err(misplaced)?;
         let path = path.canonicalize().map_err(misplaced)?;
         if !path.is_file() {
             return Err(OpenError::NotAFile { path });
@@ -55,50 +65,75 @@ impl Lock {
             // SQLite syncs the names of the files it makes; this one is ours.
             File::open(directory).and_then(|directory| directory.sync_all()).map_err(misplaced)?;
         }
-        let file = options.open(beside(&path)).map_err(misplaced)?;
-        Self::of(path, file)
+        let beside = options.open(beside(&path)).map_err(misplaced)?;
+        Self::of(path, database, Some(beside))
     }
 
-    /// Locks a database that is only read, and makes nothing but the lock's own file. `None` where there is no such file and none
-    /// can be made, as on a medium that can't be written to: whoever serves a database has made one.
-    pub(super) fn take_to_read(path: &Path) -> Result<Option<Self>, OpenError> {
+    /// Locks a database that is only read, and makes nothing but the file beside it. Where there is no such file and none can be
+    /// made, as on a medium that can't be written to, the database itself is locked alone.
+    pub(super) fn take_to_read(path: &Path) -> Result<Self, OpenError> {
         let misplaced = |cause| OpenError::Place { path: path.to_owned(), cause };
         let path = path.canonicalize().map_err(misplaced)?;
         if !path.is_file() {
             return Err(OpenError::NotAFile { path });
         }
         let name = beside(&path);
-        match File::open(&name) {
-            Ok(file) => Self::of(path, file).map(Some),
+        let beside = match File::open(&name) {
+            Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made =
-                    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
-                made.map_or(Ok(None), |file| Self::of(path, file).map(Some))
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&name).ok()
             }
-            Err(cause) => Err(OpenError::Place { path, cause }),
-        }
+            Err(cause) => return Err(OpenError::Place { path, cause }),
+        };
+        let database = File::open(&path).map_err(misplaced)?;
+        Self::of(path, database, beside)
     }
 
-    fn of(path: PathBuf, file: File) -> Result<Self, OpenError> {
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path, file }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
-            Err(TryLockError::Error(cause)) => Err(OpenError::Place { path, cause }),
+    /// The index of the WAL that SQLite has made, opened once.
+    pub(super) fn index(&self) -> io::Result<&File> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let index = File::open(with_suffix(&self.path, "-shm"))?;
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    fn of(path: PathBuf, database: File, beside: Option<File>) -> Result<Self, OpenError> {
+        let locked = beside.as_ref().map_or(Ok(()), File::try_lock).and_then(|()| database.try_lock());
+        match locked {
+            Ok(()) => Ok(Self { path, database, beside, index: OnceLock::new() }),
+            Err(error) => {
+                // Where this very process serves the database, closing this descriptor would free SQLite's locks.
+                let _ = database.into_raw_fd();
+                Err(match error {
+                    TryLockError::WouldBlock => OpenError::InUse { path },
+                    TryLockError::Error(cause) => OpenError::Place { path, cause },
+                })
+            }
         }
     }
 }
 
-/// The file that the lock of a database is on.
+/// The file beside a database that is locked with it.
 fn beside(path: &Path) -> PathBuf {
-    let mut name = path.to_owned().into_os_string();
-    name.push("-lock");
+    with_suffix(path, "-lock")
+}
+
+/// One of the files that belong to a database.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     name.into()
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file isn't enough while a process that is being started still has a copy of it. When this fails, closing
-        // it does free it in the end.
-        let _ = self.file.unlock();
+        // Closing the files isn't enough while a process that is being started still has a copy of them. When this fails, closing
+        // them does free them in the end.
+        let _ = self.database.unlock();
+        if let Some(beside) = &self.beside {
+            let _ = beside.unlock();
+        }
     }
 }

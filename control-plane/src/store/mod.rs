@@ -19,6 +19,7 @@ mod definitions;
 mod edge_tokens;
 mod engine;
 mod feed;
+mod file_watch;
 mod fold;
 mod identify;
 mod import;
@@ -45,9 +46,12 @@ mod workspaces;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::{Epoch, Position, Revision, WorkspaceId};
 use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info};
 
 pub use admin_tokens::{AdminToken, NewAdminToken, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, TokenQuery};
 pub use audit::{AuditEvent, AuditHead};
@@ -58,6 +62,7 @@ pub use copy::{Copied, CopyError, CopyStep, Rows, RowsDigest, copy};
 pub use database::Database;
 pub use edge_tokens::{EdgeToken, LiveToken, NewEdgeToken, RevokedToken};
 pub use feed::Since;
+pub use file_watch::Unwritable;
 pub(crate) use fold::{Admitted, Then};
 pub use identify::{Identified, KnownSecret, SecretStatus};
 pub use import::ImportedKey;
@@ -93,6 +98,9 @@ pub const ROTATED_AT_EDGE_SECS: i64 = 30 * 86_400;
 /// How long digests of deleted keys and revoked tokens stay here, so that a leaked secret can still be named.
 pub const DELETED_KEPT_SECS: i64 = 365 * 86_400;
 
+/// How often it is looked whether a file is still the one that was opened.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Why the store refuses, or can't.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -121,6 +129,9 @@ pub enum StoreError {
     /// lost at a commit and can't be asked after either, nobody knows.
     #[error("the storage is unavailable: {0}")]
     Unavailable(String),
+    /// The file must not be written to any more. Nothing was changed.
+    #[error(transparent)]
+    Unwritable(Unwritable),
     /// A fault of ours, or a file that says what can't be. Nothing was changed.
     #[error("the store is at fault: {0}")]
     Fault(String),
@@ -188,6 +199,41 @@ impl Store {
         self.fresh()?;
         self.engine.writes().await?;
         self.engine.read(|sql| changes::position(sql).map(drop)).await
+    }
+
+    /// Whether the database had no history when it was opened.
+    pub fn was_new(&self) -> bool {
+        self.engine.was_new()
+    }
+
+    /// Whether another program has committed to the database's file since it was opened. Nothing counts as enforced then: what it
+    /// committed may have undone anything.
+    pub(crate) fn has_foreign_commits(&self) -> bool {
+        self.engine.has_foreign_commits()
+    }
+
+    /// Looks each second whether the file still takes changes, until `ending` becomes true. Logs when that ends and when it begins
+    /// again. Where replicas share a database there is nothing to look at.
+    pub async fn watch(self, mut ending: watch::Receiver<bool>) {
+        if self.is_shared() {
+            return;
+        }
+        let mut seconds = tokio::time::interval(LOOK_EVERY);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_refusing = false;
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => {}
+                _ = ending.wait_for(|ending| *ending) => return,
+            }
+            let begins = self.engine.begins().await;
+            match &begins {
+                Err(cause) if !is_refusing => error!(%cause, "the database takes no change"),
+                Ok(()) if is_refusing => info!("the database takes changes again"),
+                Err(_) | Ok(()) => {}
+            }
+            is_refusing = begins.is_err();
+        }
     }
 
     /// What the store counts. Costs a few reads of memory.

@@ -53,6 +53,8 @@ pub(super) fn open_reader(lock: &Lock) -> Result<Connection, OpenError> {
     let sql = |cause| refused(&lock.path, &cause);
     let connection = connect(&lock.path).map_err(sql)?;
     connection.pragma_update(None, "query_only", true).map_err(sql)?;
+    // A first read, so that it has the WAL open that is there now, whatever becomes of its name.
+    number(&connection, &lock.path, "PRAGMA user_version")?;
     Ok(connection)
 }
 
@@ -169,8 +171,16 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(Lock::take(&path), Err(OpenError::InUse { .. })));
         assert!(matches!(Lock::take(&link), Err(OpenError::InUse { .. })));
+        // Nor by another name of the file, which has a lock file of its own, or when that file is gone.
+        let other = directory.path().join("other.db");
+        std::fs::hard_link(&path, &other).unwrap();
+        std::fs::remove_file(directory.path().join("latchkey.db-lock")).unwrap();
+        for path in [&path, &other] {
+            assert!(matches!(Lock::take(path), Err(OpenError::InUse { .. })), "{}", path.display());
+            assert!(matches!(Lock::take_to_read(path), Err(OpenError::InUse { .. })), "{}", path.display());
+        }
         drop(first);
-        assert!(Lock::take(&link).is_ok());
+        assert!(Lock::take(&other).is_ok());
     }
 
     #[test]

@@ -105,8 +105,8 @@ pub(super) enum Job {
     Close,
 }
 
-/// Runs in a savepoint; answers how it went.
-pub(super) type Work = dyn FnOnce(&Change<'_>) -> Done + Send;
+/// Runs in a savepoint, or learns why it can't; answers how it went.
+pub(super) type Work = dyn FnOnce(Result<&Change<'_>, StoreError>) -> Done + Send;
 
 pub(super) struct Done {
     /// False: the savepoint is rolled back.
@@ -141,7 +141,8 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
     }
     let mut answers = Vec::with_capacity(group.len());
     let mut moved = false;
-    let committed = run_group(sql, group, &mut answers, publish).map(|committed| {
+    let mut group = group.into_iter();
+    let committed = run_group(sql, &mut group, &mut answers, publish).map(|committed| {
         // There before the answers, so that whoever was answered finds the feed at that revision or above.
         moved = publish.tell(committed.position, committed.edge_tokens);
         publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
@@ -151,10 +152,11 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
             publish.counted.is_refusing.store(false, Ordering::Relaxed);
         }
     });
-    if committed.is_err()
-        && let Err(cause) = sql.roll_back()
-    {
-        error!(%cause, "the store cannot roll back");
+    if let Err(error) = &committed {
+        answers.extend(group.map(|work| work(Err(error.clone())).answer));
+        if let Err(cause) = sql.roll_back() {
+            error!(%cause, "the store cannot roll back");
+        }
     }
     for answer in answers {
         answer(committed.clone());
@@ -166,22 +168,29 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
     }
 }
 
-/// Work that isn't run because of an error is dropped; that answers it, as unavailable.
+/// Work that isn't run because of an error stays in `group`.
 fn run_group(
     writing: &mut Writing,
-    group: Vec<Box<Work>>,
+    group: &mut std::vec::IntoIter<Box<Work>>,
     answers: &mut Vec<Answer>,
     publish: &Publish,
 ) -> Result<Committed, StoreError> {
     writing.begin()?;
     let sql = writing.sql()?;
     let before = super::changes::position(sql)?;
+    if let Err(error) = writing.is_sole() {
+        // The feed goes on with what others have committed: it may be a revocation.
+        if publish.tell(before, Some(edge_tokens::known(sql)?)) {
+            publish.wake();
+        }
+        return Err(error);
+    }
     // Where another replica has committed, the tokens may be others, too.
     let edge_tokens_differ = Cell::new(before != publish.position());
     let mut changes = 0_u64;
     for work in group {
         sql.execute_batch("SAVEPOINT change")?;
-        let done = work(&Change::new(sql, &edge_tokens_differ));
+        let done = work(Ok(&Change::new(sql, &edge_tokens_differ)));
         answers.push(done.answer);
         if writing.has_ended() {
             return Err(StoreError::Unavailable("the transaction was rolled back".to_owned()));

@@ -15,6 +15,7 @@ mod console_sessions;
 mod copy;
 mod copy_undone;
 mod crash;
+mod database_file;
 mod databases;
 mod dump;
 mod edge_tokens;

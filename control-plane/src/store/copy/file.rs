@@ -17,7 +17,7 @@ use crate::store::sql::{Sql, SqlError, params};
 pub(super) struct Source {
     connection: Connection,
     path: PathBuf,
-    _lock: Option<Lock>,
+    _lock: Lock,
 }
 
 impl Source {

@@ -7,7 +7,7 @@ use policy::UnixSeconds;
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::backup::{Unfinished, sync_directory};
-use super::super::lock::Lock;
+use super::super::lock::{Lock, with_suffix};
 use super::super::schema::is_ours;
 use super::named_by;
 
@@ -22,13 +22,8 @@ pub(super) fn put(restored: Unfinished, lock: &Lock, at: UnixSeconds) -> io::Res
 fn keep(database: &Path, at: UnixSeconds) -> io::Result<PathBuf> {
     // A WAL that stayed behind would be written into the next database. Where it can't be emptied it is moved.
     let _ = empty_wal(database);
-    let beside = |path: &Path, suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
     let name = named_by(at);
-    let mut kept = beside(database, &format!(".before-{name}"));
+    let mut kept = with_suffix(database, &format!(".before-{name}"));
     // Several restores within a second.
     let mut count = 1_u32;
     while let Err(error) = std::fs::hard_link(database, &kept) {
@@ -36,10 +31,10 @@ fn keep(database: &Path, at: UnixSeconds) -> io::Result<PathBuf> {
             return Err(error);
         }
         count = count.saturating_add(1);
-        kept = beside(database, &format!(".before-{name}-{count}"));
+        kept = with_suffix(database, &format!(".before-{name}-{count}"));
     }
     for suffix in ["-wal", "-shm"] {
-        match std::fs::rename(beside(database, suffix), beside(&kept, suffix)) {
+        match std::fs::rename(with_suffix(database, suffix), with_suffix(&kept, suffix)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
