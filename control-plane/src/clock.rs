@@ -36,6 +36,14 @@ impl Clock {
         Self { monotonic: Arc::new(since), ..self }
     }
 
+    /// One that stands at `at`, `since` being when the process began.
+    #[cfg(test)]
+    pub(crate) fn standing_at(at: UnixSeconds, since: UnixSeconds) -> Self {
+        let secs = |secs: i64| u64::try_from(secs).unwrap_or_default();
+        let passed = Duration::from_secs(secs(at.0 - since.0));
+        Self::from_nanos(move || secs(at.0) * NANOS_A_SECOND).with_monotonic(move || passed)
+    }
+
     /// Time since some instant of this process; nobody can set it.
     pub fn monotonic(&self) -> Duration {
         (self.monotonic)()

@@ -165,7 +165,7 @@ async fn hourly(store: Store, clock: Clock, guesses: Guesses, edges: Edges, mut 
         }
         guesses.forget_quiet();
         // The store has logged the cause; the next hour tries again.
-        let _ = store.sweep(Acting::system(clock.now())).await;
+        let _ = store.sweep(&clock).await;
         let _ = edges.forget_silent().await;
         if let Ok(Some(head)) = store.audit_head().await {
             info!(audit.revision = head.revision.0, audit.head = %head.hash, "the audit log's head");

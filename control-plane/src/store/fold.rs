@@ -188,6 +188,7 @@ mod tests {
 
     use super::admit::WORKERS;
     use super::*;
+    use crate::clock::Clock;
     use crate::config::Config;
     use crate::store::{Acting, Database, NewKey, NewSecret, NewWorkspace, databases};
     use crate::usage::ALLOWED;
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!((counted(&store, 1).await, counted(&store, 2).await), (1 << 62, 15));
         // Nor when its hours become days.
         let later = NOW.saturating_add_secs(9 * 86_400);
-        store.sweep(Acting::system(later)).await.unwrap();
+        store.sweep(&Clock::standing_at(later, NOW)).await.unwrap();
         let usage = store.usage(workspace(), key(1), later).await.unwrap();
         assert_eq!(usage.days[0].counts, [(ALLOWED.to_owned(), 1 << 62)]);
         store.close().await;
@@ -315,7 +316,7 @@ mod tests {
         assert_eq!(store.usage_rows().await.unwrap(), before + u64::try_from(WORKERS).unwrap());
         // A round that broke off goes with the last worker that could finish it.
         store.begin_usage_round(None, vec![name("last", 1)], NOW).await.unwrap();
-        store.sweep(Acting::system(NOW.saturating_add_secs(32 * 86_400))).await.unwrap();
+        store.sweep(&Clock::standing_at(NOW.saturating_add_secs(32 * 86_400), NOW)).await.unwrap();
         assert_eq!(store.usage_rows().await.unwrap(), before);
         store.close().await;
     }

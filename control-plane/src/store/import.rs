@@ -13,6 +13,7 @@ use policy::{Digest, KeyId, Revision, WorkspaceId};
 
 use super::changes::Change;
 use super::definitions::Numbers;
+use super::retention::Removal;
 use super::sql::{NONE, Optional as _, Sql, Value, params, values};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Changed, NewKey, Store, StoreError, once};
@@ -93,7 +94,7 @@ impl Store {
         }
         // What isn't decided is of a process that has ended.
         if !self.is_shared() && self.engine.read(has_drafts).await? {
-            while self.engine.change(|change| forget_drafts(change, i64::MAX)).await? == Progress::More {}
+            while self.engine.change(|change| forget_drafts(change.sql(), i64::MAX)).await? == Progress::More {}
         }
         Ok(())
     }
@@ -214,15 +215,15 @@ fn forget_draft(change: &Change<'_>, import: KeyId) -> Result<(), StoreError> {
 }
 
 /// The same of imports that broke off, and that were written down until this instant.
-fn forget_drafts(change: &Change<'_>, until: i64) -> Result<Progress, StoreError> {
+fn forget_drafts(sql: Sql<'_>, until: i64) -> Result<Progress, StoreError> {
     let statement = "DELETE FROM import_steps WHERE step IN (
         SELECT step FROM import_steps WHERE import <> (SELECT decided FROM imports) AND written_at <= ?1 LIMIT ?2)";
-    Ok(progress(change.sql().prepare(statement)?.execute(params![until, STEP])?))
+    Ok(progress(sql.prepare(statement)?.execute(params![until, STEP])?))
 }
 
 /// The same at the hourly sweep: an import of another replica may be under way.
-pub(super) fn forget_old_drafts(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    forget_drafts(change, acting.at.saturating_add_secs(-DRAFT_KEPT_SECS).0)
+pub(super) fn forget_old_drafts(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    forget_drafts(removal.sql(), removal.older_than_secs(DRAFT_KEPT_SECS).0)
 }
 
 /// Where nothing is pending: whether anything is written down and not decided.
@@ -264,6 +265,7 @@ mod tests {
     use policy::{Allowlist, Environment, Epoch, Scopes, UnixSeconds};
 
     use super::*;
+    use crate::clock::Clock;
     use crate::config::Config;
     use crate::secret::LastCharacters;
     use crate::store::{Database, Metadata, NewSecret, NewWorkspace, Precondition, databases};
@@ -323,7 +325,7 @@ mod tests {
         let store = open().await.unwrap();
         // Beside other replicas it may be one's that goes on.
         assert_eq!(count(&store).await, (250, 250, u32::from(databases::is_postgres())));
-        store.sweep(Acting::system(UnixSeconds(DRAFT_KEPT_SECS))).await.unwrap();
+        store.sweep(&Clock::standing_at(UnixSeconds(DRAFT_KEPT_SECS), UnixSeconds(0))).await.unwrap();
         assert_eq!(count(&store).await, (250, 250, 0));
         let again = store.import_keys(vec![imported(id, 500), imported(id, 249)], acting.clone()).await;
         assert_eq!(again, Err(StoreError::DigestsTaken { lines: vec![(249, Some(id))] }));

@@ -35,6 +35,7 @@ mod postgres;
 mod records;
 mod replicas;
 mod restore;
+mod retention;
 mod rows;
 mod schema;
 mod secrets;
@@ -156,6 +157,7 @@ pub struct StoreStats {
 pub struct Store {
     engine: Arc<engine::Engine>,
     numbers: Arc<definitions::Numbers>,
+    retention: Arc<retention::Retention>,
     /// Held while an import is checked, decided and carried out.
     importing: Arc<AsyncMutex<()>>,
     /// Requests with an idempotency key that run in this process.
@@ -177,14 +179,15 @@ impl Store {
         let (engine, config) =
             (tokio::task::spawn_blocking(move || engine::Engine::open(&database, epoch)), config.clone());
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
-        let numbers =
-            engine.change(move |change| definitions::define(change, &config, &acting)).await.map_err(failed)?;
-        let store = Self {
-            engine: Arc::new(engine),
-            numbers: Arc::new(numbers),
-            importing: Arc::default(),
-            in_progress: Arc::default(),
+        let begun = move |change: &changes::Change<'_>| {
+            // Before this start changes anything: what the history says of the time is of others.
+            let retention = retention::Retention::begin(change.sql(), acting.at)?;
+            Ok((definitions::define(change, &config, &acting)?, retention))
         };
+        let (numbers, retention) = engine.change(begun).await.map_err(failed)?;
+        let (engine, numbers, retention) = (Arc::new(engine), Arc::new(numbers), Arc::new(retention));
+        let store =
+            Self { engine, numbers, retention, importing: Arc::default(), in_progress: Arc::default() };
         store.finish_imports().await.map_err(failed)?;
         Ok(store)
     }

@@ -1,9 +1,9 @@
 //! Names as a search compares them: upper and lower case are equal, in every script and on both engines.
 
-use super::changes::Change;
+use super::retention::Removal;
 use super::sql::params;
 use super::sweep::{Progress, STEP, progress};
-use super::{Acting, StoreError};
+use super::StoreError;
 
 /// The name without the difference of cases. The first step is for `ẞ`, whose upper case is itself; from `ß` on all three lead to
 /// `ss`, as `ς` and `Σ` lead to `σ`.
@@ -16,12 +16,13 @@ pub(super) fn folded(name: &str) -> String {
 pub(super) const COMPARED: &str = "coalesce(k.folded_name, lower(k.name))";
 
 /// Names of keys that an older version made are folded: no change of anything, so it has no revision and no event.
-pub(super) fn fold(change: &Change<'_>, _: &Acting) -> Result<Progress, StoreError> {
-    let mut due = change.sql().prepare("SELECT workspace_id, id, name FROM keys WHERE folded_name IS NULL LIMIT ?1")?;
+pub(super) fn fold(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let sql = removal.sql();
+    let mut due = sql.prepare("SELECT workspace_id, id, name FROM keys WHERE folded_name IS NULL LIMIT ?1")?;
     let keys = due.query_map(params![STEP], |row| {
         Ok((row.get::<[u8; 16]>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?))
     })?;
-    let mut update = change.sql().prepare("UPDATE keys SET folded_name = ?3 WHERE workspace_id = ?1 AND id = ?2")?;
+    let mut update = sql.prepare("UPDATE keys SET folded_name = ?3 WHERE workspace_id = ?1 AND id = ?2")?;
     for (workspace, id, name) in &keys {
         update.execute(params![workspace, id, folded(name)])?;
     }

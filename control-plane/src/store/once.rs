@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use policy::{Digest, KeyId, Revision, UnixSeconds};
 
-use super::changes::{self, Change};
+use super::changes;
+use super::retention::Removal;
 use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Store, StoreError, import};
@@ -129,10 +130,10 @@ fn oldest(now: UnixSeconds) -> i64 {
 }
 
 /// Rows that count no more go.
-pub(super) fn forget(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let deleted = change
+pub(super) fn forget(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let deleted = removal
         .sql()
         .prepare("DELETE FROM made_once WHERE nonce IN (SELECT nonce FROM made_once WHERE made_at <= ?1 LIMIT ?2)")?
-        .execute(params![oldest(acting.at), STEP])?;
+        .execute(params![removal.older_than_secs(KEPT_SECS).0, STEP])?;
     Ok(progress(deleted))
 }

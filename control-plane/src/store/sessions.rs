@@ -3,9 +3,10 @@
 use policy::{Digest, UnixSeconds};
 
 use super::changes::Change;
+use super::retention::Removal;
 use super::sql::{Optional as _, params};
 use super::sweep::{Progress, STEP, progress};
-use super::{Acting, AdminToken, Store, StoreError, admin_tokens};
+use super::{AdminToken, Store, StoreError, admin_tokens};
 
 /// How long a session lasts without a request.
 pub const SESSION_IDLE_SECS: i64 = 3_600;
@@ -99,10 +100,10 @@ impl Store {
 }
 
 /// Sessions that have ended by time go.
-pub(super) fn forget(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let idle = acting.at.saturating_add_secs(-SESSION_IDLE_SECS);
-    let old = acting.at.saturating_add_secs(-SESSION_SECS);
-    let deleted = change
+pub(super) fn forget(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let idle = removal.older_than_secs(SESSION_IDLE_SECS);
+    let old = removal.older_than_secs(SESSION_SECS);
+    let deleted = removal
         .sql()
         .prepare(
             "DELETE FROM sessions WHERE digest IN (

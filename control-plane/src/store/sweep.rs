@@ -1,25 +1,30 @@
 //! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, old usage and sessions, imports that broke off, the old end of the log. And what an older version left to be filled in.
 
 use policy::wire::Op;
-use policy::{Digest, Revision, UnixSeconds};
+use policy::{Digest, Revision};
 use serde_json::{Map, Value};
 
 use super::audit::Event;
 use super::changes::{self, Change};
+use super::retention::Removal;
 use super::sql::params;
 use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, import, names, once, sessions, usage};
+use crate::clock::Clock;
 
 /// Rows that one change takes, so that others get between.
 pub(super) const STEP: i64 = 500;
 
-/// Removes some of what is due, in one change.
-type Step = fn(&Change<'_>, &Acting) -> Result<Progress, StoreError>;
+/// Removes some of what is due, in one change. All that goes by age goes so, by [`Removal`]'s instant and never by the clock's.
+type Step = fn(&Removal<'_>) -> Result<Progress, StoreError>;
 
 impl Store {
-    /// Removes what is due at `acting.at`, in as many changes as it takes.
-    pub async fn sweep(&self, acting: Acting) -> Result<(), StoreError> {
+    /// Removes what is due, in as many changes as it takes; nothing while the clock is far off, which is logged. `clock` must be the
+    /// same one each time: its monotonic side is what moves the horizon.
+    pub async fn sweep(&self, clock: &Clock) -> Result<(), StoreError> {
         // Should the disk have been full.
         self.finish_imports().await?;
+        let Some(horizon) = self.retention.horizon(&self.engine, clock).await? else { return Ok(()) };
+        let acting = Acting::system(clock.now());
         let steps: [Step; 10] = [
             leave_edges,
             forget_deleted,
@@ -35,7 +40,8 @@ impl Store {
         for step in steps {
             loop {
                 let acting = acting.clone();
-                if self.engine.change(move |change| step(change, &acting)).await? == Progress::Done {
+                let step = move |change: &Change<'_>| step(&Removal::new(change, &acting, horizon));
+                if self.engine.change(step).await? == Progress::Done {
                     break;
                 }
             }
@@ -62,9 +68,9 @@ pub(super) fn progress(taken: usize) -> Progress {
 }
 
 /// Rotated-out digests leave the edges, as a change with a revision; here they stay, so that none is used again.
-fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let due = acting.at.saturating_add_secs(-ROTATED_AT_EDGE_SECS);
-    let mut statement = change.sql().prepare(
+fn leave_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let due = removal.older_than_secs(ROTATED_AT_EDGE_SECS);
+    let mut statement = removal.sql().prepare(
         "UPDATE secrets SET at_edge = 0 WHERE digest IN (
              SELECT digest FROM secrets
              WHERE superseded_at IS NOT NULL AND at_edge = 1 AND superseded_at <= ?1
@@ -75,46 +81,46 @@ fn leave_edges(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreEr
     let digests = statement.query_map(params![due.0, STEP], |row| row.get(0).map(Digest))?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
     if !ops.is_empty() {
-        change.record(acting, &Event::of_all("secrets.leave-edges", counted("digests", ops.len())), &ops)?;
+        removal.record(&Event::of_all("secrets.leave-edges", counted("digests", ops.len())), &ops)?;
     }
     Ok(progress(ops.len()))
 }
 
 /// Keys that were deleted long ago go, with their digests. Edges have forgotten them before.
-fn forget_deleted(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let due: UnixSeconds = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
-    let mut statement = change.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
+fn forget_deleted(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let due = removal.older_than_secs(DELETED_KEPT_SECS);
+    let mut statement = removal.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
     let keys: Vec<([u8; 16], [u8; 16])> =
         statement.query_map(params![due.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for (workspace, id) in &keys {
-        change
+        removal
             .sql()
             .prepare("DELETE FROM secrets WHERE workspace_id = ?1 AND key_id = ?2")?
             .execute(params![workspace, id])?;
-        change
+        removal
             .sql()
             .prepare("DELETE FROM keys WHERE workspace_id = ?1 AND id = ?2")?
             .execute(params![workspace, id])?;
     }
     if !keys.is_empty() {
-        change.record(acting, &Event::of_all("keys.forget", counted("keys", keys.len())), &[])?;
+        removal.record(&Event::of_all("keys.forget", counted("keys", keys.len())), &[])?;
     }
     Ok(progress(keys.len()))
 }
 
 /// Tokens that were revoked long ago go.
-fn forget_revoked(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let due = acting.at.saturating_add_secs(-DELETED_KEPT_SECS);
+fn forget_revoked(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let due = removal.older_than_secs(DELETED_KEPT_SECS);
     let mut forgotten = 0;
     for statement in [
         "DELETE FROM admin_tokens WHERE id IN (SELECT id FROM admin_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
         "DELETE FROM edge_tokens WHERE id IN (SELECT id FROM edge_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
     ] {
-        let deleted = change.sql().prepare(statement)?.execute(params![due.0, STEP])?;
+        let deleted = removal.sql().prepare(statement)?.execute(params![due.0, STEP])?;
         forgotten = deleted.saturating_add(forgotten);
     }
     if forgotten > 0 {
-        change.record(acting, &Event::of_all("tokens.forget", counted("tokens", forgotten)), &[])?;
+        removal.record(&Event::of_all("tokens.forget", counted("tokens", forgotten)), &[])?;
     }
     Ok(progress(forgotten))
 }

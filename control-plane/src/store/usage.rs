@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
-use super::changes::Change;
+use super::retention::Removal;
 use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params, values};
 use super::sweep::{Progress, STEP, progress};
-use super::{Acting, Store, StoreError, keys};
+use super::{Store, StoreError, keys};
 use crate::usage::{DAY, Denial, HOUR, SecretMark};
 
 /// For how many days, today included, hours are told apart.
@@ -236,9 +236,9 @@ pub(super) fn key_ends(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
 }
 
 /// Hours that are no longer told apart become part of their days.
-pub(super) fn hours_to_days(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let sql = change.sql();
-    let before = first_day(acting.at, HOURLY_DAYS);
+pub(super) fn hours_to_days(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let sql = removal.sql();
+    let before = first_day(removal.horizon(), HOURLY_DAYS);
     let mut due = sql.prepare("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
     let rows = due.query_map(params![before, STEP], |row| {
         Ok((row.get::<i64>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?))
@@ -255,28 +255,28 @@ pub(super) fn hours_to_days(change: &Change<'_>, acting: &Acting) -> Result<Prog
 }
 
 /// Days of more than a year ago go.
-pub(super) fn forget_days(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let deleted = change
+pub(super) fn forget_days(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let deleted = removal
         .sql()
         .prepare(
             "DELETE FROM usage_days WHERE (day, key_id, outcome) IN (
                  SELECT day, key_id, outcome FROM usage_days WHERE day < ?1 LIMIT ?2)",
         )?
-        .execute(params![first_day(acting.at, DAYS_KEPT), STEP])?;
+        .execute(params![first_day(removal.horizon(), DAYS_KEPT), STEP])?;
     Ok(progress(deleted))
 }
 
 /// Workers that sent nothing for long go, and the rounds that broke off and that nobody will finish.
-pub(super) fn forget_workers(change: &Change<'_>, acting: &Acting) -> Result<Progress, StoreError> {
-    let due = acting.at.saturating_add_secs(-WORKER_KEPT_SECS);
-    let deleted = change
+pub(super) fn forget_workers(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+    let due = removal.older_than_secs(WORKER_KEPT_SECS);
+    let deleted = removal
         .sql()
         .prepare(
             "DELETE FROM usage_workers WHERE (instance, worker) IN (
                  SELECT instance, worker FROM usage_workers WHERE noted_at <= ?1 LIMIT ?2)",
         )?
         .execute(params![due.0, STEP])?;
-    change
+    removal
         .sql()
         .prepare("DELETE FROM usage_rounds WHERE id NOT IN (SELECT round FROM usage_workers)")?
         .execute(NONE)?;

@@ -17,8 +17,8 @@ use latchkey::guesses::Guesses;
 use latchkey::metrics::Metrics;
 use latchkey::store::{Acting, Database, Store};
 use latchkey::tokens::Token;
+use policy::Position;
 use policy::table::{Loading, Table};
-use policy::{Position, UnixSeconds};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -38,6 +38,7 @@ pub struct Service {
     pub feed: Feed,
     pub edges: Edges,
     pub directory: Arc<tempfile::TempDir>,
+    clock: Clock,
     nanos: Arc<AtomicU64>,
     monotonic: Arc<AtomicU64>,
     /// Whoever reads one of the clocks panics.
@@ -75,8 +76,19 @@ impl Service {
 
     /// With the database that `--database` would name so.
     pub async fn start_at(database: &str, directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
+        Self::start_by(database, directory, config, entropy, START_SECS * 1_000_000_000).await
+    }
+
+    /// With a wall clock that begins so many nanoseconds after 1970.
+    async fn start_by(
+        database: &str,
+        directory: Arc<tempfile::TempDir>,
+        config: Config,
+        entropy: Entropy,
+        nanos: u64,
+    ) -> Self {
         // Ids are in the order of the clock, so each reading is a little later.
-        let nanos = Arc::new(AtomicU64::new(START_SECS * 1_000_000_000));
+        let nanos = Arc::new(AtomicU64::new(nanos));
         let (ticking, broken_clocks) = (Arc::clone(&nanos), Arc::new(AtomicBool::new(false)));
         let [broken, broken_too] = [Arc::clone(&broken_clocks), Arc::clone(&broken_clocks)];
         let clock = Clock::from_nanos(move || {
@@ -104,7 +116,7 @@ impl Service {
         tokio::spawn(edges.clone().measure());
         let api = Api::from(Parts {
             store: store.clone(),
-            clock,
+            clock: clock.clone(),
             entropy,
             config,
             admin_token,
@@ -115,7 +127,7 @@ impl Service {
             edges: edges.clone(),
         });
         let router = router::router(api, feed.clone());
-        Self { store, edges, directory, nanos, monotonic, broken_clocks, router, feed, end }
+        Self { store, edges, directory, clock, nanos, monotonic, broken_clocks, router, feed, end }
     }
 
     /// The same database, in a control plane that is started anew.
@@ -129,9 +141,8 @@ impl Service {
         self.edges.release().await;
         self.store.close().await;
         drop(self);
-        let again = Self::start_in(directory, config, Entropy::system()).await;
-        again.nanos.store(now, Ordering::SeqCst);
-        again
+        let database = databases::of(directory.path());
+        Self::start_by(&database, directory, config, Entropy::system(), now).await
     }
 
     /// Lets both clocks go on.
@@ -150,10 +161,14 @@ impl Service {
         self.broken_clocks.store(are_broken, Ordering::SeqCst);
     }
 
+    /// Sets the wall clock back, and leaves the monotonic one as it is.
+    pub fn set_wall_back(&self, secs: u64) {
+        self.nanos.fetch_sub(secs * 1_000_000_000, Ordering::SeqCst);
+    }
+
     /// What the hourly task does.
     pub async fn sweep(&self) {
-        let at = UnixSeconds((self.nanos.load(Ordering::SeqCst) / 1_000_000_000) as i64);
-        self.store.sweep(Acting::system(at)).await.unwrap();
+        self.store.sweep(&self.clock).await.unwrap();
         self.edges.forget_silent().await.unwrap();
     }
 

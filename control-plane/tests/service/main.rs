@@ -44,6 +44,7 @@ mod replicas;
 mod restart;
 mod resting;
 mod restore;
+mod retention;
 mod rotation;
 mod schema;
 mod start;

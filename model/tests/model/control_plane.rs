@@ -157,10 +157,9 @@ impl ControlPlane {
 
     /// What tasks of the service do now and then.
     pub async fn tidy(&self) {
-        let acting = || Acting::system(self.time.now());
         let tidied = async {
             self.feed.compact().await?;
-            self.store.sweep(acting()).await?;
+            self.store.sweep(&self.time.clock()).await?;
             self.edges.forget_silent().await
         };
         // They try it again where the database cut the connection.

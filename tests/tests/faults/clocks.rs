@@ -1,11 +1,13 @@
-//! Wall clocks set an hour forward: keys that expire within it are denied early, nothing else is, and it heals.
+//! Wall clocks that are wrong: what expires within an hour is denied early, nothing is removed, and it heals.
 
 use std::time::Duration;
 
-use end_to_end::{ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, WallClock, eventually, now};
+use end_to_end::{Admin, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, WallClock, eventually, now};
 use serde_json::json;
 
 const HOUR: i64 = 3_600;
+
+const DAY: i64 = 24 * HOUR;
 
 #[test]
 fn a_wall_clock_that_is_set_forward_denies_early_what_expires_and_nothing_else() {
@@ -41,4 +43,37 @@ fn a_wall_clock_that_is_set_forward_denies_early_what_expires_and_nothing_else()
         }
     }
     envoy.assert_no_vm_broke();
+}
+
+#[test]
+fn a_start_400_days_ahead_of_the_right_time_removes_nothing_that_is_kept_for_a_year() {
+    let clock = WallClock::right();
+    let mut control_plane = ControlPlane::start_by(&clock);
+    let admin = control_plane.admin();
+    admin.create_workspace("acme");
+    let (dead, used) = (admin.create_key("acme", "dead"), admin.create_key("acme", "used"));
+    admin.delete(&dead);
+    let edge = Admin::new(&control_plane.url(), &control_plane.edge_token());
+    let (status, _) = edge.send("GET", "/edge/v1/feed?format=1&edge=e&instance=i&wait=0", None).expect("an answer");
+    assert_eq!(status, 200);
+    let keys = json!([{"key": used.id, "hour": now().as_second() / HOUR * HOUR, "allowed": 5}]);
+    let batch = json!({"edge": "e", "instance": "i", "worker": "w", "sequence": 1, "keys": keys});
+    assert_eq!(edge.send("POST", "/edge/v1/usage", Some(&batch)), Some((200, json!({"sequence": 1}))));
+    for (moved, is_far) in [(400 * DAY, true), (400 * DAY, true), (0, false)] {
+        control_plane.process.kill();
+        clock.move_by(moved);
+        control_plane.restart();
+        // It is told behind what the start removes.
+        eventually("the audit log's head is in the log", || {
+            let log = control_plane.process.log();
+            if log.contains("the audit log's head") { Ok(()) } else { Err(log) }
+        });
+        let log = control_plane.process.log();
+        assert_eq!(log.contains("nothing is removed by age"), is_far, "moved by {moved} s: {log}");
+        let identified = admin.send("POST", "/v1/keys/identify", Some(&json!({"secret": dead.secret})));
+        let (status, identified) = identified.expect("an answer");
+        assert_eq!((status, &identified["status"]), (200, &json!("deleted")), "moved by {moved} s: {identified}");
+        let usage = admin.get(&format!("{}/usage", used.path()));
+        assert_eq!(usage["totals"]["allowed"], 5, "moved by {moved} s: {usage}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::store::sql::{NONE, Sql, SqlError};
 const PATIENT: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 
 /// What a first start of a control plane writes.
-const OF_A_START: [&str; 6] = ["position", "changes", "scopes", "environments", "audit_events", "imports"];
+const OF_A_START: [&str; 7] = ["position", "changes", "scopes", "environments", "audit_events", "imports", "retention"];
 
 /// A schema that is read.
 pub(super) struct Source {

@@ -182,6 +182,7 @@ pub(super) const TABLES: &[Table] = &[
         columns: &[("digest", Blob), ("token", Blob), ("created_at", Integer), ("last_used_at", Integer)],
         key: "digest",
     },
+    Table { name: "retention", columns: &[("one", Integer), ("horizon", Integer)], key: "one" },
     Table {
         name: "made_once",
         columns: &[("nonce", Blob), ("revision", Integer), ("made_at", Integer), ("body", Blob), ("made", Text)],

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0004_audit.sql"),
     include_str!("../migrations/postgres/0005_idempotency.sql"),
     include_str!("../migrations/postgres/0006_folded_names.sql"),
+    include_str!("../migrations/postgres/0007_retention.sql"),
 ];
 
 /// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.

@@ -1,0 +1,196 @@
+//! What is removed by age: up to which instant, and the only way to remove something by it.
+//!
+//! The wall clock alone decides nothing here: one that is set wrong for an hour would remove what is kept for a year. The horizon
+//! follows it, is on disk, and never moves faster than time passes while a control plane runs. Where the clock is far from all
+//! that the database knows of the time, nothing is removed at all.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use policy::wire::Op;
+use policy::{Revision, UnixSeconds};
+use tracing::error;
+
+use super::audit::Event;
+use super::changes::Change;
+use super::engine::Engine;
+use super::sql::{NONE, Optional as _, Sql, params};
+use super::{Acting, StoreError};
+use crate::clock::Clock;
+use crate::instant;
+
+/// How far the clock may be from both the newest change and the horizon at the start. A control plane is seldom stopped for
+/// longer, and a clock that is off by less removes nothing too early either: the horizon doesn't follow it that fast.
+const FAR_SECS: i64 = 7 * 86_400;
+
+const A_DAY: i64 = 86_400;
+
+/// What is known of the time besides the clock.
+pub(super) struct Retention {
+    /// At the start.
+    known: Known,
+    reached: Mutex<Reached>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    /// When the newest change was made; `None` in a new database.
+    newest: Option<UnixSeconds>,
+    horizon: UnixSeconds,
+}
+
+/// How far the horizon has come.
+#[derive(Clone, Copy)]
+struct Reached {
+    horizon: UnixSeconds,
+    /// By the monotonic clock, which begins with the process.
+    at: Duration,
+}
+
+/// A change that removes what is too old. It has no other instant than the horizon.
+pub(super) struct Removal<'a> {
+    change: &'a Change<'a>,
+    acting: &'a Acting,
+    horizon: UnixSeconds,
+}
+
+impl Retention {
+    /// Of a database that is opened at `now`, by the wall clock. From here on it has a horizon: what is written by a clock that is
+    /// wrong moves none.
+    pub(super) fn begin(sql: Sql<'_>, now: UnixSeconds) -> Result<Self, StoreError> {
+        let newest = "SELECT changed_at FROM changes ORDER BY revision DESC LIMIT 1";
+        let newest = sql.query_row(newest, NONE, |row| row.get(0).map(UnixSeconds)).optional()?;
+        let horizon = match horizon(sql)? {
+            Some(horizon) => horizon,
+            None => advance(sql, newest.unwrap_or(now), UnixSeconds(i64::MAX))?,
+        };
+        let reached = Reached { horizon, at: Duration::ZERO };
+        Ok(Self { known: Known { newest, horizon }, reached: Mutex::new(reached) })
+    }
+
+    /// Up to where what is too old is removed now, which is on disk when this returns; `None`: the clock is far off, and nothing is.
+    pub(super) async fn horizon(&self, engine: &Engine, clock: &Clock) -> Result<Option<UnixSeconds>, StoreError> {
+        let (wall, since) = (clock.now(), clock.monotonic());
+        if let Some(off_secs) = self.known.far_off(wall, since) {
+            error!(
+                clock = instant::text(wall),
+                newest_change = self.known.newest.map(instant::text),
+                off_days = off_secs / A_DAY,
+                "the clock is far from the newest change in the database, so nothing is removed by age: deleted keys' digests, \
+                 usage and sessions stay. Set this machine's clock right, and it goes on within the hour. If the clock is right, \
+                 because no control plane ran for so long, make a change and restart this control plane"
+            );
+            return Ok(None);
+        }
+        let reached = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = reached.after(since);
+        let horizon = engine.change(move |change| advance(change.sql(), next.horizon, wall)).await?;
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Reached { horizon, ..next };
+        Ok(Some(horizon))
+    }
+}
+
+impl Known {
+    /// By how many seconds the clock is off, where that is far. A clock that is set right while the control plane runs no longer is.
+    fn far_off(self, wall: UnixSeconds, since: Duration) -> Option<i64> {
+        let passed = secs(since);
+        let off = |known: UnixSeconds| wall.0.saturating_sub(known.0.saturating_add(passed)).saturating_abs();
+        let nearest = self.newest.map(off).into_iter().chain([off(self.horizon)]).min()?;
+        (nearest > FAR_SECS).then_some(nearest)
+    }
+}
+
+impl Reached {
+    /// Where the horizon may be at an instant of the monotonic clock. What is less than a second is left for the next time.
+    fn after(self, since: Duration) -> Self {
+        let passed = Duration::from_secs(since.saturating_sub(self.at).as_secs());
+        Self { horizon: self.horizon.saturating_add_secs(secs(passed)), at: self.at.saturating_add(passed) }
+    }
+}
+
+fn secs(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn horizon(sql: Sql<'_>) -> Result<Option<UnixSeconds>, StoreError> {
+    let horizon = "SELECT horizon FROM retention WHERE one = 1";
+    Ok(sql.query_row(horizon, NONE, |row| row.get(0).map(UnixSeconds)).optional()?)
+}
+
+/// Moves the horizon to `next`, or to where another replica has moved it, and back to the wall clock where that is before it.
+fn advance(sql: Sql<'_>, next: UnixSeconds, wall: UnixSeconds) -> Result<UnixSeconds, StoreError> {
+    let found = horizon(sql)?;
+    let next = found.map_or(next, |found| found.max(next)).min(wall);
+    if found != Some(next) {
+        let statement = "INSERT INTO retention (one, horizon) VALUES (1, ?1)
+                         ON CONFLICT (one) DO UPDATE SET horizon = excluded.horizon";
+        sql.execute(statement, params![next.0])?;
+    }
+    Ok(next)
+}
+
+impl<'a> Removal<'a> {
+    pub(super) fn new(change: &'a Change<'a>, acting: &'a Acting, horizon: UnixSeconds) -> Self {
+        Self { change, acting, horizon }
+    }
+
+    pub(super) fn sql(&self) -> Sql<'a> {
+        self.change.sql()
+    }
+
+    /// Up to where time is known to have passed.
+    pub(super) fn horizon(&self) -> UnixSeconds {
+        self.horizon
+    }
+
+    /// What is of this instant, or older, is at least so old.
+    pub(super) fn older_than_secs(&self, secs: i64) -> UnixSeconds {
+        self.horizon.saturating_add_secs(secs.saturating_neg())
+    }
+
+    /// Makes what was removed a revision with an event. `ops` are what edges have to do about it.
+    pub(super) fn record(&self, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
+        self.change.record(self.acting, event, ops)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400;
+    const NOW: i64 = 1_795_420_800;
+
+    #[test]
+    fn a_clock_is_far_off_when_nothing_that_is_known_is_near_it() {
+        let start =
+            |newest: Option<i64>, horizon| Known { newest: newest.map(UnixSeconds), horizon: UnixSeconds(horizon) };
+        for (name, known, wall, since, far) in [
+            ("a new database", start(None, NOW), NOW, 0, None),
+            ("after a week", start(Some(NOW), NOW), NOW + 7 * DAY, 0, None),
+            ("after more", start(Some(NOW), NOW), NOW + 7 * DAY + 1, 0, Some(7 * DAY + 1)),
+            ("400 days ahead", start(Some(NOW), NOW), NOW + 400 * DAY, 0, Some(400 * DAY)),
+            ("a clock that forgot the time", start(Some(NOW), NOW), 0, 0, Some(NOW)),
+            ("nobody changed anything for a year", start(Some(NOW - 365 * DAY), NOW), NOW, 0, None),
+            ("a long stop, and a change after it", start(Some(NOW), NOW - 90 * DAY), NOW, 0, None),
+            ("it runs for a year", start(Some(NOW), NOW), NOW + 365 * DAY, 365 * DAY, None),
+            ("set right after an hour", start(Some(NOW), NOW), NOW + 3_600, 3_600, None),
+            ("wrong after an hour still", start(Some(NOW), NOW), NOW + 400 * DAY, 3_600, Some(400 * DAY - 3_600)),
+            ("beyond all clocks", start(Some(i64::MIN), i64::MIN), i64::MAX, i64::MAX, Some(i64::MAX)),
+        ] {
+            let since = Duration::from_secs(u64::try_from(since).unwrap());
+            assert_eq!(known.far_off(UnixSeconds(wall), since), far, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_horizon_moves_as_time_passes_and_loses_no_part_of_a_second() {
+        let mut reached = Reached { horizon: UnixSeconds(NOW), at: Duration::ZERO };
+        for millis in [700, 1_400, 1_900, 2_100, 2_100] {
+            reached = reached.after(Duration::from_millis(millis));
+        }
+        assert_eq!((reached.horizon, reached.at), (UnixSeconds(NOW + 2), Duration::from_secs(2)));
+        // A monotonic clock that goes back is none; nothing follows from it.
+        assert_eq!(reached.after(Duration::ZERO).horizon, UnixSeconds(NOW + 2));
+    }
+}

@@ -1,0 +1,180 @@
+//! What is kept for a time is kept for it, whatever the clock shows meanwhile.
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use latchkey::config::Config;
+use latchkey::entropy::Entropy;
+use policy::{Digest, UnixSeconds};
+use serde_json::json;
+use tracing::Level;
+
+use crate::databases::is_postgres;
+use crate::harness::{EDGE, Service};
+use crate::import::{ACME, import, line, refused};
+use crate::logged::Logged;
+
+const DAY: u64 = 86_400;
+
+/// The harness's clock at its start, which begins an hour.
+const START_SECS: i64 = 1_795_420_800;
+
+/// What a session is known by.
+const SESSION: &[u8] = b"a session";
+
+/// A service with what goes by age: a deleted key's digest, a revoked token, usage, and a session.
+struct Kept {
+    service: Service,
+    secret: String,
+    token: String,
+    used: String,
+}
+
+/// What there is of it.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    digest: bool,
+    token: bool,
+    requests: u64,
+    session: bool,
+}
+
+const ALL: Seen = Seen { digest: true, token: true, requests: 5, session: true };
+
+impl Kept {
+    async fn start() -> Self {
+        let service = Service::start().await;
+        service.workspace("acme").await;
+        let (path, secret) = service.key("acme", json!({})).await;
+        assert_eq!(service.delete(&path).await.status, 204);
+        let (id, token) = service.token("platform_admin", None).await;
+        assert_eq!(service.delete(&format!("/v1/admin-tokens/{id}")).await.status, 204);
+        let (used, _) = service.key("acme", json!({})).await;
+        service.poll(None, 0).await;
+        let key = json!({"key": used.rsplit('/').next(), "hour": START_SECS, "allowed": 5});
+        let batch = json!({"edge": "edge-1", "instance": "i1", "worker": "w", "sequence": 1, "keys": [key]});
+        let reported = service.call_as(EDGE, Method::POST, "/edge/v1/usage", batch, &[]).await;
+        assert_eq!(reported.status, 200, "{}", reported.text());
+        let (session, token_digest) = (Digest::of(SESSION), Digest::of(b"a token"));
+        service.store.open_session(session, token_digest, UnixSeconds(START_SECS)).await.unwrap();
+        let kept = Self { service, secret, token, used };
+        assert_eq!(kept.seen().await, ALL);
+        kept
+    }
+
+    async fn restart(self) -> Self {
+        Self { service: self.service.restart().await, ..self }
+    }
+
+    async fn seen(&self) -> Seen {
+        let service = &self.service;
+        let is_known =
+            async |secret: &str| service.post("/v1/keys/identify", json!({"secret": secret})).await.status == 200;
+        // As somebody would see it who asks in time.
+        let session = service.store.session(Digest::of(SESSION), UnixSeconds(START_SECS)).await.unwrap();
+        let usage = service.get(&format!("{}/usage", self.used)).await.json();
+        Seen {
+            digest: is_known(&self.secret).await,
+            token: is_known(&self.token).await,
+            requests: usage["totals"]["allowed"].as_u64().unwrap(),
+            session: session.is_some(),
+        }
+    }
+
+    async fn sweeps_and_keeps_all(&self, when: &str) {
+        self.service.sweep().await;
+        assert_eq!(self.seen().await, ALL, "{when}");
+        let again = import(&self.service, ACME, &[line(&self.secret, json!({}))]).await;
+        assert_eq!(refused(&again), ["1 digest refused"], "{when}: nobody brings the secret back");
+    }
+}
+
+#[tokio::test]
+async fn a_start_with_a_clock_far_ahead_removes_nothing_says_so_and_goes_on_when_the_clock_is_right() {
+    let kept = Kept::start().await;
+    kept.service.set_wall_forward(400 * DAY);
+    let kept = kept.restart().await;
+    let (logged, _guard) = Logged::of_this_thread();
+    kept.sweeps_and_keeps_all("a start 400 days ahead").await;
+    let told = logged.lines(Level::ERROR);
+    assert_eq!(told.len(), 1, "{told:?}");
+    for words in ["nothing is removed by age", "Set this machine's clock right", "off_days=400", "2026-11-23T08:00:00Z"]
+    {
+        assert!(told[0].contains(words), "{words}: {}", told[0]);
+    }
+    kept.service.set_wall_back(400 * DAY);
+    kept.sweeps_and_keeps_all("the clock is set right").await;
+    kept.service.advance(DAY);
+    kept.service.sweep().await;
+    assert_eq!(kept.seen().await, Seen { session: false, ..ALL }, "a day has passed");
+    assert_eq!(logged.lines(Level::ERROR).len(), 1, "{}", logged.text());
+    kept.service.advance(366 * DAY);
+    kept.service.sweep().await;
+    assert_eq!(kept.seen().await, Seen { digest: false, token: false, requests: 0, session: false });
+}
+
+#[tokio::test]
+async fn changes_made_by_a_wrong_clock_remove_nothing_at_the_next_start() {
+    let kept = Kept::start().await;
+    kept.service.set_wall_forward(400 * DAY);
+    let kept = kept.restart().await;
+    kept.service.workspace("later").await;
+    let kept = kept.restart().await;
+    kept.sweeps_and_keeps_all("the newest change agrees with the clock").await;
+    kept.service.set_wall_back(400 * DAY);
+    kept.sweeps_and_keeps_all("the clock is set right").await;
+    let kept = kept.restart().await;
+    kept.sweeps_and_keeps_all("and is right at the next start").await;
+    // And one that was behind, when it is right.
+    kept.service.set_wall_back(400 * DAY);
+    kept.service.sweep().await;
+    kept.service.set_wall_forward(400 * DAY);
+    kept.sweeps_and_keeps_all("and right again").await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_while_it_runs_removes_nothing() {
+    let kept = Kept::start().await;
+    for days in [6, 394] {
+        kept.service.set_wall_forward(days * DAY);
+        kept.sweeps_and_keeps_all("it runs").await;
+    }
+}
+
+#[tokio::test]
+async fn time_counts_while_it_runs_over_restarts() {
+    let kept = Kept::start().await;
+    kept.service.advance(200 * DAY);
+    kept.service.sweep().await;
+    let kept = kept.restart().await;
+    kept.service.advance(164 * DAY);
+    kept.service.sweep().await;
+    assert_eq!(kept.seen().await, Seen { session: false, ..ALL }, "after 364 days");
+    kept.service.advance(2 * DAY);
+    kept.service.sweep().await;
+    assert_eq!(kept.seen().await, Seen { digest: false, token: false, requests: 0, session: false }, "after 366 days");
+}
+
+#[tokio::test]
+async fn replicas_don_t_add_up_the_time_that_passes_at_each() {
+    if !is_postgres() {
+        return;
+    }
+    let kept = Kept::start().await;
+    let directory = Arc::clone(&kept.service.directory);
+    let other = Service::start_in(directory, Config::default(), Entropy::system()).await;
+    for _ in 0..2 {
+        for service in [&kept.service, &other] {
+            service.advance(150 * DAY);
+            // Their clocks are far ahead; what counts is how long they have run.
+            service.set_wall_forward(DAY);
+            service.sweep().await;
+        }
+    }
+    assert!(kept.seen().await.digest, "300 days have passed");
+    for service in [&kept.service, &other] {
+        service.advance(66 * DAY);
+        service.sweep().await;
+    }
+    assert!(!kept.seen().await.digest, "366 days have passed");
+}
