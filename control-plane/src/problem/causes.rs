@@ -38,6 +38,14 @@ impl From<StoreError> for Problem {
                 "this was not answered as done; try again, and see the control plane's log for the cause",
             )
             .with_header(header::RETRY_AFTER, "1"),
+            StoreError::Damaged(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage-unavailable",
+                "The storage is unavailable",
+                "nothing was changed: the database is damaged; have an operator look at the control plane's log, and restore a \
+                 backup",
+            )
+            .with_header(header::RETRY_AFTER, "10"),
             StoreError::Unwritable(unwritable) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "storage-unavailable",

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use policy::{Epoch, Position, Revision};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
@@ -20,9 +20,10 @@ use super::edge_tokens::{self, KnownTokens};
 use super::file_watch::Watch;
 use super::lock::{Lock, OpenError};
 use super::postgres::{Follower, Following, Reads, Server, look, speak};
+use super::readiness::{Readiness, Turn};
 use super::replicas::Replica;
 use super::schema::{open_reader, open_writer};
-use super::sql::Sql;
+use super::sql::{NONE, Sql};
 use super::writer::{Counted, Done, Job, Publish, write};
 use super::{StoreError, StoreStats};
 
@@ -31,6 +32,9 @@ const QUEUE: usize = 1024;
 
 /// Connections that read. Reads are short, but for a snapshot; there is one of those at a time.
 const READERS: u32 = 4;
+
+/// How long it may take to find out whether changes are taken. A disk that takes longer takes none.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Engine {
     writer: mpsc::Sender<Job>,
@@ -47,6 +51,7 @@ pub(super) struct Engine {
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<KnownTokens>>,
     counted: Arc<Counted>,
+    readiness: Readiness,
     /// Whether another program has committed to the file since it was opened.
     has_foreign_commits: Arc<AtomicBool>,
     /// Whether the database had no history when it was opened.
@@ -112,6 +117,7 @@ impl Engine {
             head,
             edge_tokens,
             counted,
+            readiness: Readiness::default(),
             has_foreign_commits,
             was_new: position.revision == Revision(0),
         })
@@ -152,16 +158,53 @@ impl Engine {
         work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let answer = self.queued(work).await;
-        if matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Unwritable(_))) {
-            self.counted.refused.fetch_add(1, Ordering::Relaxed);
-            self.counted.is_refusing.store(true, Ordering::Relaxed);
-        }
-        reported(answer)
+        reported(self.counted(answer))
     }
 
-    /// That a change could begin, which writes nothing. Neither counted nor logged.
-    pub(super) async fn begins(&self) -> Result<(), StoreError> {
-        self.queued(|change| change.position().map(drop)).await
+    /// That changes are taken, by what [`Readiness`] knows, and by a look or a probe. Logs nothing: it is asked each second.
+    pub(super) async fn ready(&self) -> Result<(), StoreError> {
+        let unready = |why: &str| Err(StoreError::Unavailable(why.to_owned()));
+        let turn = self.readiness.turn(Instant::now());
+        let asked = async {
+            match turn {
+                Turn::Look => self.queued(|change| change.position().map(drop)).await?,
+                Turn::Probe => {
+                    self.queued(|change| change.touch()).await?;
+                    self.run(checkpoint).await?;
+                }
+                Turn::Wait => return unready("something was refused a moment ago, and two probes must succeed"),
+                Turn::Never => return Err(StoreError::Damaged("it was found at a request since the start".to_owned())),
+            }
+            self.run(|sql| changes::position(sql).map(drop)).await
+        };
+        let answered = tokio::time::timeout(PATIENCE, asked).await;
+        let answered = answered.unwrap_or_else(|_| unready("the storage doesn't answer"));
+        match turn {
+            Turn::Look | Turn::Probe => self.counted(answered)?,
+            Turn::Wait | Turn::Never => answered?,
+        }
+        let is_ready = turn == Turn::Look || self.readiness.probed();
+        if is_ready { Ok(()) } else { unready("one of two probes has succeeded") }
+    }
+
+    /// That what is newest can be read. Changes nothing of what is known about changes.
+    pub(super) async fn reads(&self) -> Result<(), StoreError> {
+        let newest = self.run(|sql| {
+            let position = changes::position(sql)?;
+            changes::chain_hash(sql, position.revision).map(drop)
+        });
+        let answered = tokio::time::timeout(PATIENCE, newest).await;
+        answered.unwrap_or_else(|_| Err(StoreError::Unavailable("the storage doesn't answer".to_owned())))
+    }
+
+    /// Counts a change that was refused.
+    fn counted<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ (StoreError::Unavailable(_) | StoreError::Unwritable(_) | StoreError::Damaged(_))) = &answer
+        {
+            self.counted.refused.fetch_add(1, Ordering::Relaxed);
+            self.readiness.note(error);
+        }
+        answer
     }
 
     /// Runs `work` when its turn comes.
@@ -182,19 +225,20 @@ impl Engine {
         answered.await.map_err(|_| closed())?
     }
 
-    /// That a change would be taken. Writes nothing to find it out, unless the last change was refused.
-    pub(super) async fn writes(&self) -> Result<(), StoreError> {
-        let was_refusing = self.counted.is_refusing.load(Ordering::Relaxed);
-        let probe = move |change: &Change<'_>| if was_refusing { change.touch() } else { change.position().map(drop) };
-        self.change(probe).await?;
-        if was_refusing {
-            self.counted.is_refusing.store(false, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     /// Runs `work` on a connection that reads, in one transaction: all that it sees is of one revision.
     pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Sql<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let answer = self.run(work).await;
+        if let Err(error) = &answer {
+            self.readiness.note(error);
+        }
+        reported(answer)
+    }
+
+    /// The same, neither noted nor logged.
+    async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(Sql<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -207,7 +251,7 @@ impl Engine {
             lock(&idle).extend(connection);
             result
         });
-        reported(reading.await.map_err(|error| StoreError::Fault(error.to_string()))?)
+        reading.await.map_err(|error| StoreError::Fault(error.to_string()))?
     }
 
     /// This replica among others; `None` where nobody else writes.
@@ -284,10 +328,23 @@ fn closed() -> StoreError {
 
 /// The border to the operator: what can't be told to a client is logged here, once.
 fn reported<T>(result: Result<T, StoreError>) -> Result<T, StoreError> {
-    if let Err(cause @ (StoreError::Unavailable(_) | StoreError::Unwritable(_) | StoreError::Fault(_))) = &result {
+    if let Err(
+        cause
+        @ (StoreError::Unavailable(_) | StoreError::Unwritable(_) | StoreError::Damaged(_) | StoreError::Fault(_)),
+    ) = &result
+    {
         error!(%cause, "store");
     }
     result
+}
+
+/// Moves what is in the WAL into the file, as far as readers allow: on a full disk the WAL may have room when the file has none, and
+/// then changes soon end.
+fn checkpoint(sql: Sql<'_>) -> Result<(), StoreError> {
+    match sql {
+        Sql::Sqlite(_) => Ok(sql.query_row("PRAGMA wal_checkpoint(PASSIVE)", NONE, |_| Ok(()))?),
+        Sql::Postgres(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod model;
 mod names;
 mod once;
 mod postgres;
+mod readiness;
 mod records;
 mod replicas;
 mod restore;
@@ -133,6 +134,9 @@ pub enum StoreError {
     /// The file must not be written to any more. Nothing was changed.
     #[error(transparent)]
     Unwritable(Unwritable),
+    /// What was read is damaged: a page of the file, or a part of PostgreSQL's. Nothing was changed.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
     /// A fault of ours, or a file that says what can't be. Nothing was changed.
     #[error("the store is at fault: {0}")]
     Fault(String),
@@ -197,11 +201,17 @@ impl Store {
         self.engine.head()
     }
 
-    /// That reads and writes are possible.
+    /// That changes are taken. After one was refused, or something couldn't be read, it takes two probes in a row that write, one a
+    /// second, whoever asks; after damage a restart.
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.fresh()?;
-        self.engine.writes().await?;
-        self.engine.read(|sql| changes::position(sql).map(drop)).await
+        self.engine.ready().await
+    }
+
+    /// That the feed can be served: what is newest is known, and can be read.
+    pub async fn feed_ready(&self) -> Result<(), StoreError> {
+        self.fresh()?;
+        self.engine.reads().await
     }
 
     /// Whether the database had no history when it was opened.
@@ -215,8 +225,8 @@ impl Store {
         self.engine.has_foreign_commits()
     }
 
-    /// Looks each second whether the file still takes changes, until `ending` becomes true. Logs when that ends and when it begins
-    /// again. Where replicas share a database there is nothing to look at.
+    /// Looks each second whether the file still takes changes, as [`Self::ready`] does, until `ending` becomes true. Logs when that
+    /// ends and when it begins again. Where replicas share a database there is nothing to look at.
     pub async fn watch(self, mut ending: watch::Receiver<bool>) {
         if self.is_shared() {
             return;
@@ -229,13 +239,13 @@ impl Store {
                 _ = seconds.tick() => {}
                 _ = ending.wait_for(|ending| *ending) => return,
             }
-            let begins = self.engine.begins().await;
-            match &begins {
+            let ready = self.engine.ready().await;
+            match &ready {
                 Err(cause) if !is_refusing => error!(%cause, "the database takes no change"),
                 Ok(()) if is_refusing => info!("the database takes changes again"),
                 Err(_) | Ok(()) => {}
             }
-            is_refusing = begins.is_err();
+            is_refusing = ready.is_err();
         }
     }
 

@@ -1,7 +1,7 @@
 //! The thread that writes: it takes the changes that wait, commits them in one transaction, and then answers.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use policy::{Position, Revision};
@@ -33,8 +33,6 @@ pub(super) struct Counted {
     pub(super) commits: AtomicU64,
     /// Changes that the storage couldn't take.
     pub(super) refused: AtomicU64,
-    /// The last change was one of these.
-    pub(super) is_refusing: AtomicBool,
 }
 
 impl Publish {
@@ -147,10 +145,6 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
         moved = publish.tell(committed.position, committed.edge_tokens);
         publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
         publish.counted.commits.fetch_add(1, Ordering::Relaxed);
-        if moved {
-            // What moves the head was written.
-            publish.counted.is_refusing.store(false, Ordering::Relaxed);
-        }
     });
     if let Err(error) = &committed {
         answers.extend(group.map(|work| work(Err(error.clone())).answer));

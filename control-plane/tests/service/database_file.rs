@@ -2,6 +2,7 @@
 //! write to it. All of it is of SQLite's file alone.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -364,4 +365,39 @@ fn a_new_database_beside_token_files_is_warned_of() {
     site.start_again();
     let log = site.end();
     assert!(is_warned(&log), "a start without the database: {log}");
+}
+
+#[tokio::test]
+async fn a_damaged_page_makes_it_unready_until_a_restart_once_a_request_has_come_to_it() {
+    let mut site = Site::start();
+    assert_eq!(site.change("acme").await.0, 201);
+    let body = json!({"name": "key", "expires_in": "none"});
+    let (status, made) = site.send("admin.token", Method::POST, "/v1/workspaces/acme/keys", &body).await;
+    assert_eq!(status, 201);
+    let made: Value = serde_json::from_slice(&made).unwrap();
+    site.end();
+    // A page that nothing else reads.
+    let database = site.open();
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let number = |query: &str| database.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    let page = number("SELECT rootpage FROM sqlite_schema WHERE name = 'key_denials'");
+    let size = number("PRAGMA page_size");
+    drop(database);
+    let file = std::fs::File::options().write(true).open(site.path("latchkey.db")).unwrap();
+    file.write_all_at(&vec![0xff; usize::try_from(size).unwrap()], u64::try_from((page - 1) * size).unwrap()).unwrap();
+
+    for start in ["the first start", "the next one"] {
+        site.start_again();
+        assert_eq!(site.status("/readyz").await, 200, "{start}: nobody has come to it");
+        let usage = format!("/v1/workspaces/acme/keys/{}/usage", made["key"]["id"].as_str().unwrap());
+        let (status, problem) = site.send("admin.token", Method::GET, &usage, &Value::Null).await;
+        let problem: Value = serde_json::from_slice(&problem).unwrap();
+        assert_eq!((status, &problem["code"]), (503, &json!("storage-unavailable")), "{start}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("damaged"), "{start}: {problem}");
+        assert_eq!(site.status("/readyz").await, 503, "{start}");
+        assert_eq!(site.change(&start.replace(' ', "-")).await.0, 201, "{start}: what doesn't touch it goes on");
+        assert_eq!(site.status("/readyz").await, 503, "{start}: a change proves nothing about it");
+        let log = site.end();
+        assert!(log.contains("the database is damaged"), "{log}");
+    }
 }

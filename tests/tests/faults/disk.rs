@@ -1,5 +1,7 @@
 //! A disk that takes nothing more: changes are refused with a clear answer, all else goes on, and no restart is needed.
 
+use std::process::Command;
+
 use end_to_end::{
     Admin, Connection, ControlPlane, CreatedKey, Disk, Echo, Envoy, EnvoyConfig, Expected, Fault, Hammer, Process,
     eventually, free_port, serve_command,
@@ -107,7 +109,10 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
         for mut connection in site.envoy.connections(4) {
             assert_eq!(connection.get("/v1/reviews", &[("x-api-key", secret)]).verdict(), "200 -", "{fault:?}");
         }
-        assert_eq!(site.status_of("/readyz"), 200, "{fault:?}");
+        eventually("it is ready", || match site.status_of("/readyz") {
+            200 => Ok(()),
+            status => Err(format!("{status} after {fault:?}")),
+        });
     }
     println!("{} requests meanwhile", hammer.answered());
     assert_eq!(hammer.stop(), Vec::<String>::new());
@@ -116,6 +121,40 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
     for cause in ["database or disk is full", "disk I/O error"] {
         assert!(log.contains(cause), "the log says why: {cause}");
     }
+}
+
+/// A WAL that begins anew has room where the disk has none: for small changes, until it is full.
+#[test]
+fn a_change_that_finds_room_makes_no_full_disk_ready_and_probes_do_when_there_is_room_again() {
+    let disk = Disk::new();
+    let control_plane = ControlPlane::start_on(&disk);
+    let admin = control_plane.admin();
+    let status = || Connection::open(control_plane.port).get("/readyz", &[]).status;
+    for n in 0..20 {
+        admin.create_workspace(&format!("workspace-{n}"));
+    }
+    let checkpoint = Command::new("sqlite3").arg(control_plane.database()).arg("PRAGMA wal_checkpoint(FULL)").output();
+    let checkpoint = checkpoint.expect("sqlite3");
+    assert!(checkpoint.status.success(), "{checkpoint:?}");
+    admin.create_workspace("the-first-in-the-wal");
+    assert_eq!(status(), 200);
+    disk.set(Fault::Full);
+    let line = |n: u32| format!("{{\"digest\": \"{n:064x}\", \"name\": \"key {n}\", \"expires_in\": \"none\"}}\n");
+    let (refused, answer) =
+        admin.send_lines("/v1/workspaces/workspace-0/keys/import", (0..5_000).map(line).collect::<String>());
+    assert_eq!(
+        (refused, &answer["code"]),
+        (503, &json!("storage-unavailable")),
+        "more than there is room for: {answer}"
+    );
+    assert_eq!(status(), 503, "a change was refused");
+    admin.create_workspace("small");
+    assert_eq!(status(), 503, "a small change found room");
+    disk.set(Fault::Nothing);
+    eventually("it is ready", || match status() {
+        200 => Ok(()),
+        status => Err(status.to_string()),
+    });
 }
 
 /// Whoever can't write can't promise anything, so it doesn't begin to serve.

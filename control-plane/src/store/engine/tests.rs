@@ -207,3 +207,21 @@ async fn a_file_that_was_closed_has_no_wal_beside_it() {
         assert!(!path.with_extension("db-wal").exists(), "what is in the WAL was not moved into the file");
     }
 }
+
+#[tokio::test]
+async fn a_writer_that_stands_still_makes_it_unready() {
+    let bench = bench().await;
+    assert_eq!(bench.engine.ready().await, Ok(()));
+    let release = bench.hold().await;
+    // The clock of timeouts runs ahead while nothing else is to be done.
+    tokio::time::pause();
+    let ready = bench.engine.ready().await;
+    assert!(matches!(&ready, Err(StoreError::Unavailable(why)) if why.contains("doesn't answer")), "{ready:?}");
+    tokio::time::resume();
+    release.send(()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(unready) = bench.engine.ready().await {
+        assert!(Instant::now() < deadline, "{unready}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -53,6 +53,18 @@ impl SqlError {
         }
     }
 
+    /// Whether what is stored is damaged.
+    fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::Sqlite(error) => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
+            Self::Postgres(error) => error
+                .as_db_error()
+                .is_some_and(|error| [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED].contains(error.code())),
+            Self::NoRow | Self::Unfit { .. } | Self::Unreachable(_) | Self::Fault(_) => false,
+        }
+    }
+
     /// Whether somebody cut a connection of a server that was there.
     pub(in crate::store) fn is_cut(&self) -> bool {
         let Self::Postgres(error) = self else { return false };
@@ -106,6 +118,9 @@ fn is_for_now(error: &postgres::Error) -> bool {
 impl From<SqlError> for StoreError {
     fn from(error: SqlError) -> Self {
         use rusqlite::ErrorCode as Code;
+        if error.is_damage() {
+            return Self::Damaged(error.to_string());
+        }
         let is_for_now = match &error {
             SqlError::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
@@ -116,9 +131,7 @@ impl From<SqlError> for StoreError {
                         | Code::CannotOpen
                         | Code::DatabaseBusy
                         | Code::DatabaseLocked
-                        | Code::DatabaseCorrupt
                         | Code::FileLockingProtocolFailed
-                        | Code::NotADatabase
                         | Code::OutOfMemory
                         | Code::PermissionDenied,
                 )
