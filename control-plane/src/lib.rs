@@ -19,6 +19,7 @@ mod lossy;
 pub mod metrics;
 mod pace;
 mod places;
+mod private_file;
 pub mod problem;
 pub mod public_url;
 pub mod secret;

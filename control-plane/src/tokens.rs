@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use policy::Digest;
@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::entropy::{Entropy, EntropyError};
+use crate::private_file::{self, Exposed};
 use crate::secret::Secret;
 
 /// The most bytes that are read of a token file.
@@ -36,10 +37,8 @@ pub enum TokenFileError {
     Make { path: PathBuf, cause: io::Error },
     #[error("token file {path}: it is not a file; name a file, or a path where one can be made")]
     NotAFile { path: PathBuf },
-    #[error(
-        "token file {path}: others can read it (mode {mode:03o}); run `chmod 600` on it, and replace the token if it may have been seen"
-    )]
-    Readable { path: PathBuf, mode: u32 },
+    #[error("token file {path}: {cause}")]
+    Exposed { path: PathBuf, cause: Exposed },
     #[error(
         "token file {path}: expected one {expected} token in it and nothing else; delete the file to have one made"
     )]
@@ -88,9 +87,7 @@ fn read(path: &Path, file: File, kind: &Kind) -> Result<Token, TokenFileError> {
     if !metadata.is_file() {
         return Err(TokenFileError::NotAFile { path: path.to_owned() });
     }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(TokenFileError::Readable { path: path.to_owned(), mode: metadata.mode() & 0o777 });
-    }
+    private_file::check(&metadata).map_err(|cause| TokenFileError::Exposed { path: path.to_owned(), cause })?;
     let refused = || TokenFileError::Content { path: path.to_owned(), expected: name(kind) };
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default()));
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(|error| match error.kind() {
@@ -134,7 +131,7 @@ fn name(kind: &Kind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::fs::{Permissions, read_to_string, set_permissions, write};
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

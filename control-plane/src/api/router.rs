@@ -97,7 +97,12 @@ pub fn rest(api: &Api) -> Router {
 
 /// What edges need, for an address of their own.
 pub fn edge_router(api: &Api, feed: Feed) -> Router {
-    let router = Router::new().route("/healthz", get(health::alive)).nest("/edge/v1", edge(feed));
+    let health = Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready_for_edges))
+        .layer(from_fn(in_time))
+        .with_state(feed.clone());
+    let router = Router::new().merge(health).nest("/edge/v1", edge(feed));
     surviving(router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed), api)
 }
 

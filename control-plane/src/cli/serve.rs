@@ -18,7 +18,8 @@ pub struct ServeOptions {
     #[command(flatten)]
     pub database: DatabaseOptions,
 
-    /// The platform admin's token, lkadm_…. Made with mode 0600 if it isn't there; refused when others can read it.
+    /// The platform admin's token, lkadm_…. Made with mode 0600 if it isn't there; refused when others can read it. One of
+    /// another owner may be readable by a group of the server's, as Kubernetes mounts it with fsGroup.
     #[arg(long, env = "LATCHKEY_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: PathBuf,
 
@@ -32,7 +33,7 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Address and port for edges alone: /edge/v1 and /healthz. --listen then no longer serves /edge/v1. So admins can be
+    /// Address and port for edges alone: /edge/v1, /healthz and /readyz (for edges). --listen then no longer serves /edge/v1. So admins can be
     /// kept off the edges' network, and edges off the admins'.
     #[arg(long, env = "LATCHKEY_EDGE_LISTEN", value_name = "ADDRESS")]
     pub edge_listen: Option<SocketAddr>,

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +10,7 @@ use policy::key_text::{Kind, is_token};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use crate::private_file;
 use crate::secret::Secret;
 
 /// More than any secret has.
@@ -27,11 +27,8 @@ pub fn admin_token(path: &Path) -> anyhow::Result<Secret> {
         let mut file = File::open(path).with_context(|| format!("token file {}: cannot read it", path.display()))?;
         let metadata = file.metadata()?;
         // A pipe is its reader's alone.
-        if metadata.is_file() && metadata.mode() & 0o077 != 0 {
-            let (path, mode) = (path.display(), metadata.mode() & 0o777);
-            bail!(
-                "token file {path}: others can read it (mode {mode:03o}); run `chmod 600` on it, and replace the token if it may have been seen"
-            );
+        if metadata.is_file() {
+            private_file::check(&metadata).with_context(|| format!("token file {}", path.display()))?;
         }
         all_of(&mut file).with_context(|| format!("token file {}: cannot read it", path.display()))?
     };

@@ -83,6 +83,11 @@ impl Feed {
         Self { store, clock, edge_token, guesses, edges, usage, snapshots, deltas, went_back, log_revisions, ending }
     }
 
+    /// Where it reads.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The instances that use it.
     pub(crate) fn edges(&self) -> &Edges {
         &self.edges

@@ -185,6 +185,7 @@ async fn changes_end_when_a_file_was_moved_or_replaced_and_go_on_when_it_is_back
                 "{what}: {detail}"
             );
             assert_eq!(site.status("/readyz").await, 503, "{what}");
+            assert_eq!(site.status("/readyz?for=edges").await, 200, "{what}: the feed goes on");
             assert_eq!(site.status("/healthz").await, 200, "{what}");
             assert_eq!(site.status("/v1/workspaces").await, 200, "{what}: reads go on");
             site.edge().await;
@@ -244,6 +245,7 @@ async fn a_foreign_commit_ends_changes_and_what_is_enforced_until_a_restart_and_
         assert!(problem["detail"].as_str().unwrap().contains("another program has written"), "{problem}");
     }
     assert_eq!((site.status("/readyz").await, site.status("/healthz").await), (503, 200));
+    assert_eq!(site.status("/readyz?for=edges").await, 200);
     assert_eq!(site.poll(position).await.0, 204, "the feed goes on");
     site.edge().await;
     drop(other);

@@ -244,6 +244,7 @@ async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has
     // An edge that is current stays so for a moment. One without a table may have had something newer of another replica.
     assert_eq!(service.poll(Some(table.position()), 0).await.status, 204);
     assert_eq!(service.poll(None, 0).await.code(), "storage-unavailable");
+    assert_eq!(service.get("/readyz?for=edges").await.status, 503, "another one serves edges better");
     assert!(table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
 
     link.mend();

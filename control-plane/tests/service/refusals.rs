@@ -257,7 +257,7 @@ async fn a_token_that_is_not_there_is_unknown_and_no_token_of_the_other_kind() {
 #[tokio::test]
 async fn probes_need_no_token() {
     let service = Service::start().await;
-    for path in ["/healthz", "/readyz"] {
+    for path in ["/healthz", "/readyz", "/readyz?for=edges"] {
         assert_eq!(service.send(Request::get(path).body(Body::empty()).unwrap()).await.status, 200, "{path}");
     }
     service.store.close().await;

@@ -112,6 +112,43 @@ fn a_start_that_can_not_succeed_says_why_in_one_line() {
     }
 }
 
+/// As Kubernetes mounts a secret with fsGroup. Only root can give a file away.
+#[test]
+fn token_files_of_another_owner_may_be_readable_by_a_group_of_the_server_s() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (of_the_server, of_others) = (rustix::process::getegid().as_raw(), 54_321);
+    for (mode, group, refusal) in [
+        (0o440, of_the_server, None),
+        (0o640, of_the_server, None),
+        (
+            0o440,
+            of_others,
+            Some("group 54321 can read it (mode 440), and this process isn't in that group; give the file one of"),
+        ),
+        (0o460, of_the_server, Some("its group can do more than read it (mode 460); run `chmod 600` on it")),
+        (0o444, of_the_server, Some("others can read it (mode 444); run `chmod 600` on it")),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let running = Running::start(command(directory.path(), &[]));
+        drop(running);
+        for name in ["admin.token", "edge.token"] {
+            let path = directory.path().join(name);
+            set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            std::os::unix::fs::chown(&path, Some(12_345), Some(group)).unwrap();
+        }
+        match refusal {
+            None => drop(Running::start(command(directory.path(), &[]))),
+            Some(refusal) => {
+                let output = failed(directory.path(), &[]);
+                let told = String::from_utf8(output.stderr).unwrap();
+                assert!(output.status.code() == Some(1) && told.contains(refusal), "{mode:03o}, group {group}: {told}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_wrong_command_line_ends_with_2() {
     let directory = tempfile::tempdir().unwrap();

@@ -125,7 +125,10 @@ async fn an_address_for_edges_serves_edges_alone_and_the_other_one_no_more() {
     };
     for (path, at_admins, at_edges) in [
         ("/healthz", 200, 200),
-        ("/readyz", 200, 404),
+        ("/readyz", 200, 200),
+        ("/readyz?for=edges", 200, 200),
+        ("/readyz?for=changes", 200, 200),
+        ("/readyz?for=nothing", 422, 422),
         ("/openapi.json", 200, 404),
         ("/v1/workspaces", 401, 404),
         ("/metrics", 401, 404),

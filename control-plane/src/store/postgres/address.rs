@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use postgres::config::{Host, SslMode, TargetSessionAttrs};
 use zeroize::Zeroizing;
 
 use super::tls::Tls;
+use crate::private_file;
 
 /// How long it may take to get a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -134,13 +134,8 @@ fn is_near(host: &Host) -> bool {
 fn read_password(path: &Path) -> Result<Zeroizing<String>, String> {
     let failed = |cause: std::io::Error| format!("password file {}: cannot read it: {cause}", path.display());
     let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(format!(
-            "password file {}: others can read it (mode {mode:03o}); run `chmod 600` on it",
-            path.display()
-        ));
-    }
+    let metadata = file.metadata().map_err(failed)?;
+    private_file::check(&metadata).map_err(|exposed| format!("password file {}: {exposed}", path.display()))?;
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default()));
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
     match text.trim_end_matches(['\r', '\n']) {
