@@ -74,6 +74,7 @@ impl Readiness {
                 | StoreError::SecretTaken
                 | StoreError::DigestsTaken { .. }
                 | StoreError::MadeBefore
+                | StoreError::InProgress
                 | StoreError::ExpiredKey
                 | StoreError::Stale { .. }
                 | StoreError::MetadataTooLarge { .. }
