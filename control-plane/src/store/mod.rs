@@ -190,8 +190,7 @@ impl Store {
         };
         let (numbers, retention) = engine.change(begun).await.map_err(failed)?;
         let (engine, numbers, retention) = (Arc::new(engine), Arc::new(numbers), Arc::new(retention));
-        let store =
-            Self { engine, numbers, retention, importing: Arc::default(), in_progress: Arc::default() };
+        let store = Self { engine, numbers, retention, importing: Arc::default(), in_progress: Arc::default() };
         store.finish_imports().await.map_err(failed)?;
         Ok(store)
     }

@@ -1,9 +1,9 @@
 //! Names as a search compares them: upper and lower case are equal, in every script and on both engines.
 
+use super::StoreError;
 use super::retention::Removal;
 use super::sql::params;
 use super::sweep::{Progress, STEP, progress};
-use super::StoreError;
 
 /// The name without the difference of cases. The first step is for `ẞ`, whose upper case is itself; from `ß` on all three lead to
 /// `ss`, as `ς` and `Σ` lead to `σ`.

@@ -84,7 +84,7 @@ impl Kept {
     async fn sweeps_and_keeps_all(&self, when: &str) {
         self.service.sweep().await;
         assert_eq!(self.seen().await, ALL, "{when}");
-        let again = import(&self.service, ACME, &[line(&self.secret, json!({}))]).await;
+        let again = import(&self.service, ACME, &[line(&self.secret, json!({"name": "again"}))]).await;
         assert_eq!(refused(&again), ["1 digest refused"], "{when}: nobody brings the secret back");
     }
 }
