@@ -137,7 +137,7 @@ impl Counts {
     }
 }
 
-/// The other end of a request's connection. Behind a proxy it is the proxy's: a header could say anything.
+/// Where a request comes from: the other end of its connection, or the client that a trusted proxy there names.
 pub(crate) fn address(request: &Extensions) -> Option<IpAddr> {
     request.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical())
 }

@@ -75,7 +75,7 @@ struct Taken {
 /// A connection's place, in the extensions of each of its requests. It is free again when this is dropped.
 pub(crate) struct Place {
     places: Places,
-    address: IpAddr,
+    address: Option<IpAddr>,
     standing: Mutex<Standing>,
     evicted: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -97,14 +97,16 @@ impl Places {
         Self(Arc::new(Shared { most, taken: Mutex::default() }))
     }
 
-    /// A place for a connection from there, if only on trial.
-    pub(crate) fn take(&self, from: IpAddr) -> Arc<Place> {
-        let address = counted_as(Some(from.to_canonical()));
+    /// A place for a connection from there, if only on trial. `None`: of a proxy, whose address has no limit.
+    pub(crate) fn take(&self, from: Option<IpAddr>) -> Arc<Place> {
+        let address = from.map(|from| counted_as(Some(from.to_canonical())));
         let mut taken = self.taken();
         let (standing, evicted) = match self.reached(&taken, address) {
             None => {
                 taken.all += 1;
-                *taken.of_address.entry(address).or_default() += 1;
+                if let Some(address) = address {
+                    *taken.of_address.entry(address).or_default() += 1;
+                }
                 (Standing::Unproven, None)
             }
             Some(limit) => {
@@ -125,8 +127,8 @@ impl Places {
     }
 
     /// The limit that keeps a connection from there out, as long as it shows no right token.
-    fn reached(&self, taken: &Taken, address: IpAddr) -> Option<Limit> {
-        let of_address = taken.of_address.get(&address).copied().unwrap_or_default();
+    fn reached(&self, taken: &Taken, address: Option<IpAddr>) -> Option<Limit> {
+        let of_address = address.and_then(|address| taken.of_address.get(&address)).copied().unwrap_or_default();
         let own = self.0.most.of_address.filter(|limit| of_address >= limit.maximum);
         own.or_else(|| (taken.all >= self.0.most.for_anybody()).then(|| self.all()))
     }
@@ -141,7 +143,8 @@ impl Places {
 }
 
 impl Taken {
-    fn leave(&mut self, address: IpAddr) {
+    fn leave(&mut self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
         if let Some(number) = self.of_address.get_mut(&address) {
             *number -= 1;
             if *number == 0 {
@@ -150,11 +153,12 @@ impl Taken {
         }
     }
 
-    fn warn(&mut self, limit: Limit, address: IpAddr) {
+    fn warn(&mut self, limit: Limit, address: Option<IpAddr>) {
         if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             self.warned_at = Some(Instant::now());
             let Limit { name: limit, maximum } = limit;
-            warn!(limit, maximum, %address, "connections without a right token are refused: a limit is reached");
+            let address = address.map_or_else(|| "a proxy".to_owned(), |address| address.to_string());
+            warn!(limit, maximum, address, "connections without a right token are refused: a limit is reached");
         }
     }
 }
@@ -238,8 +242,8 @@ mod tests {
         Places::new(Most { all, trials, of_address: Some(OF_ADDRESS) })
     }
 
-    fn address(number: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, number])
+    fn address(number: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, number]))
     }
 
     #[test]
@@ -248,8 +252,11 @@ mod tests {
         let mut all: Vec<_> = (0..3).map(|_| places.take(address(1))).collect();
         assert!(all.iter().all(|place| place.refused().is_none()));
         assert_eq!(places.take(address(1)).refused(), Some(OF_ADDRESS));
-        assert_eq!(places.take("::ffff:192.0.2.1".parse().unwrap()).refused(), Some(OF_ADDRESS));
+        assert_eq!(places.take("::ffff:192.0.2.1".parse().ok()).refused(), Some(OF_ADDRESS));
         assert_eq!(places.take(address(2)).refused(), None, "another address");
+        let of_a_proxy: Vec<_> = (0..100).map(|_| places.take(None)).collect();
+        assert!(of_a_proxy.iter().all(|place| place.refused().is_none()));
+        drop(of_a_proxy);
         for _ in 0..100 {
             let place = places.take(address(1));
             assert_eq!(place.show(Bearer::Edge), Ok(()), "on trial, and with a right token");

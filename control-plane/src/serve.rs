@@ -3,6 +3,8 @@
 mod body;
 mod connections;
 mod listener;
+mod proxies;
+mod signals;
 mod socket;
 mod tls;
 
@@ -12,13 +14,15 @@ use std::time::Duration;
 use policy::key_text::Kind;
 use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use self::connections::{Deadlines, Door};
 use self::listener::{Listener, listeners, places, raise_open_files};
+use self::proxies::TrustedProxies;
+pub(crate) use self::proxies::network;
+use self::signals::Signals;
 use crate::api::{Api, Parts, router};
 use crate::cli::ServeOptions;
 use crate::clock::Clock;
@@ -99,7 +103,7 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     // Before the first edge asks, so that none gets more of the log than is kept. The store has logged why it fails.
     let _ = feed.compact().await;
     // Before anybody is told that it runs, and could end it.
-    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let signals = Signals::listen()?;
     let revision = store.head().borrow().revision.0;
     info!(address = %listener.address, public_url = %api.public_url, open_files, revision, "serving");
     // For whoever started us; one who doesn't read is no reason to wait, and a closed standard output none to end.
@@ -109,6 +113,7 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     let compacting = tokio::spawn(feed.clone().keep_log());
     let at_once = places(open_files, edge_listener.is_some(), api.config.limits.connections());
     let (deadlines, entropy) = (Deadlines::of(Duration::from_millis(options.still_ms)), api.entropy.clone());
+    let proxies = TrustedProxies::new(&options.trusted_proxies);
     let services = match edge_listener {
         None => vec![(listener, router::router(api, feed))],
         Some(edge) => {
@@ -118,7 +123,7 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     };
     let services = services.into_iter().map(|(Listener { socket, tls, .. }, router)| {
         let (places, entropy) = (Places::new(at_once), entropy.clone());
-        (socket, Door { router, tls, places, deadlines, entropy })
+        (socket, Door { router, tls, places, proxies: proxies.clone(), deadlines, entropy })
     });
     let services = services.collect();
     let served = edges.clone();
@@ -134,20 +139,13 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
 }
 
 /// Serves until a signal comes, and then until all that was accepted is answered, or [`DRAIN`] has passed.
-async fn run(
-    services: Vec<(TcpListener, Door)>,
-    end: watch::Sender<bool>,
-    (mut terminate, mut interrupt): (Signal, Signal),
-) {
+async fn run(services: Vec<(TcpListener, Door)>, end: watch::Sender<bool>, mut signals: Signals) {
     let mut serving = tokio::task::JoinSet::new();
     for (socket, door) in services {
         serving.spawn(connections::serve(socket, door, end.subscribe()));
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    info!("ending: no more requests are accepted");
+    let signal = signals.next().await;
+    info!(signal, "ending: no more requests are accepted");
     end.send_replace(true);
     if tokio::time::timeout(DRAIN, serving.join_all()).await.is_err() {
         error!("some requests didn't end in time");

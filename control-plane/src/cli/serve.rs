@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::database::DatabaseOptions;
 use crate::public_url::PublicUrl;
+use crate::serve::network;
 
 /// What `latchkey serve` is told.
 #[derive(Args, Clone, Debug)]
@@ -55,6 +57,12 @@ pub struct ServeOptions {
     /// console takes forms only from its own pages at this address.
     #[arg(long, env = "LATCHKEY_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
+
+    /// Networks of the proxies in front of the control plane, separated by commas: of their requests the address in
+    /// `x-forwarded-for` counts, in the audit log and for limits. Each of them must append the address that it was sent the
+    /// request by.
+    #[arg(long, env = "LATCHKEY_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
 
     /// Serve plain HTTP on an address other than loopback. For when TLS ends in front of the control plane: tokens and
     /// secrets go over this connection.

@@ -23,6 +23,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::body::PacedBody;
+use super::proxies::TrustedProxies;
 use super::socket::Socket;
 use super::tls::Tls;
 use crate::entropy::Entropy;
@@ -64,6 +65,7 @@ pub(super) struct Door {
     pub(super) router: Router,
     pub(super) tls: Option<Tls>,
     pub(super) places: Places,
+    pub(super) proxies: TrustedProxies,
     pub(super) deadlines: Deadlines,
     pub(super) entropy: Entropy,
 }
@@ -84,7 +86,9 @@ pub(super) async fn serve(listener: TcpListener, door: Door, mut ending: watch::
         };
         let Some((stream, remote)) = accepted else { continue };
         let (door, watcher, ending) = (door.clone(), graceful.watcher(), ending.clone());
-        let place = door.places.take(remote.ip());
+        // A proxy's connections are of many clients.
+        let of = (!door.proxies.has(remote.ip())).then(|| remote.ip());
+        let place = door.places.take(of);
         tokio::spawn(async move {
             let (trial, of_trial) = (door.deadlines.trial, Arc::clone(&place));
             tokio::select! {
@@ -146,10 +150,11 @@ async fn converse(
     place: Arc<Place>,
     watcher: Watcher,
 ) {
-    let Door { router, deadlines, entropy, .. } = door;
+    let Door { router, deadlines, entropy, proxies, .. } = door;
     let is_old_at = Instant::now() + entropy.jittered(deadlines.age);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        answer(router.clone(), request, remote, Arc::clone(&place), deadlines.slowest(), is_old_at)
+        let client = SocketAddr::new(proxies.client(remote.ip(), request.headers()), remote.port());
+        answer(router.clone(), request, client, Arc::clone(&place), deadlines.slowest(), is_old_at)
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(deadlines.still).max_buf_size(MAX_HEAD_BYTES);
@@ -163,7 +168,7 @@ async fn converse(
 async fn answer(
     router: Router,
     request: hyper::Request<Incoming>,
-    remote: SocketAddr,
+    client: SocketAddr,
     place: Arc<Place>,
     slowest: Slowest,
     is_old_at: Instant,
@@ -174,7 +179,7 @@ async fn answer(
         Some(pace) => Body::new(PacedBody::new(body, pace.clone())),
         None => Body::new(body),
     });
-    request.extensions_mut().insert(ConnectInfo(remote));
+    request.extensions_mut().insert(ConnectInfo(client));
     request.extensions_mut().insert(Arc::clone(&place));
     if let Some(pace) = &pace {
         request.extensions_mut().insert(pace.clone());
@@ -214,7 +219,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (end, ending) = watch::channel(false);
         let places = Places::new(Most { all: 100, trials: 10, of_address: None });
-        let door = Door { router, tls: None, places, deadlines, entropy: Entropy::system() };
+        let proxies = TrustedProxies::default();
+        let door = Door { router, tls: None, places, proxies, deadlines, entropy: Entropy::system() };
         Server { address, end, serving: tokio::spawn(serve(listener, door, ending)) }
     }
 

@@ -264,6 +264,55 @@ async fn sigterm_answers_what_was_accepted_and_closes_the_database() {
     assert_eq!(client.get(url).bearer_auth(token("admin.token")).send().await.unwrap().status(), 200);
 }
 
+#[tokio::test]
+async fn of_a_trusted_proxy_s_requests_the_client_s_address_is_the_one_that_counts() {
+    for (trusted, expected) in [("127.0.0.0/8,192.0.2.1", "203.0.113.9"), ("192.0.2.0/24", "127.0.0.1")] {
+        let directory = tempfile::tempdir().unwrap();
+        let running = Running::start(command(directory.path(), &["--trusted-proxies", trusted]));
+        let token = read_to_string(directory.path().join("admin.token")).unwrap().trim_end().to_owned();
+        let (client, url) = (reqwest::Client::new(), format!("http://{}/v1", running.address));
+        let made = client
+            .post(format!("{url}/workspaces"))
+            .bearer_auth(&token)
+            // The first is what the client sent itself.
+            .header("x-forwarded-for", "198.51.100.7, 203.0.113.9:55220, 192.0.2.1")
+            .json(&json!({"name": "Acme", "slug": "acme"}));
+        assert_eq!(made.send().await.unwrap().status(), 201);
+        let events = client.get(format!("{url}/audit-events")).bearer_auth(&token).send().await.unwrap();
+        let events: serde_json::Value = events.json().await.unwrap();
+        assert_eq!(events["items"][0]["address"], expected, "trusted: {trusted}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output = failed(directory.path(), &["--trusted-proxies", "10.1.0.0/8"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && told.contains("say 10.0.0.0/8"), "{told}");
+}
+
+/// The same command, started with SIGHUP as `env` sets it.
+fn with_hang_up(setting: &str, served: &Command) -> Command {
+    let mut command = Command::new("env");
+    command.arg(setting).arg(served.get_program()).args(served.get_args());
+    command.envs(served.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(served.get_current_dir().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[tokio::test]
+async fn sighup_ends_it_as_sigterm_does_unless_it_was_started_to_outlive_its_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut running = Running::start(with_hang_up("--default-signal=HUP", &command(directory.path(), &[])));
+    running.signal("-HUP");
+    assert!(running.child.wait().unwrap().success());
+    assert!(!directory.path().join("latchkey.db-wal").exists(), "the WAL is moved into the database at the end");
+
+    let mut running = Running::start(with_hang_up("--ignore-signal=HUP", &command(directory.path(), &[])));
+    running.signal("-HUP");
+    let probe = reqwest::get(format!("http://{}/healthz", running.address)).await.unwrap();
+    assert_eq!(probe.status(), 200);
+    running.signal("-TERM");
+    assert!(running.child.wait().unwrap().success());
+}
+
 #[test]
 fn the_command_line_checks_an_audit_log() {
     let directory = tempfile::tempdir().unwrap();

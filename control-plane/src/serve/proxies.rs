@@ -1,0 +1,111 @@
+//! Proxies in front of the control plane: whose word for a client's address is taken.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// Networks of `--trusted-proxies`. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TrustedProxies(Arc<[IpNet]>);
+
+impl TrustedProxies {
+    pub(super) fn new(networks: &[IpNet]) -> Self {
+        Self(networks.into())
+    }
+
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// The client of a request that `peer` sent: the last address in `x-forwarded-for` that is no proxy's, for each proxy appends
+    /// whom it was sent the request by. `peer` itself where that is no proxy: its headers could claim anything. An entry that is
+    /// no address ends the search at the proxy that appended it.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
+        let entries = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
+        for entry in entries {
+            if !self.has(client) {
+                break;
+            }
+            let Some(address) = str::from_utf8(entry).ok().and_then(|entry| address(entry.trim())) else { break };
+            client = address;
+        }
+        client
+    }
+}
+
+/// An address as proxies write it: with or without a port, IPv6 with or without brackets.
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);
+    let parsed = bare.parse().or_else(|_| entry.parse::<SocketAddr>().map(|address| address.ip()));
+    parsed.ok().map(|address: IpAddr| address.to_canonical())
+}
+
+/// A network, or an address that stands for itself, as an operator writes it.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = parsed.map_err(|_| "not an address or a network, as in 10.0.0.0/8 or 2001:db8::1".to_owned())?;
+    if network.addr() == network.network() {
+        Ok(network)
+    } else {
+        Err(format!("bits of a host are set; say {}", network.trunc()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_client_is_the_last_address_that_is_no_proxy_s() {
+        let proxies = TrustedProxies::new(&["10.0.0.0/8", "2001:db8::/32"].map(|text| network(text).unwrap()));
+        for (peer, lines, client) in [
+            ("192.0.2.1", &["203.0.113.9"][..], "192.0.2.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.9"], "203.0.113.9"),
+            ("::ffff:10.0.0.1", &["203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["198.51.100.7, 203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["198.51.100.7, 203.0.113.9, 10.0.0.2"], "203.0.113.9"),
+            ("10.0.0.1", &["198.51.100.7", "203.0.113.9,10.0.0.2", "2001:db8::5"], "203.0.113.9"),
+            ("2001:db8::1", &["203.0.113.9:55220"], "203.0.113.9"),
+            ("10.0.0.1", &["[2001:dead::9]:443"], "2001:dead::9"),
+            ("10.0.0.1", &["[2001:dead::9]"], "2001:dead::9"),
+            ("10.0.0.1", &["2001:dead::9"], "2001:dead::9"),
+            ("10.0.0.1", &["::ffff:203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["203.0.113.9, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.9, ,10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["203.0.113.9,"], "10.0.0.1"),
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ] {
+            let headers: HeaderMap =
+                lines.iter().map(|line| (FORWARDED_FOR.parse().unwrap(), HeaderValue::from_static(line))).collect();
+            assert_eq!(proxies.client(ip(peer), &headers), ip(client), "{peer} {lines:?}");
+        }
+        let nobody = TrustedProxies::default();
+        let headers = HeaderMap::from_iter([(FORWARDED_FOR.parse().unwrap(), HeaderValue::from_static("203.0.113.9"))]);
+        assert_eq!(nobody.client(ip("127.0.0.1"), &headers), ip("127.0.0.1"), "without the option nobody is trusted");
+    }
+
+    #[test]
+    fn networks_are_read_and_what_is_none_is_explained() {
+        for (text, expected) in [("10.0.0.0/8", "10.0.0.0/8"), ("192.0.2.1", "192.0.2.1/32"), ("::1", "::1/128")] {
+            assert_eq!(network(text).map(|network| network.to_string()), Ok(expected.to_owned()));
+        }
+        assert_eq!(network("10.1.0.0/8"), Err("bits of a host are set; say 10.0.0.0/8".to_owned()));
+        for text in ["", "proxy", "10.0.0.0/33"] {
+            assert!(network(text).unwrap_err().starts_with("not an address or a network"), "{text:?}");
+        }
+    }
+}
