@@ -30,7 +30,7 @@ pub(crate) enum Bearer {
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Most {
-    /// In all. The last twentieth is for edges alone, and the one before it for whoever has a right token.
+    /// In all. The last twentieth is for edges alone, and the one before it for anybody with a right token.
     pub(crate) all: usize,
     /// On trial, besides; the oldest makes room for a new one.
     pub(crate) trials: usize,

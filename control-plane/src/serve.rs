@@ -106,7 +106,7 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     let signals = Signals::listen()?;
     let revision = store.head().borrow().revision.0;
     info!(address = %listener.address, public_url = %api.public_url, open_files, revision, "serving");
-    // For whoever started us; one who doesn't read is no reason to wait, and a closed standard output none to end.
+    // For the program that started this one. If nobody reads it, or standard output is closed, it serves nevertheless.
     let announcements = LossyWriter::start(std::io::stdout(), Counter::default())?;
     announcements.say(&format!("latchkey: listening on {}://{}\n", listener.scheme(), listener.address));
     let measuring = tokio::spawn(edges.clone().measure());

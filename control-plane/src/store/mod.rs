@@ -201,7 +201,7 @@ impl Store {
     }
 
     /// That changes are taken. After one was refused, or something couldn't be read, it takes two probes in a row that write, one a
-    /// second, whoever asks; after damage a restart.
+    /// second for all callers together; after damage a restart.
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.fresh()?;
         self.engine.ready().await

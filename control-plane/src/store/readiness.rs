@@ -10,7 +10,7 @@ use super::StoreError;
 /// Probes that must succeed, one after the other.
 const PROBES: u32 = 2;
 
-/// The time between two of them, whoever asks.
+/// The time between two of them, for all callers together.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known about it, for all who ask.

@@ -38,7 +38,7 @@ impl Server {
         TcpStream::connect(self.address()).await.unwrap()
     }
 
-    /// The head of a request of whoever holds the token in this file, without the line that ends it.
+    /// The head of a request with the token in this file, without the line that ends it.
     fn head(&self, method: &str, path: &str, token: &str) -> String {
         format!("{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n", self.token(token))
     }

@@ -41,7 +41,7 @@ pub struct Service {
     clock: Clock,
     nanos: Arc<AtomicU64>,
     monotonic: Arc<AtomicU64>,
-    /// Whoever reads one of the clocks panics.
+    /// Reading one of the clocks panics.
     broken_clocks: Arc<AtomicBool>,
     router: Router,
     end: watch::Sender<bool>,

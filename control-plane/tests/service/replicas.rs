@@ -252,7 +252,7 @@ async fn a_feed_request_acknowledges_what_its_replica_has_not_heard_of_yet() {
     for round in 0..20 {
         first.workspace(&format!("acme-{round}")).await;
         let position = first.position();
-        // The first has sent it the change, and its next request comes to the second, which is told of it by the database.
+        // The first has sent it the change, and its next request comes to the second, which learns of it from the database.
         second.applies("i1", position).await;
         if second.enforced(position.revision.0).await != (true, 1) {
             late.push(position.revision.0);

@@ -1,4 +1,4 @@
-//! What Envoy's log is told of a conversation with the control plane: each failure once an outage, and the outage's end.
+//! Outages of the conversations with the control plane, for Envoy's log: each failure is logged once, and so is the end.
 
 use crate::keys::Clocks;
 use crate::subscription::Failure;

@@ -63,7 +63,7 @@ fn a_start_400_days_ahead_of_the_right_time_removes_nothing_that_is_kept_for_a_y
         control_plane.process.kill();
         clock.move_by(moved);
         control_plane.restart();
-        // It is told behind what the start removes.
+        // It comes after what the start removes.
         eventually("the audit log's head is in the log", || {
             let log = control_plane.process.log();
             if log.contains("the audit log's head") { Ok(()) } else { Err(log) }
