@@ -4,6 +4,7 @@ pub(super) mod actions;
 pub(super) mod clean_up;
 pub(crate) mod create;
 pub(super) mod delete;
+mod digest_text;
 pub(super) mod filter;
 pub(super) mod import;
 pub(crate) mod list;
