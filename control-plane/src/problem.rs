@@ -107,6 +107,16 @@ impl Problem {
         problem
     }
 
+    /// 422: a workspace takes as much as it may.
+    pub fn limit_of_workspace(limit: Limit) -> Self {
+        let Limit { name, maximum } = limit;
+        let detail = format!(
+            "nothing was changed: the workspace would pass `{name}`, which is {maximum}; delete keys that are no longer used, \
+             shorten allowlists, or have an operator raise it under `[limits]`"
+        );
+        Self::limit_reached(StatusCode::UNPROCESSABLE_ENTITY, limit, detail)
+    }
+
     /// 400: the body isn't JSON.
     pub fn not_json(detail: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "not-json", "The body is not JSON", detail)

@@ -54,6 +54,28 @@ impl Networks {
     }
 }
 
+impl Allowlist {
+    /// The networks that it lists; none where any address is allowed.
+    pub fn networks(&self) -> &[IpNet] {
+        match self {
+            Self::Any => &[],
+            Self::Only(networks) => networks.as_slice(),
+        }
+    }
+
+    /// Whether this allows no address that `other` doesn't allow. Where that takes several of the other's networks together, it
+    /// answers no.
+    pub fn is_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Any) => true,
+            (Self::Any, Self::Only(_)) => false,
+            (Self::Only(own), Self::Only(others)) => {
+                own.0.iter().all(|network| others.0.iter().any(|other| other.contains(network)))
+            }
+        }
+    }
+}
+
 fn parse_network(at: usize, entry: &str) -> Result<IpNet, AllowlistError> {
     let not_a_network = || AllowlistError::NotANetwork { at, entry: entry.chars().take(60).collect() };
     let network: IpNet = match entry.parse::<IpAddr>() {
@@ -143,6 +165,22 @@ mod tests {
         for entry in ["", "localhost", "192.0.2", "192.0.2.7/33", "192.0.2.7 ", "::1/129", "010.0.0.1"] {
             let error = Networks::parse(&[entry]).unwrap_err();
             assert!(matches!(error, AllowlistError::NotANetwork { at: 0, .. }), "{entry:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_within_another_where_each_of_its_networks_is() {
+        for (own, other, expected) in [
+            ("null", "null", true),
+            (r#"["10.0.0.0/8"]"#, "null", true),
+            ("null", r#"["0.0.0.0/0","::/0"]"#, false),
+            (r#"["10.1.0.0/16","10.2.0.7"]"#, r#"["192.0.2.1","10.0.0.0/8"]"#, true),
+            (r#"["10.1.0.0/16","192.0.2.2"]"#, r#"["10.0.0.0/8","192.0.2.1"]"#, false),
+            (r#"["10.0.0.0/7"]"#, r#"["10.0.0.0/8"]"#, false),
+            (r#"["10.0.0.0/8"]"#, r#"["::/0"]"#, false),
+            (r#"["::ffff:10.0.0.1"]"#, r#"["10.0.0.0/8"]"#, true),
+        ] {
+            assert_eq!(parsed(own).unwrap().is_within(&parsed(other).unwrap()), expected, "{own} within {other}");
         }
     }
 

@@ -21,7 +21,7 @@ pub use delta::{Delta, encode_delta};
 pub use header::FORMAT;
 pub use manifest::{Catalogue, Manifest, NumberTaken, PageSummary};
 pub use page::{Page, page_of};
-pub use record::{KeyRecord, RecordView};
+pub use record::{KeyRecord, RecordView, record_bytes};
 pub use snapshot::{Snapshot, SnapshotBuilder};
 
 pub(crate) use change::OpView;

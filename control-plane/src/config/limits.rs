@@ -18,6 +18,12 @@ const WORKERS: u64 = 256;
 /// Connections of one address that have shown no right token: all people behind one NAT who look at the sign-in page.
 const CONNECTIONS: u64 = 1_024;
 
+/// Keys of one workspace: more than most have customers.
+const KEYS: u64 = 1_000_000;
+
+/// Bytes that one workspace's records may take of a table, which each worker of each edge holds. A million keys with two scopes take 80 MB.
+const BYTES: u64 = 256 << 20;
+
 /// Which token an instance came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
@@ -37,11 +43,21 @@ pub struct Limits {
     pub workers_per_instance: u64,
     /// Of those that have shown no right token yet.
     pub connections_per_address: u64,
+    /// Keys that aren't deleted.
+    pub keys_per_workspace: u64,
+    /// Bytes of records at an edge.
+    pub bytes_per_workspace: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { instances_per_edge_token: None, workers_per_instance: WORKERS, connections_per_address: CONNECTIONS }
+        Self {
+            instances_per_edge_token: None,
+            workers_per_instance: WORKERS,
+            connections_per_address: CONNECTIONS,
+            keys_per_workspace: KEYS,
+            bytes_per_workspace: BYTES,
+        }
     }
 }
 
@@ -64,6 +80,16 @@ impl Limits {
     pub fn connections(&self) -> Option<Limit> {
         limit("connections_per_address", self.connections_per_address)
     }
+
+    /// Of the keys of one workspace. `None`: there is none.
+    pub fn keys(&self) -> Option<Limit> {
+        limit("keys_per_workspace", self.keys_per_workspace)
+    }
+
+    /// Of the bytes that one workspace's records take at an edge. `None`: there is none.
+    pub fn bytes(&self) -> Option<Limit> {
+        limit("bytes_per_workspace", self.bytes_per_workspace)
+    }
 }
 
 fn limit(name: &'static str, maximum: u64) -> Option<Limit> {
@@ -81,6 +107,19 @@ mod tests {
         {
             let limits: Limits = toml::from_str(text).unwrap();
             assert_eq!(limits.connections().map(|limit| limit.maximum), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_workspace_has_limits_of_its_keys_and_of_what_they_take_at_an_edge() {
+        let maximum = |limit: Option<Limit>| limit.map(|limit| limit.maximum);
+        for (text, keys, bytes) in [
+            ("", Some(1_000_000), Some(268_435_456)),
+            ("keys_per_workspace = 2\nbytes_per_workspace = 3", Some(2), Some(3)),
+            ("keys_per_workspace = 0\nbytes_per_workspace = 0", None, None),
+        ] {
+            let limits: Limits = toml::from_str(text).unwrap();
+            assert_eq!((maximum(limits.keys()), maximum(limits.bytes())), (keys, bytes), "{text}");
         }
     }
 

@@ -26,6 +26,7 @@ impl From<StoreError> for Problem {
                 "It was changed meanwhile",
                 format!("it is at revision {current} by now; get it again, and send its new ETag in `If-Match`"),
             ),
+            StoreError::LimitReached(limit) => Self::limit_of_workspace(limit),
             StoreError::MetadataTooLarge { bytes } => Self::invalid(vec![FieldError {
                 field: "metadata".to_owned(),
                 code: "too-long",

@@ -7,7 +7,7 @@ use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
 
 use super::audit::{self, Event};
 use super::sql::{NONE, Optional as _, Sql, params};
-use super::{Acting, StoreError, once};
+use super::{Acting, StoreError, once, sizes};
 
 /// A change that is being made, in its savepoint.
 pub(super) struct Change<'a> {
@@ -62,6 +62,7 @@ impl<'a> Change<'a> {
         if let Some(once) = acting.once {
             once::claim(self.sql, once, position.revision, event.target_id(), acting)?;
         }
+        sizes::count_bytes(self.sql, ops)?;
         audit::append(self.sql, position.revision, acting, event)?;
         Ok(position.revision)
     }

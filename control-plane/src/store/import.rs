@@ -6,14 +6,16 @@
 
 mod steps;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use policy::wire::record_bytes;
 use policy::{Digest, KeyId, Revision, WorkspaceId};
 
 use super::changes::Change;
 use super::definitions::Numbers;
 use super::retention::Removal;
+use super::sizes::Sizes;
 use super::sql::{NONE, Optional as _, Sql, Value, params, values};
 use super::sweep::{Progress, STEP, progress};
 use super::{Acting, Changed, NewKey, Store, StoreError, once};
@@ -101,6 +103,7 @@ impl Store {
 
     /// Writes an import down and decides it; answers with the number of its steps.
     async fn decided(&self, import: KeyId, keys: Vec<ImportedKey>, acting: Acting) -> Result<usize, StoreError> {
+        let adds = Arc::new(adds(&keys));
         let digests = Arc::new(keys.iter().map(|key| (key.key.secret.digest, key.line)).collect::<Vec<_>>());
         let mut last = self.free(&digests).await?;
         let at = acting.at.0;
@@ -117,8 +120,12 @@ impl Store {
         }
         // What was found free stays so while no other import is decided: nothing else brings a digest that others may know.
         loop {
-            let (claim, acting) = (claim.clone(), acting.clone());
+            let (claim, acting, adds, limits) = (claim.clone(), acting.clone(), Arc::clone(&adds), self.limits);
             let work = move |change: &Change<'_>| {
+                for (workspace, adds) in adds.iter() {
+                    // What is made while it is carried out may lead a little beyond.
+                    Sizes::of(change.sql(), *workspace)?.and(*adds).check(&limits)?;
+                }
                 let is_decided = decide(change, import, count, &last)?;
                 if let Some((once, ids)) = claim.filter(|_| is_decided) {
                     // Its steps move the revision on.
@@ -161,6 +168,17 @@ impl Store {
             }
         }
     }
+}
+
+/// What each workspace gets.
+fn adds(keys: &[ImportedKey]) -> BTreeMap<WorkspaceId, Sizes> {
+    let mut adds = BTreeMap::<_, Sizes>::new();
+    for ImportedKey { workspace, key, .. } in keys {
+        let bytes = record_bytes(key.scopes.len(), key.allowlist.networks().len());
+        let sum = adds.entry(*workspace).or_default();
+        *sum = sum.and(Sizes { keys: 1, bytes });
+    }
+    adds
 }
 
 /// A text that opens REST or the feed is no key as well.

@@ -8,6 +8,7 @@ use super::audit::{Audited, Event, Target};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::model::merge;
+use super::sizes::{self, Sizes};
 use super::sql::{Optional as _, Row, Sql, SqlError, params, values};
 use super::{
     Acting, Changed, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError,
@@ -51,8 +52,13 @@ impl Store {
         new: NewKey,
         acting: Acting,
     ) -> Result<Changed<Key>, StoreError> {
-        let numbers = self.numbers.clone();
-        self.engine.change(move |change| create(change, &numbers, workspace, &new, &acting)).await
+        let (numbers, limits) = (self.numbers.clone(), self.limits);
+        let work = move |change: &Change<'_>| {
+            let created = create(change, &numbers, workspace, &new, &acting)?;
+            Sizes::of(change.sql(), workspace)?.check(&limits)?;
+            Ok(created)
+        };
+        self.engine.change(work).await
     }
 
     /// The key with this id; `NotFound` for one of another workspace, and for one that was deleted.
@@ -69,8 +75,17 @@ impl Store {
         precondition: Precondition,
         acting: Acting,
     ) -> Result<Changed<Key>, StoreError> {
-        let numbers = self.numbers.clone();
-        self.engine.change(move |change| update(change, &numbers, (workspace, id), patch, &precondition, &acting)).await
+        let (numbers, limits) = (self.numbers.clone(), self.limits);
+        let work = move |change: &Change<'_>| {
+            let before = find(change.sql(), workspace, id)?;
+            let changed = update(change, &numbers, (workspace, id), patch, &precondition, &acting)?;
+            if sizes::grows(&before, &changed.value) {
+                // However many keys there are: this makes none.
+                Sizes { keys: 0, ..Sizes::of(change.sql(), workspace)? }.check(&limits)?;
+            }
+            Ok(changed)
+        };
+        self.engine.change(work).await
     }
 
     /// Lets the key be used.
@@ -161,7 +176,7 @@ pub(super) fn insert(
          VALUES (?1, ?2, ?3, ?4, ?13, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11, ?12)",
         &rows,
     )?;
-    Ok(())
+    sizes::count_keys(sql, workspace, i64::try_from(new.len()).unwrap_or(i64::MAX))
 }
 
 pub(super) fn update(
@@ -249,6 +264,7 @@ pub(super) fn delete(
         .sql()
         .prepare("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+    sizes::count_keys(change.sql(), workspace, -1)?;
     let digests = secrets::leave_edge(change.sql(), (workspace, id))?;
     usage::key_ends(change.sql(), id)?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();

@@ -41,6 +41,7 @@ mod rows;
 mod schema;
 mod secrets;
 mod sessions;
+mod sizes;
 mod sql;
 mod sweep;
 mod usage;
@@ -89,13 +90,17 @@ pub use sessions::{SESSION_SECS, Session};
 pub use usage::{KeyUse, Period, Usage};
 pub use workspaces::NewWorkspace;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
+use crate::problem::Limit;
 
 /// The most bytes that a key's metadata may have, as JSON without spaces.
 pub const MAX_METADATA_BYTES: usize = 4096;
 
 /// How long a rotated-out digest stays at the edges, to answer `rotated-key`.
 pub const ROTATED_AT_EDGE_SECS: i64 = 30 * 86_400;
+
+/// How many of a key's rotated-out digests stay there at most: the newest.
+pub const ROTATED_AT_EDGE: i64 = 8;
 
 /// How long digests of deleted keys and revoked tokens stay here, so that a leaked secret can still be named.
 pub const DELETED_KEPT_SECS: i64 = 365 * 86_400;
@@ -125,6 +130,9 @@ pub enum StoreError {
     ExpiredKey,
     #[error("it is at revision {current} by now")]
     Stale { current: Revision },
+    /// The workspace would take more of what all share than it may. Nothing was changed.
+    #[error("`{}` of {} is reached", .0.name, .0.maximum)]
+    LimitReached(Limit),
     #[error("the metadata would have {bytes} bytes, above {MAX_METADATA_BYTES}")]
     MetadataTooLarge { bytes: usize },
     /// The disk, the file, the server or the process can't now. Nothing was changed; or, where the connection to PostgreSQL was
@@ -161,6 +169,7 @@ pub struct StoreStats {
 pub struct Store {
     engine: Arc<engine::Engine>,
     numbers: Arc<definitions::Numbers>,
+    limits: Limits,
     retention: Arc<retention::Retention>,
     /// Held while an import is checked, decided and carried out.
     importing: Arc<AsyncMutex<()>>,
@@ -180,8 +189,8 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let database = database.into();
         let failed = |error: StoreError| OpenError::Failed(error.to_string());
-        let (engine, config) =
-            (tokio::task::spawn_blocking(move || engine::Engine::open(&database, epoch)), config.clone());
+        let (limits, config) = (config.limits, config.clone());
+        let engine = tokio::task::spawn_blocking(move || engine::Engine::open(&database, epoch));
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
         let begun = move |change: &changes::Change<'_>| {
             // Before this start changes anything: what the history says of the time is of others.
@@ -190,7 +199,7 @@ impl Store {
         };
         let (numbers, retention) = engine.change(begun).await.map_err(failed)?;
         let (engine, numbers, retention) = (Arc::new(engine), Arc::new(numbers), Arc::new(retention));
-        let store = Self { engine, numbers, retention, importing: Arc::default(), in_progress: Arc::default() };
+        let store = Self { engine, numbers, limits, retention, importing: Arc::default(), in_progress: Arc::default() };
         store.finish_imports().await.map_err(failed)?;
         Ok(store)
     }

@@ -77,6 +77,7 @@ impl Readiness {
                 | StoreError::InProgress
                 | StoreError::ExpiredKey
                 | StoreError::Stale { .. }
+                | StoreError::LimitReached(_)
                 | StoreError::MetadataTooLarge { .. }
                 | StoreError::Fault(_),
                 _,

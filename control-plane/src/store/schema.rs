@@ -25,6 +25,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0011_idempotency.sql")),
     M::up(include_str!("migrations/0012_folded_names.sql")),
     M::up(include_str!("migrations/0013_retention.sql")),
+    M::up(include_str!("migrations/0014_sizes.sql")),
 ];
 
 /// The connection that writes: durable when COMMIT returns.
@@ -148,7 +149,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 13, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 14, .. })));
     }
 
     #[test]

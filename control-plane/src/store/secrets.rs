@@ -8,7 +8,7 @@ use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 use super::changes::{self, Change};
 use super::definitions::Numbers;
 use super::sql::{Optional as _, Sql, Value, params, values};
-use super::{Acting, Changed, Key, Precondition, Store, StoreError, keys, records, usage};
+use super::{Acting, Changed, Key, Precondition, ROTATED_AT_EDGE, Store, StoreError, keys, records, usage};
 use crate::secret::{LastCharacters, Secret};
 
 /// What is stored of a secret.
@@ -108,7 +108,8 @@ pub(super) fn rotate(
     sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
         .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
     let touched = [Some(secret.digest), Some(current), older];
-    let ops = upsert_each(sql, numbers, touched.into_iter().flatten())?;
+    let mut ops = upsert_each(sql, numbers, touched.into_iter().flatten())?;
+    ops.extend(oldest_leave_edge(sql, (workspace, id))?.into_iter().map(Op::Remove));
     keys::recorded(change, "key.rotate", &before, &ops, acting)
 }
 
@@ -186,6 +187,24 @@ pub(super) fn leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) ->
         "UPDATE secrets SET at_edge = 0 WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1 RETURNING digest",
     )?;
     let digests = statement.query_map(params![workspace.as_bytes(), id.as_bytes()], |row| row.get(0).map(Digest))?;
+    Ok(digests)
+}
+
+/// Takes all but the newest of a key's rotated-out digests from the edges, and answers with them: a rotation is never refused, so
+/// they must not grow without end.
+fn oldest_leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
+    let mut statement = sql.prepare(
+        "UPDATE secrets SET at_edge = 0 WHERE digest IN (
+             SELECT digest FROM secrets
+             WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1
+                 AND superseded_at IS NOT NULL AND previous_until IS NULL
+             ORDER BY superseded_at DESC, created_at DESC, digest LIMIT ?3 OFFSET ?4)
+         RETURNING digest",
+    )?;
+    let digests = statement
+        .query_map(params![workspace.as_bytes(), id.as_bytes(), i64::MAX, ROTATED_AT_EDGE], |row| {
+            row.get(0).map(Digest)
+        })?;
     Ok(digests)
 }
 

@@ -30,6 +30,7 @@ mod import;
 mod import_replicas;
 mod instances;
 mod keys;
+mod limits;
 mod link;
 mod list;
 mod load;

@@ -56,6 +56,10 @@ async fn a_database_of_each_older_schema_goes_on() {
         let path = directory.path().join("latchkey.db");
         Connection::open(&path).unwrap().execute_batch(fixture).unwrap();
         let service = Service::start_in(directory, Config::default(), Entropy::system()).await;
+        let sizes = "SELECT key_count, edge_bytes FROM workspaces";
+        let sizes = Connection::open(&path).unwrap().query_row(sizes, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        // Two current secrets with a scope and a network, and one that was rotated out.
+        assert_eq!(sizes, Ok((2_i64, 2_i64 * (76 + 2 + 18) + 76)), "schema {version}");
         assert_whole(&service, &format!("schema {version}")).await;
         service.store.close().await;
         verify_audit(&path, None).unwrap();

@@ -101,7 +101,19 @@ fn left_aligned(address: IpAddr) -> (u8, u128) {
     }
 }
 
+/// Bytes that a record with so many grants and networks takes of a table. Its workspace isn't among them: it stands once in a
+/// page for all records.
+pub fn record_bytes(grants: usize, networks: usize) -> u64 {
+    let tail = grants.saturating_mul(size_of::<U16>()).saturating_add(networks.saturating_mul(size_of::<Network>()));
+    u64::try_from(size_of::<Fixed>().saturating_add(tail)).unwrap_or(u64::MAX)
+}
+
 impl KeyRecord {
+    /// Bytes that it takes of a table: see [`record_bytes`].
+    pub fn bytes(&self) -> u64 {
+        record_bytes(self.grants.len(), self.allowlist.networks().len())
+    }
+
     /// Appends the record as it stands alone: the fixed part, then its own heap.
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
         let mut heap = Vec::new();

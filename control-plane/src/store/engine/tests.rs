@@ -112,7 +112,8 @@ async fn when_the_commit_fails_nobody_of_the_group_is_told_otherwise() {
                 Sql::Sqlite(_) => "PRAGMA defer_foreign_keys = ON",
                 Sql::Postgres(_) => "SET CONSTRAINTS ALL DEFERRED",
             })?;
-            let insert = "INSERT INTO secrets VALUES (?1, ?2, ?2, '', 0, NULL, NULL, 1)";
+            let insert = "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
+                          VALUES (?1, ?2, ?2, '', 0, 1)";
             change.sql().execute(insert, params![[0_u8; 32], [0_u8; 16]])?;
             Ok(())
         })

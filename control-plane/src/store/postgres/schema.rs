@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0005_idempotency.sql"),
     include_str!("../migrations/postgres/0006_folded_names.sql"),
     include_str!("../migrations/postgres/0007_retention.sql"),
+    include_str!("../migrations/postgres/0008_sizes.sql"),
 ];
 
 /// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.

@@ -1,0 +1,271 @@
+//! How much each workspace takes of what all share: its keys, and the bytes of its records at an edge.
+//!
+//! Both are counted in the transaction of each change, so that asking costs one row however large the workspace is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use policy::wire::Op;
+use policy::{Digest, WorkspaceId};
+
+use super::sql::{Sql, Value, params, values};
+use super::{Key, StoreError};
+use crate::config::Limits;
+use crate::problem::Limit;
+
+/// What a workspace takes, or would take more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) keys: u64,
+    /// Of its records at an edge.
+    pub(super) bytes: u64,
+}
+
+impl Sizes {
+    /// What a workspace takes now.
+    pub(super) fn of(sql: Sql<'_>, workspace: WorkspaceId) -> Result<Self, StoreError> {
+        let found = sql.query_row(
+            "SELECT key_count, edge_bytes FROM workspaces WHERE id = ?1",
+            params![workspace.as_bytes()],
+            |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)),
+        )?;
+        let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+        Ok(Self { keys: unsigned(found.0), bytes: unsigned(found.1) })
+    }
+
+    /// `LimitReached` where it is more than a workspace may take.
+    pub(super) fn check(self, limits: &Limits) -> Result<(), StoreError> {
+        let reached = |limit: Option<Limit>, taken: u64| limit.filter(|limit| taken > limit.maximum);
+        match reached(limits.keys(), self.keys).or_else(|| reached(limits.bytes(), self.bytes)) {
+            Some(limit) => Err(StoreError::LimitReached(limit)),
+            None => Ok(()),
+        }
+    }
+
+    /// Both together.
+    pub(super) fn and(self, more: Self) -> Self {
+        Self { keys: self.keys.saturating_add(more.keys), bytes: self.bytes.saturating_add(more.bytes) }
+    }
+}
+
+/// Whether a changed key takes more than it did, and may do more: only that is ever refused by a limit.
+pub(super) fn grows(before: &Key, after: &Key) -> bool {
+    let bytes = |key: &Key| policy::wire::record_bytes(key.scopes.len(), key.allowlist.networks().len());
+    let is_granted =
+        |(scope, level): (_, &policy::Level)| before.scopes.get(scope).is_some_and(|granted| granted.includes(*level));
+    let narrows = after.allowlist.is_within(&before.allowlist) && after.scopes.iter().all(is_granted);
+    bytes(after) > bytes(before) && !narrows
+}
+
+/// Counts keys that were made or, below 0, deleted.
+pub(super) fn count_keys(sql: Sql<'_>, workspace: WorkspaceId, keys: i64) -> Result<(), StoreError> {
+    sql.execute("UPDATE workspaces SET key_count = key_count + ?2 WHERE id = ?1", params![workspace.as_bytes(), keys])?;
+    Ok(())
+}
+
+/// Counts what edges do by a change: each digest takes from now on as much as its last operation says.
+pub(super) fn count_bytes(sql: Sql<'_>, ops: &[Op]) -> Result<(), StoreError> {
+    let taken = |op: &Op| match op {
+        Op::Upsert(record) => Some((record.digest, signed(record.bytes()))),
+        Op::Remove(digest) => Some((*digest, 0)),
+        Op::DefineScope { .. } | Op::DefineEnvironment { .. } => None,
+    };
+    let taken: HashMap<Digest, i64> = ops.iter().filter_map(taken).collect();
+    if taken.is_empty() {
+        return Ok(());
+    }
+    let digests: Vec<_> = taken.keys().map(|digest| Value::of(digest.0)).collect();
+    let (mut differing, mut by_workspace) = (Vec::new(), BTreeMap::<[u8; 16], i64>::new());
+    sql.each_in("SELECT digest, workspace_id, edge_bytes FROM secrets WHERE digest IN (?1)", &digests, |row| {
+        let (digest, before) = (row.get::<[u8; 32]>(0)?, row.get::<i64>(2)?);
+        let after = taken.get(&Digest(digest)).copied().unwrap_or(before);
+        if after != before {
+            differing.push(values![digest, after]);
+            let difference = by_workspace.entry(row.get(1)?).or_default();
+            *difference = difference.saturating_add(after.saturating_sub(before));
+        }
+        Ok::<_, StoreError>(())
+    })?;
+    sql.execute_each(
+        "UPDATE secrets SET edge_bytes = one.column2 FROM (VALUES (?1, ?2)) AS one WHERE digest = one.column1",
+        &differing,
+    )?;
+    for (workspace, difference) in by_workspace.into_iter().filter(|(_, difference)| *difference != 0) {
+        sql.execute(
+            "UPDATE workspaces SET edge_bytes = edge_bytes + ?2 WHERE id = ?1",
+            params![workspace, difference],
+        )?;
+    }
+    Ok(())
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{Allowlist, Environment, Epoch, KeyId, Level, Scopes, UnixSeconds};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Config;
+    use crate::secret::LastCharacters;
+    use crate::store::sql::NONE;
+    use crate::store::{
+        Acting, Database, ImportedKey, KeyPatch, Metadata, NewKey, NewSecret, NewWorkspace, Precondition,
+        ROTATED_AT_EDGE_SECS, Rotation, Store, databases, records,
+    };
+
+    const WORKSPACES: [WorkspaceId; 2] = [WorkspaceId::from_bytes([1; 16]), WorkspaceId::from_bytes([2; 16])];
+
+    fn allowlist(networks: u8) -> Allowlist {
+        let entries: Vec<_> = (0..networks).map(|n| format!("10.0.{n}.0/24")).collect();
+        serde_json::from_value(if networks == 0 { serde_json::Value::Null } else { entries.into() }).unwrap()
+    }
+
+    fn scopes(names: &[&str]) -> Scopes {
+        names.iter().map(|name| (name.parse().unwrap(), Level::Read)).collect()
+    }
+
+    fn secret(n: u32) -> NewSecret {
+        NewSecret { digest: Digest::of(&n.to_le_bytes()), last_characters: LastCharacters(String::new()) }
+    }
+
+    fn new_key(n: u32, networks: u8) -> NewKey {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        NewKey {
+            id: KeyId::from_bytes(id),
+            name: format!("key {n}"),
+            environment: Environment::default(),
+            scopes: scopes(&["reviews", "webhooks"]),
+            allowlist: allowlist(networks),
+            expires_at: None,
+            metadata: Metadata::new(),
+            active: true,
+            secret: secret(n),
+        }
+    }
+
+    /// What is counted, and what a pass over all that there is comes to.
+    async fn counted_and_there(store: &Store) -> [BTreeMap<WorkspaceId, Sizes>; 2] {
+        let numbers = store.numbers.clone();
+        let work = move |sql: Sql<'_>| {
+            let mut counted = BTreeMap::new();
+            for workspace in WORKSPACES {
+                counted.insert(workspace, Sizes::of(sql, workspace)?);
+            }
+            let mut there: BTreeMap<_, _> = WORKSPACES.map(|workspace| (workspace, Sizes::default())).into();
+            records::each(sql, &numbers, |record| {
+                there.get_mut(&record.workspace).unwrap().bytes += record.bytes();
+                Ok(())
+            })?;
+            let keys = "SELECT workspace_id FROM keys WHERE deleted_at IS NULL";
+            for id in sql.prepare(keys)?.query_map(NONE, |row| row.get::<[u8; 16]>(0))? {
+                there.get_mut(&WorkspaceId::from_bytes(id)).unwrap().keys += 1;
+            }
+            Ok([counted, there])
+        };
+        store.engine.read(work).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_is_what_is_there_after_each_kind_of_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let database: Database = databases::of(directory.path()).parse().unwrap();
+        let acting = Acting::system(UnixSeconds(0));
+        let store =
+            Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
+        for (workspace, slug) in WORKSPACES.into_iter().zip(["acme", "zeta"]) {
+            let new = NewWorkspace { id: workspace, slug: slug.to_owned(), name: slug.to_owned() };
+            store.create_workspace(new, acting.clone()).await.unwrap();
+        }
+        let clock = |days: i64| Clock::standing_at(UnixSeconds(days * 86_400), UnixSeconds(0));
+        let [acme, zeta] = WORKSPACES;
+        let any = || Precondition::None;
+        let mut largest = Sizes::default();
+        for round in 0..3_u32 {
+            let (id, at) = (new_key(round, 0).id, Acting::system(UnixSeconds(i64::from(round) * 100)));
+            for step in 0..12_u32 {
+                let (new, at) = (secret(1_000 + round * 100 + step), at.clone());
+                match step {
+                    0 => drop(store.create_key(acme, new_key(round, 3), at).await.unwrap()),
+                    1 => drop(
+                        store.rotate_key(acme, id, new, Rotation::Overlap { secs: 3_600 }, any(), at).await.unwrap(),
+                    ),
+                    2 => {
+                        let patch = KeyPatch { allowlist: Some(allowlist(28)), ..KeyPatch::default() };
+                        store.update_key(acme, id, patch, any(), at).await.unwrap();
+                    }
+                    3 => drop(store.rotate_key(acme, id, new, Rotation::Replace, any(), at).await.unwrap()),
+                    4 => {
+                        drop(store.rotate_key(acme, id, new, Rotation::Overlap { secs: 60 }, any(), at).await.unwrap())
+                    }
+                    5 => drop(store.end_overlap(acme, id, any(), at).await.unwrap()),
+                    6 => drop(store.deactivate_key(acme, id, any(), at).await.unwrap()),
+                    7 => {
+                        let (scopes, name) = (Some(scopes(&["reviews"])), Some("renamed".to_owned()));
+                        let patch = KeyPatch { scopes, name, allowlist: Some(Allowlist::Any), metadata: None };
+                        store.update_key(acme, id, patch, any(), at).await.unwrap();
+                    }
+                    8 => drop(store.rotate_key(acme, id, new, Rotation::EndAll, any(), at).await.unwrap()),
+                    9 => {
+                        let imported = (0..150).map(|line| {
+                            let n = 10_000 + round * 1_000 + line;
+                            let workspace = if line % 3 == 0 { acme } else { zeta };
+                            ImportedKey { line: 1, workspace, key: new_key(n, u8::try_from(n % 5).unwrap()) }
+                        });
+                        store.import_keys(imported.collect(), at).await.unwrap();
+                    }
+                    10 => store.sweep(&clock(31 * i64::from(round + 1))).await.unwrap(),
+                    _ => drop(store.delete_key(acme, id, any(), at).await.unwrap()),
+                }
+                let [counted, there] = counted_and_there(&store).await;
+                assert_eq!(counted, there, "round {round}, step {step}");
+                largest.bytes = largest.bytes.max(counted[&acme].bytes);
+            }
+        }
+        let [counted, _] = counted_and_there(&store).await;
+        assert_eq!((counted[&acme].keys, counted[&zeta].keys), (150, 300));
+        assert!(counted[&acme].bytes < largest.bytes, "{counted:?}, at most {largest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_key_keeps_its_newest_rotated_out_digests_at_edges() {
+        let directory = tempfile::tempdir().unwrap();
+        let database: Database = databases::of(directory.path()).parse().unwrap();
+        let acting = Acting::system(UnixSeconds(0));
+        let store =
+            Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
+        let workspace = WORKSPACES[0];
+        let new = NewWorkspace { id: workspace, slug: "acme".to_owned(), name: "Acme".to_owned() };
+        store.create_workspace(new, acting.clone()).await.unwrap();
+        let key = new_key(0, 0);
+        let id = key.id;
+        store.create_key(workspace, key, acting.clone()).await.unwrap();
+        for n in 1..=20 {
+            let acting = Acting::system(UnixSeconds(i64::from(n)));
+            store.rotate_key(workspace, id, secret(n), Rotation::EndAll, Precondition::None, acting).await.unwrap();
+        }
+        let at_edge = async |store: &Store| {
+            let numbers = store.numbers.clone();
+            let work = move |sql: Sql<'_>| {
+                let mut digests = Vec::new();
+                records::each(sql, &numbers, |record| {
+                    digests.push(record.digest);
+                    Ok(())
+                })?;
+                Ok(digests)
+            };
+            store.engine.read(work).await.unwrap()
+        };
+        let mut expected: Vec<_> = (12..=20).map(|n| secret(n).digest).collect();
+        expected.sort();
+        assert_eq!(at_edge(&store).await, expected, "the current one and the eight before it");
+        let bytes = Sizes { keys: 1, bytes: 9 * 76 + 2 * 2 };
+        assert_eq!(store.engine.read(move |sql| Sizes::of(sql, workspace)).await, Ok(bytes));
+        // Longer than that none stays.
+        store.sweep(&Clock::standing_at(UnixSeconds(ROTATED_AT_EDGE_SECS + 20), UnixSeconds(0))).await.unwrap();
+        assert_eq!(at_edge(&store).await, [secret(20).digest]);
+    }
+}
