@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::start::{Running, command};
@@ -41,6 +42,23 @@ impl Server {
     /// The head of a request with the token in this file, without the line that ends it.
     fn head(&self, method: &str, path: &str, token: &str) -> String {
         format!("{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n", self.token(token))
+    }
+
+    /// The head of a question to the feed, without the line that ends it.
+    fn feed(&self, instance: &str, rest: &str) -> String {
+        self.head("GET", &format!("/edge/v1/feed?format=1&edge=e&instance={instance}{rest}"), "edge")
+    }
+
+    /// What an edge that has all that there is adds to its question.
+    async fn since(&self) -> String {
+        let mut stream = self.connect().await;
+        let question = self.feed("since", "") + "connection: close\r\n\r\n";
+        stream.write_all(question.as_bytes()).await.unwrap();
+        let mut manifest = Vec::new();
+        timeout(DEADLINE, stream.read_to_end(&mut manifest)).await.unwrap().unwrap();
+        let body = manifest.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        let at = policy::table::Loading::start(&manifest[body..]).unwrap().position();
+        format!("&epoch={}&since={}&head={}", at.epoch, at.revision, at.head)
     }
 
     /// What a connection of its own is answered to a request, until it is closed.
@@ -197,19 +215,59 @@ async fn a_slow_honest_body_is_taken() {
 #[tokio::test]
 async fn a_feed_request_that_waits_is_not_idle() {
     let server = Server::start(200);
-    let feed = |rest: &str| {
-        server.head("GET", &format!("/edge/v1/feed?format=1&edge=e&instance=i{rest}"), "edge") + "connection: close\r\n"
-    };
-    let mut stream = server.connect().await;
-    stream.write_all((feed("") + "\r\n").as_bytes()).await.unwrap();
-    let mut manifest = Vec::new();
-    timeout(DEADLINE, stream.read_to_end(&mut manifest)).await.unwrap().unwrap();
-    let body = manifest.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
-    let at = policy::table::Loading::start(&manifest[body..]).unwrap().position();
-    let waits = feed(&format!("&epoch={}&since={}&head={}&wait=2", at.epoch, at.revision, at.head));
+    let waits = server.feed("i", &format!("{}&wait=2", server.since().await)) + "connection: close\r\n";
     let began = Instant::now();
     let answer = server.closed_after(&waits).await;
     assert!(answer.starts_with("HTTP/1.1 204 ") && began.elapsed() > Duration::from_millis(1_900), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_one_address_an_edge_is_served_beside_5000_others() {
+    const OTHERS: usize = 5_000;
+    let server = limited("", "");
+    let since = server.since().await;
+    // All at once, as after a restart of the control plane. One that had no place for a moment asks again, as a filter does.
+    let mut others = JoinSet::new();
+    for number in 0..OTHERS {
+        let waits = server.feed(&format!("i{number}"), &format!("{since}&wait=60")) + "\r\n";
+        let address = server.address();
+        others.spawn(async move {
+            loop {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let mut bytes = [0; 12];
+                let sent = stream.write_all(waits.as_bytes()).await;
+                if sent.is_ok() && stream.read_exact(&mut bytes).await.is_ok() && &bytes == b"HTTP/1.1 200" {
+                    return;
+                }
+            }
+        });
+    }
+    let metrics = server.head("GET", "/metrics", "admin") + "connection: close\r\n";
+    let known = async || {
+        let metrics = server.closed_after(&metrics).await;
+        let states = metrics.lines().filter_map(|line| line.strip_prefix("latchkey_edges{")?.split_once("} "));
+        states.filter_map(|(_, number)| number.parse::<usize>().ok()).sum::<usize>()
+    };
+    let began = Instant::now();
+    while known().await < OTHERS + 1 {
+        assert!(
+            began.elapsed() < 3 * DEADLINE,
+            "of {OTHERS} edges and one that asked before {} came in",
+            known().await
+        );
+    }
+    // One more, of which nothing is known yet.
+    let mut stream = server.connect().await;
+    stream.write_all((server.feed("one-more", "") + "\r\n").as_bytes()).await.unwrap();
+    let answer = next(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // And a change comes to all of them.
+    let body = r#"{"name": "Acme", "slug": "acme"}"#;
+    let head =
+        server.head("POST", "/v1/workspaces", "admin") + "connection: close\r\ncontent-type: application/json\r\n";
+    let answer = server.closed_after(&format!("{head}content-length: {}\r\n\r\n{body}", body.len())).await;
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    timeout(3 * DEADLINE, others.join_all()).await.expect("a change comes to all");
 }
 
 /// A server whose configuration has this, in a shell with these limits.
