@@ -1,7 +1,11 @@
 //! Refusals, as RFC 9457 `application/problem+json`: a code for programs, and for people a sentence that says what to do.
 
+mod body;
 mod causes;
 mod edges;
+mod limits;
+#[cfg(test)]
+mod tests;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -105,21 +109,6 @@ impl Problem {
         let mut problem = Self::new(status, "limit-reached", "A limit is reached", detail);
         problem.0.limit = Some(limit);
         problem
-    }
-
-    /// 422: a workspace takes as much as it may.
-    pub fn limit_of_workspace(limit: Limit) -> Self {
-        let Limit { name, maximum } = limit;
-        let detail = format!(
-            "nothing was changed: the workspace would pass `{name}`, which is {maximum}; delete keys that are no longer used, \
-             shorten allowlists, or have an operator raise it under `[limits]`"
-        );
-        Self::limit_reached(StatusCode::UNPROCESSABLE_ENTITY, limit, detail)
-    }
-
-    /// 400: the body isn't JSON.
-    pub fn not_json(detail: String) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "not-json", "The body is not JSON", detail)
     }
 
     /// 400: the query can't be read.
@@ -245,30 +234,6 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "made-before", "This was done already", detail)
     }
 
-    /// 413.
-    pub fn too_large(limit: usize) -> Self {
-        let detail = format!("a body may have at most {limit} bytes; send less");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
-    }
-
-    /// 413: more things in one body than one change takes.
-    pub fn too_many_lines(limit: usize) -> Self {
-        let detail = format!("a body may have at most {limit} lines; send the rest in another request");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
-    }
-
-    /// 413: a line that goes on and on.
-    pub fn too_long_line(line: usize, limit: usize) -> Self {
-        let detail = format!("line {line} has more than {limit} bytes; put each key on a line of its own");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
-    }
-
-    /// 415.
-    pub fn not_json_type(taken: &'static str) -> Self {
-        let detail = format!("send the body with `Content-Type: {taken}`");
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not taken", detail)
-    }
-
     /// 422 with the fields that are wrong. One code stands above the others, because programs ask for it: a key's expiration
     /// can't be changed.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
@@ -285,18 +250,6 @@ impl Problem {
         };
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail);
         problem.0.errors = errors;
-        problem
-    }
-
-    /// 422: so many of a body's lines are refused, and nothing was done. `lines` are the first of them.
-    pub fn refused_lines(lines: Vec<LineErrors>, refused: usize) -> Self {
-        let shown =
-            if lines.len() < refused { format!("; `lines` has the first {}", lines.len()) } else { String::new() };
-        let (are, them) = if refused == 1 { ("line is", "it") } else { ("lines are", "them") };
-        let detail = format!("{refused} {are} refused, so nothing was done{shown}; correct {them}, and send all again");
-        let title = "Some lines are refused";
-        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused-lines", title, detail);
-        problem.0.lines = lines;
         problem
     }
 
@@ -333,27 +286,6 @@ impl Problem {
     pub fn fault() -> Self {
         let detail = "nothing was changed; the control plane's log says why; please report it";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The control plane is at fault", detail)
-    }
-
-    /// 408: a body that came too slowly. Its connection ends.
-    pub fn slow_body() -> Self {
-        let detail = "the body stood still, or came with less than 1 KiB a second; send it again, faster";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body came too slowly", detail)
-    }
-
-    /// 503: no place for this connection, which ends.
-    pub fn too_many_connections(limit: Limit) -> Self {
-        let Limit { name, maximum } = limit;
-        let detail = match name {
-            "connections_per_address" => format!(
-                "an address may have {maximum} connections that have shown no right token; send one with the first request, \
-                 close those that are not needed, or raise `{name}`"
-            ),
-            _ => format!(
-                "all {maximum} connections are in use; try again later, or spread clients over more control planes"
-            ),
-        };
-        Self::limit_reached(StatusCode::SERVICE_UNAVAILABLE, limit, detail).with_header(header::RETRY_AFTER, "30")
     }
 
     /// 500: a handler panicked, nobody knows how far it came.

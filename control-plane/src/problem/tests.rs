@@ -1,0 +1,106 @@
+//! Each refusal as a client reads it, as someone read it: `snapshots/`.
+
+use policy::Revision;
+
+use super::{FieldError, Limit, LineErrors, Problem};
+use crate::store::StoreError;
+
+/// The files whose `pub fn`s make problems.
+const SOURCES: [&str; 4] =
+    [include_str!("../problem.rs"), include_str!("body.rs"), include_str!("edges.rs"), include_str!("limits.rs")];
+
+/// The limits that connections have.
+const LIMITS: [Limit; 2] =
+    [Limit { name: "connections_per_address", maximum: 1_024 }, Limit { name: "connections", maximum: 20_000 }];
+
+fn field(code: &'static str, message: &str) -> FieldError {
+    FieldError { field: "name".to_owned(), code, message: message.to_owned() }
+}
+
+/// The function that makes it, and what it makes.
+fn all() -> Vec<(&'static str, Problem)> {
+    let limit = |name, maximum| Limit { name, maximum };
+    let lines = vec![LineErrors { line: 7, errors: vec![FieldError::refused_digest()] }];
+    vec![
+        ("limit_of_workspace", Problem::limit_of_workspace(limit("keys_per_workspace", 1_000_000))),
+        ("not_json", Problem::not_json("expected value at line 1 column 1".to_owned())),
+        ("bad_query", Problem::bad_query("`limit` stands there twice")),
+        ("unauthenticated", Problem::unauthenticated("missing-token", "send `Authorization: Bearer <token>`")),
+        ("unknown_path", Problem::unknown_path()),
+        ("unknown_workspace", Problem::unknown_workspace()),
+        ("unknown_key", Problem::unknown_key()),
+        ("unknown_token", Problem::unknown_token()),
+        ("unknown_secret", Problem::unknown_secret()),
+        ("forbidden", Problem::forbidden("a platform admin's")),
+        ("unknown_revision", Problem::unknown_revision(Revision(7))),
+        ("method_not_allowed", Problem::method_not_allowed()),
+        ("slug_taken", Problem::slug_taken()),
+        ("foreign_form", Problem::foreign_form(&"https://keys.example.com".parse().unwrap())),
+        ("stale_form", Problem::stale_form()),
+        ("not_form_type", Problem::not_form_type()),
+        ("invalid_idempotency_key", Problem::invalid_idempotency_key("too-long", "has more than 128 characters")),
+        ("in_progress", Problem::in_progress()),
+        ("idempotency_key_reused", Problem::idempotency_key_reused()),
+        ("made_before", Problem::made_before()),
+        ("too_large", Problem::too_large(65_536)),
+        ("too_many_lines", Problem::too_many_lines(100_000)),
+        ("too_long_line", Problem::too_long_line(7, 65_536)),
+        ("not_json_type", Problem::not_json_type("application/json")),
+        ("invalid", Problem::invalid(vec![field("too-long", "may have at most 80 characters"), field("x", "y")])),
+        ("invalid", Problem::invalid(vec![field("expiration-immutable", "can't be changed")])),
+        ("refused_lines", Problem::refused_lines(lines.clone(), 1)),
+        ("refused_lines", Problem::refused_lines(lines, 2)),
+        ("refused_digests", Problem::refused_digests()),
+        ("too_many_refused_imports", Problem::too_many_refused_imports(1_800)),
+        ("too_many_attempts", Problem::too_many_attempts(60)),
+        ("fault", Problem::fault()),
+        ("slow_body", Problem::slow_body()),
+        ("too_many_connections", Problem::too_many_connections(LIMITS[0])),
+        ("too_many_connections", Problem::too_many_connections(LIMITS[1])),
+        ("panicked", Problem::panicked()),
+        ("timeout", Problem::timeout()),
+        ("wrong_edge", Problem::wrong_edge("edge-1")),
+        ("foreign_instance", Problem::foreign_instance()),
+        ("unknown_instance", Problem::unknown_instance()),
+        ("edge_connected", Problem::edge_connected()),
+        ("unknown_epoch", Problem::unknown_epoch()),
+        ("revision_ahead", Problem::revision_ahead(Revision(7))),
+        ("missing_worker", Problem::missing_worker("w1")),
+        ("retired_instance", Problem::retired_instance()),
+        ("bad_acknowledgement", Problem::bad_acknowledgement("`workers` is empty")),
+        ("bad_usage", Problem::bad_usage("`sequence` is missing")),
+        ("too_much_usage", Problem::too_much_usage()),
+        ("too_many_instances", Problem::too_many_instances(limit("instances_per_edge_token", 1_000))),
+        ("too_many_workers", Problem::too_many_workers(limit("workers_per_instance", 256))),
+        ("unknown_format", Problem::unknown_format(1)),
+        ("snapshot_gone", Problem::snapshot_gone()),
+        ("store", StoreError::ExpiredKey.into()),
+        ("store", StoreError::Stale { current: Revision(7) }.into()),
+        ("store", StoreError::MetadataTooLarge { bytes: 5_000 }.into()),
+        ("store", StoreError::Unavailable("disk full".to_owned()).into()),
+        ("store", StoreError::Damaged("page 7".to_owned()).into()),
+    ]
+}
+
+/// The names of the functions that make a problem, as the sources have them.
+fn made_by() -> Vec<&'static str> {
+    let name = |line: &'static str| line.strip_prefix("    pub fn ")?.split_once(['(', '<']).map(|(name, _)| name);
+    let makes = |line: &&str| line.ends_with("-> Self {");
+    // Of a line's or a field's errors, which are parts of problems.
+    let names = SOURCES.into_iter().flat_map(str::lines).filter(makes).filter_map(name);
+    names.filter(|name| *name != "refused_digest").collect()
+}
+
+#[test]
+fn each_refusal_says_what_is_wrong_and_what_to_do() {
+    let all = all();
+    for name in made_by() {
+        assert!(all.iter().any(|(made_by, _)| *made_by == name), "no example of `Problem::{name}`");
+    }
+    let shown = |(_, problem): &(_, Problem)| {
+        let header = problem.header().map(|(name, value)| format!("\n  {name}: {}", value.to_str().unwrap()));
+        let (status, code) = (problem.status().as_u16(), problem.code());
+        format!("{status} {code}: {}\n  {}{}\n", problem.title(), problem.detail(), header.unwrap_or_default())
+    };
+    insta::assert_snapshot!(all.iter().map(shown).collect::<String>());
+}
