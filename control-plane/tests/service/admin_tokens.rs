@@ -4,6 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, START, Service, last_four};
+use crate::waiting::until_it_is;
 
 const TOKENS: &str = "/v1/admin-tokens";
 
@@ -146,15 +147,8 @@ async fn the_last_use_is_known_to_a_minute() {
         service.advance(advance);
         assert_eq!(works(&service, &token).await, Ok(()));
         // Noted beside the request: what was queued behind it has waited for it.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        loop {
-            let last_used_at = service.get(&path).await.json()["last_used_at"].clone();
-            if last_used_at == expected {
-                break;
-            }
-            assert!(std::time::Instant::now() < deadline, "{last_used_at} instead of {expected}");
-            tokio::task::yield_now().await;
-        }
+        let last_used_at = async || service.get(&path).await.json()["last_used_at"].clone();
+        until_it_is("the last use", json!(expected), last_used_at).await;
     }
 }
 

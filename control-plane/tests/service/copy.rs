@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 use crate::databases::{self, is_postgres, on_server};
 use crate::harness::{EDGE, Service};
-use crate::postgres::until;
 use crate::visitor::Visitor;
+use crate::waiting::until;
 
 /// A place to copy to: a schema, empty as yet.
 pub fn place() -> (Arc<TempDir>, String) {

@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use crate::copy::{copied, copied_with, file, place, serve, small_file};
 use crate::databases::{self, is_postgres, on_server};
 use crate::harness::Service;
-use crate::postgres::until;
 use crate::schema::NEWEST;
+use crate::waiting::until;
 
 /// The tables that the tests count rows of.
 const COUNTED: &str =

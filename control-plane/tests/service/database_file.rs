@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use policy::Position;
 use policy::table::Loading;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::start::{Running, command};
+use crate::waiting::until_it_is;
 
 const DATABASE: [&str; 2] = ["--database", "latchkey.db"];
 
@@ -117,19 +118,6 @@ impl Site {
     }
 }
 
-/// Asks until it is answered so.
-async fn until<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, mut asked: impl AsyncFnMut() -> T) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let seen = asked().await;
-        if seen == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{what}: {seen:?} instead of {expected:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 fn is_in_use(directory: &Path, database: &str) {
     let mut second = command(directory, &["--database", database]).spawn().unwrap();
     let mut first_line = String::new();
@@ -193,7 +181,7 @@ async fn changes_end_when_a_file_was_moved_or_replaced_and_go_on_when_it_is_back
             std::fs::rename(&kept, &path).unwrap();
             let (status, answer) = site.change(&slug).await;
             assert_eq!(status, 201, "{what}, and back: {answer}");
-            until("it is ready again", 200, async || site.status("/readyz").await).await;
+            until_it_is("it is ready again", 200, async || site.status("/readyz").await).await;
         }
     }
 }
@@ -236,8 +224,10 @@ async fn a_foreign_commit_ends_changes_and_what_is_enforced_until_a_restart_and_
     let other = site.open();
     other.execute_batch("UPDATE workspaces SET name = 'theirs'").unwrap();
     // Without any change: it is looked for.
-    until("what is enforced isn't known", json!(false), async || site.get("/v1/enforcement").await["enforced"].clone())
-        .await;
+    until_it_is("what is enforced isn't known", json!(false), async || {
+        site.get("/v1/enforcement").await["enforced"].clone()
+    })
+    .await;
     assert_eq!(site.get("/v1/enforcement").await["bounded_at"], "never");
     for slug in ["first", "second"] {
         let (status, problem) = site.change(slug).await;

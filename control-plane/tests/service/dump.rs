@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use crate::databases::{self, is_postgres, on_server};
 use crate::harness::{EDGE, Service};
-use crate::postgres::until;
 use crate::visitor::Visitor;
+use crate::waiting::until;
 
 const EPOCH: Epoch = Epoch::from_bytes([9; 16]);
 

@@ -4,6 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, EDGE, START, Service, last_four};
+use crate::waiting::until_it_is;
 
 const TOKENS: &str = "/v1/edge-tokens";
 
@@ -119,11 +120,8 @@ async fn the_last_use_is_known() {
     let (path, token) = token(&service, "edge-1").await;
     poll(&service, &token, "edge-1").await;
     // Noted beside the request.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while service.get(&path).await.json()["last_used_at"] != START {
-        assert!(std::time::Instant::now() < deadline);
-        tokio::task::yield_now().await;
-    }
+    let last_used_at = async || service.get(&path).await.json()["last_used_at"].clone();
+    until_it_is("the last use", json!(START), last_used_at).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tracing::Level;
 
 use crate::harness::{Answer, EDGE, Service};
 use crate::logged::Logged;
-use crate::postgres::until;
+use crate::waiting::until;
 
 /// An acknowledgement of instance `i1` of `edge-1`, whose workers all have this revision.
 fn said(service: &Service, applied: u64, workers: &[&str]) -> Value {

@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::databases::on_server;
 use crate::harness::{ADMIN, EDGE, Service};
-use crate::postgres::{until, url};
+use crate::postgres::url;
 use crate::replicas::two;
+use crate::waiting::until;
 
 /// Hears what replicas say of wrong tokens, until they have told of so many; answers with the lines.
 fn overhears(url: String, tokens: u32) -> JoinHandle<Vec<String>> {

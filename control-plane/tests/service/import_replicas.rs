@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use crate::databases::on_server;
 use crate::harness::{Answer, Service};
 use crate::import::{ACME, import, line, refused};
-use crate::postgres::{replica, until, url};
+use crate::postgres::{replica, url};
 use crate::replicas::two;
+use crate::waiting::until;
 
 fn file(round: u32, keys: Range<u32>) -> Vec<Value> {
     keys.map(|number| line(&format!("theirs-{round}-{number}"), json!({}))).collect()

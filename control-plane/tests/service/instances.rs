@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::databases::{FILE, is_postgres};
 use crate::harness::{Answer, EDGE, Service};
 use crate::logged::Logged;
-use crate::postgres::{replica, until};
+use crate::postgres::replica;
 use crate::replicas::two;
+use crate::waiting::until;
 
 /// A made token, which asks the control plane.
 struct Held {

@@ -55,4 +55,5 @@ mod usage;
 mod usage_entries;
 mod values;
 mod visitor;
+mod waiting;
 mod workspaces;

@@ -7,7 +7,6 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
@@ -23,6 +22,7 @@ use crate::harness::Service;
 use crate::link::{HELD, HOLD_THE_COMMIT, LOSE_THE_ANSWER, LOSE_THE_COMMIT, Link, PASS};
 use crate::start::failed;
 use crate::tls::Authority;
+use crate::waiting::until;
 
 pub async fn replica(of: &Service) -> Service {
     Service::start_in(Arc::clone(&of.directory), Config::default(), Entropy::system()).await
@@ -30,15 +30,6 @@ pub async fn replica(of: &Service) -> Service {
 
 pub fn url(service: &Service) -> String {
     databases::of(service.directory.path())
-}
-
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let reached = async {
-        while !holds().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), reached).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::databases::{is_postgres, on_server};
 use crate::harness::{Answer, EDGE, Service};
 use crate::link::Link;
-use crate::postgres::{replica, until, url};
+use crate::postgres::{replica, url};
+use crate::waiting::until;
 
 impl Service {
     /// A feed request of an instance, at once answered.

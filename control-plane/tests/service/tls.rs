@@ -4,7 +4,6 @@ use std::fs::write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::start::{Running, command, failed};
+use crate::waiting::until;
 
 /// A certificate authority.
 pub struct Authority {
@@ -81,11 +81,8 @@ async fn a_new_certificate_is_served_without_a_restart() {
     assert!(get(&running.address, &second, None, "/healthz").await.is_err());
 
     second.issue(directory.path(), "server");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while get(&running.address, &second, None, "/healthz").await.is_err() {
-        assert!(Instant::now() < deadline, "the new certificate is not served");
-        tokio::task::yield_now().await;
-    }
+    let is_served = async || get(&running.address, &second, None, "/healthz").await.is_ok();
+    until("the new certificate is served", is_served).await;
     // Half of a pair leaves the one that was there in use.
     write(directory.path().join("server.key"), "no key").unwrap();
     assert!(get(&running.address, &second, None, "/healthz").await.is_ok());

@@ -3,17 +3,16 @@
 use std::fs::OpenOptions;
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::start::{Running, command};
+use crate::waiting::{DEADLINE, until};
 
 /// More than a pipe holds, in lines of a hundred bytes and more.
 const REQUESTS: usize = 700;
-
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Makes changes and looks at pages, each of which is logged, and ends it. Answers with how many lines were lost.
 async fn serve_and_end(mut running: Running, directory: &Path, requests: usize) -> u64 {
@@ -38,10 +37,13 @@ async fn serve_and_end(mut running: Running, directory: &Path, requests: usize) 
         lost.expect("the number of lines that were lost").parse::<u64>().unwrap()
     };
     // Each of these is a line as well; the thread that writes comes to it a little later.
-    let began = Instant::now();
     let mut lost = metrics().await;
-    while requests == 0 && lost < 6 && began.elapsed() < DEADLINE {
-        lost = metrics().await;
+    if requests == 0 {
+        until("all lines are counted as lost", async || {
+            lost = metrics().await;
+            lost >= 6
+        })
+        .await;
     }
     let began = Instant::now();
     running.signal("-TERM");
@@ -104,29 +106,24 @@ async fn neither_a_start_nor_its_failure_waits_for_a_reader() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let ((_unread, full), (_unread_too, full_too)) = (full_pipe(), full_pipe());
     let mut starts = command(directory.path(), &["--listen", &address]);
-    let mut child = starts.stdout(full.try_clone().unwrap()).stderr(full_too.try_clone().unwrap()).spawn().unwrap();
+    let child = Killed(starts.stdout(full.try_clone().unwrap()).stderr(full_too.try_clone().unwrap()).spawn().unwrap());
     let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).build().unwrap();
-    let served = within_deadline(async || client.get(format!("http://{address}/healthz")).send().await.is_ok()).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(served, "it waits for a reader of its first line");
+    let health = format!("http://{address}/healthz");
+    until("it serves without a reader of its first line", async || client.get(&health).send().await.is_ok()).await;
+    drop(child);
 
     let mut fails = command(directory.path(), &["--listen", "0.0.0.0:0"]);
-    let mut child = fails.stdout(full).stderr(full_too).spawn().unwrap();
-    let ended = within_deadline(async || child.try_wait().unwrap().is_some()).await;
-    child.kill().unwrap();
-    assert!(ended, "it waits for a reader of its error");
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let mut child = Killed(fails.stdout(full).stderr(full_too).spawn().unwrap());
+    until("it ends without a reader of its error", async || child.0.try_wait().unwrap().is_some()).await;
+    assert_eq!(child.0.wait().unwrap().code(), Some(1));
 }
 
-/// Whether it becomes true.
-async fn within_deadline(mut is_so: impl AsyncFnMut() -> bool) -> bool {
-    let began = Instant::now();
-    while began.elapsed() < DEADLINE {
-        if is_so().await {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+/// A process that doesn't outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    false
 }

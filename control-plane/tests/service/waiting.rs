@@ -1,0 +1,35 @@
+//! Conditions that come true a little later.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+/// How long a test waits for what takes an instant on a machine with nothing else to do.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Waits until it holds.
+pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    until_it_is(what, true, holds).await;
+}
+
+/// Asks until it is answered so.
+pub async fn until_it_is<T: PartialEq + Debug>(what: &str, expected: T, mut asked: impl AsyncFnMut() -> T) {
+    let mut seen = None;
+    let reached = async {
+        loop {
+            let now = asked().await;
+            if now == expected {
+                return;
+            }
+            seen = Some(now);
+            sleep(PAUSE).await;
+        }
+    };
+    if timeout(DEADLINE, reached).await.is_err() {
+        panic!("never: {what}: {seen:?} instead of {expected:?}");
+    }
+}
