@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::admin::CreatedKey;
 use crate::connection::{Connection, Response};
 use crate::control_plane::{ControlPlane, latchkey};
+use crate::disk::Disk;
 use crate::envoy_file::run_envoy;
 use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
@@ -24,12 +25,14 @@ pub struct SidecarFlags<'a> {
     pub flags: &'a [&'a str],
     /// Replacements in what is printed; each must be found there.
     pub replacements: &'a [(&'a str, &'a str)],
+    /// Where the control plane's database is, if that isn't the system's disk.
+    pub disk: Option<&'a Disk>,
 }
 
 impl<'a> SidecarFlags<'a> {
     pub fn new(upstream_port: u16, flags: &'a [&'a str]) -> Self {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Self { upstream_port, listen: loopback, loopback, flags, replacements: &[] }
+        Self { upstream_port, listen: loopback, loopback, flags, replacements: &[], disk: None }
     }
 }
 
@@ -45,7 +48,8 @@ pub struct Sidecar {
 
 impl Sidecar {
     pub fn start(wanted: &SidecarFlags<'_>) -> Self {
-        let (control_plane, folder) = (ControlPlane::start(), tempfile::tempdir().expect("a folder"));
+        let control_plane = wanted.disk.map_or_else(ControlPlane::start, ControlPlane::start_on);
+        let folder = tempfile::tempdir().expect("a folder");
         control_plane.admin().create_workspace("acme");
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("edge-token"), control_plane.edge_token()).expect("the edge token");
@@ -104,6 +108,14 @@ impl Sidecar {
     pub fn key(&self) -> CreatedKey {
         let body = json!({"name": "sidecar", "expires_in": "none", "scopes": {"reviews": "write"}});
         self.key_at(SocketAddr::from(([127, 0, 0, 1], self.port)), &body)
+    }
+
+    /// The value of one of Envoy's statistics.
+    pub fn stat(&self, name: &str) -> u64 {
+        let mut admin = Connection::try_open_at(self.admin).expect("the admin pages");
+        let stats = admin.get(&format!("/stats?filter=^{}$", name.replace('.', "\\.")), &[]).body;
+        let value = stats.trim().strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")?.parse().ok());
+        value.unwrap_or_else(|| panic!("no statistic {name}: {stats:?}"))
     }
 
     /// One request on a connection of its own.

@@ -4,6 +4,7 @@ mod clocks;
 mod connections;
 mod copies;
 mod disk;
+mod health;
 mod kills;
 mod link;
 mod power;

@@ -1,0 +1,29 @@
+//! What Envoy asks of a control plane, to know whether its workers should ask it for changes.
+
+use end_to_end::{Connection, Disk, Echo, Fault, Sidecar, SidecarFlags, eventually};
+use serde_json::json;
+
+#[test]
+fn an_envoy_goes_on_with_a_control_plane_whose_disk_is_full() {
+    let (disk, echo) = (Disk::new(), Echo::start());
+    // Often, so that nobody waits for it.
+    let replacements = [("interval: 10s", "interval: 0.2s"), ("unhealthy_interval: 5s", "unhealthy_interval: 0.2s")];
+    let wanted = SidecarFlags { replacements: &replacements, disk: Some(&disk), ..SidecarFlags::new(echo.port, &[]) };
+    let sidecar = Sidecar::start(&wanted);
+    let (admin, asked) = (sidecar.control_plane.admin(), || sidecar.stat("cluster.latchkey.health_check.attempt"));
+    let failed = || sidecar.stat("cluster.latchkey.health_check.failure");
+    let before = failed();
+
+    disk.set(Fault::Full);
+    let change = json!({"name": "Other", "slug": "other"});
+    let (status, answer) = admin.send("POST", "/v1/workspaces", Some(&change)).expect("an answer");
+    assert_eq!((status, &answer["code"]), (503, &json!("storage-unavailable")), "{answer}");
+    assert_eq!(Connection::open(sidecar.control_plane.port).get("/readyz", &[]).status, 503, "changes are refused");
+    let until = asked() + 3;
+    eventually(
+        "Envoy has asked since",
+        || if asked() > until { Ok(()) } else { Err(format!("{} of {until}", asked())) },
+    );
+    assert_eq!((failed(), sidecar.stat("cluster.latchkey.membership_healthy")), (before, 1));
+    assert_eq!(admin.get("/v1/enforcement")["enforced"], json!(true), "the feed goes on");
+}
