@@ -16,9 +16,9 @@ use super::answer::{PageBody, listed};
 use super::authority::{AdminOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields, Refused};
 use super::requests::{AuditEvent as AuditEventBody, AuditSort};
-use super::{Api, cursor, lines as json_lines, values};
+use super::{Api, audit_filter, cursor, lines as json_lines, values};
 use crate::problem::Problem;
-use crate::store::{AuditEvent, AuditHead, AuditQuery, Order, Page, Store, StoreError};
+use crate::store::{AuditEvent, AuditFilter, AuditHead, AuditQuery, Order, Page, Store, StoreError};
 
 /// The hash of the newest event of all when the answer was begun.
 const LATCHKEY_AUDIT_HEAD: HeaderName = HeaderName::from_static("latchkey-audit-head");
@@ -28,9 +28,6 @@ const EXPORT_STEP: NonZeroU32 = match NonZeroU32::new(500) {
     Some(step) => step,
     None => NonZeroU32::MIN,
 };
-
-/// The most characters of an action or of an id.
-const MAX_FILTER: usize = 100;
 
 /// What the `Accept` header asks for.
 pub(crate) enum Form {
@@ -50,7 +47,23 @@ pub(crate) enum Form {
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
         ("target" = Option<String>, Query, description = "Only events about the thing with this id", max_length = 100),
         ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
-        ("since" = Option<u64>, Query, description = "Only events after this revision", maximum = 9223372036854775807_u64),
+        (
+            "actor" = Option<String>,
+            Query,
+            description = "Only what this actor did: its id or, of anything else, its name as events show it",
+            max_length = 100
+        ),
+        ("address" = Option<String>, Query, description = "Only what was sent from this address or network", example = "192.0.2.0/24"),
+        (
+            "since" = Option<String>,
+            Query,
+            description = "A revision: only events after it. Or an instant: only events of then and later"
+        ),
+        (
+            "until" = Option<String>,
+            Query,
+            description = "A revision: only events up to it. Or an instant: only events before it"
+        ),
         ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
     ),
     responses(
@@ -79,7 +92,23 @@ pub(super) async fn of_all(
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
         ("target" = Option<String>, Query, description = "Only events about the thing with this id", max_length = 100),
         ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
-        ("since" = Option<u64>, Query, description = "Only events after this revision", maximum = 9223372036854775807_u64),
+        (
+            "actor" = Option<String>,
+            Query,
+            description = "Only what this actor did: its id or, of anything else, its name as events show it",
+            max_length = 100
+        ),
+        ("address" = Option<String>, Query, description = "Only what was sent from this address or network", example = "192.0.2.0/24"),
+        (
+            "since" = Option<String>,
+            Query,
+            description = "A revision: only events after it. Or an instant: only events of then and later"
+        ),
+        (
+            "until" = Option<String>,
+            Query,
+            description = "A revision: only events up to it. Or an instant: only events before it"
+        ),
         ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
     ),
     responses(
@@ -106,7 +135,7 @@ pub(crate) async fn answer(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let head = store.audit_head().await?;
-    let query = asked(workspace, head, &form, fields)?;
+    let query = store.within_time(asked(workspace, head, &form, fields)?).await?;
     let mut response = match form {
         Form::Lines => lines(store, query),
         Form::Page => {
@@ -127,7 +156,7 @@ pub(crate) async fn page(
     fields: Fields,
 ) -> Result<(Page<AuditEvent>, Option<String>), Problem> {
     let head = store.audit_head().await?;
-    cut(store, asked(workspace, head, &Form::Page, fields)?).await
+    cut(store, store.within_time(asked(workspace, head, &Form::Page, fields)?).await?).await
 }
 
 fn asked(
@@ -136,13 +165,12 @@ fn asked(
     form: &Form,
     mut fields: Fields,
 ) -> Result<AuditQuery, Problem> {
-    let target = fields.optional("target", filter);
-    let action = fields.optional("action", filter);
-    let since = fields.optional("since", revision);
+    let filter = audit_filter::read(&mut fields);
     let sort = fields.optional("sort", order);
     // What is written from now on is no part of this answer, so that a head and an export fit together.
-    let until = Some(head.map_or(Revision(0), |head| head.revision));
-    let query = move |order, limit| AuditQuery { workspace, target, action, since, until, order, limit };
+    let head = head.map_or(Revision(0), |head| head.revision);
+    let until = Some(filter.until.map_or(head, |until| until.min(head)));
+    let query = move |order, limit| AuditQuery { workspace, filter: AuditFilter { until, ..filter }, order, limit };
     match form {
         Form::Lines => fields.finish(|| Some(query(sort.unwrap_or(Order::Oldest), EXPORT_STEP))),
         Form::Page => {
@@ -157,8 +185,10 @@ fn asked(
 fn after(mut query: AuditQuery, place: Option<Revision>) -> AuditQuery {
     match (place, query.order) {
         (None, _) => {}
-        (Some(place), Order::Oldest) => query.since = query.since.max(Some(place)),
-        (Some(place), Order::Newest) => query.until = query.until.min(Some(Revision(place.0.saturating_sub(1)))),
+        (Some(place), Order::Oldest) => query.filter.since = query.filter.since.max(Some(place)),
+        (Some(place), Order::Newest) => {
+            query.filter.until = query.filter.until.min(Some(Revision(place.0.saturating_sub(1))))
+        }
     }
     query
 }
@@ -200,19 +230,6 @@ fn line(event: &AuditEvent) -> String {
 fn head_value(head: Option<AuditHead>) -> Result<HeaderValue, Problem> {
     let hash = head.map_or(ChainHash([0; 32]), |head| head.hash);
     HeaderValue::try_from(hash.to_string()).map_err(|_| Problem::fault())
-}
-
-fn filter(value: Value) -> Result<String, Refused> {
-    let text = values::string(value)?;
-    if text.chars().count() > MAX_FILTER {
-        return Err(Refused::new("too-long", format!("must have at most {MAX_FILTER} characters")));
-    }
-    Ok(text)
-}
-
-fn revision(value: Value) -> Result<Revision, Refused> {
-    let number = values::string(value)?.parse::<u64>().ok().filter(|number| i64::try_from(*number).is_ok());
-    number.map(Revision).ok_or_else(|| Refused::new("out-of-range", "must be a revision: a number from 0 on"))
 }
 
 fn order(value: Value) -> Result<Order, Refused> {

@@ -3,6 +3,7 @@
 pub(crate) mod admin_tokens;
 mod answer;
 pub(crate) mod audit;
+mod audit_filter;
 pub(crate) mod authority;
 mod body;
 mod canonical;

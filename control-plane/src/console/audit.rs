@@ -16,7 +16,7 @@ use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::{Api, audit};
 use crate::instant;
 use crate::problem::Problem;
-use crate::store::{Actor, AuditEvent, AuditQuery, Order};
+use crate::store::{Actor, AuditEvent, AuditFilter, AuditQuery, Order};
 
 /// Events on a key's page.
 const LATEST: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {
@@ -148,10 +148,7 @@ pub(super) async fn export_workspace(
 pub(super) async fn latest(api: &Api, workspace: WorkspaceId, target: &str) -> Result<Vec<Entry>, Problem> {
     let query = AuditQuery {
         workspace: Some(workspace),
-        target: Some(target.to_owned()),
-        action: None,
-        since: None,
-        until: None,
+        filter: AuditFilter { target: Some(target.to_owned()), ..AuditFilter::default() },
         order: Order::Newest,
         limit: LATEST,
     };

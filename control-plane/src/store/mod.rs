@@ -58,7 +58,7 @@ use tracing::{error, info};
 
 pub use admin_tokens::{AdminToken, NewAdminToken, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, TokenQuery};
 pub use audit::{AuditEvent, AuditHead};
-pub use audit_list::{AuditQuery, Order};
+pub use audit_list::{AuditActor, AuditFilter, AuditQuery, Order};
 pub use audit_verify::{Verified, VerifyError, verify_audit};
 pub use backup::{BackedUp, BackupError, back_up};
 pub use copy::{Copied, CopyError, CopyStep, Rows, RowsDigest, copy};

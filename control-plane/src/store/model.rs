@@ -24,10 +24,13 @@ pub struct Acting {
     pub once: Option<Once>,
 }
 
+/// The id of [`ActorKind::System`].
+pub(super) const SYSTEM_ID: &str = "system";
+
 impl Acting {
     /// What the control plane does by itself.
     pub fn system(at: UnixSeconds) -> Self {
-        let actor = Actor { kind: ActorKind::System, id: "system".to_owned(), name: "control plane".to_owned() };
+        let actor = Actor { kind: ActorKind::System, id: SYSTEM_ID.to_owned(), name: "control plane".to_owned() };
         Self { actor, at, address: None, request_id: None, once: None }
     }
 }

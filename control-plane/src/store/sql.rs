@@ -82,6 +82,14 @@ impl<'c> Sql<'c> {
         }
     }
 
+    /// The strings of a JSON array, as rows.
+    pub(super) fn items_of_json(self, array: &str) -> String {
+        match self {
+            Self::Sqlite(_) => format!("(SELECT value FROM json_each({array}))"),
+            Self::Postgres(_) => format!("(SELECT json_array_elements_text({array}::text::json))"),
+        }
+    }
+
     /// The index to look into: SQLite has no statistics to choose by, PostgreSQL has.
     pub(super) fn indexed_by(self, index: &str) -> String {
         match self {

@@ -4,6 +4,7 @@
 mod admin_tokens;
 mod at_rest;
 mod audit;
+mod audit_filters;
 mod authority;
 mod clean_up;
 mod cli;

@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0006_folded_names.sql"),
     include_str!("../migrations/postgres/0007_retention.sql"),
     include_str!("../migrations/postgres/0008_sizes.sql"),
+    include_str!("../migrations/postgres/0009_audit_searches.sql"),
 ];
 
 /// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.
