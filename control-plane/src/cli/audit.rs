@@ -73,9 +73,21 @@ pub struct Filter {
     #[arg(long)]
     action: Option<String>,
 
-    /// Only those after this revision.
-    #[arg(long, value_name = "REVISION")]
-    since: Option<u64>,
+    /// Only what this actor did: the id of a token, `platform-admin` (the token file's) or `system`, or a name as events show it.
+    #[arg(long, value_name = "ID|NAME")]
+    actor: Option<String>,
+
+    /// Only what was sent from this address or network: 192.0.2.7, 2001:db8::/32.
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<String>,
+
+    /// Only those after this revision, or of this instant and later: 17, 2026-11-23T08:00:00Z.
+    #[arg(long, value_name = "REVISION|INSTANT")]
+    since: Option<String>,
+
+    /// Only those up to this revision, or before this instant.
+    #[arg(long, value_name = "REVISION|INSTANT")]
+    until: Option<String>,
 }
 
 impl Filter {
@@ -85,7 +97,8 @@ impl Filter {
             None => Call::get(&["v1", "audit-events"]),
         };
         let call = call.query("target", self.target.as_ref()).query("action", self.action.as_ref());
-        call.query("since", self.since)
+        let call = call.query("actor", self.actor.as_ref()).query("address", self.address.as_ref());
+        call.query("since", self.since.as_ref()).query("until", self.until.as_ref())
     }
 }
 
@@ -109,13 +122,14 @@ fn list(remote: &Remote, filter: &Filter, limit: u64) -> anyhow::Result<()> {
             field(event, "revision"),
             field(event, "at"),
             field(part(event, &["actor"]), "name"),
+            field(event, "address"),
             field(event, "action"),
             target(event),
             changed(event),
         ]
     };
     let rows: Vec<_> = events.iter().map(row).collect();
-    say(&table(&["revision", "at", "who", "action", "what", "changed"], &rows))
+    say(&table(&["revision", "at", "who", "from", "action", "what", "changed"], &rows))
 }
 
 /// The thing's name, and its id, by which `--target` finds it again.

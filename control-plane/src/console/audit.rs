@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::page::{Area, Frame, html};
+use super::problems::Errors;
 use super::query::Asked;
 use super::session::Visit;
 use super::words::{self, Moment};
@@ -26,6 +27,9 @@ const LATEST: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {
 
 /// The most characters of a value that is shown.
 const MAX_VALUE: usize = 120;
+
+/// What a list is asked for.
+const FILTERS: [&str; 6] = ["action", "target", "actor", "address", "since", "until"];
 
 /// What can have been done, to choose from.
 const ACTIONS: [(&str, &str); 18] = [
@@ -102,8 +106,13 @@ struct Page {
     path: String,
     entries: Vec<Entry>,
     actions: Vec<(&'static str, &'static str)>,
+    errors: Errors,
     action: String,
     target: String,
+    actor: String,
+    address: String,
+    since: String,
+    until: String,
     is_filtered: bool,
     is_first_page: bool,
     first: String,
@@ -118,7 +127,7 @@ pub(super) async fn of_all(
     asked: Asked,
 ) -> Result<Response, Problem> {
     let frame = Frame::new(&visit, Area::WholeAudit);
-    show(&api, frame, "Audit log", "/console/audit".to_owned(), None, &asked).await
+    show(&api, frame, "Audit log", "/console/audit".to_owned(), None, asked).await
 }
 
 pub(super) async fn of_workspace(
@@ -129,11 +138,11 @@ pub(super) async fn of_workspace(
 ) -> Result<Response, Problem> {
     let frame = Frame::within(&visit, &at.workspace, Area::Audit);
     let path = format!("/console/workspaces/{}/audit", at.workspace.slug);
-    show(&api, frame, "Audit trail", path, Some(at.workspace.id), &asked).await
+    show(&api, frame, "Audit trail", path, Some(at.workspace.id), asked).await
 }
 
 pub(super) async fn export_all(State(api): State<Api>, _: PlatformAdmin, asked: Asked) -> Result<Response, Problem> {
-    export(api, None, "audit-log.jsonl", &asked).await
+    export(api, None, "audit-log.jsonl", asked).await
 }
 
 pub(super) async fn export_workspace(
@@ -141,7 +150,7 @@ pub(super) async fn export_workspace(
     AdminOf(at): AdminOf,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    export(api, Some(at.workspace.id), &format!("audit-{}.jsonl", at.workspace.slug), &asked).await
+    export(api, Some(at.workspace.id), &format!("audit-{}.jsonl", at.workspace.slug), asked).await
 }
 
 /// The newest events about a thing.
@@ -163,9 +172,13 @@ async fn show(
     title: &'static str,
     path: String,
     workspace: Option<WorkspaceId>,
-    asked: &Asked,
+    asked: Asked,
 ) -> Result<Response, Problem> {
-    let (events, next) = audit::page(&api.store, workspace, asked.fields()).await?;
+    let asked = asked.with_instants(["since", "until"]);
+    let (events, next, errors) = match audit::page(&api.store, workspace, asked.fields()).await {
+        Ok((page, next)) => (page.items, next, Errors::none()),
+        Err(problem) => (Vec::new(), None, Errors::of_search(problem, &FILTERS)?),
+    };
     let now = api.clock.now();
     let is_theirs = |action: &str| {
         workspace.is_none() || ["key", "workspace.", "admin-token."].into_iter().any(|kind| action.starts_with(kind))
@@ -173,21 +186,28 @@ async fn show(
     let page = Page {
         frame,
         title,
-        entries: events.items.iter().map(|event| entry(event, now)).collect::<Result<_, _>>()?,
+        entries: events.iter().map(|event| entry(event, now)).collect::<Result<_, _>>()?,
         actions: ACTIONS.into_iter().filter(|(action, _)| is_theirs(action)).collect(),
         action: asked.text("action").to_owned(),
         target: asked.text("target").to_owned(),
-        is_filtered: ["action", "target", "since"].into_iter().any(|name| !asked.text(name).is_empty()),
+        actor: asked.text("actor").to_owned(),
+        address: asked.text("address").to_owned(),
+        since: asked.day_and_time("since").to_owned(),
+        until: asked.day_and_time("until").to_owned(),
+        is_filtered: FILTERS.into_iter().any(|name| !asked.text(name).is_empty()),
         is_first_page: asked.text("cursor").is_empty(),
         first: asked.with(&path, "cursor", ""),
         next: next.map(|next| asked.with(&path, "cursor", &next)),
         export: asked.with(&format!("{path}/export"), "cursor", ""),
         path,
+        errors,
     };
-    html(StatusCode::OK, &page)
+    let status = if page.errors.summary.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    html(status, &page)
 }
 
-async fn export(api: Api, workspace: Option<WorkspaceId>, name: &str, asked: &Asked) -> Result<Response, Problem> {
+async fn export(api: Api, workspace: Option<WorkspaceId>, name: &str, asked: Asked) -> Result<Response, Problem> {
+    let asked = asked.with_instants(["since", "until"]);
     let mut response = audit::answer(api.store.clone(), workspace, audit::Form::Lines, asked.fields()).await?;
     let disposition =
         HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).map_err(|_| Problem::fault())?;

@@ -99,6 +99,12 @@ pub(super) fn fields(given: Map<String, Value>) -> Fields {
     Fields::new(given)
 }
 
+/// The instant of a day and a time, UTC, as browsers send them.
+pub(super) fn instant_of(text: &str) -> String {
+    // Without seconds where they are 0.
+    if text.len() == "2027-01-31T12:00".len() { format!("{text}:00Z") } else { format!("{text}Z") }
+}
+
 fn first<'a>(values: &'a Values, name: &str) -> &'a str {
     values.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value)
 }

@@ -112,6 +112,16 @@ impl Errors {
         Ok(errors)
     }
 
+    /// Of a list that isn't shown, for what is wrong with one of these fields of its form; any other goes on to a page of its own.
+    pub(super) fn of_search(problem: Problem, fields: &[&str]) -> Result<Self, Problem> {
+        if problem.errors().iter().any(|error| !fields.contains(&error.field.as_str())) {
+            return Err(problem);
+        }
+        let mut errors = Self::of(problem)?;
+        errors.summary = Some("Nothing is listed: a filter can't be read.".to_owned());
+        Ok(errors)
+    }
+
     /// One that the form itself found.
     pub(super) fn one(field: &str, message: impl Into<String>) -> Self {
         let mut errors = Self::none();
@@ -146,6 +156,7 @@ pub(super) fn said(field: &str, code: &str, message: &str) -> String {
             "List at least one address or range, or choose “Any address”.".to_owned()
         }
         ("ip_allowlist", _) => of_allowlist(message),
+        ("since" | "until", "out-of-range") => "Choose a day and a time.".to_owned(),
         ("workspace", "required") => "Choose a workspace: this role belongs to one.".to_owned(),
         ("workspace", "ambiguous") => "A platform admin belongs to no workspace: choose none.".to_owned(),
         _ => {

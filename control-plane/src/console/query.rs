@@ -5,7 +5,9 @@ use axum::http::request::Parts;
 use policy::Revision;
 use serde_json::{Map, Value};
 
+use super::form::instant_of;
 use crate::api::fields::Fields;
+use crate::instant;
 use crate::problem::Problem;
 
 /// The parameters of an address. Empty ones are as if they were left out: forms send them so.
@@ -47,6 +49,26 @@ impl Asked {
     /// A parameter as it was given.
     pub(super) fn text(&self, name: &str) -> &str {
         self.given.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Makes instants of the days and times, UTC, that browsers send of these fields.
+    pub(super) fn with_instants(mut self, names: [&str; 2]) -> Self {
+        for (name, value) in &mut self.given {
+            if let Value::String(text) = value
+                && names.contains(&name.as_str())
+                && text.contains('T')
+                && instant::parse(text).is_none()
+            {
+                *text = instant_of(text);
+            }
+        }
+        self
+    }
+
+    /// An instant as a browser's field takes it.
+    pub(super) fn day_and_time(&self, name: &str) -> &str {
+        let text = self.text(name);
+        text.strip_suffix('Z').unwrap_or(text)
     }
 
     /// Takes a parameter out.

@@ -8,6 +8,7 @@ use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN, Answer, Service};
+use crate::visitor::Visitor;
 
 /// Sends a body, of JSON or of JSON lines, from this address.
 async fn from(service: &Service, address: &str, token: &str, path: &str, (kind, body): (&str, String)) -> Answer {
@@ -150,5 +151,31 @@ async fn a_filter_that_can_not_be_read_names_its_field() {
             let refused = service.get(&format!("{path}?{query}")).await;
             assert_eq!((refused.status.as_u16(), refused.fields()), (422, vec![expected.to_owned()]), "{path} {query}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_console_s_form_filters_and_keeps_what_was_typed() {
+    let (service, _) = log().await;
+    let visitor = Visitor::admin(&service).await;
+    let asked =
+        "action=&target=&actor=workspace_admin&address=192.0.2.0%2F24&since=2026-11-23T08:01&until=2026-11-23T08:02";
+    for path in ["/console/audit", "/console/workspaces/acme/audit"] {
+        let page = visitor.page(&format!("{path}?{asked}")).await;
+        assert!(page.contains(">c</span>") && !page.contains(">a</span>"), "{page}");
+        for value in ["workspace_admin", "192.0.2.0/24", "2026-11-23T08:01:00", "2026-11-23T08:02:00"] {
+            assert!(page.contains(&format!("value=\"{value}\"")), "{value} is not in {page}");
+        }
+        let export = visitor.page(&format!("{path}/export?{asked}")).await;
+        assert_eq!(export.lines().count(), 1, "{export}");
+        let refused = visitor.get(&format!("{path}?actor=CI&address=10.1.0.0%2F8&since=yesterday")).await;
+        let page = refused.text();
+        assert_eq!(refused.status, 422, "{page}");
+        for text in ["value=\"CI\"", "value=\"10.1.0.0/8\"", "id=\"address-error\"", "10.0.0.0/8", "id=\"since-error\""]
+        {
+            assert!(page.contains(text), "{text} is not in {page}");
+        }
+        // What no field of the form says is no mistake of whoever typed something.
+        assert!(!visitor.get(&format!("{path}?sort=x")).await.text().contains("<form class=\"filters\""));
     }
 }

@@ -14,7 +14,7 @@ use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::keys::WithSecret;
 use crate::api::keys::create;
 use crate::console::enforcement::Told;
-use crate::console::form::{Posted, fields};
+use crate::console::form::{Posted, fields, instant_of};
 use crate::console::page::{Area, Frame, Place, html, html_with_secret};
 use crate::console::problems::Errors;
 use crate::console::secret::{Line, Shown, made_before};
@@ -157,11 +157,7 @@ pub(in crate::console) fn with_expiration(mut given: Map<String, Value>, form: &
     match form.text("expires_in") {
         "" => {}
         AT => {
-            let text = form.text("expires_at");
-            // Without seconds where they are 0.
-            let instant =
-                if text.len() == "2027-01-31T12:00".len() { format!("{text}:00Z") } else { format!("{text}Z") };
-            given.insert("expires_at".to_owned(), Value::from(instant));
+            given.insert("expires_at".to_owned(), Value::from(instant_of(form.text("expires_at"))));
         }
         lifetime => {
             given.insert("expires_in".to_owned(), Value::from(lifetime));

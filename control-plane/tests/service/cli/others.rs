@@ -84,6 +84,15 @@ fn the_audit_log_is_listed_exported_and_verified() {
     assert_eq!(cli.ok(&["audit", "list", "--limit", "2"]).lines().count(), 3);
     assert_eq!(cli.json(&["audit", "list", "--action", "key.create", "--target", &id]).as_array().unwrap().len(), 1);
 
+    let count = |filter: &[&str]| cli.json(&[&["audit", "list"], filter].concat()).as_array().unwrap().len();
+    assert_eq!(count(&["--actor", "token file", "--address", "127.0.0.0/8", "--since", "2026-01-01T00:00:00Z"]), 3);
+    assert_eq!(count(&["--address", "127.0.0.1", "--until", "3"]), 2);
+    let refused = cli.run(&["audit", "list", "--since", "yesterday"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("since") && refused.stderr.contains("an instant"),
+        "{refused:?}"
+    );
+
     let export = cli.run(&["audit", "export"]);
     let events: Vec<Value> = export.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(events.len() == 4 && events[0]["revision"] == 1, "{export:?}");
