@@ -6,7 +6,7 @@
 mod digests;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -137,12 +137,13 @@ impl Counts {
     }
 }
 
-/// Where a request comes from: the other end of its connection, or the client that a trusted proxy there names.
+/// Where a request comes from: the other end of its connection, or the client that a trusted proxy there names. `None`: from a Unix
+/// socket, whose peers have no address.
 pub(crate) fn address(request: &Extensions) -> Option<IpAddr> {
-    request.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical())
+    request.get::<ConnectInfo<IpAddr>>().map(|ConnectInfo(address)| address.to_canonical())
 }
 
-/// Who has one address of a /64 has all of them.
+/// Who has one address of a /64 has all of them. All without an address count as one.
 pub(crate) fn counted_as(from: Option<IpAddr>) -> IpAddr {
     match from {
         None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -16,8 +16,8 @@ pub struct ParsePublicUrlError;
 
 impl PublicUrl {
     /// Where a listener is reached directly.
-    pub(crate) fn of(scheme: &str, address: std::net::SocketAddr) -> Self {
-        Self(format!("{scheme}://{address}"))
+    pub(crate) fn of(scheme: &str, authority: &str) -> Self {
+        Self(format!("{scheme}://{}", authority.to_ascii_lowercase()))
     }
 }
 

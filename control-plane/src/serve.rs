@@ -1,5 +1,6 @@
 //! `latchkey serve`: from the options to a running service, and back to a closed database.
 
+mod address;
 mod body;
 mod connections;
 mod listener;
@@ -7,21 +8,22 @@ mod proxies;
 mod signals;
 mod socket;
 mod tls;
+mod unix_socket;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use policy::key_text::Kind;
 use prometheus_client::metrics::counter::Counter;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
+pub use self::address::ListenAddress;
 use self::connections::{Deadlines, Door};
-use self::listener::{Listener, listeners, places, raise_open_files};
+use self::listener::{Listener, Listening, listeners, places, raise_open_files};
 use self::proxies::TrustedProxies;
-pub(crate) use self::proxies::network;
+pub use self::proxies::TrustedProxy;
 use self::signals::Signals;
 use crate::api::{Api, Parts, router};
 use crate::cli::ServeOptions;
@@ -34,7 +36,6 @@ use crate::guesses::Guesses;
 use crate::lossy::LossyWriter;
 use crate::metrics::Metrics;
 use crate::places::Places;
-use crate::public_url::PublicUrl;
 use crate::store::{Acting, Store};
 use crate::tokens::{Origin, Token};
 
@@ -98,17 +99,21 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
         edges: edges.clone(),
         metrics: Metrics::with_log(store.clone(), feed.clone(), log_lines_lost),
         guesses: guesses.clone(),
-        public_url: options.public_url.unwrap_or_else(|| PublicUrl::of(listener.scheme(), listener.address)),
+        public_url: options.public_url.unwrap_or_else(|| listener.public_url()),
     });
     // Before the first edge asks, so that none gets more of the log than is kept. The store has logged why it fails.
     let _ = feed.compact().await;
     // Before anybody is told that it runs, and could end it.
     let signals = Signals::listen()?;
     let revision = store.head().borrow().revision.0;
-    info!(address = %listener.address, public_url = %api.public_url, open_files, revision, "serving");
+    info!(address = listener.addresses().join(", "), public_url = %api.public_url, open_files, revision, "serving");
     // For the program that started this one. If nobody reads it, or standard output is closed, it serves nevertheless.
     let announcements = LossyWriter::start(std::io::stdout(), Counter::default())?;
-    announcements.say(&format!("latchkey: listening on {}://{}\n", listener.scheme(), listener.address));
+    let say_all = |what: &str, listener: &Listener| {
+        let lines = listener.addresses().into_iter().map(|address| format!("latchkey: {what} on {address}\n"));
+        announcements.say(&lines.collect::<String>());
+    };
+    say_all("listening", &listener);
     let measuring = tokio::spawn(edges.clone().measure());
     let compacting = tokio::spawn(feed.clone().keep_log());
     let at_once = places(open_files, edge_listener.is_some(), api.config.limits.connections());
@@ -117,13 +122,14 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     let services = match edge_listener {
         None => vec![(listener, router::router(api, feed))],
         Some(edge) => {
-            announcements.say(&format!("latchkey: edges on {}://{}\n", edge.scheme(), edge.address));
+            say_all("edges", &edge);
             vec![(listener, router::rest(&api)), (edge, router::edge_router(&api, feed))]
         }
     };
-    let services = services.into_iter().map(|(Listener { socket, tls, .. }, router)| {
+    let services = services.into_iter().flat_map(|(Listener { sockets, tls, .. }, router)| {
         let (places, entropy) = (Places::new(at_once), entropy.clone());
-        (socket, Door { router, tls, places, proxies: proxies.clone(), deadlines, entropy })
+        let door = Door { router, tls, places, proxies: proxies.clone(), deadlines, entropy };
+        sockets.into_iter().map(move |socket| (socket, door.clone()))
     });
     let services = services.collect();
     let served = edges.clone();
@@ -139,7 +145,7 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
 }
 
 /// Serves until a signal comes, and then until all that was accepted is answered, or [`DRAIN`] has passed.
-async fn run(services: Vec<(TcpListener, Door)>, end: watch::Sender<bool>, mut signals: Signals) {
+async fn run(services: Vec<(Listening, Door)>, end: watch::Sender<bool>, mut signals: Signals) {
     let mut serving = tokio::task::JoinSet::new();
     for (socket, door) in services {
         serving.spawn(connections::serve(socket, door, end.subscribe()));

@@ -1,21 +1,21 @@
 //! The flags of `latchkey serve`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use ipnet::IpNet;
 
 use super::database::DatabaseOptions;
 use crate::public_url::PublicUrl;
-use crate::serve::network;
+use crate::serve::{ListenAddress, TrustedProxy};
 
 /// What `latchkey serve` is told.
 #[derive(Args, Clone, Debug)]
 pub struct ServeOptions {
-    /// Address and port to listen on. Port 0 takes a free one.
+    /// Address or name and port to listen on; of a name, all addresses that it has. Port 0 takes a free one. Or a Unix socket,
+    /// unix:/run/latchkey/admin.sock, for the server's user and group alone (mode 0660): it speaks plain HTTP, its clients have
+    /// no address, and its file goes when the server ends.
     #[arg(long, env = "LATCHKEY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
 
     #[command(flatten)]
     pub database: DatabaseOptions,
@@ -35,12 +35,12 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Address and port for edges alone: /edge/v1, /healthz and /readyz (for edges). --listen then no longer serves /edge/v1. So admins can be
-    /// kept off the edges' network, and edges off the admins'.
+    /// The same for edges alone: /edge/v1, /healthz and /readyz (for edges). --listen then no longer serves /edge/v1. So admins
+    /// can be kept off the edges' network, and edges off the admins'.
     #[arg(long, env = "LATCHKEY_EDGE_LISTEN", value_name = "ADDRESS")]
-    pub edge_listen: Option<SocketAddr>,
+    pub edge_listen: Option<ListenAddress>,
 
-    /// TLS certificate with its chain (PEM), for both addresses. Loaded anew when it changes, as is its key.
+    /// TLS certificate with its chain (PEM), for both, where they are no Unix sockets. Loaded anew when it changes, as is its key.
     #[arg(long, env = "LATCHKEY_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
 
@@ -60,9 +60,9 @@ pub struct ServeOptions {
 
     /// Networks of the proxies in front of the control plane, separated by commas: of their requests the address in
     /// `x-forwarded-for` counts, in the audit log and for limits. Each of them must append the address that it was sent the
-    /// request by.
-    #[arg(long, env = "LATCHKEY_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
-    pub trusted_proxies: Vec<IpNet>,
+    /// request by. `unix:` stands for all who connect to Unix sockets of --listen and --edge-listen.
+    #[arg(long, env = "LATCHKEY_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
+    pub trusted_proxies: Vec<TrustedProxy>,
 
     /// Serve plain HTTP on an address other than loopback. For when TLS ends in front of the control plane: tokens and
     /// secrets go over this connection.

@@ -1,7 +1,7 @@
 //! Connections: how many there may be, how long each may take, and how they end.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +16,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::body::PacedBody;
-use super::proxies::TrustedProxies;
+use super::listener::Listening;
+use super::proxies::{Peer, TrustedProxies};
 use super::socket::Socket;
 use super::tls::Tls;
 use crate::entropy::Entropy;
+use crate::guesses::counted_as;
 use crate::pace::{Pace, Slowest};
 use crate::places::{Place, Places};
 use crate::problem::Problem;
@@ -70,6 +72,15 @@ pub(super) struct Door {
     pub(super) entropy: Entropy,
 }
 
+impl Door {
+    /// A place for a connection, before the next one is accepted. A proxy's connections are of many clients; those of a Unix
+    /// socket, which have no address, count as one else.
+    fn place(&self, remote: Peer) -> Arc<Place> {
+        let of = (!self.proxies.has(remote.address())).then(|| counted_as(remote.address()));
+        self.places.take(of)
+    }
+}
+
 /// The most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
@@ -77,33 +88,44 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const NO_SOCKET_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until `ending` becomes true, and returns when all requests that were begun are answered.
-pub(super) async fn serve(listener: TcpListener, door: Door, mut ending: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: Listening, door: Door, mut ending: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener) => accepted,
             _ = ending.wait_for(|ending| *ending) => break,
         };
-        let Some((stream, remote)) = accepted else { continue };
+        let Some(accepted) = accepted else { continue };
         let (door, watcher, ending) = (door.clone(), graceful.watcher(), ending.clone());
-        // A proxy's connections are of many clients.
-        let of = (!door.proxies.has(remote.ip())).then(|| remote.ip());
-        let place = door.places.take(of);
-        tokio::spawn(async move {
-            let (trial, of_trial) = (door.deadlines.trial, Arc::clone(&place));
-            tokio::select! {
-                () = enter(door, stream, remote, place, watcher, ending) => {}
-                () = of_trial.trial_is_over(trial) => debug!(%remote, "a connection showed no right token in time"),
+        match accepted {
+            Accepted::Tcp(stream, remote) => {
+                let (remote, socket) = (Peer::Address(remote), Socket::of_tcp(stream, door.deadlines, ending.clone()));
+                let place = door.place(remote);
+                tokio::spawn(enter(door, socket, remote, place, watcher, ending));
             }
-        });
+            Accepted::Unix(stream) => {
+                let socket = Socket::new(stream, door.deadlines, ending.clone());
+                let (door, place) = (Door { tls: None, ..door.clone() }, door.place(Peer::Unix));
+                tokio::spawn(enter(door, socket, Peer::Unix, place, watcher, ending));
+            }
+        }
     }
     drop(listener);
     graceful.shutdown().await;
 }
 
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
 /// The next connection; `None` when it was lost on the way.
-async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    match listener.accept().await {
+async fn accept(listener: &Listening) -> Option<Accepted> {
+    let accepted = match listener {
+        Listening::Tcp(listener) => listener.accept().await.map(|(stream, remote)| Accepted::Tcp(stream, remote)),
+        Listening::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+    };
+    match accepted {
         Ok(accepted) => Some(accepted),
         Err(cause) if is_of_the_client(&cause) => None,
         Err(cause) => {
@@ -119,16 +141,31 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection, with or without TLS.
+/// A connection, as long as it has a place.
 async fn enter(
     door: Door,
-    stream: TcpStream,
-    remote: SocketAddr,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    remote: Peer,
+    place: Arc<Place>,
+    watcher: Watcher,
+    ending: watch::Receiver<bool>,
+) {
+    let (trial, of_trial) = (door.deadlines.trial, Arc::clone(&place));
+    tokio::select! {
+        () = shake_hands(door, socket, remote, place, watcher, ending) => {}
+        () = of_trial.trial_is_over(trial) => debug!(%remote, "a connection showed no right token in time"),
+    }
+}
+
+/// With or without TLS.
+async fn shake_hands(
+    door: Door,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    remote: Peer,
     place: Arc<Place>,
     watcher: Watcher,
     mut ending: watch::Receiver<bool>,
 ) {
-    let socket = Socket::new(stream, door.deadlines, ending.clone());
     let Some(tls) = door.tls.clone() else { return converse(door, socket, remote, place, watcher).await };
     let shaken = tokio::select! {
         shaken = timeout(door.deadlines.still, tls.accept(socket)) => shaken,
@@ -146,14 +183,14 @@ async fn enter(
 async fn converse(
     door: Door,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    remote: SocketAddr,
+    remote: Peer,
     place: Arc<Place>,
     watcher: Watcher,
 ) {
     let Door { router, deadlines, entropy, proxies, .. } = door;
     let is_old_at = Instant::now() + entropy.jittered(deadlines.age);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let client = SocketAddr::new(proxies.client(remote.ip(), request.headers()), remote.port());
+        let client = proxies.client(remote, request.headers());
         answer(router.clone(), request, client, Arc::clone(&place), deadlines.slowest(), is_old_at)
     });
     let mut builder = http1::Builder::new();
@@ -168,7 +205,7 @@ async fn converse(
 async fn answer(
     router: Router,
     request: hyper::Request<Incoming>,
-    client: SocketAddr,
+    client: Option<IpAddr>,
     place: Arc<Place>,
     slowest: Slowest,
     is_old_at: Instant,
@@ -179,7 +216,9 @@ async fn answer(
         Some(pace) => Body::new(PacedBody::new(body, pace.clone())),
         None => Body::new(body),
     });
-    request.extensions_mut().insert(ConnectInfo(client));
+    if let Some(client) = client {
+        request.extensions_mut().insert(ConnectInfo(client));
+    }
     request.extensions_mut().insert(Arc::clone(&place));
     if let Some(pace) = &pace {
         request.extensions_mut().insert(pace.clone());
@@ -202,6 +241,7 @@ async fn answer(
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::places::Most;
@@ -221,7 +261,7 @@ mod tests {
         let places = Places::new(Most { all: 100, trials: 10, of_address: None });
         let proxies = TrustedProxies::default();
         let door = Door { router, tls: None, places, proxies, deadlines, entropy: Entropy::system() };
-        Server { address, end, serving: tokio::spawn(serve(listener, door, ending)) }
+        Server { address, end, serving: tokio::spawn(serve(Listening::Tcp(listener), door, ending)) }
     }
 
     const DEADLINE: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! Addresses: where requests come in, with TLS or without.
+//! Sockets: where requests come in, with TLS or without.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,16 +6,19 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 
-use super::tls::{Files, Tls};
+use super::address::{ListenAddress, resolved};
+use super::tls::{Files, Tls, TlsError};
+use super::unix_socket::{self, SocketFile};
 use crate::cli::ServeOptions;
 use crate::places::Most;
 use crate::problem::Limit;
+use crate::public_url::PublicUrl;
 
 /// Connections that may wait to be accepted; the system may allow fewer. Edges come back all at once after a restart.
-const BACKLOG: u32 = 4096;
+pub(super) const BACKLOG: u32 = 4096;
 
 /// Connections of a listener: twice the edges that one control plane is made for.
 const CONNECTIONS: usize = 20_000;
@@ -26,17 +29,41 @@ const TRIALS: usize = 1_024;
 /// Open files that are no connections: the database, its own connections, and what reads it.
 const OTHER_FILES: usize = 128;
 
-/// An address that is listened on.
+/// One of the flags that name an address, and what is listened on because of it.
 pub(super) struct Listener {
-    pub(super) socket: TcpListener,
-    pub(super) address: SocketAddr,
-    /// `None`: plain HTTP.
+    pub(super) sockets: Vec<Listening>,
+    /// For the sockets of TCP. `None`: plain HTTP, which a Unix socket always speaks.
     pub(super) tls: Option<Tls>,
+    /// Where it is reached, if not by a Unix socket alone.
+    authority: Option<String>,
+}
+
+/// What connections come from.
+pub(super) enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
 }
 
 impl Listener {
     pub(super) fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Each socket, as whoever looks for it names it.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let address = |socket: &Listening| match socket {
+            Listening::Tcp(listener) => {
+                let address = listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+                format!("{}://{address}", self.scheme())
+            }
+            Listening::Unix(_, file) => file.to_string(),
+        };
+        self.sockets.iter().map(address).collect()
+    }
+
+    /// Where people reach it, unless the operator says otherwise.
+    pub(super) fn public_url(&self) -> PublicUrl {
+        PublicUrl::of(self.scheme(), self.authority.as_deref().unwrap_or("localhost"))
     }
 }
 
@@ -51,31 +78,92 @@ pub(super) fn listeners(
         files.map(|files| Tls::follow(files, ending.clone())).transpose()
     };
     let insecure = options.insecure_http;
-    let listener = listen("--listen", options.listen, follow(None)?, insecure)?;
-    let edge_listener = match options.edge_listen {
-        Some(address) => {
-            let tls = follow(options.edge_client_ca.clone())?;
-            Some(listen("--edge-listen", address, tls, insecure)?)
-        }
+    let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
+    let edges_by_unix = options.edge_listen.as_ref().is_some_and(is_unix);
+    if edges_by_unix && options.edge_client_ca.is_some() {
+        anyhow::bail!(
+            "--edge-client-ca: a Unix socket has no TLS, so no certificate can be asked for; listen for edges on an address, or leave it out"
+        );
+    }
+    if pair.is_some() && is_unix(&options.listen) && options.edge_listen.as_ref().is_none_or(is_unix) {
+        anyhow::bail!(
+            "--tls-certificate: a Unix socket has no TLS, and nothing else is listened on; listen on an address, or leave it out"
+        );
+    }
+    let listener = listen("--listen", &options.listen, || follow(None), insecure)?;
+    let edge_listener = match &options.edge_listen {
+        Some(address) => Some(listen("--edge-listen", address, || follow(options.edge_client_ca.clone()), insecure)?),
         None => None,
     };
     Ok((listener, edge_listener))
 }
 
-fn listen(flag: &str, address: SocketAddr, tls: Option<Tls>, insecure_http: bool) -> anyhow::Result<Listener> {
-    if tls.is_none() && !address.ip().is_loopback() && !insecure_http {
+fn listen(
+    flag: &str,
+    address: &ListenAddress,
+    tls: impl FnOnce() -> Result<Option<Tls>, TlsError>,
+    insecure_http: bool,
+) -> anyhow::Result<Listener> {
+    let cannot = || format!("{flag} {address}: cannot listen there; stop what does, or choose another address");
+    let (addresses, host) = match address {
+        ListenAddress::Unix(path) => {
+            let (listener, file) =
+                unix_socket::listen(path).map_err(|cause| anyhow::anyhow!("{flag} {address}: {cause:#}"))?;
+            return Ok(Listener { sockets: vec![Listening::Unix(listener, file)], tls: None, authority: None });
+        }
+        ListenAddress::Address(address) => (vec![*address], None),
+        ListenAddress::Name { host, port } => {
+            let unknown = || format!("{flag} {address}: the name cannot be resolved; give an address instead");
+            (resolved(host, *port).with_context(unknown)?, Some(host))
+        }
+    };
+    let tls = tls()?;
+    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
+        && tls.is_none()
+        && !insecure_http
+    {
+        let is = if host.is_some() { format!(" is {open}, and") } else { ":".to_owned() };
         anyhow::bail!(
-            "{flag} {address}: plain HTTP would show tokens to the network; give --tls-certificate and --tls-key, listen \
+            "{flag} {address}{is} plain HTTP would show tokens to the network; give --tls-certificate and --tls-key, listen \
              on 127.0.0.1, or say --insecure-http where TLS ends in front of it"
         );
     }
-    let socket = bound(address)
-        .with_context(|| format!("{flag} {address}: cannot listen there; stop what does, or choose another address"))?;
-    let address = socket.local_addr().context("cannot tell the address that is listened on")?;
-    Ok(Listener { socket, address, tls })
+    let sockets = bound(&addresses).with_context(cannot)?;
+    let port = sockets.first().ok_or_else(|| anyhow::anyhow!(cannot()))?.local_addr()?;
+    let authority = host.map_or_else(|| port.to_string(), |host| format!("{host}:{}", port.port()));
+    Ok(Listener { sockets: sockets.into_iter().map(Listening::Tcp).collect(), tls, authority: Some(authority) })
 }
 
-fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on all of them, on one port. An address that the machine doesn't have, as of IPv6 where that is off, is left out if there
+/// is another one: names stand for both.
+fn bound(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    let (mut sockets, mut missing): (Vec<TcpListener>, _) = (Vec::new(), None);
+    for address in addresses {
+        let mut address = *address;
+        if let (0, Some(first)) = (address.port(), sockets.first()) {
+            address.set_port(first.local_addr()?.port());
+        }
+        match bound_to(address) {
+            Ok(socket) => sockets.push(socket),
+            Err(cause) if is_not_here(&cause) => {
+                tracing::debug!(%address, %cause, "this machine doesn't have an address");
+                missing = Some(cause);
+            }
+            Err(cause) => return Err(cause),
+        }
+    }
+    match missing {
+        Some(cause) if sockets.is_empty() => Err(cause),
+        Some(_) | None => Ok(sockets),
+    }
+}
+
+fn is_not_here(cause: &io::Error) -> bool {
+    let is_unknown = cause.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    is_unknown || cause.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn bound_to(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // As the standard library does: a restart must not wait for the connections of the last run to be forgotten.
     socket.set_reuseaddr(true)?;

@@ -1,32 +1,74 @@
 //! Proxies in front of the control plane: whose word for a client's address is taken.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
+use super::address::UNIX;
+
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Networks of `--trusted-proxies`. Clones share them.
+/// One of `--trusted-proxies`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustedProxy {
+    Network(IpNet),
+    /// Whoever may connect to our Unix sockets.
+    Unix,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    Address(SocketAddr),
+    /// Of a Unix socket: it has no address.
+    Unix,
+}
+
+/// All of `--trusted-proxies`. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TrustedProxies(Arc<[IpNet]>);
+pub(super) struct TrustedProxies(Arc<[TrustedProxy]>);
+
+impl Peer {
+    pub(super) fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Unix => f.write_str("a Unix socket"),
+        }
+    }
+}
 
 impl TrustedProxies {
-    pub(super) fn new(networks: &[IpNet]) -> Self {
-        Self(networks.into())
+    pub(super) fn new(proxies: &[TrustedProxy]) -> Self {
+        Self(proxies.into())
     }
 
-    pub(super) fn has(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+    /// Whether a peer with this address is one; `None` is that of Unix sockets.
+    pub(super) fn has(&self, address: Option<IpAddr>) -> bool {
+        self.0.iter().any(|proxy| match (proxy, address) {
+            (TrustedProxy::Network(network), Some(address)) => network.contains(&address),
+            (TrustedProxy::Unix, None) => true,
+            (TrustedProxy::Network(_), None) | (TrustedProxy::Unix, Some(_)) => false,
+        })
     }
 
     /// The client of a request that `peer` sent: the last address in `x-forwarded-for` that is no proxy's, for each proxy appends
     /// whom it was sent the request by. `peer` itself where that is no proxy: its headers could claim anything. An entry that is
     /// no address ends the search at the proxy that appended it.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let mut client = peer.to_canonical();
+    pub(super) fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let mut client = peer.address();
         let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
         let entries = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
         for entry in entries {
@@ -34,7 +76,7 @@ impl TrustedProxies {
                 break;
             }
             let Some(address) = str::from_utf8(entry).ok().and_then(|entry| address(entry.trim())) else { break };
-            client = address;
+            client = Some(address);
         }
         client
     }
@@ -47,10 +89,19 @@ fn address(entry: &str) -> Option<IpAddr> {
     parsed.ok().map(|address: IpAddr| address.to_canonical())
 }
 
+impl FromStr for TrustedProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == UNIX { Ok(Self::Unix) } else { network(text).map(Self::Network) }
+    }
+}
+
 /// A network, or an address that stands for itself, as an operator writes it.
-pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+fn network(text: &str) -> Result<IpNet, String> {
     let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network = parsed.map_err(|_| "not an address or a network, as in 10.0.0.0/8 or 2001:db8::1".to_owned())?;
+    let network =
+        parsed.map_err(|_| "not an address or a network, as in 10.0.0.0/8 or 2001:db8::1, nor unix:".to_owned())?;
     if network.addr() == network.network() {
         Ok(network)
     } else {
@@ -68,9 +119,13 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn peer_at(address: &str) -> Peer {
+        Peer::Address(SocketAddr::new(ip(address), 40_000))
+    }
+
     #[test]
     fn the_client_is_the_last_address_that_is_no_proxy_s() {
-        let proxies = TrustedProxies::new(&["10.0.0.0/8", "2001:db8::/32"].map(|text| network(text).unwrap()));
+        let proxies = TrustedProxies::new(&["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap()));
         for (peer, lines, client) in [
             ("192.0.2.1", &["203.0.113.9"][..], "192.0.2.1"),
             ("10.0.0.1", &[], "10.0.0.1"),
@@ -91,11 +146,20 @@ mod tests {
         ] {
             let headers: HeaderMap =
                 lines.iter().map(|line| (FORWARDED_FOR.parse().unwrap(), HeaderValue::from_static(line))).collect();
-            assert_eq!(proxies.client(ip(peer), &headers), ip(client), "{peer} {lines:?}");
+            assert_eq!(proxies.client(peer_at(peer), &headers), Some(ip(client)), "{peer} {lines:?}");
         }
         let nobody = TrustedProxies::default();
         let headers = HeaderMap::from_iter([(FORWARDED_FOR.parse().unwrap(), HeaderValue::from_static("203.0.113.9"))]);
-        assert_eq!(nobody.client(ip("127.0.0.1"), &headers), ip("127.0.0.1"), "without the option nobody is trusted");
+        let (local, client) = (peer_at("127.0.0.1"), ip("203.0.113.9"));
+        assert_eq!(nobody.client(local, &headers), local.address(), "without the option nobody is trusted");
+        // Who connects to a Unix socket has no address, and is a proxy only if that is said.
+        let local = TrustedProxies::new(&["127.0.0.0/8".parse().unwrap()]);
+        let unix = TrustedProxies::new(&["unix:".parse().unwrap()]);
+        for (proxies, expected) in [(&nobody, None), (&local, None), (&unix, Some(client))] {
+            assert_eq!(proxies.client(Peer::Unix, &headers), expected, "{proxies:?}");
+            assert_eq!(proxies.client(Peer::Unix, &HeaderMap::new()), None, "{proxies:?}");
+        }
+        assert_eq!(unix.client(peer_at("127.0.0.1"), &headers), Some(ip("127.0.0.1")));
     }
 
     #[test]

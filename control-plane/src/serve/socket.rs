@@ -1,6 +1,7 @@
 //! A connection's bytes, as long as its client takes what is sent.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,8 +21,8 @@ use super::connections::Deadlines;
 const MAX_UNSENT_BYTES: u32 = 16 << 10;
 
 /// A socket whose writes fail once bytes have waited too long to be taken. That ends its connection.
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(super) struct Socket<S> {
+    stream: S,
     deadlines: Deadlines,
     /// When the service ends, nobody is waited for who takes nothing.
     ending: watch::Receiver<bool>,
@@ -34,8 +35,8 @@ struct Stalled {
     over: Pin<Box<Sleep>>,
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream, deadlines: Deadlines, ending: watch::Receiver<bool>) -> Self {
+impl Socket<TcpStream> {
+    pub(super) fn of_tcp(stream: TcpStream, deadlines: Deadlines, ending: watch::Receiver<bool>) -> Self {
         // Answers are small, and awaited.
         if let Err(cause) = stream.set_nodelay(true) {
             debug!(%cause, "a connection without TCP_NODELAY");
@@ -52,6 +53,12 @@ impl Socket {
                 debug!(%cause, "a connection without TCP_NOTSENT_LOWAT");
             }
         }
+        Self::new(stream, deadlines, ending)
+    }
+}
+
+impl<S: AsFd> Socket<S> {
+    pub(super) fn new(stream: S, deadlines: Deadlines, ending: watch::Receiver<bool>) -> Self {
         Self { stream, deadlines, ending, stalled: None }
     }
 
@@ -79,13 +86,13 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, written)
@@ -104,7 +111,7 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    // Neither waits for the client: what a TCP socket was given is the system's.
+    // Neither waits for the client: what a socket was given is the system's.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }

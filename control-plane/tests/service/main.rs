@@ -49,6 +49,7 @@ mod restore;
 mod retention;
 mod rotation;
 mod schema;
+mod sockets;
 mod start;
 mod tls;
 mod unwritable_log;

@@ -53,7 +53,9 @@ impl Running {
     pub fn next_address(&mut self) -> String {
         let mut line = String::new();
         self.told.read_line(&mut line).unwrap();
-        let Some((_, address)) = line.trim_end().split_once("://") else {
+        // Of a Unix socket it is the path.
+        let line_end = line.trim_end();
+        let Some((_, address)) = line_end.split_once("://").or_else(|| line_end.split_once(" on unix:")) else {
             let mut stderr = String::new();
             self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
             panic!("it did not start: {line}{stderr}");
