@@ -236,6 +236,59 @@ fn leave_retires_the_instance_and_ends_envoy() {
 }
 
 #[test]
+fn an_envoy_on_the_control_plane_s_machine_is_served_by_a_unix_socket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let [rest_port, port, local_port, admin_port] = std::array::from_fn(|_| free_port());
+    let socket = format!("unix:{}", file("edges.sock"));
+    let mut serve = serve_command(folder.path(), rest_port, &[("edge-listen", &socket)]);
+    let _control_plane = Process::start("the control plane", &mut serve, &folder.path().join("control-plane.log"));
+    eventually("the control plane answers", || Connection::try_open(rest_port)?.try_get("/readyz", &[]).map(drop));
+    let token = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a token").trim().to_owned();
+    let admin = Admin::new(&format!("http://127.0.0.1:{rest_port}"), &token("admin-token"));
+    admin.create_workspace("acme");
+    let scopes = json!({"reviews": "read"});
+    let key = admin.create_key_with("acme", &json!({"name": "near", "expires_in": "none", "scopes": scopes}));
+
+    let echo = Echo::start();
+    let flags = [
+        // Nobody can listen on the way, so plain HTTP needs no further word.
+        format!("--control-plane={socket}"),
+        format!("--upstream=127.0.0.1:{}", echo.port),
+        format!("--listen=127.0.0.1:{port}"),
+        format!("--local=127.0.0.1:{local_port}"),
+        format!("--admin=127.0.0.1:{admin_port}"),
+        format!("--token-file={}", file("edge-token")),
+        format!("--token-secret={}", file("edge-token.yaml")),
+        format!("--wasm={}", root().join("dist/latchkey_filter.wasm").display()),
+        "--route=/v1/reviews=reviews".to_owned(),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    print_to(&[&flags, &["--print=token-secret"][..]].concat(), &folder.path().join("edge-token.yaml"));
+    let config = folder.path().join("envoy.yaml");
+    print_to(&flags, &config);
+    let (code, said) = latchkey(&["check-config", &config.display().to_string()]);
+    assert_eq!(code, Some(0), "{said}");
+    let _envoy = run_envoy(&config);
+    let verdict = || -> Result<String, String> {
+        let mut connection = Connection::try_open(port)?;
+        Ok(connection.try_get("/v1/reviews", &[("x-api-key", &key.secret)])?.verdict())
+    };
+    eventually("the key is let in", || match verdict()?.as_str() {
+        "200 -" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    admin.act(&key, "deactivate");
+    eventually("the change is enforced", || {
+        let seen = admin.get("/v1/enforcement");
+        if seen["enforced"] == json!(true) { Ok(()) } else { Err(seen.to_string()) }
+    });
+    assert_eq!(verdict(), Ok("401 inactive-key".to_owned()));
+    let edges = admin.get("/v1/edges");
+    assert_eq!(edges["items"][0]["address"], Value::Null, "its connections have no address: {edges}");
+}
+
+#[test]
 fn envoy_takes_every_config_that_is_printed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name).display().to_string();
@@ -259,6 +312,7 @@ fn envoy_takes_every_config_that_is_printed() {
             vec!["--control-plane=https://keys-1.example.com", "--control-plane=https://keys-2.example.com:8444"],
         ),
         ("plain", vec!["--control-plane=http://keys:8080", "--insecure-http", "--foreign-keys"]),
+        ("a Unix socket", vec!["--control-plane=unix:/run/latchkey/edges.sock"]),
         ("all TLS, IPv6", [vec!["--control-plane=https://[::1]:8444", "--listen=[::]:8443"], tls].concat()),
         ("routes", [vec!["--control-plane=https://keys.example.com", "--trusted-hops=2"], routes.to_vec()].concat()),
         ("override headers", vec!["--control-plane=https://keys.example.com", "--keep-override-headers"]),
@@ -301,6 +355,17 @@ fn flags_that_would_be_wrong_are_one_line_that_says_what_to_do() {
         (vec!["envoy-config", "--control-plane=http://keys:80", "--upstream=a:1"], "--insecure-http"),
         ([least.as_slice(), &["--route=/v1/reviews=Reviews"]].concat(), "a rule is"),
         ([least.as_slice(), &["--control-plane=http://keys"]].concat(), "all of them in the same way"),
+        ([least.as_slice(), &["--control-plane=unix:/a.sock"]].concat(), "all of them in the same way"),
+        (
+            vec![
+                "envoy-config",
+                "--control-plane=http://a",
+                "--control-plane=unix:/a",
+                "--insecure-http",
+                "--upstream=a:1",
+            ],
+            "a Unix socket here and an address there",
+        ),
         ([least.as_slice(), &["--edge=the shop"]].concat(), "`edge`"),
         ([least.as_slice(), &["--max-staleness-secs=3"]].concat(), "at least 10"),
         ([least.as_slice(), &["--admin=0.0.0.0:9901"]].concat(), "loopback"),

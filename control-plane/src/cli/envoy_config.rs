@@ -26,8 +26,9 @@ const TOKEN_SECRET: &str = include_str!("../../../envoy/edge-token.yaml");
 /// What `latchkey envoy-config` is told. Files are named as Envoy will see them; none is read here.
 #[derive(Args)]
 pub(super) struct EnvoyConfigOptions {
-    /// Where Envoy reaches the control plane: https://keys.example.com:8444. Several over one database may share a name, or be
-    /// named one by one: then the filter sends the first one's name to all.
+    /// Where Envoy reaches the control plane: https://keys.example.com:8444, or unix:/run/latchkey/edges.sock on the same
+    /// machine. Several over one database may share a name, or be named one by one: then the filter sends the first one's name
+    /// to all.
     #[arg(long = "control-plane", value_name = "URL", required = true)]
     control_planes: Vec<Origin>,
 
@@ -147,13 +148,16 @@ pub(super) fn unfilled() -> String {
 }
 
 fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
-    let [first @ Origin { has_tls, authority, destination }, others @ ..] = options.control_planes.as_slice() else {
+    let [first @ Origin { has_tls, authority, .. }, others @ ..] = options.control_planes.as_slice() else {
         bail!("--control-plane is missing");
     };
     if others.iter().any(|other| other.has_tls != *has_tls) {
         bail!("--control-plane is https:// here and http:// there: Envoy reaches all of them in the same way");
     }
-    if !has_tls && !options.insecure_http {
+    if others.iter().any(|other| other.is_unix() != first.is_unix()) {
+        bail!("--control-plane is a Unix socket here and an address there: Envoy reaches all of them in the same way");
+    }
+    if !has_tls && !first.is_unix() && !options.insecure_http {
         bail!(
             "--control-plane is plain HTTP, where the edge token can be read on the way: take https://, or --insecure-http where nobody can listen"
         );
@@ -205,7 +209,8 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
             ("UPSTREAM_HOST", quoted(&options.upstream.host)),
             ("UPSTREAM_PORT", options.upstream.port.to_string()),
             ("CONTROL_PLANE_AUTHORITY", quoted(authority.as_str())),
-            ("CONTROL_PLANE_HOST", quoted(&destination.host)),
+            ("CONTROL_PLANE_HOST", quoted(first.host())),
+            ("CONTROL_PLANE_TYPE", if first.is_unix() { "STATIC" } else { "STRICT_DNS" }.to_owned()),
             ("CONTROL_PLANE_NAMES", names.join(", ")),
             ("CONTROL_PLANE_ENDPOINTS", endpoints.join("\n")),
             ("CONTROL_PLANE_CA", file(&options.control_plane_ca)?),

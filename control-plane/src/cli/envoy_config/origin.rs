@@ -13,14 +13,31 @@ use super::quoted;
 pub(super) struct Origin {
     pub(super) has_tls: bool,
     pub(super) authority: Authority,
-    pub(super) destination: Destination,
+    way: Way,
+}
+
+/// How Envoy reaches it.
+#[derive(Clone)]
+enum Way {
+    Network(Destination),
+    /// The path of a Unix socket.
+    Unix(String),
 }
 
 impl FromStr for Origin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected http:// or https:// and a host, with a port if needed and no path".to_owned();
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !path.starts_with('/') {
+                return Err("a Unix socket needs its whole path: unix:/run/latchkey/edges.sock".to_owned());
+            }
+            let way = Way::Unix(path.to_owned());
+            return Ok(Self { has_tls: false, authority: Authority::from_static("localhost"), way });
+        }
+        let expected = || {
+            "expected http:// or https:// and a host, with a port if needed and no path; or unix: and a path".to_owned()
+        };
         let uri = text.parse::<Uri>().map_err(|_| expected())?;
         let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(expected());
@@ -28,23 +45,41 @@ impl FromStr for Origin {
         let (has_tls, is_bare) = (scheme == "https", uri.path_and_query().is_none_or(|rest| rest.as_str() == "/"));
         let port = authority.port_u16().unwrap_or(if has_tls { 443 } else { 80 });
         let destination = Destination::new(authority.host(), port).filter(|_| is_bare && !text.contains('@'));
-        Ok(Self { has_tls, authority: authority.clone(), destination: destination.ok_or_else(expected)? })
+        let way = Way::Network(destination.ok_or_else(expected)?);
+        Ok(Self { has_tls, authority: authority.clone(), way })
     }
 }
 
 impl Origin {
+    /// Whether nobody but this machine is between.
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self.way, Way::Unix(_))
+    }
+
+    /// The name that is asked for in a TLS handshake; a Unix socket has none.
+    pub(super) fn host(&self) -> &str {
+        match &self.way {
+            Way::Network(destination) => &destination.host,
+            Way::Unix(_) => "",
+        }
+    }
+
     /// What its certificate has to be for.
     pub(super) fn name(&self) -> String {
-        let host = &self.destination.host;
+        let host = self.host();
         let san_type = if host.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
         format!("{{san_type: {san_type}, matcher: {{exact: {}}}}}", quoted(host))
     }
 
     /// One of the cluster's.
     pub(super) fn endpoint(&self) -> String {
-        let Destination { host, port } = &self.destination;
-        let address = format!("{{address: {}, port_value: {port}}}", quoted(host));
-        format!("        - endpoint: {{address: {{socket_address: {address}}}}}")
+        let address = match &self.way {
+            Way::Network(Destination { host, port }) => {
+                format!("socket_address: {{address: {}, port_value: {port}}}", quoted(host))
+            }
+            Way::Unix(path) => format!("pipe: {{path: {}}}", quoted(path)),
+        };
+        format!("        - endpoint: {{address: {{{address}}}}}")
     }
 }
 
