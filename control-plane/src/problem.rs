@@ -3,6 +3,7 @@
 mod body;
 mod causes;
 mod edges;
+mod imports;
 mod limits;
 #[cfg(test)]
 mod tests;

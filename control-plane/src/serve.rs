@@ -33,9 +33,11 @@ use crate::edges::Edges;
 use crate::entropy::Entropy;
 use crate::feed::Feed;
 use crate::guesses::Guesses;
+use crate::imports::Imports;
 use crate::lossy::LossyWriter;
 use crate::metrics::Metrics;
 use crate::places::Places;
+use crate::spool::Spool;
 use crate::store::{Acting, Store};
 use crate::tokens::{Origin, Token};
 
@@ -89,7 +91,9 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     let (shared, kept) = (guesses.clone(), config.log_revisions);
     let edges = Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await?;
     let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, edges.clone(), kept, ending.clone());
+    let spool = Spool::new(Spool::folder(&options.database.database()), options.import_spool_bytes);
     let api = Api::from(Parts {
+        imports: Imports::new(config.limits, spool),
         store: store.clone(),
         clock: clock.clone(),
         entropy,

@@ -60,12 +60,16 @@ pub(super) fn object(bytes: &[u8]) -> Result<Fields, NoObject> {
 
 async fn read(body: Body, headers: &HeaderMap) -> Result<axum::body::Bytes, Problem> {
     let too_large = || Problem::too_large(MAX_BODY_BYTES);
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
+    if declared_length(headers).is_some_and(|length| length > MAX_BODY_BYTES) {
         return Err(too_large());
     }
     // The other cause, a client that went away, gets no answer anyway.
     to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| too_large())
+}
+
+/// How many bytes a client says that it sends.
+pub(super) fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &HeaderMap, patches: bool) -> bool {

@@ -56,14 +56,14 @@ fn read(key: &HeaderValue) -> Result<&str, Problem> {
 }
 
 impl IdempotencyKey {
-    /// Whether the request has one.
-    pub(super) fn is_given(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// The change that a request with this body asks for; `None` without a key.
     pub(super) fn once(&self, body: Digest) -> Option<Once> {
         self.0.map(|name| Once { name, body: Some(body) })
+    }
+
+    /// The change of a request whose body isn't read yet; `None` without a key. It can be looked for, and not be made.
+    pub(super) fn once_of_any_body(&self) -> Option<Once> {
+        self.0.map(|name| Once { name, body: None })
     }
 }
 
@@ -77,26 +77,38 @@ pub(super) async fn answer<R: Future<Output = Result<Response, Problem>>>(
 ) -> Result<Response, Problem> {
     let Some(once) = once else { return make.await };
     let _running = api.store.begin_once(once)?;
-    if let Some(made) = api.store.made_once(once, api.clock.now()).await? {
-        return repeated(once, made, repeat).await;
-    }
-    match make.await {
-        Ok(answer) => Ok(answer),
-        // Another control plane may have made it meanwhile, or this one, for a client that had gone away. Then whatever stood in
-        // the way here (the row, a slug, a digest that is taken) is of that.
-        Err(problem) => match api.store.made_once(once, api.clock.now()).await {
-            Ok(Some(made)) => repeated(once, made, repeat).await,
-            Ok(None) | Err(_) => Err(problem),
-        },
+    match api.store.made_once(once, api.clock.now()).await? {
+        Some(made) => repeated(once.body, made, repeat).await,
+        None => make_or_repeat(api, Some(once), make, repeat).await,
     }
 }
 
-async fn repeated<R: Future<Output = Result<Response, Problem>>>(
-    once: Once,
+/// The same where it is known that the change was not made before.
+pub(super) async fn make_or_repeat<R: Future<Output = Result<Response, Problem>>>(
+    api: &Api,
+    once: Option<Once>,
+    make: impl Future<Output = Result<Response, Problem>>,
+    repeat: impl FnOnce(Made) -> R,
+) -> Result<Response, Problem> {
+    let (problem, once) = match (make.await, once) {
+        (Err(problem), Some(once)) => (problem, once),
+        (answer, _) => return answer,
+    };
+    // Another control plane may have made it meanwhile, or this one, for a client that had gone away. Then whatever stood in the
+    // way here (the row, a slug, a digest that is taken) is of that.
+    match api.store.made_once(once, api.clock.now()).await {
+        Ok(Some(made)) => repeated(once.body, made, repeat).await,
+        Ok(None) | Err(_) => Err(problem),
+    }
+}
+
+/// The answer to a request with this body whose change was made before.
+pub(super) async fn repeated<R: Future<Output = Result<Response, Problem>>>(
+    body: Option<Digest>,
     made: Made,
     repeat: impl FnOnce(Made) -> R,
 ) -> Result<Response, Problem> {
-    if made.body != once.body {
+    if made.body != body {
         return Err(Problem::idempotency_key_reused());
     }
     let revision = made.revision;

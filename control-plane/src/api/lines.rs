@@ -1,13 +1,16 @@
-//! A body of JSON lines: one object a line, read as they come.
+//! A body of JSON lines: one object a line. It is kept until it is complete, and then read line by line.
 
-use axum::body::{Body, BodyDataStream};
+use std::io::{self, BufRead as _, BufReader, Read as _};
+
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
-use futures_util::StreamExt as _;
+use tracing::error;
 
-use super::body::{NoObject, object};
+use super::body::{NoObject, declared_length, object};
 use super::fields::Fields;
 use crate::problem::{FieldError, Problem};
+use crate::spool::{Spool, Spooled};
 
 /// What the format is called: the first is what we say.
 pub(super) const MEDIA_TYPES: [&str; 3] = ["application/jsonl", "application/x-ndjson", "application/json-lines"];
@@ -18,15 +21,12 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 /// The most bytes of a line: one key with as much metadata and as many networks as it may have.
 const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// The lines of a body that are still to be read.
+/// A body that is still to come.
+pub(super) struct LinesBody(Body);
+
+/// The lines of a complete body that are still to be read. Reading waits for the disk: it is not for async threads.
 pub(super) struct Lines {
-    body: BodyDataStream,
-    /// What was received and not read yet begins at `read`; there is no end of a line before `searched`.
-    received: Vec<u8>,
-    read: usize,
-    searched: usize,
-    has_ended: bool,
-    bytes: usize,
+    body: BufReader<Spooled>,
     number: usize,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Line {
     pub(super) fields: Result<Fields, FieldError>,
 }
 
-impl<S: Sync> FromRequest<S> for Lines {
+impl<S: Sync> FromRequest<S> for LinesBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -48,19 +48,25 @@ impl<S: Sync> FromRequest<S> for Lines {
             let [name, ..] = MEDIA_TYPES;
             return Err(Problem::not_json_type(name));
         }
-        Ok(Self::new(request.into_body()))
+        if declared_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES) {
+            return Err(Problem::too_large(MAX_BODY_BYTES));
+        }
+        Ok(Self(request.into_body()))
+    }
+}
+
+impl LinesBody {
+    /// All of the body, once it has come.
+    pub(super) async fn complete(self, spool: &Spool) -> Result<Lines, Problem> {
+        let spooled = spool.receive(self.0, MAX_BODY_BYTES).await?;
+        Ok(Lines { body: BufReader::new(spooled), number: 0 })
     }
 }
 
 impl Lines {
-    fn new(body: Body) -> Self {
-        let body = body.into_data_stream();
-        Self { body, received: Vec::new(), read: 0, searched: 0, has_ended: false, bytes: 0, number: 0 }
-    }
-
     /// The next line that isn't blank; `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Line>, Problem> {
-        while let Some(line) = self.next_of_any_kind().await? {
+    pub(super) fn next(&mut self) -> Result<Option<Line>, Problem> {
+        while let Some(line) = self.next_of_any_kind()? {
             if !line.trim_ascii().is_empty() {
                 let fields = object(&line).map_err(|error| match error {
                     NoObject::NotJson(message) => FieldError {
@@ -76,57 +82,37 @@ impl Lines {
         Ok(None)
     }
 
-    async fn next_of_any_kind(&mut self) -> Result<Option<Vec<u8>>, Problem> {
-        loop {
-            let unsearched = self.received.get(self.searched..).unwrap_or_default();
-            if let Some(at) = unsearched.iter().position(|byte| *byte == b'\n') {
-                let end = self.searched.saturating_add(at);
-                return self.take(end).map(Some);
-            }
-            self.searched = self.received.len();
-            if self.has_ended {
-                let is_over = self.read == self.received.len();
-                return if is_over { Ok(None) } else { self.take(self.received.len()).map(Some) };
-            }
-            if self.searched.saturating_sub(self.read) > MAX_LINE_BYTES {
-                return Err(Problem::too_long_line(self.number.saturating_add(1), MAX_LINE_BYTES));
-            }
-            self.receive().await?;
-        }
+    /// The same lines, from the first on.
+    pub(super) fn again(self) -> Result<Self, Problem> {
+        // What it had read ahead is dropped with the reader.
+        let mut body = self.body.into_inner();
+        body.rewind().map_err(unreadable)?;
+        Ok(Self { body: BufReader::new(body), number: 0 })
     }
 
-    /// The line up to `end`, where its line feed or the end of the body is.
-    fn take(&mut self, end: usize) -> Result<Vec<u8>, Problem> {
+    fn next_of_any_kind(&mut self) -> Result<Option<Vec<u8>>, Problem> {
+        // One byte more for its line feed.
+        let most = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+        let mut line = Vec::new();
+        let read = self.body.by_ref().take(most).read_until(b'\n', &mut line).map_err(unreadable)?;
+        if read == 0 {
+            return Ok(None);
+        }
         self.number = self.number.saturating_add(1);
-        let line = self.received.get(self.read..end).unwrap_or_default().to_vec();
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
         if line.len() > MAX_LINE_BYTES {
             return Err(Problem::too_long_line(self.number, MAX_LINE_BYTES));
         }
-        self.read = end.saturating_add(1).min(self.received.len());
-        self.searched = self.read;
-        Ok(line)
+        Ok(Some(line))
     }
+}
 
-    async fn receive(&mut self) -> Result<(), Problem> {
-        // Thousands of lines come at once: others get between.
-        tokio::task::yield_now().await;
-        match self.body.next().await {
-            Some(Ok(bytes)) => {
-                self.bytes = self.bytes.saturating_add(bytes.len());
-                if self.bytes > MAX_BODY_BYTES {
-                    return Err(Problem::too_large(MAX_BODY_BYTES));
-                }
-                self.received.drain(..self.read);
-                self.searched = self.searched.saturating_sub(self.read);
-                self.read = 0;
-                self.received.extend_from_slice(&bytes);
-            }
-            // A client that went away gets no answer anyway, and what it began to send is no body.
-            Some(Err(_)) => return Err(Problem::not_json("the body broke off".to_owned())),
-            None => self.has_ended = true,
-        }
-        Ok(())
-    }
+/// A disk that doesn't give back what it took. The operator learns the cause here.
+fn unreadable(cause: io::Error) -> Problem {
+    error!(%cause, "the body of an import can't be read again: look after the disk beside the database");
+    Problem::spool_unreadable()
 }
 
 #[cfg(test)]
@@ -136,12 +122,17 @@ mod tests {
 
     use super::*;
 
-    /// The numbers of the lines of a body that comes in these pieces; of those that are refused, with the code.
-    async fn numbers(pieces: Vec<Vec<u8>>) -> Result<Vec<String>, Problem> {
-        let pieces = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
-        let mut lines = Lines::new(Body::from_stream(stream::iter(pieces)));
+    /// The lines of a body that comes in these pieces.
+    async fn lines(pieces: Vec<Vec<u8>>) -> Result<Lines, Problem> {
+        let pieces = pieces.into_iter().map(|piece| Ok::<_, io::Error>(Bytes::from(piece)));
+        let spool = Spool::new(std::env::temp_dir(), u64::MAX);
+        LinesBody(Body::from_stream(stream::iter(pieces))).complete(&spool).await
+    }
+
+    /// Their numbers; of those that are refused, with the code.
+    fn numbers(lines: &mut Lines) -> Result<Vec<String>, Problem> {
         let mut numbers = Vec::new();
-        while let Some(line) = lines.next().await? {
+        while let Some(line) = lines.next()? {
             numbers.push(match line.fields {
                 Ok(_) => line.number.to_string(),
                 Err(error) => format!("{} {}", line.number, error.code),
@@ -151,24 +142,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_the_same_however_they_are_cut() {
+    async fn lines_are_the_same_however_they_are_cut_and_as_often_as_they_are_read() {
         let body = "{\"a\":1}\r\n\n{}\n[]\n{\"a\":1,\"a\":1}\n  \n{\"last\":\"ü\"}";
         let expected = ["1", "3", "4 wrong-type", "5 not-json", "7"];
         for size in 1..=body.len() {
             let pieces = body.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
-            assert_eq!(numbers(pieces).await.unwrap(), expected, "pieces of {size}");
+            let mut first = lines(pieces).await.unwrap();
+            assert_eq!(numbers(&mut first).unwrap(), expected, "pieces of {size}");
+            assert_eq!(numbers(&mut first.again().unwrap()).unwrap(), expected, "pieces of {size}, again");
         }
-        assert!(numbers(vec![]).await.unwrap().is_empty());
-        assert!(numbers(vec![b"\n\n".to_vec()]).await.unwrap().is_empty());
+        for blank in [vec![], vec![b"\n\n".to_vec()]] {
+            assert!(numbers(&mut lines(blank).await.unwrap()).unwrap().is_empty());
+        }
     }
 
     #[tokio::test]
     async fn a_line_or_a_body_without_end_is_refused_before_it_fills_the_memory() {
         let long = vec![b'x'; MAX_LINE_BYTES + 1];
         for pieces in [vec![long.clone()], vec![long.clone(), b"\n".to_vec()], vec![[long, b"\n".to_vec()].concat()]] {
-            assert_eq!(numbers(pieces).await.unwrap_err().code(), "too-large");
+            let mut lines = lines(pieces).await.unwrap();
+            assert_eq!(numbers(&mut lines).unwrap_err().code(), "too-large");
         }
+        let mut longest = lines(vec![vec![b' '; MAX_LINE_BYTES], b"\n{}".to_vec()]).await.unwrap();
+        assert_eq!(numbers(&mut longest).unwrap(), ["2"]);
         let blank = vec![b'\n'; 1 << 20];
-        assert_eq!(numbers(vec![blank; 65]).await.unwrap_err().code(), "too-large");
+        assert_eq!(lines(vec![blank; 65]).await.err().unwrap().code(), "too-large");
     }
 }

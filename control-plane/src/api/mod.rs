@@ -41,6 +41,7 @@ use crate::config::Config;
 use crate::edges::Edges;
 use crate::entropy::Entropy;
 use crate::guesses::Guesses;
+use crate::imports::Imports;
 use crate::metrics::Metrics;
 use crate::public_url::PublicUrl;
 use crate::store::Store;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub edge_token: Token,
     /// The instances that use the feed.
     pub edges: Edges,
+    /// Those that run, and the bodies of those that are to come.
+    pub imports: Imports,
 }
 
 impl From<Parts> for Api {

@@ -72,4 +72,8 @@ pub struct ServeOptions {
     /// How long a connection may stand still, in milliseconds; all deadlines of connections follow from it. For tests.
     #[arg(long, hide = true, value_name = "MILLISECONDS", default_value_t = 30_000)]
     pub still_ms: u64,
+
+    /// How many bytes the bodies of imports may hold until they are complete and imported. For tests.
+    #[arg(long, hide = true, value_name = "BYTES", default_value_t = 256 << 20)]
+    pub import_spool_bytes: u64,
 }

@@ -24,6 +24,12 @@ const KEYS: u64 = 1_000_000;
 /// Bytes that one workspace's records may take of a table, which each worker of each edge holds. A million keys with two scopes take 80 MB.
 const BYTES: u64 = 256 << 20;
 
+/// One tenant's second import waits for nothing but its first.
+const IMPORTS_OF_A_WORKSPACE: u64 = 1;
+
+/// One is carried out at a time; what others prepare meanwhile takes some MB each.
+const IMPORTS: u64 = 4;
+
 /// Which token an instance came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
@@ -47,6 +53,10 @@ pub struct Limits {
     pub keys_per_workspace: u64,
     /// Bytes of records at an edge.
     pub bytes_per_workspace: u64,
+    /// Imports into one workspace at a time.
+    pub imports_per_workspace: u64,
+    /// Imports at a time, wherever they go.
+    pub imports_at_once: u64,
 }
 
 impl Default for Limits {
@@ -57,6 +67,8 @@ impl Default for Limits {
             connections_per_address: CONNECTIONS,
             keys_per_workspace: KEYS,
             bytes_per_workspace: BYTES,
+            imports_per_workspace: IMPORTS_OF_A_WORKSPACE,
+            imports_at_once: IMPORTS,
         }
     }
 }
@@ -90,6 +102,16 @@ impl Limits {
     pub fn bytes(&self) -> Option<Limit> {
         limit("bytes_per_workspace", self.bytes_per_workspace)
     }
+
+    /// Of the imports into one workspace at a time. `None`: there is none.
+    pub fn imports_of_workspace(&self) -> Option<Limit> {
+        limit("imports_per_workspace", self.imports_per_workspace)
+    }
+
+    /// Of all imports at a time. `None`: there is none.
+    pub fn imports(&self) -> Option<Limit> {
+        limit("imports_at_once", self.imports_at_once)
+    }
 }
 
 fn limit(name: &'static str, maximum: u64) -> Option<Limit> {
@@ -120,6 +142,19 @@ mod tests {
         ] {
             let limits: Limits = toml::from_str(text).unwrap();
             assert_eq!((maximum(limits.keys()), maximum(limits.bytes())), (keys, bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn imports_have_a_limit_in_all_and_one_of_a_workspace() {
+        for (text, expected) in [
+            ("", (Some(1), Some(4))),
+            ("imports_per_workspace = 2\nimports_at_once = 8", (Some(2), Some(8))),
+            ("imports_per_workspace = 0\nimports_at_once = 0", (None, None)),
+        ] {
+            let limits: Limits = toml::from_str(text).unwrap();
+            let maximum = |limit: Option<Limit>| limit.map(|limit| limit.maximum);
+            assert_eq!((maximum(limits.imports_of_workspace()), maximum(limits.imports())), expected, "{text}");
         }
     }
 

@@ -9,9 +9,10 @@ mod steps;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use policy::wire::record_bytes;
 use policy::{Digest, KeyId, Revision, WorkspaceId};
+use tokio::runtime::Handle;
 
+use self::steps::Cutting;
 use super::changes::Change;
 use super::definitions::Numbers;
 use super::retention::Removal;
@@ -26,13 +27,29 @@ const STEPS_AT_ONCE: usize = 10;
 /// After how long what was written down and not decided is forgotten. Requests are given up much earlier.
 const DRAFT_KEPT_SECS: i64 = 86_400;
 
+/// Keys that are imported together, all or none.
+pub struct Import {
+    /// In the order of the keys.
+    pub ids: Vec<KeyId>,
+    /// Of all keys, in their order, each with the line where it stood; what is refused is named by it.
+    pub digests: Vec<(Digest, usize)>,
+    /// The keys themselves. They are asked for one by one, on a thread that may wait, so that they needn't be in memory together.
+    pub keys: Box<dyn Iterator<Item = Result<ImportedKey, StoreError>> + Send>,
+}
+
 /// A key whose secret somebody else made.
 #[derive(Clone, Debug)]
 pub struct ImportedKey {
-    /// Where it stood; what is refused is named by it.
-    pub line: usize,
     pub workspace: WorkspaceId,
     pub key: NewKey,
+}
+
+/// What was written down of an import.
+struct Draft {
+    import: KeyId,
+    steps: usize,
+    /// What each workspace gets.
+    adds: BTreeMap<WorkspaceId, Sizes>,
 }
 
 /// The import that was decided last: the id of its first key. Empty before there was one.
@@ -55,16 +72,17 @@ enum Next {
 
 impl Store {
     /// Makes all of these keys or, when a digest is known already in whatever state and workspace, none: `DigestsTaken`. One
-    /// import is made at a time. Answers with the revision from which on all of them are there.
-    pub async fn import_keys(&self, keys: Vec<ImportedKey>, acting: Acting) -> Result<Changed<()>, StoreError> {
+    /// import is made at a time. Answers with the ids, and the revision from which on all of them are there.
+    pub async fn import_keys(&self, keys: Import, acting: Acting) -> Result<Changed<Vec<KeyId>>, StoreError> {
         let (store, once) = (self.clone(), acting.once);
         let at = acting.at;
         // A task of its own: whoever stops waiting leaves nothing half done.
         let importing = tokio::spawn(async move {
             let _turn = store.importing.lock().await;
-            let Some(import) = keys.first().map(|imported| imported.key.id) else {
-                return Ok(store.engine.head().borrow().revision);
+            let Some(import) = keys.ids.first().copied() else {
+                return Ok(Changed { value: keys.ids, revision: store.engine.head().borrow().revision });
             };
+            let ids = keys.ids.clone();
             let steps = match store.decided(import, keys, acting).await {
                 Ok(steps) => steps,
                 Err(error) => {
@@ -75,17 +93,16 @@ impl Store {
             };
             let done = store.carry_out().await?;
             if done.steps == steps {
-                return Ok(done.last);
+                return Ok(Changed { value: ids, revision: done.last });
             }
             // Other replicas helped. A repeat is answered with the same revision.
             let made = match once {
                 Some(once) => store.engine.read(move |sql| once::find(sql, once, at)).await?,
                 None => None,
             };
-            Ok(made.map_or(done.head, |made| made.revision))
+            Ok(Changed { value: ids, revision: made.map_or(done.head, |made| made.revision) })
         });
-        let revision = importing.await.map_err(|error| StoreError::Fault(error.to_string()))??;
-        Ok(Changed { value: (), revision })
+        importing.await.map_err(|error| StoreError::Fault(error.to_string()))?
     }
 
     /// Carries out an import that was decided and broken off.
@@ -102,31 +119,29 @@ impl Store {
     }
 
     /// Writes an import down and decides it; answers with the number of its steps.
-    async fn decided(&self, import: KeyId, keys: Vec<ImportedKey>, acting: Acting) -> Result<usize, StoreError> {
-        let adds = Arc::new(adds(&keys));
-        let digests = Arc::new(keys.iter().map(|key| (key.key.secret.digest, key.line)).collect::<Vec<_>>());
+    async fn decided(&self, import: KeyId, keys: Import, acting: Acting) -> Result<usize, StoreError> {
+        let Import { ids, digests, keys } = keys;
+        let digests = Arc::new(digests);
         let mut last = self.free(&digests).await?;
-        let at = acting.at.0;
-        let claim = acting.once.map(|once| (once, keys.iter().map(|key| key.key.id.to_string()).collect::<Vec<_>>()));
-        let claim = claim.map(|(once, ids)| (once, Arc::<str>::from(ids.join(" "))));
-        let stepping = acting.clone();
-        let steps = tokio::task::spawn_blocking(move || steps::steps(keys, &stepping)).await;
-        let steps = steps.map_err(|error| StoreError::Fault(error.to_string()))??;
-        let count = steps.len();
-        let mut rows = steps.into_iter().map(|step| values![import.as_bytes(), at, step]).peekable();
-        while rows.peek().is_some() {
-            let some: Vec<_> = rows.by_ref().take(STEPS_AT_ONCE).collect();
-            self.engine.change(move |change| write_down(change, &some)).await?;
+        let count = ids.len();
+        let claim = acting.once.map(|once| (once, Arc::<str>::from(joined(&ids))));
+        drop(ids);
+        let (store, writing, runtime) = (self.clone(), acting.clone(), Handle::current());
+        let written = move || store.write_down(import, keys, &writing, &runtime);
+        let draft = tokio::task::spawn_blocking(written).await;
+        let draft = Arc::new(draft.map_err(|error| StoreError::Fault(error.to_string()))??);
+        if usize::try_from(draft.adds.values().map(|adds| adds.keys).sum::<u64>()) != Ok(count) {
+            return Err(StoreError::Fault("an import has other keys than it began with".to_owned()));
         }
         // What was found free stays so while no other import is decided: nothing else brings a digest that others may know.
         loop {
-            let (claim, acting, adds, limits) = (claim.clone(), acting.clone(), Arc::clone(&adds), self.limits);
+            let (claim, acting, draft, limits) = (claim.clone(), acting.clone(), Arc::clone(&draft), self.limits);
             let work = move |change: &Change<'_>| {
-                for (workspace, adds) in adds.iter() {
+                for (workspace, adds) in &draft.adds {
                     // What is made while it is carried out may lead a little beyond.
                     Sizes::of(change.sql(), *workspace)?.and(*adds).check(&limits)?;
                 }
-                let is_decided = decide(change, import, count, &last)?;
+                let is_decided = decide(change, &draft, &last)?;
                 if let Some((once, ids)) = claim.filter(|_| is_decided) {
                     // Its steps move the revision on.
                     once::claim(change.sql(), once, change.position()?.revision, &ids, &acting)?;
@@ -138,7 +153,41 @@ impl Store {
             }
             last = self.free(&digests).await?;
         }
-        Ok(count)
+        Ok(draft.steps)
+    }
+
+    /// Writes the keys of an import down, as steps that are written as soon as there are some. For a thread that may wait.
+    fn write_down(
+        &self,
+        import: KeyId,
+        keys: impl Iterator<Item = Result<ImportedKey, StoreError>>,
+        acting: &Acting,
+        runtime: &Handle,
+    ) -> Result<Draft, StoreError> {
+        let mut draft = Draft { import, steps: 0, adds: BTreeMap::new() };
+        let (mut cutting, mut rows) = (Cutting::new(acting), Vec::new());
+        let mut write = |rows: &mut Vec<Vec<Value>>, least: usize| {
+            if rows.len() < least {
+                return Ok(());
+            }
+            let some = std::mem::take(rows);
+            draft.steps = draft.steps.saturating_add(some.len());
+            runtime.block_on(self.engine.change(move |change| write_down(change, &some)))
+        };
+        let row = |step: String| values![import.as_bytes(), acting.at.0, step];
+        for imported in keys {
+            let imported = imported?;
+            let adds = draft.adds.entry(imported.workspace).or_default();
+            *adds = adds.and(Sizes::of_new(&imported.key));
+            rows.extend(cutting.add(imported)?.map(row));
+            write(&mut rows, STEPS_AT_ONCE)?;
+        }
+        while let Some(step) = cutting.rest()? {
+            rows.push(row(step));
+            write(&mut rows, STEPS_AT_ONCE)?;
+        }
+        write(&mut rows, 1)?;
+        Ok(draft)
     }
 
     /// That none of these is known, as of the import that was decided last, which is answered.
@@ -170,15 +219,14 @@ impl Store {
     }
 }
 
-/// What each workspace gets.
-fn adds(keys: &[ImportedKey]) -> BTreeMap<WorkspaceId, Sizes> {
-    let mut adds = BTreeMap::<_, Sizes>::new();
-    for ImportedKey { workspace, key, .. } in keys {
-        let bytes = record_bytes(key.scopes.len(), key.allowlist.networks().len());
-        let sum = adds.entry(*workspace).or_default();
-        *sum = sum.and(Sizes { keys: 1, bytes });
+/// As a row in `made_once` has them.
+fn joined(ids: &[KeyId]) -> String {
+    let mut text = String::new();
+    for id in ids {
+        let separator = if text.is_empty() { "" } else { " " };
+        text.push_str(&format!("{separator}{id}"));
     }
-    adds
+    text
 }
 
 /// A text that opens REST or the feed is no key as well.
@@ -209,12 +257,13 @@ fn write_down(change: &Change<'_>, steps: &[Vec<Value>]) -> Result<(), StoreErro
 }
 
 /// From here on all of it that is written down will be. False where another import was decided after `last`.
-fn decide(change: &Change<'_>, import: KeyId, steps: usize, last: &Decided) -> Result<bool, StoreError> {
+fn decide(change: &Change<'_>, draft: &Draft, last: &Decided) -> Result<bool, StoreError> {
+    let Draft { import, steps, .. } = draft;
     let written = change
         .sql()
         .prepare("SELECT count(*) FROM import_steps WHERE import = ?1")?
         .query_row(params![import.as_bytes()], |row| row.get::<i64>(0))?;
-    if usize::try_from(written) != Ok(steps) {
+    if usize::try_from(written) != Ok(*steps) {
         let cause = "what was written down of an import was forgotten before it was decided: it took too long";
         return Err(StoreError::Unavailable(cause.to_owned()));
     }
@@ -279,86 +328,4 @@ fn carry_out_next(change: &Change<'_>, numbers: &Numbers) -> Result<Next, StoreE
 }
 
 #[cfg(test)]
-mod tests {
-    use policy::{Allowlist, Environment, Epoch, Scopes, UnixSeconds};
-
-    use super::*;
-    use crate::clock::Clock;
-    use crate::config::Config;
-    use crate::secret::LastCharacters;
-    use crate::store::{Database, Metadata, NewSecret, NewWorkspace, Precondition, databases};
-
-    fn digest(n: u32) -> Digest {
-        Digest::of(&n.to_le_bytes())
-    }
-
-    fn imported(workspace: WorkspaceId, n: u32) -> ImportedKey {
-        let mut id = [0; 16];
-        id[..4].copy_from_slice(&n.to_be_bytes());
-        let key = NewKey {
-            id: KeyId::from_bytes(id),
-            name: format!("key {n}"),
-            environment: Environment::default(),
-            scopes: Scopes::new(),
-            allowlist: Allowlist::Any,
-            expires_at: None,
-            metadata: Metadata::new(),
-            active: true,
-            secret: NewSecret { digest: digest(n), last_characters: LastCharacters(String::new()) },
-        };
-        ImportedKey { line: usize::try_from(n).unwrap(), workspace, key }
-    }
-
-    #[tokio::test]
-    async fn an_import_that_was_decided_is_carried_out_at_the_next_start_and_lets_others_between() {
-        let directory = tempfile::tempdir().unwrap();
-        let database: Database = databases::of(directory.path()).parse().unwrap();
-        let acting = Acting::system(UnixSeconds(0));
-        let config = Config::default();
-        let open = || Store::open(&database, Epoch::from_bytes([1; 16]), &config, acting.clone());
-        let store = open().await.unwrap();
-        let id = WorkspaceId::from_bytes([1; 16]);
-        let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };
-        store.create_workspace(new, acting.clone()).await.unwrap();
-
-        let keys: Vec<_> = (0..250).map(|n| imported(id, n)).collect();
-        assert_eq!(store.decided(keys[0].key.id, keys, acting.clone()).await, Ok(3));
-        let numbers = store.numbers.clone();
-        store.engine.change(move |change| carry_out_next(change, &numbers)).await.unwrap();
-        // Here the process ends. Between two steps another change was made.
-        let undecided = [values![[9_u8; 16], 0_i64, "never decided"]];
-        store.engine.change(move |change| write_down(change, &undecided)).await.unwrap();
-        store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, acting.clone()).await.unwrap();
-        let count = |store: &Store| {
-            let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1),
-                             (SELECT count(*) FROM import_steps)";
-            let work =
-                move |sql: Sql<'_>| Ok(sql.query_row(count, NONE, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?);
-            let engine = Arc::clone(&store.engine);
-            async move { engine.read::<(u32, u32, u32)>(work).await.unwrap() }
-        };
-        assert_eq!(count(&store).await, (100, 100, 3));
-        store.close().await;
-
-        let store = open().await.unwrap();
-        // Beside other replicas it may be one's that goes on.
-        assert_eq!(count(&store).await, (250, 250, u32::from(databases::is_postgres())));
-        store.sweep(&Clock::standing_at(UnixSeconds(DRAFT_KEPT_SECS), UnixSeconds(0))).await.unwrap();
-        assert_eq!(count(&store).await, (250, 250, 0));
-        let again = store.import_keys(vec![imported(id, 500), imported(id, 249)], acting.clone()).await;
-        assert_eq!(again, Err(StoreError::DigestsTaken { lines: vec![(249, Some(id))] }));
-        assert_eq!(count(&store).await, (250, 250, 0));
-    }
-
-    #[tokio::test]
-    async fn a_draft_that_was_forgotten_is_not_decided() {
-        let directory = tempfile::tempdir().unwrap();
-        let database: Database = databases::of(directory.path()).parse().unwrap();
-        let acting = Acting::system(UnixSeconds(0));
-        let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap();
-        let import = KeyId::from_bytes([9; 16]);
-        let last = store.engine.read(decided_last).await.unwrap();
-        let decided = store.engine.change(move |change| decide(change, import, 1, &last)).await;
-        assert!(matches!(decided, Err(StoreError::Unavailable(_))), "{decided:?}");
-    }
-}
+mod tests;

@@ -68,7 +68,7 @@ pub use feed::Since;
 pub use file_watch::Unwritable;
 pub(crate) use fold::{Admitted, Then};
 pub use identify::{Identified, KnownSecret, SecretStatus};
-pub use import::ImportedKey;
+pub use import::{Import, ImportedKey};
 pub(crate) use instances::{Ending, InstanceRow, Renewed, Says};
 pub use instances::{Instance, Worker};
 pub use keys::NewKey;

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use policy::wire::Op;
+use policy::wire::{Op, record_bytes};
 use policy::{Digest, WorkspaceId};
 
 use super::sql::{Sql, Value, params, values};
-use super::{Key, StoreError};
+use super::{Key, NewKey, StoreError};
 use crate::config::Limits;
 use crate::problem::Limit;
 
@@ -32,6 +32,11 @@ impl Sizes {
         Ok(Self { keys: unsigned(found.0), bytes: unsigned(found.1) })
     }
 
+    /// What a workspace takes more when it gets this key.
+    pub(super) fn of_new(key: &NewKey) -> Self {
+        Self { keys: 1, bytes: record_bytes(key.scopes.len(), key.allowlist.networks().len()) }
+    }
+
     /// `LimitReached` where it is more than a workspace may take.
     pub(super) fn check(self, limits: &Limits) -> Result<(), StoreError> {
         let reached = |limit: Option<Limit>, taken: u64| limit.filter(|limit| taken > limit.maximum);
@@ -49,7 +54,7 @@ impl Sizes {
 
 /// Whether a changed key takes more than it did, and may do more: only that is ever refused by a limit.
 pub(super) fn grows(before: &Key, after: &Key) -> bool {
-    let bytes = |key: &Key| policy::wire::record_bytes(key.scopes.len(), key.allowlist.networks().len());
+    let bytes = |key: &Key| record_bytes(key.scopes.len(), key.allowlist.networks().len());
     let is_granted =
         |(scope, level): (_, &policy::Level)| before.scopes.get(scope).is_some_and(|granted| granted.includes(*level));
     let narrows = after.allowlist.is_within(&before.allowlist) && after.scopes.iter().all(is_granted);
@@ -112,7 +117,7 @@ mod tests {
     use crate::secret::LastCharacters;
     use crate::store::sql::NONE;
     use crate::store::{
-        Acting, Database, ImportedKey, KeyPatch, Metadata, NewKey, NewSecret, NewWorkspace, Precondition,
+        Acting, Database, Import, ImportedKey, KeyPatch, Metadata, NewKey, NewSecret, NewWorkspace, Precondition,
         ROTATED_AT_EDGE_SECS, Rotation, Store, databases, records,
     };
 
@@ -213,9 +218,13 @@ mod tests {
                         let imported = (0..150).map(|line| {
                             let n = 10_000 + round * 1_000 + line;
                             let workspace = if line % 3 == 0 { acme } else { zeta };
-                            ImportedKey { line: 1, workspace, key: new_key(n, u8::try_from(n % 5).unwrap()) }
+                            ImportedKey { workspace, key: new_key(n, u8::try_from(n % 5).unwrap()) }
                         });
-                        store.import_keys(imported.collect(), at).await.unwrap();
+                        let all: Vec<_> = imported.collect();
+                        let ids = all.iter().map(|imported| imported.key.id).collect();
+                        let digests = all.iter().map(|imported| (imported.key.secret.digest, 1)).collect();
+                        let keys = Box::new(all.into_iter().map(Ok));
+                        store.import_keys(Import { ids, digests, keys }, at).await.unwrap();
                     }
                     10 => store.sweep(&clock(31 * i64::from(round + 1))).await.unwrap(),
                     _ => drop(store.delete_key(acme, id, any(), at).await.unwrap()),

@@ -14,7 +14,9 @@ use latchkey::edges::Edges;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
 use latchkey::guesses::Guesses;
+use latchkey::imports::Imports;
 use latchkey::metrics::Metrics;
+use latchkey::spool::Spool;
 use latchkey::store::{Acting, Database, Store};
 use latchkey::tokens::Token;
 use policy::Position;
@@ -114,7 +116,9 @@ impl Service {
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
         let metrics = Metrics::new(store.clone(), feed.clone());
         tokio::spawn(edges.clone().measure());
+        let spool = Spool::new(directory.path().to_owned(), 256 << 20);
         let api = Api::from(Parts {
+            imports: Imports::new(config.limits, spool),
             store: store.clone(),
             clock: clock.clone(),
             entropy,

@@ -12,7 +12,9 @@ use latchkey::edges::Edges;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
 use latchkey::guesses::Guesses;
+use latchkey::imports::Imports;
 use latchkey::metrics::Metrics;
+use latchkey::spool::Spool;
 use latchkey::store::{Acting, Database, LostChanges, NewSecret, Renewal, Restore, Store, back_up, restore};
 use latchkey::tokens::Token;
 use policy::{Epoch, Position};
@@ -78,7 +80,9 @@ impl ControlPlane {
         let (token, shared) = (Token::of(EDGE), guesses.clone());
         let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), LOG_REVISIONS, ending);
         let metrics = Metrics::new(store.clone(), feed.clone());
+        let spool = Spool::new(Spool::folder(&database), 256 << 20);
         let api = Api::from(Parts {
+            imports: Imports::new(config.limits, spool),
             store: store.clone(),
             clock,
             entropy,

@@ -1,6 +1,12 @@
 //! POST …/keys/import: keys whose secrets somebody else made, by their digests, all or none.
+//!
+//! A body is kept until it is complete; then the import has a place among those that run, and a task of its own.
+
+mod check;
+mod line;
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -8,26 +14,21 @@ use axum::response::Response;
 use policy::{Digest, KeyId, Revision, WorkspaceId};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::task::{JoinHandle, spawn_blocking};
 use utoipa::ToSchema;
 
-use super::digest_text::digest;
+use self::check::{Checked, Refusal, check};
+use self::line::{Expired, LineReader, Target};
 use crate::api::answer::done;
 use crate::api::authority::{AdminOf, PlatformAdmin};
-use crate::api::fields::{Fields, QueryFields, Refused};
+use crate::api::fields::{QueryFields, Refused};
 use crate::api::idempotency::{self, IdempotencyKey};
-use crate::api::lines::{Line, Lines};
+use crate::api::lines::{Lines, LinesBody};
 use crate::api::principal::Principal;
 use crate::api::requests::{ExpiredLines, ImportKey};
 use crate::api::{Api, values};
-use crate::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
-use crate::secret::LastCharacters;
-use crate::store::{Acting, ImportedKey, Made, NewKey, NewSecret, StoreError, Workspace};
-
-/// The most keys of one import: all of it is held in memory, and written down in one transaction.
-const MAX_LINES: usize = 100_000;
-
-/// The most of a secret's end that is kept, as of our own.
-const MAX_LAST_CHARACTERS: usize = 4;
+use crate::problem::Problem;
+use crate::store::{Acting, Import, Made, StoreError};
 
 /// What was imported.
 #[derive(Serialize, ToSchema)]
@@ -55,9 +56,9 @@ pub(in crate::api) async fn into_workspace(
     AdminOf(at): AdminOf,
     key: IdempotencyKey,
     query: ImportQuery,
-    lines: Lines,
+    body: LinesBody,
 ) -> Result<Response, Problem> {
-    import(&api, Target::One(at.workspace), at.principal, &key, (query, lines)).await
+    import(api, Target::One(at.workspace), at.principal, key, query, body).await
 }
 
 /// Imports digests into the workspaces that the lines name: all lines or none.
@@ -74,61 +75,94 @@ pub(in crate::api) async fn into_each(
     PlatformAdmin(principal): PlatformAdmin,
     key: IdempotencyKey,
     query: ImportQuery,
-    lines: Lines,
+    body: LinesBody,
 ) -> Result<Response, Problem> {
-    import(&api, Target::Named(HashMap::new()), principal, &key, (query, lines)).await
+    import(api, Target::Named(HashMap::new()), principal, key, query, body).await
+}
+
+/// An import whose body is complete.
+struct CompleteImport {
+    api: Api,
+    target: Target,
+    /// The workspace that all lines are for.
+    own: Option<WorkspaceId>,
+    /// The same where the admin of that workspace must not learn what is taken elsewhere; a platform admin may know.
+    guessing: Option<WorkspaceId>,
+    acting: Acting,
+    key: IdempotencyKey,
+    query: ImportQuery,
+    lines: Lines,
 }
 
 async fn import(
-    api: &Api,
-    mut target: Target,
+    api: Api,
+    target: Target,
     principal: Principal,
-    idempotency_key: &IdempotencyKey,
-    (query, mut lines): (ImportQuery, Lines),
+    key: IdempotencyKey,
+    query: ImportQuery,
+    body: LinesBody,
 ) -> Result<Response, Problem> {
+    let lines = body.complete(api.imports.spool()).await?;
     let acting = principal.acting(&api.clock);
-    let (mut read, mut body) = (Read::default(), BodyDigest::new(query.digest));
-    while let Some(Line { number, fields }) = lines.next().await? {
-        if read.count == MAX_LINES {
-            return Err(Problem::too_many_lines(MAX_LINES));
+    let own = target.own();
+    let guessing = own.filter(|_| principal.reach().is_some());
+    let import = CompleteImport { api, target, own, guessing, acting, key, query, lines };
+    // A task of its own: a client that goes away leaves nothing half done, and its place is taken as long as its import runs.
+    finished(tokio::spawn(import.answer())).await
+}
+
+impl CompleteImport {
+    async fn answer(self) -> Result<Response, Problem> {
+        let Self { api, target, own, guessing, acting, key, query, lines } = self;
+        let once = key.once_of_any_body();
+        let _running = once.map(|once| api.store.begin_once(once)).transpose()?;
+        if let Some(once) = once
+            && let Some(made) = api.store.made_once(once, api.clock.now()).await?
+        {
+            let (body, lines) = finished(spawn_blocking(move || check::digest(query.digest, lines))).await?;
+            return idempotency::repeated(Some(body), made, async |made| again(&made, lines)).await;
         }
-        read.count = read.count.saturating_add(1);
-        if idempotency_key.is_given() {
-            body.add(fields.as_ref().ok());
-        }
-        match fields {
-            Ok(fields) => match key(api, &mut target, &mut read, (number, fields), query.expired, &acting).await? {
-                Ok(key) => read.keys.extend(key),
-                Err(errors) => read.refuse(number, errors),
-            },
-            Err(error) => read.refuse(number, vec![error]),
-        }
-    }
-    let (once, lines) = (idempotency_key.once(body.finish()), read.count);
-    // A platform admin may know what is taken elsewhere.
-    let guessing = target.own().filter(|_| principal.reach().is_some());
-    let make = async {
         if let Some(workspace) = guessing {
             api.guesses.may_import(workspace)?;
         }
-        let made = match read.finish()? {
-            Ok(keys) => make(api, keys, Acting { once, ..acting }).await,
-            Err(refused) => Err(refused),
+        let _place = api.imports.take(own)?;
+        let reader = LineReader::new(api.clone(), target, query.expired, acting.at);
+        let (checking, wanted) = (api.clone(), once.map(|_| query.digest));
+        let checked = finished(spawn_blocking(move || check(&checking, wanted, lines, reader))).await?;
+        let Checked { digest, lines, outcome } = checked;
+        let once = digest.and_then(|body| key.once(body));
+        let make = async {
+            let made = match outcome {
+                Ok(import) => make(&api, import, Acting { once, ..acting }).await,
+                Err(Refusal::Taken(error)) => Err(error),
+                Err(Refusal::Lines(problem)) => return Err(problem),
+            };
+            let (key_ids, revision) = made.map_err(|error| refused(&api, guessing, error))?;
+            done(&ImportedBody::new(key_ids, lines), revision)
         };
-        let (key_ids, revision) = made.map_err(|error| refused(api, guessing, error))?;
-        done(&ImportedBody::new(key_ids, lines), revision)
-    };
-    idempotency::answer(api, once, make, async |made| again(&made, lines)).await
+        idempotency::make_or_repeat(&api, once, make, async |made| again(&made, lines)).await
+    }
 }
 
-async fn make(api: &Api, keys: Vec<ImportedKey>, acting: Acting) -> Result<(Vec<KeyId>, Revision), StoreError> {
-    let key_ids: Vec<_> = keys.iter().map(|imported| imported.key.id).collect();
-    if key_ids.is_empty() {
-        // All lines were left out.
-        return Ok((key_ids, api.store.head().borrow().revision));
+/// What a task led to. Its panic is one of the request.
+async fn finished<T>(task: JoinHandle<Result<T, Problem>>) -> Result<T, Problem> {
+    match task.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The control plane ends.
+            Err(_) => Err(Problem::timeout()),
+        },
     }
-    let changed = api.store.import_keys(keys, acting).await?;
-    Ok((key_ids, changed.revision))
+}
+
+async fn make(api: &Api, import: Import, acting: Acting) -> Result<(Vec<KeyId>, Revision), StoreError> {
+    if import.ids.is_empty() {
+        // All lines were left out.
+        return Ok((import.ids, api.store.head().borrow().revision));
+    }
+    let changed = api.store.import_keys(import, acting).await?;
+    Ok((changed.value, changed.revision))
 }
 
 /// What is said where the store refuses. Of digests that are taken elsewhere an admin of one workspace, `guessing`, learns that
@@ -155,14 +189,8 @@ impl ImportedBody {
     }
 }
 
-/// What becomes of a line whose `expires_at` has passed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expired {
-    Refused,
-    Skipped,
-}
-
 /// How to import.
+#[derive(Clone, Copy)]
 pub(in crate::api) struct ImportQuery {
     expired: Expired,
     /// Of all of it.
@@ -186,169 +214,4 @@ fn expired(value: Value) -> Result<Expired, Refused> {
         "skip" => Ok(Expired::Skipped),
         _ => Err(Refused::new("unknown-choice", "must be `refuse`, the default, or `skip`")),
     }
-}
-
-/// Of the query and all lines in their order, each by the digest of its JSON.
-struct BodyDigest(Vec<u8>);
-
-impl BodyDigest {
-    fn new(query: Digest) -> Self {
-        Self(query.0.to_vec())
-    }
-
-    /// `None` is a line that isn't a JSON object, whatever it is: nothing is made of a body with one.
-    fn add(&mut self, line: Option<&Fields>) {
-        self.0.extend(line.map_or([0; 32], |fields| fields.digest().0));
-    }
-
-    fn finish(self) -> Digest {
-        Digest::of(&self.0)
-    }
-}
-
-/// What was read so far.
-#[derive(Default)]
-struct Read {
-    count: usize,
-    keys: Vec<ImportedKey>,
-    /// Each with its line.
-    digests: HashMap<Digest, usize>,
-    /// Lines with the digest of a token in a file of the control plane's, which the store doesn't know.
-    taken: Vec<usize>,
-    refused: Vec<LineErrors>,
-    refused_count: usize,
-}
-
-impl Read {
-    fn refuse(&mut self, line: usize, errors: Vec<FieldError>) {
-        self.refused_count = self.refused_count.saturating_add(1);
-        if self.refused.len() < MAX_SHOWN_LINES {
-            self.refused.push(LineErrors { line, errors });
-        }
-        // Nothing will come of the others.
-        self.keys = Vec::new();
-    }
-
-    /// The keys, or that some digests are taken already.
-    fn finish(self) -> Result<Result<Vec<ImportedKey>, StoreError>, Problem> {
-        if self.count == 0 {
-            let message = "has no line; send a key a line".to_owned();
-            return Err(Problem::invalid(vec![FieldError { field: String::new(), code: "empty", message }]));
-        }
-        if self.refused_count > 0 {
-            return Err(Problem::refused_lines(self.refused, self.refused_count));
-        }
-        if !self.taken.is_empty() {
-            let lines = self.taken.into_iter().map(|line| (line, None)).collect();
-            return Ok(Err(StoreError::DigestsTaken { lines }));
-        }
-        Ok(Ok(self.keys))
-    }
-}
-
-/// Where keys go.
-enum Target {
-    One(Workspace),
-    /// Where each line says; what was asked for before, by id or slug.
-    Named(HashMap<String, Option<Workspace>>),
-}
-
-impl Target {
-    /// The one workspace that all lines are for.
-    fn own(&self) -> Option<WorkspaceId> {
-        match self {
-            Self::One(own) => Some(own.id),
-            Self::Named(_) => None,
-        }
-    }
-
-    /// The workspace of a line, `None` when that was refused.
-    async fn of(&mut self, api: &Api, fields: &mut Fields) -> Result<Option<Workspace>, Problem> {
-        match self {
-            Self::One(own) => {
-                let named = fields.optional("workspace", values::string);
-                if named.is_some_and(|name| name != own.slug && name != own.id.to_string()) {
-                    let message = "is not the workspace of the path; leave it out, or import at /v1/keys/import";
-                    fields.refuse("workspace", Refused::new("unknown-workspace", message));
-                }
-                Ok(Some(own.clone()))
-            }
-            Self::Named(known) => {
-                let Some(name) = fields.required("workspace", values::string) else { return Ok(None) };
-                if !known.contains_key(&name) {
-                    let found = match api.store.workspace(values::workspace_name(&name)).await {
-                        Ok(workspace) => Some(workspace),
-                        Err(StoreError::NotFound) => None,
-                        Err(error) => return Err(error.into()),
-                    };
-                    known.insert(name.clone(), found);
-                }
-                let found = known.get(&name).cloned().flatten();
-                if found.is_none() {
-                    fields.refuse(
-                        "workspace",
-                        Refused::new("unknown-workspace", "must be the id or slug of a workspace"),
-                    );
-                }
-                Ok(found)
-            }
-        }
-    }
-}
-
-/// The key of a line, `None` where it is left out; or all that is wrong with it.
-async fn key(
-    api: &Api,
-    target: &mut Target,
-    read: &mut Read,
-    (line, mut fields): (usize, Fields),
-    expired: Expired,
-    acting: &Acting,
-) -> Result<Result<Option<ImportedKey>, Vec<FieldError>>, Problem> {
-    if expired == Expired::Skipped && values::has_expired(&fields, acting.at) {
-        return Ok(Ok(None));
-    }
-    let workspace = target.of(api, &mut fields).await?;
-    let digest = fields.required("digest", digest);
-    let name = fields.required("name", values::name);
-    let expires_at = values::expiration(&mut fields, acting.at);
-    let scopes = fields.optional("scopes", |value| values::scopes(value, &api.config)).unwrap_or_default();
-    let allowlist = fields.optional("ip_allowlist", values::allowlist).unwrap_or_default();
-    let environment = fields.optional("environment", |value| values::environment(value, &api.config));
-    let environment = environment.unwrap_or_else(|| api.config.first_environment());
-    let metadata = fields.optional("metadata", values::metadata).unwrap_or_default();
-    let active = fields.optional("active", values::boolean).unwrap_or(true);
-    let last_characters = fields.optional("last_characters", last_characters).flatten();
-    if let Some(digest) = digest {
-        if let Some(other) = read.digests.insert(digest, line) {
-            fields.refuse("digest", Refused::new("twice", format!("stands in line {other}, too")));
-        }
-        if api.admin_token.has(&digest) || api.edge_token.has(&digest) {
-            read.taken.push(line);
-        }
-    }
-    let errors = fields.errors();
-    if !errors.is_empty() {
-        return Ok(Err(errors));
-    }
-    let (Some(workspace), Some(digest), Some(name), Some(expires_at)) = (workspace, digest, name, expires_at) else {
-        return Err(Problem::fault());
-    };
-    let secret = NewSecret { digest, last_characters: LastCharacters(last_characters.unwrap_or_default()) };
-    let id = api.entropy.id(&api.clock)?;
-    let key = NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, active, secret };
-    Ok(Ok(Some(ImportedKey { line, workspace: workspace.id, key })))
-}
-
-/// At most four: whoever sends the whole secret by mistake is told.
-fn last_characters(value: Value) -> Result<Option<String>, Refused> {
-    let Some(text) = values::optional_string(value)? else { return Ok(None) };
-    if text.chars().count() > MAX_LAST_CHARACTERS {
-        let message = format!("must have at most {MAX_LAST_CHARACTERS} characters; the whole secret has no place here");
-        return Err(Refused::new("too-long", message));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Refused::new("bad-characters", "has control characters; leave them out"));
-    }
-    Ok(Some(text).filter(|text| !text.is_empty()))
 }

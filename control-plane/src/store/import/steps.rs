@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Digest, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tracing::error;
 
@@ -22,9 +23,12 @@ use crate::store::{
 /// cost more than the key itself.
 const KEYS_A_STEP: usize = 100;
 
-/// A step as it is written down. It must be readable by later versions.
+/// The most bytes of keys that wait until their step is full, those of all workspaces together.
+const WAITING_BYTES: usize = 8 << 20;
+
+/// A step as it is written down, with keys as [`StepKey`] or as their JSON. It must be readable by later versions.
 #[derive(Serialize, Deserialize)]
-struct Step {
+struct Step<K> {
     workspace: WorkspaceId,
     actor: Actor,
     at: UnixSeconds,
@@ -33,7 +37,22 @@ struct Step {
     /// The name of an import that is made once.
     #[serde(default)]
     once: Option<[u8; 32]>,
-    keys: Vec<StepKey>,
+    keys: Vec<K>,
+}
+
+/// Cuts the keys of an import into steps, each of one workspace, as they come.
+pub(super) struct Cutting {
+    acting: Acting,
+    waiting: BTreeMap<WorkspaceId, Waiting>,
+    /// Of all that wait.
+    bytes: usize,
+}
+
+/// Keys of one workspace that wait until they are a step.
+#[derive(Default)]
+struct Waiting {
+    keys: Vec<Box<RawValue>>,
+    bytes: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,29 +75,58 @@ fn active_by_default() -> bool {
     true
 }
 
-/// The steps of an import, each of one workspace.
-pub(super) fn steps(keys: Vec<ImportedKey>, acting: &Acting) -> Result<Vec<String>, StoreError> {
-    let mut by_workspace: BTreeMap<WorkspaceId, Vec<ImportedKey>> = BTreeMap::new();
-    for imported in keys {
-        by_workspace.entry(imported.workspace).or_default().push(imported);
+impl Cutting {
+    pub(super) fn new(acting: &Acting) -> Self {
+        Self { acting: acting.clone(), waiting: BTreeMap::new(), bytes: 0 }
     }
-    let mut steps = Vec::new();
-    for (workspace, keys) in by_workspace {
-        let mut keys = keys.into_iter().map(|imported| StepKey::from(imported.key)).peekable();
-        while keys.peek().is_some() {
-            let Acting { actor, at, address, request_id, once } = acting.clone();
-            let once = once.map(|once| once.name.0);
-            let keys = keys.by_ref().take(KEYS_A_STEP).collect();
-            let step = Step { workspace, actor, at, address, request_id, once, keys };
-            steps.push(serde_json::to_string(&step).map_err(|error| StoreError::Fault(error.to_string()))?);
+
+    /// Takes a key. Answers with the step that is full now, or that must make room.
+    pub(super) fn add(&mut self, imported: ImportedKey) -> Result<Option<String>, StoreError> {
+        let workspace = imported.workspace;
+        let key = serde_json::value::to_raw_value(&StepKey::from(imported.key)).map_err(unwritable)?;
+        let (waiting, bytes) = (self.waiting.entry(workspace).or_default(), key.get().len());
+        waiting.keys.push(key);
+        waiting.bytes = waiting.bytes.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if waiting.keys.len() >= KEYS_A_STEP {
+            return self.step(workspace);
         }
+        if self.bytes <= WAITING_BYTES {
+            return Ok(None);
+        }
+        let largest = self.waiting.iter().max_by_key(|(_, waiting)| waiting.bytes).map(|(workspace, _)| *workspace);
+        largest.map_or(Ok(None), |workspace| self.step(workspace))
     }
-    Ok(steps)
+
+    /// A step of what still waits when no more keys come; `None` when nothing does.
+    pub(super) fn rest(&mut self) -> Result<Option<String>, StoreError> {
+        let first = self.waiting.keys().next().copied();
+        first.map_or(Ok(None), |workspace| self.step(workspace))
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What waits for this workspace, as a step.
+    fn step(&mut self, workspace: WorkspaceId) -> Result<Option<String>, StoreError> {
+        let Some(Waiting { keys, bytes }) = self.waiting.remove(&workspace) else { return Ok(None) };
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let Acting { actor, at, address, request_id, once } = self.acting.clone();
+        let once = once.map(|once| once.name.0);
+        let step = Step { workspace, actor, at, address, request_id, once, keys };
+        serde_json::to_string(&step).map(Some).map_err(unwritable)
+    }
+}
+
+fn unwritable(error: serde_json::Error) -> StoreError {
+    StoreError::Fault(error.to_string())
 }
 
 /// Makes the keys of a step, as one change with one revision and one event.
 pub(super) fn carry_out(change: &Change<'_>, step: &str, numbers: &Numbers) -> Result<Revision, StoreError> {
-    let step: Step = serde_json::from_str(step).map_err(|error| StoreError::Fault(error.to_string()))?;
+    let step: Step<StepKey> = serde_json::from_str(step).map_err(|error| StoreError::Fault(error.to_string()))?;
     let (sql, Step { workspace, actor, at, address, request_id, once: name, keys }) = (change.sql(), step);
     let acting = Acting { actor, at, address, request_id, once: None };
     let slug = workspaces::find(sql, &WorkspaceName::Id(workspace))?.slug;

@@ -1,0 +1,193 @@
+//! The two readings of an import's lines: all are checked, and only then are keys made of them, one at a time.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use policy::{Digest, KeyId};
+
+use super::line::{LineReader, Read};
+use crate::api::Api;
+use crate::api::fields::{Fields, Refused};
+use crate::api::lines::{Line, Lines};
+use crate::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
+use crate::store::{Import, ImportedKey, StoreError};
+
+/// The most keys of one import: of each the digest and the id are held in memory.
+const MAX_LINES: usize = 100_000;
+
+/// A body whose lines were all read.
+pub(super) struct Checked {
+    /// Of all that the request asks for; `None` where nobody wanted it.
+    pub(super) digest: Option<Digest>,
+    /// Lines that aren't blank.
+    pub(super) lines: usize,
+    pub(super) outcome: Result<Import, Refusal>,
+}
+
+/// Why nothing is imported.
+pub(super) enum Refusal {
+    /// By what the body says.
+    Lines(Problem),
+    /// By what is known here.
+    Taken(StoreError),
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Found {
+    lines: usize,
+    ids: Vec<KeyId>,
+    /// Each with its line.
+    digests: HashMap<Digest, usize>,
+    /// Lines with the digest of a token in a file of the control plane's, which the store doesn't know.
+    taken: Vec<usize>,
+    refused: Vec<LineErrors>,
+    refused_count: usize,
+}
+
+/// Of the query and all lines in their order, each by the digest of its JSON.
+struct BodyDigest(Vec<u8>);
+
+/// The keys of lines that were all found right, in their order. Only one of them is in memory.
+struct Keys {
+    lines: Lines,
+    reader: LineReader,
+    ids: std::vec::IntoIter<KeyId>,
+}
+
+/// Of the query and all lines, of which nothing else is looked at.
+pub(super) fn digest(query: Digest, mut lines: Lines) -> Result<(Digest, usize), Problem> {
+    let (mut digest, mut number) = (BodyDigest::new(query), 0_usize);
+    while let Some(line) = lines.next()? {
+        number = number.saturating_add(1);
+        digest.add(line.fields.as_ref().ok());
+    }
+    Ok((digest.finish(), number))
+}
+
+/// Reads all lines, and keeps little of each. `query`: its digest, where that of all that is asked for is wanted. The error is of
+/// a body that isn't read to its end.
+pub(super) fn check(
+    api: &Api,
+    query: Option<Digest>,
+    mut lines: Lines,
+    mut reader: LineReader,
+) -> Result<Checked, Problem> {
+    let (mut found, mut body) = (Found::default(), query.map(BodyDigest::new));
+    while let Some(Line { number, fields }) = lines.next()? {
+        if found.lines == MAX_LINES {
+            return Err(Problem::too_many_lines(MAX_LINES));
+        }
+        found.lines = found.lines.saturating_add(1);
+        if let Some(body) = &mut body {
+            body.add(fields.as_ref().ok());
+        }
+        let read = match fields {
+            Ok(fields) => {
+                let look = |digest: &Digest, fields: &mut Fields| found.look(api, digest, number, fields);
+                reader.read(fields, look, || Ok(api.entropy.id(&api.clock)?))?
+            }
+            Err(error) => Read::Refused(vec![error]),
+        };
+        match read {
+            Read::Key(imported) => found.ids.push(imported.key.id),
+            Read::LeftOut => {}
+            Read::Refused(errors) => found.refuse(number, errors),
+        }
+    }
+    let lines_found = found.lines;
+    let outcome = match found.finish() {
+        Ok((ids, digests)) => {
+            let keys = Keys { lines: lines.again()?, reader, ids: ids.clone().into_iter() };
+            Ok(Import { ids, digests, keys: Box::new(keys) })
+        }
+        Err(refusal) => Err(refusal),
+    };
+    Ok(Checked { digest: body.map(BodyDigest::finish), lines: lines_found, outcome })
+}
+
+impl Found {
+    /// A digest that stood in an earlier line is refused.
+    fn look(&mut self, api: &Api, digest: &Digest, line: usize, fields: &mut Fields) {
+        match self.digests.entry(*digest) {
+            Entry::Occupied(mut other) => {
+                let other = other.insert(line);
+                fields.refuse("digest", Refused::new("twice", format!("stands in line {other}, too")));
+            }
+            Entry::Vacant(free) => {
+                free.insert(line);
+            }
+        }
+        if api.admin_token.has(digest) || api.edge_token.has(digest) {
+            self.taken.push(line);
+        }
+    }
+
+    fn refuse(&mut self, line: usize, errors: Vec<FieldError>) {
+        self.refused_count = self.refused_count.saturating_add(1);
+        if self.refused.len() < MAX_SHOWN_LINES {
+            self.refused.push(LineErrors { line, errors });
+        }
+    }
+
+    /// The ids of the keys, and their digests with their lines, in the order of the lines.
+    fn finish(self) -> Result<(Vec<KeyId>, Vec<(Digest, usize)>), Refusal> {
+        if self.lines == 0 {
+            let message = "has no line; send a key a line".to_owned();
+            let error = FieldError { field: String::new(), code: "empty", message };
+            return Err(Refusal::Lines(Problem::invalid(vec![error])));
+        }
+        if self.refused_count > 0 {
+            return Err(Refusal::Lines(Problem::refused_lines(self.refused, self.refused_count)));
+        }
+        if !self.taken.is_empty() {
+            let lines = self.taken.into_iter().map(|line| (line, None)).collect();
+            return Err(Refusal::Taken(StoreError::DigestsTaken { lines }));
+        }
+        let mut digests: Vec<_> = self.digests.into_iter().collect();
+        digests.sort_unstable_by_key(|(_, line)| *line);
+        Ok((self.ids, digests))
+    }
+}
+
+impl BodyDigest {
+    fn new(query: Digest) -> Self {
+        Self(query.0.to_vec())
+    }
+
+    /// `None` is a line that isn't a JSON object, whatever it is: nothing is made of a body with one.
+    fn add(&mut self, line: Option<&Fields>) {
+        self.0.extend(line.map_or([0; 32], |fields| fields.digest().0));
+    }
+
+    fn finish(self) -> Digest {
+        Digest::of(&self.0)
+    }
+}
+
+impl Iterator for Keys {
+    type Item = Result<ImportedKey, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let line = match self.lines.next() {
+                Ok(line) => line?,
+                Err(_) => {
+                    return Some(Err(StoreError::Unavailable("the body of an import can't be read again".into())));
+                }
+            };
+            let ids = &mut self.ids;
+            let read = line
+                .fields
+                .ok()
+                .map(|fields| self.reader.read(fields, |_, _| {}, || ids.next().ok_or_else(Problem::fault)));
+            match read {
+                Some(Ok(Read::Key(imported))) => return Some(Ok(imported)),
+                Some(Ok(Read::LeftOut)) => {}
+                None | Some(Ok(Read::Refused(_)) | Err(_)) => {
+                    return Some(Err(StoreError::Fault("a line of an import reads otherwise than before".into())));
+                }
+            }
+        }
+    }
+}

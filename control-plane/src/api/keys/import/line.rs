@@ -1,0 +1,152 @@
+//! A line of an import: the key that it describes, and the workspace that it goes into.
+
+use std::collections::HashMap;
+
+use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+use crate::api::fields::{Fields, Refused};
+use crate::api::keys::digest_text::digest;
+use crate::api::{Api, values};
+use crate::problem::{FieldError, Problem};
+use crate::secret::LastCharacters;
+use crate::store::{ImportedKey, NewKey, NewSecret, StoreError, Workspace};
+
+/// The most of a secret's end that is kept, as of our own.
+const MAX_LAST_CHARACTERS: usize = 4;
+
+/// Reads lines, all as of one instant. It may ask the store: it is not for async threads.
+pub(super) struct LineReader {
+    api: Api,
+    target: Target,
+    expired: Expired,
+    at: UnixSeconds,
+    runtime: Handle,
+}
+
+/// Where keys go.
+pub(super) enum Target {
+    One(Workspace),
+    /// Where each line says; what was asked for before, by id or slug.
+    Named(HashMap<String, Option<WorkspaceId>>),
+}
+
+/// What becomes of a line whose `expires_at` has passed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    Refused,
+    Skipped,
+}
+
+/// What a line says.
+pub(super) enum Read {
+    Key(ImportedKey),
+    /// It has expired, and is left out.
+    LeftOut,
+    Refused(Vec<FieldError>),
+}
+
+impl Target {
+    /// The one workspace that all lines are for.
+    pub(super) fn own(&self) -> Option<WorkspaceId> {
+        match self {
+            Self::One(own) => Some(own.id),
+            Self::Named(_) => None,
+        }
+    }
+}
+
+impl LineReader {
+    /// On the runtime that this is called on.
+    pub(super) fn new(api: Api, target: Target, expired: Expired, at: UnixSeconds) -> Self {
+        Self { api, target, expired, at, runtime: Handle::current() }
+    }
+
+    /// What a line with these fields says. `look` sees its digest and may refuse it; `id` is called for a key alone.
+    pub(super) fn read(
+        &mut self,
+        mut fields: Fields,
+        look: impl FnOnce(&Digest, &mut Fields),
+        id: impl FnOnce() -> Result<KeyId, Problem>,
+    ) -> Result<Read, Problem> {
+        if self.expired == Expired::Skipped && values::has_expired(&fields, self.at) {
+            return Ok(Read::LeftOut);
+        }
+        let workspace = self.workspace(&mut fields)?;
+        let config = &self.api.config;
+        let digest = fields.required("digest", digest);
+        let name = fields.required("name", values::name);
+        let expires_at = values::expiration(&mut fields, self.at);
+        let scopes = fields.optional("scopes", |value| values::scopes(value, config)).unwrap_or_default();
+        let allowlist = fields.optional("ip_allowlist", values::allowlist).unwrap_or_default();
+        let environment = fields.optional("environment", |value| values::environment(value, config));
+        let environment = environment.unwrap_or_else(|| config.first_environment());
+        let metadata = fields.optional("metadata", values::metadata).unwrap_or_default();
+        let active = fields.optional("active", values::boolean).unwrap_or(true);
+        let last_characters = fields.optional("last_characters", last_characters).flatten();
+        if let Some(digest) = &digest {
+            look(digest, &mut fields);
+        }
+        let errors = fields.errors();
+        if !errors.is_empty() {
+            return Ok(Read::Refused(errors));
+        }
+        let (Some(workspace), Some(digest), Some(name), Some(expires_at)) = (workspace, digest, name, expires_at)
+        else {
+            return Err(Problem::fault());
+        };
+        let secret = NewSecret { digest, last_characters: LastCharacters(last_characters.unwrap_or_default()) };
+        let id = id()?;
+        let key = NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, active, secret };
+        Ok(Read::Key(ImportedKey { workspace, key }))
+    }
+
+    /// The workspace of a line, `None` when that was refused.
+    fn workspace(&mut self, fields: &mut Fields) -> Result<Option<WorkspaceId>, Problem> {
+        match &mut self.target {
+            Target::One(own) => {
+                let named = fields.optional("workspace", values::string);
+                if named.is_some_and(|name| name != own.slug && name != own.id.to_string()) {
+                    let message = "is not the workspace of the path; leave it out, or import at /v1/keys/import";
+                    fields.refuse("workspace", Refused::new("unknown-workspace", message));
+                }
+                Ok(Some(own.id))
+            }
+            Target::Named(known) => {
+                let Some(name) = fields.required("workspace", values::string) else { return Ok(None) };
+                let found = match known.get(&name) {
+                    Some(found) => *found,
+                    None => {
+                        let asked = self.api.store.workspace(values::workspace_name(&name));
+                        let found = match self.runtime.block_on(asked) {
+                            Ok(workspace) => Some(workspace.id),
+                            Err(StoreError::NotFound) => None,
+                            Err(error) => return Err(error.into()),
+                        };
+                        known.insert(name, found);
+                        found
+                    }
+                };
+                if found.is_none() {
+                    let message = "must be the id or slug of a workspace";
+                    fields.refuse("workspace", Refused::new("unknown-workspace", message));
+                }
+                Ok(found)
+            }
+        }
+    }
+}
+
+/// At most four: whoever sends the whole secret by mistake is told.
+fn last_characters(value: Value) -> Result<Option<String>, Refused> {
+    let Some(text) = values::optional_string(value)? else { return Ok(None) };
+    if text.chars().count() > MAX_LAST_CHARACTERS {
+        let message = format!("must have at most {MAX_LAST_CHARACTERS} characters; the whole secret has no place here");
+        return Err(Refused::new("too-long", message));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Refused::new("bad-characters", "has control characters; leave them out"));
+    }
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}

@@ -1,0 +1,56 @@
+//! What an import is refused for the sake of others.
+
+use axum::http::{StatusCode, header};
+
+use super::{Limit, Problem};
+
+/// In how many seconds to try again. Imports take some seconds each.
+const AGAIN_SECS: &str = "10";
+
+impl Problem {
+    /// 429: as many imports run as may.
+    pub fn too_many_imports(limit: Limit) -> Self {
+        let Limit { name, maximum } = limit;
+        let detail = match (name, maximum) {
+            ("imports_per_workspace", 1) => format!(
+                "another import into this workspace is running, and nothing of this one was imported; send it again when \
+                 the other is done, or have an operator raise `{name}`"
+            ),
+            ("imports_per_workspace", _) => format!(
+                "{maximum} imports into this workspace are running, and nothing of this one was imported; send it again \
+                 when one of them is done, or have an operator raise `{name}`"
+            ),
+            _ => format!(
+                "as many imports are running as may at a time ({maximum}), and nothing of this one was imported; send it \
+                 again when one of them is done, or have an operator raise `{name}`"
+            ),
+        };
+        Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, AGAIN_SECS)
+    }
+
+    /// 429: the bodies of imports that have not begun hold all the room that there is for them.
+    pub fn too_many_bodies(limit: Limit) -> Self {
+        let detail = format!(
+            "bodies of imports hold all {} bytes that there are for them, and nothing of this one was imported; send it \
+             again later, and fewer imports at a time",
+            limit.maximum
+        );
+        Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, AGAIN_SECS)
+    }
+
+    /// 503: the body of an import can't be kept. The cause is in the log.
+    pub fn spool_unwritable() -> Self {
+        let detail = "there is no room to keep the body, and nothing of it was imported; have an operator make room as the \
+                      control plane's log says, or send fewer lines at a time";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", "The storage is unavailable", detail)
+            .with_header(header::RETRY_AFTER, AGAIN_SECS)
+    }
+
+    /// 503: the body of an import was kept, and can't be read. The cause is in the log.
+    pub fn spool_unreadable() -> Self {
+        let detail = "the body can't be read from the disk where it was kept, and nothing of it was imported; try again, and \
+                      see the control plane's log for the cause";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", "The storage is unavailable", detail)
+            .with_header(header::RETRY_AFTER, AGAIN_SECS)
+    }
+}

@@ -1,0 +1,270 @@
+//! Bodies that must be complete before anything is done with them: on disk, in files without a name, and all together within a limit.
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Body;
+use futures_util::StreamExt as _;
+use tracing::error;
+
+use crate::problem::{Limit, Problem};
+use crate::store::Database;
+
+/// What a body may hold in memory; the rest goes to its file in blocks of this size.
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// How a refusal names the limit. It isn't in the operator's file: it bounds what the disk must have room for.
+const LIMIT_NAME: &str = "import_spool_bytes";
+
+/// A folder with room for so many bytes of bodies. Clones share it.
+#[derive(Clone)]
+pub struct Spool(Arc<Shared>);
+
+struct Shared {
+    folder: PathBuf,
+    maximum: u64,
+    held: Mutex<u64>,
+}
+
+/// A body, or what has come of it so far. Reads from its beginning. Its file and its share of the spool go when it is dropped.
+pub(crate) struct Spooled {
+    /// Made when the first block is full. It has no name, so it is gone with its last descriptor, also after a crash.
+    file: Option<File>,
+    /// What comes behind the file.
+    tail: Vec<u8>,
+    /// How much of `tail` was read.
+    read: usize,
+    share: Share,
+}
+
+/// So many bytes are counted for a body until this is dropped.
+struct Share {
+    spool: Spool,
+    bytes: u64,
+}
+
+impl Spool {
+    /// At most `maximum` bytes, in files in `folder`.
+    pub fn new(folder: PathBuf, maximum: u64) -> Self {
+        Self(Arc::new(Shared { folder, maximum, held: Mutex::default() }))
+    }
+
+    /// Where a control plane may write: beside its file, else where the system keeps temporary files.
+    pub fn folder(database: &Database) -> PathBuf {
+        match database {
+            Database::File(path) => match path.parent().filter(|parent| *parent != Path::new("")) {
+                Some(parent) => parent.to_owned(),
+                None => PathBuf::from("."),
+            },
+            Database::Server { .. } => std::env::temp_dir(),
+        }
+    }
+
+    /// A body of at most `maximum` bytes, once its last byte has come. 429 while the bodies of all have no room for it.
+    pub(crate) async fn receive(&self, body: Body, maximum: usize) -> Result<Spooled, Problem> {
+        let share = Share { spool: self.clone(), bytes: 0 };
+        let mut spooled = Spooled { file: None, tail: Vec::new(), read: 0, share };
+        let (mut body, mut length) = (body.into_data_stream(), 0_usize);
+        while let Some(bytes) = body.next().await {
+            // A client that went away gets no answer anyway, and what it began to send is no body.
+            let bytes = bytes.map_err(|_| Problem::not_json("the body broke off".to_owned()))?;
+            length = length.saturating_add(bytes.len());
+            if length > maximum {
+                return Err(Problem::too_large(maximum));
+            }
+            spooled.share.grow(bytes.len())?;
+            spooled.tail.extend_from_slice(&bytes);
+            if spooled.tail.len() >= BLOCK_BYTES {
+                spooled = spooled.written().await.map_err(unwritten)?;
+            }
+        }
+        spooled.rewind().map_err(unwritten)?;
+        Ok(spooled)
+    }
+
+    /// Bytes that bodies hold at the moment.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u64 {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    fn grow(&mut self, by: usize) -> Result<(), Problem> {
+        let (mut held, by) = (self.spool.lock(), u64::try_from(by).unwrap_or(u64::MAX));
+        let maximum = self.spool.0.maximum;
+        match held.checked_add(by).filter(|held| *held <= maximum) {
+            Some(more) => {
+                *held = more;
+                self.bytes = self.bytes.saturating_add(by);
+                Ok(())
+            }
+            None => Err(Problem::too_many_bodies(Limit { name: LIMIT_NAME, maximum })),
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.spool.lock();
+        *held = held.saturating_sub(self.bytes);
+    }
+}
+
+impl Spooled {
+    /// With its tail in the file, which is made if there is none. If nobody waits any more, all of it goes when this is done.
+    async fn written(mut self) -> io::Result<Self> {
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut file = match self.file.take() {
+                Some(file) => file,
+                None => tempfile::tempfile_in(&self.share.spool.0.folder)?,
+            };
+            file.write_all(&self.tail)?;
+            self.tail.clear();
+            self.file = Some(file);
+            Ok(self)
+        });
+        writing.await.map_err(io::Error::other)?
+    }
+
+    /// The same body, to be read from its beginning.
+    pub(crate) fn rewind(&mut self) -> io::Result<()> {
+        self.read = 0;
+        self.file.as_mut().map_or(Ok(()), |file| file.seek(SeekFrom::Start(0)).map(drop))
+    }
+}
+
+impl Read for Spooled {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if let Some(file) = &mut self.file {
+            let bytes = file.read(into)?;
+            if bytes > 0 || into.is_empty() {
+                return Ok(bytes);
+            }
+        }
+        let bytes = self.tail.get(self.read..).unwrap_or_default().read(into)?;
+        self.read = self.read.saturating_add(bytes);
+        Ok(bytes)
+    }
+}
+
+/// A full disk, most often. The operator learns the cause here.
+fn unwritten(cause: io::Error) -> Problem {
+    error!(%cause, "the body of an import can't be kept: make room beside the database, or in the folder for temporary files");
+    Problem::spool_unwritable()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use futures_util::{Stream, stream};
+
+    use super::*;
+
+    const MAXIMUM: u64 = 1 << 20;
+
+    /// Pieces that all differ.
+    fn pieces(sizes: &[usize]) -> Vec<Bytes> {
+        let byte = |at: usize| u8::try_from(at % 251).unwrap();
+        let mut from = 0;
+        let mut piece = |size: usize| {
+            from += size;
+            (from - size..from).map(byte).collect()
+        };
+        sizes.iter().map(|size| piece(*size)).collect()
+    }
+
+    fn body(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+        Body::from_stream(pieces.map(Ok::<_, io::Error>))
+    }
+
+    async fn received(spool: &Spool, sizes: &[usize]) -> Result<Spooled, Problem> {
+        spool.receive(body(stream::iter(pieces(sizes))), usize::MAX).await
+    }
+
+    fn files(folder: &tempfile::TempDir) -> usize {
+        std::fs::read_dir(folder.path()).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn a_body_reads_as_it_came_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().to_owned(), MAXIMUM);
+        for (sizes, is_in_memory) in [
+            (&[][..], true),
+            (&[1][..], true),
+            (&[BLOCK_BYTES - 1][..], true),
+            (&[BLOCK_BYTES][..], false),
+            (&[BLOCK_BYTES - 1, 1, 1][..], false),
+            (&[10_000; 50][..], false),
+            (&[500_000, 1, 70_000][..], false),
+        ] {
+            let mut spooled = received(&spool, sizes).await.unwrap();
+            assert_eq!(spooled.file.is_none(), is_in_memory, "{sizes:?}");
+            assert!(spooled.tail.capacity() <= 8 * BLOCK_BYTES, "{sizes:?}");
+            assert_eq!(files(&folder), 0, "{sizes:?}: the file has a name");
+            let expected = pieces(sizes).concat();
+            for _ in 0..2 {
+                let mut read = Vec::new();
+                spooled.read_to_end(&mut read).unwrap();
+                assert!(read == expected, "{sizes:?}");
+                spooled.rewind().unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_share_what_there_is_and_give_it_back_however_they_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().to_owned(), MAXIMUM);
+        let complete = received(&spool, &[600_000]).await.unwrap();
+        assert_eq!(spool.held(), 600_000);
+        let refused = received(&spool, &[400_000, 100_000]).await.err().unwrap();
+        assert_eq!((refused.status().as_u16(), refused.code()), (429, "limit-reached"));
+        assert_eq!(spool.held(), 600_000, "a refused one holds nothing");
+        let too_large = spool.receive(body(stream::iter(pieces(&[10, 10]))), 19).await.err().unwrap();
+        assert_eq!((too_large.code(), spool.held()), ("too-large", 600_000));
+
+        let begun = stream::iter(pieces(&[400_000])).chain(stream::pending());
+        let receiving = spool.receive(body(begun), usize::MAX);
+        let unfinished = tokio::time::timeout(std::time::Duration::from_millis(1), receiving).await;
+        assert!(unfinished.is_err(), "it has no end");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        // A block may be on its way to the disk.
+        while spool.held() != 600_000 {
+            assert!(std::time::Instant::now() < deadline, "a client that went away holds {}", spool.held());
+            tokio::task::yield_now().await;
+        }
+        let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(io::Error::other("gone"))]);
+        let broken = spool.receive(Body::from_stream(broken), usize::MAX).await.err().unwrap();
+        assert_eq!((broken.code(), spool.held()), ("not-json", 600_000));
+        drop(complete);
+        assert_eq!(spool.held(), 0);
+        assert_eq!(received(&spool, &[1 << 20]).await.unwrap().share.bytes, MAXIMUM);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_does_not_take_is_503_and_nothing_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().join("not there"), MAXIMUM);
+        let unwritten = received(&spool, &[BLOCK_BYTES]).await.err().unwrap();
+        assert_eq!((unwritten.status().as_u16(), unwritten.code()), (503, "storage-unavailable"));
+        assert_eq!(spool.held(), 0);
+        assert!(received(&spool, &[BLOCK_BYTES - 1]).await.is_ok(), "a small one needs no disk");
+    }
+
+    #[test]
+    fn bodies_are_kept_beside_a_file_and_else_where_temporary_files_are() {
+        for (database, folder) in [("latchkey.db", "."), ("/var/lib/latchkey/latchkey.db", "/var/lib/latchkey")] {
+            assert_eq!(Spool::folder(&database.parse().unwrap()), PathBuf::from(folder), "{database}");
+        }
+        let server = "postgres://latchkey@db.example.com/latchkey".parse().unwrap();
+        assert_eq!(Spool::folder(&server), std::env::temp_dir());
+    }
+}

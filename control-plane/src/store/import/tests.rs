@@ -1,0 +1,131 @@
+//! An import that breaks off is carried out or forgotten, and how keys are cut into steps.
+
+use policy::{Allowlist, Environment, Epoch, Scopes, UnixSeconds};
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::secret::LastCharacters;
+use crate::store::{Database, Metadata, NewSecret, NewWorkspace, Precondition, databases};
+
+fn digest(n: u32) -> Digest {
+    Digest::of(&n.to_le_bytes())
+}
+
+fn imported(workspace: WorkspaceId, n: u32) -> ImportedKey {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&n.to_be_bytes());
+    let key = NewKey {
+        id: KeyId::from_bytes(id),
+        name: format!("key {n}"),
+        environment: Environment::default(),
+        scopes: Scopes::new(),
+        allowlist: Allowlist::Any,
+        expires_at: None,
+        metadata: Metadata::new(),
+        active: true,
+        secret: NewSecret { digest: digest(n), last_characters: LastCharacters(String::new()) },
+    };
+    ImportedKey { workspace, key }
+}
+
+/// The keys with these numbers, which are their lines, too.
+fn import(workspace: WorkspaceId, numbers: impl IntoIterator<Item = u32>) -> Import {
+    let numbers: Vec<_> = numbers.into_iter().collect();
+    let ids = numbers.iter().map(|n| imported(workspace, *n).key.id).collect();
+    let digests = numbers.iter().map(|n| (digest(*n), usize::try_from(*n).unwrap())).collect();
+    Import { ids, digests, keys: Box::new(numbers.into_iter().map(move |n| Ok(imported(workspace, n)))) }
+}
+
+#[tokio::test]
+async fn an_import_that_was_decided_is_carried_out_at_the_next_start_and_lets_others_between() {
+    let directory = tempfile::tempdir().unwrap();
+    let database: Database = databases::of(directory.path()).parse().unwrap();
+    let acting = Acting::system(UnixSeconds(0));
+    let config = Config::default();
+    let open = || Store::open(&database, Epoch::from_bytes([1; 16]), &config, acting.clone());
+    let store = open().await.unwrap();
+    let id = WorkspaceId::from_bytes([1; 16]);
+    let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };
+    store.create_workspace(new, acting.clone()).await.unwrap();
+
+    let keys = import(id, 0..250);
+    assert_eq!(store.decided(keys.ids[0], keys, acting.clone()).await, Ok(3));
+    let numbers = store.numbers.clone();
+    store.engine.change(move |change| carry_out_next(change, &numbers)).await.unwrap();
+    // Here the process ends. Between two steps another change was made.
+    let undecided = [values![[9_u8; 16], 0_i64, "never decided"]];
+    store.engine.change(move |change| write_down(change, &undecided)).await.unwrap();
+    store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, acting.clone()).await.unwrap();
+    let count = |store: &Store| {
+        let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1),
+                         (SELECT count(*) FROM import_steps)";
+        let work =
+            move |sql: Sql<'_>| Ok(sql.query_row(count, NONE, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?);
+        let engine = Arc::clone(&store.engine);
+        async move { engine.read::<(u32, u32, u32)>(work).await.unwrap() }
+    };
+    assert_eq!(count(&store).await, (100, 100, 3));
+    store.close().await;
+
+    let store = open().await.unwrap();
+    // Beside other replicas it may be one's that goes on.
+    assert_eq!(count(&store).await, (250, 250, u32::from(databases::is_postgres())));
+    store.sweep(&Clock::standing_at(UnixSeconds(DRAFT_KEPT_SECS), UnixSeconds(0))).await.unwrap();
+    assert_eq!(count(&store).await, (250, 250, 0));
+    let again = store.import_keys(import(id, [500, 249]), acting.clone()).await;
+    assert_eq!(again, Err(StoreError::DigestsTaken { lines: vec![(249, Some(id))] }));
+    assert_eq!(count(&store).await, (250, 250, 0));
+}
+
+#[tokio::test]
+async fn a_draft_that_was_forgotten_is_not_decided() {
+    let directory = tempfile::tempdir().unwrap();
+    let database: Database = databases::of(directory.path()).parse().unwrap();
+    let acting = Acting::system(UnixSeconds(0));
+    let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap();
+    let import = KeyId::from_bytes([9; 16]);
+    let last = store.engine.read(decided_last).await.unwrap();
+    let draft = Draft { import, steps: 1, adds: BTreeMap::new() };
+    let decided = store.engine.change(move |change| decide(change, &draft, &last)).await;
+    assert!(matches!(decided, Err(StoreError::Unavailable(_))), "{decided:?}");
+}
+
+/// The keys and the workspace of each step into which the keys of these workspaces are cut, in their order; and the most bytes
+/// that waited.
+fn cut(workspaces: impl Iterator<Item = u8>, metadata: usize) -> (Vec<(u8, usize)>, usize) {
+    let (mut cutting, mut steps, mut most) = (Cutting::new(&Acting::system(UnixSeconds(0))), Vec::new(), 0);
+    for (n, of) in workspaces.enumerate() {
+        let mut key = imported(WorkspaceId::from_bytes([of; 16]), u32::try_from(n).unwrap());
+        key.key.metadata.insert("text".to_owned(), "x".repeat(metadata).into());
+        steps.extend(cutting.add(key).unwrap());
+        most = most.max(cutting.waiting_bytes());
+    }
+    steps.extend(std::iter::from_fn(|| cutting.rest().unwrap()));
+    assert_eq!(cutting.waiting_bytes(), 0);
+    let shown = |step: String| {
+        let step: serde_json::Value = serde_json::from_str(&step).unwrap();
+        let workspace: WorkspaceId = serde_json::from_value(step["workspace"].clone()).unwrap();
+        (workspace.as_bytes()[0], step["keys"].as_array().unwrap().len())
+    };
+    (steps.into_iter().map(shown).collect(), most)
+}
+
+#[test]
+fn a_step_is_of_one_workspace_and_has_a_hundred_keys_where_there_are_so_many() {
+    assert_eq!(cut((0..250).map(|_| 1), 0).0, [(1, 100), (1, 100), (1, 50)]);
+    let (mut steps, _) = cut((0..300_u32).map(|n| u8::try_from(n % 2).unwrap()), 0);
+    steps.sort_unstable();
+    assert_eq!(steps, [(0, 50), (0, 100), (1, 50), (1, 100)]);
+    assert_eq!(cut(std::iter::empty(), 0).0, []);
+}
+
+#[test]
+fn keys_of_many_workspaces_do_not_wait_without_bound() {
+    let of = |n: usize| u8::try_from(n % 200).unwrap();
+    let (steps, most) = cut((0..20_000).map(of), 2_000);
+    assert!(most < 9 << 20, "{most} bytes wait");
+    let keys = |of: u8| steps.iter().filter(|(workspace, _)| *workspace == of).map(|(_, keys)| keys).sum::<usize>();
+    assert!((0..200).all(|of| keys(of) == 100));
+    assert!(steps.len() < 1_200, "{} steps", steps.len());
+}
