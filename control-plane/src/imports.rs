@@ -41,6 +41,11 @@ impl Imports {
         &self.spool
     }
 
+    /// How many run.
+    pub fn running(&self) -> u64 {
+        lock(&self.running).all
+    }
+
     /// A place for an import whose body is complete; `workspace`, where all of it goes into one. 429 where there is none.
     pub(crate) fn take(&self, workspace: Option<WorkspaceId>) -> Result<ImportPlace, Problem> {
         let mut running = lock(&self.running);
@@ -104,8 +109,8 @@ mod tests {
         places.push(imports.take(one).ok());
         assert!(places.iter().all(Option::is_some));
         drop(places);
-        let running = lock(&imports.running);
-        assert!((running.all, running.of_workspace.len()) == (0, 0), "all places are free again");
+        let of_workspace = lock(&imports.running).of_workspace.len();
+        assert_eq!((imports.running(), of_workspace), (0, 0), "all places are free again");
     }
 
     #[test]

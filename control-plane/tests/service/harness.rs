@@ -39,6 +39,7 @@ pub struct Service {
     pub store: Store,
     pub feed: Feed,
     pub edges: Edges,
+    pub imports: Imports,
     pub directory: Arc<tempfile::TempDir>,
     clock: Clock,
     nanos: Arc<AtomicU64>,
@@ -116,9 +117,9 @@ impl Service {
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
         let metrics = Metrics::new(store.clone(), feed.clone());
         tokio::spawn(edges.clone().measure());
-        let spool = Spool::new(directory.path().to_owned(), 256 << 20);
+        let imports = Imports::new(config.limits, Spool::new(directory.path().to_owned(), 256 << 20));
         let api = Api::from(Parts {
-            imports: Imports::new(config.limits, spool),
+            imports: imports.clone(),
             store: store.clone(),
             clock: clock.clone(),
             entropy,
@@ -131,7 +132,7 @@ impl Service {
             edges: edges.clone(),
         });
         let router = router::router(api, feed.clone());
-        Self { store, edges, directory, clock, nanos, monotonic, broken_clocks, router, feed, end }
+        Self { store, edges, imports, directory, clock, nanos, monotonic, broken_clocks, router, feed, end }
     }
 
     /// The same database, in a control plane that is started anew.

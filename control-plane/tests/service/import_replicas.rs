@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use crate::databases::on_server;
 use crate::harness::{Answer, Service};
-use crate::import::{ACME, import, line, refused};
+use crate::import::{ACME, ANYWHERE, import, line, refused};
 use crate::postgres::{replica, url};
 use crate::replicas::two;
 use crate::waiting::until;
 
 fn file(round: u32, keys: Range<u32>) -> Vec<Value> {
-    keys.map(|number| line(&format!("theirs-{round}-{number}"), json!({}))).collect()
+    keys.map(|number| line(&format!("theirs-{round}-{number}"), json!({"workspace": "acme"}))).collect()
 }
 
 /// That all of a file's keys are there since the revision that was answered, by the ids that were answered and their digests.
@@ -70,8 +70,13 @@ async fn files_of_their_own_are_imported_at_all_replicas_at_once_and_a_start_mea
                 replica(&first).await.store.close().await;
             }
         };
-        let (one, two, three, ()) =
-            tokio::join!(import(&first, ACME, one), import(&second, ACME, two), import(&second, ACME, three), starts);
+        // A control plane has one place for imports into a workspace, and others for those whose lines name theirs.
+        let (one, two, three, ()) = tokio::join!(
+            import(&first, ACME, one),
+            import(&second, ACME, two),
+            import(&second, ANYWHERE, three),
+            starts
+        );
         for (answer, lines) in [one, two, three].iter().zip(&files) {
             assert_imported(&first, answer, lines);
         }

@@ -28,6 +28,8 @@ mod idempotency;
 mod identify;
 mod if_match;
 mod import;
+mod import_limits;
+mod import_memory;
 mod import_replicas;
 mod instances;
 mod keys;
