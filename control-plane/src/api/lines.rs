@@ -4,11 +4,12 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use tracing::error;
 
 use super::body::{NoObject, declared_length, object};
 use super::fields::Fields;
+use super::{Api, principal};
 use crate::problem::{FieldError, Problem};
 use crate::spool::{Spool, Spooled};
 
@@ -21,8 +22,11 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 /// The most bytes of a line: one key with as much metadata and as many networks as it may have.
 const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// A body that is still to come.
-pub(super) struct LinesBody(Body);
+/// A body that is still to come, and by whose token.
+pub(super) struct LinesBody {
+    body: Body,
+    headers: HeaderMap,
+}
 
 /// The lines of a complete body that are still to be read. Reading waits for the disk: it is not for async threads.
 pub(super) struct Lines {
@@ -51,19 +55,26 @@ impl<S: Sync> FromRequest<S> for LinesBody {
         if declared_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES) {
             return Err(Problem::too_large(MAX_BODY_BYTES));
         }
-        Ok(Self(request.into_body()))
+        let (parts, body) = request.into_parts();
+        Ok(Self { body, headers: parts.headers })
     }
 }
 
 impl LinesBody {
-    /// All of the body, once it has come.
-    pub(super) async fn complete(self, spool: &Spool) -> Result<Lines, Problem> {
-        let spooled = spool.receive(self.0, MAX_BODY_BYTES).await?;
-        Ok(Lines { body: BufReader::new(spooled), number: 0 })
+    /// All of the body, once it has come, if the token that was shown with it still works: a slow body may take hours.
+    pub(super) async fn complete(self, api: &Api) -> Result<Lines, Problem> {
+        let lines = Lines::receive(self.body, api.imports.spool()).await?;
+        principal::prove_again(api, &self.headers).await?;
+        Ok(lines)
     }
 }
 
 impl Lines {
+    async fn receive(body: Body, spool: &Spool) -> Result<Self, Problem> {
+        let spooled = spool.receive(body, MAX_BODY_BYTES).await?;
+        Ok(Self { body: BufReader::new(spooled), number: 0 })
+    }
+
     /// The next line that isn't blank; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Line>, Problem> {
         while let Some(line) = self.next_of_any_kind()? {
@@ -126,7 +137,7 @@ mod tests {
     async fn lines(pieces: Vec<Vec<u8>>) -> Result<Lines, Problem> {
         let pieces = pieces.into_iter().map(|piece| Ok::<_, io::Error>(Bytes::from(piece)));
         let spool = Spool::new(std::env::temp_dir(), u64::MAX);
-        LinesBody(Body::from_stream(stream::iter(pieces))).complete(&spool).await
+        Lines::receive(Body::from_stream(stream::iter(pieces)), &spool).await
     }
 
     /// Their numbers; of those that are refused, with the code.

@@ -229,7 +229,7 @@ const PROBLEMS: [(&str, u16, &str); 12] = [
     ("TooLarge", 413, "The body is too large"),
     ("UnsupportedMediaType", 415, "The body's type is not taken"),
     ("Invalid", 422, "Some values don't fit; `errors` names them"),
-    ("TooManyAttempts", 429, "Too many wrong tokens came from this address"),
+    ("TooManyAttempts", 429, "Too many wrong tokens came from this address, or a limit of imports is reached"),
     ("Fault", 500, "The control plane is at fault; nothing was changed"),
     ("Unavailable", 503, "The storage is unavailable, or the request took too long"),
 ];

@@ -127,6 +127,14 @@ async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Refusal> {
     of_token(api, bearer::presented(headers).ok_or_else(missing)?).await
 }
 
+/// That the token which proved a principal when its request began still works.
+pub(super) async fn prove_again(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
+    match proved(api, headers).await {
+        Ok(_) => Ok(()),
+        Err(Refusal::Wrong(problem) | Refusal::Other(problem)) => Err(problem),
+    }
+}
+
 /// Whoever shows this token.
 pub(crate) async fn of_token(api: &Api, presented: &str) -> Result<Principal, Refusal> {
     let refused = |code| Refusal::Wrong(Problem::unauthenticated(code, HOW));

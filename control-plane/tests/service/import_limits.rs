@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::http::Request;
 use futures_util::future::join_all;
+use futures_util::stream;
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN, Answer, Service};
@@ -117,6 +119,37 @@ async fn an_import_whose_client_went_away_keeps_its_place_until_it_is_done_and_t
     let again = import_once(&service, "k", &lines).await;
     assert_eq!((again.status.as_u16(), again.header("idempotency-replayed")), (200, Some("true")));
     assert_eq!(again.json()["imported"], LONG);
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_while_the_body_comes_imports_nothing() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    for is_revoked in [false, true] {
+        let (id, token) = service.token("workspace_admin", Some("acme")).await;
+        let (rest, pieces) = tokio::sync::mpsc::channel(1);
+        let pieces = stream::unfold(pieces, async |mut pieces| Some((pieces.recv().await?, pieces)));
+        let request = Request::post(ACME)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/jsonl");
+        let sending = service.send(request.body(Body::from_stream(pieces)).unwrap());
+        let line = line(&format!("revoked-{is_revoked}"), json!({})).to_string();
+        let (begin, end) = line.split_at(10);
+        let trickle = async {
+            rest.send(Ok::<_, std::io::Error>(begin.to_owned())).await.unwrap();
+            // There is room for more once the body is read, and so the token was right before.
+            drop(rest.reserve().await.unwrap());
+            if is_revoked {
+                assert_eq!(service.delete(&format!("/v1/admin-tokens/{id}")).await.status, 204);
+            }
+            rest.send(Ok(end.to_owned())).await.unwrap();
+            drop(rest);
+        };
+        let (answer, ()) = tokio::join!(sending, trickle);
+        let keys = service.get("/v1/workspaces/acme/keys").await.json()["items"].as_array().unwrap().len();
+        assert_eq!((answer.status.as_u16(), keys), if is_revoked { (401, 1) } else { (200, 1) }, "{}", answer.text());
+        assert!(!is_revoked || answer.code() == "revoked-token", "{}", answer.text());
+    }
 }
 
 #[tokio::test]

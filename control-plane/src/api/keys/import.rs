@@ -102,7 +102,7 @@ async fn import(
     query: ImportQuery,
     body: LinesBody,
 ) -> Result<Response, Problem> {
-    let lines = body.complete(api.imports.spool()).await?;
+    let lines = body.complete(&api).await?;
     let acting = principal.acting(&api.clock);
     let own = target.own();
     let guessing = own.filter(|_| principal.reach().is_some());

@@ -95,15 +95,16 @@ pub(super) fn check(
             Read::Refused(errors) => found.refuse(number, errors),
         }
     }
-    let lines_found = found.lines;
-    let outcome = match found.finish() {
-        Ok((ids, digests)) => {
-            let keys = Keys { lines: lines.again()?, reader, ids: ids.clone().into_iter() };
-            Ok(Import { ids, digests, keys: Box::new(keys) })
+    let outcome = match found.refusal() {
+        Some(refusal) => Err(refusal),
+        None => {
+            let keys = Keys { lines: lines.again()?, reader, ids: found.ids.clone().into_iter() };
+            let mut digests: Vec<_> = found.digests.into_iter().collect();
+            digests.sort_unstable_by_key(|(_, line)| *line);
+            Ok(Import { ids: found.ids, digests, keys: Box::new(keys) })
         }
-        Err(refusal) => Err(refusal),
     };
-    Ok(Checked { digest: body.map(BodyDigest::finish), lines: lines_found, outcome })
+    Ok(Checked { digest: body.map(BodyDigest::finish), lines: found.lines, outcome })
 }
 
 impl Found {
@@ -130,23 +131,22 @@ impl Found {
         }
     }
 
-    /// The ids of the keys, and their digests with their lines, in the order of the lines.
-    fn finish(self) -> Result<(Vec<KeyId>, Vec<(Digest, usize)>), Refusal> {
+    /// Why nothing is to be made of it; `None`: all lines are right.
+    fn refusal(&mut self) -> Option<Refusal> {
         if self.lines == 0 {
             let message = "has no line; send a key a line".to_owned();
             let error = FieldError { field: String::new(), code: "empty", message };
-            return Err(Refusal::Lines(Problem::invalid(vec![error])));
+            return Some(Refusal::Lines(Problem::invalid(vec![error])));
         }
         if self.refused_count > 0 {
-            return Err(Refusal::Lines(Problem::refused_lines(self.refused, self.refused_count)));
+            let refused = std::mem::take(&mut self.refused);
+            return Some(Refusal::Lines(Problem::refused_lines(refused, self.refused_count)));
         }
         if !self.taken.is_empty() {
-            let lines = self.taken.into_iter().map(|line| (line, None)).collect();
-            return Err(Refusal::Taken(StoreError::DigestsTaken { lines }));
+            let lines = self.taken.iter().map(|line| (*line, None)).collect();
+            return Some(Refusal::Taken(StoreError::DigestsTaken { lines }));
         }
-        let mut digests: Vec<_> = self.digests.into_iter().collect();
-        digests.sort_unstable_by_key(|(_, line)| *line);
-        Ok((self.ids, digests))
+        None
     }
 }
 
@@ -182,7 +182,7 @@ impl Iterator for Keys {
                 .ok()
                 .map(|fields| self.reader.read(fields, |_, _| {}, || ids.next().ok_or_else(Problem::fault)));
             match read {
-                Some(Ok(Read::Key(imported))) => return Some(Ok(imported)),
+                Some(Ok(Read::Key(imported))) => return Some(Ok(*imported)),
                 Some(Ok(Read::LeftOut)) => {}
                 None | Some(Ok(Read::Refused(_)) | Err(_)) => {
                     return Some(Err(StoreError::Fault("a line of an import reads otherwise than before".into())));

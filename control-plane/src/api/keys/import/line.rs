@@ -41,7 +41,7 @@ pub(super) enum Expired {
 
 /// What a line says.
 pub(super) enum Read {
-    Key(ImportedKey),
+    Key(Box<ImportedKey>),
     /// It has expired, and is left out.
     LeftOut,
     Refused(Vec<FieldError>),
@@ -99,7 +99,7 @@ impl LineReader {
         let secret = NewSecret { digest, last_characters: LastCharacters(last_characters.unwrap_or_default()) };
         let id = id()?;
         let key = NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, active, secret };
-        Ok(Read::Key(ImportedKey { workspace, key }))
+        Ok(Read::Key(Box::new(ImportedKey { workspace, key })))
     }
 
     /// The workspace of a line, `None` when that was refused.
