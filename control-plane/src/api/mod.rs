@@ -34,7 +34,9 @@ pub(crate) mod values;
 pub(crate) mod workspaces;
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Bytes;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -49,7 +51,13 @@ use crate::tokens::Token;
 
 /// What handlers work with. Clones share it: each route and each request has one.
 #[derive(Clone)]
-pub struct Api(Arc<Parts>);
+pub struct Api(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    /// The OpenAPI document as it is served. It takes milliseconds to make, and anybody may ask for it.
+    document: OnceLock<Bytes>,
+}
 
 /// What an [`Api`] is made of.
 pub struct Parts {
@@ -72,7 +80,14 @@ pub struct Parts {
 
 impl From<Parts> for Api {
     fn from(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(Shared { parts, document: OnceLock::new() }))
+    }
+}
+
+impl Api {
+    /// The OpenAPI document as it is served here: one for all who ask, and made when the first does.
+    fn document(&self) -> Bytes {
+        self.0.document.get_or_init(|| openapi::served(&self.public_url).into()).clone()
     }
 }
 
@@ -80,6 +95,6 @@ impl Deref for Api {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
     }
 }

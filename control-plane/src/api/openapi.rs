@@ -10,6 +10,7 @@ use super::Api;
 use super::requests::{AuditSort, ExpiredLines, KeySort};
 use super::router;
 use crate::problem;
+use crate::public_url::PublicUrl;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -48,12 +49,17 @@ const TAGS: [(&str, &str); 9] = [
     responses((status = 200, description = "This document", body = Object))
 )]
 pub(super) async fn show(State(api): State<Api>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], api.document())
+}
+
+/// The document of a control plane with this address. Which server it is follows from where it runs, so it is no part of the
+/// committed document.
+pub(super) fn served(at: &PublicUrl) -> String {
     let mut document = document();
-    // Which server this is follows from where it runs, so it is no part of the committed document.
     if let Some(document) = document.as_object_mut() {
-        document.insert("servers".to_owned(), json!([{"url": api.public_url.to_string()}]));
+        document.insert("servers".to_owned(), json!([{"url": at.to_string()}]));
     }
-    ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+    document.to_string()
 }
 
 /// The document, for people to read: docs/openapi.json.

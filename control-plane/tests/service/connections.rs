@@ -146,6 +146,41 @@ async fn a_client_that_takes_nothing_does_not_hold_the_end_up() {
     assert!(began.elapsed() < Duration::from_secs(4), "the end took {:?}", began.elapsed());
 }
 
+/// Connections whose server's end has bytes that the client has not taken.
+fn stalled(server: SocketAddr) -> usize {
+    let own = format!(":{:04X}", server.port());
+    let all = read_to_string("/proc/net/tcp").unwrap();
+    let lines = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.filter(|line| line.len() > 4 && line[1].ends_with(&own) && !line[4].starts_with("00000000:")).count()
+}
+
+#[tokio::test]
+async fn clients_that_take_nothing_share_the_answer_that_waits_for_them() {
+    let server = Server::start(30_000);
+    let memory = || {
+        let status = read_to_string(format!("/proc/{}/status", server.running.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+    };
+    let before = memory();
+    let mut clients = Vec::new();
+    for _ in 0..500 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut stream = socket.connect(server.address()).await.unwrap();
+        let request = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(request.repeat(10).as_bytes()).await.unwrap();
+        clients.push(stream);
+    }
+    let began = Instant::now();
+    while stalled(server.address()) < clients.len() {
+        assert!(began.elapsed() < DEADLINE, "not all of them take nothing");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 30, "{grown} MiB more for {} clients", clients.len());
+}
+
 const BODIES: [(&str, &str); 4] = [
     ("/v1/workspaces", "admin"),
     ("/v1/keys/import", "admin"),
