@@ -49,6 +49,9 @@ pub struct FakeProcess {
     pub shared: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     writes: Cell<u32>,
     queues: RefCell<Vec<String>>,
+    /// How often a worker looked at the clock to measure its own work: each look finds that so much more time has passed.
+    looks: Cell<u64>,
+    pub look_us: Cell<u64>,
     /// Wakes that were not delivered yet.
     pub wakes: RefCell<VecDeque<u32>>,
 }
@@ -60,6 +63,8 @@ impl Default for FakeProcess {
             shared: RefCell::default(),
             writes: Cell::new(0),
             queues: RefCell::default(),
+            looks: Cell::new(0),
+            look_us: Cell::new(350),
             wakes: RefCell::default(),
         }
     }
@@ -178,6 +183,11 @@ impl Host for FakeEnvoy {
 
     fn monotonic_ms(&self) -> u64 {
         self.process.clocks.get().monotonic_ms
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        self.process.looks.set(self.process.looks.get() + self.process.look_us.get());
+        self.monotonic_ms() * 1_000 + self.process.looks.get()
     }
 
     fn random(&self) -> Option<[u8; 16]> {

@@ -86,6 +86,8 @@ pub trait Host {
     fn wall_clock_ms(&self) -> i64;
     /// Milliseconds since some instant, the same for all workers of this Envoy, by a clock that is never set back.
     fn monotonic_ms(&self) -> u64;
+    /// The same in microseconds, to measure how long something takes.
+    fn monotonic_us(&self) -> u64;
     /// Random bytes of the operating system; `None` when it has none.
     fn random(&self) -> Option<[u8; 16]>;
     /// Sends a call; the answer comes as a callback with the number that this returns.
@@ -219,6 +221,10 @@ mod envoy {
             let since_1970 = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
             // Without a clock every key counts as expired.
             since_1970.and_then(|length| i64::try_from(length.as_millis()).ok()).unwrap_or(i64::MAX)
+        }
+
+        fn monotonic_us(&self) -> u64 {
+            Ticks::from_ticks(Instant::now_without_cache_update().as_ticks()).as_micros()
         }
 
         fn monotonic_ms(&self) -> u64 {

@@ -8,6 +8,7 @@ pub mod head;
 pub mod publisher;
 pub mod roster;
 pub mod shelf;
+mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -12,14 +12,15 @@ mod trust;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use policy::Config;
 use policy::config::Feed;
+use policy::{Config, Position};
 
 use crate::acknowledgement::Acknowledging;
 use crate::host::{Host, LogLevel};
 use crate::keys::{Clocks, Keys};
 use crate::metrics::Report;
 use crate::process::follower::Follower;
+use crate::process::head::Head;
 use crate::process::publisher::Publisher;
 use crate::process::roster::Roster;
 use crate::process::shelf::Shelf;
@@ -94,6 +95,8 @@ pub struct Source {
     signed_ms: Option<u64>,
     /// It was held up, and has not yet come into step with the others since: it decides nothing.
     was_held_up: bool,
+    /// Where the others were when it signed the roster again.
+    catches_up_to: Option<CatchUp>,
     /// When this worker is to sign the roster next; `None`: at once.
     signs_ms: Option<u64>,
     has_requests: bool,
@@ -144,6 +147,19 @@ enum Shares {
     Everything,
 }
 
+/// What a worker that was held up must have before it decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct CatchUp {
+    generation: u64,
+    position: Position,
+}
+
+impl CatchUp {
+    fn of(head: Head) -> Self {
+        Self { generation: head.generation, position: head.to.position }
+    }
+}
+
 /// What this worker does for its source.
 enum Part {
     Follows,
@@ -172,6 +188,7 @@ impl Source {
             joined_ms: 0,
             signed_ms: None,
             was_held_up: false,
+            catches_up_to: None,
             signs_ms: None,
             has_requests: false,
             queue: None,

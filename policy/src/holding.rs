@@ -7,7 +7,7 @@
 use crate::digest::Digest;
 use crate::position::{Position, Revision};
 use crate::table::{Loading, Look, Table};
-use crate::wire::{Catalogue, RecordView, WireError};
+use crate::wire::{Catalogue, PageId, RecordView, WireError};
 
 /// A table that can be replaced while it serves.
 #[derive(Default)]
@@ -85,16 +85,25 @@ impl Holding {
         self.next.as_ref().map(|next| next.loading.revision())
     }
 
-    /// How many pages the snapshot on its way in has, or else the table.
-    pub fn page_count(&self) -> usize {
+    /// The snapshot on its way in, as far as it has come, or else the table.
+    fn newest_table(&self) -> Option<&Table> {
         let next = self.next.as_ref().map(|next| next.loading.table());
-        next.or_else(|| self.tables.last()).map_or(0, Table::page_count)
+        next.or_else(|| self.tables.last())
     }
 
-    /// The message of page `number`, of the snapshot on its way in or else of the table.
-    pub fn page(&self, number: usize) -> Option<&[u8]> {
-        let next = self.next.as_ref().map(|next| next.loading.table());
-        next.or_else(|| self.tables.last())?.page(number)
+    /// How many pages the snapshot on its way in has, or else the table.
+    pub fn page_count(&self) -> usize {
+        self.newest_table().map_or(0, Table::page_count)
+    }
+
+    /// The id of the page at a place, of the snapshot on its way in or else of the table.
+    pub fn page_id(&self, place: usize) -> Option<PageId> {
+        self.newest_table()?.page_ids().nth(place)
+    }
+
+    /// The message of a page, of the snapshot on its way in or else of the table.
+    pub fn page(&self, id: PageId) -> Option<&[u8]> {
+        self.newest_table()?.page(id)
     }
 
     /// Takes up a snapshot, beside what there is. One that had been begun before ends here; its pages stay.
@@ -106,9 +115,8 @@ impl Holding {
     /// Leaves the snapshot that was on its way in; the pages that came stay, since they took the place of others.
     pub fn give_up_next(&mut self) {
         let Some(next) = self.next.take() else { return };
-        let (pages, _) = next.loading.progress();
         // Without a table before there is nothing that its pages replaced.
-        if pages > 0 && !self.tables.is_empty() {
+        if next.loading.end().is_some() && !self.tables.is_empty() {
             self.tables.push(next.loading.into_table());
         }
     }
@@ -116,6 +124,16 @@ impl Holding {
     /// The page of the snapshot that is wanted next: none before the snapshot has caught up.
     pub fn wanted(&self) -> Option<usize> {
         self.next.as_ref().filter(|next| next.is_caught_up).and_then(|next| next.loading.wanted())
+    }
+
+    /// The same page, by its id.
+    pub fn wanted_page(&self) -> Option<PageId> {
+        self.next.as_ref().filter(|next| next.is_caught_up).and_then(|next| next.loading.wanted_page())
+    }
+
+    /// See [`Loading::cut_anew`].
+    pub fn cut_anew(&mut self, cut: &[u8]) -> Result<(), WireError> {
+        self.next.as_mut().ok_or(WireError::Order)?.loading.cut_anew(cut)
     }
 
     /// True while a snapshot is on its way in.
@@ -127,8 +145,9 @@ impl Holding {
     pub fn add(&mut self, page: Vec<u8>) -> Result<(), WireError> {
         let next = self.next.as_mut().filter(|next| next.is_caught_up).ok_or(WireError::Order)?;
         next.loading.add(page)?;
-        let (pages, bits) = next.loading.progress();
-        self.tables.iter_mut().for_each(|table| table.give_up_first(pages, bits));
+        if let Some(end) = next.loading.end() {
+            self.tables.iter_mut().for_each(|table| table.give_up_before(end));
+        }
         self.settle();
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! byte. Reading never panics and never trusts: what is truncated, flipped, out of order or unknown is a [`WireError`].
 
 mod change;
+mod cut;
 #[cfg(test)]
 mod damage;
 mod delta;
@@ -12,22 +13,26 @@ mod golden;
 mod header;
 mod manifest;
 mod page;
+mod page_id;
 mod reader;
 mod record;
 mod snapshot;
 
 pub use change::{Op, encode_change};
+pub use cut::Cut;
 pub use delta::{Delta, encode_delta};
 pub use header::FORMAT;
 pub use manifest::{Catalogue, Manifest, NumberTaken, PageSummary};
 pub use page::{Page, page_of};
+pub use page_id::PageId;
 pub use record::{KeyRecord, RecordView, record_bytes};
 pub use snapshot::{Snapshot, SnapshotBuilder};
 
 pub(crate) use change::OpView;
-pub(crate) use page::{MAX_PAGE_BITS, PageWriter};
+pub(crate) use page::PageWriter;
+pub(crate) use page_id::cut_by;
 
-/// The most bytes a page should have; only digests that share their first 16 bits make a larger one.
+/// The most bytes a snapshot's page should have; only digests that share their first 16 bits make a larger one.
 pub const PAGE_BYTES: usize = 1 << 20;
 
 /// The most bytes that any message may have. Envoy hands a filter no answer above 32 MiB.

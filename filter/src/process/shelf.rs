@@ -3,13 +3,13 @@
 //! Every value ends with the term of the leader that wrote it. A leader that was replaced while it slept finds a
 //! newer term, or another write between its look and its own, and writes nothing.
 
-use policy::wire::FORMAT;
+use policy::wire::{FORMAT, PageId};
 
 use crate::host::Host;
 use crate::source::SourceName;
 
 /// Grows with each change of what stands in shared data: a new build of the filter leaves the old one's alone.
-const LAYOUT: u16 = 2;
+const LAYOUT: u16 = 3;
 
 /// Slots for deltas that a table has at least, each page of it brings, and it has at most.
 pub const MIN_SLOTS: u64 = if cfg!(any(test, feature = "model")) { 16 } else { 1_024 };
@@ -33,7 +33,7 @@ pub struct Shelf {
 
 /// A value, and what it says of itself.
 pub struct Stamped {
-    /// The generation of a page or a manifest, the number of a delta.
+    /// The generation of a page or a cut, the number of a delta.
     pub number: u64,
     pub bytes: Vec<u8>,
 }
@@ -53,12 +53,13 @@ impl Shelf {
         format!("{}head", self.prefix)
     }
 
-    pub fn manifest(&self) -> String {
-        format!("{}manifest", self.prefix)
+    /// How the pages are cut that stand there.
+    pub fn cut(&self) -> String {
+        format!("{}cut", self.prefix)
     }
 
-    pub fn page(&self, number: usize) -> String {
-        format!("{}page/{number}", self.prefix)
+    pub fn page(&self, id: PageId) -> String {
+        format!("{}page/{}.{}", self.prefix, id.bits(), id.number())
     }
 
     /// The slot of delta `number`, of so many.

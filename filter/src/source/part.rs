@@ -1,6 +1,8 @@
 //! A source's part among the workers: signing the roster, following, taking over and leading.
 
-use super::{HURRY, Part, Shares, Source, TAKE_OVER_MS, TICK, change_roster, hex};
+use super::{CatchUp, HURRY, Part, Shares, Source, TAKE_OVER_MS, TICK, change_roster, hex};
+use policy::Table;
+
 use crate::host::{Host, LogLevel};
 use crate::keys::Clocks;
 use crate::process::follower::{Follower, Step};
@@ -46,8 +48,13 @@ impl Source {
         });
         let Some((roster, (role, me))) = signed else { return };
         // What it holds may be old, whatever its part was, and whatever had it sign.
-        self.was_held_up |= self.is_late(now);
+        let is_late = self.is_late(now);
+        self.was_held_up |= is_late;
         self.signed_ms = Some(now.monotonic_ms);
+        if is_late && leads {
+            // Read after it has signed: what is published later is enforced only once this worker says that it has it.
+            self.catches_up_to = Head::read(host, &self.shelf).map(CatchUp::of);
+        }
         self.leader = roster.workers.iter().find(|worker| worker.id == roster.leader).and_then(|worker| worker.queue);
         self.signs_ms = Some(roster.next_signature_ms(self.has_requests, now.monotonic_ms));
         self.others = roster.queues_but_mine(&me).collect();
@@ -80,11 +87,11 @@ impl Source {
     pub(super) fn advance(&mut self, host: &dyn Host, root: u32, now: Clocks) {
         let before = self.keys.holding.position();
         let more = match &mut self.part {
-            Part::Alone => false,
+            Part::Alone => self.is_heavy(),
             Part::Follows => {
                 let step = self.follower.step(host, &self.shelf, &mut self.keys);
-                self.was_held_up &= step != Step::InStep;
-                step == Step::More
+                self.was_held_up &= step != Step::InStep && !self.has_caught_up();
+                step == Step::More || self.is_heavy()
             }
             Part::TakesOver { term, since_ms } => {
                 let (term, waited) = (*term, now.monotonic_ms.saturating_sub(*since_ms));
@@ -127,6 +134,11 @@ impl Source {
             }
             (true | false, _) => {}
         }
+    }
+
+    /// Whether the table has so many changes that it should be rebased soon.
+    fn is_heavy(&self) -> bool {
+        self.keys.holding.table().is_some_and(Table::is_heavy)
     }
 
     /// Begins to lead. Answers whether there is more to do at once.

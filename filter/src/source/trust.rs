@@ -1,6 +1,8 @@
 //! Whether a worker may decide by what it holds, and whether all of the Envoy may.
 
-use super::{Part, Shares, Source, clocks, read_roster};
+use policy::Position;
+
+use super::{CatchUp, Part, Shares, Source, clocks, read_roster};
 use crate::host::Host;
 use crate::keys::Clocks;
 use crate::process::follower::Step;
@@ -12,7 +14,7 @@ use crate::process::roster::BEAT_MS;
 /// [`GONE_MS`](crate::process::roster::GONE_MS), after which they do.
 const LATE_MS: u64 = 2_000;
 
-/// Steps that a worker takes within a request, each of some deltas or a page, when it must look before it decides: a VM that
+/// Steps that a worker takes within a request, each of about a millisecond, when it must look before it decides: a VM that
 /// takes the place of a trapped one has a small table at its first request already, and for a large one no request is held up
 /// for long.
 const STEPS_A_REQUEST: u32 = 4;
@@ -50,6 +52,14 @@ impl Source {
         };
         self.was_held_up &= !is_there;
         is_there
+    }
+
+    /// Whether a worker that was held up has all that was published when it signed again. All later changes wait for it: they count
+    /// as enforced once it says that it has them, so it may be behind them and decide.
+    pub(super) fn has_caught_up(&self) -> bool {
+        let Some(CatchUp { generation, position }) = self.catches_up_to else { return false };
+        let is_there = |own: Position| own.epoch == position.epoch && own.revision >= position.revision;
+        self.follower.generation() == Some(generation) && self.keys.holding.position().is_some_and(is_there)
     }
 
     /// A worker that was held up, and that asks for itself, has ended for the control plane if other workers said so: it decides

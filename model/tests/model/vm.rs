@@ -31,6 +31,7 @@ pub struct Vm {
     number: u32,
     is_lonely: bool,
     drawn: Cell<u32>,
+    looks: Cell<u64>,
     called: Cell<u32>,
     /// Calls that nobody has taken up yet, by their numbers.
     pub calls: RefCell<Vec<(u32, Question)>>,
@@ -47,6 +48,7 @@ impl Vm {
             time,
             number,
             is_lonely,
+            looks: Cell::new(0),
             drawn: Cell::new(0),
             called: Cell::new(0),
             calls: RefCell::default(),
@@ -118,6 +120,12 @@ impl Host for Vm {
 
     fn monotonic_ms(&self) -> u64 {
         self.time.elapsed_ms() + 50_000
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        // Each look takes its time, so that a turn ends after some.
+        self.looks.set(self.looks.get() + 350);
+        self.monotonic_ms() * 1_000 + self.looks.get()
     }
 
     fn random(&self) -> Option<[u8; 16]> {

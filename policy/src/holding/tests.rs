@@ -4,7 +4,7 @@ use super::*;
 use crate::fixtures::{EPOCH, builder, delta, record, start, test};
 use crate::id::Epoch;
 use crate::position::Revision;
-use crate::table::Table;
+use crate::table::{Rebased, Table};
 use crate::wire::{KeyRecord, Op, Snapshot};
 
 /// Pages of these tests: small, so that few records make several.
@@ -43,7 +43,7 @@ fn seen(holding: &Holding, records: &[KeyRecord]) -> (usize, usize, usize) {
 }
 
 fn pages_held(holding: &Holding) -> usize {
-    let pages = |table: &Table| (0..table.page_count()).filter(|number| table.page(*number).is_some()).count();
+    let pages = |table: &Table| table.page_ids().filter(|id| table.page(*id).is_some()).count();
     let next = holding.next.iter().map(|next| pages(next.loading.table()));
     holding.tables.iter().map(pages).chain(next).sum()
 }
@@ -172,23 +172,53 @@ fn a_worker_loads_from_another_whose_pages_run_ahead_of_their_manifest() {
     let mut leader = loaded(&cut(start(), &all));
     let (first, between) = delta(start(), &[vec![Op::Remove(all[0].digest)], vec![Op::Upsert(all[0].clone())]]);
     let (second, to) = delta(between, &[vec![Op::Remove(all[1].digest)]]);
-    let manifest = leader.manifest(start()).unwrap();
+    let cut = leader.cut(start()).unwrap();
     leader.apply(&first).unwrap();
-    let changed = leader.changed_pages();
-    assert!(changed.iter().all(|number| leader.rebase(*number)));
+    let changed: Vec<_> = leader.changed_pages().collect();
+    assert!(changed.iter().all(|id| leader.rebase(*id) == Rebased::Merged));
     leader.apply(&second).unwrap();
 
     let mut holding = Holding::default();
-    holding.begin(Loading::start_from_worker(&manifest).unwrap());
+    holding.begin(Loading::start_from_worker(&cut).unwrap());
     holding.apply(&first).unwrap();
     holding.apply(&second).unwrap();
     holding.caught_up();
-    while let Some(number) = holding.wanted() {
-        holding.add(leader.page(number).unwrap().to_vec()).unwrap();
+    while let Some(id) = holding.wanted_page() {
+        holding.add(leader.page(id).unwrap().to_vec()).unwrap();
     }
     assert_eq!((holding.position(), holding.len()), (Some(to), 59));
     assert_eq!(seen(&holding, &all), (59, 0, 1));
     assert!(holding.find(&all[1].digest).is_none());
+}
+
+/// The worker that is loaded from cuts pages in two meanwhile, and frees those that it cut.
+#[test]
+fn a_worker_goes_on_loading_from_another_that_cuts_pages_meanwhile() {
+    let all = records(0..60, true);
+    let mut leader = loaded(&cut(start(), &all));
+    let mut holding = Holding::default();
+    holding.begin(Loading::start_from_worker(&leader.cut(start()).unwrap()).unwrap());
+    holding.caught_up();
+    let first = holding.wanted_page().unwrap();
+    holding.add(leader.page(first).unwrap().to_vec()).unwrap();
+
+    let more = records(60..200, true);
+    let (message, to) = delta(start(), &[more.iter().cloned().map(Op::Upsert).collect()]);
+    leader.apply(&message).unwrap();
+    holding.apply(&message).unwrap();
+    let pages = leader.page_count();
+    let next_changed = |leader: &Table| leader.changed_pages().next();
+    while let Some(id) = next_changed(&leader) {
+        assert_ne!(leader.rebase(id), Rebased::Outgrown);
+    }
+    assert!(leader.page_count() > pages + 1, "{} pages after {pages}", leader.page_count());
+    assert!(holding.wanted_page().is_some_and(|id| leader.page(id).is_none()), "the next one is there no more");
+    holding.cut_anew(&leader.cut(to).unwrap()).unwrap();
+    while let Some(id) = holding.wanted_page() {
+        holding.add(leader.page(id).unwrap().to_vec()).unwrap();
+    }
+    assert_eq!((holding.position(), holding.len()), (Some(to), 200));
+    assert_eq!(seen(&holding, &[all, more].concat()), (200, 0, 0));
 }
 
 /// A position of another epoch.

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Delta = 1,
     Manifest = 2,
     Page = 3,
+    /// Between workers of an Envoy alone.
+    Cut = 4,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]

@@ -6,7 +6,8 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::header::{Kind, Message, open};
-use super::page::MAX_PAGE_BITS;
+use super::page_id::MAX_PAGE_BITS;
+use super::reader::Reader;
 use super::record::MAX_SCOPE_NUMBER;
 use super::{EncodeError, WireError};
 use crate::environment::Environment;
@@ -53,6 +54,37 @@ impl Catalogue {
             return Err(NumberTaken);
         }
         self.environments.insert(number, environment);
+        Ok(())
+    }
+
+    /// Reads what [`Self::write`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let mut catalogue = Self::default();
+        for _ in 0..reader.byte()? {
+            let number = reader.byte()?;
+            let name = reader.short_text()?;
+            catalogue.define_environment(number, name.parse().map_err(|_| WireError::Content)?)?;
+        }
+        for _ in 0..reader.read::<U16>()?.get() {
+            let number = reader.read::<U16>()?.get();
+            let name = reader.short_text()?;
+            catalogue.define_scope(number, name.parse().map_err(|_| WireError::Content)?)?;
+        }
+        Ok(catalogue)
+    }
+
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let Self { scopes, environments } = self;
+        bytes.push(u8::try_from(environments.len()).map_err(|_| EncodeError::TooLarge)?);
+        for (number, environment) in environments {
+            bytes.push(*number);
+            push_name(bytes, environment.as_str())?;
+        }
+        bytes.extend_from_slice(&u16::try_from(scopes.len()).map_err(|_| EncodeError::TooLarge)?.to_le_bytes());
+        for (scope, number) in scopes {
+            bytes.extend_from_slice(&number.to_le_bytes());
+            push_name(bytes, scope.as_str())?;
+        }
         Ok(())
     }
 }
@@ -103,36 +135,15 @@ impl Manifest {
             return Err(WireError::Content);
         }
         let pages = reader.read_many::<PageSummary>(1 << page_bits)?.to_vec();
-        let mut catalogue = Catalogue::default();
-        for _ in 0..reader.byte()? {
-            let number = reader.byte()?;
-            let name = reader.short_text()?;
-            catalogue.define_environment(number, name.parse().map_err(|_| WireError::Content)?)?;
-        }
-        for _ in 0..reader.read::<U16>()?.get() {
-            let number = reader.read::<U16>()?.get();
-            let name = reader.short_text()?;
-            catalogue.define_scope(number, name.parse().map_err(|_| WireError::Content)?)?;
-        }
+        let catalogue = Catalogue::read(&mut reader)?;
         if reader.is_empty() { Ok(Self { position, catalogue, page_bits, pages }) } else { Err(WireError::Length) }
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let Catalogue { scopes, environments } = &self.catalogue;
         let mut message = Message::new(Kind::Manifest, self.position, self.pages.as_bytes().len());
-        let bytes = &mut message.bytes;
-        bytes.push(self.page_bits);
-        bytes.extend_from_slice(self.pages.as_bytes());
-        bytes.push(u8::try_from(environments.len()).map_err(|_| EncodeError::TooLarge)?);
-        for (number, environment) in environments {
-            bytes.push(*number);
-            push_name(bytes, environment.as_str())?;
-        }
-        bytes.extend_from_slice(&u16::try_from(scopes.len()).map_err(|_| EncodeError::TooLarge)?.to_le_bytes());
-        for (scope, number) in scopes {
-            bytes.extend_from_slice(&number.to_le_bytes());
-            push_name(bytes, scope.as_str())?;
-        }
+        message.bytes.push(self.page_bits);
+        message.bytes.extend_from_slice(self.pages.as_bytes());
+        self.catalogue.write(&mut message.bytes)?;
         message.seal()
     }
 }

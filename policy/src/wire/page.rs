@@ -9,15 +9,13 @@ use zerocopy::little_endian::U32;
 
 use super::header::{Kind, Message, open};
 use super::manifest::PageSummary;
+use super::page_id::PageId;
 use super::reader::Reader;
 use super::record::{Fixed, RecordView};
 use super::{EncodeError, WireError};
 use crate::digest::Digest;
 use crate::id::{Epoch, WorkspaceId};
 use crate::position::Position;
-
-/// The most bits that may cut pages: 65,536 of them.
-pub(crate) const MAX_PAGE_BITS: u8 = 16;
 
 /// Records that a look-up reads before it bisects what is left: of uniform digests it seldom needs as many.
 const GUESSES: usize = 6;
@@ -41,12 +39,12 @@ pub struct Page {
 impl Page {
     /// Checks a page that was received. Costs one pass over its bytes. Of its position only the epoch is checked: which
     /// revisions fit, the caller knows by the page's summary.
-    pub(crate) fn open(bytes: Vec<u8>, epoch: Epoch, number: usize, bits: u8) -> Result<Self, WireError> {
+    pub(crate) fn open(bytes: Vec<u8>, epoch: Epoch, id: PageId) -> Result<Self, WireError> {
         let (position, checksum, mut reader) = open(&bytes, Kind::Page)?;
         if position.epoch != epoch {
             return Err(WireError::Position);
         }
-        if usize::try_from(reader.read::<U32>()?.get()) != Ok(number) {
+        if reader.read::<U32>()?.get() != id.number() {
             return Err(WireError::Order);
         }
         let count = usize::try_from(reader.read::<U32>()?.get()).map_err(|_| WireError::Length)?;
@@ -56,14 +54,14 @@ impl Page {
         let mut before = None;
         for record in fixed {
             let digest = Digest(record.digest);
-            if page_of(&digest, bits) != number || before.is_some_and(|before| before >= digest) {
+            if !id.holds(&digest) || before.is_some_and(|before| before >= digest) {
                 return Err(WireError::Order);
             }
             before = Some(digest);
             RecordView::new(record, heap).check()?;
         }
         let records = start..start.saturating_add(fixed.as_bytes().len());
-        Ok(Self { bytes: bytes.into_boxed_slice(), records, count, bits, checksum })
+        Ok(Self { bytes: bytes.into_boxed_slice(), records, count, bits: id.bits(), checksum })
     }
 
     /// The record of `digest`. Reads a few records, whatever the page's size.
@@ -171,10 +169,9 @@ impl PageWriter {
     }
 
     /// The page's message.
-    pub(crate) fn finish(self, position: Position, number: usize) -> Result<Vec<u8>, EncodeError> {
-        let number = u32::try_from(number).map_err(|_| EncodeError::TooLarge)?;
+    pub(crate) fn finish(self, position: Position, id: PageId) -> Result<Vec<u8>, EncodeError> {
         let mut message = Message::new(Kind::Page, position, 8 + self.records.len() + self.heap.len());
-        message.bytes.extend_from_slice(&number.to_le_bytes());
+        message.bytes.extend_from_slice(&id.number().to_le_bytes());
         message.bytes.extend_from_slice(&self.count.to_le_bytes());
         message.bytes.extend_from_slice(&self.records);
         message.bytes.extend_from_slice(&self.heap);

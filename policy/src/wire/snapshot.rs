@@ -4,7 +4,8 @@ use zerocopy::little_endian::U32;
 
 use super::header::{Kind, open};
 use super::manifest::{Catalogue, Manifest, NumberTaken, PageSummary};
-use super::page::{MAX_PAGE_BITS, PageWriter, page_of};
+use super::page::{PageWriter, page_of};
+use super::page_id::{MAX_PAGE_BITS, cut_by};
 use super::record::{KeyRecord, RecordView};
 use super::{EncodeError, PAGE_BYTES};
 use crate::digest::Digest;
@@ -62,13 +63,13 @@ impl SnapshotBuilder {
         let mut pages = Vec::with_capacity(1 << page_bits);
         let mut summaries = Vec::with_capacity(1 << page_bits);
         let mut records = self.records().peekable();
-        for number in 0..1 << page_bits {
+        for id in cut_by(page_bits) {
             let mut writer = PageWriter::with_capacity(self.starts.len() >> page_bits);
-            while let Some(record) = records.next_if(|record| page_of(&record.digest(), page_bits) == number) {
+            while let Some(record) = records.next_if(|record| id.holds(&record.digest())) {
                 writer.push(record)?;
             }
             let count = writer.len();
-            let page = writer.finish(self.position, number)?;
+            let page = writer.finish(self.position, id)?;
             // `finish` has sealed the page, so it opens.
             let (_, checksum, _) = open(&page, Kind::Page).map_err(|_| EncodeError::TooLarge)?;
             let length = u32::try_from(page.len()).map_err(|_| EncodeError::TooLarge)?;

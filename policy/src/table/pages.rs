@@ -1,0 +1,261 @@
+//! The pages of a table, and beside each what changed in it lately.
+
+use std::collections::BTreeMap;
+
+use crate::digest::Digest;
+use crate::position::Position;
+use crate::wire::{EncodeError, Page, PageId, PageWriter, RecordView};
+
+/// What became of a digest since its page was received.
+pub(super) enum Change {
+    Removed,
+    /// A record that stands alone.
+    Upserted(Box<[u8]>),
+}
+
+impl Change {
+    /// The memory that it takes, to about a tenth.
+    fn bytes(&self) -> usize {
+        let alone = match self {
+            Self::Removed => 0,
+            Self::Upserted(alone) => alone.len(),
+        };
+        alone.saturating_add(size_of::<(Digest, Self)>())
+    }
+}
+
+/// What a table has to say of a digest.
+pub(crate) enum Look<'a> {
+    Known(RecordView<'a>),
+    Unknown,
+    /// The digest's page isn't here, and no delta named it.
+    NotHere,
+}
+
+/// A page, and what changed since. The changes are a tree, not a hash map: imported digests can be chosen, so that all of them
+/// share whatever bits a hash would be made of; and a tree never copies all that it has in one turn.
+pub(super) struct Slot {
+    pub(super) id: PageId,
+    /// `None` for one that isn't here.
+    pub(super) page: Option<Page>,
+    pub(super) changes: BTreeMap<Digest, Change>,
+    change_bytes: usize,
+    /// How many digests are known here, once the page is.
+    records: u64,
+}
+
+impl Slot {
+    fn empty(id: PageId) -> Self {
+        Self { id, page: None, changes: BTreeMap::new(), change_bytes: 0, records: 0 }
+    }
+
+    fn with(id: PageId, page: Page, changes: BTreeMap<Digest, Change>) -> Self {
+        let change_bytes = changes.values().map(Change::bytes).sum();
+        let mut slot = Self { id, page: None, changes, change_bytes, records: 0 };
+        slot.put(page);
+        slot
+    }
+
+    fn put(&mut self, page: Page) {
+        let (mut more, mut fewer) = (0_u64, 0_u64);
+        for (digest, change) in &self.changes {
+            match (page.find(digest).is_some(), change) {
+                (false, Change::Upserted(_)) => more = more.saturating_add(1),
+                (true, Change::Removed) => fewer = fewer.saturating_add(1),
+                (true, Change::Upserted(_)) | (false, Change::Removed) => {}
+            }
+        }
+        self.records = (page.len() as u64).saturating_add(more).saturating_sub(fewer);
+        self.page = Some(page);
+    }
+
+    pub(super) fn look(&self, digest: &Digest) -> Look<'_> {
+        let found = match (self.changes.get(digest), &self.page) {
+            (Some(Change::Upserted(alone)), _) => RecordView::alone(alone).ok(),
+            (Some(Change::Removed), _) => None,
+            (None, Some(page)) => page.find(digest),
+            (None, None) => return Look::NotHere,
+        };
+        found.map_or(Look::Unknown, Look::Known)
+    }
+
+    /// The bytes of the page and of its changes.
+    pub(super) fn bytes(&self) -> usize {
+        self.page.as_ref().map_or(0, Page::bytes).saturating_add(self.change_bytes)
+    }
+
+    /// The page with its changes merged in. Costs a pass over both.
+    fn merged(&self, position: Position) -> Result<Page, EncodeError> {
+        let page = self.page.as_ref().ok_or(EncodeError::Order)?;
+        let mut changes = self.changes.iter().peekable();
+        let mut writer = PageWriter::with_capacity(page.len());
+        for record in page.records() {
+            while let Some((_, change)) = changes.next_if(|(digest, _)| **digest < record.digest()) {
+                push(&mut writer, change)?;
+            }
+            match changes.next_if(|(digest, _)| **digest == record.digest()) {
+                Some((_, change)) => push(&mut writer, change)?,
+                None => writer.push(record)?,
+            }
+        }
+        for (_, change) in changes {
+            push(&mut writer, change)?;
+        }
+        opened(writer, position, self.id)
+    }
+
+    /// A part of the page as it is, without its changes.
+    fn part(&self, position: Position, part: PageId) -> Result<Page, EncodeError> {
+        let page = self.page.as_ref().ok_or(EncodeError::Order)?;
+        let mut writer = PageWriter::with_capacity(page.len() / 2);
+        page.records().filter(|record| part.holds(&record.digest())).try_for_each(|record| writer.push(record))?;
+        opened(writer, position, part)
+    }
+}
+
+fn push(writer: &mut PageWriter, change: &Change) -> Result<(), EncodeError> {
+    match change {
+        Change::Removed => Ok(()),
+        Change::Upserted(alone) => writer.push(RecordView::alone(alone).map_err(|_| EncodeError::Order)?),
+    }
+}
+
+fn opened(writer: PageWriter, position: Position, id: PageId) -> Result<Page, EncodeError> {
+    Page::open(writer.finish(position, id)?, position.epoch, id).map_err(|_| EncodeError::Order)
+}
+
+/// All pages, in the order of their digests: each digest belongs to one.
+pub(super) struct Pages {
+    /// The first 64 bits of each page's first digest: by these it is found.
+    starts: Vec<u64>,
+    slots: Vec<Slot>,
+    /// How many digests changed, and the bytes that they take.
+    changed: usize,
+    change_bytes: usize,
+    records: u64,
+}
+
+impl Pages {
+    /// Pages that are cut so, none of which is here yet. They follow each other, from the first digest to the last.
+    pub(super) fn cut(ids: impl IntoIterator<Item = PageId>) -> Self {
+        let slots: Vec<_> = ids.into_iter().map(Slot::empty).collect();
+        let starts = slots.iter().map(|slot| slot.id.first()).collect();
+        Self { starts, slots, changed: 0, change_bytes: 0, records: 0 }
+    }
+
+    pub(super) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    pub(super) fn changed(&self) -> usize {
+        self.changed
+    }
+
+    pub(super) fn change_bytes(&self) -> usize {
+        self.change_bytes
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Where the slot of a digest is. Pages are mostly of one size, so that it is mostly where its bits say.
+    fn place(&self, prefix: u64) -> usize {
+        let guess = ((u128::from(prefix) * self.starts.len() as u128) >> 64) as usize;
+        let begins = |at: usize| self.starts.get(at).is_some_and(|start| *start <= prefix);
+        if begins(guess) && !begins(guess.saturating_add(1)) {
+            return guess;
+        }
+        self.starts.partition_point(|start| *start <= prefix).saturating_sub(1)
+    }
+
+    pub(super) fn slot(&self, digest: &Digest) -> Option<&Slot> {
+        self.slots.get(self.place(digest.prefix()))
+    }
+
+    /// The place of the page with this id, if the table is cut so.
+    pub(super) fn find(&self, id: PageId) -> Option<usize> {
+        let at = self.place(id.first());
+        self.slots.get(at).is_some_and(|slot| slot.id == id).then_some(at)
+    }
+
+    /// Notes what became of a digest.
+    pub(super) fn change(&mut self, digest: Digest, change: Change) {
+        let at = self.place(digest.prefix());
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        if slot.page.is_some() {
+            let was_there = matches!(slot.look(&digest), Look::Known(_));
+            let records = match (was_there, &change) {
+                (false, Change::Upserted(_)) => slot.records.saturating_add(1),
+                (true, Change::Removed) => slot.records.saturating_sub(1),
+                (true, Change::Upserted(_)) | (false, Change::Removed) => slot.records,
+            };
+            self.records = self.records.saturating_sub(slot.records).saturating_add(records);
+            slot.records = records;
+        }
+        let more = change.bytes();
+        let before = slot.changes.insert(digest, change);
+        let fewer = before.as_ref().map_or(0, Change::bytes);
+        slot.change_bytes = slot.change_bytes.saturating_add(more).saturating_sub(fewer);
+        self.change_bytes = self.change_bytes.saturating_add(more).saturating_sub(fewer);
+        self.changed = self.changed.saturating_add(usize::from(before.is_none()));
+    }
+
+    /// Puts a page to its place. Costs a look for each change of it.
+    pub(super) fn put(&mut self, at: usize, page: Page) {
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.put(page);
+            self.records = self.records.saturating_add(slot.records);
+        }
+    }
+
+    /// Frees the pages whose digests all stand before `end`.
+    pub(super) fn give_up_before(&mut self, end: u128) {
+        for slot in self.slots.iter_mut().take_while(|slot| slot.id.end() <= end) {
+            slot.page = None;
+        }
+    }
+
+    /// Moves a page's changes into it.
+    pub(super) fn merge(&mut self, at: usize, position: Position) -> Result<(), EncodeError> {
+        let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
+        slot.page = Some(slot.merged(position)?);
+        self.changed = self.changed.saturating_sub(slot.changes.len());
+        self.change_bytes = self.change_bytes.saturating_sub(slot.change_bytes);
+        (slot.changes, slot.change_bytes) = (BTreeMap::new(), 0);
+        Ok(())
+    }
+
+    /// Cuts a page in two, and its changes; none of them is merged yet.
+    pub(super) fn split(&mut self, at: usize, position: Position) -> Result<[PageId; 2], EncodeError> {
+        let slot = self.slots.get_mut(at).ok_or(EncodeError::Order)?;
+        let [low, high] = slot.id.halves().ok_or(EncodeError::TooLarge)?;
+        let (below, above) = (slot.part(position, low)?, slot.part(position, high)?);
+        let mut first = Digest([0; 32]);
+        if let Some(bytes) = first.0.first_chunk_mut() {
+            *bytes = high.first().to_be_bytes();
+        }
+        let changes = slot.changes.split_off(&first);
+        let before = std::mem::take(&mut slot.changes);
+        *slot = Slot::with(low, below, before);
+        let next = at.saturating_add(1);
+        self.slots.insert(next, Slot::with(high, above, changes));
+        self.starts.insert(next, high.first());
+        Ok([low, high])
+    }
+
+    /// Cuts the pages from `at` on, none of which is here yet, in another way. False where the cut isn't one of those digests.
+    pub(super) fn cut_anew(&mut self, at: usize, ids: &[PageId]) -> bool {
+        let Some(start) = self.starts.get(at) else { return false };
+        let Some(from) = ids.iter().position(|id| id.first() == *start) else { return false };
+        let before = self.slots.split_off(at);
+        self.slots.extend(ids.iter().skip(from).copied().map(Slot::empty));
+        self.starts = self.slots.iter().map(|slot| slot.id.first()).collect();
+        for Slot { changes, change_bytes, .. } in before {
+            self.changed = self.changed.saturating_sub(changes.len());
+            self.change_bytes = self.change_bytes.saturating_sub(change_bytes);
+            changes.into_iter().for_each(|(digest, change)| self.change(digest, change));
+        }
+        true
+    }
+}

@@ -1,0 +1,88 @@
+//! Which page: a range of digests that all begin with the same bits.
+
+use crate::digest::Digest;
+
+/// The most bits that cut the pages of a snapshot: 65,536 of them.
+pub(crate) const MAX_PAGE_BITS: u8 = 16;
+
+/// The most bits that cut a page at an edge, which cuts those in two that grow.
+pub(crate) const MAX_CUT_BITS: u8 = 32;
+
+/// The page of all digests whose first [`Self::bits`] bits are [`Self::number`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageId {
+    bits: u8,
+    number: u32,
+}
+
+impl PageId {
+    /// The page of this number among those that are cut by `bits` bits; `None` where there is no such page.
+    pub fn new(bits: u8, number: usize) -> Option<Self> {
+        let number =
+            u32::try_from(number).ok().filter(|number| bits <= MAX_CUT_BITS && u64::from(*number) >> bits == 0)?;
+        Some(Self { bits, number })
+    }
+
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The first 64 bits of its first digest.
+    pub(crate) fn first(&self) -> u64 {
+        u64::from(self.number).checked_shl(64_u32.saturating_sub(u32::from(self.bits))).unwrap_or(0)
+    }
+
+    /// The same of the first digest behind it.
+    pub(crate) fn end(&self) -> u128 {
+        u128::from(self.first()).saturating_add(1_u128 << 64_u32.saturating_sub(u32::from(self.bits)))
+    }
+
+    /// Whether a digest belongs to this page.
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
+        (u128::from(self.first())..self.end()).contains(&u128::from(digest.prefix()))
+    }
+
+    /// The two pages that this one is cut into, in their order; `None` when it can't be cut.
+    pub(crate) fn halves(&self) -> Option<[Self; 2]> {
+        let bits = self.bits.checked_add(1).filter(|bits| *bits <= MAX_CUT_BITS)?;
+        let number = self.number.checked_mul(2)?;
+        Some([Self { bits, number }, Self { bits, number: number.checked_add(1)? }])
+    }
+}
+
+/// All pages that are cut by `bits` bits, in their order.
+pub(crate) fn cut_by(bits: u8) -> impl Iterator<Item = PageId> {
+    (0..1_u32 << bits.min(MAX_PAGE_BITS)).map(move |number| PageId { bits, number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::test;
+
+    #[test]
+    fn halves_share_what_a_page_had_down_to_the_last_bit() {
+        let mut page = PageId::new(0, 0).unwrap();
+        let mut cuts = 0;
+        while let Some([low, high]) = page.halves() {
+            assert_eq!((low.first(), low.end()), (page.first(), u128::from(high.first())), "{page:?}");
+            assert_eq!(high.end(), page.end(), "{page:?}");
+            (page, cuts) = (high, cuts + 1);
+        }
+        assert_eq!((cuts, page.end()), (32, 1 << 64));
+        assert!(page.holds(&Digest([0xff; 32])) && !page.holds(&Digest([0xfe; 32])));
+    }
+
+    #[test]
+    fn only_pages_that_there_are_have_an_id() {
+        for (bits, number, is_there) in
+            [(0, 0, true), (0, 1, false), (1, 1, true), (1, 2, false), (32, 0xffff_ffff, true), (33, 0, false)]
+        {
+            assert_eq!(PageId::new(bits, number).is_some(), is_there, "{number} of {bits} bits");
+        }
+    }
+}
