@@ -4,6 +4,7 @@
 //! between. What a crash leaves of one that was decided is carried out at the next start, or by another replica's next import;
 //! what wasn't never was. Any number of replicas may import at once: see `docs/decisions/store.md`.
 
+mod pace;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use policy::{Digest, KeyId, Revision, WorkspaceId};
 use tokio::runtime::Handle;
 
+pub(super) use self::pace::Haste;
+use self::pace::Pace;
 use self::steps::Cutting;
 use super::changes::Change;
 use super::definitions::Numbers;
@@ -66,7 +69,8 @@ struct CarriedOut {
 
 /// What a change carries out.
 enum Next {
-    Step(Revision),
+    /// A step that leads here, and the bytes in which it was written down.
+    Step(Revision, usize),
     NoneLeft(Revision),
 }
 
@@ -91,7 +95,7 @@ impl Store {
                     return Err(error);
                 }
             };
-            let done = store.carry_out().await?;
+            let done = store.carry_out(Haste::Paced).await?;
             if done.steps == steps {
                 return Ok(Changed { value: ids, revision: done.last });
             }
@@ -106,10 +110,10 @@ impl Store {
     }
 
     /// Carries out an import that was decided and broken off.
-    pub(super) async fn finish_imports(&self) -> Result<(), StoreError> {
+    pub(super) async fn finish_imports(&self, haste: Haste) -> Result<(), StoreError> {
         let _turn = self.importing.lock().await;
         if self.engine.read(is_pending).await? {
-            self.carry_out().await?;
+            self.carry_out(haste).await?;
         }
         // What isn't decided is of a process that has ended.
         if !self.is_shared() && self.engine.read(has_drafts).await? {
@@ -202,17 +206,20 @@ impl Store {
                 return Ok(last);
             }
             // Of another replica, or of one that has ended: its digests are known when it is carried out.
-            self.carry_out().await?;
+            self.carry_out(Haste::Paced).await?;
         }
     }
 
     /// Carries out what is decided; other replicas may help.
-    async fn carry_out(&self) -> Result<CarriedOut, StoreError> {
-        let (mut steps, mut last) = (0_usize, Revision(0));
+    async fn carry_out(&self, haste: Haste) -> Result<CarriedOut, StoreError> {
+        let (mut steps, mut last, mut pace) = (0_usize, Revision(0), Pace::begin(haste));
         loop {
             let numbers = self.numbers.clone();
             match self.engine.change(move |change| carry_out_next(change, &numbers)).await? {
-                Next::Step(revision) => (steps, last) = (steps.saturating_add(1), revision),
+                Next::Step(revision, bytes) => {
+                    (steps, last) = (steps.saturating_add(1), revision);
+                    pace.carried_out(bytes).await;
+                }
                 Next::NoneLeft(head) => return Ok(CarriedOut { steps, last, head }),
             }
         }
@@ -322,7 +329,7 @@ fn carry_out_next(change: &Change<'_>, numbers: &Numbers) -> Result<Next, StoreE
         .query_row(NONE, |row| row.get::<String>(0))
         .optional()?;
     match next {
-        Some(step) => steps::carry_out(change, &step, numbers).map(Next::Step),
+        Some(step) => steps::carry_out(change, &step, numbers).map(|revision| Next::Step(revision, step.len())),
         None => Ok(Next::NoneLeft(change.position()?.revision)),
     }
 }

@@ -200,7 +200,7 @@ impl Store {
         let (numbers, retention) = engine.change(begun).await.map_err(failed)?;
         let (engine, numbers, retention) = (Arc::new(engine), Arc::new(numbers), Arc::new(retention));
         let store = Self { engine, numbers, limits, retention, importing: Arc::default(), in_progress: Arc::default() };
-        store.finish_imports().await.map_err(failed)?;
+        store.finish_imports(import::Haste::AtOnce).await.map_err(failed)?;
         Ok(store)
     }
 

@@ -72,7 +72,7 @@ impl Store {
         if !is_pending {
             return Ok(made);
         }
-        self.finish_imports().await?;
+        self.finish_imports(import::Haste::Paced).await?;
         self.engine.read(move |sql| find(sql, once, now)).await
     }
 }

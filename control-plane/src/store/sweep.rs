@@ -22,7 +22,7 @@ impl Store {
     /// same one each time: its monotonic side is what moves the horizon.
     pub async fn sweep(&self, clock: &Clock) -> Result<(), StoreError> {
         // Should the disk have been full.
-        self.finish_imports().await?;
+        self.finish_imports(import::Haste::Paced).await?;
         let Some(horizon) = self.retention.horizon(&self.engine, clock).await? else { return Ok(()) };
         let acting = Acting::system(clock.now());
         let steps: [Step; 10] = [

@@ -152,11 +152,11 @@ async fn a_long_way_to_catch_up_is_cut_into_deltas() {
         if answer.status == 204 {
             break;
         }
-        assert!(answer.bytes.len() < (1 << 20) + 4_096, "{}", answer.bytes.len());
+        assert!(answer.bytes.len() < (64 << 10) + 4_096, "{}", answer.bytes.len());
         table.apply(&answer.bytes).unwrap();
         deltas += 1;
     }
-    assert_eq!(deltas, 2);
+    assert!((15..25).contains(&deltas), "{deltas} deltas");
     assert_eq!(table.position(), *service.store.head().borrow());
     assert!(table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
 }

@@ -23,6 +23,9 @@ use crate::store::{
 /// cost more than the key itself.
 const KEYS_A_STEP: usize = 100;
 
+/// Bytes of JSON after which a step takes no more keys, so that what edges get of it fits a delta of the feed.
+const STEP_BYTES: usize = 48 << 10;
+
 /// The most bytes of keys that wait until their step is full, those of all workspaces together.
 const WAITING_BYTES: usize = 8 << 20;
 
@@ -88,7 +91,7 @@ impl Cutting {
         waiting.keys.push(key);
         waiting.bytes = waiting.bytes.saturating_add(bytes);
         self.bytes = self.bytes.saturating_add(bytes);
-        if waiting.keys.len() >= KEYS_A_STEP {
+        if waiting.keys.len() >= KEYS_A_STEP || waiting.bytes >= STEP_BYTES {
             return self.step(workspace);
         }
         if self.bytes <= WAITING_BYTES {
