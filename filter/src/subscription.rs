@@ -127,6 +127,8 @@ pub struct Subscription {
     edge: String,
     /// A snapshot is wanted, because there is no table or it can't be trusted to lead on.
     is_wanted: bool,
+    /// The last delta didn't lead to the newest revision: more is waiting.
+    is_behind: bool,
     flight: Option<Flight>,
     retry_at_ms: u64,
     failures: u32,
@@ -162,7 +164,15 @@ enum Kind {
 impl Subscription {
     /// A subscription of this edge that has asked nothing yet.
     pub fn new(edge: &str) -> Self {
-        Self { edge: edge.to_owned(), is_wanted: false, flight: None, retry_at_ms: 0, failures: 0, misses: 0 }
+        Self {
+            edge: edge.to_owned(),
+            is_wanted: false,
+            is_behind: false,
+            flight: None,
+            retry_at_ms: 0,
+            failures: 0,
+            misses: 0,
+        }
     }
 
     /// From now on this worker asks, with what it holds: a snapshot that somebody else began is left.
@@ -186,6 +196,11 @@ impl Subscription {
     /// Whether a snapshot was asked for, not the changes since a position.
     pub fn wants_snapshot(&self) -> bool {
         self.is_wanted
+    }
+
+    /// Whether the control plane had more than its last answer brought.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Whether it is time to ask.
@@ -236,6 +251,7 @@ impl Subscription {
     pub fn answered(&mut self, keys: &mut Keys, now: Clocks, random: u8, answer: Answer) -> Outcome {
         let quiet = Outcome { progress: Progress::Quiet, news: News::Nothing };
         let Some(flight) = self.flight.take() else { return quiet };
+        self.is_behind = false;
         let before = keys.holding.position();
         match self.take(keys, now, &flight, answer) {
             Ok(news) => {
@@ -326,10 +342,10 @@ impl Subscription {
         }
         // When it doesn't fit, the old table serves on, but no delta leads on from it: a snapshot does.
         keys.holding.apply(&body).inspect_err(|_| self.is_wanted = true)?;
+        let newest = keys.holding.newest();
+        self.is_behind = head.zip(newest).is_some_and(|(head, newest)| head > newest.revision.0);
         // One that doesn't lead to the newest revision says nothing of how fresh the table is.
-        if let Some(newest) = keys.holding.newest()
-            && head.is_none_or(|head| head <= newest.revision.0)
-        {
+        if let Some(newest) = newest.filter(|_| !self.is_behind) {
             keys.vouch(newest, sent);
         }
         Ok(News::Delta(body))

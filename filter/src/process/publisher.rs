@@ -251,7 +251,7 @@ impl Publisher {
     /// Gives a table that has grown more slots for its deltas, when few are in use: each gets another slot.
     fn grow_ring(&mut self, host: &dyn Host, shelf: &Shelf, keys: &Keys, base: Mark) -> Result<(), Deposed> {
         let slots = shelf::slots(keys.holding.page_count());
-        let (few, is_tidy) = (self.kept_bytes <= self.room / 16, self.freed >= base.delta);
+        let (few, is_tidy) = (self.kept_bytes <= self.room / 4, self.freed >= base.delta);
         if slots < self.slots.saturating_mul(2) || !few || !is_tidy {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use crate::host::CallAnswer;
 use crate::source::SourceName;
 
 mod acknowledging;
+mod busy;
 mod held_up;
 mod shared_data;
 mod workers;
@@ -87,22 +88,25 @@ fn when_the_leader_is_gone_another_takes_over() {
 }
 
 #[test]
-fn a_worker_that_lags_takes_a_few_deltas_an_event() {
-    let mut process = Process::new(2);
-    process.settle();
-    let held = process.a_follower_stops();
-    for seed in 2..9 {
-        process.add(seed);
-        process.turn();
+fn a_worker_that_lags_applies_for_a_millisecond_an_event() {
+    for (each_us, behind_after) in [(350, vec![4, 1, 0]), (1_000, vec![6, 5, 4]), (70, vec![0, 0, 0])] {
+        let mut process = Process::new(2);
+        process.settle();
+        let held = process.a_follower_stops();
+        for seed in 2..9 {
+            process.add(seed);
+            process.turn();
+        }
+        process.workers[held].host.process.look_us.set(each_us);
+        let newest = process.control_plane.position.revision.0;
+        let worker = &mut process.workers[held];
+        let mut behind = || {
+            worker.source.tick(&worker.host, worker.root);
+            newest - worker.position().unwrap().revision.0
+        };
+        let seen = vec![behind(), behind(), behind()];
+        assert_eq!(seen, behind_after, "seven deltas of {each_us} us each");
     }
-    let worker = &mut process.workers[held];
-    let mut revision = || {
-        worker.source.tick(&worker.host, worker.root);
-        worker.position().unwrap().revision.0
-    };
-    let seen = [revision(), revision(), revision()];
-    let newest = process.control_plane.position.revision.0;
-    assert_eq!(seen, [newest - 4, newest - 1, newest], "three an event, of seven");
 }
 
 #[test]

@@ -120,6 +120,10 @@ impl Source {
         if !asks_for_all || self.keys.holding.is_loading() || self.subscription.wants_snapshot() {
             return Ok(None);
         }
+        if self.subscription.is_behind() {
+            // What waits there may matter more than what an import brings just now.
+            return Ok(None);
+        }
         let Some(acknowledgement) = self.acknowledgement(host, now) else { return Ok(None) };
         match self.acknowledging.rides(&acknowledgement) {
             Rides::Nothing => Ok(None),

@@ -71,6 +71,24 @@ fn a_worker_that_hangs_keeps_no_question_back_for_longer_than_a_tick() {
     assert_eq!(revisions(&process.acknowledge(200)), [revision; 3]);
 }
 
+/// A revocation may be behind what an import brought just now.
+#[test]
+fn a_feed_request_waits_for_no_worker_while_the_control_plane_has_more() {
+    for (ahead, waits) in [(0, true), (1, false)] {
+        let mut process = Process::new(3);
+        process.settle();
+        while !process.acknowledge(200).is_empty() {}
+        process.revoke(1);
+        let (leader, head) = (process.leader(), process.control_plane.position.revision.0 + ahead);
+        let worker = &mut process.workers[leader];
+        let (number, path) = worker.host.calls.borrow_mut().pop_front().unwrap();
+        let mut answer = answer_of(&process.control_plane, &path);
+        answer.headers.push(("latchkey-head".to_owned(), head.to_string().into_bytes()));
+        worker.source.answered(&worker.host, worker.root, number, answer);
+        assert_eq!(process.questions(leader).is_empty(), waits, "{ahead} revisions are left");
+    }
+}
+
 #[test]
 fn what_was_not_taken_is_said_again() {
     let mut process = Process::new(2);
