@@ -1,5 +1,6 @@
 //! Workers that have more to apply than a turn takes, and the room that it takes meanwhile.
 
+use policy::Digest;
 use policy::wire::Op;
 
 use super::super::shelf::MIN_SLOTS;
@@ -161,4 +162,45 @@ fn a_table_that_grows_is_cut_anew_without_a_snapshot_and_gets_more_slots() {
     let shared = process.workers[0].host.process.shared.borrow();
     let pages = shared.iter().filter(|(name, (value, _))| name.contains("/page/") && value.len() > 16).count();
     assert_eq!(pages, process.workers[0].source.keys.holding.page_count(), "pages that were cut are freed");
+}
+
+#[test]
+fn a_new_worker_goes_on_loading_while_pages_are_cut() {
+    let mut process = Process::new(2);
+    process.settle();
+    let mut names = 0..;
+    let mut grows = |process: &mut Process, turns: u32| {
+        for _ in 0..turns {
+            let keys = names.by_ref().take(6).map(|name: u32| Op::Upsert(record(&name.to_string())));
+            process.control_plane.change(&keys.collect::<Vec<_>>());
+            process.turn();
+        }
+    };
+    grows(&mut process, 20);
+    (0..20).for_each(|_| process.turn());
+    let pages = process.workers[0].source.keys.holding.page_count();
+    process.start(Feed::Process, "latchkey");
+    process.workers[2].runs = false;
+    // One delta or one page an event.
+    process.workers[2].host.process.look_us.set(1_000);
+    let (mut taken, mut turns) = (0, 0);
+    loop {
+        let worker = &mut process.workers[2];
+        worker.source.tick(&worker.host, worker.root);
+        if worker.position().is_some() {
+            break;
+        }
+        // None before it has caught up for the first time, and after it has begun anew.
+        let place = worker.source.keys.holding.wanted();
+        assert!(place.unwrap_or(0) >= taken, "it has begun anew, after {taken} of {pages} pages");
+        taken = place.unwrap_or(0);
+        turns += 1;
+        if taken > 0 && turns % 6 == 0 && turns < 200 {
+            grows(&mut process, 4);
+        }
+    }
+    assert!(process.workers[0].source.keys.holding.page_count() > pages, "no page was cut meanwhile");
+    process.workers[2].runs = true;
+    process.settle();
+    assert!(process.workers[2].source.keys.holding.find(&Digest::of(b"100")).is_some());
 }

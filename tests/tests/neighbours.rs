@@ -1,0 +1,100 @@
+//! One tenant imports many large keys; the others feel nothing of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use end_to_end::{Connection, Expected, Hammer, Stack, eventually_within};
+use serde_json::json;
+
+const IMPORTS: usize = 3;
+const KEYS: usize = 20_000;
+const NETWORKS: usize = 28;
+const WORKERS: u32 = 4;
+
+/// Of one record at an edge, about: 76 bytes, its workspace and its networks. Each VM has a table, and shared data has one.
+const TABLE_BYTES: u64 = (IMPORTS * KEYS * (100 + 18 * NETWORKS)) as u64;
+const TABLES: u64 = WORKERS as u64 + 2;
+
+/// The longest that a revocation of another tenant may take until it is enforced.
+const ENFORCED_WITHIN: Duration = Duration::from_secs(3);
+
+fn lines(import: usize) -> String {
+    let networks: Vec<_> = (0..NETWORKS).map(|number| format!("10.{number}.0.0/16")).collect();
+    let line = |key: usize| {
+        // As uniform as digests are.
+        let digest = (key as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key = json!({
+            "digest": format!("{digest:016x}{key:048x}"),
+            "name": format!("key {key}"),
+            "expires_in": "none",
+            "ip_allowlist": networks,
+        });
+        format!("{key}\n")
+    };
+    (import * KEYS..(import + 1) * KEYS).map(line).collect()
+}
+
+/// What a change that waits for 10 s is answered with, and after how long.
+fn change(stack: &Stack, path: &str) -> (String, Duration) {
+    let bearer = format!("Bearer {}", stack.control_plane.admin_token());
+    let headers = [("authorization", bearer.as_str()), ("prefer", "wait=10")];
+    let began = Instant::now();
+    let answer = Connection::open(stack.control_plane.port).request("POST", path, &headers);
+    assert_eq!(answer.status, 200, "{path}");
+    (answer.headers.get("latchkey-enforcement").cloned().unwrap_or_default(), began.elapsed())
+}
+
+#[test]
+fn a_tenant_that_imports_large_keys_costs_the_others_neither_answers_nor_revocations_nor_memory() {
+    let mut stack = Stack::start_with(|config| {
+        config.workers = WORKERS;
+        config.plugin["foreign_keys"] = json!(true);
+    });
+    stack.envoy.wait_ready();
+    let (used, revoked) = (stack.admin.create_key("acme", "used"), stack.admin.create_key("acme", "revoked"));
+    stack.admin.create_workspace("newcomer");
+    stack.wait_known(&revoked);
+    let revoke = |action: &str| change(&stack, &format!("{}/{action}", revoked.path()));
+    let expected = format!("enforced=true, edges=1, workers={}", WORKERS + 1);
+    eventually_within(Duration::from_secs(30), "every worker is known", || {
+        let (seen, _) = revoke("activate");
+        if seen.starts_with(&expected) { Ok(()) } else { Err(seen) }
+    });
+    let before = stack.envoy.process.resident();
+
+    let is_allowed = [Expected { secret: used.secret.clone(), verdict: "200 -" }];
+    let hammer = Hammer::start(stack.envoy.connections(2), stack.envoy.port, &is_allowed);
+    let is_done = AtomicBool::new(false);
+    let (mut revocations, mut slowest) = (0, Duration::ZERO);
+    std::thread::scope(|scope| {
+        let admin = stack.control_plane.admin();
+        let is_done = &is_done;
+        scope.spawn(move || {
+            for import in 0..IMPORTS {
+                let answer = admin.try_send_lines("/v1/workspaces/newcomer/keys/import", lines(import));
+                if answer.as_ref().is_none_or(|(status, _)| *status != 200) {
+                    is_done.store(true, Ordering::Relaxed);
+                    panic!("import {import}: {answer:?}");
+                }
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        while !is_done.load(Ordering::Relaxed) {
+            for action in ["deactivate", "activate"] {
+                let (enforcement, took) = revoke(action);
+                assert!(enforcement.starts_with(&expected), "{action} after {took:?}: {enforcement}");
+                slowest = slowest.max(took);
+                revocations += 1;
+            }
+        }
+    });
+    let wrong = hammer.stop();
+    assert_eq!(wrong, Vec::<String>::new(), "what another tenant's client was answered");
+    assert!(revocations > 20, "{revocations} changes");
+    assert!(slowest < ENFORCED_WITHIN, "a change of another tenant took {slowest:?} of {revocations}");
+    let grew = stack.envoy.process.most_resident().saturating_sub(before);
+    assert!(grew > TABLE_BYTES, "{grew} bytes more: the keys are not there");
+    let most = TABLES * TABLE_BYTES * 3 / 2;
+    assert!(grew < most, "Envoy grew by {} MB, and should by {} MB at most", grew >> 20, most >> 20);
+    stack.envoy.assert_no_vm_broke();
+}
