@@ -14,6 +14,11 @@ use crate::store::{Store, StoreError};
 /// a new one is a pass over all keys.
 const NEAR_PART: u64 = 10;
 
+/// The same in bytes: the part of the snapshot that the deltas from it may be long, and what they may be anyway. An edge that loads
+/// has to apply them all, and keeps them beside the pages until it has.
+const NEAR_BYTES_PART: u64 = 4;
+const NEAR_BYTES: u64 = 16 << 20;
+
 /// A snapshot this young serves even when changes come so fast that it is further behind: else, under a storm of changes, a
 /// loading edge would find its pages gone again and again.
 const YOUNG: Duration = Duration::from_secs(30);
@@ -49,6 +54,10 @@ pub(super) struct Loadable {
     asked_at: Mutex<Instant>,
     pub(super) manifest: Bytes,
     pages: Vec<Bytes>,
+    /// Of all pages.
+    bytes: u64,
+    /// The bytes of the changes since, up to a revision: as far as they were counted.
+    since: Mutex<(Revision, u64)>,
 }
 
 impl Snapshots {
@@ -66,12 +75,12 @@ impl Snapshots {
 
     /// A snapshot from which deltas lead to the head. Makes a new one when there is none; that costs a pass over all keys.
     pub(super) async fn current(self: &Arc<Self>, store: &Store) -> Result<Arc<Loadable>, StoreError> {
-        if let Some(snapshot) = self.serving(store) {
+        if let Some(snapshot) = self.serving(store).await? {
             return Ok(snapshot);
         }
         let making = Arc::clone(&self.making).lock_owned().await;
         // Somebody else may have made one meanwhile.
-        if let Some(snapshot) = self.serving(store) {
+        if let Some(snapshot) = self.serving(store).await? {
             return Ok(snapshot);
         }
         let (all, store) = (Arc::clone(self), store.clone());
@@ -87,7 +96,10 @@ impl Snapshots {
             let elapsed_ms = began.elapsed().as_millis();
             tracing::info!(revision = snapshot.position.revision.0, bytes, elapsed_ms, "made a snapshot");
             let now = Instant::now();
+            let (bytes, revision) = (u64::try_from(bytes).unwrap_or(u64::MAX), snapshot.position.revision);
             let snapshot = Arc::new(Loadable {
+                bytes,
+                since: Mutex::new((revision, 0)),
                 position: snapshot.position,
                 made_at: now,
                 asked_at: Mutex::new(now),
@@ -109,15 +121,25 @@ impl Snapshots {
         snapshot.pages.get(page).cloned()
     }
 
-    fn serving(&self, store: &Store) -> Option<Arc<Loadable>> {
+    async fn serving(&self, store: &Store) -> Result<Option<Arc<Loadable>>, StoreError> {
         let head = *store.head().borrow();
-        let mut kept = lock(&self.kept);
-        if kept.previous.as_ref().is_some_and(|previous| previous.is_idle()) {
-            kept.previous = None;
+        let newest = {
+            let mut kept = lock(&self.kept);
+            if kept.previous.as_ref().is_some_and(|previous| previous.is_idle()) {
+                kept.previous = None;
+            }
+            kept.newest.clone()
+        };
+        let Some(snapshot) = newest else { return Ok(None) };
+        let age = snapshot.made_at.elapsed();
+        if !serves(snapshot.position, head, age, self.log_revisions) {
+            return Ok(None);
         }
-        let serves =
-            |snapshot: &Arc<Loadable>| serves(snapshot.position, head, snapshot.made_at.elapsed(), self.log_revisions);
-        kept.newest.clone().filter(serves).inspect(|snapshot| snapshot.touch())
+        if age >= YOUNG && !serves_bytes(snapshot.bytes, snapshot.bytes_since(store).await?) {
+            return Ok(None);
+        }
+        snapshot.touch();
+        Ok(Some(snapshot))
     }
 
     fn replace(&self, snapshot: Arc<Loadable>) {
@@ -134,12 +156,27 @@ impl Loadable {
     fn is_idle(&self) -> bool {
         lock(&self.asked_at).elapsed() > IDLE
     }
+
+    /// The bytes of the changes that lead from this snapshot to the head. Each change is counted once, whoever asks.
+    async fn bytes_since(&self, store: &Store) -> Result<u64, StoreError> {
+        let (counted, _) = *lock(&self.since);
+        let (to, more) = store.bytes_since(counted).await?;
+        let mut since = lock(&self.since);
+        if since.0 == counted {
+            *since = (to, since.1.saturating_add(more));
+        }
+        Ok(since.1)
+    }
 }
 
 fn serves(snapshot: Position, head: Position, age: Duration, log_revisions: u64) -> bool {
     let behind = head.revision.0.checked_sub(snapshot.revision.0);
     let limit = log_revisions / if age < YOUNG { MAX_PART } else { NEAR_PART };
     snapshot.epoch == head.epoch && behind.is_some_and(|behind| behind <= limit)
+}
+
+fn serves_bytes(snapshot: u64, since: u64) -> bool {
+    since <= NEAR_BYTES.max(snapshot / NEAR_BYTES_PART)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -164,6 +201,19 @@ mod tests {
             ("ahead", at(1, 6), at(1, 5), young, false),
         ] {
             assert_eq!(serves(snapshot, head, age, 100_000), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_an_import_has_left_far_behind_does_not_serve() {
+        const MIB: u64 = 1 << 20;
+        for (name, snapshot, since, expected) in [
+            ("a small one", 0, 16 * MIB, true),
+            ("a small one, behind an import", 0, 16 * MIB + 1, false),
+            ("a large one", 100 * MIB, 25 * MIB, true),
+            ("a large one, behind an import", 100 * MIB, 25 * MIB + 1, false),
+        ] {
+            assert_eq!(serves_bytes(snapshot, since), expected, "{name}");
         }
     }
 }

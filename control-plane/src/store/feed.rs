@@ -37,6 +37,11 @@ impl Store {
         self.engine.read(move |sql| since(sql, from)).await
     }
 
+    /// The newest revision, and the bytes of the changes after `from` up to it.
+    pub async fn bytes_since(&self, from: Revision) -> Result<(Revision, u64), StoreError> {
+        self.engine.read(move |sql| bytes_since(sql, from)).await
+    }
+
     /// Notes that an edge holds a revision which this file never had: a restore has to begin above it. No change of anything: it
     /// has no revision and no event.
     pub async fn note_reported(&self, revision: Revision) -> Result<(), StoreError> {
@@ -83,6 +88,13 @@ fn since(sql: Sql<'_>, from: Position) -> Result<Since, StoreError> {
         }
     }
     if bodies.is_empty() { Ok(Since::Nothing) } else { Ok(Since::Changes { to, bodies }) }
+}
+
+fn bytes_since(sql: Sql<'_>, from: Revision) -> Result<(Revision, u64), StoreError> {
+    let bytes = sql
+        .prepare("SELECT coalesce(sum(length(body)), 0) FROM changes WHERE revision > ?1")?
+        .query_row(params![changes::number(from)?], |row| row.get::<i64>(0))?;
+    Ok((changes::position(sql)?.revision, u64::try_from(bytes).unwrap_or(0)))
 }
 
 fn note_reported(sql: Sql<'_>, revision: Revision) -> Result<(), StoreError> {

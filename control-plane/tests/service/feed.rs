@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::http::Method;
+use axum::body::Body;
+use axum::http::{Method, Request};
 use policy::wire::Delta;
 use policy::{ChainHash, Digest, Epoch, Position, Revision};
 use serde_json::{Value, json};
 
-use crate::harness::Service;
+use crate::harness::{ADMIN, Service};
+use crate::import::{ACME, line};
 
 #[tokio::test]
 async fn a_delta_on_a_snapshot_leads_to_the_next_snapshot_s_table() {
@@ -159,6 +161,34 @@ async fn a_long_way_to_catch_up_is_cut_into_deltas() {
     assert!((15..25).contains(&deltas), "{deltas} deltas");
     assert_eq!(table.position(), *service.store.head().borrow());
     assert!(table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
+}
+
+/// A worker applies a delta in one turn, and no change is cut in two.
+#[tokio::test]
+async fn an_import_of_large_keys_comes_in_changes_that_fit_a_turn() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let mut table = service.table().await;
+    let (before, mut bytes) = (table.position().revision, 0);
+    let networks: Vec<_> = (0..100).map(|n| format!("10.{n}.0.0/16")).collect();
+    let lines = (0..100).map(|n| line(&n.to_string(), json!({"ip_allowlist": networks})));
+    let body: String = lines.map(|line| format!("{line}\n")).collect();
+    let request = Request::post(ACME).header("authorization", format!("Bearer {ADMIN}"));
+    let request = request.header("content-type", "application/jsonl").body(Body::from(body)).unwrap();
+    assert_eq!(service.send(request).await.status, 200);
+    loop {
+        let answer = service.poll(Some(table.position()), 0).await;
+        if answer.status == 204 {
+            break;
+        }
+        assert!(answer.bytes.len() < (64 << 10) + 4_096, "{} bytes", answer.bytes.len());
+        table.apply(&answer.bytes).unwrap();
+        bytes += answer.bytes.len() as u64;
+    }
+    assert_eq!(table.len(), 100);
+    let (revision, since) = service.store.bytes_since(before).await.unwrap();
+    assert_eq!(revision, table.position().revision);
+    assert!((bytes - 1_000..bytes).contains(&since), "{since} of {bytes} bytes with headers");
 }
 
 #[tokio::test]
