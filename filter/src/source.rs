@@ -12,15 +12,14 @@ mod trust;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use policy::Config;
 use policy::config::Feed;
-use policy::{Config, Position};
 
 use crate::acknowledgement::Acknowledging;
 use crate::host::{Host, LogLevel};
 use crate::keys::{Clocks, Keys};
 use crate::metrics::Report;
 use crate::process::follower::Follower;
-use crate::process::head::Head;
 use crate::process::publisher::Publisher;
 use crate::process::roster::Roster;
 use crate::process::shelf::Shelf;
@@ -28,6 +27,7 @@ use crate::subscription::{Failure, Subscription};
 use crate::usage::{Reporting, Usage};
 
 use self::outage::Outages;
+use self::trust::CatchUp;
 
 /// How often a worker looks whether there is something to do, when nothing else wakes it.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -145,19 +145,6 @@ enum Shares {
     Roster,
     /// All: one worker asks.
     Everything,
-}
-
-/// What a worker that was held up must have before it decides.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct CatchUp {
-    generation: u64,
-    position: Position,
-}
-
-impl CatchUp {
-    fn of(head: Head) -> Self {
-        Self { generation: head.generation, position: head.to.position }
-    }
 }
 
 /// What this worker does for its source.

@@ -1,8 +1,9 @@
 //! A source's part among the workers: signing the roster, following, taking over and leading.
 
-use super::{CatchUp, HURRY, Part, Shares, Source, TAKE_OVER_MS, TICK, change_roster, hex};
 use policy::Table;
 
+use super::trust::CatchUp;
+use super::{HURRY, Part, Shares, Source, TAKE_OVER_MS, TICK, change_roster, hex};
 use crate::host::{Host, LogLevel};
 use crate::keys::Clocks;
 use crate::process::follower::{Follower, Step};

@@ -2,7 +2,7 @@
 
 use policy::Position;
 
-use super::{CatchUp, Part, Shares, Source, clocks, read_roster};
+use super::{Part, Shares, Source, clocks, read_roster};
 use crate::host::Host;
 use crate::keys::Clocks;
 use crate::process::follower::Step;
@@ -18,6 +18,19 @@ const LATE_MS: u64 = 2_000;
 /// takes the place of a trapped one has a small table at its first request already, and for a large one no request is held up
 /// for long.
 const STEPS_A_REQUEST: u32 = 4;
+
+/// What a worker that was held up must have before it decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct CatchUp {
+    generation: u64,
+    position: Position,
+}
+
+impl CatchUp {
+    pub(super) fn of(head: Head) -> Self {
+        Self { generation: head.generation, position: head.to.position }
+    }
+}
 
 impl Source {
     /// True when this worker hasn't signed for so long that it may have missed a change: it was held up, or is new.
