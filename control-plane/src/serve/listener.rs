@@ -194,3 +194,26 @@ pub(super) fn raise_open_files() -> Option<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(addresses: &[&str]) -> io::Result<Vec<u16>> {
+        let addresses: Vec<SocketAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        bound(&addresses)?.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
+    }
+
+    #[tokio::test]
+    async fn the_addresses_of_a_name_share_a_port_and_those_that_are_not_here_are_left_out() {
+        let both = ports(&["127.0.0.1:0", "127.0.0.2:0"]).unwrap();
+        assert!(both.len() == 2 && both[0] == both[1] && both[0] != 0, "{both:?}");
+        // 203.0.113.0/24 is for documents alone.
+        assert_eq!(ports(&["203.0.113.1:0", "127.0.0.1:0"]).unwrap().len(), 1);
+        assert!(ports(&["203.0.113.1:0"]).is_err());
+        let taken = bound_to("127.0.0.2:0".parse().unwrap()).unwrap();
+        let taken = taken.local_addr().unwrap();
+        let refused = bound(&[SocketAddr::from(([127, 0, 0, 1], taken.port())), taken]);
+        assert_eq!(refused.map(|_| ()).map_err(|cause| cause.kind()), Err(io::ErrorKind::AddrInUse));
+    }
+}

@@ -127,10 +127,15 @@ async fn an_event_of_a_clock_that_was_set_back_is_found_by_its_own_instant() {
     service.key("acme", json!({"name": "an hour later"})).await;
     service.set_wall_back(3_000);
     service.key("acme", json!({"name": "set back"})).await;
+    service.advance(3_600);
+    service.key("acme", json!({"name": "later again"})).await;
+    // Between two revisions that fit, there is one that doesn't.
     let later = found(&service, OF_ALL, "since=2026-11-23T08:30:00Z").await;
-    assert_eq!(later, ["an hour later"]);
+    assert_eq!(later, ["an hour later", "later again"]);
     let between = found(&service, OF_ALL, "since=2026-11-23T08:05:00Z&until=2026-11-23T08:30:00Z").await;
     assert_eq!(between, ["set back"]);
+    let before = found(&service, OF_ALL, "until=2026-11-23T08:30:00Z&action=key.create").await;
+    assert_eq!(before, ["set back"]);
 }
 
 #[tokio::test]

@@ -39,9 +39,19 @@ impl Site {
         self.running = Running::start(command(self.directory.path(), &DATABASE));
     }
 
-    /// Kills it; answers with all that it logged.
+    /// Kills it; answers with what it has logged by then.
     fn end(&mut self) -> String {
         self.running.child.kill().unwrap();
+        self.logged()
+    }
+
+    /// Has it end by itself; answers with all that it logged.
+    fn stop(&mut self) -> String {
+        self.running.signal("-TERM");
+        self.logged()
+    }
+
+    fn logged(&mut self) -> String {
         self.running.child.wait().unwrap();
         let mut log = String::new();
         self.running.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
@@ -345,17 +355,19 @@ fn a_new_database_beside_token_files_is_warned_of() {
     let mut site = Site::start();
     let is_warned =
         |log: &str| log.contains(" WARN ") && log.contains("its database is lost or its volume isn't mounted");
-    let log = site.end();
+    let log = site.stop();
     assert!(!is_warned(&log), "a first start: {log}");
     site.start_again();
-    let log = site.end();
+    let log = site.stop();
     assert!(!is_warned(&log), "a second start: {log}");
+    site.start_again();
+    site.end();
     for suffix in ["", "-wal", "-shm", "-lock"] {
         // As it was killed, it has left all of them behind.
         std::fs::remove_file(site.path(&format!("latchkey.db{suffix}"))).unwrap();
     }
     site.start_again();
-    let log = site.end();
+    let log = site.stop();
     assert!(is_warned(&log), "a start without the database: {log}");
 }
 

@@ -1,6 +1,7 @@
 //! Unix sockets and names to listen on, as the binary serves them.
 
 use std::fs::{metadata, read_to_string};
+use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -17,6 +18,22 @@ fn client(socket: &Path) -> Client {
 
 fn token(directory: &Path, name: &str) -> String {
     read_to_string(directory.join(name)).unwrap().trim_end().to_owned()
+}
+
+/// Why it doesn't start, in one line, and how it ended.
+fn refused(directory: &Path, more: &[&str]) -> (String, Option<i32>) {
+    let mut child = command(directory, more).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
+    if !told.is_empty() {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(told, "", "it serves");
+    let told = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = told.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert_eq!(lines.len(), 1, "{told}");
+    (lines[0].to_owned(), output.status.code())
 }
 
 /// Makes a workspace by this socket, and answers with the address that the audit log has of it.
@@ -45,10 +62,8 @@ async fn a_unix_socket_is_served_to_its_group_and_goes_with_the_server() {
 
     // It is refused to a second one, whose database is another, and that leaves it alone.
     let other = tempfile::tempdir().unwrap();
-    let refused = failed(other.path(), &["--listen", &listen]);
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!((refused.status.code(), told.lines().count()), (Some(1), 1), "{told}");
-    assert!(told.contains(&listen) && told.contains("another program listens there"), "{told}");
+    let (told, code) = refused(other.path(), &["--listen", &listen]);
+    assert!(code == Some(1) && told.contains(&listen) && told.contains("another program listens there"), "{told}");
     assert_eq!(client(&socket).get("http://localhost/healthz").send().await.unwrap().status(), StatusCode::OK);
 
     running.signal("-TERM");
@@ -66,8 +81,8 @@ async fn a_unix_socket_is_served_to_its_group_and_goes_with_the_server() {
     assert!(running.child.wait().unwrap().success());
 
     // A start that fails later leaves none.
-    let refused = failed(directory.path(), &["--listen", &listen, "--database", "nowhere/latchkey.db"]);
-    assert!(refused.status.code() == Some(1) && !socket.exists());
+    let (told, code) = refused(directory.path(), &["--listen", &listen, "--database", "nowhere/latchkey.db"]);
+    assert!(code == Some(1) && told.contains("nowhere/latchkey.db") && !socket.exists(), "{told}");
 }
 
 #[tokio::test]
@@ -131,9 +146,8 @@ fn tls_that_no_socket_would_use_is_refused() {
         (&["--listen", &admin, "--edge-listen", &edges], "--tls-certificate: a Unix socket has no TLS"),
         (&["--edge-listen", &edges, "--edge-client-ca", "ca.pem"], "--edge-client-ca: a Unix socket has no TLS"),
     ] {
-        let refused = failed(directory.path(), &[&tls, more].concat());
-        let told = String::from_utf8(refused.stderr).unwrap();
-        assert!(refused.status.code() == Some(1) && told.contains(expected) && told.lines().count() == 1, "{told}");
+        let (told, code) = refused(directory.path(), &[&tls, more].concat());
+        assert!(code == Some(1) && told.contains(expected), "{told}");
     }
 }
 
@@ -158,12 +172,8 @@ async fn of_a_name_all_addresses_are_listened_on_with_one_port() {
     running.signal("-TERM");
     assert!(running.child.wait().unwrap().success());
 
-    let output = failed(directory.path(), &["--listen", "nowhere.invalid:8080"]);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        output.status.code() == Some(1) && told.contains("nowhere.invalid:8080: the name cannot be resolved"),
-        "{told}"
-    );
+    let (told, code) = refused(directory.path(), &["--listen", "nowhere.invalid:8080"]);
+    assert!(code == Some(1) && told.contains("nowhere.invalid:8080: the name cannot be resolved"), "{told}");
     for text in ["unix:admin.sock", ":8080", "8080"] {
         let output = failed(directory.path(), &["--listen", text]);
         assert_eq!(output.status.code(), Some(2), "{text}");

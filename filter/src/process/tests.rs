@@ -75,6 +75,22 @@ fn an_outage_costs_the_log_a_line_and_its_end_another() {
 }
 
 #[test]
+fn a_control_plane_that_is_full_is_asked_seldom_and_one_that_is_away_often() {
+    let asked_in_ten_minutes = |refusal: &[(&str, &str)]| -> usize {
+        let mut process = Process::new(3);
+        process.settle();
+        process.is_connected = false;
+        let turns = 0..600_000 / TICK_MS;
+        turns.map(|_| (process.turn(), process.refuse(refusal)).1).sum()
+    };
+    // Every 15 to 30 s, after some that come sooner.
+    let full = asked_in_ten_minutes(&[(":status", "503"), ("retry-after", "30")]);
+    assert!((20..=50).contains(&full), "{full}");
+    let away = asked_in_ten_minutes(&[(":status", "503"), ("retry-after", "1")]);
+    assert!(away > 250, "{away}");
+}
+
+#[test]
 fn when_the_leader_is_gone_another_takes_over() {
     let mut process = Process::new(3);
     process.settle();

@@ -1,3 +1,5 @@
+//! Which index a list of events uses, and which revisions lie between two instants.
+
 use policy::Epoch;
 use rusqlite::{Connection, params_from_iter};
 use tempfile::TempDir;

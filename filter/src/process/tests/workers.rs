@@ -146,12 +146,23 @@ impl Process {
 
     /// Ends the calls that wait as Envoy does when there is no answer.
     pub(super) fn answer_nothing(&mut self) {
+        self.refuse(&[]);
+    }
+
+    /// Answers the calls that wait with these headers; answers how many there were.
+    pub(super) fn refuse(&mut self, headers: &[(&str, &str)]) -> usize {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        let headers: Vec<_> = headers.collect();
+        let mut refused = 0;
         for worker in &mut self.workers {
             let waiting = worker.host.calls.take();
             for (number, _) in waiting {
-                worker.source.answered(&worker.host, worker.root, number, CallAnswer::default());
+                let answer = CallAnswer { headers: headers.clone(), body: Vec::new() };
+                worker.source.answered(&worker.host, worker.root, number, answer);
+                refused += 1;
             }
         }
+        refused
     }
 
     /// Answers the acknowledgements that wait with this status; answers what they said: of each worker its id, its revision, and
