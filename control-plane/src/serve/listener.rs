@@ -122,15 +122,15 @@ fn listen(
         && tls.is_none()
         && !insecure_http
     {
-        let is = if host.is_some() { format!(" is {open}, and") } else { ":".to_owned() };
+        let resolved = if host.is_some() { format!(" is {open}, and") } else { ":".to_owned() };
         anyhow::bail!(
-            "{flag} {address}{is} plain HTTP would show tokens to the network; give --tls-certificate and --tls-key, listen \
+            "{flag} {address}{resolved} plain HTTP would show tokens to the network; give --tls-certificate and --tls-key, listen \
              on 127.0.0.1, or say --insecure-http where TLS ends in front of it"
         );
     }
     let sockets = bound(&addresses).with_context(cannot)?;
-    let port = sockets.first().ok_or_else(|| anyhow::anyhow!(cannot()))?.local_addr()?;
-    let authority = host.map_or_else(|| port.to_string(), |host| format!("{host}:{}", port.port()));
+    let first = sockets.first().ok_or_else(|| anyhow::anyhow!(cannot()))?.local_addr()?;
+    let authority = host.map_or_else(|| first.to_string(), |host| format!("{host}:{}", first.port()));
     Ok(Listener { sockets: sockets.into_iter().map(Listening::Tcp).collect(), tls, authority: Some(authority) })
 }
 
