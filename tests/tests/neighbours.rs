@@ -3,12 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use end_to_end::{Connection, Expected, Hammer, Stack, eventually_within};
+use end_to_end::{Connection, Expected, Hammer, NETWORKS, Stack, eventually_within, large_lines};
 use serde_json::json;
 
 const IMPORTS: usize = 3;
 const KEYS: usize = 20_000;
-const NETWORKS: usize = 28;
 const WORKERS: u32 = 4;
 
 /// Of one record at an edge, about: 76 bytes, its workspace and its networks. Each VM has a table, and shared data has one.
@@ -17,22 +16,6 @@ const TABLES: u64 = WORKERS as u64 + 2;
 
 /// The longest that a revocation of another tenant may take until it is enforced.
 const ENFORCED_WITHIN: Duration = Duration::from_secs(3);
-
-fn lines(import: usize) -> String {
-    let networks: Vec<_> = (0..NETWORKS).map(|number| format!("10.{number}.0.0/16")).collect();
-    let line = |key: usize| {
-        // As uniform as digests are.
-        let digest = (key as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let key = json!({
-            "digest": format!("{digest:016x}{key:048x}"),
-            "name": format!("key {key}"),
-            "expires_in": "none",
-            "ip_allowlist": networks,
-        });
-        format!("{key}\n")
-    };
-    (import * KEYS..(import + 1) * KEYS).map(line).collect()
-}
 
 /// What a change that waits for 10 s is answered with, and after how long.
 fn change(stack: &Stack, path: &str) -> (String, Duration) {
@@ -71,7 +54,10 @@ fn a_tenant_that_imports_large_keys_costs_the_others_neither_answers_nor_revocat
         let is_done = &is_done;
         scope.spawn(move || {
             for import in 0..IMPORTS {
-                let answer = admin.try_send_lines("/v1/workspaces/newcomer/keys/import", lines(import));
+                let answer = admin.try_send_lines(
+                    "/v1/workspaces/newcomer/keys/import",
+                    large_lines(import * KEYS..(import + 1) * KEYS),
+                );
                 if answer.as_ref().is_none_or(|(status, _)| *status != 200) {
                     is_done.store(true, Ordering::Relaxed);
                     panic!("import {import}: {answer:?}");

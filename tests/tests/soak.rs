@@ -1,8 +1,10 @@
-//! A long load with changes: memory stays flat, and no verdict is wrong. `make soak` runs it, for SOAK_SECONDS.
+//! A long load with changes, beside a tenant and clients that take more than their part: memory stays flat, and no verdict is wrong. `make soak` runs it, for SOAK_SECONDS.
 
 use std::time::{Duration, Instant};
 
-use end_to_end::{Admin, Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, Expected, Hammer, eventually};
+use end_to_end::{
+    Admin, Connection, ControlPlane, CreatedKey, Disturber, Echo, Envoy, EnvoyConfig, Expected, Hammer, eventually,
+};
 use serde_json::json;
 
 /// Changes until every slot that the filter has in Envoy's shared data is in use, and more: from here on nothing may grow.
@@ -127,6 +129,7 @@ fn memory_stays_flat_and_no_verdict_is_wrong() {
         assert_eq!(status, 200, "{answer}");
         site.changes += 1;
     }
+    let disturber = Disturber::start(&site.control_plane);
     for _ in 0..20 {
         site.live(&mut connections);
     }
@@ -148,9 +151,10 @@ fn memory_stays_flat_and_no_verdict_is_wrong() {
     for hammer in std::mem::take(&mut site.hammers) {
         site.wrong.extend(hammer.stop());
     }
+    let rounds = disturber.stop();
     assert_eq!(site.wrong, Vec::<String>::new());
     site.envoys.iter().for_each(Envoy::assert_no_vm_broke);
-    println!("no verdict was wrong");
+    println!("no verdict was wrong; {rounds} large imports came and went");
     let assert_flat = |name: &str, first: u64, last: u64, most: u64| {
         assert!(last <= first + most, "{name} grew from {first} to {last} bytes, expected {most} more at most");
     };
