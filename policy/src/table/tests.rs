@@ -114,7 +114,7 @@ fn a_page_that_grows_is_cut_in_two_and_no_page_gets_large() {
 
 /// Nothing but their order is asked of digests, so an admin who imports may choose them.
 #[test]
-fn changes_whose_digests_share_nearly_all_bits_cost_no_more_than_others() {
+fn digests_that_share_nearly_all_bits_are_cut_as_far_as_it_goes_and_found() {
     let mut records: Vec<_> = typical(20_000, 10).collect();
     let chosen = |number: u32| {
         let mut digest = [0xa5; 32];
