@@ -10,7 +10,7 @@ use tracing::Level;
 
 use crate::harness::{Answer, EDGE, Service};
 use crate::logged::Logged;
-use crate::waiting::until;
+use crate::waiting::until_it_is;
 
 /// An acknowledgement of instance `i1` of `edge-1`, whose workers all have this revision.
 fn said(service: &Service, applied: u64, workers: &[&str]) -> Value {
@@ -106,9 +106,14 @@ async fn a_change_that_waits_is_answered_when_the_last_worker_has_it() {
     let plain = service.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await;
     assert_eq!(plain.header("latchkey-enforcement"), None);
     // It is measured beside the answer.
-    for line in ["time_to_enforced_seconds_count 1", "edges{state=\"behind\"} 1", "edges_worst_lag 1"] {
-        let has_it = async || service.get("/metrics").await.text().contains(&format!("latchkey_{line}\n"));
-        until(line, has_it).await;
+    for (name, expected) in
+        [("time_to_enforced_seconds_count", "1"), ("edges{state=\"behind\"}", "1"), ("edges_worst_lag", "1")]
+    {
+        let value = async || {
+            let text = service.get("/metrics").await.text();
+            text.lines().find_map(|line| line.strip_prefix(&format!("latchkey_{name} ")).map(str::to_owned))
+        };
+        until_it_is(name, Some(expected.to_owned()), value).await;
     }
 }
 
