@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
 use futures_util::StreamExt as _;
+use tokio::runtime::Handle;
 use tracing::error;
 
 use crate::problem::{Limit, Problem};
@@ -137,6 +138,15 @@ impl Spooled {
     pub(crate) fn rewind(&mut self) -> io::Result<()> {
         self.read = 0;
         self.file.as_mut().map_or(Ok(()), |file| file.seek(SeekFrom::Start(0)).map(drop))
+    }
+}
+
+impl Drop for Spooled {
+    /// To free a large file takes milliseconds, and this may be on an async thread.
+    fn drop(&mut self) {
+        if let (Some(file), Ok(runtime)) = (self.file.take(), Handle::try_current()) {
+            drop(runtime.spawn_blocking(move || drop(file)));
+        }
     }
 }
 
