@@ -4,6 +4,7 @@
 //! between. What a crash leaves of one that was decided is carried out at the next start, or by another replica's next import;
 //! what wasn't never was. Any number of replicas may import at once: see `docs/decisions/store.md`.
 
+mod crowding;
 mod pace;
 mod steps;
 
@@ -32,6 +33,8 @@ const DRAFT_KEPT_SECS: i64 = 86_400;
 
 /// Keys that are imported together, all or none.
 pub struct Import {
+    /// The workspace whose own admin imports, and that all keys go into; `None`: a platform admin, who is trusted with digests.
+    pub of_tenant: Option<WorkspaceId>,
     /// In the order of the keys.
     pub ids: Vec<KeyId>,
     /// Of all keys, in their order, each with the line where it stood; what is refused is named by it.
@@ -124,9 +127,9 @@ impl Store {
 
     /// Writes an import down and decides it; answers with the number of its steps.
     async fn decided(&self, import: KeyId, keys: Import, acting: Acting) -> Result<usize, StoreError> {
-        let Import { ids, digests, keys } = keys;
+        let Import { of_tenant, ids, digests, keys } = keys;
         let digests = Arc::new(digests);
-        let mut last = self.free(&digests).await?;
+        let mut last = self.free(&digests, of_tenant).await?;
         let count = ids.len();
         let claim = acting.once.map(|once| (once, Arc::<str>::from(joined(&ids))));
         drop(ids);
@@ -155,7 +158,7 @@ impl Store {
             if self.engine.change(work).await? {
                 break;
             }
-            last = self.free(&digests).await?;
+            last = self.free(&digests, of_tenant).await?;
         }
         Ok(draft.steps)
     }
@@ -195,12 +198,20 @@ impl Store {
     }
 
     /// That none of these is known, as of the import that was decided last, which is answered.
-    async fn free(&self, digests: &Arc<Vec<(Digest, usize)>>) -> Result<Decided, StoreError> {
+    async fn free(
+        &self,
+        digests: &Arc<Vec<(Digest, usize)>>,
+        of_tenant: Option<WorkspaceId>,
+    ) -> Result<Decided, StoreError> {
         loop {
             let digests = Arc::clone(digests);
             let work = move |sql: Sql<'_>| match is_pending(sql)? {
                 true => Ok(None),
-                false => refuse_taken(sql, &digests).and_then(|()| decided_last(sql)).map(Some),
+                false => {
+                    refuse_taken(sql, &digests)?;
+                    of_tenant.map_or(Ok(()), |workspace| crowding::refuse(sql, workspace, &digests))?;
+                    decided_last(sql).map(Some)
+                }
             };
             if let Some(last) = self.engine.read(work).await? {
                 return Ok(last);

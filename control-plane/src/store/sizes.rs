@@ -224,7 +224,7 @@ mod tests {
                         let ids = all.iter().map(|imported| imported.key.id).collect();
                         let digests = all.iter().map(|imported| (imported.key.secret.digest, 1)).collect();
                         let keys = Box::new(all.into_iter().map(Ok));
-                        store.import_keys(Import { ids, digests, keys }, at).await.unwrap();
+                        store.import_keys(Import { of_tenant: None, ids, digests, keys }, at).await.unwrap();
                     }
                     10 => store.sweep(&clock(31 * i64::from(round + 1))).await.unwrap(),
                     _ => drop(store.delete_key(acme, id, any(), at).await.unwrap()),

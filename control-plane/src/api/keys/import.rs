@@ -133,7 +133,7 @@ impl CompleteImport {
         let once = digest.and_then(|body| key.once(body));
         let make = async {
             let made = match outcome {
-                Ok(import) => make(&api, import, Acting { once, ..acting }).await,
+                Ok(import) => make(&api, Import { of_tenant: guessing, ..import }, Acting { once, ..acting }).await,
                 Err(Refusal::Taken(error)) => Err(error),
                 Err(Refusal::Lines(problem)) => return Err(problem),
             };

@@ -34,7 +34,12 @@ fn import(workspace: WorkspaceId, numbers: impl IntoIterator<Item = u32>) -> Imp
     let numbers: Vec<_> = numbers.into_iter().collect();
     let ids = numbers.iter().map(|n| imported(workspace, *n).key.id).collect();
     let digests = numbers.iter().map(|n| (digest(*n), usize::try_from(*n).unwrap())).collect();
-    Import { ids, digests, keys: Box::new(numbers.into_iter().map(move |n| Ok(imported(workspace, n)))) }
+    Import {
+        of_tenant: None,
+        ids,
+        digests,
+        keys: Box::new(numbers.into_iter().map(move |n| Ok(imported(workspace, n)))),
+    }
 }
 
 #[tokio::test]
@@ -128,4 +133,49 @@ fn keys_of_many_workspaces_do_not_wait_without_bound() {
     let keys = |of: u8| steps.iter().filter(|(workspace, _)| *workspace == of).map(|(_, keys)| keys).sum::<usize>();
     assert!((0..200).all(|of| keys(of) == 100));
     assert!(steps.len() < 1_200, "{} steps", steps.len());
+}
+
+/// Keys whose digests begin with these two bytes.
+fn chosen(workspace: WorkspaceId, page: [u8; 2], numbers: impl IntoIterator<Item = u32>) -> Import {
+    let numbers: Vec<_> = numbers.into_iter().collect();
+    let key = move |n: u32| {
+        let mut imported = imported(workspace, n);
+        imported.key.secret.digest.0[..2].copy_from_slice(&page);
+        imported
+    };
+    let ids = numbers.iter().map(|n| key(*n).key.id).collect();
+    let digests = numbers.iter().map(|n| (key(*n).key.secret.digest, usize::try_from(*n).unwrap())).collect();
+    let keys = Box::new(numbers.into_iter().map(move |n| Ok(key(n))));
+    Import { of_tenant: Some(workspace), ids, digests, keys }
+}
+
+#[tokio::test]
+async fn a_tenant_s_digests_crowd_no_page_of_a_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let database: Database = databases::of(directory.path()).parse().unwrap();
+    let acting = Acting::system(UnixSeconds(0));
+    let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
+    let [acme, zeta] = [1, 2].map(|id| WorkspaceId::from_bytes([id; 16]));
+    for (id, slug) in [(acme, "acme"), (zeta, "zeta")] {
+        let new = NewWorkspace { id, slug: slug.to_owned(), name: slug.to_owned() };
+        store.create_workspace(new, acting.clone()).await.unwrap();
+    }
+    let made = async |import| store.import_keys(import, acting.clone()).await.map(|_| ());
+    let refused = |lines: std::ops::Range<usize>, workspace| {
+        let lines = lines.map(|line| (line, Some(workspace))).collect();
+        Err(StoreError::DigestsTaken { lines })
+    };
+    let (full, last) = ([7, 7], [0xff, 0xff]);
+    assert_eq!(made(chosen(acme, full, 0..9)).await, refused(0..9, acme), "at once");
+    assert_eq!(made(chosen(acme, full, 0..8)).await, Ok(()));
+    assert_eq!(made(chosen(acme, full, 8..9)).await, refused(8..9, acme), "one by one");
+    // Other pages, and other workspaces in this one, have room; and so has a platform admin.
+    assert_eq!(made(chosen(acme, [7, 8], 10..18)).await, Ok(()));
+    assert_eq!(made(chosen(acme, last, 20..28)).await, Ok(()));
+    assert_eq!(made(chosen(acme, last, 28..29)).await, refused(28..29, acme));
+    assert_eq!(made(chosen(zeta, full, 30..38)).await, Ok(()));
+    assert_eq!(made(Import { of_tenant: None, ..chosen(acme, full, 40..60) }).await, Ok(()));
+    // Real digests are spread.
+    let import = Import { of_tenant: Some(acme), ..import(acme, 1_000..6_000) };
+    assert_eq!(made(import).await, Ok(()));
 }

@@ -101,7 +101,7 @@ pub(super) fn check(
             let keys = Keys { lines: lines.again()?, reader, ids: found.ids.clone().into_iter() };
             let mut digests: Vec<_> = found.digests.into_iter().collect();
             digests.sort_unstable_by_key(|(_, line)| *line);
-            Ok(Import { ids: found.ids, digests, keys: Box::new(keys) })
+            Ok(Import { of_tenant: None, ids: found.ids, digests, keys: Box::new(keys) })
         }
     };
     Ok(Checked { digest: body.map(BodyDigest::finish), lines: found.lines, outcome })
