@@ -1,7 +1,7 @@
 //! Two control planes over one PostgreSQL, and an Envoy that asks both: one of them is killed, cut off, or hangs.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,8 +14,14 @@ use serde_json::json;
 /// How long a change at one control plane may take to every worker, once the other one is passed over.
 const SOON: Duration = Duration::from_secs(5);
 
+/// Between two looks at Envoy's revision.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// A question that waits for changes is given up after so long: 20 s that it may wait, 10 s for the way.
 const GIVEN_UP: Duration = Duration::from_secs(30);
+
+/// Held by the test that runs: each loads an Envoy, and measures how soon something happens.
+static ALONE: Mutex<()> = Mutex::new(());
 
 struct Site {
     envoy: Process,
@@ -26,10 +32,12 @@ struct Site {
     link: DatabaseLink,
     _echo: Echo,
     _folder: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Site {
     fn start() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let first = ControlPlane::of_postgres();
         let link = DatabaseLink::to(first.postgres());
         let second = first.start_beside(link.way());
@@ -58,7 +66,16 @@ impl Site {
             std::fs::write(folder.path().join(name), said).expect("a file");
         }
         let envoy = run_envoy(&folder.path().join("envoy.yaml"));
-        let mut site = Self { envoy, port, admin_port, replicas: [first, second], link, _echo: echo, _folder: folder };
+        let mut site = Self {
+            envoy,
+            port,
+            admin_port,
+            replicas: [first, second],
+            link,
+            _echo: echo,
+            _folder: folder,
+            _alone: alone,
+        };
         eventually("the Envoy has its keys", || {
             site.envoy.assert_runs();
             let answer = Connection::try_open(local_port)?.try_get("/latchkey/ready", &[])?;
@@ -105,7 +122,7 @@ impl Site {
 struct Watch {
     hammer: Hammer,
     revisions: JoinHandle<Vec<u64>>,
-    is_over: Arc<AtomicBool>,
+    is_over: Sender<()>,
 }
 
 impl Watch {
@@ -118,12 +135,12 @@ impl Watch {
         let expected = [(good, "200 -"), (dead, "401 inactive-key")]
             .map(|(CreatedKey { secret, .. }, verdict)| Expected { secret, verdict });
         let hammer = Hammer::start((0..4).map(|_| Connection::open(site.port)).collect(), site.port, &expected);
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (ends, admin_port) = (Arc::clone(&is_over), site.admin_port);
+        let ((is_over, ends), admin_port) = (mpsc::channel(), site.admin_port);
         let revisions = std::thread::spawn(move || {
-            let mut seen = Vec::new();
-            while !ends.load(Ordering::Relaxed) {
-                let stats = Connection::open(admin_port).get("/stats?filter=latchkey_revision", &[]).body;
+            let (mut seen, mut admin) = (Vec::new(), Connection::open(admin_port));
+            // Statistics are answered by Envoy's main thread, where a worker asks the control planes, too.
+            while ends.recv_timeout(BETWEEN_LOOKS) == Err(RecvTimeoutError::Timeout) {
+                let stats = admin.get("/stats?filter=latchkey_revision", &[]).body;
                 seen.extend(stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()));
             }
             seen
@@ -134,7 +151,7 @@ impl Watch {
     fn assert_all_right(self, site: &Site) {
         let answered = self.hammer.answered();
         assert_eq!(self.hammer.stop(), Vec::<String>::new());
-        self.is_over.store(true, Ordering::Relaxed);
+        drop(self.is_over);
         let revisions = self.revisions.join().expect("the one that looks at revisions");
         assert!(revisions.len() > 2 && answered > 100, "{} revisions, {answered} requests", revisions.len());
         assert!(revisions.is_sorted(), "an older revision came after a newer one: {revisions:?}");
