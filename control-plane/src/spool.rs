@@ -1,5 +1,6 @@
 //! Bodies that must be complete before anything is done with them: on disk, in files without a name, and all together within a limit.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
 use futures_util::StreamExt as _;
+use policy::WorkspaceId;
 use tokio::runtime::Handle;
 use tracing::error;
 
@@ -19,6 +21,10 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// How a refusal names the limit. It isn't in the operator's file: it bounds what the disk must have room for.
 const LIMIT_NAME: &str = "import_spool_bytes";
 
+/// The part of the spool that bodies sent by one workspace's admins may hold, as a divisor: one body of the largest size, so that a
+/// few slow ones don't keep everybody else from importing.
+const TENANT_SHARE: u64 = 4;
+
 /// A folder with room for so many bytes of bodies. Clones share it.
 #[derive(Clone)]
 pub struct Spool(Arc<Shared>);
@@ -26,7 +32,15 @@ pub struct Spool(Arc<Shared>);
 struct Shared {
     folder: PathBuf,
     maximum: u64,
-    held: Mutex<u64>,
+    held: Mutex<Held>,
+}
+
+/// Bytes that bodies hold.
+#[derive(Default)]
+struct Held {
+    all: u64,
+    /// Those that workspaces' own admins sent.
+    of_tenants: HashMap<WorkspaceId, u64>,
 }
 
 /// A body, or what has come of it so far. Reads from its beginning. Its file and its share of the spool go when it is dropped.
@@ -43,6 +57,7 @@ pub(crate) struct Spooled {
 /// So many bytes are counted for a body until this is dropped.
 struct Share {
     spool: Spool,
+    of_tenant: Option<WorkspaceId>,
     bytes: u64,
 }
 
@@ -63,9 +78,15 @@ impl Spool {
         }
     }
 
-    /// A body of at most `maximum` bytes, once its last byte has come. 429 while the bodies of all have no room for it.
-    pub(crate) async fn receive(&self, body: Body, maximum: usize) -> Result<Spooled, Problem> {
-        let share = Share { spool: self.clone(), bytes: 0 };
+    /// A body of at most `maximum` bytes, once its last byte has come. 429 while the bodies of all have no room for it, or those
+    /// of the workspace whose own admin sends it (`of_tenant`) hold their share.
+    pub(crate) async fn receive(
+        &self,
+        body: Body,
+        maximum: usize,
+        of_tenant: Option<WorkspaceId>,
+    ) -> Result<Spooled, Problem> {
+        let share = Share { spool: self.clone(), of_tenant, bytes: 0 };
         let mut spooled = Spooled { file: None, tail: Vec::new(), read: 0, share };
         let (mut body, mut length) = (body.into_data_stream(), 0_usize);
         while let Some(bytes) = body.next().await {
@@ -88,10 +109,10 @@ impl Spool {
     /// Bytes that bodies hold at the moment.
     #[cfg(test)]
     pub(crate) fn held(&self) -> u64 {
-        *self.lock()
+        self.lock().all
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,22 +120,34 @@ impl Spool {
 impl Share {
     fn grow(&mut self, by: usize) -> Result<(), Problem> {
         let (mut held, by) = (self.spool.lock(), u64::try_from(by).unwrap_or(u64::MAX));
+        let reached = |maximum| Problem::too_many_bodies(Limit { name: LIMIT_NAME, maximum });
+        let grown = |held: u64, maximum: u64| {
+            held.checked_add(by).filter(|held| *held <= maximum).ok_or_else(|| reached(maximum))
+        };
         let maximum = self.spool.0.maximum;
-        match held.checked_add(by).filter(|held| *held <= maximum) {
-            Some(more) => {
-                *held = more;
-                self.bytes = self.bytes.saturating_add(by);
-                Ok(())
-            }
-            None => Err(Problem::too_many_bodies(Limit { name: LIMIT_NAME, maximum })),
+        let all = grown(held.all, maximum)?;
+        if let Some(tenant) = self.of_tenant {
+            let own = held.of_tenants.get(&tenant).copied().unwrap_or_default();
+            held.of_tenants.insert(tenant, grown(own, maximum / TENANT_SHARE)?);
         }
+        held.all = all;
+        self.bytes = self.bytes.saturating_add(by);
+        Ok(())
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.spool.lock();
-        *held = held.saturating_sub(self.bytes);
+        held.all = held.all.saturating_sub(self.bytes);
+        if let Some(tenant) = self.of_tenant
+            && let Some(own) = held.of_tenants.get_mut(&tenant)
+        {
+            *own = own.saturating_sub(self.bytes);
+            if *own == 0 {
+                held.of_tenants.remove(&tenant);
+            }
+        }
     }
 }
 
@@ -195,7 +228,7 @@ mod tests {
     }
 
     async fn received(spool: &Spool, sizes: &[usize]) -> Result<Spooled, Problem> {
-        spool.receive(body(stream::iter(pieces(sizes))), usize::MAX).await
+        spool.receive(body(stream::iter(pieces(sizes))), usize::MAX, None).await
     }
 
     fn files(folder: &tempfile::TempDir) -> usize {
@@ -238,11 +271,11 @@ mod tests {
         let refused = received(&spool, &[400_000, 100_000]).await.err().unwrap();
         assert_eq!((refused.status().as_u16(), refused.code()), (429, "limit-reached"));
         assert_eq!(spool.held(), 600_000, "a refused one holds nothing");
-        let too_large = spool.receive(body(stream::iter(pieces(&[10, 10]))), 19).await.err().unwrap();
+        let too_large = spool.receive(body(stream::iter(pieces(&[10, 10]))), 19, None).await.err().unwrap();
         assert_eq!((too_large.code(), spool.held()), ("too-large", 600_000));
 
         let begun = stream::iter(pieces(&[400_000])).chain(stream::pending());
-        let receiving = spool.receive(body(begun), usize::MAX);
+        let receiving = spool.receive(body(begun), usize::MAX, None);
         let unfinished = tokio::time::timeout(std::time::Duration::from_millis(1), receiving).await;
         assert!(unfinished.is_err(), "it has no end");
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
@@ -252,11 +285,32 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(io::Error::other("gone"))]);
-        let broken = spool.receive(Body::from_stream(broken), usize::MAX).await.err().unwrap();
+        let broken = spool.receive(Body::from_stream(broken), usize::MAX, None).await.err().unwrap();
         assert_eq!((broken.code(), spool.held()), ("not-json", 600_000));
         drop(complete);
         assert_eq!(spool.held(), 0);
         assert_eq!(received(&spool, &[1 << 20]).await.unwrap().share.bytes, MAXIMUM);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_s_bodies_hold_a_quarter_and_leave_the_rest_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().to_owned(), MAXIMUM);
+        let [acme, zeta] = [1, 2].map(|id| Some(WorkspaceId::from_bytes([id; 16])));
+        let receive = async |size: usize, of| {
+            let received = spool.receive(body(stream::iter(pieces(&[size]))), usize::MAX, of).await;
+            received.map_err(|problem| problem.detail().to_owned())
+        };
+        let quarter = usize::try_from(MAXIMUM / 4).unwrap();
+        let first = receive(quarter - 1, acme).await.unwrap();
+        let refused = receive(2, acme).await.err().unwrap();
+        assert!(refused.contains(&format!("all {quarter} bytes")), "{refused}");
+        let all = [receive(1, acme).await, receive(quarter, zeta).await, receive(2 * quarter, None).await];
+        assert!(all.iter().all(Result::is_ok));
+        drop((first, all));
+        assert_eq!(spool.held(), 0);
+        assert!(spool.lock().of_tenants.is_empty());
+        assert!(receive(quarter, acme).await.is_ok());
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use policy::WorkspaceId;
 use tracing::error;
 
 use super::body::{NoObject, declared_length, object};
@@ -62,16 +63,17 @@ impl<S: Sync> FromRequest<S> for LinesBody {
 
 impl LinesBody {
     /// All of the body, once it has come, if the token that was shown with it still works: a slow body may take hours.
-    pub(super) async fn complete(self, api: &Api) -> Result<Lines, Problem> {
-        let lines = Lines::receive(self.body, api.imports.spool()).await?;
+    /// `of_tenant` is the workspace whose own admin sends it.
+    pub(super) async fn complete(self, api: &Api, of_tenant: Option<WorkspaceId>) -> Result<Lines, Problem> {
+        let lines = Lines::receive(self.body, api.imports.spool(), of_tenant).await?;
         principal::prove_again(api, &self.headers).await?;
         Ok(lines)
     }
 }
 
 impl Lines {
-    async fn receive(body: Body, spool: &Spool) -> Result<Self, Problem> {
-        let spooled = spool.receive(body, MAX_BODY_BYTES).await?;
+    async fn receive(body: Body, spool: &Spool, of_tenant: Option<WorkspaceId>) -> Result<Self, Problem> {
+        let spooled = spool.receive(body, MAX_BODY_BYTES, of_tenant).await?;
         Ok(Self { body: BufReader::new(spooled), number: 0 })
     }
 
@@ -137,7 +139,7 @@ mod tests {
     async fn lines(pieces: Vec<Vec<u8>>) -> Result<Lines, Problem> {
         let pieces = pieces.into_iter().map(|piece| Ok::<_, io::Error>(Bytes::from(piece)));
         let spool = Spool::new(std::env::temp_dir(), u64::MAX);
-        Lines::receive(Body::from_stream(stream::iter(pieces)), &spool).await
+        Lines::receive(Body::from_stream(stream::iter(pieces)), &spool, None).await
     }
 
     /// Their numbers; of those that are refused, with the code.

@@ -102,10 +102,10 @@ async fn import(
     query: ImportQuery,
     body: LinesBody,
 ) -> Result<Response, Problem> {
-    let lines = body.complete(&api).await?;
-    let acting = principal.acting(&api.clock);
     let own = target.own();
     let guessing = own.filter(|_| principal.reach().is_some());
+    let lines = body.complete(&api, guessing).await?;
+    let acting = principal.acting(&api.clock);
     let import = CompleteImport { api, target, own, guessing, acting, key, query, lines };
     // A task of its own: a client that goes away leaves nothing half done, and its place is taken as long as its import runs.
     finished(tokio::spawn(import.answer())).await
