@@ -157,7 +157,7 @@ impl Loadable {
         lock(&self.asked_at).elapsed() > IDLE
     }
 
-    /// The bytes of the changes that lead from this snapshot to the head. Each change is counted once, whoever asks.
+    /// The bytes of the changes that lead from this snapshot to the head. Each change is counted once, however many ask.
     async fn bytes_since(&self, store: &Store) -> Result<u64, StoreError> {
         let (counted, _) = *lock(&self.since);
         let (to, more) = store.bytes_since(counted).await?;

@@ -24,7 +24,7 @@ fn all() -> Vec<(&'static str, Problem)> {
     vec![
         ("limit_of_workspace", Problem::limit_of_workspace(limit("keys_per_workspace", 1_000_000))),
         ("not_json", Problem::not_json("expected value at line 1 column 1".to_owned())),
-        ("bad_query", Problem::bad_query("`limit` stands there twice")),
+        ("bad_query", Problem::bad_query("`limit` is given twice")),
         ("unauthenticated", Problem::unauthenticated("missing-token", "send `Authorization: Bearer <token>`")),
         ("unknown_path", Problem::unknown_path()),
         ("unknown_workspace", Problem::unknown_workspace()),

@@ -49,7 +49,7 @@ impl Listener {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// Each socket, as whoever looks for it names it.
+    /// Each socket, by the name that a client uses.
     pub(super) fn addresses(&self) -> Vec<String> {
         let address = |socket: &Listening| match socket {
             Listening::Tcp(listener) => {

@@ -16,7 +16,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustedProxy {
     Network(IpNet),
-    /// Whoever may connect to our Unix sockets.
+    /// All clients of our Unix sockets.
     Unix,
 }
 

@@ -152,6 +152,18 @@ mod tests {
         }
     }
 
+    async fn open(directory: &tempfile::TempDir) -> Store {
+        let database: Database = databases::of(directory.path()).parse().unwrap();
+        let acting = Acting::system(UnixSeconds(0));
+        let store =
+            Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
+        for (workspace, slug) in WORKSPACES.into_iter().zip(["acme", "zeta"]) {
+            let new = NewWorkspace { id: workspace, slug: slug.to_owned(), name: slug.to_owned() };
+            store.create_workspace(new, acting.clone()).await.unwrap();
+        }
+        store
+    }
+
     /// What is counted, and what a pass over all that there is comes to.
     async fn counted_and_there(store: &Store) -> [BTreeMap<WorkspaceId, Sizes>; 2] {
         let numbers = store.numbers.clone();
@@ -177,14 +189,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_counted_is_what_is_there_after_each_kind_of_change() {
         let directory = tempfile::tempdir().unwrap();
-        let database: Database = databases::of(directory.path()).parse().unwrap();
-        let acting = Acting::system(UnixSeconds(0));
-        let store =
-            Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
-        for (workspace, slug) in WORKSPACES.into_iter().zip(["acme", "zeta"]) {
-            let new = NewWorkspace { id: workspace, slug: slug.to_owned(), name: slug.to_owned() };
-            store.create_workspace(new, acting.clone()).await.unwrap();
-        }
+        let store = open(&directory).await;
         let clock = |days: i64| Clock::standing_at(UnixSeconds(days * 86_400), UnixSeconds(0));
         let [acme, zeta] = WORKSPACES;
         let any = || Precondition::None;
@@ -242,16 +247,11 @@ mod tests {
     #[tokio::test]
     async fn a_key_keeps_its_newest_rotated_out_digests_at_edges() {
         let directory = tempfile::tempdir().unwrap();
-        let database: Database = databases::of(directory.path()).parse().unwrap();
-        let acting = Acting::system(UnixSeconds(0));
-        let store =
-            Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
+        let store = open(&directory).await;
         let workspace = WORKSPACES[0];
-        let new = NewWorkspace { id: workspace, slug: "acme".to_owned(), name: "Acme".to_owned() };
-        store.create_workspace(new, acting.clone()).await.unwrap();
         let key = new_key(0, 0);
         let id = key.id;
-        store.create_key(workspace, key, acting.clone()).await.unwrap();
+        store.create_key(workspace, key, Acting::system(UnixSeconds(0))).await.unwrap();
         for n in 1..=20 {
             let acting = Acting::system(UnixSeconds(i64::from(n)));
             store.rotate_key(workspace, id, secret(n), Rotation::EndAll, Precondition::None, acting).await.unwrap();

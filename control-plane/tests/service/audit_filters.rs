@@ -180,7 +180,7 @@ async fn the_console_s_form_filters_and_keeps_what_was_typed() {
         {
             assert!(page.contains(text), "{text} is not in {page}");
         }
-        // What no field of the form says is no mistake of whoever typed something.
+        // What no field of the form says is no typing mistake.
         assert!(!visitor.get(&format!("{path}?sort=x")).await.text().contains("<form class=\"filters\""));
     }
 }

@@ -1,4 +1,4 @@
-//! Imports at a time: how many may run, what they are told that may not, and when a place is free again.
+//! Imports at a time: how many may run, how further ones are refused, and when a place is free again.
 
 use std::time::{Duration, Instant};
 

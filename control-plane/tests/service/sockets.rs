@@ -112,7 +112,7 @@ async fn connections_without_a_token_on_a_unix_socket_count_as_one_address() {
         // They are accepted in the order in which they came.
         let answer = client(&socket).get("http://localhost/healthz").send().await.unwrap();
         assert_eq!(answer.status().as_u16(), expected, "trusted: {trusted}");
-        // A right token is let in all the same.
+        // A right token is let in nevertheless.
         let workspaces =
             client(&socket).get("http://localhost/v1/workspaces").bearer_auth(token(directory.path(), "admin.token"));
         assert_eq!(workspaces.send().await.unwrap().status(), StatusCode::OK);

@@ -171,7 +171,7 @@ impl Follower {
 }
 
 /// The page that is wanted. Where it was cut in two since this worker began, that is the first of what took its place; `None`:
-/// what has come so far doesn't fit what stands there now.
+/// what has come so far doesn't fit the current cut.
 fn wanted_page(
     host: &dyn Host,
     shelf: &Shelf,

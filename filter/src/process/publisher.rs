@@ -282,7 +282,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Empties the slot of a delta, if that delta stands there.
+    /// Empties the slot of a delta, if it still holds that delta.
     fn free_delta(&self, host: &dyn Host, shelf: &Shelf, number: u64) -> Result<(), Deposed> {
         let name = shelf.delta(number, self.slots);
         match shelf::read(host, &name).is_some_and(|delta| delta.number == number && !delta.bytes.is_empty()) {

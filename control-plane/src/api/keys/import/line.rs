@@ -138,7 +138,7 @@ impl LineReader {
     }
 }
 
-/// At most four: whoever sends the whole secret by mistake is told.
+/// At most four: a whole secret that is sent by mistake is refused.
 fn last_characters(value: Value) -> Result<Option<String>, Refused> {
     let Some(text) = values::optional_string(value)? else { return Ok(None) };
     if text.chars().count() > MAX_LAST_CHARACTERS {
