@@ -9,7 +9,6 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod console;
-mod edge_name;
 pub mod edges;
 pub mod entropy;
 pub mod feed;

@@ -3,92 +3,13 @@
 //! Where nothing but a revision differs from what was told, the feed's next request says it, in its `applied`: so a change costs
 //! the control plane one request an Envoy, not two.
 
-use serde::Serialize;
+use policy::protocol::acknowledgement::Acknowledgement;
+use policy::protocol::timing::{ACKNOWLEDGEMENT_HEARTBEAT_MS, ACKNOWLEDGEMENT_TIMEOUT_MS};
 
 use crate::keys::Clocks;
-use crate::process::roster::Roster;
-
-/// The longest that nothing is said although nothing has changed: well below the lease of 30 s.
-const QUIET_MS: u64 = 10_000;
 
 /// How long to wait after an answer that was no acknowledgement's.
 const RETRY_MS: u64 = 1_000;
-
-/// Milliseconds an answer may take.
-pub const TIMEOUT_MS: u64 = 5_000;
-
-/// Where acknowledgements go.
-pub const PATH: &str = "/edge/v1/acknowledgements";
-
-/// What the control plane is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Acknowledgement {
-    pub edge: String,
-    pub instance: String,
-    pub epoch: String,
-    pub version: &'static str,
-    pub max_staleness_secs: Option<u64>,
-    pub workers: Vec<AppliedBy>,
-}
-
-/// What one worker has applied. A worker that is gone, or was held up for so long that it looks before it decides, has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AppliedBy {
-    pub id: String,
-    /// A revision of the epoch above; 0 while the worker has no table of it, and denies.
-    pub applied: u64,
-    /// Unix seconds.
-    pub started_at: i64,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub ended: bool,
-}
-
-impl Acknowledgement {
-    /// What the roster says of this epoch.
-    pub fn of(roster: &Roster, edge: &str, epoch: &str) -> Self {
-        let living = roster.workers.iter().map(|worker| AppliedBy {
-            id: worker.id.clone(),
-            applied: if worker.epoch == epoch { worker.report.revision } else { 0 },
-            started_at: worker.started_at,
-            ended: false,
-        });
-        let gone = roster.ended.iter().map(|ended| AppliedBy {
-            id: ended.id.clone(),
-            applied: 0,
-            started_at: ended.started_at,
-            ended: true,
-        });
-        let mut workers: Vec<_> = living.chain(gone).collect();
-        workers.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        Self {
-            edge: edge.to_owned(),
-            instance: roster.instance.clone(),
-            epoch: epoch.to_owned(),
-            version: env!("CARGO_PKG_VERSION"),
-            max_staleness_secs: roster.bounds().0,
-            workers,
-        }
-    }
-
-    /// Whether every worker that lives has applied the same: then there is nothing to wait for.
-    pub fn is_even(&self) -> bool {
-        let mut living = self.workers.iter().filter(|worker| !worker.ended).map(|worker| worker.applied);
-        let first = living.next();
-        living.all(|applied| Some(applied) == first)
-    }
-
-    /// Whether it is of the same workers, all of which live.
-    fn differs_in_revisions_alone(&self, other: &Self) -> bool {
-        let parts = |of: &Self| (of.instance.clone(), of.epoch.clone(), of.max_staleness_secs);
-        let ids = |of: &Self| of.workers.iter().map(|worker| (worker.id.clone(), worker.ended)).collect::<Vec<_>>();
-        parts(self) == parts(other) && ids(self) == ids(other) && self.ended().is_empty()
-    }
-
-    /// Who has ended, by this.
-    pub fn ended(&self) -> Vec<String> {
-        self.workers.iter().filter(|worker| worker.ended).map(|worker| worker.id.clone()).collect()
-    }
-}
 
 /// What the next feed request says of the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +38,10 @@ impl Acknowledging {
     pub fn is_due(&mut self, acknowledgement: &Acknowledgement, now: Clocks) -> bool {
         let now_ms = now.monotonic_ms;
         // Envoy reports each call's end; the deadline is for one whose context went away.
-        self.flight.take_if(|(_, sent_ms)| now_ms.saturating_sub(*sent_ms) > TIMEOUT_MS.saturating_mul(2));
-        let is_news = self.told.as_ref() != Some(acknowledgement) || now_ms.saturating_sub(self.told_ms) > QUIET_MS;
+        self.flight
+            .take_if(|(_, sent_ms)| now_ms.saturating_sub(*sent_ms) > ACKNOWLEDGEMENT_TIMEOUT_MS.saturating_mul(2));
+        let is_news = self.told.as_ref() != Some(acknowledgement)
+            || now_ms.saturating_sub(self.told_ms) > ACKNOWLEDGEMENT_HEARTBEAT_MS;
         let is_due = self.flight.is_none() && now_ms >= self.retry_ms && is_news;
         if is_due {
             self.flight = Some((acknowledgement.clone(), now_ms));
@@ -129,7 +52,7 @@ impl Acknowledging {
     /// What of this a feed request can say.
     pub fn rides(&self, acknowledgement: &Acknowledgement) -> Rides {
         let Some(told) = self.told.as_ref().filter(|_| self.flight.is_none()) else { return Rides::Nothing };
-        if told == acknowledgement || !told.differs_in_revisions_alone(acknowledgement) {
+        if told == acknowledgement || !differ_in_revisions_alone(told, acknowledgement) {
             return Rides::Nothing;
         }
         match acknowledgement.workers.first() {
@@ -167,4 +90,12 @@ impl Acknowledging {
     pub fn abandon(&mut self) {
         self.flight = None;
     }
+}
+
+/// Whether two acknowledgements name the same workers, none of which has ended.
+fn differ_in_revisions_alone(one: &Acknowledgement, other: &Acknowledgement) -> bool {
+    let sender = |of: &Acknowledgement| (of.instance.clone(), of.epoch.clone(), of.max_staleness_secs);
+    let ids =
+        |of: &Acknowledgement| of.workers.iter().map(|worker| (worker.id.clone(), worker.ended)).collect::<Vec<_>>();
+    sender(one) == sender(other) && ids(one) == ids(other) && one.ended().next().is_none()
 }

@@ -200,7 +200,7 @@ impl Host for FakeEnvoy {
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
         self.called.set(self.called.get() + 1);
         match call.body {
-            Some(body) if call.path == crate::usage::PATH => {
+            Some(body) if call.path == policy::protocol::USAGE_PATH => {
                 self.reported.borrow_mut().push_back((self.called.get(), body.to_owned()));
             }
             Some(body) => self.acknowledged.borrow_mut().push_back((self.called.get(), body.to_owned())),

@@ -3,37 +3,26 @@
 //! Knows no Envoy and no clock: time comes as an argument, calls go out as [`Fetch`]es. After a snapshot's manifest come
 //! the changes since it, then its pages; it counts only once the control plane has said that nothing is newer.
 
+use policy::protocol::feed::FeedRequest;
+use policy::protocol::page_path;
+use policy::protocol::timing::{
+    ANSWER_GRACE_MS, CROWDED_RETRY_AFTER_SECS, MAX_BACKOFF_MS, MAX_CROWDED_BACKOFF_MS, RETIRED_PAUSE_MS, wait_secs,
+};
 use policy::table::Loading;
 use policy::wire::{Delta, FORMAT, WireError};
-use policy::{Position, Table};
+use policy::{Position, Revision, Table};
 
 use crate::keys::{Clocks, Heard, Keys};
 
 #[cfg(test)]
 mod tests;
 
-/// The longest the control plane may hold a request that waits for changes, in seconds.
-const MAX_WAIT_SECS: u64 = 20;
-
-/// Milliseconds before the first retry at least; chance adds up to as much again, so that edges that failed together don't come
-/// back together. Doubled with each failure, up to [`MAX_RETRY_MS`] in all.
-const MIN_RETRY_MS: u64 = 200;
-const MAX_RETRY_MS: u64 = 2_000;
-
-/// The same where the control plane has no place for another connection. It says with the 503 that an earlier try isn't worth it.
-const MAX_CROWDED_MS: u64 = 30_000;
-const CROWDED_SECS: u64 = 30;
+/// The backoff in milliseconds after a first failure, before jitter. It doubles with each failure, up to [`MAX_BACKOFF_MS`].
+const MIN_BACKOFF_MS: u64 = 400;
 
 /// How often a page is asked for that isn't there, before the snapshot is taken for gone: of several control planes only the one
 /// that made it has its pages, and Envoy asks now this one and now that one. A miss costs no more than its way.
 const PAGE_TRIES: u32 = 48;
-
-/// Milliseconds that a retired instance asks nothing, at least: twice what the control plane holds back the answer to whoever
-/// retired it, so that there is time to end the process.
-const REST_MS: u64 = 6_000;
-
-/// Milliseconds an answer may take beyond the wait that was asked for.
-const GRACE_MS: u64 = 10_000;
 
 /// A GET to the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,7 +178,7 @@ impl Subscription {
     /// The control plane retired the id that was asked under: nothing is asked under another one for some seconds. Most who are
     /// retired end then, and a new id that is never heard again would have to be waited for. `random` adds up to a third.
     pub fn rests(&mut self, now: Clocks, random: u8) {
-        let pause = REST_MS.saturating_add(REST_MS.saturating_mul(u64::from(random)) / 768);
+        let pause = RETIRED_PAUSE_MS.saturating_add(RETIRED_PAUSE_MS.saturating_mul(u64::from(random)) / 768);
         self.retry_at_ms = now.monotonic_ms.saturating_add(pause);
     }
 
@@ -217,20 +206,20 @@ impl Subscription {
         let outgrown = keys.holding.table().is_some_and(Table::is_outgrown);
         self.is_wanted |= outgrown || keys.holding.newest().is_none();
         let (kind, path, wait_secs) = if self.is_wanted {
-            (Kind::Feed, self.feed_path(asking, None, 0), 0)
+            (Kind::Feed, self.feed_request(asking, None, 0).path(), 0)
         } else if let (Some(page), Some(Position { epoch, .. }), Some(revision)) =
             (keys.holding.wanted(), keys.holding.newest(), keys.holding.snapshot_revision())
         {
-            (Kind::Page(page), format!("/edge/v1/snapshots/{epoch}/{revision}/{page}"), 0)
+            (Kind::Page(page), page_path(epoch, revision, page), 0)
         } else {
             // A word that is needed now isn't waited for.
             let is_urgent = keys.holding.is_loading() || keys.vouched().is_none();
-            let wait = if is_urgent { 0 } else { wait_secs(asking) };
-            (Kind::Feed, self.feed_path(asking, keys.holding.newest(), wait), wait)
+            let wait = if is_urgent { 0 } else { wait_secs(asking.smallest_bound) };
+            (Kind::Feed, self.feed_request(asking, keys.holding.newest(), wait).path(), wait)
         };
-        let timeout_ms = wait_secs.saturating_mul(1_000).saturating_add(GRACE_MS);
+        let timeout_ms = wait_secs.saturating_mul(1_000).saturating_add(ANSWER_GRACE_MS);
         // Envoy reports each call's end by itself; the deadline is for a call whose context went away.
-        let deadline_ms = now.monotonic_ms.saturating_add(timeout_ms).saturating_add(MAX_RETRY_MS);
+        let deadline_ms = now.monotonic_ms.saturating_add(timeout_ms).saturating_add(MAX_BACKOFF_MS);
         self.flight = Some(Flight { sent: now, deadline_ms, kind });
         Some(Fetch { path, timeout_ms })
     }
@@ -268,8 +257,8 @@ impl Subscription {
     }
 
     fn failed(&mut self, now: Clocks, random: u8, failure: &Failure) {
-        let most = if matches!(failure, Failure::Crowded) { MAX_CROWDED_MS } else { MAX_RETRY_MS };
-        let pause = MIN_RETRY_MS.saturating_mul(2 << self.failures.min(7)).min(most);
+        let most = if matches!(failure, Failure::Crowded) { MAX_CROWDED_BACKOFF_MS } else { MAX_BACKOFF_MS };
+        let pause = MIN_BACKOFF_MS.saturating_mul(1 << self.failures.min(7)).min(most);
         self.failures = self.failures.saturating_add(1);
         // Half of it and as much again by chance, so that edges that failed together don't come back together.
         let jittered = (pause / 2).saturating_add(pause.saturating_mul(u64::from(random)) / 512);
@@ -291,7 +280,9 @@ impl Subscription {
                 return Ok(News::Nothing);
             }
             // Before anything of the feed is reached, so without its time; Envoy's own 503 has none.
-            503 if answer.retry_after_secs.is_some_and(|secs| secs >= CROWDED_SECS) => return Err(Failure::Crowded),
+            503 if answer.retry_after_secs.is_some_and(|secs| secs >= CROWDED_RETRY_AFTER_SECS) => {
+                return Err(Failure::Crowded);
+            }
             other if answer.time_ms.is_none() => return Err(Failure::Unreachable(other)),
             410 => return Err(Failure::Retired),
             other => return Err(Failure::Status(other)),
@@ -351,22 +342,14 @@ impl Subscription {
         Ok(News::Delta(body))
     }
 
-    fn feed_path(&self, asking: Asking<'_>, position: Option<Position>, wait_secs: u64) -> String {
-        let (edge, instance) = (&self.edge, asking.instance);
-        let mut path = format!("/edge/v1/feed?format={FORMAT}&edge={edge}&instance={instance}&wait={wait_secs}");
-        if let Some(bound) = asking.largest_bound {
-            path.push_str(&format!("&max_staleness={bound}"));
+    fn feed_request<'a>(&'a self, asking: Asking<'a>, position: Option<Position>, wait_secs: u64) -> FeedRequest<'a> {
+        FeedRequest {
+            edge: self.edge.as_str().into(),
+            instance: asking.instance.into(),
+            wait_secs,
+            max_staleness_secs: asking.largest_bound,
+            position,
+            applied: asking.applied.map(Revision),
         }
-        if let Some(Position { epoch, revision, head }) = position {
-            path.push_str(&format!("&epoch={epoch}&since={revision}&head={head}"));
-            if let Some(applied) = asking.applied {
-                path.push_str(&format!("&applied={applied}"));
-            }
-        }
-        path
     }
-}
-
-fn wait_secs(asking: Asking<'_>) -> u64 {
-    asking.smallest_bound.map_or(MAX_WAIT_SECS, |bound| MAX_WAIT_SECS.min(bound / 3))
 }

@@ -3,7 +3,6 @@
 //! Counting is a look-up and an addition in the VM's memory: no call, and no allocation for a key that was counted before.
 //! See `docs/decisions/usage.md`.
 
-mod batch;
 mod denials;
 mod reporting;
 mod slot;
@@ -16,19 +15,15 @@ use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 
 use policy::decide::CODES;
+use policy::protocol::usage::{DroppedUsage, MAX_KEYS, UsageBatch};
 use policy::{Digest, KeyId, UnixSeconds};
 
-pub use batch::Batch;
-use batch::Dropped;
-use denials::{A_KEY, Denial, Denials};
-pub use reporting::{PATH, Reporting, TIMEOUT_MS, Told};
+use denials::{A_KEY, Denials};
+pub use reporting::{Reporting, Told};
 use slot::{Slot, SlotHasher, SlotName};
 
 /// Keys that are counted at a time, each hour for itself: about 1 MB when all are taken.
 const SLOTS: usize = 4_096;
-
-/// The most keys of one batch: the control plane takes no more.
-const BATCH: usize = 1_000;
 
 /// What was counted and not yet put into a batch.
 #[derive(Default)]
@@ -42,7 +37,7 @@ struct Counted {
     denials: Denials,
     /// Denials without a right secret, as [`CODES`] are ordered.
     nobody: [u64; CODES.len()],
-    dropped: Dropped,
+    dropped: DroppedUsage,
     /// Of these, what the metric doesn't have yet.
     untold: u64,
     /// Grows every 10 s: a key's address is read once in each.
@@ -94,7 +89,7 @@ impl Usage {
         slot.deny(denied.code);
         if slot.keeps_denial(period, A_KEY) {
             let address = address.known.or_else(address.read);
-            let is_older_gone = counted.denials.keep(Denial::new(denied, now, address));
+            let is_older_gone = counted.denials.keep(denied, now, address);
             counted.dropped.denials = counted.dropped.denials.saturating_add(u64::from(is_older_gone));
         }
     }
@@ -119,26 +114,31 @@ impl Usage {
         self.counted.try_borrow_mut().map(|mut counted| std::mem::take(&mut counted.untold)).unwrap_or_default()
     }
 
-    /// Takes out what makes the next batch; `None` when nothing was counted.
-    fn take(&self) -> Option<batch::Content> {
+    /// Takes out what makes the next batch, which still lacks its names; `None` when nothing was counted.
+    fn take(&self) -> Option<UsageBatch> {
         let mut counted = self.counted.try_borrow_mut().ok()?;
-        let keys: Vec<_> = counted.slots.extract_if(|_, _| true).take(BATCH).map(batch::Counts::from).collect();
-        let denied =
-            CODES.into_iter().zip(std::mem::take(&mut counted.nobody)).filter(|(_, count)| *count > 0).collect();
-        let content = batch::Content {
-            is_full: keys.len() == BATCH,
-            keys,
+        let denied = CODES.into_iter().zip(std::mem::take(&mut counted.nobody)).filter(|(_, count)| *count > 0);
+        let batch = UsageBatch {
+            edge: String::new(),
+            instance: String::new(),
+            worker: String::new(),
+            sequence: 0,
+            keys: counted.slots.extract_if(|_, _| true).take(MAX_KEYS).map(|(name, slot)| slot.report(name)).collect(),
             denials: counted.denials.take(),
-            denied,
-            dropped: std::mem::take(&mut counted.dropped),
+            denied: denied.map(|(code, count)| (code.into(), count)).collect(),
+            dropped: Some(std::mem::take(&mut counted.dropped)),
         };
-        (!content.is_empty()).then_some(content)
+        let is_empty = batch.keys.is_empty()
+            && batch.denials.is_empty()
+            && batch.denied.is_empty()
+            && batch.dropped == Some(DroppedUsage::default());
+        (!is_empty).then_some(batch)
     }
 
-    /// A batch that the control plane will never take is lost: its requests count as dropped.
-    fn lose(&self, requests: u64) {
+    /// The control plane will never take this batch: its requests count as dropped.
+    fn lose(&self, batch: &UsageBatch) {
         if let Ok(mut counted) = self.counted.try_borrow_mut() {
-            counted.drop_requests(requests);
+            counted.drop_requests(batch.keys.iter().fold(0, |sum, key| key.requests().saturating_add(sum)));
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::environment::Environment;
 use crate::key_text::ForeignKeys;
 use crate::path::Paths;
+use crate::protocol::{NAME_EXPECTED, is_name};
 use crate::route::{Route, Routes};
 use crate::rule::Rule;
 
@@ -228,8 +229,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<Routes, ConfigError> {
-        if !(1..=100).contains(&self.edge.len()) || !self.edge.bytes().all(is_word_byte) {
-            return Err(refused("edge", "1 to 100 ASCII letters, digits, `-`, `_` or `.` are expected"));
+        if !is_name(&self.edge) {
+            return Err(refused("edge", format!("{NAME_EXPECTED} are expected")));
         }
         let filled = [
             ("control_plane.cluster", &self.control_plane.cluster),
@@ -348,6 +349,7 @@ mod tests {
             ("", "."),
             (&with(r#""edge": 7"#), "`edge`"),
             (&with(r#""edge": """#), "`edge`"),
+            (&with(&format!(r#""edge": "{}""#, "x".repeat(65))), "`edge`"),
             (&with(r#""egde": "x""#), "egde"),
             (&with(r#""environment": "LIVE""#), "`environment`"),
             (&with(r#""credentials": []"#), "`credentials`"),

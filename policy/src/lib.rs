@@ -16,6 +16,7 @@ pub mod path;
 pub mod position;
 #[cfg(test)]
 mod properties;
+pub mod protocol;
 pub mod route;
 pub mod rule;
 pub mod scope;

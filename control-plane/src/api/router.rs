@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete, get, post};
+use policy::protocol::{ACKNOWLEDGEMENTS_PATH, FEED_PATH, INSTANCE_PATH, PAGE_PATH, PREFIX, USAGE_PATH};
 use tokio::time::{Instant, sleep_until};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -87,7 +88,7 @@ pub(super) fn documented() -> utoipa::openapi::OpenApi {
 
 /// The whole service at one address.
 pub fn router(api: Api, feed: Feed) -> Router {
-    surviving(admins(&api).nest("/edge/v1", edge(feed)), &api)
+    surviving(admins(&api).nest(PREFIX, edge(feed)), &api)
 }
 
 /// What admins need, for an address of their own.
@@ -102,7 +103,7 @@ pub fn edge_router(api: &Api, feed: Feed) -> Router {
         .route("/readyz", get(health::ready_for_edges))
         .layer(from_fn(in_time))
         .with_state(feed.clone());
-    let router = Router::new().merge(health).nest("/edge/v1", edge(feed));
+    let router = Router::new().merge(health).nest(PREFIX, edge(feed));
     surviving(router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed), api)
 }
 
@@ -111,13 +112,15 @@ fn surviving(router: Router, api: &Api) -> Router {
     router.layer(from_fn_with_state(api.clone(), panics::catch))
 }
 
+/// The protocol's routes, to be nested under its [`PREFIX`].
 fn edge(feed: Feed) -> Router {
+    let nested = |path: &'static str| path.strip_prefix(PREFIX).unwrap_or(path);
     Router::new()
-        .route("/feed", get(feed::poll))
-        .route("/acknowledgements", post(feed::acknowledge))
-        .route("/usage", post(feed::usage))
-        .route("/instances/{instance}", delete(feed::retire))
-        .route("/snapshots/{epoch}/{revision}/{page}", get(feed::page))
+        .route(nested(FEED_PATH), get(feed::poll))
+        .route(nested(ACKNOWLEDGEMENTS_PATH), post(feed::acknowledge))
+        .route(nested(USAGE_PATH), post(feed::usage))
+        .route(nested(INSTANCE_PATH), delete(feed::retire))
+        .route(nested(PAGE_PATH), get(feed::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(map_response_with_state(feed.clone(), feed::timed))

@@ -4,12 +4,12 @@ use std::num::NonZeroU32;
 
 use policy::allowlist::AllowlistError;
 use policy::key_text::find_secret;
+use policy::protocol::{NAME_EXPECTED, is_name};
 use policy::{Allowlist, Environment, Level, Scope, Scopes, UnixSeconds};
 use serde_json::Value;
 
 use super::fields::{Fields, Refused, shown};
 use crate::config::Config;
-use crate::edge_name;
 use crate::instant;
 use crate::store::{MAX_METADATA_BYTES, Metadata, WorkspaceName};
 
@@ -121,8 +121,8 @@ pub(crate) fn slug(value: Value) -> Result<String, Refused> {
 pub(crate) fn edge(value: Value) -> Result<String, Refused> {
     let name = string(value)?;
     without_secret(&name)?;
-    let message = || format!("must be {}", edge_name::EXPECTED);
-    if edge_name::fits(&name) { Ok(name) } else { Err(Refused::new("bad-edge", message())) }
+    let message = || format!("must be {NAME_EXPECTED}");
+    if is_name(&name) { Ok(name) } else { Err(Refused::new("bad-edge", message())) }
 }
 
 /// `{"reviews": "read"}`, with scopes of the catalogue.

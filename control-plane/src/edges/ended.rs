@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use policy::UnixSeconds;
+use policy::protocol::timing::RETIRING_MS;
 use tokio::time::sleep;
 
 use super::rules::Bound;
 use super::{Edges, Known, Refused};
 use crate::store::StoreError;
 
-/// How long an instance that was connected when it retired still counts. The request that it has waiting is answered at once,
-/// and tells it to deny; a worker that was held up for 2 s looks at what the others know before it decides.
-pub(super) const LEAVING: Duration = Duration::from_secs(3);
+/// How long an instance that was connected when it retired still counts.
+pub(super) const LEAVING: Duration = Duration::from_millis(RETIRING_MS);
 
 /// The longest that whoever says that it leaves waits until another replica has told it so.
 const TOLD_BY_OTHERS: Duration = Duration::from_secs(10);

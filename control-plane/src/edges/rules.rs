@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use policy::Revision;
+use policy::protocol::timing::INSTANCE_LEASE_SECS;
 
-/// How long after its last request an instance counts as connected: a poll waits for at most 20 s.
-pub const LEASE: Duration = Duration::from_secs(30);
+/// How long after its last request an instance counts as connected.
+pub const LEASE: Duration = Duration::from_secs(INSTANCE_LEASE_SECS);
 
 /// What a bound is longer here by, as a part of it: two clocks that are slewed by NTP's 500 ppm, one each way, drift apart
 /// by a thousandth.
@@ -19,6 +20,13 @@ pub enum Bound {
     Secs(u64),
     /// For ever. Larger than any other.
     Never,
+}
+
+impl Bound {
+    /// The bound that a message states: none is for ever.
+    pub fn of(max_staleness_secs: Option<u64>) -> Self {
+        max_staleness_secs.map_or(Self::Never, Self::Secs)
+    }
 }
 
 /// What is known of an instance.

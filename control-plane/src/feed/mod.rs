@@ -20,6 +20,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use policy::protocol::{HEAD_HEADER, TIME_HEADER};
 use tokio::sync::watch;
 
 pub(crate) use acknowledge::acknowledge;
@@ -36,11 +37,8 @@ use crate::store::Store;
 use crate::tokens::Token;
 use crate::usage::Folding;
 
-/// The control plane's time, for edges whose own clock may be wrong: milliseconds since 1970.
-const LATCHKEY_TIME: HeaderName = HeaderName::from_static("latchkey-time");
-
-/// The newest revision when it was answered. An answer that leads to an older one makes no table fresh.
-const LATCHKEY_HEAD: HeaderName = HeaderName::from_static("latchkey-head");
+const LATCHKEY_TIME: HeaderName = HeaderName::from_static(TIME_HEADER);
+const LATCHKEY_HEAD: HeaderName = HeaderName::from_static(HEAD_HEADER);
 
 /// Our wire format's media type.
 const MEDIA_TYPE: &str = "application/vnd.latchkey.feed";

@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
+use policy::protocol::feed::FeedRequest;
 use policy::{Position, Revision, UnixSeconds};
 use tokio::time::{Instant, timeout_at};
 
 use super::Feed;
 use super::access::Shown;
 use super::deltas::Found;
-use super::query::Asked;
-use crate::edges::Contact;
+use super::query;
+use crate::edges::{Bound, Contact};
 use crate::guesses::address;
 use crate::problem::Problem;
 
@@ -21,7 +22,7 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     let (request, _) = request.into_parts();
     let at = feed.clock.monotonic();
     let shown = feed.shown(&request)?;
-    let asked = Asked::read(request.uri.query().unwrap_or_default());
+    let asked = query::read(request.uri.query().unwrap_or_default());
     let access = match (shown, &asked) {
         (Shown::Live(access), _) => access,
         (Shown::Revoked(revoked), Ok(asked)) => return Err(feed.disowned(revoked, &asked.edge, &asked.instance).await),
@@ -30,17 +31,18 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     let asked = asked?;
     access.covers(&asked.edge)?;
     let (edge, instance, address) = (&asked.edge, &asked.instance, address(&request.extensions));
-    let contact = Contact { edge, instance, token: &access.id, address, bound: asked.bound, at };
+    let contact =
+        Contact { edge, instance, token: &access.id, address, bound: Bound::of(asked.max_staleness_secs), at };
     feed.edges.heard(&contact).await.map_err(|refused| feed.refused(instance, refused))?;
-    if let (Some(applied), Some(from)) = (asked.applied, asked.from) {
+    if let (Some(applied), Some(from)) = (asked.applied, asked.position) {
         feed.edges.applied(instance, from.epoch, applied).await?;
     }
     // Thousands wait below, and none of them needs its head any more.
     drop(request);
-    tracing::debug!(edge.id = asked.edge, instance = asked.instance, from = ?asked.from.map(|from| from.revision), "feed");
+    tracing::debug!(edge.id = %asked.edge, instance = %asked.instance, from = ?asked.position.map(|from| from.revision), "feed");
     let answer = async {
-        match asked.from {
-            Some(from) => feed.changes(&asked, from, Instant::now() + asked.wait).await,
+        match asked.position {
+            Some(from) => feed.changes(&asked, from, Instant::now() + query::wait(&asked)).await,
             None => feed.manifest().await,
         }
     };
@@ -57,7 +59,7 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
 
 impl Feed {
     /// What leads on from `from`, as soon as there is something; 204 at `deadline`.
-    async fn changes(&self, asked: &Asked, from: Position, deadline: Instant) -> Result<Response, Problem> {
+    async fn changes(&self, asked: &FeedRequest<'_>, from: Position, deadline: Instant) -> Result<Response, Problem> {
         let (mut head, mut ending) = (self.store.head(), self.ending.clone());
         let known = *head.borrow();
         if from.epoch == known.epoch && from.revision > known.revision {
@@ -69,8 +71,8 @@ impl Feed {
             if seen != from {
                 match self.deltas.find(&self.store, from).await? {
                     Found::Delta(bytes) => {
-                        let Asked { edge, instance, .. } = asked;
-                        tracing::debug!(edge.id = edge, instance, revision = seen.revision.0, "a delta is answered");
+                        let FeedRequest { edge, instance, .. } = asked;
+                        tracing::debug!(edge.id = %edge, %instance, revision = seen.revision.0, "a delta is answered");
                         return Ok(self.message(bytes, "no-store"));
                     }
                     Found::Unknown => return self.manifest().await,
@@ -103,15 +105,21 @@ impl Feed {
     }
 
     /// Somebody must act, and once is enough to say it: edges that ask the same come by the thousand.
-    fn report_gone_back(&self, asked: &Asked, theirs: Revision, ours: Revision, changed_at: Option<UnixSeconds>) {
+    fn report_gone_back(
+        &self,
+        asked: &FeedRequest<'_>,
+        theirs: Revision,
+        ours: Revision,
+        changed_at: Option<UnixSeconds>,
+    ) {
         if self.went_back.swap(true, Ordering::Relaxed) {
             return;
         }
         let last_change = changed_at.and_then(|at| Timestamp::from_second(at.0).ok());
         let last_change = last_change.map_or_else(|| "an unknown time".to_owned(), |at| at.to_string());
         tracing::error!(
-            edge.id = asked.edge,
-            instance = asked.instance,
+            edge.id = %asked.edge,
+            instance = %asked.instance,
             edge_revision = theirs.0,
             revision = ours.0,
             "the database went back: this edge holds a revision that the file doesn't, or holds another one. The file is an \

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderName, StatusCode, header};
 use policy::Revision;
+use policy::protocol::MISSING_WORKER_HEADER;
 
 use super::{Limit, Problem};
 
@@ -46,7 +47,7 @@ impl Problem {
         let detail =
             format!("worker `{id}` is known and not in the list; name all workers, those that are gone as `ended`");
         Self::new(StatusCode::CONFLICT, "missing-worker", "A worker is missing", detail)
-            .with_header(HeaderName::from_static("latchkey-missing-worker"), id)
+            .with_header(HeaderName::from_static(MISSING_WORKER_HEADER), id)
     }
 
     /// 410: an instance that left.

@@ -1,6 +1,7 @@
 //! Limits of the operator's file that were reached.
 
 use axum::http::{StatusCode, header};
+use policy::protocol::timing::CROWDED_RETRY_AFTER_SECS;
 
 use super::{Limit, Problem};
 
@@ -27,6 +28,7 @@ impl Problem {
                 "all {maximum} connections are in use; try again later, or spread clients over more control planes"
             ),
         };
-        Self::limit_reached(StatusCode::SERVICE_UNAVAILABLE, limit, detail).with_header(header::RETRY_AFTER, "30")
+        Self::limit_reached(StatusCode::SERVICE_UNAVAILABLE, limit, detail)
+            .with_header(header::RETRY_AFTER, &CROWDED_RETRY_AFTER_SECS.to_string())
     }
 }

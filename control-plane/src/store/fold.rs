@@ -6,13 +6,14 @@ mod admit;
 
 use std::collections::HashMap;
 
+use policy::protocol::usage::SecretMark;
 use policy::{KeyId, UnixSeconds};
 
 use self::admit::admit;
 use super::changes::Change;
 use super::sql::{Sql, Value, params, values};
 use super::{Store, StoreError, rows, usage};
-use crate::usage::{BatchName, Denial, KeyDelta, LATEST, SecretMark};
+use crate::usage::{BatchName, Denial, KeyDelta, LATEST};
 
 /// What becomes of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,8 +144,8 @@ fn known(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)]) -> Result<HashMap<KeyId, Know
 /// A key's row with its last use; `None` where it wasn't used.
 fn used(id: KeyId, delta: &KeyDelta, known: &Known, now: UnixSeconds) -> Option<Vec<Value>> {
     // An edge's clock may be ahead.
-    let last = delta.used.iter().map(|(_, at)| at.0).max()?.min(now.0);
-    let used = |mark: SecretMark| delta.used.iter().find(|(own, _)| *own == mark).map(|(_, at)| at.0.min(now.0));
+    let last = delta.used.iter().map(|used| used.at.0).max()?.min(now.0);
+    let used = |mark: SecretMark| delta.used.iter().find(|own| own.secret == mark).map(|own| own.at.0.min(now.0));
     let address = delta.last.filter(|_| known.last_at.is_none_or(|known| known <= last));
     Some(values![
         id.as_bytes(),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use policy::protocol::usage::{HOUR_SECS, SecretMark};
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::retention::Removal;
 use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params, values};
 use super::sweep::{Progress, STEP, progress};
 use super::{Store, StoreError, keys};
-use crate::usage::{DAY, Denial, HOUR, SecretMark};
+use crate::usage::{DAY, Denial};
 
 /// For how many days, today included, hours are told apart.
 const HOURLY_DAYS: i64 = 8;
@@ -110,7 +111,7 @@ struct Table {
 }
 
 const HOURS: Table = Table {
-    secs: HOUR,
+    secs: HOUR_SECS,
     oldest: "SELECT min(hour) FROM usage_hours",
     of_one: "SELECT outcome, count FROM usage_hours WHERE hour = ?1 AND key_id = ?2",
     add: "INSERT INTO usage_hours (hour, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)

@@ -9,7 +9,8 @@ mod round;
 
 use std::net::IpAddr;
 
-use policy::{Digest, KeyId, UnixSeconds};
+use policy::protocol::usage::SecretUse;
+use policy::{KeyId, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use folding::{Folding, NotFolded};
@@ -22,8 +23,7 @@ pub(crate) const ALLOWED: &str = "allowed";
 /// What a code counts as that this version doesn't know.
 pub(crate) const OTHER: &str = "other";
 
-/// Seconds of an hour, and of a day.
-pub(crate) const HOUR: i64 = 3_600;
+/// Seconds of a day.
 pub(crate) const DAY: i64 = 86_400;
 
 /// What one worker counted since its batch before.
@@ -74,18 +74,8 @@ pub(crate) struct Counts {
     pub(crate) allowed: u64,
     pub(crate) denied: Vec<(&'static str, u64)>,
     /// Which secrets were allowed, and when last.
-    pub(crate) used: Vec<(SecretMark, UnixSeconds)>,
+    pub(crate) used: Vec<SecretUse>,
     pub(crate) address: Option<IpAddr>,
-}
-
-/// Tells the current secret of a key from its previous one: the first bytes of its digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SecretMark(pub(crate) [u8; 4]);
-
-impl SecretMark {
-    pub(crate) fn of(Digest([a, b, c, d, ..]): &Digest) -> Self {
-        Self([*a, *b, *c, *d])
-    }
 }
 
 /// A request with a right secret that was denied.

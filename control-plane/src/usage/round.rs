@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use policy::protocol::usage::SecretUse;
 use policy::{KeyId, UnixSeconds};
 
-use super::{ALLOWED, Batch, Denial, SecretMark};
+use super::{ALLOWED, Batch, Denial};
 use crate::store::Admitted;
 
 /// Denials that are kept of a key.
@@ -22,7 +23,7 @@ pub(crate) struct KeyDelta {
     pub(crate) entries: u64,
     /// By the start of their hour and outcome.
     pub(crate) counts: BTreeMap<(UnixSeconds, &'static str), u64>,
-    pub(crate) used: Vec<(SecretMark, UnixSeconds)>,
+    pub(crate) used: Vec<SecretUse>,
     /// The last use that named an address.
     pub(crate) last: Option<(UnixSeconds, IpAddr)>,
     /// At most [`LATEST`], newest first.
@@ -38,12 +39,12 @@ impl KeyDelta {
         *count = count.saturating_add(more);
     }
 
-    fn used(&mut self, secret: SecretMark, at: UnixSeconds) {
-        match self.used.iter_mut().find(|(own, _)| *own == secret) {
-            Some((_, last)) => *last = at.max(*last),
+    fn used(&mut self, secret_use: SecretUse) {
+        match self.used.iter_mut().find(|own| own.secret == secret_use.secret) {
+            Some(own) => own.at = own.at.max(secret_use.at),
             None => {
-                self.used.push((secret, at));
-                self.used.sort_by_key(|(_, at)| Reverse(*at));
+                self.used.push(secret_use);
+                self.used.sort_by_key(|own| Reverse(own.at));
                 self.used.truncate(SECRETS);
             }
         }
@@ -70,12 +71,12 @@ pub(super) fn merge(batches: impl IntoIterator<Item = (Batch, Admitted)>) -> Vec
             delta.entries = delta.entries.saturating_add(1);
             delta.count(counts.hour, ALLOWED, counts.allowed);
             counts.denied.iter().for_each(|(code, more)| delta.count(counts.hour, code, *more));
-            if let (Some(at), Some(address)) = (counts.used.iter().map(|(_, at)| *at).max(), counts.address)
+            if let (Some(at), Some(address)) = (counts.used.iter().map(|used| used.at).max(), counts.address)
                 && delta.last.is_none_or(|(last, _)| last <= at)
             {
                 delta.last = Some((at, address));
             }
-            counts.used.iter().for_each(|(secret, at)| delta.used(*secret, *at));
+            counts.used.iter().for_each(|used| delta.used(*used));
         }
         for (key, denial) in batch.denials.into_iter().filter(|(key, _)| is_new(*key)) {
             let delta = keys.entry(key).or_default();
@@ -90,6 +91,8 @@ pub(super) fn merge(batches: impl IntoIterator<Item = (Batch, Admitted)>) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use policy::protocol::usage::SecretMark;
+
     use super::*;
     use crate::usage::{BatchName, Counts, LeftOutCounts};
 
@@ -109,7 +112,7 @@ mod tests {
             hour: UnixSeconds(0),
             allowed: 2,
             denied: vec![("missing-scope", 1)],
-            used: vec![(SecretMark([*byte; 4]), UnixSeconds(at))],
+            used: vec![SecretUse { secret: SecretMark([*byte; 4]), at: UnixSeconds(at) }],
             address: Some(IpAddr::from([192, 0, 2, u8::try_from(at).unwrap()])),
         };
         Batch {
@@ -134,7 +137,7 @@ mod tests {
         let (_, delta) = &merged[1];
         let counts = [((UnixSeconds(0), ALLOWED), 6), ((UnixSeconds(0), "missing-scope"), 3)];
         assert_eq!((delta.counts.clone(), delta.entries), (counts.into(), 6));
-        assert_eq!(delta.used, [(SecretMark([2; 4]), UnixSeconds(9))]);
+        assert_eq!(delta.used, [SecretUse { secret: SecretMark([2; 4]), at: UnixSeconds(9) }]);
         assert_eq!(delta.last, Some((UnixSeconds(9), IpAddr::from([192, 0, 2, 9]))));
         assert_eq!(delta.denials.iter().map(|denial| denial.at.0).collect::<Vec<_>>(), [9, 8, 7]);
     }

@@ -2,21 +2,11 @@
 //!
 //! Rules without a host: each takes the roster as it was read and answers what to write.
 
+use policy::protocol::acknowledgement::{Acknowledgement, WorkerReport};
+use policy::protocol::timing::{LEADER_LEASE_MS, LEASE_PATIENCE_MS, WORKER_GONE_MS, WORKER_HEARTBEAT_MS};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Report;
-
-/// How often a worker signs, and a leader renews its lease.
-pub const BEAT_MS: u64 = 500;
-
-/// A lease that wasn't renewed for so long is anybody's.
-pub const LEASE_MS: u64 = 2_000;
-
-/// A worker that didn't sign for so long is gone.
-pub const GONE_MS: u64 = 4_000;
-
-/// How much longer than a worker without requests one with requests leaves a lease that has run out.
-const PATIENCE_MS: u64 = 200;
 
 /// All workers of one source in this Envoy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,12 +75,12 @@ impl Roster {
             instance.clone_into(&mut self.instance);
         }
         self.workers.retain(|worker| worker.id != me.id);
-        let gone = self.workers.extract_if(.., |worker| now_ms.saturating_sub(worker.signed_ms) >= GONE_MS);
+        let gone = self.workers.extract_if(.., |worker| now_ms.saturating_sub(worker.signed_ms) >= WORKER_GONE_MS);
         self.ended.extend(gone.map(Ended::from));
         let idle = |worker: &&Worker| {
             !worker.has_requests
-                && now_ms.saturating_sub(worker.signed_ms) < LEASE_MS
-                && now_ms.saturating_sub(worker.joined_ms) > LEASE_MS
+                && now_ms.saturating_sub(worker.signed_ms) < LEADER_LEASE_MS
+                && now_ms.saturating_sub(worker.joined_ms) > LEADER_LEASE_MS
         };
         let better = self.workers.iter().find(idle).filter(|_| me.has_requests).map(|worker| worker.id.clone());
         let role = if self.leader == me.id {
@@ -104,12 +94,12 @@ impl Roster {
                 None => Role::Leads { term: self.term },
             }
         } else {
-            let patience = if better.is_some() { PATIENCE_MS } else { 0 };
+            let patience = if better.is_some() { LEASE_PATIENCE_MS } else { 0 };
             let is_free = if self.leader.is_empty() {
                 // One without requests may come any moment.
-                !me.has_requests || now_ms.saturating_sub(me.joined_ms) >= PATIENCE_MS
+                !me.has_requests || now_ms.saturating_sub(me.joined_ms) >= LEASE_PATIENCE_MS
             } else {
-                now_ms.saturating_sub(self.renewed_ms) > LEASE_MS.saturating_add(patience)
+                now_ms.saturating_sub(self.renewed_ms) > LEADER_LEASE_MS.saturating_add(patience)
             };
             if is_free {
                 self.leader.clone_from(&me.id);
@@ -126,11 +116,11 @@ impl Roster {
 
     /// When a worker should sign again: soon enough to be known as there, and at once when the lease runs out.
     pub fn next_signature_ms(&self, has_requests: bool, now_ms: u64) -> u64 {
-        let patience = if has_requests { PATIENCE_MS } else { 0 };
-        let lease_ms = if self.leader.is_empty() { 0 } else { LEASE_MS };
+        let patience = if has_requests { LEASE_PATIENCE_MS } else { 0 };
+        let lease_ms = if self.leader.is_empty() { 0 } else { LEADER_LEASE_MS };
         let runs_out = self.renewed_ms.saturating_add(lease_ms).saturating_add(patience).saturating_add(1);
         // One that has run out and was left to a better worker is looked at with each tick.
-        runs_out.max(now_ms.saturating_add(1)).min(now_ms.saturating_add(BEAT_MS))
+        runs_out.max(now_ms.saturating_add(1)).min(now_ms.saturating_add(WORKER_HEARTBEAT_MS))
     }
 
     /// Strikes out a worker whose last configuration went.
@@ -163,6 +153,32 @@ impl Roster {
             keys: reports().map(|report| report.keys).min().unwrap_or(0),
             age_secs: reports().map(|report| report.age_secs).max().unwrap_or(0),
             is_ready: !self.workers.is_empty() && reports().all(|report| report.is_ready),
+        }
+    }
+
+    /// What the workers have applied of this epoch.
+    pub fn acknowledgement(&self, edge: &str, epoch: &str) -> Acknowledgement {
+        let living = self.workers.iter().map(|worker| WorkerReport {
+            id: worker.id.clone(),
+            applied: if worker.epoch == epoch { worker.report.revision } else { 0 },
+            started_at: worker.started_at,
+            ended: false,
+        });
+        let gone = self.ended.iter().map(|ended| WorkerReport {
+            id: ended.id.clone(),
+            applied: 0,
+            started_at: ended.started_at,
+            ended: true,
+        });
+        let mut workers: Vec<_> = living.chain(gone).collect();
+        workers.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        Acknowledgement {
+            edge: edge.to_owned(),
+            instance: self.instance.clone(),
+            epoch: epoch.to_owned(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            max_staleness_secs: self.bounds().0,
+            workers,
         }
     }
 
@@ -240,9 +256,9 @@ mod tests {
     fn a_lease_that_runs_out_is_looked_at_at_once() {
         let mut roster = Roster::default();
         roster.sign(worker("a", 0), "i", 0);
-        assert_eq!(roster.next_signature_ms(false, 0), BEAT_MS);
-        assert_eq!(roster.next_signature_ms(false, 1_800), LEASE_MS + 1);
-        assert_eq!(roster.next_signature_ms(true, 1_800), LEASE_MS + PATIENCE_MS + 1);
+        assert_eq!(roster.next_signature_ms(false, 0), WORKER_HEARTBEAT_MS);
+        assert_eq!(roster.next_signature_ms(false, 1_800), LEADER_LEASE_MS + 1);
+        assert_eq!(roster.next_signature_ms(true, 1_800), LEADER_LEASE_MS + LEASE_PATIENCE_MS + 1);
         assert_eq!(roster.next_signature_ms(false, 2_050), 2_051);
     }
 
@@ -260,7 +276,7 @@ mod tests {
         let mut roster = Roster::default();
         roster.sign(worker("a", 0), "i", 0);
         roster.sign(worker("b", 0), "i", 0);
-        roster.sign(worker("c", GONE_MS), "i", GONE_MS);
+        roster.sign(worker("c", WORKER_GONE_MS), "i", WORKER_GONE_MS);
         assert_eq!(roster.workers.len(), 1);
         assert_eq!(roster.ended.iter().map(|ended| ended.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         roster.leave("c");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use policy::Position;
+use policy::protocol::{HEAD_HEADER, RETRY_AFTER_HEADER, TIME_HEADER};
 
 use super::{Part, Source, When, clocks, log, random};
 use crate::host::{Call, CallAnswer, Host, LogLevel};
@@ -27,9 +28,9 @@ impl Source {
         }
         let answer = Answer {
             status: header(&received, ":status"),
-            time_ms: header(&received, "latchkey-time"),
-            head: header(&received, "latchkey-head"),
-            retry_after_secs: header(&received, "retry-after"),
+            time_ms: header(&received, TIME_HEADER),
+            head: header(&received, HEAD_HEADER),
+            retry_after_secs: header(&received, RETRY_AFTER_HEADER),
             body: received.body,
         };
         let now = clocks(host);

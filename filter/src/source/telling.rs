@@ -3,25 +3,23 @@
 
 use std::time::Duration;
 
+use policy::protocol::acknowledgement::Acknowledgement;
+use policy::protocol::timing::{ACKNOWLEDGEMENT_TIMEOUT_MS, USAGE_TIMEOUT_MS};
+use policy::protocol::{ACKNOWLEDGEMENTS_PATH, MISSING_WORKER_HEADER, USAGE_PATH, is_name};
+
 use super::asking::header;
 use super::{Part, Shares, Source, When, change_roster, clocks, hex, log, random, read_roster};
-use crate::acknowledgement::{self, Acknowledgement, Rides};
+use crate::acknowledgement::Rides;
 use crate::host::{Call, CallAnswer, Host};
 use crate::keys::Clocks;
 use crate::process::roster::{Roster, Worker};
 use crate::process::shelf::Deposed;
 use crate::subscription::Failure;
-use crate::usage::{self, Told};
+use crate::usage::Told;
 
 /// The longest that a feed request waits for workers that were woken, in milliseconds. They take a few; one that hangs must not
 /// keep the others from the next revocation, which comes at most a tick later then.
 const UNEVEN_MS: u64 = 20;
-
-/// Names a worker that an acknowledgement left out and the control plane counts.
-const MISSING_WORKER: &str = "latchkey-missing-worker";
-
-/// The most bytes of such a name.
-const MAX_NAME_BYTES: usize = 64;
 
 /// The feed request waits.
 pub(super) struct Waits;
@@ -33,10 +31,10 @@ impl Source {
         let status = header(received, ":status");
         let failure = match (self.acknowledging.answered(now, status), status) {
             (Some(told), _) => {
-                let ended = told.ended();
+                let ended: Vec<_> = told.ended().collect();
                 if !ended.is_empty() && self.shares != Shares::Nothing {
                     let name = self.shelf.roster();
-                    change_roster(host, &name, |roster| roster.ended.retain(|own| !ended.contains(&own.id)));
+                    change_roster(host, &name, |roster| roster.ended.retain(|own| !ended.contains(&own.id.as_str())));
                 }
                 self.acknowledge(host, root, now, When::Even);
                 return log(host, self.outages.acknowledgements.worked(now));
@@ -46,7 +44,7 @@ impl Source {
                 Failure::Retired
             }
             (None, Some(409)) => {
-                self.bury(host, header(received, MISSING_WORKER));
+                self.bury(host, header(received, MISSING_WORKER_HEADER));
                 Failure::NotAcknowledged(409)
             }
             // A control plane that is down is the feed's to report.
@@ -59,8 +57,7 @@ impl Source {
     /// Has the next acknowledgement say that a worker has ended which the control plane counts, and the roster doesn't: all that
     /// decide stand there.
     fn bury(&self, host: &dyn Host, missing: Option<String>) {
-        let fits = |id: &String| (1..=MAX_NAME_BYTES).contains(&id.len());
-        if let Some(id) = missing.filter(fits).filter(|_| self.shares != Shares::Nothing) {
+        if let Some(id) = missing.filter(|id| is_name(id)).filter(|_| self.shares != Shares::Nothing) {
             change_roster(host, &self.shelf.roster(), |roster| roster.buries(&id));
         }
     }
@@ -110,7 +107,7 @@ impl Source {
             Part::Follows | Part::TakesOver { .. } => false,
         };
         let tells = tells && self.instance.as_ref() == Some(&roster.instance);
-        tells.then(|| Acknowledgement::of(&roster, &self.name.edge, &position.epoch.to_string()))
+        tells.then(|| roster.acknowledgement(&self.name.edge, &position.epoch.to_string()))
     }
 
     /// What the next feed request says of the workers, and what it is known by once it was sent. `Err`: it has to wait, for
@@ -147,10 +144,10 @@ impl Source {
         let call = Call {
             cluster: &self.name.cluster,
             authority: &self.name.authority,
-            path: acknowledgement::PATH,
+            path: ACKNOWLEDGEMENTS_PATH,
             token: newest.token.as_deref(),
             body: Some(&body),
-            timeout: Duration::from_millis(acknowledgement::TIMEOUT_MS),
+            timeout: Duration::from_millis(ACKNOWLEDGEMENT_TIMEOUT_MS),
         };
         match host.dispatch(&call) {
             Ok(number) => self.teller = Some((root, number)),
@@ -169,10 +166,10 @@ impl Source {
         let call = Call {
             cluster: &self.name.cluster,
             authority: &self.name.authority,
-            path: usage::PATH,
+            path: USAGE_PATH,
             token: newest.token.as_deref(),
             body: Some(&body),
-            timeout: Duration::from_millis(usage::TIMEOUT_MS),
+            timeout: Duration::from_millis(USAGE_TIMEOUT_MS),
         };
         match host.dispatch(&call) {
             Ok(number) => self.reporter = Some((root, number)),

@@ -1,18 +1,13 @@
 //! Whether a worker may decide by what it holds, and whether all of the Envoy may.
 
 use policy::Position;
+use policy::protocol::timing::{WORKER_HEARTBEAT_MS, WORKER_LATE_MS};
 
 use super::{Part, Shares, Source, clocks, read_roster};
 use crate::host::Host;
 use crate::keys::Clocks;
 use crate::process::follower::Step;
 use crate::process::head::Head;
-use crate::process::roster::BEAT_MS;
-
-/// Others may strike out a worker that didn't sign the roster for so long, and then nobody waits for it any more: until it has
-/// signed again it looks at what the leader published before each request that it decides. Well below
-/// [`GONE_MS`](crate::process::roster::GONE_MS), after which they do.
-const LATE_MS: u64 = 2_000;
 
 /// Steps that a worker takes within a request, each of about a millisecond, when it must look before it decides: a VM that
 /// takes the place of a trapped one has a small table at its first request already, and for a large one no request is held up
@@ -35,7 +30,8 @@ impl CatchUp {
 impl Source {
     /// True when this worker hasn't signed for so long that it may have missed a change: it was held up, or is new.
     pub fn is_late(&self, now: Clocks) -> bool {
-        let signed_long_ago = self.signed_ms.is_none_or(|signed| now.monotonic_ms.saturating_sub(signed) > LATE_MS);
+        let signed_long_ago =
+            self.signed_ms.is_none_or(|signed| now.monotonic_ms.saturating_sub(signed) > WORKER_LATE_MS);
         match self.shares {
             Shares::Unknown => true,
             Shares::Nothing => false,
@@ -97,7 +93,7 @@ impl Source {
             Shares::Nothing => true,
             Shares::Roster | Shares::Everything => {
                 // Workers start together, so those that are to come have signed when this one has for a moment.
-                now.monotonic_ms.saturating_sub(self.joined_ms) >= BEAT_MS
+                now.monotonic_ms.saturating_sub(self.joined_ms) >= WORKER_HEARTBEAT_MS
                     && read_roster(host, &self.shelf.roster()).0.report().is_ready
             }
         }

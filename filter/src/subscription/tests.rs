@@ -131,7 +131,7 @@ fn a_damaged_delta_changes_nothing_and_leads_to_a_snapshot() {
     });
     assert_eq!(progress, Progress::Failed(Failure::Wire(WireError::Checksum)));
     assert!(edge.knows(&secret(1)), "the old table serves on");
-    edge.advance(MAX_RETRY_MS);
+    edge.advance(MAX_BACKOFF_MS);
     control_plane.snapshot_now();
     edge.catch_up(&control_plane);
     assert!(!edge.knows(&secret(1)));
@@ -153,7 +153,7 @@ fn a_damaged_page_changes_nothing_and_is_asked_for_anew() {
     });
     assert_eq!(progress, Progress::Failed(Failure::Wire(WireError::Length)));
     assert!(edge.knows(&secret(1)), "the old table serves on");
-    edge.advance(MAX_RETRY_MS);
+    edge.advance(MAX_BACKOFF_MS);
     edge.catch_up(&other);
     assert!(edge.knows(&secret(2)));
 }
@@ -268,16 +268,16 @@ fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
         (Some(503), Failure::Status(503)),
         (Some(301), Failure::Status(301)),
     ] {
-        edge.advance(MAX_RETRY_MS);
+        edge.advance(MAX_BACKOFF_MS);
         let progress = edge.exchange_with(|path| Answer { status, ..control_plane.answer(path) });
         assert_eq!(progress, Progress::Failed(failure));
         assert!(edge.knows(&secret(1)));
     }
-    edge.advance(MAX_RETRY_MS);
+    edge.advance(MAX_BACKOFF_MS);
     let unreachable = |path: &str| Answer { status: Some(503), time_ms: None, ..control_plane.answer(path) };
     let progress = edge.exchange_with(unreachable);
     assert_eq!(progress, Progress::Failed(Failure::Unreachable(503)), "Envoy's own answer");
-    edge.advance(MAX_RETRY_MS);
+    edge.advance(MAX_BACKOFF_MS);
     let progress = edge.exchange_with(|path| Answer { time_ms: None, ..control_plane.answer(path) });
     assert_eq!(progress, Progress::Failed(Failure::NotOurs), "a 204 that a proxy made up vouches for nothing");
 }
@@ -289,9 +289,9 @@ fn retries_wait_between_a_fifth_of_a_second_and_two_seconds() {
         for _ in 0..10 {
             edge.next_fetch().expect("a fetch was due");
             edge.subscription.not_sent(edge.clocks, random);
-            edge.advance(MIN_RETRY_MS - 1);
+            edge.advance(MIN_BACKOFF_MS / 2 - 1);
             assert_eq!(edge.next_fetch(), None, "too early");
-            edge.advance(MAX_RETRY_MS - MIN_RETRY_MS + 1);
+            edge.advance(MAX_BACKOFF_MS - MIN_BACKOFF_MS / 2 + 1);
         }
     }
 }
@@ -321,7 +321,7 @@ fn a_call_whose_answer_never_comes_is_made_again() {
     let lost = edge.next_fetch().unwrap();
     edge.advance(lost.timeout_ms);
     assert_eq!(edge.next_fetch(), None, "Envoy reports the time-out itself");
-    edge.advance(MAX_RETRY_MS);
+    edge.advance(MAX_BACKOFF_MS);
     edge.exchange(&control_plane);
     assert!(edge.knows(&secret(2)));
 }

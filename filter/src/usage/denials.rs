@@ -3,19 +3,14 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use policy::{KeyId, UnixSeconds};
-use serde::Serialize;
+use policy::UnixSeconds;
+use policy::protocol::usage::{DenialReport, MAX_DENIALS, MAX_METHOD, MAX_PATH};
 
 use super::Denied;
 use crate::credential::percent_decoded;
 
-/// Denials that are kept at a time, and how many of one key in 10 s.
-pub const KEPT: usize = 64;
+/// How many denials of one key are kept in 10 s.
 pub const A_KEY: u8 = 4;
-
-/// The most bytes that are shown of a method, and of a path.
-const MAX_METHOD: usize = 16;
-const MAX_PATH: usize = 256;
 
 /// What stands in the place of a path that may hold a credential.
 const REMOVED: &str = "[removed]";
@@ -23,40 +18,24 @@ const REMOVED: &str = "[removed]";
 /// The shortest text that has the form of a key or token of ours is longer.
 const MIN_KEY: usize = 40;
 
-/// A request with a right secret that was denied. Holds no credential.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Denial {
-    pub key: KeyId,
-    pub code: &'static str,
-    pub address: Option<IpAddr>,
-    pub at: UnixSeconds,
-    pub method: String,
-    pub path: String,
-}
-
-impl Denial {
-    pub fn new(denied: &Denied<'_>, at: UnixSeconds, address: Option<IpAddr>) -> Self {
-        let Denied { key, code, method, path, secret } = *denied;
-        Self { key, code, address, at, method: plain(method, MAX_METHOD), path: shown(path, secret) }
-    }
-}
-
-/// The newest [`KEPT`].
+/// The newest [`MAX_DENIALS`].
 #[derive(Default)]
-pub struct Denials(VecDeque<Denial>);
+pub struct Denials(VecDeque<DenialReport>);
 
 impl Denials {
     /// Keeps a denial. Answers whether an older one made room for it.
-    pub fn keep(&mut self, denial: Denial) -> bool {
-        let is_full = self.0.len() >= KEPT;
+    pub fn keep(&mut self, denied: &Denied<'_>, at: UnixSeconds, address: Option<IpAddr>) -> bool {
+        let Denied { key, code, method, path, secret } = *denied;
+        let (method, path) = (plain(method, MAX_METHOD), shown(path, secret));
+        let is_full = self.0.len() >= MAX_DENIALS;
         if is_full {
             self.0.pop_front();
         }
-        self.0.push_back(denial);
+        self.0.push_back(DenialReport { key, code: code.into(), address, at, method, path });
         is_full
     }
 
-    pub fn take(&mut self) -> Vec<Denial> {
+    pub fn take(&mut self) -> Vec<DenialReport> {
         self.0.drain(..).collect()
     }
 }

@@ -1,16 +1,10 @@
 //! When a worker tells the control plane what it counted, and what it makes of the answer.
 
-use super::{Batch, Usage};
+use policy::protocol::timing::{USAGE_INTERVAL_MS, USAGE_TIMEOUT_MS};
+use policy::protocol::usage::{MAX_KEYS, UsageBatch};
+
+use super::Usage;
 use crate::keys::Clocks;
-
-/// How often something is told.
-const EVERY_MS: u64 = 10_000;
-
-/// The control plane answers when a batch is on disk; under a heavy load it lets many come together first.
-pub const TIMEOUT_MS: u64 = 30_000;
-
-/// Where batches go.
-pub const PATH: &str = "/edge/v1/usage";
 
 /// One worker's batches: one at a time, each until it is answered.
 #[derive(Default)]
@@ -18,7 +12,7 @@ pub struct Reporting {
     /// Random, this VM's for as long as it lives: what was counted under it is known by it.
     worker: Option<String>,
     sequence: u64,
-    frozen: Option<Batch>,
+    frozen: Option<UsageBatch>,
     sent_ms: Option<u64>,
     due_ms: Option<u64>,
 }
@@ -43,31 +37,31 @@ impl Reporting {
         (edge, instance): (&str, &str),
         now: Clocks,
         random: impl FnOnce() -> Option<[u8; 16]>,
-    ) -> Option<&Batch> {
+    ) -> Option<&UsageBatch> {
         let now_ms = now.monotonic_ms;
         let Some(worker) = &self.worker else {
             let bytes = random()?;
             let [.., chance] = bytes;
             self.worker = Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
-            self.due_ms = Some(now_ms.saturating_add(u64::from(chance).saturating_mul(EVERY_MS) / 256));
+            self.due_ms = Some(now_ms.saturating_add(u64::from(chance).saturating_mul(USAGE_INTERVAL_MS) / 256));
             return None;
         };
         // Envoy reports each call's end; the deadline is for one whose context went away.
-        self.sent_ms.take_if(|sent| now_ms.saturating_sub(*sent) > TIMEOUT_MS.saturating_mul(2));
+        self.sent_ms.take_if(|sent| now_ms.saturating_sub(*sent) > USAGE_TIMEOUT_MS.saturating_mul(2));
         if self.sent_ms.is_some() || self.due_ms.is_some_and(|due| now_ms < due) {
             return None;
         }
-        self.due_ms = Some(now_ms.saturating_add(EVERY_MS));
+        self.due_ms = Some(now_ms.saturating_add(USAGE_INTERVAL_MS));
         usage.next_period();
         if self.frozen.is_none() {
-            let content = usage.take()?;
+            let counts = usage.take()?;
             self.sequence = self.sequence.saturating_add(1);
-            self.frozen = Some(Batch {
+            self.frozen = Some(UsageBatch {
                 edge: edge.to_owned(),
                 instance: instance.to_owned(),
                 worker: worker.clone(),
                 sequence: self.sequence,
-                content,
+                ..counts
             });
         }
         self.sent_ms = Some(now_ms);
@@ -80,14 +74,14 @@ impl Reporting {
         match status {
             Some(200) => {
                 // A full batch has others behind it.
-                if self.frozen.take().is_some_and(|batch| batch.content.is_full) {
+                if self.frozen.take().is_some_and(|batch| batch.keys.len() == MAX_KEYS) {
                     self.due_ms = None;
                 }
                 Told::Counted
             }
             Some(status @ (400 | 413 | 422)) => {
                 if let Some(batch) = self.frozen.take() {
-                    usage.lose(batch.content.requests());
+                    usage.lose(&batch);
                 }
                 Told::Refused(status)
             }

@@ -4,12 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use policy::decide::CODES;
+use policy::protocol::usage::{HOUR_SECS, KeyUsage, SecretMark, SecretUse};
 use policy::{Digest, KeyId, UnixSeconds};
-
-const HOUR: i64 = 3_600;
-
-/// The first bytes of a secret's digest: enough to tell a key's current secret from its previous one.
-pub type Mark = [u8; 4];
 
 /// A key in an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +22,7 @@ pub struct Slot {
     /// As [`CODES`] are ordered.
     pub denied: [u32; CODES.len()],
     /// The current secret and the previous one, whichever came first.
-    pub used: [Option<(Mark, UnixSeconds)>; 2],
+    pub used: [Option<SecretUse>; 2],
     pub address: Option<IpAddr>,
     /// The period after the one that `address` is of; 0: of none.
     addressed: u32,
@@ -36,12 +32,12 @@ pub struct Slot {
 
 impl SlotName {
     pub fn of(key: KeyId, at: UnixSeconds) -> Self {
-        Self { key, hour: at.0.div_euclid(HOUR) }
+        Self { key, hour: at.0.div_euclid(HOUR_SECS) }
     }
 
     /// The start of its hour.
-    pub fn hour(&self) -> i64 {
-        self.hour.saturating_mul(HOUR)
+    pub fn hour(&self) -> UnixSeconds {
+        UnixSeconds(self.hour.saturating_mul(HOUR_SECS))
     }
 }
 
@@ -74,18 +70,18 @@ impl Hasher for SlotHasher {
 }
 
 impl Slot {
-    pub fn allow(&mut self, Digest([a, b, c, d, ..]): &Digest, now: UnixSeconds) {
+    pub fn allow(&mut self, digest: &Digest, now: UnixSeconds) {
         self.allowed = self.allowed.saturating_add(1);
-        let (mark, [first, second]) = ([*a, *b, *c, *d], &mut self.used);
-        let is_mine = |used: &Option<(Mark, UnixSeconds)>| used.is_none_or(|(own, _)| own == mark);
+        let (secret, [first, second]) = (SecretMark::of(digest), &mut self.used);
+        let is_mine = |used: &Option<SecretUse>| used.is_none_or(|own| own.secret == secret);
         let used = match (is_mine(first), is_mine(second)) {
             (true, _) => first,
             (false, true) => second,
             // A third one within an hour: the one that was used less lately makes room.
-            (false, false) if first.map(|(_, at)| at) < second.map(|(_, at)| at) => first,
+            (false, false) if first.map(|own| own.at) < second.map(|own| own.at) => first,
             (false, false) => second,
         };
-        *used = Some((mark, now.max(used.map_or(now, |(_, at)| at))));
+        *used = Some(SecretUse { secret, at: now.max(used.map_or(now, |own| own.at)) });
     }
 
     pub fn deny(&mut self, code: &str) {
@@ -114,8 +110,16 @@ impl Slot {
         true
     }
 
-    /// All requests that it stands for.
-    pub fn requests(&self) -> u64 {
-        self.denied.iter().fold(self.allowed, |sum, count| sum.saturating_add(u64::from(*count)))
+    /// The slot's counts, to be reported under its name.
+    pub fn report(self, name: SlotName) -> KeyUsage {
+        let denied = CODES.into_iter().zip(self.denied).filter(|(_, count)| *count > 0);
+        KeyUsage {
+            key: name.key,
+            hour: name.hour(),
+            allowed: self.allowed,
+            denied: denied.map(|(code, count)| (code.into(), count.into())).collect(),
+            used: self.used.into_iter().flatten().collect(),
+            address: self.address,
+        }
     }
 }

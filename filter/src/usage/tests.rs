@@ -1,5 +1,6 @@
 //! Counting, keeping and telling, without an Envoy.
 
+use policy::protocol::usage::KeyUsage;
 use serde_json::{Value, json};
 
 use super::*;
@@ -28,7 +29,11 @@ fn deny(usage: &Usage, number: u64, path: &str, secret: Option<&[u8]>) {
 }
 
 fn taken(usage: &Usage) -> Value {
-    usage.take().map_or(Value::Null, |content| serde_json::to_value(content).unwrap())
+    let Some(batch) = usage.take() else { return Value::Null };
+    let mut batch = serde_json::to_value(batch).unwrap();
+    let names = ["edge", "instance", "worker", "sequence"].map(|name| batch.as_object_mut().unwrap().remove(name));
+    assert!(names.iter().all(Option::is_some), "{names:?}");
+    batch
 }
 
 fn at(ms: u64) -> Clocks {
@@ -102,10 +107,10 @@ fn what_finds_no_room_is_counted_as_dropped_and_known_keys_go_on() {
     assert_eq!(usage.take_untold(), 300);
     assert_eq!(usage.take_untold(), 0);
     let (mut allowed, mut batches) = (0, 0);
-    while let Some(content) = usage.take() {
-        assert!(content.keys.len() <= BATCH);
-        assert_eq!(content.dropped.requests, if batches == 0 { 300 } else { 0 });
-        allowed += content.requests();
+    while let Some(batch) = usage.take() {
+        assert!(batch.keys.len() <= MAX_KEYS);
+        assert_eq!(batch.dropped.unwrap().requests, if batches == 0 { 300 } else { 0 });
+        allowed += batch.keys.iter().map(KeyUsage::requests).sum::<u64>();
         batches += 1;
     }
     assert_eq!((allowed, batches), (3 * slots, 5));

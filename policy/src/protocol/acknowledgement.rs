@@ -1,0 +1,59 @@
+//! The acknowledgement: which revision each worker of an instance has applied.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Epoch;
+use crate::position::Revision;
+
+/// The body that an instance posts. It names every worker that decides requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    pub edge: String,
+    pub instance: String,
+    /// The history that the revisions are of: 32 hexadecimal digits.
+    pub epoch: String,
+    /// Of the filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The longest that a worker decides without word from the control plane. `null`: for ever. It must be given, so that
+    /// it is never forgotten.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub max_staleness_secs: Option<u64>,
+    pub workers: Vec<WorkerReport>,
+}
+
+/// What one worker has applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    pub id: String,
+    /// A revision of the acknowledgement's epoch; 0 while the worker has no table of it, and denies.
+    pub applied: u64,
+    /// Seconds since 1970, by the worker's own clock.
+    pub started_at: i64,
+    /// The worker is gone, or was held up for so long that it resyncs before it decides: it counts no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
+}
+
+impl Acknowledgement {
+    /// Whether every worker that hasn't ended has applied the same revision.
+    pub fn is_even(&self) -> bool {
+        let mut applied = self.workers.iter().filter(|worker| !worker.ended).map(|worker| worker.applied);
+        let first = applied.next();
+        applied.all(|applied| Some(applied) == first)
+    }
+
+    /// The ids of the workers that have ended.
+    pub fn ended(&self) -> impl Iterator<Item = &str> {
+        self.workers.iter().filter(|worker| worker.ended).map(|worker| worker.id.as_str())
+    }
+}
+
+/// The body of the answer: the control plane's newest position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcknowledgementAnswer {
+    pub epoch: Epoch,
+    pub head: Revision,
+    /// 64 hexadecimal digits.
+    pub chain_hash: String,
+}
