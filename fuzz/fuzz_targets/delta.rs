@@ -1,4 +1,4 @@
-//! Any bytes as a delta, and as the changes of one whose chain fits: it is applied as a whole or not at all.
+//! Any bytes as a delta, and as the changes of one with a correct chain: applied as a whole or not at all.
 #![no_main]
 
 use latchkey_fuzz::{digests, load, read_fully, snapshot};
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use policy::wire::encode_delta;
 use policy::{Digest, Table};
 
-/// What a table says of some digests, and where it is.
+/// What a table has for some digests, and its position.
 fn seen(table: &Table, of: &[Digest]) -> Vec<String> {
     let known = of.iter().map(|digest| {
         read_fully(table, digest);
@@ -23,11 +23,11 @@ fuzz_target!(|bytes: &[u8]| {
     let known: Vec<_> = known.into_iter().chain(digests()).collect();
     let before = seen(&table, &known);
     match table.apply(bytes) {
-        Ok(()) => assert!(table.position() != load(&snapshot()).position(), "a delta leads on"),
+        Ok(()) => assert!(table.position() != load(&snapshot()).position(), "an applied delta moves the position"),
         Err(_) => assert_eq!(seen(&table, &known), before),
     }
 
-    // The first byte says how the rest is cut into changes.
+    // The first byte decides how the rest is split into changes.
     let [cut, rest @ ..] = bytes else { return };
     let (first, second) = rest.split_at(usize::from(*cut).min(rest.len()));
     for bodies in [vec![rest], vec![first, second]] {

@@ -1,4 +1,4 @@
-//! Any bytes as a presented key: what is taken has the form of one.
+//! Any bytes as a presented key: what is accepted has the form of a key.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(key) = PresentedKey::parse(bytes, ForeignKeys::LookedUp) {
         assert!(key.text() == bytes && bytes.len() <= MAX_FOREIGN_BYTES);
         let is_ours = PresentedKey::parse(bytes, ForeignKeys::Refused).is_ok();
-        assert_eq!(bytes.starts_with(b"lk_"), is_ours, "what begins like ours is ours, or nobody's");
+        assert_eq!(bytes.starts_with(b"lk_"), is_ours, "a text with our prefix is ours, or malformed");
     }
     if let Ok(text) = str::from_utf8(bytes) {
         let _ = (text.parse::<Environment>(), Rule::parse(text));

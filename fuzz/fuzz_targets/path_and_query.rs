@@ -1,4 +1,4 @@
-//! Any bytes as path, cookie and credential: no key is left behind, and nothing is public that isn't.
+//! Any bytes as path, cookie and credential: no key is left behind, and no protected path is public.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use policy::key_text::find_key;
 use policy::path::{PathKind, Paths};
 use policy::route::{Binding, Template};
 
-/// A worker has one thread, and so has its edge.
+/// An edge is used by one thread, as in a worker.
 fn edge() -> Edge {
     let config = br#"{
         "control_plane": {"cluster": "latchkey", "authority": "latchkey"},

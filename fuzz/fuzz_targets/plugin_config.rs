@@ -1,4 +1,4 @@
-//! Any bytes as the filter's configuration: what is taken says the same when it is written and read again.
+//! Any bytes as the filter's configuration: what is accepted is the same after it is written and read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +7,7 @@ use policy::Config;
 fuzz_target!(|bytes: &[u8]| {
     if let Ok((config, routes)) = Config::parse(bytes) {
         let written = serde_json::to_vec(&config).expect("a configuration is JSON");
-        let (again, _) = Config::parse(&written).expect("what was taken is taken again");
+        let (again, _) = Config::parse(&written).expect("an accepted configuration is accepted again");
         assert!(again == config);
         for path in [&b"/"[..], b"/v1/reviews", b"/a/b/c?d"] {
             let read = config.paths.read(b"GET", path);

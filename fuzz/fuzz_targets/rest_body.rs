@@ -1,4 +1,4 @@
-//! Any bytes as a body of REST: each field is taken, or refused by its name.
+//! Any bytes as a REST body: each field is accepted, or refused by its name.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Any text as the template in a route's metadata, with any path: nothing panics, and a workspace is a part of the path.
+//! Any text as the template of a route, with any path: no panic, and a workspace is a part of the path.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

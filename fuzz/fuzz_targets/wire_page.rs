@@ -1,4 +1,4 @@
-//! Any bytes as a page or a manifest: what is taken is safe to read.
+//! Any bytes as a page or a manifest: what is accepted is safe to read.
 #![no_main]
 
 use latchkey_fuzz::{announcing, digests, read_fully, sealed, snapshot};
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     if loading.add(page).is_ok()
         && let Some(mut table) = loading.finish()
     {
-        // Records stand anywhere, so each place may begin with a digest.
+        // A record may be anywhere, so each offset may be the start of a digest.
         let known = bytes.windows(32).filter_map(|window| window.try_into().ok()).map(Digest);
         let known: Vec<_> = known.chain(digests()).collect();
         known.iter().for_each(|digest| read_fully(&table, digest));

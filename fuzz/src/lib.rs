@@ -1,4 +1,4 @@
-//! What several targets begin with: a table of a few records, and messages whose length and checksum fit.
+//! Shared by several targets: a table of a few records, and messages with correct length and checksum.
 
 use policy::table::Loading;
 use policy::wire::{KeyRecord, Snapshot, SnapshotBuilder};
@@ -9,10 +9,10 @@ use policy::{
 /// Bytes before a message's own content.
 pub const HEADER_BYTES: usize = 76;
 
-/// Where the manifest says what its first page is like: count, length and checksum.
+/// The manifest's offset of its entry for the first page: count, length and checksum.
 const SUMMARY: usize = 77;
 
-/// Where a page says how many records it has.
+/// A page's offset of its number of records.
 const COUNT: usize = 80;
 
 /// Digests of the records of [`snapshot`].
@@ -45,7 +45,7 @@ pub fn snapshot() -> Snapshot {
     builder.finish().expect("a snapshot")
 }
 
-/// The table that an edge makes of a snapshot.
+/// The table that an edge loads from a snapshot.
 pub fn load(snapshot: &Snapshot) -> Table {
     let mut loading = Loading::start(&snapshot.manifest).expect("a manifest");
     for page in &snapshot.pages {
@@ -54,7 +54,7 @@ pub fn load(snapshot: &Snapshot) -> Table {
     loading.finish().expect("a table")
 }
 
-/// This content behind the header of `like`, with a length and a checksum that fit.
+/// This content after the header of `like`, with correct length and checksum.
 pub fn sealed(like: &[u8], content: &[u8]) -> Vec<u8> {
     let mut message = [&like[..HEADER_BYTES], content].concat();
     let length = u32::try_from(message.len()).expect("a short message");
@@ -64,7 +64,7 @@ pub fn sealed(like: &[u8], content: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The manifest of a snapshot of one page, made to announce this one in its place.
+/// The manifest of a snapshot of one page, changed to announce this page instead.
 pub fn announcing(manifest: &[u8], page: &[u8]) -> Option<Vec<u8>> {
     let mut content = manifest[HEADER_BYTES..].to_vec();
     let summary = &mut content[SUMMARY - HEADER_BYTES..][..12];
@@ -77,7 +77,7 @@ pub fn announcing(manifest: &[u8], page: &[u8]) -> Option<Vec<u8>> {
 /// Reads all of a digest's record, if there is one.
 pub fn read_fully(table: &Table, digest: &Digest) {
     let Some(view) = table.find(digest) else { return };
-    assert!(view.digest() == *digest, "a record that was found is the one that was looked for");
+    assert!(view.digest() == *digest, "the record that was found is of another digest");
     assert!(view.workspace().is_some() && view.slug().is_some());
     let _ = (view.key(), view.is_active(), view.expires_at(), view.superseded_at(), view.environment());
     for (number, level) in view.levels() {

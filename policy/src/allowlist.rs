@@ -19,7 +19,7 @@ pub enum Allowlist {
     Only(Networks),
 }
 
-/// One to 100 networks, in the order given. An IPv4-mapped IPv6 network is held as the IPv4 one it means.
+/// One to 100 networks, in the order given. An IPv4-mapped IPv6 network is stored as IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
@@ -63,8 +63,8 @@ impl Allowlist {
         }
     }
 
-    /// Whether this allows no address that `other` doesn't allow. Where that takes several of the other's networks together, it
-    /// answers no.
+    /// Whether `other` allows every address that this allows. False where only several networks of `other` together
+    /// cover one of this.
     pub fn is_within(&self, other: &Self) -> bool {
         match (self, other) {
             (_, Self::Any) => true,
@@ -86,7 +86,7 @@ fn parse_network(at: usize, entry: &str) -> Result<IpNet, AllowlistError> {
         let meant = text(&network.trunc());
         return Err(AllowlistError::HostBits { at, entry: entry.to_owned(), meant });
     }
-    // ::ffff:192.0.2.0/120 means 192.0.2.0/24: what it matches arrives as an IPv4 address.
+    // ::ffff:192.0.2.0/120 means 192.0.2.0/24: its addresses arrive as IPv4 addresses.
     if let IpNet::V6(v6) = network
         && let (Some(v4), Some(length)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
     {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn an_entry_that_is_not_a_network_is_refused() {
         for entry in ["", "localhost", "192.0.2", "192.0.2.7/33", "192.0.2.7 ", "::1/129", "010.0.0.1"] {
             let error = Networks::parse(&[entry]).unwrap_err();
             assert!(matches!(error, AllowlistError::NotANetwork { at: 0, .. }), "{entry:?}: {error}");

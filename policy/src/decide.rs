@@ -1,4 +1,4 @@
-//! The decision: what a request gets, from the facts of it.
+//! The decision about a request, from its facts.
 
 use std::net::IpAddr;
 
@@ -13,30 +13,30 @@ use crate::scope::Level;
 use crate::time::UnixSeconds;
 use crate::wire::{Catalogue, RecordView};
 
-/// What a request carries where keys may stand.
+/// What a request carries in the places for keys.
 #[derive(Clone, Copy)]
 pub enum Credential<'a> {
     Missing,
-    /// One stands in the request's host, from where it can't be removed.
+    /// The request's host contains one, which can't be removed from there.
     InAuthority,
     /// More than one, equal or not.
     Multiple,
     One(&'a [u8]),
-    /// The key of an earlier pass of the same request, which Envoy redirected within: its text is gone by now.
+    /// The key of the pass before an internal redirect of Envoy. Its text has already been removed from the request.
     Kept(Digest),
 }
 
-/// What this worker knows of keys.
+/// What this worker knows about keys.
 #[derive(Clone, Copy)]
 pub enum Knowledge<'a> {
     /// Nothing yet.
     NotReady,
-    /// Keys whose last word from the control plane is older than the operator allows.
+    /// Keys whose last confirmation from the control plane is older than the operator allows.
     Stale,
     Serving(&'a Holding),
 }
 
-/// The facts that a decision is made from. All are at hand but the client's address, which costs a look outside.
+/// The facts for a decision. The client's address isn't among them, because reading it costs a host call.
 pub struct Facts<'a> {
     pub credential: Credential<'a>,
     pub route: RouteRule<'a>,
@@ -47,7 +47,7 @@ pub struct Facts<'a> {
     pub now: UnixSeconds,
 }
 
-/// What a request gets. Whatever isn't `Public` or `Allow` is denied.
+/// The decision about a request. Anything but `Public` and `Allow` is a denial.
 pub enum Decision<'a> {
     /// Passes without a key.
     Public,
@@ -56,7 +56,7 @@ pub enum Decision<'a> {
     Deny(Denial<'a>),
 }
 
-/// A key that may do what was asked.
+/// A key that may make the request.
 pub struct Permit<'a> {
     pub record: RecordView<'a>,
     pub key: KeyId,
@@ -66,14 +66,14 @@ pub struct Permit<'a> {
     pub catalogue: &'a Catalogue,
 }
 
-/// A denial, and the key whose secret was right, if one was.
+/// A denial, and the key whose secret was correct, if one was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial<'a> {
     pub reason: DenyReason<'a>,
     pub key: Option<KeyId>,
 }
 
-/// Why a request is denied, in the order in which reasons are looked for: the first that holds is the answer.
+/// Why a request is denied, in the order of the checks: the first reason that holds is the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DenyReason<'a> {
     BadPath,
@@ -154,7 +154,7 @@ impl DenyReason<'_> {
         }
     }
 
-    /// A sentence for whoever reads the answer: what is wrong, and what to do next.
+    /// A sentence for the client: what is wrong, and what to do next.
     pub fn detail(&self) -> &'static str {
         match self {
             Self::BadPath => {
@@ -189,12 +189,12 @@ impl DenyReason<'_> {
     }
 }
 
-/// Decides a request. `source` is the trusted client address; it is asked for only when the key has an allowlist.
+/// Decides a request. `source` is the trusted client address; it is read only if the key has an allowlist.
 ///
 /// Costs one SHA-256 and one look-up, whatever the number of keys, and allocates nothing.
 pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Decision<'a> {
     let nobody = |reason| Decision::Deny(Denial { reason, key: None });
-    // First of all, whatever the rule: what the upstream reads must be what was decided.
+    // First, for every rule: the upstream must read the request as it was decided.
     match (facts.route, facts.credential) {
         (RouteRule::BadPath, _) => return nobody(DenyReason::BadPath),
         (_, Credential::InAuthority) => return nobody(DenyReason::BadAuthority),
@@ -210,10 +210,10 @@ pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) ->
     }
 }
 
-/// Who is it: the record of a key that may be used now, from there.
+/// Authenticates: finds the record of a key that may be used now and from this address.
 fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<Known<'a>, Denial<'a>> {
     let nobody = |reason| Denial { reason, key: None };
-    // What the text says by itself comes before what this worker knows.
+    // What the text alone shows is checked before what this worker knows.
     let digest = match facts.credential {
         Credential::InAuthority => return Err(nobody(DenyReason::BadAuthority)),
         Credential::Missing => return Err(nobody(DenyReason::MissingKey)),
@@ -251,7 +251,7 @@ fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) 
     Ok(known)
 }
 
-/// May it do that: the record's rights against the route's rule.
+/// Authorizes: checks the record's rights against the route's rule.
 fn authorize<'a>(facts: &Facts<'a>, known: Known<'a>) -> Result<Permit<'a>, DenyReason<'a>> {
     let Known { record, catalogue } = known;
     let (rule, bound) = match facts.route {
@@ -262,7 +262,7 @@ fn authorize<'a>(facts: &Facts<'a>, known: Known<'a>) -> Result<Permit<'a>, Deny
     if rule == Rule::Deny {
         return Err(DenyReason::NoRouteRule);
     }
-    // A record without a readable workspace is none that anything may be allowed for.
+    // A record without a readable workspace allows nothing.
     let (Some(workspace), Some(slug)) = (record.workspace(), record.slug()) else {
         return Err(DenyReason::WrongWorkspace);
     };
@@ -278,7 +278,7 @@ fn authorize<'a>(facts: &Facts<'a>, known: Known<'a>) -> Result<Permit<'a>, Deny
                 return Err(DenyReason::MissingScope { scope, level: needed });
             }
         }
-        // Both were answered above; whatever reaches this line is denied.
+        // Both were handled above; anything that reaches this line is denied.
         Rule::Public | Rule::Deny => return Err(DenyReason::NoRouteRule),
     }
     Ok(Permit { record, key: record.key(), workspace, slug, catalogue })

@@ -17,7 +17,7 @@ impl Digest {
         Self(sha2::Sha256::digest(secret).into())
     }
 
-    /// The first 64 bits, which order and spread digests: they cut pages and steer the look-up.
+    /// The first 64 bits, which select a digest's page and guide the look-up in it.
     pub fn prefix(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
@@ -25,7 +25,7 @@ impl Digest {
 }
 
 impl Hash for Digest {
-    /// A digest is uniform already, so a table may take its prefix for the hash.
+    /// A digest is already uniform, so its prefix serves as the hash.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.prefix());
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A name of the operator's list: `[a-z][a-z0-9]{0,9}`. It stands in the key's text and never changes.
+/// A name from the operator's list: `[a-z][a-z0-9]{0,9}`. It is part of the key's text and never changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Environment(String);
@@ -28,7 +28,7 @@ impl Default for Environment {
     }
 }
 
-/// True for what may stand as an environment in a key's text.
+/// True for a valid environment in a key's text.
 pub(crate) fn is_environment(name: &[u8]) -> bool {
     match name {
         [first, rest @ ..] => {

@@ -1,4 +1,4 @@
-//! What tests of several modules build on: records, tables, histories.
+//! Records, tables and histories for the tests of several modules.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use core::prelude::v1::test;
@@ -16,7 +16,7 @@ use crate::table::{Loading, Table};
 use crate::time::UnixSeconds;
 use crate::wire::{KeyRecord, Op, Snapshot, SnapshotBuilder, encode_change, encode_delta};
 
-/// `lk_live_` keys with a right checksum: their random parts are 32 times the digit.
+/// `lk_live_` keys with a correct checksum. The random part of each is one digit, 32 times.
 pub(crate) const KEYS: [&str; 3] = [
     "lk_live_000000000000000000000000000000004cjNQE",
     "lk_live_111111111111111111111111111111112U4akR",
@@ -34,7 +34,7 @@ pub(crate) const WEBHOOKS: u16 = 7;
 pub(crate) const LIVE: u8 = 0;
 pub(crate) const STAGING: u8 = 1;
 
-/// An active key of the workspace `acme` in `live`, without scopes, allowlist or end.
+/// An active key of the workspace `acme` in `live`, without scopes, allowlist or expiry.
 pub(crate) fn record(secret: &str) -> KeyRecord {
     KeyRecord {
         digest: Digest::of(secret.as_bytes()),
@@ -71,7 +71,7 @@ pub(crate) fn snapshot(position: Position, records: &[KeyRecord]) -> Snapshot {
     builder(position, records).finish().unwrap()
 }
 
-/// What makes a snapshot of these records, in any order.
+/// A builder of a snapshot of these records, in any order.
 pub(crate) fn builder(position: Position, records: &[KeyRecord]) -> SnapshotBuilder {
     let mut sorted: Vec<_> = records.iter().collect();
     sorted.sort_by_key(|record| record.digest);
@@ -80,7 +80,7 @@ pub(crate) fn builder(position: Position, records: &[KeyRecord]) -> SnapshotBuil
     builder
 }
 
-/// The table that an edge makes of a snapshot.
+/// The table that an edge loads from a snapshot.
 pub(crate) fn load(snapshot: &Snapshot) -> Table {
     let mut loading = Loading::start(&snapshot.manifest).unwrap();
     while let Some(number) = loading.wanted() {
@@ -94,15 +94,15 @@ pub(crate) fn table(records: &[KeyRecord]) -> Table {
     load(&snapshot(start(), records))
 }
 
-/// The delta that leads from `from` through a revision for each of `changes`, and where it leads.
+/// The delta from `from` with a revision for each of `changes`, and the position after it.
 pub(crate) fn delta(from: Position, changes: &[Vec<Op>]) -> (Vec<u8>, Position) {
     let bodies: Vec<_> = changes.iter().map(|ops| encode_change(ops).unwrap()).collect();
     let to = bodies.iter().fold(from, |position, body| position.then(body).unwrap());
     (encode_delta(from.revision, to, &bodies).unwrap(), to)
 }
 
-/// All that `table` knows of `digest`, as the control plane would say it, with the allowlist left out: a table only
-/// answers for single addresses.
+/// What `table` has for `digest`, as the control plane's record. The allowlist is left out, because a table answers
+/// only for single addresses.
 pub(crate) fn known(table: &Table, digest: &Digest) -> Option<KeyRecord> {
     let view = table.find(digest)?;
     Some(KeyRecord {
@@ -119,7 +119,7 @@ pub(crate) fn known(table: &Table, digest: &Digest) -> Option<KeyRecord> {
     })
 }
 
-/// Makes length and checksum fit the bytes again, so that what is damaged behind them is what must be noticed.
+/// Corrects length and checksum, so that a reader must notice the damage behind them.
 pub(crate) fn reseal(message: &mut [u8]) {
     let length = u32::try_from(message.len()).unwrap();
     if let Some(field) = message.get_mut(16..20) {

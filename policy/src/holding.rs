@@ -1,8 +1,8 @@
-//! What a worker decides with: a table, and a newer snapshot that takes its place page by page.
+//! A worker's table, which a newer snapshot replaces page by page.
 //!
-//! Two whole tables are never held at once. Each page of a snapshot frees the pages of the table before that it covers;
-//! digests that it doesn't cover yet are looked up where they were. A snapshot is asked before the table that it
-//! replaces only once it has caught up with all changes, so that it revives nothing that the table knows to be revoked.
+//! Two whole tables are never in memory together. Each page of the snapshot frees the pages of the old table that it
+//! covers; other digests are still looked up in the old table. Look-ups read the snapshot first only after it has
+//! caught up with all changes, so that it can't revive a key that the table knows to be revoked.
 
 use crate::digest::Digest;
 use crate::position::{Position, Revision};
@@ -12,15 +12,15 @@ use crate::wire::{Catalogue, PageId, RecordView, WireError};
 /// A table that can be replaced while it serves.
 #[derive(Default)]
 pub struct Holding {
-    /// Oldest first. There is more than one only when a snapshot broke off after some of its pages had come.
+    /// Oldest first. More than one only after a load was interrupted when some of its pages had arrived.
     tables: Vec<Table>,
     next: Option<Next>,
 }
 
-/// A snapshot on its way in.
+/// A snapshot that is being loaded.
 struct Next {
     loading: Loading,
-    /// Whether it has all changes that there are; before, it isn't asked.
+    /// Whether it has all changes. Until then, look-ups don't use it.
     is_caught_up: bool,
 }
 
@@ -45,12 +45,13 @@ impl Holding {
         None
     }
 
-    /// The position that all digests are at, at least; `None` before the first table is whole: nothing may be decided.
+    /// The position that all digests have reached. `None` until the first table is complete: nothing may be decided
+    /// before.
     pub fn position(&self) -> Option<Position> {
         self.tables.first().map(Table::position)
     }
 
-    /// The table, while nothing takes its place.
+    /// The table, if it is the only one and no snapshot is being loaded.
     pub fn table(&self) -> Option<&Table> {
         match (self.tables.as_slice(), &self.next) {
             ([table], None) => Some(table),
@@ -58,7 +59,7 @@ impl Holding {
         }
     }
 
-    /// As [`Self::table`], to be changed.
+    /// The same as [`Self::table`], mutable.
     pub fn table_mut(&mut self) -> Option<&mut Table> {
         match (self.tables.as_mut_slice(), &self.next) {
             ([table], None) => Some(table),
@@ -66,7 +67,7 @@ impl Holding {
         }
     }
 
-    /// How many digests the last whole table knew.
+    /// How many digests the last complete table has.
     pub fn len(&self) -> u64 {
         self.tables.first().map_or(0, Table::len)
     }
@@ -75,58 +76,58 @@ impl Holding {
         self.len() == 0
     }
 
-    /// Where deltas are to lead on from: the snapshot on its way in, else the table.
+    /// The position that the next delta must start from: that of the snapshot that is being loaded, else the table's.
     pub fn newest(&self) -> Option<Position> {
         self.next.as_ref().map(|next| next.loading.position()).or_else(|| self.position())
     }
 
-    /// The revision of the snapshot on its way in: what its pages are asked for by.
+    /// The revision of the snapshot that is being loaded, which requests for its pages name.
     pub fn snapshot_revision(&self) -> Option<Revision> {
         self.next.as_ref().map(|next| next.loading.revision())
     }
 
-    /// The snapshot on its way in, as far as it has come, or else the table.
+    /// The snapshot that is being loaded, with the pages so far, or else the table.
     fn newest_table(&self) -> Option<&Table> {
         let next = self.next.as_ref().map(|next| next.loading.table());
         next.or_else(|| self.tables.last())
     }
 
-    /// How many pages the snapshot on its way in has, or else the table.
+    /// How many pages the snapshot that is being loaded has, or else the table.
     pub fn page_count(&self) -> usize {
         self.newest_table().map_or(0, Table::page_count)
     }
 
-    /// The id of the page at a place, of the snapshot on its way in or else of the table.
+    /// The id of the page at a place, in the snapshot that is being loaded or else in the table.
     pub fn page_id(&self, place: usize) -> Option<PageId> {
         self.newest_table()?.page_ids().nth(place)
     }
 
-    /// The message of a page, of the snapshot on its way in or else of the table.
+    /// The message of a page, in the snapshot that is being loaded or else in the table.
     pub fn page(&self, id: PageId) -> Option<&[u8]> {
         self.newest_table()?.page(id)
     }
 
-    /// Takes up a snapshot, beside what there is. One that had been begun before ends here; its pages stay.
+    /// Starts to load a snapshot beside the table. An earlier load ends here; its pages stay.
     pub fn begin(&mut self, loading: Loading) {
         self.give_up_next();
         self.next = Some(Next { loading, is_caught_up: false });
     }
 
-    /// Leaves the snapshot that was on its way in; the pages that came stay, since they took the place of others.
+    /// Stops loading the snapshot. The pages that have arrived stay, because they replaced others.
     pub fn give_up_next(&mut self) {
         let Some(next) = self.next.take() else { return };
-        // Without a table before there is nothing that its pages replaced.
+        // Without an earlier table, its pages replaced nothing.
         if next.loading.end().is_some() && !self.tables.is_empty() {
             self.tables.push(next.loading.into_table());
         }
     }
 
-    /// The page of the snapshot that is wanted next: none before the snapshot has caught up.
+    /// The place of the snapshot's next missing page; `None` until the snapshot has caught up.
     pub fn wanted(&self) -> Option<usize> {
         self.next.as_ref().filter(|next| next.is_caught_up).and_then(|next| next.loading.wanted())
     }
 
-    /// The same page, by its id.
+    /// The id of that page.
     pub fn wanted_page(&self) -> Option<PageId> {
         self.next.as_ref().filter(|next| next.is_caught_up).and_then(|next| next.loading.wanted_page())
     }
@@ -141,7 +142,7 @@ impl Holding {
         self.next.is_some()
     }
 
-    /// Takes the page that is wanted next. A refused page changes nothing. Costs a pass over the page.
+    /// Adds the next page. A refused page changes nothing. Costs a pass over the page.
     pub fn add(&mut self, page: Vec<u8>) -> Result<(), WireError> {
         let next = self.next.as_mut().filter(|next| next.is_caught_up).ok_or(WireError::Order)?;
         next.loading.add(page)?;
@@ -152,7 +153,7 @@ impl Holding {
         Ok(())
     }
 
-    /// Applies a delta that leads on from [`Self::newest`]: whole, or not at all.
+    /// Applies a delta that starts at [`Self::newest`], as a whole or not at all.
     pub fn apply(&mut self, message: &[u8]) -> Result<(), WireError> {
         match (&mut self.next, self.tables.as_mut_slice()) {
             (Some(next), _) => next.loading.apply(message),
@@ -161,7 +162,7 @@ impl Holding {
         }
     }
 
-    /// Nothing is newer than [`Self::newest`]: from now on a snapshot on its way in is asked first.
+    /// Nothing is newer than [`Self::newest`]: from now on, look-ups read the snapshot first.
     pub fn caught_up(&mut self) {
         if let Some(next) = &mut self.next {
             next.is_caught_up = true;
@@ -169,7 +170,7 @@ impl Holding {
         self.settle();
     }
 
-    /// A snapshot that has all its pages and all changes takes the place of all before.
+    /// Replaces all earlier tables by a snapshot that has all its pages and all changes.
     fn settle(&mut self) {
         if let Some(next) = self.next.take_if(|next| next.is_caught_up && next.loading.wanted().is_none()) {
             self.tables = vec![next.loading.into_table()];

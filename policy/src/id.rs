@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A text that isn't an identifier of the kind asked for.
+/// A text that isn't an identifier of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an id: expected `{prefix}` and 32 hexadecimal digits in lower case")]
 pub struct ParseIdError {
@@ -29,7 +29,7 @@ macro_rules! id {
                 Self(Uuid::from_bytes(bytes))
             }
 
-            /// Bytes of the text.
+            /// The length of the text in bytes.
             pub const TEXT_BYTES: usize = Self::PREFIX.len() + 32;
 
             /// The text, without an allocation.
@@ -41,7 +41,7 @@ macro_rules! id {
                 text
             }
 
-            /// The id's 16 bytes, as they stand on the wire.
+            /// The id's 16 bytes, as on the wire.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
@@ -112,7 +112,7 @@ id!(
 fn parse(text: &str, prefix: &'static str) -> Result<Uuid, ParseIdError> {
     let refused = ParseIdError { prefix };
     let digits = text.strip_prefix(prefix).ok_or(refused.clone())?;
-    // One spelling an id: `Uuid` alone would take hyphens, braces and capitals too.
+    // Each id has one spelling: `Uuid` alone would also accept hyphens, braces and capitals.
     let one_spelling = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !one_spelling {
         return Err(refused);
@@ -144,7 +144,7 @@ mod tests {
             "key_3031323334353637383961626364656F",
             "key_30313233-3435-3637-3839-616263646566",
         ] {
-            assert!(text.parse::<KeyId>().is_err(), "{text:?} was taken as an id");
+            assert!(text.parse::<KeyId>().is_err(), "{text:?} was accepted as an id");
         }
     }
 }

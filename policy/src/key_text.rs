@@ -10,13 +10,13 @@ use crate::environment::{Environment, is_environment};
 /// The digits, in the order of their values.
 pub const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Random symbols in a text: 32 of 62 make 190 bits.
+/// Random symbols in a text: 32 in base 62 are 190 bits.
 pub const RANDOM_SYMBOLS: usize = 32;
 
 /// Symbols of the checksum: six digits in base 62 hold any CRC-32.
 pub const CHECKSUM_SYMBOLS: usize = 6;
 
-/// The longest credential that is looked up at all, in bytes: what came from elsewhere may be this long.
+/// The longest credential that is looked up, in bytes. Imported keys may be this long.
 pub const MAX_FOREIGN_BYTES: usize = 256;
 
 /// What each key begins with.
@@ -32,7 +32,7 @@ pub enum Kind {
     Key(Environment),
     /// A token for the control plane's REST.
     AdminToken,
-    /// A token that an edge shows to the feed.
+    /// A token that an edge presents to the feed.
     EdgeToken,
 }
 
@@ -46,12 +46,12 @@ impl Kind {
     }
 }
 
-/// A new text of this kind. `fill` overwrites its argument with random bytes; its errors are handed on.
+/// A new text of this kind. `fill` overwrites its argument with random bytes; its errors are returned.
 ///
 /// Bytes of 248 and above are drawn again, so that each symbol is equally likely. The caller wipes the text after use.
 pub fn compose<E>(kind: &Kind, mut fill: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<String, E> {
     let prefix = kind.prefix();
-    // Reserved whole: growing would leave a copy of the secret behind in freed memory.
+    // Reserved in full: growing would leave a copy of the secret in freed memory.
     let mut text = String::with_capacity(prefix.len() + RANDOM_SYMBOLS + CHECKSUM_SYMBOLS);
     text.push_str(&prefix);
     let whole = prefix.len() + RANDOM_SYMBOLS;
@@ -67,12 +67,12 @@ pub fn compose<E>(kind: &Kind, mut fill: impl FnMut(&mut [u8]) -> Result<(), E>)
     Ok(text)
 }
 
-/// A guard against typos inside the text; no security.
+/// Detects typing errors in the text; no security.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Checksum(u32);
 
 impl Checksum {
-    /// CRC-32/ISO-HDLC of all that stands before the checksum.
+    /// CRC-32/ISO-HDLC of everything before the checksum.
     fn of(text: &[u8]) -> Self {
         Self(crc32fast::hash(text))
     }
@@ -114,7 +114,7 @@ pub enum ForeignKeys {
     LookedUp,
 }
 
-/// Untrusted bytes of a request after the check of their shape. Says nothing of whether the key exists.
+/// Untrusted bytes of a request, after the check of their shape. Such a key need not exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PresentedKey<'a> {
     text: &'a [u8],
@@ -143,15 +143,15 @@ impl<'a> PresentedKey<'a> {
         self.text
     }
 
-    /// True when the text itself says that it is for another environment. A text from elsewhere says nothing.
+    /// True when the text names another environment. The text of an imported key names none.
     pub fn is_for_another(&self, environment: &Environment) -> bool {
         self.environment.is_some_and(|own| own != environment.as_str().as_bytes())
     }
 }
 
-/// Where the first text of a key, of any environment and with a right checksum, stands in other bytes.
+/// The place of the first key text, of any environment and with a correct checksum, in other bytes.
 ///
-/// Costs a search for `_`, which is rare in what requests hold, and a checksum where a text looks like a key.
+/// Costs a search for `_`, which is rare in requests, and a checksum for each text that looks like a key.
 pub fn find_key(bytes: &[u8]) -> Option<Range<usize>> {
     memchr::memchr_iter(b'_', bytes).find_map(|underscore| {
         let start = underscore.checked_sub(KEY_PREFIX.len() - 1)?;
@@ -160,8 +160,8 @@ pub fn find_key(bytes: &[u8]) -> Option<Range<usize>> {
     })
 }
 
-/// Where the first text of a key or of a token, with a right checksum, stands in other bytes. For what people type: a request
-/// is searched by [`find_key`].
+/// The place of the first key or token text with a correct checksum in other bytes. For text that people type; requests
+/// are searched with [`find_key`].
 pub fn find_secret(bytes: &[u8]) -> Option<Range<usize>> {
     let token = [ADMIN_TOKEN_PREFIX, EDGE_TOKEN_PREFIX].into_iter().flat_map(move |prefix| {
         memchr::memmem::find_iter(bytes, prefix).filter_map(move |start| {
@@ -182,7 +182,7 @@ fn own_text(bytes: &[u8]) -> Option<(&[u8], usize)> {
     has_checksum(text).then_some((environment, length))
 }
 
-/// Whether a text ends in random symbols and the checksum of all that stands before it.
+/// Whether a text ends in random symbols and the checksum of everything before it.
 fn has_checksum(text: &[u8]) -> bool {
     let Some((summed, checksum)) = text.split_last_chunk::<CHECKSUM_SYMBOLS>() else { return false };
     let Some((_, random)) = summed.split_last_chunk::<RANDOM_SYMBOLS>() else { return false };
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn checksum_of_the_contract_s_example() {
+    fn the_documented_example_has_its_checksum() {
         let zeros = |bytes: &mut [u8]| {
             bytes.fill(0);
             Ok::<(), std::convert::Infallible>(())
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn unfair_bytes_are_drawn_again() {
         let text = compose(&live(), counting(240)).unwrap();
-        // 240..=247 give the last fair symbols, then counting goes on at 0.
+        // 240..=247 give the last fair symbols, then counting continues at 0.
         assert!(text.starts_with("lk_live_stuvwxyz0123"), "{text}");
         assert!(PresentedKey::parse(text.as_bytes(), ForeignKeys::Refused).is_ok());
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_are_no_key() {
+    fn a_text_of_another_shape_is_malformed() {
         let good = compose(&live(), counting(1)).unwrap();
         let longer = format!("{good}0");
         let shorter = good.strip_suffix(|_: char| true).unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_wherever_it_stands() {
+    fn a_key_is_found_anywhere_in_a_text() {
         let key = compose(&live(), counting(7)).unwrap();
         let other = compose(&Kind::Key("lk".parse().unwrap()), counting(8)).unwrap();
         let typo = key.replace(key.chars().last().unwrap(), "_");
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_as_a_key_is() {
+    fn a_token_is_found_anywhere_in_a_text() {
         let key = compose(&live(), counting(7)).unwrap();
         let admin = compose(&Kind::AdminToken, counting(8)).unwrap();
         let edge = compose(&Kind::EdgeToken, counting(9)).unwrap();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_texts_are_taken_up_to_their_limit_and_only_when_asked_for() {
+    fn foreign_texts_are_accepted_up_to_their_limit_and_only_where_enabled() {
         let long = "k".repeat(MAX_FOREIGN_BYTES);
         let too_long = "k".repeat(MAX_FOREIGN_BYTES + 1);
         for (text, taken) in [("sk_abc", true), (&long, true), (&too_long, false), ("", false), ("lk_abc", false)] {
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_told_apart_by_their_prefix() {
+    fn tokens_are_distinguished_by_their_prefix() {
         let admin = compose(&Kind::AdminToken, counting(5)).unwrap();
         assert!(admin.starts_with("lkadm_") && admin.len() == 44, "{admin}");
         assert!(is_token(&admin, &Kind::AdminToken));

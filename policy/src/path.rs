@@ -1,8 +1,8 @@
-//! The one reading of a request's path: it passes only if every plausible upstream reads it as Envoy matched it.
+//! Reads a request's path, which passes only if every plausible upstream reads it as Envoy matched it.
 //!
-//! Between Envoy and what serves a request, a path is read more than once: escapes are decoded, once or again; what stands
-//! behind `;` is cut off; `\` is taken for `/`; dot segments are resolved before or after any of it. Whatever two readers
-//! could take for two paths is refused here, whichever rule it fell under.
+//! Between Envoy and the service that handles a request, a path is read more than once. Readers decode escapes once or
+//! twice, cut off what follows `;`, treat `\` as `/`, and resolve dot segments before or after any of these. A path
+//! that two readers could take for different paths is refused here, whatever its rule.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -30,8 +30,8 @@ impl PathKind {
     pub const ALL: [Self; 5] =
         [Self::Semicolon, Self::EncodedSlash, Self::EncodedUnreserved, Self::DoubleSlash, Self::EncodedQuery];
 
-    /// Whether Envoy matches such a path as it is spelled, so that it may miss the route that an upstream reads. It decodes
-    /// what needs no escape before it matches.
+    /// Whether Envoy matches such a path as it is spelled, so that it may miss the route that an upstream reads. Envoy
+    /// decodes characters that need no escape before it matches.
     pub fn is_matched_as_spelled(self) -> bool {
         match self {
             Self::Semicolon | Self::EncodedSlash | Self::DoubleSlash | Self::EncodedQuery => true,
@@ -44,31 +44,31 @@ impl PathKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
-    /// What is admitted beyond paths that can be read in one way only. Dot segments under any reading never are.
+    /// What is admitted although it can be read in several ways. Dot segments, under any reading, never are.
     pub allow: BTreeSet<PathKind>,
 }
 
-/// A path that was read, without its query: what templates are matched against.
+/// A path that was read, without its query. Templates are matched against it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestPath<'a> {
     /// Decoded, without parameters and empty segments; an encoded slash or query that was admitted is still encoded.
     plain: Cow<'a, str>,
-    /// With these decoded too, and cut at the query; only where it differs.
+    /// With these decoded too, and cut at the query; `None` where this changes nothing.
     decoded: Option<String>,
 }
 
 impl RequestPath<'_> {
-    /// The readings that templates are matched against: one, or two that have to agree.
+    /// The readings that templates are matched against: one, or two that must agree.
     pub(crate) fn readings(&self) -> (&str, Option<&str>) {
         (&self.plain, self.decoded.as_deref())
     }
 }
 
 impl Paths {
-    /// Reads the path of a request, with or without its query; `None` is a `bad-path`. CONNECT without a path has none to
-    /// judge, and fits no template.
+    /// Reads the path of a request, with or without its query; `None` is a `bad-path`. CONNECT without a path has none
+    /// to check, and matches no template.
     ///
-    /// One walk over the bytes, without allocation, for a path that has no escapes.
+    /// One pass over the bytes, without allocation, for an ordinary path without escapes.
     pub fn read<'a>(&self, method: &[u8], path: &'a [u8]) -> Option<RequestPath<'a>> {
         if path.is_empty() && method == b"CONNECT" {
             return Some(RequestPath::default());
@@ -107,7 +107,7 @@ impl Paths {
         Some(RequestPath { plain: Cow::Owned(plain.text), decoded })
     }
 
-    /// Whether each character and escape of a segment may stand there at all.
+    /// `Some` if every character and escape of a segment is admitted.
     fn check_spelling(&self, segment: &str) -> Option<()> {
         let mut rest = segment.as_bytes();
         while let [first, behind @ ..] = rest {
@@ -137,7 +137,7 @@ impl Paths {
 #[derive(Default)]
 struct Reading {
     text: String,
-    /// Whether a segment but the last is empty.
+    /// Whether a segment other than the last is empty.
     has_empty_segment: bool,
     ends_empty: bool,
 }
@@ -145,7 +145,7 @@ struct Reading {
 impl Reading {
     fn push(&mut self, segment: &str) {
         self.has_empty_segment |= self.ends_empty;
-        // An empty one is merged into the slash before it, unless it stays the last.
+        // An empty one is merged into the slash before it, unless it is the last.
         if !self.ends_empty {
             self.text.push('/');
         }
@@ -154,7 +154,7 @@ impl Reading {
     }
 }
 
-/// True for a path that has nothing to look at more closely: no escape, parameter, empty or dot segment, and no byte that some
+/// True for a path that needs no closer check: it has no escape, parameter, empty or dot segment, and no byte that some
 /// reader might trim, cut at or refuse.
 fn is_ordinary(path: &[u8]) -> bool {
     let Some((b'/', mut rest)) = path.split_first() else { return false };
@@ -173,9 +173,9 @@ fn is_ordinary(path: &[u8]) -> bool {
     !has_leading_dot || path.split(|byte| *byte == b'/').all(|segment| !matches!(segment, b"." | b".."))
 }
 
-/// A segment that no reader takes for a dot segment, and none trims.
+/// `Some` for a segment that no reader takes for a dot segment, and none trims.
 fn is_one_name(segment: &str) -> Option<()> {
-    // JavaScript trims a byte order mark, too.
+    // JavaScript also trims a byte order mark.
     let is_blank = |c: char| c.is_whitespace() || c == '\u{feff}';
     let is_trimmed = segment.starts_with(is_blank) || segment.ends_with(is_blank);
     let is_dots = matches!(segment, "." | "..")
@@ -187,17 +187,17 @@ fn cut<'a>(segment: &'a str, at: &[char]) -> &'a str {
     segment.split(at).next().unwrap_or_default()
 }
 
-/// What two readers may take for the end of a segment or of the path.
+/// A byte that some readers take for the end of a segment or of the path.
 fn is_delimiter(byte: u8) -> bool {
     matches!(byte, b'/' | b'?' | b'#')
 }
 
-/// Decoded once; `None` for what isn't UTF-8 then, overlong forms among it, and for control characters.
+/// Decodes once; `None` if the result isn't UTF-8 (overlong forms included) or has control characters.
 pub(crate) fn decode(segment: &str) -> Option<Cow<'_, str>> {
     decode_but(segment, |_| false)
 }
 
-/// The same, but escapes of what `stays` picks stay as they are.
+/// The same, but leaves escapes of the bytes that `stays` selects.
 fn decode_but(segment: &str, stays: impl Fn(u8) -> bool) -> Option<Cow<'_, str>> {
     let text = if segment.contains('%') {
         let mut bytes = Vec::with_capacity(segment.len());
@@ -224,7 +224,7 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// The byte that two hexadecimal digits stand for, as behind a `%`.
+/// The byte of two hexadecimal digits, as after a `%`.
 pub fn escaped(high: u8, low: u8) -> Option<u8> {
     let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     Some((digit(high)? << 4) | digit(low)?)

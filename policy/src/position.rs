@@ -1,4 +1,4 @@
-//! Where a table stands in the history of changes.
+//! A table's position in the history of changes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,8 +26,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// SHA-256 over all changes of an epoch up to a revision: two tables with equal chain hashes took the same changes in the
-/// same order.
+/// SHA-256 over all changes of an epoch up to a revision: two tables with equal chain hashes applied the same changes
+/// in the same order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChainHash(pub [u8; 32]);
 
@@ -101,12 +101,12 @@ pub struct Position {
 }
 
 impl Position {
-    /// Where an epoch starts, before its first change.
+    /// The start of an epoch, before its first change.
     pub fn first(epoch: Epoch, revision: Revision) -> Self {
         Self { epoch, revision, head: ChainHash::first(epoch, revision) }
     }
 
-    /// Where `change` leads from here; `None` when revisions have run out.
+    /// The position after `change`; `None` when revisions have run out.
     pub fn then(self, change: &[u8]) -> Option<Self> {
         let revision = self.revision.next()?;
         Some(Self { epoch: self.epoch, revision, head: self.head.then(revision, change) })

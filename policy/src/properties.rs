@@ -1,4 +1,4 @@
-//! What holds for whatever comes: properties, tried with random values. Natively only.
+//! Property tests with random values. Natively only.
 
 #![cfg(not(target_arch = "wasm32"))]
 
@@ -10,7 +10,7 @@ mod texts;
 
 use proptest::test_runner::Config;
 
-/// The usual number of cases; fewer where one is much work. What failed is named in the test's output, not kept in a file.
+/// The usual number of cases, or fewer where a case is expensive. Failures are in the test's output, not in a file.
 fn cases(work: Work) -> Config {
     let cases = match work {
         Work::Little => Config::default().cases,

@@ -1,4 +1,4 @@
-//! Which rule a request's path and method fall under, by templates.
+//! Finds the rule for a request's path and method by templates.
 
 mod template;
 
@@ -15,22 +15,22 @@ use crate::rule::{Rule, RuleText};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Request methods, as they stand in the request; none given means all.
+    /// Request methods, as in the request; an empty list means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
-    /// A template: `{name}` takes one segment, `{*name}` at the end takes all the rest.
+    /// A template: `{name}` matches one segment, `{*name}` at the end matches the rest of the path.
     pub path: String,
     pub rule: RuleText,
 }
 
-/// What a route asks of a request.
+/// What a route requires of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteRule<'a> {
     /// A rule, and the workspace that the path names where its template has `{workspace}`.
     Rule { rule: Rule<'a>, workspace: Option<&'a str> },
-    /// A path that Envoy or an upstream may read in another way than we do.
+    /// A path that Envoy or an upstream may read differently.
     BadPath,
-    /// No route knows the request, or the rule that was found isn't one.
+    /// No route matches the request, or its text isn't a rule.
     Unknown,
 }
 
@@ -118,9 +118,9 @@ impl Routes {
         self.templates.is_empty()
     }
 
-    /// The rule for a request, `unmatched` where no template fits its path. A path that is known with other methods only
-    /// is [`RouteRule::Unknown`]; one that two readers take to two rules is [`RouteRule::BadPath`]. Allocates nothing for
-    /// templates without parameters.
+    /// The rule for a request, or `unmatched` where no template matches its path. A path that has rules for other
+    /// methods only is [`RouteRule::Unknown`]; one whose two readings find different rules is [`RouteRule::BadPath`].
+    /// Allocates nothing for templates without parameters.
     pub fn find<'a>(&'a self, method: &[u8], path: &'a RequestPath<'_>, unmatched: Rule<'a>) -> RouteRule<'a> {
         let (plain, decoded) = path.readings();
         let rule = self.find_one(method, plain, unmatched);
@@ -138,15 +138,15 @@ impl Routes {
         }
     }
 
-    /// The template that a path falls under, whatever the method: for an answer to "why".
+    /// The template that matches a path, whatever the method, for an explanation of the decision.
     pub fn template(&self, path: &RequestPath<'_>) -> Option<&str> {
         let found = self.router.at(path.readings().0).ok()?;
         self.templates.get(*found.value).map(|lines| lines.template.as_str())
     }
 }
 
-/// What a route asks of a request that states its rule itself, as route metadata does, with how the path stands to its
-/// template if there is one. What isn't a rule, and a path that doesn't fit, deny.
+/// The requirement of a route that states its rule itself, as route metadata does. `binding` is how the path matches
+/// its template, if there is one. A text that isn't a rule, and a path that doesn't match, deny.
 pub fn stated<'a>(rule: &'a str, binding: Option<Binding<'a>>) -> RouteRule<'a> {
     let Ok(rule) = Rule::parse(rule) else { return RouteRule::Unknown };
     match binding {
@@ -157,8 +157,8 @@ pub fn stated<'a>(rule: &'a str, binding: Option<Binding<'a>>) -> RouteRule<'a> 
     }
 }
 
-/// Two templates of one shape are one place to `matchit` only if their parameters have the same names; where one binds a
-/// workspace and the other takes the same paths without binding it, the binding could be passed by.
+/// `matchit` treats two templates of one shape as the same only if their parameters have the same names. Where one
+/// binds a workspace and another matches the same paths without binding it, a request could bypass the binding.
 fn refuse_hidden_workspaces(by_pattern: &BTreeMap<String, Lines>) -> Result<(), RouteError> {
     let binds = |pattern: &str| pattern.split('/').any(|segment| segment == "{workspace}");
     for (workspace, bound) in by_pattern.iter().filter(|(pattern, _)| binds(pattern)) {
@@ -170,10 +170,10 @@ fn refuse_hidden_workspaces(by_pattern: &BTreeMap<String, Lines>) -> Result<(), 
     Ok(())
 }
 
-/// True when `other` may take a path that `workspace` would bind, without binding it.
+/// True when `other` may match a path that `workspace` would bind, without binding it.
 ///
-/// From the left, the router prefers plain text to a parameter, a parameter with text around it to a bare one, and a bare
-/// one to `{*rest}`; what was preferred in an earlier segment wins whatever comes later.
+/// From the left, the router prefers plain text to a parameter, a parameter with text around it to a bare one, and a
+/// bare one to `{*rest}`. A preference in an earlier segment decides, whatever comes later.
 fn hides(other: &str, workspace: &str) -> bool {
     let mut is_narrower = false;
     for (own, bound) in other.split('/').zip(workspace.split('/')) {
@@ -188,7 +188,7 @@ fn hides(other: &str, workspace: &str) -> bool {
         }
         match (is_parameter, bound.contains('{')) {
             (false, false) => return false,
-            // The text that `workspace` has here wins, unless the router is on `other`'s side already.
+            // The text that `workspace` has here wins, unless the router already prefers `other`.
             (true, false) if !is_narrower => return false,
             (true, false) => {}
             (_, true) => is_narrower |= !own.starts_with('{') || !own.ends_with('}'),

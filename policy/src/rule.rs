@@ -1,4 +1,4 @@
-//! What a route needs: one word.
+//! What a route requires of a key, in one word.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scope::{Level, is_scope};
 
-/// What a route needs of a request. Borrows the scope's name from the text it was parsed from.
+/// What a route requires of a request. Borrows the scope's name from the parsed text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule<'a> {
     /// Passes without a key.
@@ -19,7 +19,7 @@ pub enum Rule<'a> {
     Scope { scope: &'a str, level: NeededLevel },
 }
 
-/// How much of a scope a rule asks for.
+/// The level of a scope that a rule requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeededLevel {
     /// By the request's method: see [`Level::of_method`].
@@ -37,7 +37,7 @@ impl NeededLevel {
     }
 }
 
-/// A text that is no rule.
+/// A text that isn't a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a rule is `public`, `deny`, `key`, a scope, or a scope with `:read` or `:write`")]
 pub struct ParseRuleError;
@@ -69,7 +69,7 @@ pub struct RuleText(String);
 impl RuleText {
     /// The rule.
     pub fn rule(&self) -> Rule<'_> {
-        // The text was parsed when this value was made; a doubt denies all the same.
+        // The text was parsed when this value was made. If it no longer parses, it denies.
         Rule::parse(&self.0).unwrap_or(Rule::Deny)
     }
 }

@@ -32,7 +32,7 @@ impl Level {
         }
     }
 
-    /// What a request method needs: GET, HEAD and OPTIONS read, all else writes.
+    /// The level that a request method needs: GET, HEAD and OPTIONS read, all others write.
     pub fn of_method(method: &[u8]) -> Self {
         match method {
             b"GET" | b"HEAD" | b"OPTIONS" => Self::Read,
@@ -47,7 +47,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// An area of the API, of the operator's catalogue: `[a-z][a-z0-9_]{0,38}`, and none of the words that rules use.
+/// An area of the API in the operator's catalogue: `[a-z][a-z0-9_]{0,38}`, except the words that rules use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Scope(String);
@@ -66,7 +66,7 @@ impl Scope {
     }
 }
 
-/// True for what may name a scope.
+/// True for a valid name of a scope.
 pub(crate) fn is_scope(name: &str) -> bool {
     let word = match name.as_bytes() {
         [first, rest @ ..] => {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_rules_name_no_scope() {
+    fn scope_names_are_lower_case_and_not_words_of_rules() {
         for (name, fits) in [
             ("reviews", true),
             ("security_scans", true),

@@ -1,4 +1,4 @@
-//! What an edge holds: the received pages, read in place, and beside each the changes of deltas since.
+//! A worker's table: the received pages, read in place, each with its changes since beside it.
 
 mod loading;
 mod pages;
@@ -11,44 +11,45 @@ pub use self::loading::Loading;
 pub(crate) use self::pages::Look;
 use self::pages::{Change, Pages};
 
-/// A page is cut in two before it grows past this: a worker rebuilds it in one turn of its event loop, about a millisecond.
+/// A page is split in two before it grows past this, so that a worker can rebuild it in one turn of its event loop, in
+/// about a millisecond.
 const CUT_BYTES: usize = if cfg!(any(test, feature = "model")) { 1_000 } else { 256 << 10 };
 
-/// Changed digests that take next to no memory, so that nothing is rebased.
+/// So few changed digests that their memory doesn't matter, and no page is rebased.
 const FEW_CHANGES: usize = if cfg!(test) { 16 } else { 1024 };
 
-/// As many of a table's records may have changed as well: a pass over a page then takes in many changes at once, and what a
-/// change costs doesn't depend on how many keys there are.
+/// One record of a table in this many may also have changed before a page is rebased. A pass over a page then merges
+/// many changes, and the cost of a change doesn't depend on the number of keys.
 const CHANGED_SHARE: u64 = 64;
 
-/// Bytes of changes, and their share of the pages, from which on rebasing doesn't wait for a quiet moment: changes that came
-/// faster than they are rebased would take memory without bound.
+/// Above these bytes of changes, and this share of the pages' bytes, rebasing doesn't wait for a quiet moment.
+/// Otherwise, changes that arrive faster than they are rebased would take memory without bound.
 const HEAVY_BYTES: usize = if cfg!(any(test, feature = "model")) { 4_000 } else { 1 << 20 };
 const HEAVY_SHARE: usize = 8;
 
-/// All records at one position. Costs the pages' bytes, and about 80 bytes beside its record for each digest that changed lately:
-/// see [`Self::rebase_a_page`].
+/// All records at one position. Takes the pages' bytes, and for each digest that changed recently its record and about
+/// 80 bytes: see [`Self::rebase_a_page`].
 ///
-/// While a snapshot is on its way in, a table may have given up pages, or not have all of them yet: see
+/// While a snapshot is being loaded, a table may have given up pages, or not have all of them yet: see
 /// [`Holding`](crate::Holding).
 pub struct Table {
     position: Position,
     catalogue: Catalogue,
     pages: Pages,
-    /// A page that can't be rebased any more, because its digests share too many bits: time for a snapshot.
+    /// A page can't be rebased any more, because its digests share too many bits. A new snapshot is needed.
     outgrown: bool,
 }
 
 /// What rebasing a page led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebased {
-    /// The page has all its changes.
+    /// The page contains all its changes.
     Merged,
-    /// The page would have grown too large, and is two pages now; neither has its changes yet.
+    /// The page would have grown too large and is now two pages, whose changes are not merged yet.
     Cut([PageId; 2]),
-    /// There is no such page: it was cut before.
+    /// There is no such page: it was split before.
     Gone,
-    /// It can't be done: see [`Table::is_outgrown`].
+    /// The page can't be rebased: see [`Table::is_outgrown`].
     Outgrown,
 }
 
@@ -61,12 +62,12 @@ impl Table {
         }
     }
 
-    /// What this table has to say of `digest`. Costs as much as [`Self::find`].
+    /// What this table knows about `digest`. Costs as much as [`Self::find`].
     pub(crate) fn look(&self, digest: &Digest) -> Look<'_> {
         self.pages.slot(digest).map_or(Look::NotHere, |slot| slot.look(digest))
     }
 
-    /// Frees the pages whose digests all stand before `end`, in the first 64 bits of a digest.
+    /// Frees the pages whose digests are all below `end`, by their first 64 bits.
     pub(crate) fn give_up_before(&mut self, end: u128) {
         self.pages.give_up_before(end);
     }
@@ -81,7 +82,7 @@ impl Table {
         &self.catalogue
     }
 
-    /// How many digests the table knows.
+    /// How many digests the table has.
     pub fn len(&self) -> u64 {
         self.pages.records()
     }
@@ -90,15 +91,16 @@ impl Table {
         self.len() == 0
     }
 
-    /// The bytes that the table takes, to about a tenth. Costs a look at each page.
+    /// The table's bytes, accurate to about a tenth. Costs a visit to each page.
     pub fn bytes(&self) -> usize {
         self.pages.slots().iter().map(|slot| slot.bytes()).sum()
     }
 
-    /// Applies a delta that starts at this table's position: whole, or not at all. Costs as much as the delta is long.
+    /// Applies a delta that starts at this table's position, as a whole or not at all. Costs in proportion to its
+    /// length.
     pub fn apply(&mut self, message: &[u8]) -> Result<(), WireError> {
         let Delta { to, ops } = Delta::decode(message, self.position)?;
-        // What can be refused comes first, so that a refused delta has changed nothing.
+        // All checks come first, so that a refused delta changes nothing.
         let mut catalogue = None;
         let mut changes = Vec::with_capacity(ops.len());
         for op in ops {
@@ -121,14 +123,15 @@ impl Table {
         Ok(())
     }
 
-    /// Moves the changes of one page into it, or cuts it in two, when 1,024 digests and a 64th of the table have changed; to be
-    /// called now and then. Costs one pass over that page. Answers whether there may be more to do.
+    /// Merges the changes of one page into it, or splits it in two, if more than 1,024 digests and a 64th of the table
+    /// have changed, or if [`Self::is_heavy`]. To be called regularly. Costs one pass over that page. Returns whether
+    /// there may be more to do.
     pub fn rebase_a_page(&mut self) -> bool {
         let limit = FEW_CHANGES.max(usize::try_from(self.len() / CHANGED_SHARE).unwrap_or(usize::MAX));
         if self.outgrown || (self.pages.changed() <= limit && !self.is_heavy()) {
             return false;
         }
-        // The one with the most to move: the pass over it is worth more.
+        // The page with the most changes, for which a pass is worth the most.
         let fullest = self.pages.slots().iter().max_by_key(|slot| slot.changes.len()).map(|slot| slot.id);
         fullest.is_some_and(|id| matches!(self.rebase(id), Rebased::Merged | Rebased::Cut(_)))
     }
@@ -139,7 +142,7 @@ impl Table {
         !self.outgrown && changes > HEAVY_BYTES && changes > self.bytes().saturating_sub(changes) / HEAVY_SHARE
     }
 
-    /// Moves the changes of a page into it, or cuts it in two where that would make it too large.
+    /// Merges the changes of a page into it, or splits it in two where that would make it too large.
     pub fn rebase(&mut self, id: PageId) -> Rebased {
         let Some(at) = self.pages.find(id) else { return Rebased::Gone };
         let Some(slot) = self.pages.slots().get(at) else { return Rebased::Gone };
@@ -167,30 +170,30 @@ impl Table {
         self.pages.slots().iter().map(|slot| slot.id)
     }
 
-    /// The pages that changes wait for. Costs a look at each page.
+    /// The pages with changes that are not merged. Costs a visit to each page.
     pub fn changed_pages(&self) -> impl Iterator<Item = PageId> {
         self.pages.slots().iter().filter(|slot| !slot.changes.is_empty()).map(|slot| slot.id)
     }
 
-    /// How many pages the table is cut into.
+    /// How many pages the table has.
     pub fn page_count(&self) -> usize {
         self.pages.slots().len()
     }
 
-    /// The message of a page as it is, without its changes.
+    /// The message of a page, without the changes beside it.
     pub fn page(&self, id: PageId) -> Option<&[u8]> {
         self.pages.slots().get(self.pages.find(id)?)?.page.as_ref().map(Page::message)
     }
 
-    /// What another worker needs to take over this table's pages as they are: at `position`, from which deltas lead on.
+    /// What another worker needs to copy this table's pages as they are. The deltas after `position` complete them.
     pub fn cut(&self, position: Position) -> Result<Vec<u8>, EncodeError> {
         let id = |slot: &pages::Slot| slot.page.is_some().then_some(slot.id).ok_or(EncodeError::Order);
         let pages = self.pages.slots().iter().map(id).collect::<Result<_, _>>()?;
         Cut { position, catalogue: self.catalogue.clone(), pages }.encode()
     }
 
-    /// True when a page has too many changes to take them in, since its digests share too many bits to be cut. The table serves on
-    /// with them beside it; a new snapshot serves better.
+    /// True when a page has too many changes to merge, and its digests share too many bits to split it. The table stays
+    /// in use with the changes beside the page, but a new snapshot is better.
     pub fn is_outgrown(&self) -> bool {
         self.outgrown
     }

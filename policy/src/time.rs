@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 pub struct UnixSeconds(pub i64);
 
 impl UnixSeconds {
-    /// Before every other instant: what was ended at once is ended here, whatever an edge's clock says.
+    /// Before every other instant: the end of what was ended immediately, whatever an edge's clock shows.
     pub const DISTANT_PAST: Self = Self(i64::MIN);
 
-    /// After every other instant: what never ends ends here.
+    /// After every other instant: the end of what never ends.
     pub const DISTANT_FUTURE: Self = Self(i64::MAX);
 
-    /// True from this instant on: the second that is named already counts.
+    /// True from this instant on, its own second included.
     pub fn has_come(self, now: Self) -> bool {
         self <= now
     }
 
-    /// This instant moved by `secs`, held at the ends of the range instead of overflowing.
+    /// This instant plus `secs`, clamped to the range instead of overflowing.
     pub fn saturating_add_secs(self, secs: i64) -> Self {
         Self(self.0.saturating_add(secs))
     }

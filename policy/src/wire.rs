@@ -1,7 +1,8 @@
-//! The bytes between control plane and edge: a header, and behind it a delta, a manifest or a page.
+//! The bytes between control plane and edge: a header, followed by a delta, a manifest or a page.
 //!
 //! All numbers are little-endian, no field is aligned, and records are read in place. `docs/feed-format.md` shows each
-//! byte. Reading never panics and never trusts: what is truncated, flipped, out of order or unknown is a [`WireError`].
+//! byte. Reading never panics and trusts nothing: bytes that are truncated, flipped, out of order or unknown are a
+//! [`WireError`].
 
 mod change;
 mod cut;
@@ -35,10 +36,10 @@ pub(crate) use page_id::cut_by;
 /// The most bytes a snapshot's page should have; only digests that share their first 16 bits make a larger one.
 pub const PAGE_BYTES: usize = 1 << 20;
 
-/// The most bytes that any message may have. Envoy hands a filter no answer above 32 MiB.
+/// The most bytes that any message may have. Envoy passes no answer above 32 MiB to a filter.
 pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
-/// Why bytes are refused. The table that was there before stays as it is.
+/// Why bytes are refused. The existing table stays unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("the message ends early")]

@@ -1,4 +1,4 @@
-//! What admins change, over REST, and what the truth is from then on.
+//! Changes by admins over REST, and their effect on the truth.
 
 use axum::http::Method;
 use policy::Revision;
@@ -9,14 +9,14 @@ use crate::steps::Step;
 use crate::truth::{Grant, Key};
 use crate::world::{World, chosen};
 
-/// Keys that live at a time.
+/// The most keys at a time.
 const MOST_KEYS: usize = 5;
 
 const OVERLAP_SECS: i64 = 30 * 60;
 const LIFE_SECS: i64 = 60 * 60;
 
 impl World {
-    /// Takes a step of an admin.
+    /// Carries out an admin's step.
     pub async fn change(&mut self, step: &Step) {
         match *step {
             Step::Create { grant, is_restricted, lives_an_hour } => {
@@ -39,7 +39,7 @@ impl World {
                 self.act(key, Method::POST, "/deactivate", "", |key| key.is_active = false).await;
             }
             Step::Delete { key } => self.delete(key).await,
-            _ => panic!("{step:?} is no admin's"),
+            _ => panic!("{step:?} is not a step of an admin"),
         }
     }
 
@@ -90,7 +90,7 @@ impl World {
         self.record(&answer);
     }
 
-    /// A change of one key, which always works and may be repeated.
+    /// Changes one key. This always succeeds, and may be repeated.
     async fn act(&mut self, key: u8, method: Method, action: &str, body: &str, change: impl FnMut(&mut Key)) {
         let Some(id) = self.key_id(key) else { return };
         let answer = self.control_plane().call(method, &format!("{}{action}", path(&id)), body).await;
@@ -103,7 +103,7 @@ impl World {
         chosen(&self.truth.keys, number).map(|key| key.id.clone())
     }
 
-    /// Notes the truth from a change's revision on. A repeat changed nothing, and names an older one.
+    /// Records the truth from a change's revision on. A repeated request changed nothing, and names an older revision.
     fn record(&mut self, answer: &Answer) {
         let revision = Revision(answer.revision());
         if revision > self.recorded {

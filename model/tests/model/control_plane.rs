@@ -27,10 +27,10 @@ use crate::time::Time;
 const ADMIN: &str = "lkadm_admin";
 pub const EDGE: &str = "lkedge_edge";
 
-/// So few that runs come past the log's end.
+/// So few that runs go past the end of the log.
 const LOG_REVISIONS: u64 = 20;
 
-/// How long a database that cut a connection may take, in real time, until all is well again.
+/// How long recovery may take, in real time, after the database cut a connection.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct ControlPlane {
@@ -49,7 +49,7 @@ pub struct Answer {
     pub bytes: Vec<u8>,
 }
 
-/// The bytes of a database with which each run begins.
+/// The bytes of the database that each run starts with.
 pub async fn template() -> Vec<u8> {
     let directory = directory();
     let path = directory.path().join("latchkey.db");
@@ -59,7 +59,7 @@ pub async fn template() -> Vec<u8> {
     std::fs::read(path).expect("there is a database")
 }
 
-/// In memory where there is such a place: how durable the disk is, is for other tests.
+/// In memory where possible: other tests cover durability on disk.
 pub fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -67,7 +67,7 @@ pub fn directory() -> tempfile::TempDir {
 }
 
 impl ControlPlane {
-    /// With this database; it is made if there is none.
+    /// Starts with this database, which is created if there is none.
     pub async fn start(database: Database, time: Time) -> Self {
         let config = Config { log_revisions: LOG_REVISIONS, ..Config::default() };
         let (clock, entropy) = (time.clock(), Entropy::system());
@@ -104,7 +104,7 @@ impl ControlPlane {
         assert_eq!(made.status, 201, "{}", made.text());
     }
 
-    /// Ends it in an orderly way.
+    /// Shuts it down gracefully.
     pub async fn stop(self) -> (Database, Time) {
         self.end.send_replace(true);
         self.edges.release().await;
@@ -112,12 +112,12 @@ impl ControlPlane {
         (self.database, self.time)
     }
 
-    /// Starts another in its place, which has what `head` has.
+    /// Starts another in its place, which must be at `head`.
     pub async fn restart(self, orderly: bool, head: Position) -> Self {
         let (database, time) = if orderly || !self.is_replica() {
             self.stop().await
         } else {
-            // Nobody is told, and nothing is carried out: as if it were killed.
+            // Without any shutdown: as if it were killed.
             (self.database.clone(), self.time.clone())
         };
         let again = Self::start(database, time).await;
@@ -130,11 +130,11 @@ impl ControlPlane {
         matches!(self.database, Database::Server { .. })
     }
 
-    /// Puts the backup in the database's place, as a history of its own.
+    /// Replaces the database by the backup, which begins a new epoch.
     pub async fn restore(self, backup: &Path) -> Self {
         let (database, time) = self.stop().await;
         let Database::File(path) = &database else { panic!("only a file is restored") };
-        let mut secret = || -> Result<NewSecret, _> { panic!("without an audit log nothing is made anew") };
+        let mut secret = || -> Result<NewSecret, _> { panic!("without an audit log, no secret is made") };
         let renewal = Renewal {
             log: None,
             reported: None,
@@ -147,7 +147,7 @@ impl ControlPlane {
         Self::start(database, time).await
     }
 
-    /// Copies the database while it serves; answers with the copy. Of a server's it makes none.
+    /// Copies the database while it is in use, and returns the copy's path. `None` for a database server.
     pub fn back_up(&self, number: usize) -> Option<PathBuf> {
         let Database::File(path) = &self.database else { return None };
         let copy = path.with_file_name(format!("backup-{number}.db"));
@@ -159,14 +159,14 @@ impl ControlPlane {
         *self.store.head().borrow()
     }
 
-    /// What tasks of the service do now and then.
+    /// What the service's background tasks do regularly.
     pub async fn tidy(&self) {
         let tidied = async {
             self.feed.compact().await?;
             self.store.sweep(&self.time.clock()).await?;
             self.edges.forget_silent().await
         };
-        // They try it again where the database cut the connection.
+        // The tasks retry after the database cut the connection.
         let tidied = tidied.await;
         assert!(tidied.is_ok() || self.is_replica(), "{tidied:?}");
     }
@@ -175,7 +175,7 @@ impl ControlPlane {
         self.router.clone()
     }
 
-    /// A request of the platform admin, who repeats it where the database cut the connection.
+    /// A request of the platform admin, with retries after the database cut the connection.
     pub async fn call(&self, method: Method, path: &str, body: &str) -> Answer {
         let began = Instant::now();
         loop {
@@ -187,17 +187,17 @@ impl ControlPlane {
         }
     }
 
-    /// Waits until it has heard of all that `head` has.
+    /// Waits until it has reached `head`.
     pub async fn hears_of(&self, head: Position) {
         let began = Instant::now();
         while self.head().revision < head.revision {
-            assert!(began.elapsed() < PATIENCE, "{:?}, and it never heard of {head:?}", self.head());
+            assert!(began.elapsed() < PATIENCE, "{:?}, and it never reached {head:?}", self.head());
             pause();
         }
     }
 }
 
-/// A request of whoever holds `token`, with a JSON body if that isn't empty.
+/// Sends a request with `token`, and with a JSON body unless that is empty.
 pub async fn send(router: Router, method: Method, path: &str, token: &str, body: &str) -> Answer {
     let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
     let request = if body.is_empty() { request } else { request.header("content-type", "application/json") };
@@ -208,12 +208,12 @@ pub async fn send(router: Router, method: Method, path: &str, token: &str, body:
     Answer { status: parts.status.as_u16(), headers: parts.headers, bytes }
 }
 
-/// Lets a little real time pass, while a database does something.
+/// Lets a little real time pass while a database works.
 pub fn pause() {
     std::thread::park_timeout(Duration::from_micros(200));
 }
 
-/// Nobody's: what an edge must never let through.
+/// A secret that was never issued, which an edge must never accept.
 pub fn never_issued() -> String {
     let kind = policy::key_text::Kind::Key(policy::Environment::default());
     let same = |bytes: &mut [u8]| {

@@ -1,4 +1,4 @@
-//! An Envoy: a few VMs of the real filter, what they share, and their calls.
+//! An Envoy: a few VMs of the real filter, their shared data, and their calls.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,25 +20,25 @@ use crate::vm::{Shared, Vm};
 /// VMs of an Envoy: the main thread's, which gets no requests, and those of two workers.
 const VMS: usize = 3;
 
-/// A VM that doesn't come to rest in so many ticks never does.
+/// A VM that isn't idle after so many ticks never will be.
 const RESTLESS: usize = 10_000;
 
 /// How the VMs of an Envoy get their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One of them asks for all.
+    /// One of them subscribes for all.
     Shares,
-    /// Each asks by itself, as a part of one instance.
+    /// Each subscribes, all as one instance.
     EachAsks,
-    /// Each asks by itself, as an instance of its own: they have no VM id.
+    /// Each subscribes, as an instance of its own: they have no VM id.
     Lonely,
 }
 
-/// How calls get on.
+/// How calls progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     Prompt,
-    /// Only as steps have them get on.
+    /// Only steps move them.
     Held,
     Broken,
 }
@@ -52,7 +52,7 @@ pub struct Envoy {
     pub line: Line,
     pub calls: Vec<Sent>,
     pub delivers_wakes: bool,
-    /// Which control plane it asks; `None`: each in turn.
+    /// Which control plane its calls go to; `None`: each in turn.
     pub asks: Option<u8>,
     /// All ids under which the control plane may know it.
     pub instances: BTreeSet<String>,
@@ -66,12 +66,12 @@ pub struct Worker {
     root: u32,
     /// Its thread runs: it ticks, wakes, gets answers and decides.
     pub runs: bool,
-    /// Where its table stood at the last look.
+    /// The position of its table at the last check.
     pub stood: Option<Position>,
 }
 
 impl Envoy {
-    /// `first` numbers its VMs: no two of a run have the same number.
+    /// `first` numbers its VMs: each VM of a run has its own number.
     pub fn start(kind: Kind, max_staleness_secs: u64, time: &Time, first: &mut u32) -> Self {
         let feed = if kind == Kind::EachAsks { "worker" } else { "process" };
         let config = format!(
@@ -118,14 +118,14 @@ impl Envoy {
         &mut self.workers[usize::from(number) % VMS]
     }
 
-    /// A VM traps, and Envoy makes another in its place.
+    /// A VM traps, and Envoy replaces it.
     pub fn replace(&mut self, number: u8, next: &mut u32) {
         let fresh = self.vm(next);
         let gone = std::mem::replace(self.worker(number), fresh);
         self.drop_calls(|call| call.vm == gone.number);
     }
 
-    /// A new configuration takes the place of the old one, in all VMs.
+    /// A new configuration replaces the old one, in all VMs that run.
     pub fn reconfigure(&mut self) {
         let id = self.workers.iter().map(|worker| worker.root).max().expect("there are VMs") + 1;
         let root = self.root(id);
@@ -135,7 +135,8 @@ impl Envoy {
             source.leave(&worker.vm, worker.root);
             worker.root = id;
         }
-        // Envoy drops the calls of a configuration that goes; those of a VM that stands still go when it goes on.
+        // Envoy drops the calls of a configuration that it removes. A VM that hangs keeps its configuration and its
+        // calls.
         let running: BTreeSet<u32> =
             self.workers.iter().filter(|worker| worker.runs).map(|worker| worker.number).collect();
         self.drop_calls(|call| running.contains(&call.vm));
@@ -161,7 +162,7 @@ impl Envoy {
         self.instances.extend(named);
     }
 
-    /// The timer of each VM that runs goes off, as often as it wants to.
+    /// Fires the timer of each VM that runs, as often as the VM wants.
     pub fn tick(&mut self) {
         for worker in &self.workers {
             worker.tick();
@@ -183,7 +184,7 @@ impl Envoy {
         panic!("the VMs wake each other for ever");
     }
 
-    /// Takes up new calls.
+    /// Collects new calls.
     fn collect(&mut self) {
         let now_ms = self.time.elapsed_ms();
         for worker in &self.workers {
@@ -198,7 +199,7 @@ impl Envoy {
         self.note_instances();
     }
 
-    /// Hands over the answer of a call that has one, if its VM runs. Answers whether it did.
+    /// Delivers the answer of a call that has one, if its VM runs. Returns whether it did.
     pub fn deliver(&mut self, at: usize) -> bool {
         let call = &self.calls[at];
         let Some(worker) = self.workers.iter().find(|worker| worker.number == call.vm && worker.runs) else {
@@ -223,7 +224,7 @@ impl Worker {
                 return;
             }
         }
-        panic!("a VM never comes to rest");
+        panic!("a VM is never idle");
     }
 
     pub fn position(&self) -> Option<Position> {
@@ -234,7 +235,7 @@ impl Worker {
         self.position() == Some(head) && !self.source.borrow().keys.holding.is_loading()
     }
 
-    /// What it would decide at this instant, without a look at the others.
+    /// What it would decide now, without catching up with the other workers first.
     pub fn would_decide(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
         self.vm.begins(probe.method, "/v1/reviews", secret, probe.address);
         let (source, now) = (self.source.borrow(), clocks(&self.vm));
@@ -242,7 +243,7 @@ impl Worker {
         self.vm.verdict()
     }
 
-    /// A request, as Envoy hands it over.
+    /// A request, as Envoy passes it to the filter.
     pub fn decides(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
         self.vm.begins(probe.method, "/v1/reviews", secret, probe.address);
         on_request(&self.vm, edge, &self.source, &self.metrics);

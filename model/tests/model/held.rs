@@ -1,4 +1,4 @@
-//! What must hold after each step: the lines of "What holds always", as far as one process without an Envoy can show them.
+//! The invariants after each step: see "Model tests" in `docs/reliability.md`.
 
 use std::time::Instant;
 
@@ -13,17 +13,18 @@ use crate::world::{World, chosen};
 /// By how much two clocks may differ at an instant, in seconds.
 const MOMENT: i64 = 1;
 
-/// By how much a worker's time may lag whose wall clock was set back: as long as an answer of the control plane may take.
+/// By how much the time of a worker may lag after its wall clock was set back, in seconds: as long as an answer of the
+/// control plane may take.
 const ON_THE_WAY: i64 = 60;
 
-/// Revisions that were not enforced yet and are asked for, the newest of them.
+/// How many revisions that were not enforced yet are checked: the newest ones.
 const ASKED: u64 = 4;
 
-/// Turns in which all must be well again, a second each: the longest bound, and as long as a call may take.
+/// Turns of a second in which everything must recover: the longest bound, plus the longest time of a call.
 const HEALING: usize = 150;
 
 impl World {
-    /// Holds everything at this instant.
+    /// Checks all invariants now.
     pub async fn holds(&mut self) -> Result<(), String> {
         self.enforced().await;
         self.turn += 1;
@@ -46,7 +47,7 @@ impl World {
         self.decided.take().map_or(Ok(()), Err)
     }
 
-    /// A request to a worker, which may look at the others before it decides.
+    /// A request to a worker, which may catch up with the others before it decides.
     pub fn request(&mut self, envoy: u8, vm: u8, secret: u8, probe: u8) {
         let (Some(envoy), Some(secret)) = (chosen(&self.envoys, envoy), chosen(&self.secrets, secret)) else { return };
         let (Some(worker), Some(probe)) = (chosen(&envoy.workers, vm), chosen(&PROBES, probe)) else { return };
@@ -56,7 +57,7 @@ impl World {
         }
     }
 
-    /// Asks which revisions are enforced.
+    /// Asks for the newest enforced revision.
     async fn enforced(&mut self) {
         let Position { epoch, revision: head, .. } = self.head();
         let known = self.enforced.filter(|(own, _)| *own == epoch).map_or(Revision(0), |(_, revision)| revision);
@@ -71,16 +72,16 @@ impl World {
 
     async fn is_enforced(&self, revision: u64) -> bool {
         let path = format!("/v1/enforcement?revision={revision}");
-        // Whichever control plane is asked, it is true.
+        // The answer of each control plane must be true.
         let answer = self.control_plane_of(self.turn).call(Method::GET, &path, "").await;
         answer.json()["enforced"].as_bool().unwrap_or_else(|| panic!("{}", answer.text()))
     }
 
-    /// A table is at a position that was there, and never goes back within a history.
+    /// A table's position must have existed, and must never go back within an epoch.
     fn position_holds(&self, worker: &Worker) -> Result<(), String> {
         let Some(position) = worker.position() else { return Ok(()) };
         if self.truth.at(position).is_none() {
-            return Err(format!("nobody made {position:?}"));
+            return Err(format!("{position:?} never existed"));
         }
         match worker.stood {
             Some(stood) if stood.epoch == position.epoch && stood.revision > position.revision => {
@@ -90,7 +91,7 @@ impl World {
         }
     }
 
-    /// A worker decides as the truth is at its own revision, and by none that is older than what is enforced.
+    /// A worker must decide by the truth at its own revision, which must not be older than the enforced one.
     fn verdict_holds(
         &self,
         envoy: &Envoy,
@@ -107,7 +108,7 @@ impl World {
         let earliest = now - MOMENT - if wrong_by < 0 { ON_THE_WAY } else { 0 };
         let mut right = self.truth.verdicts(position, secret, probe, (earliest, now + MOMENT + wrong_by.max(0)));
         if right.contains(&"rotated-key") {
-            // What was rotated out long ago leaves the edges.
+            // Edges forget secrets that were rotated out long ago.
             right.push("unknown-key");
         }
         if !right.contains(&verdict) {
@@ -126,8 +127,8 @@ impl World {
         }
     }
 
-    /// All faults are repaired: within a while every worker has all changes and decides, it is known that they do, and each
-    /// change is in the audit log.
+    /// Repairs all faults. Within a limited time, every worker must have all changes and decide by them, the control
+    /// plane must report them as enforced, and each change must be in the audit log.
     pub async fn heals(&mut self) -> Result<(), String> {
         for envoy in &mut self.envoys {
             (envoy.line, envoy.delivers_wakes) = (Line::Prompt, true);
@@ -174,7 +175,7 @@ impl World {
         let items = answer["items"].as_array().ok_or("no audit log")?;
         let logged: Vec<_> = items.iter().filter_map(|event| event["revision"].as_u64()).collect();
         match self.answered.iter().find(|revision| logged.iter().filter(|own| own == revision).count() != 1) {
-            Some(lost) => Err(format!("change {lost} was answered, and doesn't stand in the audit log once")),
+            Some(lost) => Err(format!("change {lost} was answered, and is not in the audit log exactly once")),
             None => Ok(()),
         }
     }

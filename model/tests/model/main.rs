@@ -1,8 +1,8 @@
-//! A model of the whole: random changes, losses and restarts over the real control plane and the real filter, in one process
-//! and in fake time. After each step it holds what must hold always.
+//! A model of the whole system: the real control plane and the real filter in one process and in simulated time, under
+//! random changes, losses and restarts. After each step it checks the invariants.
 //!
-//! `steps.rs` says what may happen, `world.rs` makes it happen, `truth.rs` knows what is allowed, and `held.rs` compares. Only
-//! Envoy, the network and the clocks are not real: `envoy.rs`, `network.rs` and `time.rs`.
+//! `steps.rs` defines what may happen, `world.rs` carries it out, `truth.rs` knows what is allowed, and `held.rs`
+//! compares. Only Envoy, the network and the clocks are not real: `envoy.rs`, `network.rs` and `time.rs`.
 #![cfg(test)]
 
 mod admin;
@@ -28,22 +28,22 @@ use crate::envoy::Kind;
 use crate::steps::{Step, steps};
 use crate::world::{Begin, World};
 
-/// Sequences of all tests together, unless `MODEL_CASES` says how many.
+/// Sequences of all tests together, unless `MODEL_CASES` is set.
 const CASES: u32 = 2_000;
 
-/// Sequences that the same control planes live through where a number was asked for: their start costs as much as a sequence.
+/// With `MODEL_CASES`, how many sequences share their control planes: starting those costs as much as a sequence.
 const LIFE: u32 = 50;
 
-/// How often a long run says how far it is.
+/// How often a long run reports its progress.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Where the control plane has its database: one alone, or two over a PostgreSQL.
+/// The database: a file for a single control plane, or a PostgreSQL for two.
 enum On {
     AFile,
     AServer,
 }
 
-/// Runs so many of a hundred random sequences over Envoys of these kinds; the shortest that breaks something is printed.
+/// Runs this percentage of the sequences, with Envoys of these kinds, and prints the shortest one that fails.
 fn hold(percent: u32, kinds: &[Kind], on: On) {
     let asked = std::env::var("MODEL_CASES").ok().map(|text| text.parse().expect("MODEL_CASES is a number"));
     let cases = asked.unwrap_or(CASES).div_ceil(100) * percent;
@@ -53,7 +53,7 @@ fn hold(percent: u32, kinds: &[Kind], on: On) {
         On::AServer => Begin::Server(server::start(&[])),
     };
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    // A test tries the same sequences each time; whoever asks for a number wants new ones.
+    // A test tries the same sequences each time; with `MODEL_CASES`, new ones.
     let mut runner = match asked {
         Some(_) => TestRunner::new(config),
         None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
@@ -84,22 +84,22 @@ fn hold(percent: u32, kinds: &[Kind], on: On) {
     }
 }
 
-/// Sequences, one after the other.
+/// Sequences that run one after the other.
 struct Runs<'a> {
     begin: &'a Begin,
     kinds: &'a [Kind],
-    /// The most sequences of a control plane.
+    /// The most sequences that share control planes.
     life: u32,
-    /// What the last one left, if it held.
+    /// The world of the last sequence, if that one held.
     left: Option<World>,
-    /// Those that `left` has lived through.
+    /// How many sequences have used `left`.
     lived: u32,
-    /// From then on each has control planes of its own, so that the shortest that breaks is found.
+    /// From then on each sequence has its own control planes, so that the shortest failing one is found.
     has_broken: bool,
 }
 
 impl Runs<'_> {
-    /// One sequence. Whatever it leads to, at its end all faults are repaired, and then everybody must get where the head is.
+    /// Runs one sequence. At its end all faults are repaired, and then every worker must reach the head.
     async fn run(&mut self, steps: &[Step]) -> Result<(), String> {
         let mut world = match self.left.take() {
             Some(mut world) => {
@@ -112,7 +112,7 @@ impl Runs<'_> {
             }
         };
         self.lived += 1;
-        // A panic breaks it, too.
+        // A panic is a failure, too.
         let had_broken = std::mem::replace(&mut self.has_broken, true);
         let held = goes_through(&mut world, steps).await;
         self.has_broken = had_broken || held.is_err();
@@ -139,31 +139,31 @@ async fn goes_through(world: &mut World, steps: &[Step]) -> Result<(), String> {
     world.heals().await.map_err(|why| format!("after all faults were repaired: {why}"))
 }
 
-// A sequence with three Envoys takes nearly as long as two with one.
+// A sequence with three Envoys takes nearly as long as two sequences with one.
 
 #[test]
-fn what_must_hold_holds_for_an_envoy_whose_workers_share_one_subscriber() {
+fn invariants_hold_for_an_envoy_whose_workers_share_one_subscriber() {
     hold(40, &[Kind::Shares], On::AFile);
 }
 
 #[test]
-fn what_must_hold_holds_for_an_envoy_whose_workers_each_ask() {
+fn invariants_hold_for_an_envoy_whose_workers_each_subscribe() {
     hold(25, &[Kind::EachAsks], On::AFile);
 }
 
 #[test]
-fn what_must_hold_holds_for_an_envoy_whose_workers_know_nothing_of_each_other() {
+fn invariants_hold_for_an_envoy_whose_workers_are_separate_instances() {
     hold(25, &[Kind::Lonely], On::AFile);
 }
 
 #[test]
-fn what_must_hold_holds_for_envoys_of_every_kind() {
+fn invariants_hold_for_envoys_of_every_kind() {
     hold(10, &[Kind::Shares, Kind::EachAsks, Kind::Lonely], On::AFile);
 }
 
-/// Runs where the tests are on PostgreSQL, which takes its time.
+/// Runs only where the tests are on PostgreSQL, because it is slow.
 #[test]
-fn what_must_hold_holds_over_two_control_planes_on_one_postgresql() {
+fn invariants_hold_over_two_control_planes_on_one_postgresql() {
     if !server::is_postgres() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Calls on their way between an Envoy and the control plane: each may be held up, lost, or arrive twice.
+//! Calls between an Envoy and the control plane, which may be delayed, lost or duplicated.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,23 @@ use tokio::task::JoinHandle;
 
 use crate::control_plane::{Answer, pause, send};
 
-/// How long a control plane may take, in real time, that asks a server, or ends a wait.
+/// How long a control plane may take, in real time, to query a database server or to end a wait.
 const SERVED: Duration = Duration::from_millis(100);
 
-/// What a VM asked.
+/// A VM's request.
 #[derive(Clone, Debug)]
 pub struct Question {
     path: String,
     body: Option<String>,
     token: String,
     timeout: Duration,
-    /// Of a feed request: what is had, and how many seconds it may be held back if nothing is newer.
+    /// Of a feed request: the edge's position, and how many seconds the answer may be held if nothing is newer.
     waits: Option<(Position, u64)>,
 }
 
-/// A question under way, and what became of it.
+/// A request in flight, and its state.
 pub struct Sent {
-    /// The VM that asked, by its number in the run, and the call's number there.
+    /// The number of the VM in the run, and of the call in the VM.
     pub vm: u32,
     pub number: u32,
     pub question: Question,
@@ -44,7 +44,7 @@ pub enum Place {
         answers: JoinHandle<CallAnswer>,
     },
     Coming(CallAnswer),
-    /// Its end is reported when its time is over.
+    /// Envoy reports the loss at the timeout.
     Lost,
 }
 
@@ -59,12 +59,12 @@ impl Question {
         }
     }
 
-    /// Whether any of it holds this text.
+    /// Whether it contains this text.
     pub fn holds(&self, text: &str) -> bool {
         self.path.contains(text) || self.body.as_ref().is_some_and(|body| body.contains(text))
     }
 
-    /// Asks the control plane.
+    /// Sends it to the control plane.
     pub fn ask(&self, router: Router) -> JoinHandle<CallAnswer> {
         let Self { path, body, token, .. } = self.clone();
         let method = if body.is_some() { Method::POST } else { Method::GET };
@@ -77,7 +77,8 @@ impl Question {
         })
     }
 
-    /// How long the control plane may hold this back, in milliseconds, because nothing is newer than `head`; 0: not at all.
+    /// How long the control plane may hold the answer, in milliseconds, because nothing is newer than `head`; 0: not at
+    /// all.
     pub fn may_wait_ms(&self, head: Position) -> u64 {
         self.waits.filter(|(had, _)| *had == head).map_or(0, |(_, secs)| secs * 1_000)
     }
@@ -97,7 +98,7 @@ impl Sent {
         Self { vm, number, question, sent_ms: now_ms, replica: 0, place: Place::Leaving }
     }
 
-    /// Reaches the one of these control planes that `asks` numbers, or each in turn.
+    /// Reaches the control plane with the number `asks`, or each in turn.
     pub fn arrives(&mut self, routers: &[Router], asks: Option<u8>, now_ms: u64) {
         if matches!(self.place, Place::Leaving) {
             let chosen = asks.map_or(self.number as usize, usize::from);
@@ -107,8 +108,9 @@ impl Sent {
         }
     }
 
-    /// Takes what the control plane has answered by now, or is about to. One that asks a server, or has waited, is given up for
-    /// now after a while of real time: it may have begun to wait later than it was asked, once its database had answered.
+    /// Takes the answer if the control plane has it, or is about to. One that queries a database server, or that has
+    /// waited, gets only [`SERVED`] of real time for now: its wait may have begun later than the request arrived, after
+    /// its database had answered.
     pub async fn settle(&mut self, head: Position, now_ms: u64, asks_a_server: bool) {
         let Place::AtControlPlane { since_ms, answers } = &mut self.place else { return };
         let wait_ms = self.question.may_wait_ms(head);
@@ -123,7 +125,7 @@ impl Sent {
         }
     }
 
-    /// Nothing more is heard of it, on either side.
+    /// Neither side gets anything more of it.
     pub fn lose(&mut self) {
         if let Place::AtControlPlane { answers, .. } = &self.place {
             answers.abort();
@@ -131,13 +133,13 @@ impl Sent {
         self.place = Place::Lost;
     }
 
-    /// The connection broke, and that shows.
+    /// The connection breaks, and the VM learns of it.
     pub fn breaks(&mut self) {
         self.lose();
         self.place = Place::Coming(CallAnswer::default());
     }
 
-    /// Envoy gives up when its time is over.
+    /// Envoy gives up at the timeout.
     pub fn expires(&mut self, now_ms: u64) {
         let timeout_ms = u64::try_from(self.question.timeout.as_millis()).expect("a time");
         if now_ms >= self.sent_ms + timeout_ms && !matches!(self.place, Place::Coming(_)) {

@@ -1,4 +1,4 @@
-//! A schema of a run, in a real PostgreSQL.
+//! A run's schema in a real PostgreSQL.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use latchkey::store::Database;
 
 use crate::server::{Server, on_server};
 
-/// A schema of a run, in a PostgreSQL.
+/// A schema of its own for a run.
 pub struct Schema {
     server: String,
     name: String,
 }
 
 impl Schema {
-    /// An empty one. The directory is the run's alone, and so is the name that it is given.
+    /// Creates an empty one. Its name comes from the directory's, which no other run has.
     pub fn make(server: &Server, directory: &Path) -> Self {
         let own = directory.file_name().expect("a name").to_string_lossy();
         let name: String = own.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -22,7 +22,7 @@ impl Schema {
         schema
     }
 
-    /// As the control plane of this number has it.
+    /// The database for the control plane with this number.
     pub fn database(&self, replica: usize) -> Database {
         let Self { server, name } = self;
         let url = format!("{server}&application_name={name}_{replica}&options=-csearch_path%3D{name}");
@@ -30,7 +30,7 @@ impl Schema {
         database
     }
 
-    /// Ends the connections of a control plane, whatever they are doing.
+    /// Ends the connections of a control plane, even busy ones.
     pub fn cut(&self, replica: usize) {
         let name = format!("{}_{replica}", self.name);
         self.asks(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"));

@@ -1,4 +1,4 @@
-//! What may happen, step by step. Numbers choose among what there is when their turn comes.
+//! The steps that may happen. Their numbers choose among what exists when the step is carried out.
 
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ pub enum Step {
     },
     /// So many tenths of a second, with a tick in each.
     Turns(u8),
-    /// So many seconds, and nobody does anything meanwhile.
+    /// So many seconds, in which nothing else happens.
     Passes(u64),
     Line {
         envoy: u8,
@@ -72,11 +72,11 @@ pub enum Step {
         envoy: u8,
         bound: u64,
     },
-    /// The same, and it said that it leaves.
+    /// The same, after its instance was retired.
     Leaves {
         envoy: u8,
     },
-    /// It said that it leaves, and goes on.
+    /// Its instance is retired, but the process continues.
     Renews {
         envoy: u8,
     },
@@ -94,23 +94,23 @@ pub enum Step {
         secret: u8,
         probe: u8,
     },
-    /// An operator says that a process is gone which is gone.
+    /// An operator removes the instance of a process that has ended.
     Removed {
         instance: u8,
     },
     Restart {
         replica: u8,
-        /// It says that it ends, instead of being killed; a control plane that is alone always does.
+        /// It shuts down gracefully instead of being killed; a single control plane always does.
         orderly: bool,
     },
     Tidy,
     BackUp,
     Restore,
-    /// Admins go to this control plane from now on.
+    /// Admins use this control plane from now on.
     Turn {
         replica: u8,
     },
-    /// An Envoy asks this one from now on, or each in turn.
+    /// An Envoy's calls go to this control plane from now on, or to each in turn.
     Asks {
         envoy: u8,
         replica: Option<u8>,
@@ -121,7 +121,7 @@ pub enum Step {
     },
 }
 
-/// What becomes of a call.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     Arrives,
@@ -157,7 +157,7 @@ fn by_admins() -> impl Strategy<Value = Step> {
 }
 
 fn in_time() -> impl Strategy<Value = Step> {
-    // Beyond a worker's lateness, its end, the lease, the bounds, an overlap, an hour, a day.
+    // They pass the limits for a worker that is late or gone, the lease, the bounds, an overlap, an hour, a day.
     let lengths = prop::sample::select(vec![1, 3, 5, 21, 31, 61, 200, 1_900, 3_700, 90_000]);
     let request = (any::<(u8, u8, u8)>(), any::<u8>());
     prop_oneof![
@@ -205,7 +205,7 @@ fn at_the_control_plane() -> impl Strategy<Value = Step> {
     prop_oneof![3 => restart, 2 => Just(Step::Tidy), 2 => Just(Step::BackUp), 2 => Just(Step::Restore)]
 }
 
-/// Of no consequence for a control plane that is alone.
+/// Without effect on a single control plane.
 fn among_control_planes() -> impl Strategy<Value = Step> {
     let replica = any::<u8>;
     prop_oneof![

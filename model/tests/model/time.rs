@@ -1,4 +1,4 @@
-//! The time of a run: one clock that all read, and that moves when the run says so.
+//! The simulated time of a run: one clock, which only the run moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use policy::UnixSeconds;
 /// Milliseconds since 1970 at which a run begins.
 const START_MS: u64 = 1_795_420_800_000;
 
-/// Clones tell the same time.
+/// Clones share one time.
 #[derive(Clone, Default)]
 pub struct Time {
     elapsed_ms: Arc<AtomicU64>,
     readings: Arc<AtomicU64>,
 }
 
-/// A runtime whose timers move with [`Time::advance`] alone.
+/// A runtime whose timers move only with [`Time::advance`].
 pub struct Runtime {
     /// Dropped first: the blocking task ends with it.
     _held: Sender<()>,
@@ -30,14 +30,14 @@ impl Runtime {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
         let tokio = tokio.expect("there is a runtime");
         let (held, released) = channel::<()>();
-        // While a blocking task runs, tokio lets no paused clock jump to the next timer.
+        // While a blocking task runs, tokio doesn't advance a paused clock to the next timer.
         tokio.spawn_blocking(move || released.recv());
         Self { _held: held, tokio }
     }
 }
 
 impl Time {
-    /// Lets all clocks go on.
+    /// Advances all clocks.
     pub async fn advance(&self, ms: u64) {
         self.elapsed_ms.fetch_add(ms, Ordering::SeqCst);
         tokio::time::advance(Duration::from_millis(ms)).await;
@@ -55,7 +55,7 @@ impl Time {
         UnixSeconds((self.wall_ms() / 1_000).try_into().expect("a time"))
     }
 
-    /// The control plane's clock. Ids are in its order, so each reading is a microsecond later.
+    /// The control plane's clock. Ids are ordered by it, so each reading is a microsecond later.
     pub fn clock(&self) -> Clock {
         let (own, monotonic) = (self.clone(), self.clone());
         let nanos = move || own.wall_ms() * 1_000_000 + own.readings.fetch_add(1, Ordering::SeqCst) * 1_000;

@@ -1,4 +1,4 @@
-//! What is allowed, known by other means than the code that is tried: who made which change, and when.
+//! What is allowed, derived from the admins' changes without the code under test.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub struct Probe {
     is_inside: bool,
 }
 
-/// What is asked of each secret.
+/// The requests that are tried with each secret.
 pub const PROBES: [Probe; 3] = [
     Probe { method: "GET", address: "192.0.2.7:40000", is_write: false, is_inside: true },
     Probe { method: "POST", address: "192.0.2.7:40000", is_write: true, is_inside: true },
@@ -29,7 +29,7 @@ pub enum Grant {
     Write,
 }
 
-/// A key, as its admins have it.
+/// A key, as its admins see it.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Under `/v1/workspaces/acme/keys/`.
@@ -40,7 +40,7 @@ pub struct Key {
     pub is_active: bool,
     /// In Unix seconds.
     pub expires_at: Option<i64>,
-    /// Each with when it stops, in Unix seconds; the last is the current one.
+    /// Each with its end in Unix seconds, if it has one; the last is the current one.
     pub secrets: Vec<(String, Option<i64>)>,
 }
 
@@ -52,7 +52,7 @@ pub struct Truth {
 }
 
 impl Key {
-    /// Its secrets but the current one stop now, unless they did before.
+    /// Ends all secrets but the current one now, unless they ended before.
     pub fn end_overlap(&mut self, now: i64) {
         let previous = self.secrets.len() - 1;
         for (_, until) in &mut self.secrets[..previous] {
@@ -87,23 +87,23 @@ impl Key {
 }
 
 impl Truth {
-    /// Nothing has been changed but what `position` has, which has no keys.
+    /// A truth that begins at `position`, without keys.
     pub fn new(position: Position) -> Self {
         Self { past: BTreeMap::from([((position.epoch, position.revision), Vec::new())]), keys: Vec::new() }
     }
 
-    /// Keys are as they are from this position on.
+    /// Records the present keys as those from this position on.
     pub fn record(&mut self, epoch: Epoch, revision: Revision) {
         self.past.insert((epoch, revision), self.keys.clone());
     }
 
-    /// The keys as they were at a position, which must be one that was there.
+    /// The keys at a position; `None` if nothing was recorded in its epoch up to there.
     pub fn at(&self, position: Position) -> Option<&Vec<Key>> {
         let of_epoch = self.past.range((position.epoch, Revision(0))..=(position.epoch, position.revision));
         of_epoch.last().map(|(_, keys)| keys)
     }
 
-    /// All that a request may be answered with, by the keys at a position, at some time from `earliest` to `latest`.
+    /// All verdicts that a request may get, by the keys at a position, at some time from `earliest` to `latest`.
     pub fn verdicts(
         &self,
         position: Position,

@@ -1,4 +1,4 @@
-//! What a wasm VM sees of its Envoy: shared data, clocks, calls, and the request that it decides.
+//! A wasm VM's view of its Envoy: shared data, clocks, calls, and the request that it decides.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -27,13 +27,13 @@ pub struct Shared {
 pub struct Vm {
     shared: Rc<Shared>,
     time: Time,
-    /// No other VM of the run has it.
+    /// Unique in the run.
     number: u32,
     is_lonely: bool,
     drawn: Cell<u32>,
     looks: Cell<u64>,
     called: Cell<u32>,
-    /// Calls that nobody has taken up yet, by their numbers.
+    /// Calls that were not collected yet, by their numbers.
     pub calls: RefCell<Vec<(u32, Question)>>,
     pub tick: Cell<Duration>,
     request: RefCell<Vec<Header>>,
@@ -59,7 +59,7 @@ impl Vm {
         }
     }
 
-    /// The request that comes next.
+    /// Begins the next request.
     pub fn begins(&self, method: &str, path: &str, secret: &str, address: &'static str) {
         let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
         self.request.replace(vec![header(":method", method), header(":path", path), header("x-api-key", secret)]);
@@ -67,7 +67,7 @@ impl Vm {
         self.verdict.replace(Vec::new());
     }
 
-    /// What was decided of it: `allowed`, or the code of a denial.
+    /// The decision: `allowed`, or the code of a denial.
     pub fn verdict(&self) -> String {
         let verdict = String::from_utf8(self.verdict.borrow().clone()).expect("a verdict is text");
         verdict.strip_prefix("denied:").map(str::to_owned).unwrap_or(verdict)
@@ -123,7 +123,7 @@ impl Host for Vm {
     }
 
     fn monotonic_us(&self) -> u64 {
-        // Each look takes its time, so that a turn ends after some.
+        // Each reading takes some time, so that a turn ends after a few of them.
         self.looks.set(self.looks.get() + 350);
         self.monotonic_ms() * 1_000 + self.looks.get()
     }
@@ -132,7 +132,7 @@ impl Host for Vm {
         let drawn = self.drawn.get();
         self.drawn.set(drawn + 1);
         let mut bytes = [0; 16];
-        // The first decides how long retries wait, the others make names.
+        // The first byte decides how long retries wait, the others make names unique.
         bytes[0] = self.number.wrapping_mul(41).wrapping_add(drawn.wrapping_mul(97)).to_le_bytes()[0];
         bytes[4..8].copy_from_slice(&self.number.to_be_bytes());
         bytes[12..].copy_from_slice(&drawn.to_be_bytes());

@@ -19,16 +19,16 @@ use crate::truth::Truth;
 
 const TURN_MS: u64 = 100;
 
-/// What doesn't come to rest in so many rounds of calls never does.
+/// Calls that still move after so many rounds never stop.
 const RESTLESS: usize = 1_000;
 
 /// The staleness bound with which Envoys start.
 const BOUND_SECS: u64 = 60;
 
-/// After so long Envoys that are no more are forgotten: a day and any bound.
+/// After this time, Envoys that have ended are forgotten: a day, and any bound.
 const FORGOTTEN_MS: u64 = 100_000_000;
 
-/// With what a run begins.
+/// What a run begins with.
 pub enum Begin {
     /// One control plane, with a file of these bytes.
     File(Vec<u8>),
@@ -37,7 +37,7 @@ pub enum Begin {
 }
 
 impl Begin {
-    /// What a run of these Envoys is of.
+    /// Describes a run with these Envoys.
     pub fn named(&self, kinds: &[Kind]) -> String {
         let control_planes = match self {
             Self::File(_) => "one control plane",
@@ -51,23 +51,23 @@ pub struct World {
     pub time: Time,
     /// `None` while it restarts.
     control_planes: Vec<Option<ControlPlane>>,
-    /// The one that admins go to.
+    /// The number of the one that admins use.
     by_admins: usize,
     schema: Option<Schema>,
     _directory: tempfile::TempDir,
     pub envoys: Vec<Envoy>,
     next_vm: u32,
     pub truth: Truth,
-    /// All secrets that ever were, and one that never was.
+    /// All secrets that were ever issued, and one that never was.
     pub secrets: Vec<String>,
     backup: Option<(PathBuf, Position)>,
     backups: usize,
     /// Ids of processes that ended.
     gone: Vec<String>,
     copies: Vec<Question>,
-    /// The newest revision that was called enforced, of this history.
+    /// The newest revision of this epoch that was reported as enforced.
     pub enforced: Option<(Epoch, Revision)>,
-    /// Each change that was answered, of this history.
+    /// The revision of each answered change of this epoch.
     pub answered: Vec<u64>,
     /// The newest revision whose truth is known.
     pub recorded: Revision,
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// Another run begins over control planes that live on, with their history: without keys, and with other Envoys.
+    /// Begins another run with the same control planes and their history, but without keys and with other Envoys.
     pub async fn begin_anew(&mut self, kinds: &[Kind]) {
         self.envoys.iter_mut().for_each(Envoy::end);
         while !self.truth.keys.is_empty() {
@@ -142,14 +142,14 @@ impl World {
         let ending: Vec<_> =
             self.control_planes.into_iter().flatten().map(|control_plane| tokio::spawn(control_plane.stop())).collect();
         for ended in ending {
-            ended.await.expect("it ends in an orderly way");
+            ended.await.expect("it shuts down gracefully");
         }
         if let Some(schema) = self.schema {
             schema.remove();
         }
     }
 
-    /// The one that admins go to.
+    /// The one that admins use.
     pub fn control_plane(&self) -> &ControlPlane {
         self.control_plane_of(self.by_admins)
     }
@@ -171,7 +171,7 @@ impl World {
         self.control_planes().map(ControlPlane::router).collect()
     }
 
-    /// The newest that any control plane knows: what was answered last, and heard of by all soon.
+    /// The newest position of any control plane: that of the last answered change, which the others soon reach.
     pub fn head(&self) -> Position {
         let heads = self.control_planes().map(ControlPlane::head);
         heads.max_by_key(|head| head.revision).expect("there are control planes")
@@ -229,7 +229,7 @@ impl World {
             Step::Restore => self.restore().await,
             Step::Turn { replica } => {
                 self.by_admins = usize::from(replica) % self.control_planes.len();
-                // An admin who changes something at one, and then reads it at another.
+                // An admin may change something at one, and then read it at another.
                 self.control_plane().hears_of(self.head()).await;
             }
             Step::Asks { envoy, replica } => self.envoy(envoy).asks = replica,
@@ -242,7 +242,7 @@ impl World {
         self.settle().await;
     }
 
-    /// Time passes, and everybody does what it brings.
+    /// Advances time, and lets everything react to it.
     pub async fn turn(&mut self, ms: u64) {
         self.time.advance(ms).await;
         let now_ms = self.time.elapsed_ms();
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    /// Has all calls of an Envoy get on, until nothing moves.
+    /// Moves all calls of an Envoy on, until nothing moves.
     async fn move_on(&mut self, at: usize) {
         for _ in 0..RESTLESS {
             let (routers, now_ms) = (self.routers(), self.time.elapsed_ms());
@@ -282,10 +282,10 @@ impl World {
                 return;
             }
         }
-        panic!("an Envoy and the control plane never come to rest");
+        panic!("calls between an Envoy and the control plane never stop");
     }
 
-    /// Lets the control plane come as far as it comes without another event.
+    /// Lets the control plane get as far as it can without another event.
     async fn settle(&mut self) {
         for _ in 0..8 {
             tokio::task::yield_now().await;
@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    /// All connections of Envoys to a control plane break, for it ends.
+    /// Breaks all connections of Envoys to a control plane that is about to end.
     fn cut_off(&mut self, replica: usize) -> ControlPlane {
         for call in self.envoys.iter_mut().flat_map(|envoy| &mut envoy.calls) {
             if matches!(call.place, Place::AtControlPlane { .. }) && call.replica == replica {
@@ -315,7 +315,7 @@ impl World {
     async fn restore(&mut self) {
         let Some((path, position)) = self.backup.clone() else { return };
         let control_plane = self.cut_off(0);
-        // What is replaced is kept under the second's name.
+        // The replaced database is kept under a name with the current second.
         self.time.advance(1_000).await;
         let control_plane = control_plane.restore(&path).await;
         self.truth.keys = self.truth.at(position).expect("the backup has a known position").clone();
@@ -326,7 +326,7 @@ impl World {
     }
 }
 
-/// The one of all that a number chooses.
+/// The element that a number chooses.
 pub fn chosen<T>(all: &[T], number: u8) -> Option<&T> {
     all.get(usize::from(number).checked_rem(all.len())?)
 }

@@ -1,4 +1,4 @@
-//! The decision table: every reason, in the order in which they are looked for.
+//! The decision table: every reason, in the order of the checks.
 
 mod facts;
 
@@ -12,14 +12,14 @@ use crate::wire::KeyRecord;
 
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 const SECRET: &str = KEYS[0];
-/// Well-formed, and of no record.
+/// Well-formed, but without a record.
 const STRANGER: &str = KEYS[1];
-/// Text from elsewhere.
+/// The text of an imported key.
 const FOREIGN: &str = "sk_51H8";
 const INSIDE: &str = "192.0.2.7";
 const OUTSIDE: &str = "198.51.100.1";
 
-/// A request and all that is known when it comes. [`Case::allowed`] passes; each test changes what it is about.
+/// A request, and all that is known when it arrives. [`Case::allowed`] passes; each test changes what it tests.
 #[derive(Clone)]
 struct Case {
     credential: Credential<'static>,
@@ -40,7 +40,7 @@ enum Given {
 }
 
 impl Case {
-    /// A key with an allowlist and a scope, used as it may be.
+    /// A permitted use of a key with an allowlist and scopes.
     fn allowed() -> Self {
         Self {
             credential: Credential::One(SECRET.as_bytes()),
@@ -67,7 +67,7 @@ impl Case {
         self
     }
 
-    /// What is decided, as `public`, `allowed` or a code, and the key that the denial tells the log.
+    /// The decision as `public`, `allowed` or a code, and the key that it names.
     fn decided(&self) -> (&'static str, Option<KeyId>) {
         let holding = table(std::slice::from_ref(&self.record)).into();
         let environment = Environment::default();
@@ -89,7 +89,7 @@ impl Case {
             asked.set(asked.get() + 1);
             self.source.map(|source| source.parse().unwrap())
         });
-        assert!(asked.get() == 0 || self.record.allowlist != Allowlist::Any, "the address was asked for without need");
+        assert!(asked.get() == 0 || self.record.allowlist != Allowlist::Any, "the address was read without need");
         match decision {
             Decision::Public => ("public", None),
             Decision::Allow(permit) => {
@@ -118,10 +118,10 @@ fn in_workspace(workspace: &'static str) -> RouteRule<'static> {
     RouteRule::Rule { rule: Rule::AnyKey, workspace: Some(workspace) }
 }
 
-/// What makes a reason hold, touching nothing that an earlier or later reason looks at, where that can be.
+/// Makes a reason hold and, where possible, changes nothing that another reason depends on.
 type Cause = fn(&mut Case);
 
-/// Who could have learned a reason.
+/// Who may learn a reason.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Audience {
     Anyone,
@@ -130,7 +130,7 @@ enum Audience {
 
 use Audience::{Anyone, HolderOfASecret};
 
-/// The contract: code, status, who may learn it, and what makes it hold. In the order of the contract.
+/// All reasons in their documented order: code, status, who may learn it, and what makes it hold.
 const REASONS: [(&str, u16, Audience, Cause); 16] = [
     ("bad-path", 400, Anyone, |case| case.route = RouteRule::BadPath),
     ("bad-authority", 400, Anyone, |case| case.credential = Credential::InAuthority),
@@ -160,7 +160,7 @@ fn with_workspace(route: RouteRule<'static>, workspace: &'static str) -> RouteRu
     }
 }
 
-/// Where two reasons are about the same fact, only one of them can hold.
+/// True for two reasons about the same fact, of which only one can hold.
 fn exclude_each_other(earlier: &str, later: &str) -> bool {
     let credential =
         ["bad-authority", "missing-key", "multiple-keys", "malformed-key", "wrong-environment", "unknown-key"];
@@ -176,7 +176,7 @@ fn the_request_that_the_tables_start_from_passes() {
 }
 
 #[test]
-fn each_reason_has_its_code_and_tells_the_key_only_to_who_holds_its_secret() {
+fn a_denial_names_the_key_only_if_its_secret_was_correct() {
     for (code, _, audience, cause) in REASONS {
         let case = Case::with(cause);
         let key = match audience {
@@ -221,7 +221,7 @@ fn of_two_reasons_the_earlier_one_answers() {
             if exclude_each_other(earlier, later) {
                 continue;
             }
-            // The earlier cause goes last, so that it holds whatever the later one did.
+            // The earlier cause is applied last, so that it holds whatever the later one did.
             let case = Case::with(second).and(first);
             assert_eq!(case.code(), *earlier, "{earlier} and {later} both hold");
         }
@@ -229,8 +229,8 @@ fn of_two_reasons_the_earlier_one_answers() {
 }
 
 #[test]
-fn where_everything_is_wrong_each_mended_reason_uncovers_the_next() {
-    // The last of each of the facts that exclude each other stands for all of them.
+fn where_everything_is_wrong_each_fixed_reason_uncovers_the_next() {
+    // Of the credential's reasons, and of the route's, only the last one: they exclude each other.
     let order = [
         "unknown-key",
         "rotated-key",

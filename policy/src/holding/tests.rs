@@ -1,4 +1,4 @@
-//! Replacing a table while it serves.
+//! Replacing a table while it is in use.
 
 use super::*;
 use crate::fixtures::{EPOCH, builder, delta, record, start, test};
@@ -7,7 +7,7 @@ use crate::position::Revision;
 use crate::table::{Rebased, Table};
 use crate::wire::{KeyRecord, Op, Snapshot};
 
-/// Pages of these tests: small, so that few records make several.
+/// The target size of pages: small, so that few records make several.
 const TARGET: usize = 1_000;
 
 /// Records of `names`, each active or not.
@@ -66,18 +66,18 @@ fn nothing_is_decided_before_the_first_table_is_whole() {
 }
 
 #[test]
-fn a_snapshot_takes_the_table_s_place_page_by_page_and_two_tables_are_never_held() {
+fn a_snapshot_replaces_the_table_page_by_page_without_two_whole_tables() {
     let (before, after) = (records(0..60, true), records(0..90, false));
     let (old, new) = (cut(start(), &before), cut(elsewhere(7), &after));
     assert_ne!(old.pages.len(), new.pages.len(), "they are cut in different ways");
     let mut holding = Holding::from(loaded(&old));
     begun(&mut holding, &new);
-    assert_eq!(seen(&holding, &after), (60, 0, 30), "before it has caught up it isn't asked");
+    assert_eq!(seen(&holding, &after), (60, 0, 30), "look-ups use it only after it has caught up");
     holding.caught_up();
     let most = old.pages.len().max(new.pages.len());
     let mut inactive = 0;
     for page in &new.pages {
-        assert_eq!(holding.position(), Some(start()), "all of it is at the old position, at least");
+        assert_eq!(holding.position(), Some(start()), "all digests have reached the old position");
         holding.add(page.clone()).unwrap();
         let (_, now, unknown) = seen(&holding, &before);
         assert!(now >= inactive && unknown == 0, "{now} of the old keys are replaced, {unknown} lost");
@@ -110,7 +110,7 @@ fn a_snapshot_older_than_the_table_revives_nothing() {
 }
 
 #[test]
-fn a_change_during_a_load_holds_for_pages_that_have_not_come() {
+fn a_change_during_a_load_applies_to_pages_that_have_not_arrived() {
     let all = records(0..60, true);
     let mut holding = Holding::from(loaded(&cut(start(), &all)));
     let new = cut(elsewhere(7), &all);
@@ -125,7 +125,7 @@ fn a_change_during_a_load_holds_for_pages_that_have_not_come() {
 }
 
 #[test]
-fn a_load_that_breaks_off_keeps_what_it_replaced_and_the_next_one_heals_it() {
+fn an_interrupted_load_loses_no_key_and_the_next_one_completes_the_table() {
     let (before, after, last) = (records(0..60, true), records(0..60, false), records(0..40, true));
     let mut holding = Holding::from(loaded(&cut(start(), &before)));
     let broken = cut(elsewhere(7), &after);
@@ -138,7 +138,7 @@ fn a_load_that_breaks_off_keeps_what_it_replaced_and_the_next_one_heals_it() {
 
     let next = cut(elsewhere(8), &last);
     begun(&mut holding, &next);
-    assert_eq!(seen(&holding, &before), (active, inactive, 0), "nothing is lost with the snapshot that broke off");
+    assert_eq!(seen(&holding, &before), (active, inactive, 0), "nothing is lost with the interrupted snapshot");
     assert_eq!(holding.position(), Some(start()));
     holding.caught_up();
     next.pages.iter().for_each(|page| holding.add(page.clone()).unwrap());
@@ -165,7 +165,7 @@ fn a_page_that_is_broken_repeated_or_from_elsewhere_is_refused() {
     holding.add(own.pages[1].clone()).unwrap();
 }
 
-/// What one worker hands to another: pages with later changes than their manifest names, and the deltas since.
+/// What one worker copies from another: pages with later changes than their manifest names, and the deltas since.
 #[test]
 fn a_worker_loads_from_another_whose_pages_run_ahead_of_their_manifest() {
     let all = records(0..60, true);
@@ -191,9 +191,9 @@ fn a_worker_loads_from_another_whose_pages_run_ahead_of_their_manifest() {
     assert!(holding.find(&all[1].digest).is_none());
 }
 
-/// The worker that is loaded from cuts pages in two meanwhile, and frees those that it cut.
+/// The other worker splits pages during the load, and frees those that it split.
 #[test]
-fn a_worker_goes_on_loading_from_another_that_cuts_pages_meanwhile() {
+fn a_load_from_another_worker_continues_while_that_one_splits_pages() {
     let all = records(0..60, true);
     let mut leader = loaded(&cut(start(), &all));
     let mut holding = Holding::default();
@@ -212,8 +212,8 @@ fn a_worker_goes_on_loading_from_another_that_cuts_pages_meanwhile() {
         assert_ne!(leader.rebase(id), Rebased::Outgrown);
     }
     assert!(leader.page_count() > pages + 1, "{} pages after {pages}", leader.page_count());
-    assert!(holding.wanted_page().is_some_and(|id| leader.page(id).is_none()), "the next one is there no more");
-    // Changes that no page has yet.
+    assert!(holding.wanted_page().is_some_and(|id| leader.page(id).is_none()), "the next page must be gone");
+    // Changes that are in no page yet.
     let (removed, newest) = delta(to, &[more.iter().take(50).map(|record| Op::Remove(record.digest)).collect()]);
     leader.apply(&removed).unwrap();
     holding.apply(&removed).unwrap();

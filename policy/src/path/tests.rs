@@ -48,9 +48,8 @@ fn escapes_that_every_reader_decodes_alike_are_decoded() {
     }
 }
 
-/// Each with the kinds, if any, that admit it.
 #[test]
-fn what_two_readers_may_take_for_two_paths_is_bad() {
+fn a_path_that_two_readers_may_read_differently_is_bad() {
     for path in [
         &b""[..],
         b"*",
@@ -179,7 +178,7 @@ fn each_kind_admits_its_own_spelling_and_no_dot_segment() {
 }
 
 #[test]
-fn connect_has_no_path_to_judge() {
+fn connect_needs_no_path() {
     let paths = Paths::default();
     assert_eq!(paths.read(b"CONNECT", b""), Some(RequestPath::default()));
     assert_eq!(paths.read(b"GET", b""), None);

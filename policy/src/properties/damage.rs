@@ -1,4 +1,4 @@
-//! No bytes make a reader panic, and a table is never half changed.
+//! No bytes make a reader panic or leave a table half changed.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -10,7 +10,7 @@ use crate::fixtures::{builder, delta, known, load, reseal, start};
 use crate::table::{Loading, Table};
 use crate::wire::{KeyRecord, Op, Snapshot};
 
-/// Bytes to write over a message, at places in it; then the length it is cut to or padded to.
+/// Bytes to overwrite in a message; then the length to cut it to, and bytes to append.
 #[derive(Clone, Debug)]
 struct Damage {
     over: Vec<(Index, u8)>,
@@ -25,11 +25,11 @@ fn damage() -> impl Strategy<Value = Damage> {
     (over, cut, added).prop_map(|(over, cut, added)| Damage { over, cut, added })
 }
 
-/// The damaged message, and the same with its length and checksum made to fit.
+/// The damaged message, and the same with its length and checksum corrected.
 fn damaged(message: &[u8], damage: &Damage) -> [Vec<u8>; 2] {
     let mut bytes = message.to_vec();
     for (at, byte) in &damage.over {
-        // Behind the magic: without it nothing is read at all.
+        // After the magic and the checksum: without the magic, nothing is read.
         let at = 12 + at.index(bytes.len() - 12);
         bytes[at] = *byte;
     }
@@ -63,7 +63,7 @@ fn all(table: &Table) -> Vec<Option<KeyRecord>> {
     (0..20).map(|number| known(table, &uniform(number))).collect()
 }
 
-/// Loads pages as a manifest that announces them would have it, so that only their own checks can refuse them.
+/// Loads pages with a manifest that announces them, so that only their own checks can refuse them.
 fn loaded(snapshot: &Snapshot, pages: &[Vec<u8>]) -> Option<Table> {
     let mut manifest = snapshot.manifest.clone();
     for (number, page) in pages.iter().enumerate() {
@@ -141,7 +141,7 @@ proptest! {
             let mut table = load(&snapshot);
             let before = all(&table);
             match table.apply(&message) {
-                // The chain hash allows for no other change.
+                // The chain hash allows no other change.
                 Ok(()) => prop_assert_eq!(all(&table), whole.clone()),
                 Err(_) => {
                     prop_assert_eq!(all(&table), before);

@@ -11,12 +11,12 @@ use crate::wire::KeyRecord;
 
 const NETWORKS: [&str; 6] = ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.7", "::/0", "2001:db8::/32", "2001:db8::7"];
 
-/// Digests that share no more than chance has them share.
+/// Uniform digests, which share bits only by chance.
 pub(super) fn uniform(number: u32) -> Digest {
     Digest::of(&number.to_le_bytes())
 }
 
-/// The same, but for their first `shared` bytes, which all have.
+/// The same, but all with the same first `shared` bytes.
 pub(super) fn sharing(shared: usize, number: u32) -> Digest {
     let mut digest = uniform(number);
     digest.0.iter_mut().take(shared).for_each(|byte| *byte = 0xa5);

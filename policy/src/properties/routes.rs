@@ -1,4 +1,4 @@
-//! Whatever a path is, it gets no more than a template gives it.
+//! No path gets more than a template gives it.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::path::{PathKind, Paths};
 use crate::route::{Binding, Route, RouteRule, Routes, Template};
 use crate::rule::Rule;
 
-/// Segments of templates and paths: few and alike, so that they meet.
+/// Segments of templates and paths: few and similar, so that they match.
 const TEXTS: [&str; 3] = ["a", "ae", "ace"];
 const PARAMETERS: [&str; 4] = ["{workspace}", "{id}", "a{id}", "{id}e"];
 
@@ -25,7 +25,7 @@ fn path() -> impl Strategy<Value = String> {
         .prop_map(|(segments, slash)| format!("/{}{}", segments.join("/"), if slash { "/" } else { "" }))
 }
 
-/// Templates that compile, each with its place in the list for its rule, or `public`.
+/// The templates that compile. The rule of each is named after its place in the list, or is `public`.
 fn compiled(templates: &[(String, bool)]) -> (Routes, Vec<String>) {
     let mut lines: Vec<Route> = Vec::new();
     let mut kept = Vec::new();
@@ -45,14 +45,14 @@ fn compiled(templates: &[(String, bool)]) -> (Routes, Vec<String>) {
     (routes, kept)
 }
 
-/// A matcher that knows nothing of priorities: the path's segments fit the template's, one by one.
+/// A matcher without priorities: it compares the path's segments with the template's, one by one.
 fn fits(template: &str, path: &str) -> bool {
     let mut segments = path.split('/');
     let mut own = template.split('/').peekable();
     while let Some(pattern) = own.next() {
         let is_last = own.peek().is_none();
         if let Some((before, _)) = pattern.split_once("{*") {
-            // `/{*rest}` takes the bare prefix too; with text before it, it takes at least a byte.
+            // `/{*rest}` also matches the bare prefix; with text before it, it needs at least one byte.
             let rest = segments.collect::<Vec<_>>().join("/");
             return before.is_empty() || (rest.starts_with(before) && rest.len() > before.len());
         }
@@ -91,7 +91,7 @@ proptest! {
                 prop_assert!(!plain.contains("//") && !plain.contains([';', '\\']));
                 prop_assert!(plain.split('/').all(|segment| segment != "." && segment != ".."));
                 let admitted = Paths { allow: kinds.clone() }.read(b"GET", bytes);
-                prop_assert_eq!(admitted.as_ref(), Some(&path), "what is plain is read alike whatever is admitted");
+                prop_assert_eq!(admitted.as_ref(), Some(&path), "a plain path is read the same, whatever is admitted");
             }
             if let Some(path) = (Paths { allow: kinds.clone() }).read(b"GET", bytes) {
                 let (plain, decoded) = path.readings();
@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn a_workspace_is_passed_by_only_where_a_template_names_it(
+    fn a_workspace_binding_is_bypassed_only_by_plain_text(
         templates in prop::collection::vec(template(), 1..7), path in path(),
     ) {
         let named: Vec<_> = templates.iter().map(|template| (template.clone(), false)).collect();
@@ -131,7 +131,7 @@ proptest! {
         let taken: Vec<_> = templates[number].split('/').collect();
         for bound in kept.iter().filter(|bound| fits(bound, &path)) {
             let Some(at) = bound.split('/').position(|segment| segment == "{workspace}") else { continue };
-            // `{*rest}` of the bound template may fit what the router gives to a text.
+            // `{*rest}` of the bound template may match a path that the router gives to plain text.
             let named = taken.get(at).is_some_and(|segment| !segment.contains('{'));
             prop_assert!(named, "{path} goes to {} past {bound}, of {kept:?}", templates[number]);
         }

@@ -1,4 +1,4 @@
-//! A table finds what is there, whatever way it was made.
+//! A table finds exactly its records, however it was built.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, count)
 }
 
-/// Carries out a step on the model, and says it as an operation.
+/// Applies a step to the model, and returns it as an operation.
 fn take(step: &Step, digests: &[Digest], model: &mut Model) -> Op {
     match step {
         Step::Upsert(index, record) => {
@@ -53,7 +53,7 @@ fn rebuilt(position: Position, model: &Model, target: usize) -> Snapshot {
     builder(position, &records).finish_below(target).unwrap()
 }
 
-/// That `table` says of every digest exactly what `model` does.
+/// Checks that `table` and `model` agree on every digest.
 fn agree(table: &Table, model: &Model, digests: &[Digest]) -> Result<(), TestCaseError> {
     prop_assert_eq!(table.len(), model.len() as u64);
     for digest in digests {
@@ -73,8 +73,8 @@ fn agree(table: &Table, model: &Model, digests: &[Digest]) -> Result<(), TestCas
     Ok(())
 }
 
-/// How many first bytes all digests share, and the size that pages are cut to. Where many are shared, more bits help
-/// little, so the pages may be larger: else each case would make 65,536 of them.
+/// How many leading bytes all digests share, and the target size of pages. Where many are shared, more bits help
+/// little, so pages may be larger; otherwise each case would build 65,536 of them.
 fn cut() -> impl Strategy<Value = (usize, usize)> {
     prop_oneof![
         3 => (Just(0), 300..20_000_usize),

@@ -1,4 +1,4 @@
-//! Texts and bytes are inverses, and a changed text is no text of ours.
+//! Texts and bytes are inverses; a changed text is refused.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn environment() -> impl Strategy<Value = Environment> {
     "[a-z][a-z0-9]{0,9}".prop_map(|name| name.parse().unwrap())
 }
 
-/// A source of bytes that goes round `bytes`; 0 at the end, so that it always gives fair ones.
+/// A source of bytes that cycles through `bytes` and a 0, so that it always gives fair ones.
 fn cycling(bytes: Vec<u8>) -> impl FnMut(&mut [u8]) -> Result<(), std::convert::Infallible> {
     let mut source = bytes.into_iter().chain([0]).collect::<Vec<_>>().into_iter().cycle();
     move |filled| {
@@ -86,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_parsed_as_an_id_or_a_chain_hash_is_written_the_same(
+    fn a_text_parsed_as_an_id_or_a_chain_hash_is_written_the_same(
         text in "(key_)?[0-9a-fA-F]{31,33}", hash in "[0-9a-fA-F]{63,65}", noise in any::<String>(),
     ) {
         for text in [&text, &hash, &noise] {

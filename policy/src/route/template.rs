@@ -1,32 +1,32 @@
-//! One path template: which texts are one, and what a path is to it.
+//! A single path template, compiled.
 
 use super::RouteError;
 use crate::path::{self, Paths, RequestPath};
 
-/// How many parameters a template may have. The router names them by single letters, and breaks on more than those.
+/// The most parameters of a template. The router names them by single letters, and fails when it runs out of them.
 pub const MAX_PARAMETERS: usize = 16;
 
-/// How long a template may be, in bytes.
+/// The most bytes of a template.
 pub const MAX_TEMPLATE_BYTES: usize = 1024;
 
-/// A template of its own, compiled: what route metadata has in `path`.
+/// A single compiled template: `path` in a route's metadata.
 #[derive(Clone, Debug)]
 pub struct Template(matchit::Router<()>);
 
-/// How a path stands to one template.
+/// How a path matches one template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding<'a> {
-    /// It fits, and names this workspace if the template has `{workspace}`.
+    /// It matches, and names this workspace if the template has `{workspace}`.
     Fits {
         workspace: Option<&'a str>,
     },
-    /// One reader of the path may see another workspace in it than the next.
+    /// Two readers of the path may see different workspaces, or only one of them a match.
     Ambiguous,
     NoFit,
 }
 
 impl Template {
-    /// Compiles a template; an error says what is wrong with it.
+    /// Compiles a template; an error states what is wrong with it.
     pub fn compile(text: &str) -> Result<Self, RouteError> {
         let mut router = matchit::Router::new();
         for spelling in spellings(&pattern(text)?) {
@@ -35,7 +35,7 @@ impl Template {
         Ok(Self(router))
     }
 
-    /// How a path stands to it.
+    /// How a path matches it.
     pub fn bind<'a>(&self, path: &'a RequestPath<'_>) -> Binding<'a> {
         let at = |path: &'a str| match self.0.at(path) {
             Ok(found) => Binding::Fits { workspace: found.params.get("workspace") },
@@ -47,10 +47,10 @@ impl Template {
     }
 }
 
-/// What the router is given for a template: its escapes are decoded, as those of a path are.
+/// A template in the router's form: its escapes are decoded, as in a path.
 pub(super) fn pattern(text: &str) -> Result<String, RouteError> {
     check(text)?;
-    // A brace that was written as an escape stands for itself, which the router writes as two.
+    // A brace that was written as an escape is a literal one, which the router spells as two.
     let mut escaped = text.to_owned();
     for (from, to) in [("%7B", "{{"), ("%7b", "{{"), ("%7D", "}}"), ("%7d", "}}")] {
         escaped = escaped.replace(from, to);
@@ -59,7 +59,7 @@ pub(super) fn pattern(text: &str) -> Result<String, RouteError> {
     Ok(pattern.into_owned())
 }
 
-/// `/{*rest}` at the end takes the bare prefix too, with and without its slash.
+/// `/{*rest}` at the end also matches the bare prefix, with and without its slash.
 pub(super) fn spellings(pattern: &str) -> impl Iterator<Item = String> {
     let bare = pattern.rsplit_once("/{*").map(|(bare, _)| bare.to_owned());
     let slash = bare.as_ref().map(|bare| format!("{bare}/"));

@@ -88,7 +88,7 @@ fn an_escape_hides_no_template() {
 }
 
 #[test]
-fn what_is_admitted_is_matched_as_its_readers_read_it() {
+fn an_admitted_path_is_matched_as_its_readers_read_it() {
     let routes = routes(
         r#"[{"path": "/v1/webhooks/{*rest}", "rule": "webhooks"}, {"path": "/w/{workspace}/{*rest}", "rule": "key"},
             {"path": "/{*rest}", "rule": "public"}]"#,
@@ -120,7 +120,7 @@ fn a_path_that_has_two_readings_finds_no_rule() {
     for path in ["", "*", "/v1/reviews/../workspaces", "/v1/%72eviews/1", "/v1/reviews;x=1"] {
         assert_eq!(found(&routes, "GET", path), "bad-path", "{path:?}");
     }
-    assert_eq!(found(&routes, "CONNECT", ""), "deny", "CONNECT has no path to judge");
+    assert_eq!(found(&routes, "CONNECT", ""), "deny", "CONNECT has no path to check");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_template_has_a_limit_of_parameters_and_of_bytes() {
     ] {
         let error = Template::compile(&text).err().map(|error| error.to_string());
         let json = format!(r#"[{{"path": "{text}", "rule": "key"}}]"#);
-        assert_eq!(routes(&json).err().map(|error| error.to_string()), error, "routes and metadata alike");
+        assert_eq!(routes(&json).err().map(|error| error.to_string()), error, "routes and metadata agree");
         match expected {
             None => assert_eq!(error, None, "{text}"),
             Some(expected) => assert!(error.as_ref().is_some_and(|error| error.contains(expected)), "{error:?}"),
@@ -147,7 +147,7 @@ fn a_template_has_a_limit_of_parameters_and_of_bytes() {
 }
 
 #[test]
-fn wrong_templates_name_themselves() {
+fn an_invalid_template_is_named_in_the_error() {
     for (json, expected) in [
         (r#"[{"path": "v1", "rule": "key"}]"#, "`v1` is not a path template"),
         (r#"[{"path": "/v1/{*rest}/x", "rule": "key"}]"#, "`/v1/{*rest}/x` is not a path template"),
@@ -212,7 +212,7 @@ fn a_template_in_route_metadata_binds_its_workspace() {
 }
 
 #[test]
-fn whoever_asks_is_told_the_template_that_decided() {
+fn the_template_of_a_path_is_reported() {
     let routes = example();
     for (path, expected) in [
         ("/v1/reviews/7?a=b", Some("/v1/reviews/{*rest}")),

@@ -1,31 +1,31 @@
-//! A snapshot on its way in: what announced it, the pages that have come so far, and the deltas that lead on from it.
+//! Loads a table: from an announcement, its pages, and the deltas in the meantime.
 
 use super::{Pages, Table};
 use crate::position::{Position, Revision};
 use crate::wire::{Cut, Manifest, Page, PageId, PageSummary, WireError, cut_by};
 
-/// A table that lacks pages.
+/// A table that may still lack pages.
 pub struct Loading {
     table: Table,
-    /// What was announced of the pages.
+    /// What was announced about the pages.
     announced: Announced,
-    /// How many pages have come.
+    /// How many pages have arrived.
     taken: usize,
-    /// The manifest's.
+    /// The revision of the announcement.
     revision: Revision,
 }
 
-/// Which pages are to come.
+/// Which pages to expect.
 enum Announced {
-    /// Exactly these, all at the manifest's position: the control plane's.
+    /// From the control plane: exactly these, all at the manifest's position.
     Exactly(Vec<PageSummary>),
-    /// Pages of the same epoch that have all changes up to a position and may have later ones, which the deltas from there on
-    /// repeat: those that another worker hands on.
+    /// From another worker: pages of the same epoch with all changes up to a position, and perhaps later ones, which
+    /// the deltas after that position repeat.
     Newer,
 }
 
 impl Loading {
-    /// Starts with a manifest of the control plane.
+    /// Starts with a manifest from the control plane.
     pub fn start(manifest: &[u8]) -> Result<Self, WireError> {
         let Manifest { position, catalogue, page_bits, pages } = Manifest::decode(manifest)?;
         let table = Table { position, catalogue, pages: Pages::cut(cut_by(page_bits)), outgrown: false };
@@ -39,20 +39,20 @@ impl Loading {
         Ok(Self { table, announced: Announced::Newer, taken: 0, revision: position.revision })
     }
 
-    /// The other worker has cut pages in two since: what hasn't come yet comes as it is cut now. Refused where what has come ends
-    /// within a page; then this one must start anew.
+    /// The other worker has split pages since: expects the pages of its new cut from now on. Refused where the received
+    /// pages end inside one of those; then this load must start again.
     pub fn cut_anew(&mut self, cut: &[u8]) -> Result<(), WireError> {
         let Cut { position, pages, .. } = Cut::decode(cut)?;
         let fits = position.epoch == self.position().epoch && matches!(self.announced, Announced::Newer);
         if fits && self.table.pages.cut_anew(self.taken, &pages) { Ok(()) } else { Err(WireError::Order) }
     }
 
-    /// The place of the page that is wanted next; `None` when all are there.
+    /// The place of the next page; `None` when all have arrived.
     pub fn wanted(&self) -> Option<usize> {
         (self.taken < self.page_count()).then_some(self.taken)
     }
 
-    /// The page that is wanted next.
+    /// The id of the next page.
     pub fn wanted_page(&self) -> Option<PageId> {
         self.table.pages.slots().get(self.taken).map(|slot| slot.id)
     }
@@ -72,17 +72,17 @@ impl Loading {
         self.revision
     }
 
-    /// What has come so far, which may lack pages.
+    /// The table so far, which may lack pages.
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
 
-    /// Behind which digests nothing has come yet; `None` before the first page.
+    /// The end of the digests whose pages have arrived; `None` before the first page.
     pub(crate) fn end(&self) -> Option<u128> {
         self.table.pages.slots().get(self.taken.checked_sub(1)?).map(|slot| slot.id.end())
     }
 
-    /// Takes the page that is wanted next. A refused page changes nothing, so that it can be asked for again.
+    /// Adds the next page. A refused page changes nothing, so it can be requested again.
     pub fn add(&mut self, page: Vec<u8>) -> Result<(), WireError> {
         let at = self.wanted().ok_or(WireError::Order)?;
         let page = Page::open(page, self.table.position.epoch, self.wanted_page().ok_or(WireError::Order)?)?;
@@ -95,17 +95,17 @@ impl Loading {
         Ok(())
     }
 
-    /// Applies a delta that leads on from [`Self::position`], as [`Table::apply`] does.
+    /// Applies a delta that starts at [`Self::position`], as [`Table::apply`] does.
     pub fn apply(&mut self, message: &[u8]) -> Result<(), WireError> {
         self.table.apply(message)
     }
 
-    /// The table, when all pages are there: see [`Self::wanted`].
+    /// The table, if all pages have arrived: see [`Self::wanted`].
     pub fn finish(self) -> Option<Table> {
         self.wanted().is_none().then(|| self.into_table())
     }
 
-    /// The table with what has come of it.
+    /// The table with the pages that have arrived.
     pub(crate) fn into_table(self) -> Table {
         self.table
     }

@@ -1,4 +1,4 @@
-//! The pages of a table, and beside each what changed in it lately.
+//! The pages of a table, each with its recent changes beside it.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use crate::digest::Digest;
 use crate::position::Position;
 use crate::wire::{EncodeError, Page, PageId, PageWriter, RecordView};
 
-/// What became of a digest since its page was received.
+/// A change to a digest since its page was made.
 pub(super) enum Change {
     Removed,
-    /// A record that stands alone.
+    /// A standalone record.
     Upserted(Box<[u8]>),
 }
 
 impl Change {
-    /// The memory that it takes, to about a tenth.
+    /// Its memory, accurate to about a tenth.
     fn bytes(&self) -> usize {
         let alone = match self {
             Self::Removed => 0,
@@ -24,23 +24,23 @@ impl Change {
     }
 }
 
-/// What a table has to say of a digest.
+/// What a table knows about a digest.
 pub(crate) enum Look<'a> {
     Known(RecordView<'a>),
     Unknown,
-    /// The digest's page isn't here, and no delta named it.
+    /// The digest's page is missing, and no delta named the digest.
     NotHere,
 }
 
-/// A page, and what changed since. The changes are a tree, not a hash map: imported digests can be chosen, so that all of them
-/// share whatever bits a hash would be made of; and a tree never copies all that it has in one turn.
+/// A page, and the changes since. They are in a tree, not in a hash map: imported digests can be chosen to share all
+/// bits that a hash would use, and a tree never copies all its entries in one turn.
 pub(super) struct Slot {
     pub(super) id: PageId,
-    /// `None` for one that isn't here.
+    /// `None` if it is missing.
     pub(super) page: Option<Page>,
     pub(super) changes: BTreeMap<Digest, Change>,
     change_bytes: usize,
-    /// How many digests are known here, once the page is.
+    /// How many digests this slot has, once its page has arrived.
     records: u64,
 }
 
@@ -126,17 +126,17 @@ fn opened(writer: PageWriter, position: Position, id: PageId) -> Result<Page, En
 
 /// All pages, in the order of their digests: each digest belongs to one.
 pub(super) struct Pages {
-    /// The first 64 bits of each page's first digest: by these it is found.
+    /// The first 64 bits of each page's first digest, by which pages are found.
     starts: Vec<u64>,
     slots: Vec<Slot>,
-    /// How many digests changed, and the bytes that they take.
+    /// How many digests have changed, and the bytes of those changes.
     changed: usize,
     change_bytes: usize,
     records: u64,
 }
 
 impl Pages {
-    /// Pages that are cut so, none of which is here yet. They follow each other, from the first digest to the last.
+    /// Slots for these pages, which are all still missing. They must cover all digests without a gap.
     pub(super) fn cut(ids: impl IntoIterator<Item = PageId>) -> Self {
         let slots: Vec<_> = ids.into_iter().map(Slot::empty).collect();
         let starts = slots.iter().map(|slot| slot.id.first()).collect();
@@ -159,7 +159,7 @@ impl Pages {
         self.records
     }
 
-    /// Where the slot of a digest is. Pages are mostly of one size, so that it is mostly where its bits say.
+    /// The place of a digest's slot. Most pages have the same size, so it is usually where the digest's bits point.
     fn place(&self, prefix: u64) -> usize {
         let guess = ((u128::from(prefix) * self.starts.len() as u128) >> 64) as usize;
         let begins = |at: usize| self.starts.get(at).is_some_and(|start| *start <= prefix);
@@ -173,13 +173,13 @@ impl Pages {
         self.slots.get(self.place(digest.prefix()))
     }
 
-    /// The place of the page with this id, if the table is cut so.
+    /// The place of the page with this id, if there is one.
     pub(super) fn find(&self, id: PageId) -> Option<usize> {
         let at = self.place(id.first());
         self.slots.get(at).is_some_and(|slot| slot.id == id).then_some(at)
     }
 
-    /// Notes what became of a digest.
+    /// Records a change to a digest.
     pub(super) fn change(&mut self, digest: Digest, change: Change) {
         let at = self.place(digest.prefix());
         let Some(slot) = self.slots.get_mut(at) else { return };
@@ -201,7 +201,7 @@ impl Pages {
         self.changed = self.changed.saturating_add(usize::from(before.is_none()));
     }
 
-    /// Puts a page to its place. Costs a look for each change of it.
+    /// Puts a page in its place. Costs a look-up for each of its changes.
     pub(super) fn put(&mut self, at: usize, page: Page) {
         if let Some(slot) = self.slots.get_mut(at) {
             slot.put(page);
@@ -209,14 +209,14 @@ impl Pages {
         }
     }
 
-    /// Frees the pages whose digests all stand before `end`.
+    /// Frees the pages whose digests are all below `end`.
     pub(super) fn give_up_before(&mut self, end: u128) {
         for slot in self.slots.iter_mut().take_while(|slot| slot.id.end() <= end) {
             slot.page = None;
         }
     }
 
-    /// Moves a page's changes into it.
+    /// Merges a page's changes into it.
     pub(super) fn merge(&mut self, at: usize, position: Position) -> Result<(), EncodeError> {
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         slot.page = Some(slot.merged(position)?);
@@ -226,7 +226,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Cuts a page in two, and its changes; none of them is merged yet.
+    /// Splits a page in two, and its changes with it. Merges none of them yet.
     pub(super) fn split(&mut self, at: usize, position: Position) -> Result<[PageId; 2], EncodeError> {
         let slot = self.slots.get_mut(at).ok_or(EncodeError::Order)?;
         let [low, high] = slot.id.halves().ok_or(EncodeError::TooLarge)?;
@@ -244,7 +244,8 @@ impl Pages {
         Ok([low, high])
     }
 
-    /// Cuts the pages from `at` on, none of which is here yet, in another way. False where the cut isn't one of those digests.
+    /// Replaces the pages from `at` on, which are all still missing, by pages of `ids`. False where none of those
+    /// begins at the same digest.
     pub(super) fn cut_anew(&mut self, at: usize, ids: &[PageId]) -> bool {
         let Some(start) = self.starts.get(at) else { return false };
         let Some(from) = ids.iter().position(|id| id.first() == *start) else { return false };

@@ -1,4 +1,4 @@
-//! Loading, applying and rebasing, where the numbers are large.
+//! Loading, applying and rebasing with many keys.
 
 use super::*;
 use crate::fixtures::{REVIEWS, WEBHOOKS, delta, known, load, record, snapshot, start, test};
@@ -6,7 +6,7 @@ use crate::id::{KeyId, WorkspaceId};
 use crate::scope::Level;
 use crate::wire::{KeyRecord, Op, PAGE_BYTES};
 
-/// Keys as they mostly are: two scopes, spread over `workspaces`.
+/// Typical keys: two scopes, spread over `workspaces`.
 fn typical(count: u32, workspaces: u32) -> impl Iterator<Item = KeyRecord> {
     let id = |number: u32| {
         let mut bytes = [0; 16];
@@ -43,7 +43,7 @@ fn a_snapshot_that_outgrows_a_page_is_cut_into_more() {
 }
 
 #[test]
-fn an_empty_snapshot_is_a_table_that_knows_nobody() {
+fn an_empty_snapshot_is_a_table_without_keys() {
     let table = load(&snapshot(start(), &[]));
     assert!(table.is_empty());
     assert!(table.find(&Digest([0; 32])).is_none());
@@ -61,7 +61,7 @@ fn a_table_needs_all_its_pages() {
     assert!(loading.finish().is_none());
 }
 
-/// The records that changed wait beside their pages until they are many.
+/// Changed records stay beside their pages until there are many of them.
 #[test]
 fn many_changes_move_into_the_pages_one_page_at_a_time() {
     let records: Vec<_> = typical(2_000, 100).collect();
@@ -112,9 +112,9 @@ fn a_page_that_grows_is_cut_in_two_and_no_page_gets_large() {
     assert!(records.iter().all(|record| known(&table, &record.digest).as_ref() == Some(record)));
 }
 
-/// Nothing but their order is asked of digests, so an admin who imports may choose them.
+/// Nothing restricts imported digests, so an admin may choose such ones.
 #[test]
-fn digests_that_share_nearly_all_bits_are_cut_as_far_as_it_goes_and_found() {
+fn digests_that_share_nearly_all_bits_are_found_in_pages_split_to_the_limit() {
     let mut records: Vec<_> = typical(20_000, 10).collect();
     let chosen = |number: u32| {
         let mut digest = [0xa5; 32];
@@ -130,7 +130,7 @@ fn digests_that_share_nearly_all_bits_are_cut_as_far_as_it_goes_and_found() {
     assert_eq!(known(&table, &chosen(777)).as_ref(), Some(&records[777]));
 }
 
-/// Secrets can't be chosen so; imported digests could.
+/// Secrets can't be chosen to have such digests, but imported digests can.
 #[test]
 fn digests_that_all_share_their_first_bits_are_still_found() {
     let mut records: Vec<_> = typical(5_500, 10).collect();

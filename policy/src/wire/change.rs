@@ -10,10 +10,10 @@ use crate::digest::Digest;
 use crate::environment::Environment;
 use crate::scope::Scope;
 
-/// One step of a change. A change that edges needn't know of, like a new name, has none.
+/// One operation of a change. A change that doesn't concern edges, like a new name, has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// The record of a digest is now this one, whether there was one or not.
+    /// This is now the record of its digest, whether there was one or not.
     Upsert(KeyRecord),
     /// The digest is unknown from now on.
     Remove(Digest),
@@ -65,7 +65,7 @@ pub fn encode_change(ops: &[Op]) -> Result<Vec<u8>, EncodeError> {
 
 /// An operation read in place.
 pub(crate) enum OpView<'a> {
-    /// The bytes of a checked record that stands alone.
+    /// The bytes of a checked standalone record.
     Upsert(&'a [u8]),
     Remove(Digest),
     DefineScope(u16, Scope),
@@ -73,7 +73,7 @@ pub(crate) enum OpView<'a> {
 }
 
 impl<'a> OpView<'a> {
-    /// Reads all operations of a body; an unknown one refuses the whole.
+    /// Reads all operations of a body; if one is unknown, the whole body is refused.
     pub(super) fn read_all(body: &'a [u8], into: &mut Vec<Self>) -> Result<(), WireError> {
         let mut reader = Reader::new(body);
         while !reader.is_empty() {

@@ -1,6 +1,6 @@
-//! How a worker's table is cut into pages, for another worker that takes them over.
+//! How a worker's table is cut into pages, for another worker that copies them.
 //!
-//! A snapshot's pages are all cut by as many bits; at an edge those that grew are cut in two, each for itself.
+//! All pages of a snapshot are selected by the same number of bits. An edge splits pages that grow, one by one.
 
 use zerocopy::little_endian::U32;
 
@@ -10,12 +10,12 @@ use super::page_id::{MAX_CUT_BITS, PageId};
 use super::{EncodeError, WireError};
 use crate::position::Position;
 
-/// What the pages of a worker's table are, which have all changes up to a position at least.
+/// The pages of a worker's table, which have at least all changes up to a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     pub position: Position,
     pub catalogue: Catalogue,
-    /// In their order, each digest in one.
+    /// In order; each digest belongs to one.
     pub pages: Vec<PageId>,
 }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_early_or_goes_on_is_refused() {
+    fn a_truncated_or_longer_message_is_refused() {
         let whole = Cut { position: start(), catalogue: Catalogue::default(), pages: vec![PageId::new(0, 0).unwrap()] };
         let message = whole.encode().unwrap();
         for length in 0..message.len() {

@@ -1,4 +1,4 @@
-//! Damaged messages: each is refused, and the table that was there before stays as it was.
+//! Damaged messages are refused, and the existing table stays unchanged.
 
 use super::*;
 use crate::digest::Digest;
@@ -25,7 +25,7 @@ fn changes() -> Vec<Vec<Op>> {
     ]
 }
 
-/// True when the delta is refused; the table must then be what it was.
+/// True when the delta is refused; the table must then be unchanged.
 fn refuses(table: &mut Table, message: &[u8]) -> bool {
     let before = state(table);
     let refused = table.apply(message).is_err();
@@ -40,7 +40,7 @@ fn state(table: &Table) -> State {
     (table.position(), table.len(), known.to_vec(), table.catalogue().clone())
 }
 
-/// Reads all that can be read of a table, whatever it is.
+/// Reads the records of all keys in a table, in full.
 fn read_fully(table: &Table) {
     for key in KEYS {
         if let Some(view) = table.find(&Digest::of(key.as_bytes())) {
@@ -49,7 +49,7 @@ fn read_fully(table: &Table) {
     }
 }
 
-/// Nothing of a record that was taken may be unreadable.
+/// Every part of an accepted record must be readable.
 fn read_record(view: RecordView<'_>) {
     assert!(view.workspace().is_some() && view.slug().is_some());
     for (number, _) in view.levels() {
@@ -61,7 +61,7 @@ fn read_record(view: RecordView<'_>) {
     }
 }
 
-/// A snapshot's table from a manifest and one page, if they are taken.
+/// A snapshot's table from a manifest and one page, if they are accepted.
 fn loaded(manifest: &[u8], page: &[u8]) -> Result<Option<Table>, WireError> {
     let mut loading = Loading::start(manifest)?;
     if loading.wanted().is_some() {
@@ -70,7 +70,7 @@ fn loaded(manifest: &[u8], page: &[u8]) -> Result<Option<Table>, WireError> {
     Ok(loading.finish())
 }
 
-/// The manifest with its only page announced as `page` is, so that nothing but the page's own checks can refuse it.
+/// The manifest, changed to announce `page` as its only page, so that only the page's own checks can refuse it.
 fn announcing(manifest: &[u8], page: &[u8]) -> Vec<u8> {
     let mut manifest = manifest.to_vec();
     let summary = manifest.get_mut(77..89).unwrap();
@@ -145,7 +145,7 @@ fn an_oversized_message_is_refused() {
     for message in [&whole.manifest, &whole.pages[0]] {
         let mut huge = message.clone();
         huge.resize(MAX_MESSAGE_BYTES + 1, 0);
-        // Not sealed: the length is refused before a sum is made over that much.
+        // Not sealed: the length is refused before the checksum of so many bytes is computed.
         let length = u32::try_from(huge.len()).unwrap();
         huge[16..20].copy_from_slice(&length.to_le_bytes());
         assert_eq!(Loading::start(&huge).err(), Some(WireError::Length));
@@ -154,9 +154,9 @@ fn an_oversized_message_is_refused() {
     }
 }
 
-/// Damage that the checksum doesn't show: the bytes are sealed again. Whatever is taken then must be safe to read.
+/// The bytes are sealed again, so the checksum doesn't show the damage. What is accepted must be safe to read.
 #[test]
-fn no_damage_that_a_checksum_hides_makes_reading_fail() {
+fn damage_behind_a_correct_checksum_never_makes_reading_fail() {
     let whole = snapshot(start(), &records());
     let page = &whole.pages[0];
     let (change, _) = delta(start(), &changes());
@@ -184,11 +184,11 @@ fn no_damage_that_a_checksum_hides_makes_reading_fail() {
             read_fully(&table);
         }
     }
-    assert!(taken > 100, "the page was refused for another reason than its content: {taken} were taken");
+    assert!(taken > 100, "pages were refused for other reasons than their content: {taken} were accepted");
 }
 
 #[test]
-fn no_cut_that_a_checksum_hides_makes_reading_fail() {
+fn a_truncated_message_with_a_correct_checksum_is_refused() {
     let whole = snapshot(start(), &records());
     let page = &whole.pages[0];
     let (change, _) = delta(start(), &changes());
@@ -228,14 +228,14 @@ fn each_field_of_a_page_is_checked() {
         ("a digest above the next one", 84, 0x23, WireError::Order),
         ("a workspace behind the heap's end", 84 + 64, 0xff, WireError::Truncated),
         ("grants behind the heap's end", 84 + 68, 0xff, WireError::Truncated),
-        ("grants without end", 84 + 72, 0xff, WireError::Truncated),
-        ("networks without end", 84 + 73, 0xff, WireError::Truncated),
+        ("too many grants", 84 + 72, 0xff, WireError::Truncated),
+        ("too many networks", 84 + 73, 0xff, WireError::Truncated),
         ("a restricted key without networks", 84 + 73, 0, WireError::Content),
         ("an unrestricted key with networks", 84 + 75, 1, WireError::Content),
-        ("a flag that nobody knows", 84 + 75, 7, WireError::Content),
+        ("an unknown flag", 84 + 75, 7, WireError::Content),
         ("a slug that is longer than the heap", 236 + 16, 0xff, WireError::Truncated),
-        ("a slug that is no text", 236 + 17, 0xff, WireError::Content),
-        ("an address family that nobody knows", 236 + 25, 5, WireError::Content),
+        ("a slug that is not text", 236 + 17, 0xff, WireError::Content),
+        ("an unknown address family", 236 + 25, 5, WireError::Content),
         ("a prefix longer than an IPv4 address", 236 + 26, 33, WireError::Content),
         ("a prefix longer than an IPv6 address", 236 + 44, 129, WireError::Content),
     ] {
@@ -246,7 +246,7 @@ fn each_field_of_a_page_is_checked() {
 }
 
 #[test]
-fn a_record_in_another_page_than_its_digest_s_is_refused() {
+fn a_record_in_the_wrong_page_is_refused() {
     let with = |byte| KeyRecord { digest: Digest([byte; 32]), ..record("") };
     let two = builder(start(), &[with(0x11), with(0x99)]).finish_below(120).unwrap();
     assert_eq!(two.pages.len(), 2);
@@ -259,7 +259,7 @@ fn a_record_in_another_page_than_its_digest_s_is_refused() {
 }
 
 #[test]
-fn an_operation_that_nobody_knows_refuses_the_delta() {
+fn a_delta_with_an_unknown_operation_is_refused() {
     let whole = encode_change(&[Op::Upsert(record(KEYS[2]))]).unwrap();
     for (name, body) in [
         ("an operation of another format", vec![9]),
@@ -274,7 +274,7 @@ fn an_operation_that_nobody_knows_refuses_the_delta() {
     }
 }
 
-/// A whole, well-made message that is not the one that was asked for.
+/// A complete, valid message that isn't the requested one.
 #[test]
 fn a_message_for_another_table_is_refused() {
     let whole = snapshot(start(), &records());
@@ -319,7 +319,7 @@ fn a_message_for_another_table_is_refused() {
 }
 
 #[test]
-fn a_newer_format_names_itself() {
+fn a_newer_format_is_named_in_the_error() {
     let mut newer = snapshot(start(), &[]).manifest;
     newer[12..14].copy_from_slice(&2_u16.to_le_bytes());
     reseal(&mut newer);
@@ -366,7 +366,7 @@ fn a_number_never_means_a_second_thing() {
 }
 
 #[test]
-fn a_scope_s_number_that_no_grant_can_hold_is_never_written() {
+fn a_scope_number_that_no_grant_can_hold_is_never_written() {
     let scope = "billing".parse().unwrap();
     let grant = KeyRecord { grants: vec![(0x8000, Level::Read)], ..record(KEYS[0]) };
     assert_eq!(encode_change(&[Op::Upsert(grant)]), Err(EncodeError::Number));

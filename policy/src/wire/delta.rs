@@ -7,7 +7,7 @@ use super::header::{Kind, Message, open, says_delta};
 use super::{EncodeError, WireError};
 use crate::position::{Position, Revision};
 
-/// The message that leads from `from` to `to`: the bodies of all revisions after `from` up to `to`, in their order.
+/// The message that leads from `from` to `to`: the bodies of all revisions after `from` up to `to`, in order.
 pub fn encode_delta(from: Revision, to: Position, bodies: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, EncodeError> {
     let size: usize = bodies.iter().map(|body| body.as_ref().len().saturating_add(4)).sum();
     let mut message = Message::new(Kind::Delta, to, size.saturating_add(8));
@@ -28,8 +28,8 @@ pub struct Delta<'a> {
 }
 
 impl<'a> Delta<'a> {
-    /// Reads a delta for a table at `position`. It is taken whole or not at all: each change must be known, and the chain
-    /// of all must end in the hash that the delta names.
+    /// Reads a delta for a table at `position`, as a whole or not at all: each operation must be known, and the chain
+    /// must end in the hash that the delta names.
     pub fn decode(message: &'a [u8], position: Position) -> Result<Self, WireError> {
         let (to, _, mut reader) = open(message, Kind::Delta)?;
         let from = Revision(reader.read::<U64>()?.get());
@@ -47,7 +47,7 @@ impl<'a> Delta<'a> {
         if reached == to { Ok(Self { to, ops }) } else { Err(WireError::Chain) }
     }
 
-    /// True when a message says that it is a delta; else it may be a manifest.
+    /// True when the header names a delta; otherwise it may be a manifest.
     pub fn is_delta(message: &[u8]) -> bool {
         says_delta(message)
     }

@@ -1,4 +1,4 @@
-//! Golden bytes: what edges in the field read. A byte that changes here is a new format.
+//! Golden bytes: what deployed edges read. A byte that changes here is a new format.
 
 use super::*;
 use crate::allowlist::Allowlist;
@@ -53,7 +53,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn manifest_and_page_are_written_as_ever() {
+fn manifest_and_page_have_their_golden_bytes() {
     let written = snapshot(start(), &[full(), bare()]);
     assert_eq!(hex(&written.manifest), hex(&unhex(include_str!("golden/manifest.hex"))));
     assert_eq!(written.pages.len(), 1);
@@ -61,14 +61,14 @@ fn manifest_and_page_are_written_as_ever() {
 }
 
 #[test]
-fn a_delta_is_written_as_ever() {
+fn a_delta_has_its_golden_bytes() {
     let (written, to) = delta(start(), &changes());
     assert_eq!(hex(&written), hex(&unhex(include_str!("golden/delta.hex"))));
     assert_eq!(to.revision, Revision(44));
 }
 
 #[test]
-fn what_was_written_is_read_as_ever() {
+fn golden_bytes_are_read() {
     let mut loading = crate::table::Loading::start(&unhex(include_str!("golden/manifest.hex"))).unwrap();
     loading.add(unhex(include_str!("golden/page.hex"))).unwrap();
     let mut table = loading.finish().unwrap();
@@ -89,7 +89,7 @@ fn what_was_written_is_read_as_ever() {
 
 /// The example of `docs/feed-format.md`, so that another program can be checked against it.
 #[test]
-fn the_chain_of_the_document_s_example() {
+fn the_documented_example_has_its_chain_hashes() {
     let first = Position::first(EPOCH, Revision(41));
     let second = first.then(b"").unwrap();
     for (position, head) in [

@@ -11,19 +11,19 @@ use crate::position::{ChainHash, Position, Revision};
 /// The format that this code writes and reads.
 pub const FORMAT: u16 = 1;
 
-/// Tells our answers from those that Envoy or a proxy makes.
+/// Distinguishes our answers from those of Envoy or a proxy.
 const MAGIC: [u8; 8] = *b"LATCHKEY";
 
 /// Bytes before the ones that the checksum covers: magic and checksum.
 const UNSUMMED: usize = 12;
 
-/// What stands behind the header.
+/// What follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Delta = 1,
     Manifest = 2,
     Page = 3,
-    /// Between workers of an Envoy alone.
+    /// Only between workers of one Envoy.
     Cut = 4,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Kind {
 #[repr(C)]
 struct Header {
     magic: [u8; 8],
-    /// CRC-32/ISO-HDLC of all bytes after this field: a guard against damage, not against an attacker (TLS is that).
+    /// CRC-32/ISO-HDLC of all bytes after this field. Detects damage; TLS protects against attackers.
     checksum: U32,
     format: U16,
     kind: U16,
@@ -72,7 +72,7 @@ impl Message {
             revision: U64::new(self.position.revision.0),
             head: self.position.head.0,
         };
-        // The room was made by `new`, so none of these can be short.
+        // `new` made room for the header, so none of these can be short.
         let (_, body) = self.bytes.split_at_checked(size_of::<Header>()).ok_or(EncodeError::TooLarge)?;
         header.checksum = U32::new(checksum_of(&header, body));
         header.write_to_prefix(&mut self.bytes).map_err(|_| EncodeError::TooLarge)?;
@@ -87,7 +87,7 @@ fn checksum_of(header: &Header, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Opens a message: magic, format, length, checksum and kind are right.
+/// Opens a message if its magic, format, length, checksum and kind are right.
 pub(super) fn open(message: &[u8], kind: Kind) -> Result<(Position, u32, Reader<'_>), WireError> {
     let mut reader = Reader::new(message);
     let header = reader.read::<Header>()?;
@@ -114,7 +114,7 @@ pub(super) fn open(message: &[u8], kind: Kind) -> Result<(Position, u32, Reader<
     Ok((position, header.checksum.get(), reader))
 }
 
-/// True when the message says that it is a delta. Says nothing of whether it is whole.
+/// True when the header names a delta. The message may still be damaged.
 pub(super) fn says_delta(message: &[u8]) -> bool {
     Reader::new(message)
         .read::<Header>()

@@ -106,7 +106,7 @@ impl From<NumberTaken> for EncodeError {
     }
 }
 
-/// What the manifest says of a page, so that no other page is taken for it.
+/// The manifest's entry for a page, so that no other page is accepted in its place.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PageSummary {
@@ -120,14 +120,14 @@ pub struct PageSummary {
 pub struct Manifest {
     pub position: Position,
     pub catalogue: Catalogue,
-    /// Pages are cut by this many first bits of the digest.
+    /// How many leading bits of a digest select its page.
     pub page_bits: u8,
     /// Two to the power of `page_bits`.
     pub pages: Vec<PageSummary>,
 }
 
 impl Manifest {
-    /// Reads a manifest. Everything but its pages is small: it holds no key.
+    /// Reads a manifest. It has no keys, so everything but its list of pages is small.
     pub fn decode(message: &[u8]) -> Result<Self, WireError> {
         let (position, _, mut reader) = open(message, Kind::Manifest)?;
         let page_bits = reader.byte()?;

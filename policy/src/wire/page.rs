@@ -17,7 +17,7 @@ use crate::digest::Digest;
 use crate::id::{Epoch, WorkspaceId};
 use crate::position::Position;
 
-/// Records that a look-up reads before it bisects what is left: of uniform digests it seldom needs as many.
+/// Records that a look-up reads by interpolation before it bisects the rest. Uniform digests rarely need that many.
 const GUESSES: usize = 6;
 
 /// The number of the page that holds `digest` when pages are cut by the first `bits` bits.
@@ -26,10 +26,10 @@ pub fn page_of(digest: &Digest, bits: u8) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// A page that was received whole and checked record by record; it is read where it lies.
+/// A page that was received as a whole and checked record by record. It is read in place.
 pub struct Page {
     bytes: Box<[u8]>,
-    /// Where the records stand in `bytes`, and where the heap begins.
+    /// The place of the records in `bytes`; the heap follows them.
     records: Range<usize>,
     count: usize,
     bits: u8,
@@ -37,8 +37,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Checks a page that was received. Costs one pass over its bytes. Of its position only the epoch is checked: which
-    /// revisions fit, the caller knows by the page's summary.
+    /// Checks a page that was received. Costs one pass over its bytes. Only the epoch of its position is checked: the
+    /// caller knows by the page's summary which revisions fit.
     pub(crate) fn open(bytes: Vec<u8>, epoch: Epoch, id: PageId) -> Result<Self, WireError> {
         let (position, checksum, mut reader) = open(&bytes, Kind::Page)?;
         if position.epoch != epoch {
@@ -71,8 +71,8 @@ impl Page {
         Some(RecordView::new(record, heap))
     }
 
-    /// Where the record of `digest` stands. Digests are uniform: one's place is about its share of the page's range, and it stands
-    /// about as many records from another as their digests are apart. After some guesses, what is left is bisected.
+    /// The place of the record of `digest`. Digests are uniform, so a digest's place is about its share of the page's
+    /// range, and two records are about as far apart as their digests. After some guesses, the rest is bisected.
     fn place(&self, fixed: &[Fixed], digest: &Digest) -> Option<usize> {
         let prefix = digest.prefix();
         let within = prefix.checked_shl(u32::from(self.bits)).unwrap_or(0);
@@ -120,7 +120,7 @@ impl Page {
         &self.bytes
     }
 
-    /// What a manifest says of this page and of no other: the checksum covers its position and number too.
+    /// The manifest's entry for this page and no other: the checksum also covers its position and number.
     pub(crate) fn summary(&self) -> PageSummary {
         // Both fit: a message has at most `MAX_MESSAGE_BYTES`.
         let number = |value: usize| U32::new(u32::try_from(value).unwrap_or(u32::MAX));
@@ -139,7 +139,7 @@ fn compare(record: &Fixed, digest: &Digest) -> Ordering {
     Digest(record.digest).prefix().cmp(&digest.prefix()).then_with(|| record.digest.cmp(&digest.0))
 }
 
-/// Collects the records of one page. A workspace that many keys share stands in the heap once.
+/// Collects the records of one page. A workspace that many keys share is in the heap once.
 pub(crate) struct PageWriter {
     records: Vec<u8>,
     heap: Vec<u8>,

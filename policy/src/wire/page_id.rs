@@ -1,11 +1,11 @@
-//! Which page: a range of digests that all begin with the same bits.
+//! The id of a page: the range of digests that begin with the same bits.
 
 use crate::digest::Digest;
 
-/// The most bits that cut the pages of a snapshot: 65,536 of them.
+/// The most leading bits that select a page of a snapshot, which then has 65,536 pages.
 pub(crate) const MAX_PAGE_BITS: u8 = 16;
 
-/// The most bits that cut a page at an edge, which cuts those in two that grow.
+/// The most leading bits that select a page at an edge, which splits pages that grow.
 pub(crate) const MAX_CUT_BITS: u8 = 32;
 
 /// The page of all digests whose first [`Self::bits`] bits are [`Self::number`].
@@ -16,7 +16,7 @@ pub struct PageId {
 }
 
 impl PageId {
-    /// The page of this number among those that are cut by `bits` bits; `None` where there is no such page.
+    /// The page with this number among those that `bits` bits select; `None` if there is none.
     pub fn new(bits: u8, number: usize) -> Option<Self> {
         let number =
             u32::try_from(number).ok().filter(|number| bits <= MAX_CUT_BITS && u64::from(*number) >> bits == 0)?;
@@ -36,7 +36,7 @@ impl PageId {
         u64::from(self.number).checked_shl(64_u32.saturating_sub(u32::from(self.bits))).unwrap_or(0)
     }
 
-    /// The same of the first digest behind it.
+    /// The same for the first digest after the page.
     pub(crate) fn end(&self) -> u128 {
         u128::from(self.first()).saturating_add(1_u128 << 64_u32.saturating_sub(u32::from(self.bits)))
     }
@@ -46,7 +46,7 @@ impl PageId {
         (u128::from(self.first())..self.end()).contains(&u128::from(digest.prefix()))
     }
 
-    /// The two pages that this one is cut into, in their order; `None` when it can't be cut.
+    /// The two pages that this one splits into, in order; `None` if it can't be split.
     pub(crate) fn halves(&self) -> Option<[Self; 2]> {
         let bits = self.bits.checked_add(1).filter(|bits| *bits <= MAX_CUT_BITS)?;
         let number = self.number.checked_mul(2)?;
@@ -54,7 +54,7 @@ impl PageId {
     }
 }
 
-/// All pages that are cut by `bits` bits, in their order.
+/// All pages that `bits` bits select, in order.
 pub(crate) fn cut_by(bits: u8) -> impl Iterator<Item = PageId> {
     (0..1_u32 << bits.min(MAX_PAGE_BITS)).map(move |number| PageId { bits, number })
 }
@@ -65,7 +65,7 @@ mod tests {
     use crate::fixtures::test;
 
     #[test]
-    fn halves_share_what_a_page_had_down_to_the_last_bit() {
+    fn halves_cover_their_page_down_to_the_last_bit() {
         let mut page = PageId::new(0, 0).unwrap();
         let mut cuts = 0;
         while let Some([low, high]) = page.halves() {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_that_there_are_have_an_id() {
+    fn only_pages_that_exist_have_an_id() {
         for (bits, number, is_there) in
             [(0, 0, true), (0, 1, false), (1, 1, true), (1, 2, false), (32, 0xffff_ffff, true), (33, 0, false)]
         {

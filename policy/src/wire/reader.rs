@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::WireError;
 
-/// What is left of a message. Each read takes from the front, or says that the message ends early.
+/// The rest of a message. Each read takes from the front, or fails because the message ends early.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -39,7 +39,7 @@ impl<'a> Reader<'a> {
         self.read::<u8>().copied()
     }
 
-    /// A length in one byte, then as many bytes.
+    /// A length in one byte, then that many bytes.
     pub(super) fn short_text(&mut self) -> Result<&'a str, WireError> {
         let length = self.byte()?;
         let bytes = self.read_many::<u8>(usize::from(length))?;

@@ -1,4 +1,4 @@
-//! One digest and all that is decided by it: 76 fixed bytes, and a tail in a heap beside them.
+//! The record of one digest: 76 fixed bytes, and a tail in a heap.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::id::{KeyId, WorkspaceId};
 use crate::scope::Level;
 use crate::time::UnixSeconds;
 
-/// What the control plane knows of one digest, on its way to the wire. A key has a record for each of its secrets.
+/// The control plane's record of one digest, before it is encoded. A key has a record for each of its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     pub digest: Digest,
@@ -27,8 +27,8 @@ pub struct KeyRecord {
     pub active: bool,
     /// [`UnixSeconds::DISTANT_FUTURE`]: never.
     pub expires_at: UnixSeconds,
-    /// When this secret ends because of a rotation: [`UnixSeconds::DISTANT_FUTURE`] for the current secret, the end of the
-    /// overlap for the previous one, [`UnixSeconds::DISTANT_PAST`] for one that was rotated out.
+    /// When this secret ends because of a rotation: [`UnixSeconds::DISTANT_FUTURE`] for the current secret, the end of
+    /// the overlap for the previous one, [`UnixSeconds::DISTANT_PAST`] for one that was rotated out.
     pub superseded_at: UnixSeconds,
     /// Levels by the scope's number in the catalogue; at most 255.
     pub grants: Vec<(u16, Level)>,
@@ -52,9 +52,9 @@ pub(super) struct Fixed {
     key: [u8; 16],
     expires_at: I64,
     superseded_at: I64,
-    /// Where the workspace stands in the heap.
+    /// The heap offset of the workspace.
     workspace: U32,
-    /// Where the grants stand in the heap, the networks behind them.
+    /// The heap offset of the grants; the networks follow them.
     grants: U32,
     grant_count: u8,
     network_count: u8,
@@ -93,7 +93,7 @@ impl Network {
     }
 }
 
-/// Family and address, an IPv4-mapped IPv6 address as the IPv4 one.
+/// Family and address; an IPv4-mapped IPv6 address is returned as IPv4.
 fn left_aligned(address: IpAddr) -> (u8, u128) {
     match address.to_canonical() {
         IpAddr::V4(v4) => (4, u128::from(v4.to_bits()) << 96),
@@ -101,26 +101,26 @@ fn left_aligned(address: IpAddr) -> (u8, u128) {
     }
 }
 
-/// Bytes that a record with so many grants and networks takes of a table. Its workspace isn't among them: it stands once in a
-/// page for all records.
+/// Bytes of a table that a record with so many grants and networks takes. Its workspace isn't counted: a page has it
+/// once for all records.
 pub fn record_bytes(grants: usize, networks: usize) -> u64 {
     let tail = grants.saturating_mul(size_of::<U16>()).saturating_add(networks.saturating_mul(size_of::<Network>()));
     u64::try_from(size_of::<Fixed>().saturating_add(tail)).unwrap_or(u64::MAX)
 }
 
 impl KeyRecord {
-    /// Bytes that it takes of a table: see [`record_bytes`].
+    /// Bytes of a table that it takes: see [`record_bytes`].
     pub fn bytes(&self) -> u64 {
         record_bytes(self.grants.len(), self.allowlist.networks().len())
     }
 
-    /// Appends the record as it stands alone: the fixed part, then its own heap.
+    /// Appends the standalone record: the fixed part, then its own heap.
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
         let mut heap = Vec::new();
         push_workspace(&mut heap, self.workspace, &self.slug)?;
         let grants = u32::try_from(heap.len()).map_err(|_| EncodeError::TooLarge)?;
         for (number, level) in &self.grants {
-            // Cut to 15 bits, it would be another scope's.
+            // Truncated to 15 bits, it would be another scope's number.
             if *number > MAX_SCOPE_NUMBER {
                 return Err(EncodeError::Number);
             }
@@ -164,7 +164,7 @@ fn push_workspace(heap: &mut Vec<u8>, id: WorkspaceId, slug: &str) -> Result<(),
     Ok(())
 }
 
-/// A record read in place. Whatever it can't read denies.
+/// A record read in place. A part that can't be read denies.
 #[derive(Clone, Copy)]
 pub struct RecordView<'a> {
     fixed: &'a Fixed,
@@ -176,14 +176,14 @@ impl<'a> RecordView<'a> {
         Self { fixed, heap }
     }
 
-    /// A record that stands alone. Not yet checked: see [`Self::check`].
+    /// A standalone record, not checked yet: see [`Self::check`].
     pub(crate) fn alone(bytes: &'a [u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         let fixed = reader.read::<Fixed>()?;
         Ok(Self { fixed, heap: reader.rest() })
     }
 
-    /// That all parts are there and known.
+    /// Checks that all parts are there and known.
     pub(super) fn check(&self) -> Result<(), WireError> {
         self.workspace_parts()?;
         self.grants()?;
@@ -233,7 +233,7 @@ impl<'a> RecordView<'a> {
         self.fixed.flags & RESTRICTED != 0
     }
 
-    /// True when the key may be used from `address`. An unknown address fits no allowlist.
+    /// True when the key may be used from `address`. An unknown address is on no allowlist.
     pub fn permits(&self, address: Option<IpAddr>) -> bool {
         if !self.has_allowlist() {
             return true;
@@ -243,13 +243,13 @@ impl<'a> RecordView<'a> {
         networks.iter().any(|network| network.contains(family, address))
     }
 
-    /// The level that the key has of the scope with this number. Looks at each of the key's own scopes.
+    /// The key's level of the scope with this number. Costs a pass over the key's own scopes.
     pub fn level(&self, scope: u16) -> Option<Level> {
         let mine = self.grants().ok()?.iter().map(|grant| grant.get()).find(|grant| grant & !WRITE == scope)?;
         Some(if mine & WRITE != 0 { Level::Write } else { Level::Read })
     }
 
-    /// The key's scopes by number, in the order of the wire.
+    /// The key's scopes by number, in wire order.
     pub fn levels(&self) -> impl Iterator<Item = (u16, Level)> + 'a {
         let grants = self.grants().unwrap_or_default();
         grants.iter().map(|grant| {
@@ -279,7 +279,8 @@ impl<'a> RecordView<'a> {
         self.heap.get(offset..).map(Reader::new).ok_or(WireError::Truncated)
     }
 
-    /// The fixed part with its tail moved into `heap`. `workspace` says where the workspace already stands there.
+    /// The fixed part, with its tail moved into `heap`. `workspace` is the workspace's offset there, if it has one
+    /// already.
     pub(super) fn moved_into(&self, heap: &mut Vec<u8>, workspace: Option<u32>) -> Result<Fixed, EncodeError> {
         let position = |heap: &Vec<u8>| u32::try_from(heap.len()).map_err(|_| EncodeError::TooLarge);
         let unreadable = |_: WireError| EncodeError::TooLarge;

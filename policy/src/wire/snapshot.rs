@@ -1,4 +1,4 @@
-//! Making a snapshot: the manifest and the pages of all records at one revision.
+//! Builds a snapshot: the manifest and the pages of all records at one revision.
 
 use zerocopy::little_endian::U32;
 
@@ -13,8 +13,8 @@ use crate::environment::Environment;
 use crate::position::Position;
 use crate::scope::Scope;
 
-/// Pages are cut so that the records of the largest, each by itself, stay below this: a worker takes a page in one turn of
-/// its event loop, and smaller pages repeat more workspaces. Deltas may make them grow up to [`PAGE_BYTES`].
+/// The records of a page, each counted with its own workspace, stay below this: a worker takes a page in one turn of
+/// its event loop, and smaller pages repeat more workspaces.
 const TARGET_BYTES: usize = PAGE_BYTES / 8 * 3;
 
 /// A snapshot's messages, ready to be served.
@@ -24,11 +24,11 @@ pub struct Snapshot {
     pub pages: Vec<Vec<u8>>,
 }
 
-/// Takes records in ascending order of their digests; holds about 100 bytes a record until [`Self::finish`].
+/// Takes records in ascending order of their digests; uses about 100 bytes a record until [`Self::finish`].
 pub struct SnapshotBuilder {
     position: Position,
     catalogue: Result<Catalogue, NumberTaken>,
-    /// Records as they stand alone, one behind the other.
+    /// Standalone records, one after the other.
     entries: Vec<u8>,
     /// Where each entry begins.
     starts: Vec<usize>,
@@ -36,13 +36,13 @@ pub struct SnapshotBuilder {
 }
 
 impl SnapshotBuilder {
-    /// A snapshot at `position`, with what the numbers in its records mean.
+    /// A snapshot at `position`, with the names of the numbers in its records.
     pub fn new(position: Position, scopes: Vec<(u16, Scope)>, environments: Vec<(u8, Environment)>) -> Self {
         let catalogue = catalogue_of(scopes, environments);
         Self { position, catalogue, entries: Vec::new(), starts: Vec::new(), last: None }
     }
 
-    /// Adds a record; its digest must be above all before.
+    /// Adds a record; its digest must be above all earlier ones.
     pub fn push(&mut self, record: &KeyRecord) -> Result<(), EncodeError> {
         if self.last.is_some_and(|last| last >= record.digest) {
             return Err(EncodeError::Order);
@@ -57,7 +57,7 @@ impl SnapshotBuilder {
         self.finish_below(TARGET_BYTES)
     }
 
-    /// Cuts pages of at most `target` bytes, as far as the most bits allow.
+    /// Cuts pages of at most `target` bytes, as far as `MAX_PAGE_BITS` allows.
     pub(crate) fn finish_below(self, target: usize) -> Result<Snapshot, EncodeError> {
         let page_bits = self.page_bits(target)?;
         let mut pages = Vec::with_capacity(1 << page_bits);

@@ -51,7 +51,7 @@ impl World {
         }
     }
 
-    /// A process ends, and another of its kind begins in its place.
+    /// A process ends, and another of its kind starts in its place.
     pub(super) fn replace(&mut self, number: u8, bound_secs: u64) {
         let mut next = self.next_vm;
         let time = self.time.clone();
@@ -63,22 +63,22 @@ impl World {
         self.next_vm = next;
     }
 
-    /// Says for an Envoy that it leaves, under each id that it has or had.
+    /// Retires an Envoy, under each id that it has or had.
     pub(super) async fn retire(&mut self, number: u8) {
         let router = self.control_plane().router();
         for id in self.envoy(number).instances.clone() {
             let (router, path) = (router.clone(), format!("/edge/v1/instances/{id}"));
-            // Answered when it was heard under another id, or after a while.
+            // Answered once the instance doesn't count any more, or after a while.
             tokio::spawn(async move { send(router, Method::DELETE, &path, EDGE, "").await });
         }
         self.settle().await;
     }
 
-    /// An Envoy says that it leaves, and goes on: possible for one that is well, as it then hears of it at once.
+    /// Retires an Envoy that continues. Only a healthy one, which learns of it immediately.
     pub(super) async fn renew(&mut self, number: u8) {
         let envoy = self.envoy(number);
         let is_held_up = !envoy.delivers_wakes || envoy.workers.iter().any(|worker| !worker.runs);
-        // Nor would one hear whose question was lost on the way.
+        // One whose request was lost wouldn't learn of it, either.
         let has_lost = envoy.calls.iter().any(|call| matches!(call.place, Place::Lost));
         if envoy.line != Line::Prompt || is_held_up || has_lost {
             return;

@@ -1,10 +1,10 @@
-//! Fact by fact: what passes, and what is just not enough.
+//! Each fact of a request: what passes, and what just fails.
 
 use super::*;
 use crate::fixtures::{LIVE, STAGING, test};
 
 #[test]
-fn a_key_that_may_passes() {
+fn a_key_with_the_required_rights_passes() {
     let rows: [(&str, Cause); 12] = [
         ("any key", |case| case.route = rule(Rule::AnyKey)),
         ("any key, without scopes", |case| {
@@ -17,7 +17,7 @@ fn a_key_that_may_passes() {
             case.record.grants = vec![(REVIEWS, Level::Read)];
             case.method = "HEAD";
         }),
-        ("read where the rule says read, with a method that writes", |case| {
+        ("read where the rule requires read, with a method that writes", |case| {
             case.record.grants = vec![(REVIEWS, Level::Read)];
             case.route = scope("reviews", NeededLevel::Fixed(Level::Read));
         }),
@@ -77,7 +77,7 @@ fn an_end_counts_from_its_own_second() {
         ("overlap runs", second(1), UnixSeconds::DISTANT_FUTURE, "allowed"),
         ("overlap ends now", second(0), UnixSeconds::DISTANT_FUTURE, "rotated-key"),
         ("overlap has ended", second(-1), UnixSeconds::DISTANT_FUTURE, "rotated-key"),
-        ("rotated out at once", UnixSeconds::DISTANT_PAST, UnixSeconds::DISTANT_FUTURE, "rotated-key"),
+        ("rotated out immediately", UnixSeconds::DISTANT_PAST, UnixSeconds::DISTANT_FUTURE, "rotated-key"),
         ("expires in a second", UnixSeconds::DISTANT_FUTURE, second(1), "allowed"),
         ("expires now", UnixSeconds::DISTANT_FUTURE, second(0), "expired-key"),
         ("has expired", UnixSeconds::DISTANT_FUTURE, second(-1), "expired-key"),
@@ -92,7 +92,7 @@ fn an_end_counts_from_its_own_second() {
 }
 
 #[test]
-fn no_clock_revives_what_was_ended_at_once() {
+fn no_clock_revives_a_secret_that_was_ended_immediately() {
     for now in [i64::MIN, -1, 0, 1, i64::MAX] {
         let case = Case::with(|case| {
             case.record.superseded_at = UnixSeconds::DISTANT_PAST;
@@ -103,7 +103,7 @@ fn no_clock_revives_what_was_ended_at_once() {
 }
 
 #[test]
-fn an_allowlist_takes_its_networks_and_nothing_else() {
+fn an_allowlist_permits_its_networks_and_nothing_else() {
     for (networks, source, expected) in [
         (&["192.0.2.7"][..], "192.0.2.7", true),
         (&["192.0.2.7"], "192.0.2.6", false),
@@ -131,7 +131,7 @@ fn an_allowlist_takes_its_networks_and_nothing_else() {
         (&["::/0"], "2001:db8::1", true),
         (&["::/0"], "192.0.2.7", false),
         (&["::/0"], "::ffff:192.0.2.7", false),
-        // The first four bytes of an IPv6 address are no IPv4 address.
+        // The first four bytes of an IPv6 address aren't an IPv4 address.
         (&["32.1.13.184"], "2001:db8::", false),
         (&["10.0.0.0/8", "2001:db8::/32"], "10.1.2.3", true),
         (&["10.0.0.0/8", "2001:db8::/32"], "2001:db8::7", true),
@@ -146,7 +146,7 @@ fn an_allowlist_takes_its_networks_and_nothing_else() {
 }
 
 #[test]
-fn an_unknown_address_fits_no_allowlist() {
+fn an_unknown_address_is_on_no_allowlist() {
     for networks in [&["192.0.2.7"][..], &["0.0.0.0/0", "::/0"]] {
         let case = Case::with(|case| {
             case.record.allowlist = only(networks);
@@ -176,10 +176,10 @@ fn a_route_gives_no_more_than_its_rule() {
             case.record.grants = vec![(REVIEWS, Level::Read), (WEBHOOKS, Level::Write)];
         }),
         ("missing-scope", "another scope", |case| case.record.grants = vec![(WEBHOOKS, Level::Write)]),
-        ("missing-scope", "a scope that no number stands for", |case| {
+        ("missing-scope", "a scope without a number", |case| {
             case.route = scope("billing", NeededLevel::ByMethod);
         }),
-        ("missing-scope", "write where the rule says write, with a method that reads", |case| {
+        ("missing-scope", "write where the rule requires write, with a method that reads", |case| {
             case.record.grants = vec![(REVIEWS, Level::Read)];
             case.route = scope("reviews", NeededLevel::Fixed(Level::Write));
             case.method = "GET";
@@ -191,7 +191,7 @@ fn a_route_gives_no_more_than_its_rule() {
 }
 
 #[test]
-fn a_level_by_method_takes_only_known_methods_for_reading() {
+fn only_known_methods_need_just_the_read_level() {
     for (method, expected) in [
         ("GET", "allowed"),
         ("HEAD", "allowed"),
