@@ -1,4 +1,4 @@
-// What pages do better with a script: copy, refresh parts by themselves, open a dialog in place. All of it can be done without.
+// Progressive enhancement: copying, automatic refreshes, dialogs in place. Every page works without it.
 "use strict";
 
 (() => {
@@ -7,7 +7,7 @@
     if (place) place.textContent = text;
   };
 
-  // A text that is shown once is copied without selecting it.
+  // Copies a text without selecting it.
   const copies = (button) => {
     button.hidden = false;
     button.addEventListener("click", async () => {
@@ -15,7 +15,7 @@
       try {
         await navigator.clipboard.writeText(source.textContent);
       } catch {
-        // No permission, or plain HTTP: selected, the reader's own keys copy it.
+        // No permission, or plain HTTP: select the text, so that the reader can copy it.
         getSelection().selectAllChildren(source);
         button.textContent = "Selected: press Ctrl+C";
         say("Selected. Copy it with your keyboard.");
@@ -26,7 +26,7 @@
     });
   };
 
-  // One's own address goes to the end of the list.
+  // Appends the reader's own address to the list.
   const adds = (button) => {
     button.hidden = false;
     button.addEventListener("click", () => {
@@ -38,7 +38,7 @@
     });
   };
 
-  // A form whose answer shows a secret is sent once: a second click would get another answer, and lose the first.
+  // Sends a form whose answer shows a secret only once: a second click would replace that answer with another.
   const once = (form) => {
     form.addEventListener("submit", (event) => {
       if (event.submitter?.name) return;
@@ -47,7 +47,7 @@
     });
   };
 
-  // A question is asked in place; without a script its link leads to a page.
+  // Opens a dialog in place; without a script its link leads to a page.
   const opens = (link) => {
     const dialog = document.getElementById(link.dataset.opens);
     if (!dialog?.showModal) return;
@@ -65,7 +65,7 @@
     }
   };
 
-  // A part asks for itself anew: at once where its answer waits for news, else after some seconds.
+  // Refreshes a part after `data-every` seconds, by default 1. Each failure in a row doubles the pause, up to a minute.
   const live = (part, failures = 0) => {
     const url = part.dataset.live;
     const pause = Math.min(Number(part.dataset.every ?? 1) * 1000 * 2 ** failures, 60_000);
@@ -77,10 +77,10 @@
         if (answer.status === 404) return;
         if (answer.ok) fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
       } catch {
-        // The control plane is away, or one is signed out: the page as it is says no less than before.
+        // The control plane is unreachable, or the session has ended: keep what is shown.
       }
       if (!fresh) return live(part, failures + 1);
-      // Whoever is about to press a button in it is left alone.
+      // Don't replace a part that has the focus: the reader may be about to press its button.
       if (!part.contains(document.activeElement)) {
         part.replaceWith(fresh);
         part = fresh;
@@ -95,23 +95,23 @@
     document.querySelectorAll("[data-once]").forEach(once);
     document.querySelectorAll("[data-opens]").forEach(opens);
     document.querySelectorAll("[data-live]").forEach((part) => live(part));
-    // "Look again" is for pages that can't by themselves.
+    // "Look again" is for pages without a script.
     document.querySelectorAll(".again").forEach((link) => (link.hidden = true));
-    // What has to be corrected first.
+    // Focus the first field with an error.
     document.querySelector("[aria-invalid=true]")?.focus();
   };
 
-  // A page that is left takes its secret with it, whatever the browser keeps of it.
+  // Remove the secret when the page is left, so that a page from the browser's cache doesn't show it again.
   addEventListener("pagehide", () => {
     for (const part of document.querySelectorAll("[data-secret]")) part.replaceChildren("This was shown once.");
   });
 
-  // A form that the browser kept as it was when it was sent would be sent again, with a nonce that is used up.
+  // A form restored from the browser's cache has a nonce that is used up: load a new one.
   addEventListener("pageshow", (event) => {
     if (event.persisted && document.querySelector("[data-once]")) location.reload();
   });
 
-  // Menus close by Escape and by a click elsewhere.
+  // Close menus on Escape or on a click elsewhere.
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     for (const menu of document.querySelectorAll("details.account[open]")) {

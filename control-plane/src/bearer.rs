@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-/// The token that the request bears: in one header, with the scheme Bearer.
+/// The bearer token of a request, from exactly one `Authorization` header with the scheme Bearer.
 pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (first, None) = (given.next()?, given.next()) else { return None };
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_stands_in_one_bearer_header() {
+    fn a_token_is_in_exactly_one_bearer_header() {
         for (name, values, expected) in [
             ("none", &[][..], None),
             ("one", &["Bearer lkadm_a"], Some("lkadm_a")),

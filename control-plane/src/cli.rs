@@ -175,7 +175,7 @@ enum Command {
     },
 }
 
-/// Runs what the command line asks for, and tells a failure in a sentence. A wrong command line ends the process with 2.
+/// Runs the command line, and reports a failure in a sentence. A wrong command line ends the process with 2.
 pub fn run() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(Cli { command }) => command,
@@ -204,13 +204,13 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The log of a command that has one: those that work on the database themselves.
+/// The log of a command that has one: those that work on the database directly.
 fn log(command: &Command) -> std::io::Result<Option<Log>> {
     let has_log = matches!(command, Command::Serve(_) | Command::Backup(_) | Command::Restore(_) | Command::Copy(_));
     has_log.then(Log::start).transpose()
 }
 
-/// A command line that is wrong.
+/// Reports a wrong command line.
 fn refuse(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     tell(&text);
@@ -222,7 +222,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 #[expect(clippy::disallowed_methods, reason = "a command tells its user; nothing else waits for it")]
 fn tell(text: &str) {
-    // Nobody is left to tell when stderr is gone.
+    // A failure can't be reported if stderr is gone.
     let _ = write!(std::io::stderr(), "{}", without_secrets(text));
 }
 

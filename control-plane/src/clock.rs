@@ -1,4 +1,4 @@
-//! The wall clock, as an argument, with the monotonic one.
+//! The wall clock and the monotonic clock, passed as an argument.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use policy::UnixSeconds;
 const NANOS_A_SECOND: u64 = 1_000_000_000;
 const NANOS_A_MILLISECOND: u64 = 1_000_000;
 
-/// Tells the time. Tests hand in their own.
+/// The source of the time. Tests pass their own.
 #[derive(Clone)]
 pub struct Clock {
     wall: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -16,7 +16,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The machine's clock. One that stands before 1970 reads as 1970.
+    /// The machine's clock. A time before 1970 reads as 1970.
     #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub fn system() -> Self {
         Self::from_nanos(|| {
@@ -25,7 +25,7 @@ impl Clock {
         })
     }
 
-    /// A clock that answers with these nanoseconds since 1970; its monotonic side is the machine's.
+    /// A clock with these nanoseconds since 1970; its monotonic side is the machine's.
     pub fn from_nanos(nanos: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         let start = Instant::now();
         Self { wall: Arc::new(nanos), monotonic: Arc::new(move || start.elapsed()) }
@@ -36,7 +36,7 @@ impl Clock {
         Self { monotonic: Arc::new(since), ..self }
     }
 
-    /// One that stands at `at`, `since` being when the process began.
+    /// A clock that stays at `at`, in a process that began at `since`.
     #[cfg(test)]
     pub(crate) fn standing_at(at: UnixSeconds, since: UnixSeconds) -> Self {
         let secs = |secs: i64| u64::try_from(secs).unwrap_or_default();
@@ -44,7 +44,7 @@ impl Clock {
         Self::from_nanos(move || secs(at.0) * NANOS_A_SECOND).with_monotonic(move || passed)
     }
 
-    /// Time since some instant of this process; nobody can set it.
+    /// Time since some instant of this process. Nobody can set it.
     pub fn monotonic(&self) -> Duration {
         (self.monotonic)()
     }

@@ -1,4 +1,4 @@
-//! The operator's file, `latchkey.toml`: which environments and scopes there are, and how much history is kept.
+//! The operator's file, `latchkey.toml`: the environments and scopes, and how much history is kept.
 
 mod limits;
 
@@ -10,16 +10,16 @@ use serde::Deserialize;
 
 pub use self::limits::{Limits, TokenKind};
 
-/// A key may hold as many scopes as the wire counts, so the catalogue has no more; environments are numbered in a byte.
+/// A record counts a key's scopes in a byte, so the catalogue has no more; environments are numbered in a byte.
 const MAX_NAMES: usize = 255;
 
-/// Below this, snapshots would be made anew all the time: one serves while it is behind by a tenth of the log.
+/// Below this, new snapshots would be made all the time: one serves while it is behind by a tenth of the log.
 const MIN_LOG_REVISIONS: u64 = 1_000;
 
-/// 1.6 GB on disk; to catch up on so many takes longer than a snapshot of a million keys.
+/// 1.6 GB on disk. Catching up on so many takes longer than a snapshot of a million keys.
 const MAX_LOG_REVISIONS: u64 = 10_000_000;
 
-/// The catalogue where the operator names none, and what its scopes open.
+/// The default catalogue, with what each scope gives access to.
 const CATALOGUE: [(&str, &str); 6] = [
     ("reviews", "reviews and their comments"),
     ("workspaces", "the workspace, its settings and members"),
@@ -32,24 +32,24 @@ const CATALOGUE: [(&str, &str); 6] = [
 /// The most characters of a scope's meaning, and of the gateway's address.
 const MAX_TEXT: usize = 200;
 
-/// What the operator decides.
+/// The operator's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Environments a key may be made for; the first is taken where none is named.
+    /// Environments that a key may be made for; the first is the default.
     pub environments: Vec<Environment>,
     /// The scope catalogue: what a key may be granted.
     pub scopes: Vec<Scope>,
-    /// What each scope opens, for people who choose among them.
+    /// What each scope gives access to, for people who choose among them.
     pub scope_meanings: BTreeMap<Scope, String>,
-    /// Where the gateway answers, for the line that the console shows with a new key: an address that curl takes.
+    /// The gateway's URL, for the command that the console shows with a new key. It must be one that curl takes.
     pub gateway_url: Option<String>,
-    /// The newest changes that are kept for edges that were cut off: one that missed more loads a snapshot.
+    /// How many of the newest changes are kept for edges that were cut off. One that missed more loads a snapshot.
     pub log_revisions: u64,
     pub limits: Limits,
 }
 
-/// Why the file can't serve. Each names it and what to do, in one line.
+/// Why the file can't be used. Each error names it and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("configuration {path}: cannot read it: {cause}")]
@@ -74,7 +74,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The file at `path`.
+    /// Reads the file at `path`.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         Self::parse(path, &text)
@@ -111,19 +111,19 @@ impl Config {
         Ok(config)
     }
 
-    /// What a scope opens, where that is known.
+    /// What a scope gives access to, if that is known.
     pub fn meaning(&self, scope: &Scope) -> Option<&str> {
         let usual = || CATALOGUE.into_iter().find(|(name, _)| *name == scope.as_str()).map(|(_, meaning)| meaning);
         self.scope_meanings.get(scope).map(String::as_str).or_else(usual)
     }
 
-    /// The environment of a key that names none.
+    /// The environment of a key that is made without one.
     pub fn first_environment(&self) -> Environment {
         self.environments.first().cloned().unwrap_or_default()
     }
 }
 
-/// Something that stands in a line to paste, and is an address to ask.
+/// Whether a text is an HTTP URL that can be pasted into a command.
 fn is_address(url: &str) -> bool {
     let is_plain = url.len() <= MAX_TEXT && url.bytes().all(|byte| byte.is_ascii_graphic());
     let uri = url.parse::<axum::http::Uri>().ok();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_mean_what_the_operator_says() {
+    fn scopes_have_the_meanings_that_the_operator_gives_them() {
         let config =
             parsed("scopes = [\"orders\", \"reviews\"]\nscope_meanings = {orders = \"orders of a shop\"}").unwrap();
         for (scope, expected) in [("orders", Some("orders of a shop")), ("reviews", Some("reviews and their comments"))]
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_in_one_line() {
+    fn an_error_names_what_is_wrong_in_one_line() {
         for (text, expected) in [
             ("scopes = [\"orders\"]\nscope = 1", "line 2: unknown field `scope`"),
             ("scopes = [\"Orders\"]", "a scope is a lower-case letter"),

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::secret::Secret;
 
-/// The source of random bytes. Tests hand in their own.
+/// The source of random bytes. Tests pass their own.
 #[derive(Clone)]
 pub struct Entropy(Arc<Fill>);
 
@@ -24,7 +24,7 @@ type Fill = dyn Fn(&mut [u8]) -> Result<(), EntropyError> + Send + Sync;
 pub struct EntropyError(pub String);
 
 impl Entropy {
-    /// The operating system's.
+    /// The operating system's source.
     #[expect(clippy::disallowed_methods, reason = "the one place where randomness comes from")]
     pub fn system() -> Self {
         Self::from_fill(|bytes| getrandom::fill(bytes).map_err(|error| EntropyError(error.to_string())))
@@ -40,28 +40,28 @@ impl Entropy {
         key_text::compose(kind, |bytes| (self.0)(bytes)).map(Secret::new)
     }
 
-    /// A text that nobody can guess, 192 bits in 32 characters that fit cookies, forms and addresses.
+    /// A text that nobody can guess: 192 bits in 32 characters that are safe in cookies, forms and URLs.
     pub fn text(&self) -> Result<Secret, EntropyError> {
         let mut bytes = Zeroizing::new([0; 24]);
         (self.0)(bytes.as_mut())?;
         Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes.as_ref())))
     }
 
-    /// Between four and six fifths of `length`, evenly; without randomness, `length`.
+    /// A random length between four and six fifths of `length`, evenly distributed; about `length` without randomness.
     pub fn jittered(&self, length: Duration) -> Duration {
         let mut byte = [128];
-        // A source that fails leaves what stands there.
+        // If the source fails, the middle.
         let [byte] = (self.0)(&mut byte).map_or([128], |()| byte);
         length * 4 / 5 + length * 2 / 5 * u32::from(byte) / 255
     }
 
-    /// A new id, a UUID of version 7: ids sort by the instant they were made, to a quarter of a microsecond (RFC 9562, 6.2,
-    /// method 3), so the order of ids is the order of creation.
+    /// A new id, a UUID of version 7. Ids sort by the instant of their creation, to a quarter of a microsecond (RFC
+    /// 9562, 6.2, method 3).
     pub fn id<I: From<Uuid>>(&self, clock: &Clock) -> Result<I, EntropyError> {
         let nanos = clock.unix_nanos();
         let mut random = [0; 10];
         (self.0)(&mut random)?;
-        // The 12 bits behind the milliseconds hold the rest of the instant; the builder overwrites the upper four bits.
+        // The 12 bits after the milliseconds hold the rest of the instant; the builder overwrites the upper four bits.
         let rest = u16::try_from((nanos % 1_000_000) * 4096 / 1_000_000).unwrap_or(0).to_be_bytes();
         let [high, low, ..] = &mut random;
         (*high, *low) = rest.into();

@@ -1,7 +1,7 @@
-//! How often a client may guess: show a wrong token, or import a digest that is taken. What is right is never counted, so never
-//! refused.
+//! The auth-failure limiter: limits wrong tokens, and imports of digests that are taken. A right token is never
+//! counted, so never refused.
 //!
-//! Replicas on one database tell each other what they counted: see `docs/decisions/replicas.md`.
+//! Replicas on one database report their counts to each other: see `docs/decisions/replicas.md`.
 
 mod digests;
 
@@ -19,16 +19,17 @@ use crate::clock::Clock;
 use crate::problem::Problem;
 use crate::store::Store;
 
-/// Wrong tokens at once, then one in [`EACH`]: more than a script with an old token needs, and nothing for a guesser. What this
-/// spares is look-ups and lines of the log; guessing 190 random bits is hopeless anyway.
+/// The burst of wrong tokens, then one in each [`EACH`]: more than a script with an old token needs, and nothing for an
+/// attacker. Guessing 190 random bits is hopeless anyway; a 429 makes clients send fewer tokens, each of which costs a
+/// look-up and a line of the log.
 const AT_ONCE: u32 = 100;
 
 const EACH: Duration = Duration::from_secs(1);
 
-/// Addresses that are told apart; further ones share a count.
+/// How many addresses have a count of their own; further ones share one.
 const MAX_ADDRESSES: usize = 100_000;
 
-/// Counts wrong tokens by address, with those that other replicas count. Clones share the counts.
+/// Counts wrong tokens by address, including those that other replicas count. Clones share the counts.
 #[derive(Clone)]
 pub struct Guesses {
     counts: Arc<Mutex<Counts>>,
@@ -38,12 +39,12 @@ pub struct Guesses {
 }
 
 impl Guesses {
-    /// Counts nothing yet, and hears of the others of the same database from now on.
+    /// Starts with no counts. From now on it receives those of the other replicas of the same database.
     pub fn new(store: Store, clock: Clock) -> Self {
         let counts = Arc::<Mutex<Counts>>::default();
         let (others, at) = (Arc::downgrade(&counts), clock.clone());
         store.hear_of_guesses(move |guesses| {
-            // The store holds this, and we hold the store.
+            // Weak, because the store holds this and we hold the store.
             let Some(counts) = others.upgrade() else { return };
             let (mut counts, now) = (counts.lock().unwrap_or_else(PoisonError::into_inner), at.monotonic());
             for (of, number) in guesses {
@@ -53,7 +54,7 @@ impl Guesses {
         Self { counts, digests: Arc::default(), store, clock }
     }
 
-    /// Counts a wrong token: answers with `problem`, or, where there were too many, with 429.
+    /// Counts a wrong token. Returns `problem`, or 429 if there were too many.
     pub(crate) fn wrong(&self, from: Option<IpAddr>, problem: Problem) -> Problem {
         let of = counted_as(from);
         let counted = self.lock().one_more(of, self.clock.monotonic());
@@ -66,13 +67,13 @@ impl Guesses {
         }
     }
 
-    /// 429 where this workspace's imports were refused too often for digests that are taken elsewhere.
+    /// 429 if this workspace's imports were refused too often for digests that are taken elsewhere.
     pub(crate) fn may_import(&self, workspace: WorkspaceId) -> Result<(), Problem> {
         let wait = self.lock_digests().wait(workspace, self.clock.monotonic());
         wait.map_or(Ok(()), |wait| Err(Problem::too_many_refused_imports(wait.as_secs().saturating_add(1))))
     }
 
-    /// Counts an import that was refused for such a digest. What too many are is in the log, for platform admins.
+    /// Counts an import that was refused for such a digest. Logs it for platform admins when there are too many.
     pub(crate) fn import_refused(&self, workspace: WorkspaceId) {
         if self.lock_digests().one_more(workspace, self.clock.monotonic()) == Guessed::TooOften {
             tracing::warn!(
@@ -99,13 +100,13 @@ impl Guesses {
     }
 }
 
-/// Until when each address has wrong tokens to pay for: [`EACH`] for one, and never longer than it takes for [`AT_ONCE`], but by
-/// what others let through before they heard of it.
+/// For each address, until when its wrong tokens are not yet paid for. Each costs [`EACH`]. An address owes at most
+/// [`AT_ONCE`], plus what other replicas let through before they received the count.
 #[derive(Default)]
 struct Counts(HashMap<IpAddr, Duration>);
 
 impl Counts {
-    /// One that is let through, or how long to wait for the next.
+    /// Counts one that is let through, or returns how long to wait for the next.
     fn one_more(&mut self, of: IpAddr, now: Duration) -> Result<(), Duration> {
         let until = self.of(of, now);
         let owed = until.saturating_add(EACH).saturating_sub(now);
@@ -118,7 +119,8 @@ impl Counts {
         }
     }
 
-    /// What another replica let through. What is told late was let through in a time in which others were forgotten.
+    /// Counts what another replica let through, at most [`AT_ONCE`]: a late report covers a time in which older ones
+    /// were paid for.
     fn add(&mut self, of: IpAddr, number: u32, now: Duration) {
         let until = self.of(of, now);
         *until = until.saturating_add(EACH.saturating_mul(number.min(AT_ONCE)));
@@ -137,13 +139,13 @@ impl Counts {
     }
 }
 
-/// Where a request comes from: the other end of its connection, or the client that a trusted proxy there names. `None`: from a Unix
-/// socket, whose peers have no address.
+/// The address that a request comes from: the other end of its connection, or the client that a trusted proxy there
+/// names. `None`: from a Unix socket, whose peers have no address.
 pub(crate) fn address(request: &Extensions) -> Option<IpAddr> {
     request.get::<ConnectInfo<IpAddr>>().map(|ConnectInfo(address)| address.to_canonical())
 }
 
-/// Who has one address of a /64 has all of them. All without an address count as one.
+/// A client that has one address of a /64 has all of them. All clients without an address count as one.
 pub(crate) fn counted_as(from: Option<IpAddr>) -> IpAddr {
     match from {
         None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_may_try_as_often_as_it_waited_seconds() {
+    fn each_second_of_waiting_allows_one_more_attempt() {
         let mut counts = Counts::default();
         let mut tries = |secs, of: u32| {
             let now = NOW.saturating_add(Duration::from_secs(secs));
@@ -188,11 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn what_replicas_let_through_before_they_heard_of_each_other_is_owed() {
+    fn what_replicas_let_through_before_they_exchange_counts_is_owed() {
         let from: IpAddr = "192.0.2.1".parse().unwrap();
         let mut replicas = [Counts::default(), Counts::default(), Counts::default()];
         let mut let_through = 0;
-        // Each is asked as often as it lets through, and hears of the others a tenth of a second later.
+        // Each is asked as often as it lets through, and receives the others' counts a tenth of a second later.
         for tenths in 0..10_000_u32 {
             let now = NOW.saturating_add(Duration::from_millis(u64::from(tenths) * 100));
             let told: Vec<_> = replicas
@@ -205,7 +207,7 @@ mod tests {
                 others.for_each(|(_, number)| counts.add(from, u32::try_from(*number).unwrap(), now));
             }
         }
-        // A thousand seconds: the burst, one a second, and what the others let through at the last moment.
+        // In 1,000 seconds: the burst, one a second, and what the others let through at the last moment.
         assert!((1_000..=1_103).contains(&let_through), "{let_through}");
     }
 

@@ -1,6 +1,7 @@
-//! Imports at a time: room for the bodies that come, and places for those that are complete.
+//! Limits imports at a time: space for incoming bodies, and places for complete ones.
 //!
-//! A place is taken when the last byte of a body has come, so a client that sends slowly, or stops, keeps nobody else from importing.
+//! A place is taken when the last byte of a body has arrived, so a client that sends slowly, or stops, keeps nobody
+//! else from importing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use crate::config::Limits;
 use crate::problem::Problem;
 use crate::spool::Spool;
 
-/// What imports share in a control plane. Clones share it.
+/// What the imports of a control plane share. Clones share it.
 #[derive(Clone)]
 pub struct Imports {
     limits: Limits,
@@ -25,7 +26,7 @@ struct Running {
     of_workspace: HashMap<WorkspaceId, u64>,
 }
 
-/// A place of an import that runs. It is free again when this is dropped.
+/// The place of a running import. Dropping it frees the place.
 pub(crate) struct ImportPlace {
     running: Arc<Mutex<Running>>,
     workspace: Option<WorkspaceId>,
@@ -41,12 +42,13 @@ impl Imports {
         &self.spool
     }
 
-    /// How many run.
+    /// How many imports run.
     pub fn running(&self) -> u64 {
         lock(&self.running).all
     }
 
-    /// A place for an import whose body is complete; `workspace`, where all of it goes into one. 429 where there is none.
+    /// A place for an import whose body is complete; 429 if there is none. `workspace`: the one that all of it goes
+    /// into, if there is one.
     pub(crate) fn take(&self, workspace: Option<WorkspaceId>) -> Result<ImportPlace, Problem> {
         let mut running = lock(&self.running);
         let of_workspace = workspace.and_then(|id| running.of_workspace.get(&id)).copied().unwrap_or_default();
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_few_and_those_of_one_workspace_fewer_and_free_again_when_an_import_ends() {
+    fn places_are_limited_in_all_and_by_workspace_and_freed_when_an_import_ends() {
         let limits: Limits = toml::from_str("imports_per_workspace = 2\nimports_at_once = 4").unwrap();
         let imports = Imports::new(limits, Spool::new(std::env::temp_dir(), 0));
         let [one, other, third] = [1, 2, 3].map(|id| Some(WorkspaceId::from_bytes([id; 16])));
@@ -104,7 +106,7 @@ mod tests {
         for into in [other, third, None] {
             assert!(refused(into).contains("`imports_at_once`"), "{into:?}");
         }
-        assert!(refused(one).contains("`imports_per_workspace`"), "what it can do most about");
+        assert!(refused(one).contains("`imports_per_workspace`"), "the limit that the workspace can act on");
         drop(places.remove(0));
         places.push(imports.take(one).ok());
         assert!(places.iter().all(Option::is_some));

@@ -6,14 +6,14 @@ use jiff::fmt::temporal::Pieces;
 use policy::UnixSeconds;
 use serde::Serializer;
 
-/// The first instant that counts, in UTC. Instants are counted from here by the calendar: the timestamps of our library end 26
-/// hours before the year 9999 does, to leave room for every offset.
+/// The Unix epoch in UTC. Instants are computed from here with calendar arithmetic, because our library's timestamps
+/// end 26 hours before the year 9999 does, to leave room for every offset.
 const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
 /// `9999-12-31T23:59:59Z`, after which RFC 3339 has no instant.
 const LAST: UnixSeconds = UnixSeconds(253_402_300_799);
 
-/// `2026-11-23T08:00:00Z`. What lies outside the years -9999 to 9999 is written as the nearest end.
+/// `2026-11-23T08:00:00Z`. An instant outside the years -9999 to 9999 is written as the nearest end.
 pub(crate) fn text(at: UnixSeconds) -> String {
     let end = if at.0 < 0 { DateTime::MIN } else { DateTime::MAX };
     let at = EPOCH.checked_add(SignedDuration::from_secs(at.0.min(LAST.0))).unwrap_or(end);

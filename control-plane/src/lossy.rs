@@ -9,14 +9,14 @@ use prometheus_client::metrics::counter::Counter;
 /// The most bytes that wait for a slow reader: some thousand lines.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
-/// Hands lines to a thread of its own, which writes them. Clones share the queue. A dead pipe, a full disk and a pipe that
-/// nobody reads cost lines, and never the caller's time.
+/// Passes lines to a thread of its own, which writes them. Clones share the queue. A dead pipe, a full disk and a pipe
+/// that nobody reads cost lines, and never the caller's time.
 #[derive(Clone)]
 pub struct LossyWriter(Arc<Queue>);
 
 struct Queue {
     state: Mutex<State>,
-    /// Lines came, or all of them were written.
+    /// Lines arrived, or all of them were written.
     changed: Condvar,
     lost: Counter,
 }
@@ -25,7 +25,7 @@ struct Queue {
 struct State {
     /// Whole lines.
     waiting: Vec<u8>,
-    /// The thread has lines that are not in `waiting` any more.
+    /// The thread is writing lines that it has taken out of `waiting`.
     is_writing: bool,
 }
 
@@ -38,20 +38,20 @@ impl LossyWriter {
         Ok(Self(queue))
     }
 
-    /// Hands over one or more whole lines.
+    /// Queues one or more whole lines.
     pub fn say(&self, lines: &str) {
         self.0.push(lines.as_bytes());
     }
 
-    /// Waits until everything that was handed over before is written or lost, at most for `time`.
+    /// Waits until everything that was queued before is written or lost, at most for `time`.
     pub fn flush_within(&self, time: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        // What is still waiting then is for a reader that doesn't read.
+        // After that, the rest waits for a reader that doesn't read.
         let _ = self.0.changed.wait_timeout_while(self.0.state(), time, is_busy);
     }
 }
 
-/// Takes one or more whole lines a call, as tracing-subscriber hands them over.
+/// Takes one or more whole lines a call, as tracing-subscriber passes them.
 impl io::Write for LossyWriter {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         self.0.push(lines);
@@ -86,7 +86,7 @@ impl Queue {
         }
     }
 
-    /// The lines that wait, as soon as there are any.
+    /// Waits for lines, and takes all that there are.
     fn take(&self) -> Vec<u8> {
         let mut state = self.state();
         state.is_writing = false;
@@ -102,7 +102,7 @@ impl Queue {
     }
 }
 
-/// As many as [`Queue::write_all_to`] would write.
+/// The number of lines that [`Queue::write_all_to`] would write.
 fn count(lines: &[u8]) -> u64 {
     u64::try_from(lines.split_inclusive(|byte| *byte == b'\n').count()).unwrap_or(u64::MAX)
 }
@@ -110,7 +110,7 @@ fn count(lines: &[u8]) -> u64 {
 /// Writes lines to something that may fail in the middle of one.
 struct Lines<W> {
     out: W,
-    /// A part of the last line was written, and its end was not.
+    /// Only a part of the last line was written.
     is_torn: bool,
 }
 
@@ -119,7 +119,7 @@ impl<W: io::Write> Lines<W> {
         Self { out, is_torn: false }
     }
 
-    /// Writes a line; the first one after half a line begins on a new one.
+    /// Writes a line. After a part of a line, it begins a new one.
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.is_torn {
             self.out.write_all(b"\n")?;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_did_not_take_is_counted_and_the_next_line_is_a_line_of_its_own() {
+    fn lines_lost_on_a_full_disk_are_counted_and_the_next_one_is_a_line_of_its_own() {
         let disk = Disk::default();
         let (mut writer, lost) = writer(disk.clone());
         for (room, line, written, lines_lost) in [
@@ -225,7 +225,7 @@ mod tests {
         disk.has_room_for(usize::MAX);
         let (mut writer, lost) = writer(Unread(unread, disk.clone()));
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
-        // The thread has taken the first one, and then there is room for 1,024.
+        // The thread has taken the first one, so there is room for 1,024.
         writer.write_all(&line).unwrap();
         while !writer.0.state().waiting.is_empty() {
             std::thread::yield_now();
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(lost.get(), 10);
         let began = Instant::now();
         writer.flush_within(Duration::from_millis(20));
-        assert!(began.elapsed() < DEADLINE, "the end waits for a reader");
+        assert!(began.elapsed() < DEADLINE, "the flush waits for a reader");
         drop(reads);
         writer.flush_within(DEADLINE);
         assert_eq!(disk.text().lines().count(), 1_025);

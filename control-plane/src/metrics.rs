@@ -18,10 +18,10 @@ use crate::edges::State;
 use crate::feed::Feed;
 use crate::store::{Store, StoreStats};
 
-/// Upper ends of the latencies that are told apart, in seconds: from a look-up to a request that ran into its limit.
+/// Histogram buckets of latencies, in seconds: from a look-up to a request that reached its time limit.
 const LATENCIES: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// The control plane's numbers. Clones share them.
+/// The control plane's metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -49,7 +49,7 @@ impl Metrics {
         Self::with_log(store, feed, Counter::default())
     }
 
-    /// The same, with the number of lines that its log has lost.
+    /// The same, with the counter of lines that the log has lost.
     pub fn with_log(store: Store, feed: Feed, lines_lost: Counter) -> Self {
         let mut registry = Registry::with_prefix("latchkey");
         let requests = Family::default();
@@ -94,7 +94,7 @@ impl Metrics {
     }
 }
 
-/// A client can send any word as its method.
+/// A fixed word, because a client can send any word as its method.
 fn word(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -108,7 +108,7 @@ fn word(method: &Method) -> &'static str {
     }
 }
 
-/// What store and feed know by themselves, read when it is asked for.
+/// What store and feed count themselves, read for each scrape.
 struct Counted {
     store: Store,
     feed: Feed,

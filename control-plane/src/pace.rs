@@ -1,17 +1,17 @@
-//! The pace of a request's body: whether its client goes on sending, and how long it was waited for.
+//! The pace of a request's body: whether its client keeps sending, and how long we have waited for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a body must bring on average, once it has used up its start.
+/// The minimum average rate of a body, once it has used up its initial allowance.
 const BYTES_PER_SECOND: u64 = 1 << 10;
 
-/// How slow a body may be. Only the time counts in which a handler waits for the client.
+/// How slow a body may be. Only the time in which a handler waits for the client counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slowest {
-    /// How long nothing may come.
+    /// How long nothing may arrive.
     pub(crate) still: Duration,
     /// How far a body may be behind [`BYTES_PER_SECOND`].
     pub(crate) behind: Duration,
@@ -26,17 +26,17 @@ impl Pace {
         Self(Arc::new(Mutex::new(Progress::new(slowest))))
     }
 
-    /// A handler waits for more. Answers until when it may, if nothing comes.
+    /// Notes that a handler waits for more. Returns until when it may wait if nothing arrives.
     pub(crate) fn waits(&self, now: Instant) -> Instant {
         self.lock().waits(now)
     }
 
-    /// So many bytes came.
+    /// Notes that this many bytes arrived.
     pub(crate) fn received(&self, now: Instant, bytes: usize) {
         self.lock().received(now, bytes);
     }
 
-    /// Nothing came until then.
+    /// Notes that nothing arrived until then.
     pub(crate) fn ran_out(&self) {
         self.lock().has_run_out = true;
     }
@@ -45,7 +45,7 @@ impl Pace {
         self.lock().has_run_out
     }
 
-    /// How long the client was waited for, up to now.
+    /// How long we have waited for the client, up to now.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         self.lock().waited(now)
     }
@@ -55,15 +55,16 @@ impl Pace {
     }
 }
 
-/// Each byte that comes pays for a part of a second, and waiting spends what was paid; the start is paid for. So a body that
-/// keeps the average never runs out, however it is cut into pieces, and any slower one does in the end.
+/// A token bucket: each byte that arrives adds a part of a second, waiting spends it, and the bucket is full at the
+/// start. So a body that keeps the average rate never runs out, however it is cut into pieces, and any slower one does
+/// in the end.
 #[derive(Debug)]
 struct Progress {
     slowest: Slowest,
-    /// How much longer it may be waited for; at most `slowest.behind`.
+    /// How much longer we may wait for it; at most `slowest.behind`.
     left: Duration,
     waits_since: Option<Instant>,
-    /// In all, without the wait that goes on.
+    /// In all, without the current wait.
     waited: Duration,
     has_run_out: bool,
 }
@@ -98,7 +99,7 @@ mod tests {
 
     const SLOWEST: Slowest = Slowest { still: Duration::from_secs(30), behind: Duration::from_secs(60) };
 
-    /// How many seconds a body lives that sends so many bytes each time so many seconds have passed, up to an hour.
+    /// How many seconds a body lasts that sends `bytes` every `each_secs` seconds, up to an hour.
     fn lives(bytes: usize, each_secs: u64) -> u64 {
         let (start, mut progress) = (Instant::now(), Progress::new(SLOWEST));
         for sent in 1..=3_600 / each_secs {
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_stands_still_or_is_too_slow_runs_out() {
+    fn a_body_that_stalls_or_is_too_slow_runs_out() {
         for (name, bytes, each_secs, expected) in [
             ("1 KiB a second", 1 << 10, 1, 3_600),
             ("10 KiB each ten seconds", 10 << 10, 10, 3_600),
@@ -131,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_start_does_not_pay_for_more_than_the_start_itself_does() {
+    fn a_fast_start_earns_no_more_than_the_initial_allowance() {
         let (start, mut progress) = (Instant::now(), Progress::new(SLOWEST));
         progress.received(start, 64 << 20);
         assert_eq!(progress.left, SLOWEST.behind);
     }
 
     #[test]
-    fn what_a_handler_takes_for_itself_is_not_the_client_s_time() {
+    fn a_handler_s_own_time_does_not_count_against_the_client() {
         let (start, mut progress) = (Instant::now(), Progress::new(SLOWEST));
         let at = |secs| start + Duration::from_secs(secs);
         progress.waits(at(0));

@@ -1,7 +1,7 @@
-//! Places for connections: how many there may be, and how many of one address that have shown no right token yet.
+//! Limits connections: in all, and by address those that have presented no valid token yet.
 //!
-//! When all places are taken that anybody may have, a connection is on trial: it has a moment to show a right token, for which
-//! places are kept back, and is refused otherwise. So those without a token keep nobody out who has one.
+//! When all unreserved places are taken, a connection is on trial: it has a moment to present a valid token, for which
+//! places are reserved, and is refused otherwise. So clients without a token can't keep out those that have one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -16,13 +16,13 @@ use tracing::warn;
 use crate::guesses::counted_as;
 use crate::problem::{Limit, Problem};
 
-/// How often the log says that places are short.
+/// The least time between two warnings that places are short.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Whom a right token belongs to.
+/// Who presents a valid token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bearer {
-    /// Of REST or the console.
+    /// A client of REST or the console.
     Admin,
     Edge,
 }
@@ -30,11 +30,11 @@ pub(crate) enum Bearer {
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Most {
-    /// In all. The last twentieth is for edges alone, and the one before it for anybody with a right token.
+    /// In all. The last twentieth is reserved for edges, and the one before it for anybody with a valid token.
     pub(crate) all: usize,
-    /// On trial, besides; the oldest makes room for a new one.
+    /// On trial, in addition to those; the oldest makes room for a new one.
     pub(crate) trials: usize,
-    /// Of one address that have shown no right token; `None`: as many as there are places.
+    /// Of one address that have presented no valid token; `None`: as many as there are places.
     pub(crate) of_address: Option<Limit>,
 }
 
@@ -64,15 +64,15 @@ struct Shared {
 struct Taken {
     /// Without those on trial.
     all: usize,
-    /// Those that have shown no right token.
+    /// Those that have presented no valid token.
     of_address: HashMap<IpAddr, u64>,
-    /// What is dropped ends a trial. The lowest number is the oldest.
+    /// Dropping a sender ends its trial. The lowest number is the oldest.
     trials: BTreeMap<u64, oneshot::Sender<()>>,
     next_trial: u64,
     warned_at: Option<Instant>,
 }
 
-/// A connection's place, in the extensions of each of its requests. It is free again when this is dropped.
+/// A connection's place, in the extensions of each of its requests. Dropping it frees the place.
 pub(crate) struct Place {
     places: Places,
     address: Option<IpAddr>,
@@ -82,9 +82,9 @@ pub(crate) struct Place {
 
 #[derive(Clone, Copy)]
 enum Standing {
-    /// No right token was shown.
+    /// No valid token was presented.
     Unproven,
-    /// None was shown, and this limit is reached.
+    /// None was presented, and this limit is reached.
     OnTrial {
         number: u64,
         limit: Limit,
@@ -97,7 +97,7 @@ impl Places {
         Self(Arc::new(Shared { most, taken: Mutex::default() }))
     }
 
-    /// A place for a connection from there, if only on trial. `None`: of a proxy, whose address has no limit.
+    /// A place for a connection from this address, perhaps only on trial. `None`: a proxy, whose address has no limit.
     pub(crate) fn take(&self, from: Option<IpAddr>) -> Arc<Place> {
         let address = from.map(|from| counted_as(Some(from.to_canonical())));
         let mut taken = self.taken();
@@ -126,7 +126,7 @@ impl Places {
         Arc::new(Place { places: self.clone(), address, standing, evicted })
     }
 
-    /// The limit that keeps a connection from there out, as long as it shows no right token.
+    /// The limit that keeps out a connection from this address, as long as it presents no valid token.
     fn reached(&self, taken: &Taken, address: Option<IpAddr>) -> Option<Limit> {
         let of_address = address.and_then(|address| taken.of_address.get(&address)).copied().unwrap_or_default();
         let own = self.0.most.of_address.filter(|limit| of_address >= limit.maximum);
@@ -164,7 +164,7 @@ impl Taken {
 }
 
 impl Place {
-    /// A request has shown a right token. `Err`: there is no place left for its bearer either.
+    /// Notes that a request has presented a valid token. `Err`: there is no place left for its bearer either.
     fn show(&self, bearer: Bearer) -> Result<(), Limit> {
         let mut standing = self.standing();
         match *standing {
@@ -175,7 +175,7 @@ impl Place {
                 if taken.all >= self.places.0.most.with_token(bearer) {
                     return Err(self.places.all());
                 }
-                // The oldest has made room for another: its connection ends.
+                // If this trial was the oldest, it has made room for another: the connection ends.
                 taken.trials.remove(&number).ok_or(limit)?;
                 taken.all += 1;
             }
@@ -192,11 +192,11 @@ impl Place {
         }
     }
 
-    /// Waits until this connection has been on trial for `time`, or has to make room. Never comes for any other.
+    /// Waits until this connection has been on trial for `time`, or has to make room. Never completes for any other.
     pub(crate) async fn trial_is_over(&self, time: Duration) {
         let evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(evicted) = evicted {
-            // Either way, also when a token was shown.
+            // Whatever the reason: it may also be that a token was presented.
             let _ = timeout(time, evicted).await;
             if self.refused().is_some() {
                 return;
@@ -226,9 +226,10 @@ impl Drop for Place {
     }
 }
 
-/// Notes that a request has shown a right token, before anything is done for it. 503 where there is no place for its connection.
+/// Notes that a request has presented a valid token, before anything is done for it. 503 if there is no place for its
+/// connection.
 pub(crate) fn shown(request: &Extensions, bearer: Bearer) -> Result<(), Problem> {
-    // Only requests that came over no connection have none.
+    // Only requests that came over no connection have no place.
     request.get::<Arc<Place>>().map_or(Ok(()), |place| place.show(bearer).map_err(Problem::too_many_connections))
 }
 
@@ -267,7 +268,7 @@ mod tests {
         let unproven = places.take(address(1));
         assert_eq!(unproven.refused(), None, "one that has shown a token doesn't count any more");
         all.pop();
-        assert_eq!(places.take(address(1)).refused(), Some(OF_ADDRESS), "nor did this one when it went");
+        assert_eq!(places.take(address(1)).refused(), Some(OF_ADDRESS), "nor does one that was closed");
     }
 
     #[test]
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trial_ends_by_itself_or_for_a_newer_one_and_not_with_a_token() {
+    async fn a_trial_ends_in_time_or_for_a_newer_one_but_not_with_a_token() {
         let places = places(0, 2);
         let is_over = async |place: &Place| timeout(Duration::ZERO, place.trial_is_over(Duration::MAX)).await.is_ok();
         let [oldest, newer, newest] = [1, 2, 3].map(|number| places.take(address(number)));

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use rustix::process::{getegid, geteuid, getgroups};
 
-/// Who a file is exposed to, with what to do. The file's name goes before it.
+/// Who a file is exposed to, and what to do. The caller puts the file's name before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exposed {
     #[error(
@@ -29,16 +29,16 @@ pub enum Exposed {
     OtherGroup { mode: u32, group: u32 },
 }
 
-/// Who asks.
+/// The user and the groups of this process.
 struct Process {
     user: u32,
     groups: Vec<u32>,
 }
 
-/// That nobody reads a file but its owner, or a group that it was handed to this process by: as Kubernetes mounts a secret with
-/// `fsGroup`, where the file is root's, 0440, and its group one of the process's.
+/// Checks that only its owner can read a file, or a group through which this process was given it. Kubernetes mounts a
+/// secret with `fsGroup` like that: the file is root's, 0440, and its group is one of the process's.
 pub(crate) fn check(file: &Metadata) -> Result<(), Exposed> {
-    // Without an answer the process is in its own group alone.
+    // If that fails, the process is in its own group alone.
     let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(|group| group.as_raw());
     let process = Process { user: geteuid().as_raw(), groups: groups.collect() };
     process.may_use(file.mode() & 0o777, file.uid(), file.gid())
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_its_owner_s_or_handed_to_a_group_of_the_process_to_be_read() {
+    fn only_the_owner_or_a_group_of_the_process_may_read_a_file() {
         let process = Process { user: 1000, groups: vec![1000, 2000] };
         let (own, root) = (1000, 0);
         for (mode, owner, group, expected) in [

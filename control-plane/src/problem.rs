@@ -1,4 +1,5 @@
-//! Refusals, as RFC 9457 `application/problem+json`: a code for programs, and for people a sentence that says what to do.
+//! Error answers as RFC 9457 `application/problem+json`: a code for programs, and for people a sentence with what to
+//! do.
 
 mod body;
 mod causes;
@@ -16,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::public_url::PublicUrl;
 
-/// A refusal. Its detail never repeats a secret, a header or a body.
+/// An error answer. Its detail never repeats a secret, a header or a body.
 #[derive(Clone, Debug)]
 pub struct Problem(Box<Content>);
 
@@ -35,7 +36,7 @@ struct Content {
 /// A limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// As the operator's file names it.
+    /// Its name in the operator's file.
     pub name: &'static str,
     pub maximum: u64,
 }
@@ -81,11 +82,11 @@ pub(crate) struct Body<'a> {
     maximum: Option<u64>,
 }
 
-/// The most lines that a refusal names.
+/// The most lines that an answer lists.
 pub const MAX_SHOWN_LINES: usize = 1_000;
 
 impl FieldError {
-    /// A digest that can't be taken. Says no more: whether it is known here is nobody's business.
+    /// A digest that is refused. Gives no reason, so that nobody learns whether it is known here.
     pub fn refused_digest() -> Self {
         Self { field: "digest".to_owned(), code: "refused", message: "is refused".to_owned() }
     }
@@ -105,7 +106,7 @@ impl Problem {
         }))
     }
 
-    /// A limit was reached. `detail` says what to do.
+    /// A limit was reached. `detail` states what to do.
     fn limit_reached(status: StatusCode, limit: Limit, detail: impl Into<String>) -> Self {
         let mut problem = Self::new(status, "limit-reached", "A limit is reached", detail);
         problem.0.limit = Some(limit);
@@ -148,19 +149,19 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-token", "There is no such token", detail)
     }
 
-    /// 404: no such secret within the caller's reach. Says nothing of what was asked for.
+    /// 404: the principal may see no such secret. Repeats nothing of the request.
     pub fn unknown_secret() -> Self {
         let detail = "nothing that you may see has, or lately had, this secret";
         Self::new(StatusCode::NOT_FOUND, "unknown-secret", "The secret is not known here", detail)
     }
 
-    /// 403. `whose` token would do.
+    /// 403. `whose` token would suffice.
     pub fn forbidden(whose: &'static str) -> Self {
         let detail = format!("your token's role does not reach this; it takes {whose} token");
         Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours to do", detail)
     }
 
-    /// 404: a revision that is not there yet.
+    /// 404: a revision that does not exist yet.
     pub fn unknown_revision(head: Revision) -> Self {
         let detail = format!("the newest revision is {head}; changes say theirs in `Latchkey-Revision`");
         Self::new(StatusCode::NOT_FOUND, "unknown-revision", "There is no such revision", detail)
@@ -182,7 +183,7 @@ impl Problem {
         )
     }
 
-    /// 403: a form that no page of the console's own address sent.
+    /// 403: a form that was not sent by a page of the console's own address.
     pub fn foreign_form(public_url: &PublicUrl) -> Self {
         let detail = format!(
             "this form was not sent by a page at {public_url}, where this console is; open it there, or have the control \
@@ -203,7 +204,7 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not taken", detail)
     }
 
-    /// 400: a header `Idempotency-Key` that is none.
+    /// 400: an invalid `Idempotency-Key` header.
     pub fn invalid_idempotency_key(code: &'static str, message: &str) -> Self {
         let detail = format!("`Idempotency-Key` {message}");
         Self::new(StatusCode::BAD_REQUEST, "invalid-idempotency-key", "The idempotency key doesn't fit", detail)
@@ -217,7 +218,7 @@ impl Problem {
             .with_header(header::RETRY_AFTER, "1")
     }
 
-    /// 422: an idempotency key that another request had.
+    /// 422: an idempotency key that another request used.
     pub fn idempotency_key_reused() -> Self {
         let detail = "another request was sent with this `Idempotency-Key` in the last 24 hours, and made its change; send \
                       a different one with each change";
@@ -235,8 +236,8 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "made-before", "This was done already", detail)
     }
 
-    /// 422 with the fields that are wrong. One code stands above the others, because programs ask for it: a key's expiration
-    /// can't be changed.
+    /// 422 with the wrong fields. One code takes precedence over the others, because programs check for it: a key's
+    /// expiration can't be changed.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let is_expiration = errors.iter().any(|error| error.code == "expiration-immutable");
         let (code, title, detail) = if is_expiration {
@@ -254,14 +255,14 @@ impl Problem {
         problem
     }
 
-    /// 422: digests of an import are taken, where it is nobody's business which. Nothing was done.
+    /// 422: digests of an import are taken, and the principal may not learn which. Nothing was done.
     pub fn refused_digests() -> Self {
         let detail =
             "some digests are refused, so nothing was done; a platform admin who sends the same learns which lines";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused-lines", "Some lines are refused", detail)
     }
 
-    /// 429: a workspace's imports asked too often for digests that are others'.
+    /// 429: a workspace's imports were refused too often for digests that are taken.
     pub fn too_many_refused_imports(wait_secs: u64) -> Self {
         let detail = format!(
             "too many imports into this workspace were refused for digests that are taken; try again in {wait_secs} s, or \
@@ -283,13 +284,13 @@ impl Problem {
         problem
     }
 
-    /// 500: ours to repair. The cause is in the log.
+    /// 500: a fault of the control plane. The cause is in the log.
     pub fn fault() -> Self {
         let detail = "nothing was changed; the control plane's log says why; please report it";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The control plane is at fault", detail)
     }
 
-    /// 500: a handler panicked, nobody knows how far it came.
+    /// 500: a handler panicked, and how far it came is unknown.
     pub fn panicked() -> Self {
         let detail = "a change may have been made or not: look before you repeat it; the control plane's log says why, under \
                       this answer's X-Request-Id; please report it";
@@ -310,7 +311,7 @@ impl Problem {
         self.0.status
     }
 
-    /// One that the answer has besides, such as `Retry-After`.
+    /// An additional header of the answer, such as `Retry-After`.
     pub fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         self.0.header.clone()
     }
@@ -328,7 +329,7 @@ impl Problem {
         &self.0.errors
     }
 
-    /// A text that a header can't hold is left out.
+    /// Leaves out a value that a header can't hold.
     fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         self.0.header = HeaderValue::from_str(value).ok().map(|value| (name, value));
         self
@@ -357,7 +358,7 @@ impl IntoResponse for Problem {
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
         let mut response = (status, kind, header.map(|header| [header]), json).into_response();
-        // For whoever tells it in another form.
+        // For the layer that renders it in another form.
         response.extensions_mut().insert(told);
         response
     }

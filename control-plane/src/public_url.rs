@@ -1,34 +1,35 @@
-//! The address under which people and scripts reach the control plane.
+//! The URL that people and scripts reach the control plane by.
 
 use std::fmt;
 use std::str::FromStr;
 
 use axum::http::Uri;
 
-/// Scheme and authority, as `https://keys.example.com`, without a slash behind.
+/// Scheme and authority, such as `https://keys.example.com`, without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
-/// A text that is no such address.
+/// The text is no such URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected http:// or https:// and a host, with a port if needed and no path: https://keys.example.com")]
 pub struct ParsePublicUrlError;
 
 impl PublicUrl {
-    /// Where a listener is reached directly.
+    /// The URL that reaches a listener directly.
     pub(crate) fn of(scheme: &str, authority: &str) -> Self {
         Self(format!("{scheme}://{}", authority.to_ascii_lowercase()))
     }
 }
 
 impl PublicUrl {
-    /// True for the `Origin` that a browser names on our own pages. On loopback `localhost`, `127.0.0.1` and `[::1]` are equal.
+    /// Whether this is the `Origin` that a browser sends from our own pages. On loopback `localhost`, `127.0.0.1` and
+    /// `[::1]` are equal.
     pub(crate) fn is_origin(&self, origin: &str) -> bool {
         let own = origin_of(&self.0);
         own.is_some() && own == origin_of(origin)
     }
 
-    /// Whether browsers take this address for safe, and so keep a `__Host-` cookie of it: HTTPS, or this machine.
+    /// Whether browsers treat this URL as secure, and so keep its `__Host-` cookie: HTTPS, or this machine.
     pub(crate) fn is_trusted_by_browsers(&self) -> bool {
         origin_of(&self.0).is_some_and(|(scheme, host, _)| scheme == "https" || host == "localhost")
     }
@@ -40,7 +41,7 @@ fn origin_of(text: &str) -> Option<(String, String, u16)> {
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
     let host = match authority.host().to_ascii_lowercase() {
-        // Who listens on all addresses and names none is reached from this machine by its own.
+        // A listener on all addresses, without a configured name, is reached from this machine by localhost.
         host if matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0" | "[::]") => {
             "localhost".to_owned()
         }

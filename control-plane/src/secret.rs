@@ -1,4 +1,4 @@
-//! A secret's text while it is in our hands: between its making and the one answer that shows it.
+//! A secret's text while we hold it: from its creation to the one answer that shows it.
 
 use policy::Digest;
 use zeroize::Zeroizing;
@@ -6,12 +6,12 @@ use zeroize::Zeroizing;
 /// The text that a client keeps and sends. Wiped when dropped; has no `Debug`, no `Display`, no `Serialize`.
 pub struct Secret(Zeroizing<String>);
 
-/// The secret's last 4 characters, to tell keys apart; empty where they aren't known, of an imported digest.
+/// The secret's last 4 characters, to tell keys apart; empty if they aren't known, as for an imported digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastCharacters(pub String);
 
 impl LastCharacters {
-    /// `None` where they aren't known.
+    /// `None` if they aren't known.
     pub fn known(self) -> Option<String> {
         Some(self.0).filter(|characters| !characters.is_empty())
     }

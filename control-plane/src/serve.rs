@@ -1,4 +1,4 @@
-//! `latchkey serve`: from the options to a running service, and back to a closed database.
+//! `latchkey serve`: starts the service from its options, and shuts it down.
 
 mod address;
 mod body;
@@ -41,23 +41,23 @@ use crate::spool::Spool;
 use crate::store::{Acting, Store};
 use crate::tokens::{Origin, Token};
 
-/// How often what time removes is removed, and the audit log's head is told.
+/// How often expired data is removed, and the audit log's head is logged.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How long requests that were accepted may go on after the signal. Clients that never finish don't hold the end up.
+/// How long accepted requests may run after the signal. Clients that never finish don't block the shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// How long the end waits for somebody who reads standard output.
+/// How long the shutdown waits for a reader of standard output.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// Serves until SIGTERM or SIGINT. An error before that is one line that names what is wrong. `log_lines_lost` is shown with the
-/// metrics.
+/// Serves until SIGTERM, SIGINT or SIGHUP. An error before that is one line that names the cause. `log_lines_lost` is
+/// shown with the metrics.
 pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Result<()> {
     let config = match &options.config {
         Some(path) => Config::from_file(path)?,
         None => Config::default(),
     };
-    // All that can be refused comes first: a start that can't succeed leaves no token file behind.
+    // Everything that can be refused comes first, so that a failed start leaves no token file behind.
     let tokens = [(&options.admin_token_file, Kind::AdminToken), (&options.edge_token_file, Kind::EdgeToken)];
     let mut has_token_file = false;
     for (path, kind) in &tokens {
@@ -105,13 +105,13 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
         guesses: guesses.clone(),
         public_url: options.public_url.unwrap_or_else(|| listener.public_url()),
     });
-    // Before the first edge asks, so that none gets more of the log than is kept. The store has logged why it fails.
+    // Before the first edge asks, so that none gets more of the log than is kept. The store has logged a failure.
     let _ = feed.compact().await;
-    // Before anybody is told that it runs, and could end it.
+    // Before the address is announced, because a signal may follow.
     let signals = Signals::listen()?;
     let revision = store.head().borrow().revision.0;
     info!(address = listener.addresses().join(", "), public_url = %api.public_url, open_files, revision, "serving");
-    // For the program that started this one. If nobody reads it, or standard output is closed, it serves nevertheless.
+    // For the program that started this one. The service runs even if nobody reads it, or if standard output is closed.
     let announcements = LossyWriter::start(std::io::stdout(), Counter::default())?;
     let say_all = |what: &str, listener: &Listener| {
         let lines = listener.addresses().into_iter().map(|address| format!("latchkey: {what} on {address}\n"));
@@ -148,7 +148,7 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     Ok(())
 }
 
-/// Serves until a signal comes, and then until all that was accepted is answered, or [`DRAIN`] has passed.
+/// Serves until a signal arrives, and then until all accepted requests are answered, or [`DRAIN`] has passed.
 async fn run(services: Vec<(Listening, Door)>, end: watch::Sender<bool>, mut signals: Signals) {
     let mut serving = tokio::task::JoinSet::new();
     for (socket, door) in services {
@@ -162,7 +162,7 @@ async fn run(services: Vec<(Listening, Door)>, end: watch::Sender<bool>, mut sig
     }
 }
 
-/// Removes what is due, and tells the audit log's head, at the start and every hour.
+/// Removes expired data, and logs the audit log's head, at the start and every hour.
 async fn hourly(store: Store, clock: Clock, guesses: Guesses, edges: Edges, mut ending: watch::Receiver<bool>) {
     let mut hours = tokio::time::interval(HOUR);
     hours.set_missed_tick_behavior(MissedTickBehavior::Delay);

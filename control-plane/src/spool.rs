@@ -1,4 +1,4 @@
-//! Bodies that must be complete before anything is done with them: on disk, in files without a name, and all together within a limit.
+//! Stores bodies that must be complete before they are used: in files without a name, all together within a limit.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,14 +18,14 @@ use crate::store::Database;
 /// What a body may hold in memory; the rest goes to its file in blocks of this size.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// How a refusal names the limit. It isn't in the operator's file: it bounds what the disk must have room for.
+/// The limit's name in an answer. It isn't in the operator's file: it bounds what the disk must have room for.
 const LIMIT_NAME: &str = "import_spool_bytes";
 
-/// The part of the spool that bodies sent by one workspace's admins may hold, as a divisor: one body of the largest size, so that a
-/// few slow ones don't keep everybody else from importing.
+/// The part of the spool that bodies sent by one workspace's admins may hold, as a divisor: one body of the largest
+/// size, so that a few slow ones don't keep everybody else from importing.
 const TENANT_SHARE: u64 = 4;
 
-/// A folder with room for so many bytes of bodies. Clones share it.
+/// A folder with room for a limited number of bytes of bodies. Clones share it.
 #[derive(Clone)]
 pub struct Spool(Arc<Shared>);
 
@@ -43,18 +43,20 @@ struct Held {
     of_tenants: HashMap<WorkspaceId, u64>,
 }
 
-/// A body, or what has come of it so far. Reads from its beginning. Its file and its share of the spool go when it is dropped.
+/// A body, or what has arrived of it so far. Reads from its beginning. Dropping it frees its file and its share of the
+/// spool.
 pub(crate) struct Spooled {
-    /// Made when the first block is full. It has no name, so it is gone with its last descriptor, also after a crash.
+    /// Created when the first block is full. It has no name, so it disappears with its last descriptor, even after a
+    /// crash.
     file: Option<File>,
-    /// What comes behind the file.
+    /// The bytes after those in the file.
     tail: Vec<u8>,
     /// How much of `tail` was read.
     read: usize,
     share: Share,
 }
 
-/// So many bytes are counted for a body until this is dropped.
+/// These bytes count for a body until this is dropped.
 struct Share {
     spool: Spool,
     of_tenant: Option<WorkspaceId>,
@@ -67,7 +69,7 @@ impl Spool {
         Self(Arc::new(Shared { folder, maximum, held: Mutex::default() }))
     }
 
-    /// Where a control plane may write: beside its file, else where the system keeps temporary files.
+    /// Where a control plane may write: beside its database file, else in the system's folder for temporary files.
     pub fn folder(database: &Database) -> PathBuf {
         match database {
             Database::File(path) => match path.parent().filter(|parent| *parent != Path::new("")) {
@@ -78,8 +80,8 @@ impl Spool {
         }
     }
 
-    /// A body of at most `maximum` bytes, once its last byte has come. 429 while the bodies of all have no room for it, or those
-    /// of the workspace whose own admin sends it (`of_tenant`) hold their share.
+    /// Receives a body of at most `maximum` bytes, to its last byte. 429 if the spool has no room for it, or if the
+    /// bodies of the workspace whose own admin sends it (`of_tenant`) hold their share.
     pub(crate) async fn receive(
         &self,
         body: Body,
@@ -90,7 +92,7 @@ impl Spool {
         let mut spooled = Spooled { file: None, tail: Vec::new(), read: 0, share };
         let (mut body, mut length) = (body.into_data_stream(), 0_usize);
         while let Some(bytes) = body.next().await {
-            // A client that went away gets no answer anyway, and what it began to send is no body.
+            // A client that went away gets no answer anyway, and its incomplete body is not used.
             let bytes = bytes.map_err(|_| Problem::not_json("the body broke off".to_owned()))?;
             length = length.saturating_add(bytes.len());
             if length > maximum {
@@ -152,7 +154,8 @@ impl Drop for Share {
 }
 
 impl Spooled {
-    /// With its tail in the file, which is made if there is none. If nobody waits any more, all of it goes when this is done.
+    /// Moves the tail into the file, which is created if there is none. If the caller is gone, all of it is dropped
+    /// when this is done.
     async fn written(mut self) -> io::Result<Self> {
         let writing = tokio::task::spawn_blocking(move || {
             let mut file = match self.file.take() {
@@ -167,7 +170,7 @@ impl Spooled {
         writing.await.map_err(io::Error::other)?
     }
 
-    /// The same body, to be read from its beginning.
+    /// Returns to the beginning of the body.
     pub(crate) fn rewind(&mut self) -> io::Result<()> {
         self.read = 0;
         self.file.as_mut().map_or(Ok(()), |file| file.seek(SeekFrom::Start(0)).map(drop))
@@ -175,7 +178,7 @@ impl Spooled {
 }
 
 impl Drop for Spooled {
-    /// To free a large file takes milliseconds, and this may be on an async thread.
+    /// Freeing a large file takes milliseconds, and this may run on an async thread.
     fn drop(&mut self) {
         if let (Some(file), Ok(runtime)) = (self.file.take(), Handle::try_current()) {
             drop(runtime.spawn_blocking(move || drop(file)));
@@ -197,7 +200,7 @@ impl Read for Spooled {
     }
 }
 
-/// A full disk, most often. The operator learns the cause here.
+/// Usually a full disk. Logs the cause for the operator.
 fn unwritten(cause: io::Error) -> Problem {
     error!(%cause, "the body of an import can't be kept: make room beside the database, or in the folder for temporary files");
     Problem::spool_unwritable()
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_share_what_there_is_and_give_it_back_however_they_end() {
+    async fn bodies_share_the_spool_and_free_their_part_however_they_end() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::new(folder.path().to_owned(), MAXIMUM);
         let complete = received(&spool, &[600_000]).await.unwrap();
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_disk_does_not_take_is_503_and_nothing_is_held() {
+    async fn a_body_that_cannot_be_written_is_503_and_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::new(folder.path().join("not there"), MAXIMUM);
         let unwritten = received(&spool, &[BLOCK_BYTES]).await.err().unwrap();
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_kept_beside_a_file_and_else_where_temporary_files_are() {
+    fn bodies_are_kept_beside_a_database_file_or_with_temporary_files() {
         for (database, folder) in [("latchkey.db", "."), ("/var/lib/latchkey/latchkey.db", "/var/lib/latchkey")] {
             assert_eq!(Spool::folder(&database.parse().unwrap()), PathBuf::from(folder), "{database}");
         }

@@ -1,4 +1,4 @@
-//! Token files: one token a file, made at the first start, the truth from then on.
+//! Token files: one token per file, made at the first start, and authoritative from then on.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,21 +14,21 @@ use crate::entropy::{Entropy, EntropyError};
 use crate::private_file::{self, Exposed};
 use crate::secret::Secret;
 
-/// The most bytes that are read of a token file.
+/// The most bytes to read from a token file.
 const MAX_FILE_BYTES: u64 = 4096;
 
-/// A token that may be presented to us. Held as a digest: the text rests in its file alone.
+/// A token that clients may present. Held as a digest: the text is in its file alone.
 #[derive(Clone)]
 pub struct Token(Digest);
 
-/// Whether a token file was there.
+/// Whether a token file existed or was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Found,
     Made,
 }
 
-/// Why a token file can't serve. Each names the file and what to do.
+/// Why a token file can't be used. Each error names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
     #[error("token file {path}: cannot read it: {cause}")]
@@ -53,12 +53,12 @@ impl Token {
         Self(Digest::of(text.as_bytes()))
     }
 
-    /// True for the same text. Takes equally long for every text of one length.
+    /// Whether this is the token's text. Takes the same time for every text of one length.
     pub fn is(&self, presented: &str) -> bool {
         self.has(&Digest::of(presented.as_bytes()))
     }
 
-    /// True for the token with this digest.
+    /// Whether this is the token's digest.
     pub fn has(&self, digest: &Digest) -> bool {
         self.0.0.ct_eq(&digest.0).into()
     }
@@ -101,7 +101,7 @@ fn read(path: &Path, file: File, kind: &Kind) -> Result<Token, TokenFileError> {
 fn make(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<Token, TokenFileError> {
     let failed = |cause| TokenFileError::Make { path: path.to_owned(), cause };
     let secret = entropy.secret(kind).map_err(|cause| TokenFileError::Entropy { path: path.to_owned(), cause })?;
-    // Exclusive: what appears there meanwhile is not overwritten, and a link is not followed.
+    // Exclusive: a file that appears there meanwhile is not overwritten, and a link is not followed.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     write(file, path, &secret).map_err(|cause| {
         // Half a token would be refused at each later start.
@@ -115,7 +115,7 @@ fn write(mut file: File, path: &Path, secret: &Secret) -> io::Result<()> {
     file.write_all(secret.expose().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    // The name must survive a power failure too, else the next start would make another token.
+    // The name must survive a power failure, too; otherwise the next start would make another token.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }

@@ -1,4 +1,4 @@
-//! `/v1/admin-tokens`: tokens for REST. Nobody makes one that may do more, or lives longer, than their own.
+//! `/v1/admin-tokens`: tokens for REST. A new one never exceeds its creator's role or lifetime.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -105,7 +105,7 @@ pub(super) async fn create(
     idempotency::answer(&api, once, make, |made| again(&api, &principal, made)).await
 }
 
-/// The answer to a repeat: the token as it is now.
+/// The answer to a repeated request: the token as it is now.
 async fn again(api: &Api, principal: &Principal, made: Made) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
     let token = api.store.admin_token(id, principal.reach()).await.map_err(of_token)?;
@@ -114,7 +114,7 @@ async fn again(api: &Api, principal: &Principal, made: Made) -> Result<Response,
     changed(StatusCode::CREATED, &body, revision)
 }
 
-/// Makes the token that the fields say; answers with its text, which is shown once.
+/// Creates the token that the fields describe. Returns its text, which is shown once.
 pub(crate) async fn make(
     api: &Api,
     principal: &Principal,
@@ -220,8 +220,8 @@ fn role_word(value: Value) -> Result<RoleWord, Refused> {
     }
 }
 
-/// The workspace that a role is bound to: the one that is named, else the principal's own. One that the principal may not
-/// know is refused like one that isn't there.
+/// The workspace that a role is bound to: the named one, else the principal's own. One outside the principal's reach is
+/// refused like one that doesn't exist.
 async fn workspace_for(
     api: &Api,
     principal: &Principal,
@@ -263,7 +263,7 @@ fn granted(word: RoleWord, workspace: Option<WorkspaceId>) -> Option<Role> {
     }
 }
 
-/// The role, if the principal has at least as much.
+/// The role, if the principal's own role includes it.
 fn within(principal: &Principal, role: Role) -> Result<Role, Problem> {
     let has = match (principal.role(), role) {
         (Role::PlatformAdmin, _) => true,
@@ -274,7 +274,7 @@ fn within(principal: &Principal, role: Role) -> Result<Role, Problem> {
     if has { Ok(role) } else { Err(Problem::forbidden("one that has this role itself")) }
 }
 
-/// When the token ends: as it is said, else with the token that makes it.
+/// When the token ends: as requested, by default with the token that creates it.
 fn expiration(fields: &mut Fields, principal: &Principal, now: UnixSeconds) -> Option<Option<UnixSeconds>> {
     let own = principal.expires_at();
     let Some(field) = ["expires_in", "expires_at"].into_iter().find(|name| fields.has(name)) else {

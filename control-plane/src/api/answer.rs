@@ -1,4 +1,4 @@
-//! Answers: JSON, and the headers that go with a revision.
+//! JSON answers, with the headers of their revision.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
-/// The revision from which on what was answered holds.
+/// The first revision in which the answer holds.
 pub(super) const LATCHKEY_REVISION: HeaderName = HeaderName::from_static("latchkey-revision");
 
 /// A page of a list.
@@ -21,14 +21,14 @@ pub(super) struct PageBody<T> {
     pub(super) next_cursor: Option<String>,
 }
 
-/// 200 with a thing and the revision of its last change, which is its ETag.
+/// 200 with a resource. Its ETag is the revision of its last change.
 pub(super) fn shown(body: &impl Serialize, last_change: Revision) -> Result<Response, Problem> {
     let mut response = json(StatusCode::OK, body)?;
     response.headers_mut().insert(header::ETAG, etag(last_change)?);
     Ok(response)
 }
 
-/// The answer to a change: the thing as it is now.
+/// The answer to a change: the resource as it is now.
 pub(super) fn changed(status: StatusCode, body: &impl Serialize, revision: Revision) -> Result<Response, Problem> {
     let mut response = json(status, body)?;
     response.headers_mut().insert(header::ETAG, etag(revision)?);
@@ -36,14 +36,14 @@ pub(super) fn changed(status: StatusCode, body: &impl Serialize, revision: Revis
     Ok(response)
 }
 
-/// The answer to a change of many things: what was done.
+/// The answer to a bulk change: a summary.
 pub(super) fn done(body: &impl Serialize, revision: Revision) -> Result<Response, Problem> {
     let mut response = json(StatusCode::OK, body)?;
     response.headers_mut().insert(LATCHKEY_REVISION, revision.0.into());
     Ok(response)
 }
 
-/// The answer to a change after which nothing is left to show.
+/// 204, the answer to a removal.
 pub(super) fn gone(revision: Revision) -> Response {
     (StatusCode::NO_CONTENT, [(LATCHKEY_REVISION, HeaderValue::from(revision.0))]).into_response()
 }

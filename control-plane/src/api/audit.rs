@@ -1,4 +1,4 @@
-//! `/v1/audit-events`: who changed what, in pages, or whole as JSON lines.
+//! `/v1/audit-events`: the audit log, in pages or as JSON lines.
 
 use std::num::NonZeroU32;
 
@@ -20,20 +20,20 @@ use super::{Api, audit_filter, cursor, lines as json_lines, values};
 use crate::problem::Problem;
 use crate::store::{AuditEvent, AuditFilter, AuditHead, AuditQuery, Order, Page, Store, StoreError};
 
-/// The hash of the newest event of all when the answer was begun.
+/// The hash of the log's newest event when the answer began.
 const LATCHKEY_AUDIT_HEAD: HeaderName = HeaderName::from_static("latchkey-audit-head");
 
-/// Events of an export that are read at once.
+/// How many events an export reads at a time.
 const EXPORT_STEP: NonZeroU32 = match NonZeroU32::new(500) {
     Some(step) => step,
     None => NonZeroU32::MIN,
 };
 
-/// What the `Accept` header asks for.
+/// The form of the answer that the `Accept` header requests.
 pub(crate) enum Form {
     /// A page, as JSON.
     Page,
-    /// All events, a line each.
+    /// All events, as JSON lines.
     Lines,
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn of_workspace(
     answer(api.store.clone(), Some(at.workspace.id), form, fields).await
 }
 
-/// The events that the fields ask for, of one workspace or of all.
+/// The events that the fields select, of one workspace or of all.
 pub(crate) async fn answer(
     store: Store,
     workspace: Option<WorkspaceId>,
@@ -149,7 +149,7 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
-/// The page that the fields ask for, and where the next one begins.
+/// The page that the fields select, and the cursor of the next one.
 pub(crate) async fn page(
     store: &Store,
     workspace: Option<WorkspaceId>,
@@ -167,7 +167,7 @@ fn asked(
 ) -> Result<AuditQuery, Problem> {
     let filter = audit_filter::read(&mut fields);
     let sort = fields.optional("sort", order);
-    // What is written from now on is no part of this answer, so that a head and an export fit together.
+    // Leave out later events, so that an export ends at the head in its header.
     let head = head.map_or(Revision(0), |head| head.revision);
     let until = Some(filter.until.map_or(head, |until| until.min(head)));
     let query = move |order, limit| AuditQuery { workspace, filter: AuditFilter { until, ..filter }, order, limit };
@@ -181,7 +181,7 @@ fn asked(
     }
 }
 
-/// The part of the list that lies behind `place`.
+/// The part of the list after `place`.
 fn after(mut query: AuditQuery, place: Option<Revision>) -> AuditQuery {
     match (place, query.order) {
         (None, _) => {}
@@ -204,7 +204,7 @@ fn damaged(event: &AuditEvent) -> Problem {
     Problem::fault()
 }
 
-/// All events, read step by step as the client takes them. A fault on the way breaks the answer off.
+/// All events, read in steps as the client receives them. An error aborts the answer.
 fn lines(store: Store, query: AuditQuery) -> Response {
     let steps = stream::try_unfold(Some((store, query)), |rest| async move {
         let Some((store, query)) = rest else { return Ok::<_, StoreError>(None) };
@@ -221,7 +221,7 @@ fn lines(store: Store, query: AuditQuery) -> Response {
     ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(steps)).into_response()
 }
 
-/// The event as it was hashed, with its hash behind.
+/// The event as it was hashed, with its hash appended.
 fn line(event: &AuditEvent) -> String {
     let open = event.json.strip_suffix('}').unwrap_or(&event.json);
     format!("{open},\"hash\":\"{}\"}}", event.hash)

@@ -1,4 +1,4 @@
-//! What tells audit events from others, in a query.
+//! The filter of audit events in a query.
 
 use ipnet::IpNet;
 use policy::allowlist::{AllowlistError, Networks};
@@ -10,10 +10,10 @@ use super::values;
 use crate::instant;
 use crate::store::{AuditActor, AuditFilter};
 
-/// The most characters of an action, an id or a name.
+/// The maximum length of an action, an id or a name, in characters.
 const MAX_TEXT: usize = 100;
 
-/// Takes the fields of a filter; those that are refused are as if they were left out, and are refused at the end.
+/// Takes the fields of a filter. A refused field counts as absent here; `Fields::finish` reports it.
 pub(super) fn read(fields: &mut Fields) -> AuditFilter {
     let (since, from) = End::parts(fields.optional("since", end));
     let (until, before) = End::parts(fields.optional("until", end));

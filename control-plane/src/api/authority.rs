@@ -1,4 +1,4 @@
-//! What each role may do: an extractor a rule, so that a handler that is reached needs no check.
+//! What each role may do: one extractor for each rule, so that handlers need no checks.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -17,10 +17,10 @@ pub(crate) struct PlatformAdmin(pub(crate) Principal);
 /// An admin of the platform or of a workspace.
 pub(crate) struct AnyAdmin(pub(crate) Principal);
 
-/// Whoever may see the workspace of the path: its members and admins, and platform admins.
+/// A principal that may see the workspace of the path: its members and admins, and platform admins.
 pub(crate) struct MemberOf(pub(crate) InWorkspace);
 
-/// Whoever may change the workspace of the path: its admins, and platform admins.
+/// A principal that may change the workspace of the path: its admins, and platform admins.
 pub(crate) struct AdminOf(pub(crate) InWorkspace);
 
 /// A principal in a workspace where it may act: `{workspace}`, by id or slug.
@@ -30,7 +30,7 @@ pub(crate) struct InWorkspace {
 }
 
 impl InWorkspace {
-    /// The same, for a change that is made once.
+    /// The same, for a change that is made only once.
     pub(crate) fn once(mut self, once: impl Into<Option<Once>>) -> Self {
         self.principal = self.principal.once(once);
         self
@@ -38,7 +38,7 @@ impl InWorkspace {
 }
 
 impl Principal {
-    /// What this principal may see of things that belong to a workspace; `None` is all of them.
+    /// The workspace that this principal is limited to; `None` for all workspaces.
     pub(crate) fn reach(&self) -> Option<WorkspaceId> {
         self.role().workspace()
     }
@@ -71,7 +71,7 @@ impl FromRequestParts<Api> for AnyAdmin {
 impl FromRequestParts<Api> for MemberOf {
     type Rejection = Problem;
 
-    /// A workspace that isn't there and one that is none of the principal's business are answered alike.
+    /// The answer is the same for a workspace that doesn't exist and one that is out of the principal's reach.
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let principal = Principal::from_request_parts(parts, api).await?;
         let text = parameter(parts, api, "workspace").await.ok_or_else(Problem::unknown_workspace)?;

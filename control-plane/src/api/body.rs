@@ -1,4 +1,4 @@
-//! JSON bodies: their type, their size, and that each field stands in them once.
+//! JSON bodies: media type, size, and no duplicate fields.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use super::fields::Fields;
 use crate::problem::{FieldError, Problem};
 
-/// The most bytes of a body.
+/// The maximum size of a body.
 const MAX_BODY_BYTES: usize = 256 << 10;
 
 /// The fields of a body that is a JSON object; an empty body is `{}`.
@@ -38,9 +38,9 @@ impl<S: Sync> FromRequest<S> for Fields {
     }
 }
 
-/// Why bytes are no JSON object.
+/// Why bytes aren't a JSON object.
 pub(super) enum NoObject {
-    /// Names a place, and nothing that stands there.
+    /// The message names a position, and repeats no content.
     NotJson(String),
     /// JSON of another type.
     Other(FieldError),
@@ -63,11 +63,11 @@ async fn read(body: Body, headers: &HeaderMap) -> Result<axum::body::Bytes, Prob
     if declared_length(headers).is_some_and(|length| length > MAX_BODY_BYTES) {
         return Err(too_large());
     }
-    // The other cause, a client that went away, gets no answer anyway.
+    // The other cause is a client that disconnected, which gets no answer anyway.
     to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| too_large())
 }
 
-/// How many bytes a client says that it sends.
+/// The length of the body, as the client declares it.
 pub(super) fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -79,7 +79,7 @@ fn is_json(headers: &HeaderMap, patches: bool) -> bool {
         || patches && essence.eq_ignore_ascii_case("application/merge-patch+json")
 }
 
-/// JSON in which no object has a field twice: readers disagree on which one counts.
+/// JSON without duplicate fields in an object: parsers disagree on which one counts.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_stands_twice_is_refused_at_any_depth() {
+    fn duplicate_field_is_refused_at_any_depth() {
         for (text, fits) in [
             (r#"{"a":1,"b":[null,true,-1,1.5,"x",{"a":{}}]}"#, true),
             (r#"{"a":1,"a":1}"#, false),

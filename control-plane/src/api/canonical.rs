@@ -1,8 +1,8 @@
-//! JSON in one form: equal values have equal bytes, whatever the order of their members, their spaces, escapes and numbers.
+//! Canonical JSON: equal values have equal bytes, whatever the order of members, spaces, escapes or number formats.
 
 use serde_json::{Map, Number, Value};
 
-/// Integers of a larger size than this aren't told apart by all who read JSON (RFC 8259, section 6).
+/// Not every JSON parser can distinguish integers beyond this (RFC 8259, section 6).
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Appends an object to `out`.

@@ -1,4 +1,4 @@
-//! Cursors: the last item of a page, as text that clients hand back unread.
+//! Cursors: the last item of a page, as opaque text that clients send back.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,12 +7,12 @@ use serde::de::DeserializeOwned;
 
 use super::fields::Refused;
 
-/// A cursor that says where a page ended.
+/// The cursor of the place where a page ended.
 pub(crate) fn write<T: Serialize>(place: &T) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).unwrap_or_default())
 }
 
-/// The place that a cursor says.
+/// The place that a cursor contains.
 pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Refused> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok();
     let place = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());

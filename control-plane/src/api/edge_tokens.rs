@@ -83,7 +83,7 @@ pub(super) async fn create(
     idempotency::answer(&api, once, make, |made| again(&api, made)).await
 }
 
-/// The answer to a repeat: the token as it is now.
+/// The answer to a repeated request: the token as it is now.
 async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
     let token = api.store.edge_token(id).await.map_err(of_token)?;
@@ -91,7 +91,7 @@ async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
     changed(StatusCode::CREATED, &TokenWithSecret { token: token.into(), secret: None }, revision)
 }
 
-/// Makes the token that the fields say; answers with its text, which is shown once.
+/// Creates the token that the fields describe. Returns its text, which is shown once.
 pub(crate) async fn make(
     api: &Api,
     principal: &Principal,

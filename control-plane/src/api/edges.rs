@@ -1,4 +1,4 @@
-//! `/v1/edges`: the instances that use the feed, and what each has.
+//! `/v1/edges`: the instances that use the feed, with the revision of each.
 
 use std::net::IpAddr;
 
@@ -73,7 +73,7 @@ pub(super) struct EdgeBody {
 }
 
 impl EdgeBody {
-    /// All known instances as to `revision`, as this principal may see them.
+    /// All known instances, measured against `revision`, as this principal may see them.
     pub(super) fn all(api: &Api, principal: &Principal, revision: Revision) -> Vec<Self> {
         let seen = api.edges.seen(revision).into_iter();
         seen.map(|seen| Self::new(api, seen, revision, principal.reach().is_none())).collect()

@@ -1,4 +1,4 @@
-//! GET /v1/enforcement: whether a revision is enforced everywhere, and if not, where not and until when at most.
+//! GET /v1/enforcement: whether a revision is enforced everywhere; if not, where it isn't, and by when it will be.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::edges::{Bounded, Edges, Enforcement};
 use crate::instant;
 use crate::problem::Problem;
 
-/// The longest that a request waits.
+/// The longest time that a request may wait.
 pub(super) const MAX_WAIT_SECS: u64 = 60;
 
 #[derive(Serialize, ToSchema)]

@@ -1,4 +1,4 @@
-//! Fields taken one by one, so that all that is wrong with a request is said at once, each with its field's name.
+//! Fields taken one by one, so that one answer reports all errors of a request, each with its field's name.
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -8,16 +8,16 @@ use serde_json::{Map, Value};
 use super::canonical;
 use crate::problem::{FieldError, Problem};
 
-/// The fields of a body or of a query. What is left when it is finished is unknown, and refused.
+/// The fields of a body or of a query. Fields that are left at the end are unknown, and refused.
 pub(crate) struct Fields {
     given: Map<String, Value>,
     errors: Vec<FieldError>,
 }
 
-/// Bytes of the random part of a secret's text, and of its checksum.
+/// The length of a secret's random part and checksum together.
 const SHORTEST_SECRET: usize = key_text::RANDOM_SYMBOLS + key_text::CHECKSUM_SYMBOLS;
 
-/// Why a value doesn't fit. The message goes on from the field's name: `` `name` must be … ``.
+/// Why a value is refused. The field's name is the message's subject: `` `name` must be … ``.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) code: &'static str,
@@ -35,14 +35,14 @@ impl Fields {
         Self { given, errors: Vec::new() }
     }
 
-    /// The digest of the fields that are not taken yet. Equal for equal JSON, however it is written.
+    /// The digest of the fields that aren't taken yet. Equal for equal JSON, however it is written.
     pub(crate) fn digest(&self) -> Digest {
         let mut bytes = Vec::new();
         canonical::write_object(&self.given, &mut bytes);
         Digest::of(&bytes)
     }
 
-    /// The value of a field that must be there; `None` once it was refused.
+    /// The value of a required field; `None` if it was refused.
     pub(crate) fn required<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
         if self.given.contains_key(name) {
             return self.optional(name, parse);
@@ -51,7 +51,7 @@ impl Fields {
         None
     }
 
-    /// The value of a field that may be left out; `None` when it was, or was refused.
+    /// The value of an optional field; `None` if it is absent or was refused.
     pub(crate) fn optional<T>(&mut self, name: &str, parse: impl FnOnce(Value) -> Result<T, Refused>) -> Option<T> {
         match parse(self.given.remove(name)?) {
             Ok(value) => Some(value),
@@ -62,12 +62,12 @@ impl Fields {
         }
     }
 
-    /// A field that was given, and not taken yet.
+    /// A field that was given and isn't taken yet.
     pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
         self.given.get(name)
     }
 
-    /// True when the field was given, and not taken yet.
+    /// True if the field was given and isn't taken yet.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.given.contains_key(name)
     }
@@ -77,7 +77,7 @@ impl Fields {
         !self.errors.is_empty()
     }
 
-    /// Takes a field that can't be given here.
+    /// Takes a field that isn't allowed here, and refuses it.
     pub(crate) fn never(&mut self, name: &str, refused: Refused) {
         if self.given.remove(name).is_some() {
             self.refuse(name, refused);
@@ -89,8 +89,8 @@ impl Fields {
         self.errors.push(FieldError { field: name.to_owned(), code, message });
     }
 
-    /// What `made` puts together, if nothing was refused and no field is left. `made` answers `None` only when it misses
-    /// something that was refused.
+    /// The result of `made`, if nothing was refused and no field is left. `made` returns `None` only if it lacks a
+    /// value that was refused.
     pub(crate) fn finish<T>(self, made: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
         match self.errors() {
             errors if errors.is_empty() => made().ok_or_else(Problem::fault),
@@ -98,7 +98,7 @@ impl Fields {
         }
     }
 
-    /// All that was refused, fields that are left included.
+    /// All refused fields, including those that are left.
     pub(crate) fn errors(mut self) -> Vec<FieldError> {
         for (name, _) in std::mem::take(&mut self.given) {
             self.refuse(&shown(&name), Refused::new("unknown-field", "is not a field that is known here"));
@@ -107,8 +107,8 @@ impl Fields {
     }
 }
 
-/// What was given, for a message: cut short, and not at all where it may be a secret in the wrong place, which no answer
-/// repeats.
+/// A given text, for a message: shortened, or replaced if it may be a secret in the wrong place. No answer repeats a
+/// secret.
 pub(crate) fn shown(given: &str) -> String {
     let may_be_a_secret = given.len() >= SHORTEST_SECRET && given.contains("lk");
     if may_be_a_secret { "(what may be a secret)".to_owned() } else { given.chars().take(100).collect() }

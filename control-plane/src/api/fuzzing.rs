@@ -1,4 +1,4 @@
-//! A door for the fuzz targets, which is there in their builds alone.
+//! The entry point for the fuzz targets, compiled only into their builds.
 
 use policy::{Allowlist, UnixSeconds};
 
@@ -7,10 +7,10 @@ use super::fields::Fields;
 use super::{keys, values};
 use crate::config::Config;
 
-/// An instant, as good as any.
+/// An arbitrary instant.
 const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 
-/// Reads these bytes as the body of each request that has fields of its own.
+/// Reads these bytes as the body of each request that has its own fields.
 pub fn body(bytes: &[u8]) {
     let config = Config::default();
     let read = |take: &dyn Fn(&mut Fields)| {

@@ -1,4 +1,4 @@
-//! Probes: whether the process runs, and whether it can serve.
+//! Health probes: liveness and readiness.
 
 use axum::extract::State;
 use axum::http::header;
@@ -12,7 +12,7 @@ use crate::feed::Feed;
 use crate::problem::Problem;
 use crate::store::Store;
 
-/// What is asked about.
+/// What a readiness probe is about.
 #[derive(Clone, Copy)]
 enum For {
     Changes,
@@ -47,7 +47,7 @@ pub(super) async fn ready(State(api): State<Api>, query: QueryFields) -> Result<
     answer(&api.store, query, For::Changes).await
 }
 
-/// The same at an address for edges alone.
+/// Readiness at an address that serves only edges.
 pub(super) async fn ready_for_edges(
     State(feed): State<Feed>,
     query: QueryFields,

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a change that a client may safely ask for again, because it is made once.
+//! `Idempotency-Key`: a client may safely retry a change, because it is made only once.
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
@@ -16,11 +16,10 @@ use crate::store::{Made, Once};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// The most characters of a key.
+/// The maximum length of a key, in characters.
 const MAX_KEY: usize = 128;
 
-/// The idempotency key of a request, as the name of who sends it, method, path and key. Among a handler's extractors it stands
-/// behind those of roles.
+/// The idempotency key of a request, as the digest of actor, method, path and key. Handlers extract it after the role.
 pub(super) struct IdempotencyKey(Option<Digest>);
 
 impl FromRequestParts<Api> for IdempotencyKey {
@@ -34,9 +33,9 @@ impl FromRequestParts<Api> for IdempotencyKey {
         }
         let key = read(key)?.to_owned();
         let principal = Principal::from_request_parts(parts, api).await?;
-        // The router below /v1 sees the rest of the path.
+        // The router below /v1 sees only the rest of the path.
         let Ok(OriginalUri(uri)) = OriginalUri::from_request_parts(parts, api).await;
-        // No part has a line feed.
+        // No part contains a line feed.
         let named = format!("request\n{}\n{}\n{}\n{key}", principal.actor().id, parts.method, uri.path());
         Ok(Self(Some(Digest::of(named.as_bytes()))))
     }
@@ -56,19 +55,19 @@ fn read(key: &HeaderValue) -> Result<&str, Problem> {
 }
 
 impl IdempotencyKey {
-    /// The change that a request with this body asks for; `None` without a key.
+    /// The change that a request with this body makes; `None` without a key.
     pub(super) fn once(&self, body: Digest) -> Option<Once> {
         self.0.map(|name| Once { name, body: Some(body) })
     }
 
-    /// The change of a request whose body isn't read yet; `None` without a key. It can be looked for, and not be made.
+    /// The change of a request whose body isn't read yet; `None` without a key. For look-ups only, not to make it.
     pub(super) fn once_of_any_body(&self) -> Option<Once> {
         self.0.map(|name| Once { name, body: None })
     }
 }
 
-/// Answers with what `make` makes, which claims `once` in its transaction; or, where that was made before, with `repeat`: what
-/// was made as it is now. `make` isn't begun then.
+/// Answers with `make`, which claims `once` in its transaction. If that change was made before, `make` isn't started,
+/// and `repeat` answers with its result as it is now.
 pub(super) async fn answer<R: Future<Output = Result<Response, Problem>>>(
     api: &Api,
     once: Option<Once>,
@@ -83,7 +82,7 @@ pub(super) async fn answer<R: Future<Output = Result<Response, Problem>>>(
     }
 }
 
-/// The same where it is known that the change was not made before.
+/// The same after a look-up that didn't find the change.
 pub(super) async fn make_or_repeat<R: Future<Output = Result<Response, Problem>>>(
     api: &Api,
     once: Option<Once>,
@@ -94,15 +93,15 @@ pub(super) async fn make_or_repeat<R: Future<Output = Result<Response, Problem>>
         (Err(problem), Some(once)) => (problem, once),
         (answer, _) => return answer,
     };
-    // Another control plane may have made it meanwhile, or this one, for a client that had gone away. Then whatever stood in the
-    // way here (the row, a slug, a digest that is taken) is of that.
+    // Another replica may have made it meanwhile, or this one for a client that disconnected. Then that change caused
+    // the conflict here (the row, a taken slug or digest).
     match api.store.made_once(once, api.clock.now()).await {
         Ok(Some(made)) => repeated(once.body, made, repeat).await,
         Ok(None) | Err(_) => Err(problem),
     }
 }
 
-/// The answer to a request with this body whose change was made before.
+/// The answer to a request whose change was made before, if that request had the same body.
 pub(super) async fn repeated<R: Future<Output = Result<Response, Problem>>>(
     body: Option<Digest>,
     made: Made,
@@ -131,7 +130,7 @@ mod tests {
             ("!", None),
             ("\"quoted\"", None),
             (&"x".repeat(128), None),
-            // Only a right checksum makes it a secret.
+            // A secret only with a right checksum.
             (&secret.replace("QE", "QF"), None),
             ("", Some("bad-characters")),
             (&"x".repeat(129), Some("bad-characters")),

@@ -1,4 +1,4 @@
-//! POST /v1/keys/identify: what a secret that somebody found is. The text is compared as a digest, and kept nowhere.
+//! POST /v1/keys/identify: identifies a found secret by its digest, without storing the text.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -70,7 +70,7 @@ pub(super) async fn identify(
     listed(&find(&api, &principal, fields).await?)
 }
 
-/// What the text in the fields is.
+/// Identifies the text in the fields.
 pub(crate) async fn find(api: &Api, principal: &Principal, mut fields: Fields) -> Result<IdentifiedBody, Problem> {
     let secret = fields.required("secret", secret);
     let secret = fields.finish(|| secret)?;
@@ -81,7 +81,7 @@ pub(crate) async fn find(api: &Api, principal: &Principal, mut fields: Fields) -
         return Ok(found);
     }
     let found = api.store.identify(secret.digest(), now).await?;
-    // What lies outside of the caller's reach is answered like what isn't there.
+    // A secret outside the principal's reach is answered like one that doesn't exist.
     let within = |found: &Identified| principal.reach().is_none_or(|own| found.workspace() == Some(own));
     match found.filter(within) {
         Some(Identified::Secret(secret)) => Ok(IdentifiedBody::from(secret)),
@@ -100,7 +100,7 @@ fn secret(value: Value) -> Result<Secret, Refused> {
     }
 }
 
-/// The tokens in files are in no database.
+/// Identifies a token from a file: those aren't in the database.
 fn of_a_file(api: &Api, secret: &Secret) -> Option<IdentifiedBody> {
     let digest: Digest = secret.digest();
     let is = |token: &Token| token.has(&digest);

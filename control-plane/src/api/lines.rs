@@ -1,4 +1,4 @@
-//! A body of JSON lines: one object a line. It is kept until it is complete, and then read line by line.
+//! A body of JSON lines, one object each: stored until it is complete, then read line by line.
 
 use std::io::{self, BufRead as _, BufReader, Read as _};
 
@@ -14,22 +14,22 @@ use super::{Api, principal};
 use crate::problem::{FieldError, Problem};
 use crate::spool::{Spool, Spooled};
 
-/// What the format is called: the first is what we say.
+/// Media types of the format. Messages name the first.
 pub(super) const MEDIA_TYPES: [&str; 3] = ["application/jsonl", "application/x-ndjson", "application/json-lines"];
 
-/// The most bytes of a body: as many lines as one may have, of 640 bytes each.
+/// The maximum size of a body: the most lines that one may have, of 640 bytes each.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// The most bytes of a line: one key with as much metadata and as many networks as it may have.
+/// The maximum size of a line: one key with the most metadata and networks.
 const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// A body that is still to come, and by whose token.
+/// A body that is still to be received, with the headers that hold its sender's token.
 pub(super) struct LinesBody {
     body: Body,
     headers: HeaderMap,
 }
 
-/// The lines of a complete body that are still to be read. Reading waits for the disk: it is not for async threads.
+/// The unread lines of a complete body. Reading blocks on the disk, so it must not run on async threads.
 pub(super) struct Lines {
     body: BufReader<Spooled>,
     number: usize,
@@ -37,9 +37,9 @@ pub(super) struct Lines {
 
 /// A line that isn't blank.
 pub(super) struct Line {
-    /// From 1 on, blank lines counted.
+    /// Counted from 1, including blank lines.
     pub(super) number: usize,
-    /// Or why it is no JSON object.
+    /// An error if it isn't a JSON object.
     pub(super) fields: Result<Fields, FieldError>,
 }
 
@@ -62,8 +62,8 @@ impl<S: Sync> FromRequest<S> for LinesBody {
 }
 
 impl LinesBody {
-    /// All of the body, once it has come, if the token that was shown with it still works: a slow body may take hours.
-    /// `of_tenant` is the workspace whose own admin sends it.
+    /// Receives all of the body, then checks that its token still works: a slow body may take hours. `of_tenant` is the
+    /// workspace whose own admin sends it.
     pub(super) async fn complete(self, api: &Api, of_tenant: Option<WorkspaceId>) -> Result<Lines, Problem> {
         let lines = Lines::receive(self.body, api.imports.spool(), of_tenant).await?;
         principal::prove_again(api, &self.headers).await?;
@@ -95,16 +95,16 @@ impl Lines {
         Ok(None)
     }
 
-    /// The same lines, from the first on.
+    /// The same lines, from the beginning.
     pub(super) fn again(self) -> Result<Self, Problem> {
-        // What it had read ahead is dropped with the reader.
+        // This drops the reader, with what it had read ahead.
         let mut body = self.body.into_inner();
         body.rewind().map_err(unreadable)?;
         Ok(Self { body: BufReader::new(body), number: 0 })
     }
 
     fn next_of_any_kind(&mut self) -> Result<Option<Vec<u8>>, Problem> {
-        // One byte more for its line feed.
+        // One more byte, for the line feed.
         let most = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
         let mut line = Vec::new();
         let read = self.body.by_ref().take(most).read_until(b'\n', &mut line).map_err(unreadable)?;
@@ -122,7 +122,7 @@ impl Lines {
     }
 }
 
-/// A disk that doesn't give back what it took. The operator learns the cause here.
+/// The disk can't read what was written. Logs the cause for the operator.
 fn unreadable(cause: io::Error) -> Problem {
     error!(%cause, "the body of an import can't be read again: look after the disk beside the database");
     Problem::spool_unreadable()
@@ -135,14 +135,14 @@ mod tests {
 
     use super::*;
 
-    /// The lines of a body that comes in these pieces.
+    /// The lines of a body that arrives in these pieces.
     async fn lines(pieces: Vec<Vec<u8>>) -> Result<Lines, Problem> {
         let pieces = pieces.into_iter().map(|piece| Ok::<_, io::Error>(Bytes::from(piece)));
         let spool = Spool::new(std::env::temp_dir(), u64::MAX);
         Lines::receive(Body::from_stream(stream::iter(pieces)), &spool, None).await
     }
 
-    /// Their numbers; of those that are refused, with the code.
+    /// The numbers of the lines, with the code of those that are refused.
     fn numbers(lines: &mut Lines) -> Result<Vec<String>, Problem> {
         let mut numbers = Vec::new();
         while let Some(line) = lines.next()? {

@@ -8,7 +8,7 @@ use super::Api;
 use super::authority::PlatformAdmin;
 use crate::problem::Problem;
 
-/// What Prometheus asks for and takes.
+/// The media type that Prometheus requests.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Shows the control plane's numbers, as Prometheus reads them.

@@ -1,4 +1,4 @@
-//! REST for admins and their scripts. Knows HTTP and the store's door; `router.rs` shows every route.
+//! REST for admins and their scripts. Knows HTTP and the store's public functions; `router.rs` has every route.
 
 pub(crate) mod admin_tokens;
 mod answer;
@@ -49,13 +49,13 @@ use crate::public_url::PublicUrl;
 use crate::store::Store;
 use crate::tokens::Token;
 
-/// What handlers work with. Clones share it: each route and each request has one.
+/// The state that handlers share. Each route and each request has a clone, which is cheap.
 #[derive(Clone)]
 pub struct Api(Arc<Shared>);
 
 struct Shared {
     parts: Parts,
-    /// The OpenAPI document as it is served. It takes milliseconds to make, and anybody may ask for it.
+    /// The OpenAPI document as it is served. Cached: building it takes milliseconds, and requests for it need no token.
     document: OnceLock<Bytes>,
 }
 
@@ -65,16 +65,16 @@ pub struct Parts {
     pub clock: Clock,
     pub entropy: Entropy,
     pub config: Config,
-    /// The platform admin's, from its file.
+    /// The platform admin's token, from its file.
     pub admin_token: Token,
     pub metrics: Metrics,
     pub guesses: Guesses,
     pub public_url: PublicUrl,
-    /// The one that edges start with, from its file.
+    /// The token that edges start with, from its file.
     pub edge_token: Token,
     /// The instances that use the feed.
     pub edges: Edges,
-    /// Those that run, and the bodies of those that are to come.
+    /// Running imports, and the bodies of those that are still to run.
     pub imports: Imports,
 }
 
@@ -85,7 +85,7 @@ impl From<Parts> for Api {
 }
 
 impl Api {
-    /// The OpenAPI document as it is served here: one for all who ask, and made when the first does.
+    /// The OpenAPI document as it is served here, built on the first request and shared.
     fn document(&self) -> Bytes {
         self.0.document.get_or_init(|| openapi::served(&self.public_url).into()).clone()
     }

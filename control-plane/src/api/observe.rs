@@ -1,4 +1,4 @@
-//! What is told of each request: a line in the log, and numbers.
+//! The log line and metrics of each request.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::Api;
 use super::principal::ActorId;
 use super::request_id::RequestId;
 
-/// The route as the router has it, who asked, and the request's name; never the path, the query, another header or a body.
+/// Logs the route as the router has it, the actor and the request id; never the path, query, other headers or a body.
 pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();

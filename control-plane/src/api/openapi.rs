@@ -1,4 +1,4 @@
-//! The OpenAPI document: what each handler says of itself, and what holds for all of them.
+//! The OpenAPI document: what each handler declares, completed by what holds for all of them.
 
 use axum::extract::State;
 use axum::http::header;
@@ -28,7 +28,7 @@ use crate::public_url::PublicUrl;
 )]
 struct Base;
 
-/// What operations are about, by how their paths begin. The first that fits.
+/// Tags of operations, by the beginning of their paths. The first match counts.
 const TAGS: [(&str, &str); 9] = [
     ("/v1/workspaces/{workspace}/keys", "Keys"),
     ("/v1/keys", "Keys"),
@@ -52,8 +52,8 @@ pub(super) async fn show(State(api): State<Api>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], api.document())
 }
 
-/// The document of a control plane with this address. Which server it is follows from where it runs, so it is no part of the
-/// committed document.
+/// The document of a control plane at this address. Its `servers` depend on the deployment, so the committed document
+/// has none.
 pub(super) fn served(at: &PublicUrl) -> String {
     let mut document = document();
     if let Some(document) = document.as_object_mut() {
@@ -62,7 +62,7 @@ pub(super) fn served(at: &PublicUrl) -> String {
     document.to_string()
 }
 
-/// The document, for people to read: docs/openapi.json.
+/// The document, indented: docs/openapi.json.
 pub fn text() -> String {
     let mut text = serde_json::to_string_pretty(&document()).unwrap_or_default();
     text.push('\n');
@@ -97,7 +97,7 @@ pub fn document() -> Value {
         }
     }
     let mut document = Value::Object(document);
-    // Whatever else is built with this program may have serde_json keep the order in which members were inserted.
+    // Another crate in the build may make serde_json keep members in the order of insertion.
     document.sort_all_objects();
     document
 }
@@ -106,7 +106,7 @@ fn members(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)
     of.and_then(Value::as_object_mut).into_iter().flatten()
 }
 
-/// Paths of single things that are shown, and so have an ETag.
+/// Paths of single resources that can be read, and so have an ETag.
 fn tagged(paths: Option<&Value>) -> Vec<String> {
     let paths = paths.and_then(Value::as_object).into_iter().flatten();
     paths
@@ -115,12 +115,12 @@ fn tagged(paths: Option<&Value>) -> Vec<String> {
         .collect()
 }
 
-/// Whether a path names an action on one of these: `…/{key}/rotate`.
+/// Whether a path is an action on one of these resources: `…/{key}/rotate`.
 fn acts_on(path: &str, tagged: &[String]) -> bool {
     path.rsplit_once('/').is_some_and(|(thing, _)| tagged.iter().any(|path| path == thing))
 }
 
-/// Changes that take an idempotency key: those that make something, or that nobody can ask for twice.
+/// Changes that take an idempotency key: those that create something, or can't be repeated without harm.
 const MADE_ONCE: [&str; 7] = [
     "create_workspace",
     "create_key",
@@ -170,7 +170,7 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, change
 
     let has_body = operation.contains_key("requestBody");
     let Some(Value::Object(responses)) = operation.get_mut("responses") else { return };
-    // What changes many things shows none of them.
+    // A bulk change shows no single resource.
     let changes_many = ["/import", "-matching"].iter().any(|end| path.ends_with(end));
     let shows_one = is_change && method != "delete" && !changes_many || method == "get" && path.ends_with('}');
     for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
@@ -224,7 +224,7 @@ fn answer_headers(is_change: bool, shows_one: bool) -> Map<String, Value> {
     headers
 }
 
-/// Name, status, and when. The codes of each stand in docs/api.md.
+/// Name, status and condition. docs/api.md lists the codes of each.
 const PROBLEMS: [(&str, u16, &str); 12] = [
     ("NotJson", 400, "The body is no JSON, or the query or `Idempotency-Key` can't be read"),
     ("Unauthenticated", 401, "No token, or none that works"),
@@ -256,8 +256,8 @@ fn path_parameter(name: &str) -> Value {
     json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string"}})
 }
 
-/// A body that may be left out is optional, and never `null`; a PATCH takes a type of its own, too. Answers with the name of
-/// the body's schema.
+/// Makes a body that may be left out optional instead of nullable, and adds the merge-patch type to a PATCH. Returns
+/// the name of the body's schema.
 fn complete_body(method: &str, body: &mut Value) -> Option<String> {
     let is_json = body.pointer("/content/application~1json").is_some();
     let kind = if is_json { "json" } else { "jsonl" };

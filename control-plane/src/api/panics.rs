@@ -1,4 +1,4 @@
-//! What a panic in a handler leads to: an answer, a number, and a line in the log.
+//! A panic in a handler becomes an answer, a metric and a log line.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 use super::{Api, request_id};
 use crate::problem::Problem;
 
-/// Answers with 500 `internal` and the request's id where what is inside panics. The next request finds nothing half done: a
-/// change is one transaction, and nobody minds a lock whose holder panicked.
+/// Answers a panic with 500 `internal` and the request id. The next request finds nothing half done: a change is one
+/// transaction, and locks ignore poisoning.
 pub(crate) async fn catch(State(api): State<Api>, request: Request, next: Next) -> Response {
     let id = request_id::of(&request);
     let method = request.method().clone();
@@ -20,7 +20,7 @@ pub(crate) async fn catch(State(api): State<Api>, request: Request, next: Next) 
         return response;
     }
     api.metrics.panicked();
-    // What drawing an id needs may be what panics.
+    // Drawing an id may be what panics.
     let drawn = || catch_unwind(AssertUnwindSafe(|| request_id::draw(&api))).unwrap_or_default();
     let request_id = id.unwrap_or_else(drawn);
     let route = route.as_ref().map_or("none", MatchedPath::as_str);

@@ -1,4 +1,4 @@
-//! What a path names besides its workspace.
+//! Path parameters other than the workspace.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -7,16 +7,16 @@ use policy::{AdminTokenId, EdgeTokenId, KeyId};
 use super::Api;
 use crate::problem::Problem;
 
-/// `{key}`. Whether there is such a key is for the store to say.
+/// `{key}`. The store checks that it exists.
 pub(crate) struct KeyInPath(pub(crate) KeyId);
 
-/// `{token}`, of an admin. Whether there is such a token is for the store to say.
+/// `{token}`, of an admin. The store checks that it exists.
 pub(crate) struct AdminTokenInPath(pub(crate) AdminTokenId);
 
-/// `{token}`, of an edge. Whether there is such a token is for the store to say.
+/// `{token}`, of an edge. The store checks that it exists.
 pub(crate) struct EdgeTokenInPath(pub(crate) EdgeTokenId);
 
-/// `{instance}`. Whether there is such an instance is for others to say.
+/// `{instance}`. `Edges` checks that it exists.
 pub(crate) struct InstanceInPath(pub(crate) String);
 
 impl FromRequestParts<Api> for InstanceInPath {

@@ -1,4 +1,4 @@
-//! `If-Match`: a change that builds on a revision (RFC 9110, 13.1.1).
+//! `If-Match`: a change that is conditional on a revision (RFC 9110, section 13.1.1).
 
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
@@ -7,7 +7,7 @@ use policy::Revision;
 use crate::problem::Problem;
 use crate::store::Precondition;
 
-/// What `If-Match` says; without it, or with `*`, a change builds on whatever is there.
+/// The revisions in `If-Match`. Without it, or with `*`, a change is unconditional.
 pub(super) struct IfMatch(pub(super) Precondition);
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {

@@ -16,7 +16,7 @@ use super::enforcement::{MAX_WAIT_SECS, bounded_at};
 const LATCHKEY_ENFORCEMENT: HeaderName = HeaderName::from_static("latchkey-enforcement");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// Holds back the answer to a change. What is asked for in another way is left alone, as the RFC says.
+/// Delays the answer to a change. Ignores other preferences, as the RFC requires.
 pub(super) async fn wait(State(api): State<Api>, request: Request, next: Next) -> Response {
     let wanted = seconds(request.headers());
     let mut response = next.run(request).await;

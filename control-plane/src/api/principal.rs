@@ -1,4 +1,4 @@
-//! Who is acting, proved by a token or by a session that a token opened, before anything else of a request is looked at.
+//! The principal of a request, proven by a token or a session before anything else is read.
 
 use std::net::IpAddr;
 
@@ -19,15 +19,14 @@ use crate::places::{self, Bearer};
 use crate::problem::Problem;
 use crate::store::{Acting, Actor, ActorKind, AdminToken, Once, Role, Session, TOKEN_FILE_ID, TOKEN_FILE_NAME};
 
-/// What a client without the right token is told.
+/// The hint for a client without a valid token.
 const HOW: &str = "send `Authorization: Bearer <token>` with an admin token; the first stands in the file that \
                    --admin-token-file names";
 
-/// A token's last use is noted this often, so that reading costs no write a request.
+/// How often a token's last use is recorded at most, so that reads don't cost a write each.
 const USE_NOTED_EVERY_SECS: i64 = 60;
 
-/// Who is acting, with which role, and from where. There is no way to one but through a
-/// token: [`of_token`] and [`of_session`].
+/// Who acts, with which role, and from where. Only [`of_token`] and [`of_session`] make one, both from a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Principal {
     actor: Actor,
@@ -38,7 +37,7 @@ pub(crate) struct Principal {
     once: Option<Once>,
 }
 
-/// The id of who acts, in the extensions of each answer that has one: for the log.
+/// The actor's id, in the extensions of each answer that has one, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ActorId(pub(crate) String);
 
@@ -53,13 +52,13 @@ impl Principal {
         self.expires_at
     }
 
-    /// This principal, now.
+    /// This principal as the actor of a change made now.
     pub(crate) fn acting(&self, clock: &Clock) -> Acting {
         let Self { actor, address, request_id, once, .. } = self.clone();
         Acting { actor, at: clock.now(), address, request_id, once }
     }
 
-    /// This principal, for a change that is made once.
+    /// This principal, for a change that is made only once.
     pub(crate) fn once(mut self, once: impl Into<Option<Once>>) -> Self {
         self.once = once.into();
         self
@@ -70,7 +69,7 @@ impl Principal {
         &self.actor
     }
 
-    /// The other end of the connection.
+    /// The client's address; `None` for a Unix socket.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.address
     }
@@ -81,7 +80,7 @@ impl Principal {
         self
     }
 
-    /// Whoever holds the token in the file of --admin-token-file.
+    /// The holder of the token in the file of --admin-token-file.
     fn token_file() -> Self {
         let (id, name) = (TOKEN_FILE_ID.to_owned(), TOKEN_FILE_NAME.to_owned());
         let actor = Actor { kind: ActorKind::TokenFile, id, name };
@@ -96,7 +95,7 @@ impl From<AdminToken> for Principal {
     }
 }
 
-/// Lets a request pass with its principal, or answers 401.
+/// Passes a request on with its principal, or answers 401.
 pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     match proved(&api, request.headers()).await {
         Ok(principal) => {
@@ -117,7 +116,7 @@ pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, n
 
 /// Why there is no principal.
 pub(crate) enum Refusal {
-    /// A token was shown, and doesn't work.
+    /// A token was presented that doesn't work.
     Wrong(Problem),
     Other(Problem),
 }
@@ -127,7 +126,7 @@ async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Refusal> {
     of_token(api, bearer::presented(headers).ok_or_else(missing)?).await
 }
 
-/// That the token which proved a principal when its request began still works.
+/// Checks that the token that proved the principal when its request began still works.
 pub(super) async fn prove_again(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
     match proved(api, headers).await {
         Ok(_) => Ok(()),
@@ -135,10 +134,10 @@ pub(super) async fn prove_again(api: &Api, headers: &HeaderMap) -> Result<(), Pr
     }
 }
 
-/// Whoever shows this token.
+/// The principal that presents this token.
 pub(crate) async fn of_token(api: &Api, presented: &str) -> Result<Principal, Refusal> {
     let refused = |code| Refusal::Wrong(Problem::unauthenticated(code, HOW));
-    // The file's token always works, whatever the database says.
+    // The file's token always works, whatever is in the database.
     if api.admin_token.is(presented) {
         return Ok(Principal::token_file());
     }
@@ -149,7 +148,7 @@ pub(crate) async fn of_token(api: &Api, presented: &str) -> Result<Principal, Re
     let found = found.map_err(|error| Refusal::Other(error.into()))?;
     let token = found.ok_or_else(|| refused("bad-token"))?;
     let now = api.clock.now();
-    // Only who holds the token learns why it doesn't work.
+    // Only a holder of the token gets here, and may learn why it doesn't work.
     if token.revoked_at.is_some() {
         return Err(refused("revoked-token"));
     }
@@ -160,7 +159,7 @@ pub(crate) async fn of_token(api: &Api, presented: &str) -> Result<Principal, Re
     Ok(token.into())
 }
 
-/// Whoever opened a session, while the token that was shown works; a token file that holds another one ends it.
+/// The principal of a session, while the token that opened it works. A new token in the token file ends the session.
 pub(crate) fn of_session(api: &Api, session: Session, now: UnixSeconds) -> Option<Principal> {
     if api.admin_token.has(&session.token) {
         return Some(Principal::token_file());
@@ -170,12 +169,12 @@ pub(crate) fn of_session(api: &Api, session: Session, now: UnixSeconds) -> Optio
     Some(token.into())
 }
 
-/// Beside the request, which need not wait for it.
+/// Records the use in a task of its own, so that the request doesn't wait for it.
 fn note_use(api: &Api, token: &AdminToken, now: UnixSeconds) {
     let is_due = token.last_used_at.is_none_or(|at| at.saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now));
     if is_due {
         let (store, id) = (api.store.clone(), token.id);
-        // The store has logged why, if it can't.
+        // The store logs a failure.
         tokio::spawn(async move { store.note_admin_token_use(id, now).await });
     }
 }
@@ -184,7 +183,7 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Missing only where a route stands outside of `authenticate`.
+        // Missing only if a route is outside the `authenticate` layer.
         parts.extensions.get().cloned().ok_or_else(|| Problem::unauthenticated("missing-token", HOW))
     }
 }

@@ -1,4 +1,4 @@
-//! A name for each request, to find it again in logs, in the audit log and at whoever sent it.
+//! The id of each request, which links the log, the audit log and the client's records.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue};
@@ -11,14 +11,14 @@ use super::Api;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest name that is taken over from a client.
+/// The longest id that is accepted from a client.
 const MAX_BYTES: usize = 64;
 
-/// The request's name. In the extensions of each request, and in `X-Request-Id` of its answer.
+/// The request's id, in the extensions of each request and in `X-Request-Id` of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// Names the request as its `X-Request-Id` says, so that one name goes through all proxies; else draws a name.
+/// Takes the id from the request's `X-Request-Id`, so that it is the same in all proxies, or draws one.
 pub(crate) async fn assign(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let id = of(&request).unwrap_or_else(|| draw(&api));
     request.extensions_mut().insert(RequestId(id.clone()));
@@ -27,7 +27,7 @@ pub(crate) async fn assign(State(api): State<Api>, mut request: Request, next: N
     response
 }
 
-/// The name that the request has, or brings with it.
+/// The id that the request was assigned or was sent with.
 pub(super) fn of(request: &Request) -> Option<String> {
     let given = || request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| fits(text));
     match request.extensions().get() {
@@ -36,19 +36,19 @@ pub(super) fn of(request: &Request) -> Option<String> {
     }
 }
 
-/// A new name. Without randomness a request goes on without one: what needs randomness fails by itself.
+/// A new id; empty without randomness, because only operations that need randomness have to fail then.
 pub(super) fn draw(api: &Api) -> String {
     api.entropy.id::<Uuid>(&api.clock).map(|id| id.simple().to_string()).unwrap_or_default()
 }
 
-/// Tells the client the request's name.
+/// Sends the id to the client.
 pub(super) fn name(response: &mut Response, id: String) {
     if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
 }
 
-/// Nothing that could break a line of a log, or be a secret, with or without a typo, or contain one.
+/// Refuses what could break a log line, be a secret, even one with a typo, or contain a secret.
 fn fits(text: &str) -> bool {
     (1..=MAX_BYTES).contains(&text.len())
         && !text.starts_with("lk")
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_from_outside_is_short_plain_and_no_secret() {
+    fn request_id_of_a_client_is_short_plain_and_no_secret() {
         for (text, taken) in [
             ("0af7651916cd43dd8448eb211c80319c", true),
             ("f058ebd6-02f7-4d3f-942e-904344e8cde5", true),

@@ -1,5 +1,6 @@
-//! Bodies of requests and words of answers, for the OpenAPI document. Handlers read fields one by one, so that all that is
-//! wrong is said at once; these say what they read.
+//! Schemas of requests and of words in answers, for the OpenAPI document.
+//!
+//! Handlers read fields one by one, so that one answer reports all errors; these types describe what they read.
 
 use std::collections::BTreeMap;
 

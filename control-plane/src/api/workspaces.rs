@@ -67,7 +67,7 @@ pub(super) async fn create(
     idempotency::answer(&api, once, make, |made| again(&api, made)).await
 }
 
-/// The answer to a repeat: the workspace as it is now.
+/// The answer to a repeated request: the workspace as it is now.
 async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_workspace)?;
     let found = api.store.workspace(WorkspaceName::Id(id)).await;
@@ -79,7 +79,7 @@ async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
     changed(StatusCode::CREATED, &WorkspaceBody::from(workspace), revision)
 }
 
-/// Makes the workspace that the fields say.
+/// Creates the workspace that the fields describe.
 pub(crate) async fn make(api: &Api, principal: &Principal, mut fields: Fields) -> Result<Changed<Workspace>, Problem> {
     let (name, slug) = (fields.required("name", values::name), fields.required("slug", values::slug));
     let (name, slug) = fields.finish(|| name.zip(slug))?;
@@ -141,7 +141,7 @@ pub(super) async fn update(
     changed(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)
 }
 
-/// Gives a workspace the name that the fields say.
+/// Renames a workspace as the fields request.
 pub(crate) async fn rename(
     api: &Api,
     at: &InWorkspace,

@@ -1,4 +1,4 @@
-//! `latchkey audit`: who changed what, over REST; and where it rests, whether it was written so.
+//! `latchkey audit`: lists and exports events over REST, and verifies the log in the database.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::time::Duration;
@@ -132,13 +132,13 @@ fn list(remote: &Remote, filter: &Filter, limit: u64) -> anyhow::Result<()> {
     say(&table(&["revision", "at", "who", "from", "action", "what", "changed"], &rows))
 }
 
-/// The thing's name, and its id, by which `--target` finds it again.
+/// The target's name and its id, which `--target` accepts.
 fn target(event: &Value) -> String {
     let target = part(event, &["target"]);
     if target.is_null() { "-".to_owned() } else { format!("{} ({})", field(target, "name"), field(target, "id")) }
 }
 
-/// The fields that differ, of what was changed; what was made or is gone speaks for itself.
+/// The fields that a change modified; `-` for a creation or a deletion.
 fn changed(event: &Value) -> String {
     let (Some(before), Some(after)) = (part(event, &["before"]).as_object(), part(event, &["after"]).as_object())
     else {

@@ -1,4 +1,4 @@
-//! `latchkey check-config`: what an edge would refuse, and what would leave it less safe than it looks.
+//! `latchkey check-config`: reports what an edge would refuse, and what makes it less safe than it looks.
 
 mod address;
 mod between;
@@ -53,19 +53,19 @@ pub struct CheckConfigOptions {
     json: bool,
 }
 
-/// Something that was found.
+/// A problem in a file.
 pub(super) struct Finding {
     weight: Weight,
-    /// Where in the file, as the path of fields that leads there.
+    /// The path of fields that leads to it in the file.
     place: String,
     message: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weight {
-    /// The edge would refuse it, deny all, or let pass what it should not.
+    /// The edge would refuse it, deny everything, or let through what it must not.
     Refused,
-    /// It works, and is less safe or less useful than it could be.
+    /// It works, but is less safe or less useful than it could be.
     Warning,
 }
 
@@ -88,11 +88,11 @@ impl fmt::Display for Weight {
     }
 }
 
-/// What a file is, as far as it concerns us.
+/// The two kinds of files that can be checked.
 enum File {
     /// A plugin configuration, byte for byte.
     Plugin(Vec<u8>),
-    /// Envoy's configuration, or what holds it.
+    /// Envoy's configuration, or a manifest that contains it.
     Envoy(Value),
 }
 
@@ -130,7 +130,7 @@ pub(super) fn run_check_config(options: &CheckConfigOptions) -> anyhow::Result<O
     Ok(if is_refused { Outcome::Refused } else { Outcome::Done })
 }
 
-/// The one plugin configuration in a file.
+/// The only plugin configuration in a file.
 pub(super) fn one_plugin(path: &Path) -> anyhow::Result<Vec<u8>> {
     let value = match read(path)? {
         File::Plugin(json) => return Ok(json),
@@ -153,7 +153,7 @@ pub(super) fn one_plugin(path: &Path) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-/// Checks a plugin configuration as the edge itself does; `None` when it would be refused.
+/// Checks a plugin configuration as the edge itself does; `None` if the edge would refuse it.
 pub(super) fn plugin(
     place: &str,
     json: &[u8],
@@ -184,10 +184,10 @@ fn read(path: &Path) -> anyhow::Result<File> {
         Err(_) => yaml(&text).with_context(|| path.display().to_string())?,
     };
     let is_envoy = |value: &Value| !filters(value).is_empty() || chain::keeps_a_place(value) || mesh::has_ours(value);
-    // What is no Envoy file keeps its names: those of a plugin configuration are never in two spellings.
+    // A file that isn't Envoy's keeps its names: a plugin configuration has only one spelling of each.
     let renamed = fields::with_one_name(value.clone()).with_context(|| path.display().to_string())?;
     if is_envoy(&renamed) {
-        // JSON's reader takes the last of two fields with one name, the other reader refuses them.
+        // The JSON parser takes the last of two fields with the same name, the YAML parser refuses them.
         if let Err(error) = yaml(&text)
             && error.to_string().contains("duplicate")
         {
@@ -202,17 +202,17 @@ fn read(path: &Path) -> anyhow::Result<File> {
     if !is_plugin {
         bail!("{}: no filter of Latchkey is in it, and it is no plugin configuration", path.display());
     }
-    // As it is written, so that a field that stands there twice is found; YAML is a way to write it, too.
+    // JSON text stays as it is, so that duplicate fields are found. A plugin configuration may also be YAML.
     let json =
         if serde_json::from_str::<Value>(&text).is_ok() { text.into_bytes() } else { value.to_string().into_bytes() };
     Ok(File::Plugin(json))
 }
 
-/// All documents of a file; one alone stands for itself.
+/// All documents of a file as a list; a single document as itself.
 fn yaml(text: &str) -> anyhow::Result<Value> {
     let read = serde_saphyr::from_multiple(text);
     let mut documents: Vec<Value> = read.map_err(|error| {
-        // What follows the first line shows the file's own lines, which may hold a token.
+        // The later lines of the error quote the file, which may contain a token.
         let error = error.to_string();
         let what = error.lines().next().unwrap_or_default();
         let hint = if text.contains("${") { "; a template must be filled in first" } else { "" };

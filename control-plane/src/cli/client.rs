@@ -1,4 +1,4 @@
-//! REST as a client: one request, one answer, and a refusal as a sentence.
+//! A REST client that turns refusals into sentences.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read};
@@ -22,19 +22,19 @@ use super::problem;
 use crate::entropy::Entropy;
 use crate::secret::Secret;
 
-/// How long anything may take that doesn't wait for edges: a little longer than the control plane gives itself.
+/// The time limit of a request that doesn't wait for edges: a little longer than the control plane's own.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// The same for what is much.
+/// The time to add to that for a large request.
 pub const LONG: Duration = Duration::from_secs(330);
 
-/// How long to wait before a change is sent again whose answer was lost.
+/// The pauses before the retries of a change whose answer was lost.
 const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
-/// How long it may take to get a connection.
+/// The time limit for opening a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The most bytes of an answer that is held in memory as a whole.
+/// The most bytes of an answer that is read into memory as a whole.
 const MAX_ANSWER: u64 = 64 << 20;
 
 /// What to do when a certificate isn't trusted.
@@ -54,11 +54,11 @@ pub struct Call {
     body: Option<Value>,
     headers: Vec<(&'static str, String)>,
     patience: Duration,
-    /// Whether it has an idempotency key, so that it may be sent again.
+    /// Whether it has an idempotency key, so that it may be retried.
     is_made_once: bool,
 }
 
-/// What was answered: JSON, or null where there is nothing to say.
+/// An answer: JSON, or null if its body is empty.
 pub struct Answer {
     pub body: Value,
     headers: HeaderMap,
@@ -78,7 +78,7 @@ impl Call {
         Self { body: Some(body), ..Self::new(Method::POST, path) }
     }
 
-    /// A change that is made once: it has an idempotency key of its own, and is sent again when its answer is lost.
+    /// A change that is made once: it has its own idempotency key, and is retried if its answer is lost.
     pub fn make(path: &[&str], body: Value) -> anyhow::Result<Self> {
         let key = Entropy::system().text()?;
         let call = Self::post(path, body).header("idempotency-key", key.expose().to_owned());
@@ -93,7 +93,7 @@ impl Call {
         Self::new(Method::DELETE, path)
     }
 
-    /// Adds to the query what is given.
+    /// Adds a parameter to the query, if it has a value.
     pub fn query(mut self, name: &str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {
             let separator = if self.path.contains('?') { '&' } else { '?' };
@@ -108,7 +108,7 @@ impl Call {
         self
     }
 
-    /// Waits for the answer for so much longer.
+    /// Extends the time limit by `more`.
     pub fn patient(mut self, more: Duration) -> Self {
         self.patience = self.patience.saturating_add(more);
         self
@@ -121,7 +121,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The revision from which on the change holds.
+    /// The revision that contains the change.
     pub fn revision(&self) -> Option<u64> {
         self.header("latchkey-revision")?.parse().ok()
     }
@@ -134,7 +134,7 @@ impl Client {
         let config = Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
-            // A token goes to nobody but who was named.
+            // No redirects: the token is only for the server that was named.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(if is_loopback(&base) || base.starts_with("http://") { None } else { Proxy::try_from_env() })
@@ -144,7 +144,7 @@ impl Client {
         Ok(Self { agent: config.new_agent(), base, token })
     }
 
-    /// Sends a request; what isn't answered with success is an error that says why.
+    /// Sends a request; any answer but success is an error with its reason.
     pub fn send(&self, call: Call) -> anyhow::Result<Answer> {
         let body = call.body.as_ref().map(|body| Zeroizing::new(body.to_string()));
         until_answered(&call, || match &body {
@@ -156,8 +156,8 @@ impl Client {
         })
     }
 
-    /// Sends JSON lines, as they are read; `lines` begins anew for each try. The control plane is asked first whether it takes
-    /// them.
+    /// Sends JSON lines while they are read; `lines` starts from the beginning for each attempt. The control plane can
+    /// refuse them before they are sent.
     pub fn send_lines<R: Read>(&self, call: Call, lines: impl Fn() -> R, length: usize) -> anyhow::Result<Answer> {
         let call = call.header("expect", "100-continue".to_owned());
         until_answered(&call, || {
@@ -166,7 +166,7 @@ impl Client {
         })
     }
 
-    /// Sends a request whose answer may be of any length, and is read bit by bit.
+    /// Sends a request and streams its answer, which may have any length.
     pub fn stream(&self, call: Call) -> anyhow::Result<impl Read + 'static> {
         let (parts, body) = self.start(&call, None, SendBody::none())?.into_parts();
         if !parts.status.is_success() {
@@ -197,7 +197,7 @@ impl Client {
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
-        // The error would show the header that it is about.
+        // The error itself could quote the header that it is about.
         let request =
             request.body(body).map_err(|_| anyhow::anyhow!("{}: not a path that can be asked for", call.path))?;
         let request = self.agent.configure_request(request).timeout_global(Some(call.patience)).build();
@@ -234,17 +234,17 @@ impl Client {
             other => other.to_string(),
         };
         let text = format!("no answer from {base}: {cause}; {advice}");
-        // After a timeout somebody has waited for long enough.
+        // No retry after a timeout: the user has waited long enough.
         let is_lost = matches!(error, ureq::Error::Io(error) if BROKEN.contains(&error.kind()));
         if is_lost { Failure::AnswerLost(text) } else { Failure::Unreachable(text) }
     }
 }
 
-/// How a connection ends that was there.
+/// The ways in which an established connection ends.
 const BROKEN: [ErrorKind; 4] =
     [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
 
-/// Sends a call; again, with the same idempotency key, while its answer is lost.
+/// Sends a call, and retries it with the same idempotency key if its answer is lost.
 fn until_answered(call: &Call, mut send: impl FnMut() -> anyhow::Result<Answer>) -> anyhow::Result<Answer> {
     let mut pauses = PAUSES.iter();
     loop {
@@ -262,14 +262,14 @@ fn wait(pause: Duration) {
     std::thread::sleep(pause);
 }
 
-/// The whole of an answer. It may hold a secret.
+/// The whole answer, which may contain a secret.
 fn read(body: Body, path: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let bytes = body.into_with_config().limit(MAX_ANSWER).read_to_vec();
     let broke_off = |error| Failure::AnswerLost(format!("the answer to {path} broke off: {error}"));
     Ok(Zeroizing::new(bytes.map_err(broke_off)?))
 }
 
-/// A segment of a path, with all that could be taken for more than that encoded.
+/// A segment of a path, with everything encoded that could end the segment.
 fn encoded(segment: &str) -> String {
     segment.bytes().fold(String::new(), |mut text, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {

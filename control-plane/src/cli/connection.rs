@@ -1,4 +1,4 @@
-//! Which control plane a command speaks to, and as whom: flag, then environment, then what `latchkey login` stored.
+//! The control plane and token of a command: from a flag, else the environment, else what `latchkey login` stored.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -41,7 +41,7 @@ pub struct Remote {
     json: bool,
 }
 
-/// A command's way to the control plane, and how it answers.
+/// The client of a command, and the form of its output.
 pub struct Session {
     pub client: Client,
     pub json: bool,
@@ -66,18 +66,18 @@ impl Drop for Stored {
 }
 
 impl Remote {
-    /// Whether scripts read the answer.
+    /// Whether the output is JSON, for scripts.
     pub fn json(&self) -> bool {
         self.json
     }
 
-    /// Whom to speak to, and as whom. Nothing is sent yet.
+    /// The client of this command. Nothing is sent yet.
     pub fn session(&self) -> anyhow::Result<Session> {
         let stored = if self.url.is_some() && self.token_file.is_some() { None } else { stored()? };
         let Some(url) = self.url.clone().or_else(|| stored.as_ref()?.url.parse().ok()) else {
             return Err(not_signed_in("no control plane is named").into());
         };
-        // What is stored belongs to the control plane that it was stored for: no other one ever gets that token.
+        // A stored token belongs to the control plane that it was stored for, and is never sent to another.
         let own = stored.filter(|stored| stored.url == url.to_string());
         let token = match (&self.token_file, &own) {
             (Some(path), _) => token::admin_token(path)?,
@@ -100,7 +100,7 @@ impl Remote {
             Some(path) => token::admin_token(path)?,
             None => token::checked(token::secret("admin token")?, "the token")?,
         };
-        // The command that reads it may run elsewhere.
+        // A later command may run in another folder.
         let ca_certificate = match &self.ca_certificate {
             Some(path) => Some(path.canonicalize().with_context(|| path.display().to_string())?),
             None => None,
@@ -116,11 +116,11 @@ impl Remote {
     }
 }
 
-/// What is to be stored once the token has been tried.
+/// What to store once the token has been tried.
 pub struct SignIn(Stored);
 
 impl SignIn {
-    /// Stores it, readable by its owner alone; answers with the file and the control plane's URL.
+    /// Stores it, readable only by its owner; returns the file and the control plane's URL.
     pub fn store(&self) -> anyhow::Result<(PathBuf, String)> {
         let path = file()?;
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -134,7 +134,7 @@ impl SignIn {
     }
 }
 
-/// Forgets what was stored; `None` when there was nothing.
+/// Deletes what was stored; `None` if there was nothing.
 pub fn forget() -> anyhow::Result<Option<PathBuf>> {
     let path = file()?;
     match fs::remove_file(&path) {
@@ -154,7 +154,7 @@ fn client(url: &PublicUrl, token: Secret, ca: Option<&Path>, insecure_accepted: 
     Client::new(url, token, ca)
 }
 
-/// True for a host that no network is between.
+/// True for a host on this machine.
 pub fn is_loopback(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
@@ -168,7 +168,7 @@ fn not_signed_in(what: &str) -> Failure {
     ))
 }
 
-/// `latchkey/config.toml` in the user's folder of configurations.
+/// `latchkey/config.toml` in the user's configuration folder.
 fn file() -> anyhow::Result<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
@@ -182,7 +182,7 @@ fn file() -> anyhow::Result<PathBuf> {
 }
 
 fn stored() -> anyhow::Result<Option<Stored>> {
-    // Where nothing can be stored, nothing is.
+    // If there is no place to store anything, nothing is stored.
     let Ok(path) = file() else { return Ok(None) };
     let (path_text, cannot) = (path.display(), || format!("{}: cannot read it", path.display()));
     let metadata = match fs::metadata(&path) {
@@ -197,14 +197,14 @@ fn stored() -> anyhow::Result<Option<Stored>> {
         );
     }
     let text = Zeroizing::new(fs::read_to_string(&path).with_context(cannot)?);
-    // What the parser says may quote the line with the token.
+    // The parser's error may quote the line with the token.
     let Ok(stored) = toml::from_str(&text) else {
         bail!("{path_text}: cannot be read as what `latchkey login` writes; sign in again");
     };
     Ok(Some(stored))
 }
 
-/// A new file in the place of the old: never half of one, and never one that others could read for a moment.
+/// Replaces the file atomically: it is never incomplete, and never readable by others.
 fn write(path: &Path, stored: &Stored) -> anyhow::Result<()> {
     let text = Zeroizing::new(toml::to_string(stored)?);
     let new = path.with_extension("new");
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_told_from_other_hosts() {
+    fn loopback_is_distinguished_from_other_hosts() {
         for (url, expected) in [
             ("http://localhost:8080", true),
             ("http://127.0.0.1:8080", true),

@@ -1,4 +1,4 @@
-//! `latchkey copy`: from a file to PostgreSQL, or back.
+//! `latchkey copy`: copies a database from a file to PostgreSQL, or back.
 
 use std::path::PathBuf;
 

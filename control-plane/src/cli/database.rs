@@ -116,7 +116,7 @@ pub(super) fn run_restore(options: &RestoreOptions) -> anyhow::Result<()> {
         epoch: entropy.id(&clock)?,
         acting: Acting::system(clock.now()),
     };
-    // Made and forgotten: its digest keeps a place that nobody can fill.
+    // The secret is drawn and discarded: nobody can ever present the text for its digest.
     let mut secret = || {
         let made = entropy.secret(&Kind::Key(policy::Environment::default()));
         let made = made.map_err(|error| StoreError::Unavailable(error.to_string()))?;

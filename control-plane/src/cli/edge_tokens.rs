@@ -1,4 +1,4 @@
-//! `latchkey edge-tokens`: what edges show to the feed.
+//! `latchkey edge-tokens`: the tokens that edges present to the feed.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! `latchkey edges` and `latchkey enforcement`: which Envoys there are, and what each of them has.
+//! `latchkey edges` and `latchkey enforcement`: which Envoys exist, and which changes each of them has.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use self::route::{RouteFlag, lending};
 mod origin;
 mod route;
 
-/// What is printed, with its reasons.
+/// The printed templates, with the reasons in comments.
 const SIDECAR: &str = include_str!("../../../envoy/sidecar.yaml");
 const TOKEN_SECRET: &str = include_str!("../../../envoy/edge-token.yaml");
 
@@ -134,7 +134,7 @@ enum Print {
     TokenSecret,
 }
 
-/// What is to be printed.
+/// The text to print.
 pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
     Ok(match options.print {
         Print::Config => config(options)?,
@@ -142,7 +142,7 @@ pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<S
     })
 }
 
-/// All of what can be printed, with nothing filled in: what `check-config` compares with.
+/// The whole template with nothing filled in, which `check-config` compares with.
 pub(super) fn unfilled() -> String {
     fill(SIDECAR, &[])
 }
@@ -182,7 +182,7 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
         ("no-override-headers", !options.keep_override_headers),
     ];
     let or_none = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(String::new()), file);
-    // Envoy takes the first route that fits.
+    // Envoy takes the first route that matches.
     let mut routes: Vec<&RouteFlag> = options.routes.iter().collect();
     routes.sort_by_key(|route| std::cmp::Reverse(route.prefix().len()));
     let routes: Vec<String> = routes.into_iter().map(ToString::to_string).collect();
@@ -221,7 +221,7 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
     ))
 }
 
-/// The plugin configuration, which the filter would take, and the routes with it.
+/// The plugin configuration, checked together with the routes as the filter would.
 fn plugin(options: &EnvoyConfigOptions, authority: &Authority, allowed: &BTreeSet<PathKind>) -> anyhow::Result<Value> {
     let mut plugin = serde_json::Map::from_iter([
         ("edge".to_owned(), json!(options.edge)),
@@ -248,8 +248,8 @@ fn plugin(options: &EnvoyConfigOptions, authority: &Authority, allowed: &BTreeSe
     Ok(plugin)
 }
 
-/// Envoy matches a path as it is spelled, and the filter takes the route that Envoy took. Where an upstream reads the spelling as
-/// another route's path, that one's rule must not be the stricter one.
+/// Envoy matches a path as it is spelled, and the filter uses the route that Envoy took. If an upstream reads the
+/// spelling as another route's path, that route's rule must not be stricter.
 fn refuse_lending(allowed: &BTreeSet<PathKind>, routes: &[RouteFlag]) -> anyhow::Result<()> {
     let spelled = allowed.iter().find(|kind| kind.is_matched_as_spelled());
     let (Some(kind), Some((own, other))) = (spelled, lending(routes)) else { return Ok(()) };
@@ -264,7 +264,7 @@ fn refuse_lending(allowed: &BTreeSet<PathKind>, routes: &[RouteFlag]) -> anyhow:
     )
 }
 
-/// A kind by its word in the plugin configuration.
+/// A kind by its name in the plugin configuration.
 fn path_kind(text: &str) -> Result<PathKind, serde_json::Error> {
     PathKind::deserialize(&Value::from(text))
 }
@@ -275,13 +275,13 @@ fn escaped_slashes(allowed: &BTreeSet<PathKind>) -> String {
     action.to_owned()
 }
 
-/// Envoy's listener on all IPv6 addresses takes no IPv4 by itself.
+/// A listener on all IPv6 addresses accepts IPv4 only with this field.
 fn ipv4_too(listen: IpAddr) -> String {
     let field = if listen == Ipv6Addr::UNSPECIFIED { ", ipv4_compat: true" } else { "" };
     field.to_owned()
 }
 
-/// The template without the sections that aren't wanted. A section may stand in another.
+/// The template without the sections that aren't wanted. Sections may be nested.
 fn sections(template: &str, wanted: &[(&str, bool)]) -> String {
     let mut text = String::with_capacity(template.len());
     let mut open: Vec<bool> = Vec::new();
@@ -301,7 +301,7 @@ fn sections(template: &str, wanted: &[(&str, bool)]) -> String {
 fn fill(template: &str, values: &[(&str, String)]) -> String {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
-    // In one pass, so that a value that looks like a name stays what it is.
+    // In one pass, so that a value that looks like a placeholder stays as it is.
     while let Some((before, (name, after))) =
         rest.split_once("${").and_then(|(before, tail)| Some((before, tail.split_once('}')?)))
     {
@@ -310,7 +310,7 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
         rest = after;
     }
     text.push_str(rest);
-    // Where there is nothing to put in there is no line.
+    // An empty value leaves no blank line.
     text.replace("\n\n              - match", "\n              - match")
 }
 
@@ -321,7 +321,7 @@ fn file(path: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// A text as YAML and JSON both write it.
+/// A string in a form that is valid in YAML and JSON.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }

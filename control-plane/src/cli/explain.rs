@@ -1,5 +1,4 @@
-//! `latchkey explain`: what a request with a key would be answered, by which rule, and why; with the code that decides in
-//! Envoy.
+//! `latchkey explain`: the answer to a request with a key, its rule and its reason, by the code that decides in Envoy.
 
 mod record;
 mod why;
@@ -175,13 +174,13 @@ fn config(options: &ExplainOptions) -> anyhow::Result<(Config, Routes)> {
     Config::parse(&json).with_context(name)
 }
 
-/// The key that the request has.
+/// The key of the request.
 fn known(options: &ExplainOptions) -> anyhow::Result<Option<Known>> {
     let (body, slug) = match (&options.record, &options.key) {
         (Some(path), _) => {
             let text = std::fs::read(path).with_context(|| format!("{}: cannot read it", path.display()))?;
             let body: Value = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-            // An answer to `create` has the key inside.
+            // The answer to `create` contains the key.
             let body = body.get("key").filter(|key| key.is_object()).cloned().unwrap_or(body);
             let slug = options.workspace.clone().filter(|name| name.parse::<policy::WorkspaceId>().is_err());
             (body, slug.unwrap_or_default())

@@ -1,14 +1,14 @@
-//! How a command ends: its exit code, and the sentence that goes with a bad one.
+//! How a command ends: its exit code, and the message of a failure.
 
 use std::io;
 
-/// How a command ended that did what it was told to.
+/// The outcome of a command that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// `check-config`: an edge would refuse it.
+    /// `check-config`: an edge would refuse the file.
     Refused,
-    /// `--wait` and `enforcement`: the change is made, and not yet enforced everywhere.
+    /// `--wait` and `enforcement`: the change is made, but not yet enforced everywhere.
     NotEnforced,
     /// `explain`: the request would be denied.
     Denied,
@@ -26,16 +26,16 @@ impl Outcome {
     }
 }
 
-/// Why a command failed, where that isn't simply 1. The text never has a secret.
+/// A failure with an exit code other than 1. The text never contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Something is missing on the command line that clap can't know of.
+    /// The command line lacks something that clap can't check.
     #[error("{0}")]
     Usage(String),
-    /// Nobody answered, or somebody who can't at the moment.
+    /// The control plane didn't answer, or is temporarily unavailable.
     #[error("{0}")]
     Unreachable(String),
-    /// The same of a request that may have been carried out: its answer was lost, or there is none yet.
+    /// The same for a request that may have been carried out: its answer was lost, or there is none yet.
     #[error("{0}")]
     AnswerLost(String),
 }
@@ -49,7 +49,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// True when whoever reads the output has seen enough, as `head` has.
+/// True if the reader of the output closed it, as `head` does.
 pub fn is_unread(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,25 +1,25 @@
-//! JSON by its fields: what isn't there is null.
+//! Access to JSON by field: a missing field is null.
 
 use serde_json::{Map, Value};
 
 static NULL: Value = Value::Null;
 
-/// What stands at the end of these fields.
+/// The value at the end of these fields.
 pub fn part<'a>(value: &'a Value, fields: &[&str]) -> &'a Value {
     fields.iter().fold(value, |value, name| value.get(*name).unwrap_or(&NULL))
 }
 
-/// The items of a list; none where there is no list.
+/// The items of a list; empty if there is no list.
 pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     part(value, &[name]).as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A text; empty where there is none.
+/// A string; empty if there is none.
 pub fn word<'a>(value: &'a Value, name: &str) -> &'a str {
     part(value, &[name]).as_str().unwrap_or_default()
 }
 
-/// A number; 0 where there is none.
+/// A number; 0 if there is none.
 pub fn number(value: &Value, name: &str) -> u64 {
     part(value, &[name]).as_u64().unwrap_or_default()
 }
@@ -29,7 +29,7 @@ pub fn is(value: &Value, name: &str) -> bool {
     part(value, &[name]) == &Value::Bool(true)
 }
 
-/// An object of those fields that are given.
+/// An object of the fields that have a value.
 pub fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     given.collect::<Map<_, _>>().into()

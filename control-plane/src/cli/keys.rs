@@ -1,4 +1,4 @@
-//! `latchkey keys`: what clients have. Each operation is a file.
+//! `latchkey keys`: operations on keys, one file for each.
 
 mod change;
 mod clean_up;
@@ -114,7 +114,7 @@ struct OneKey {
 }
 
 pub(super) fn run_keys(options: &KeysOptions) -> anyhow::Result<Outcome> {
-    // What is missing is said before anything is asked for.
+    // A missing option is reported before the command asks for anything.
     let workspace = || {
         options.workspace.as_deref().ok_or_else(|| {
             Failure::Usage("name the workspace: --workspace acme, or LATCHKEY_WORKSPACE=acme".to_owned())
@@ -144,7 +144,7 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    /// Where REST has its keys, and what is below.
+    /// The path of its keys, followed by `below`.
     fn path<'b>(&'b self, below: &[&'b str]) -> Vec<&'b str> {
         [&["v1", "workspaces", self.workspace, "keys"], below].concat()
     }
@@ -153,7 +153,7 @@ impl At<'_> {
         Call::post(&self.path(below), body)
     }
 
-    /// Shows a key that was answered.
+    /// Prints a key from an answer.
     fn shown(&self, key: &Value) -> anyhow::Result<()> {
         if self.session.json { say_json(key) } else { say(&key_card(key)) }
     }

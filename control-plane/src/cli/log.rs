@@ -1,4 +1,4 @@
-//! The log: lines on standard error, and what a panic says.
+//! The log: lines on standard error, including panics.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
@@ -12,22 +12,23 @@ use tracing_subscriber::EnvFilter;
 use super::redact::without_secrets;
 use crate::lossy::LossyWriter;
 
-/// How long the end of the process waits for the last lines to be written.
+/// How long shutdown waits for the last lines to be written.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The log of this process. When it is dropped, the lines that were logged before are written, or are given up after [`FLUSH`].
+/// The log of this process. Dropping it writes the remaining lines, or gives them up after [`FLUSH`].
 pub(super) struct Log {
     writer: LossyWriter,
     lines_lost: Counter,
 }
 
 impl Log {
-    /// Logs from now on as LATCHKEY_LOG and LATCHKEY_LOG_FORMAT say. No line waits for standard error, or fails with it.
+    /// Starts logging as LATCHKEY_LOG and LATCHKEY_LOG_FORMAT specify. Logging never waits for standard error, and
+    /// never fails with it.
     #[expect(clippy::disallowed_methods, reason = "the one place where the log goes to standard error")]
     pub(super) fn start() -> io::Result<Self> {
         let filter =
             EnvFilter::try_from_env("LATCHKEY_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
-        // What it logs of each statement is nothing to an operator, and would be most of the log.
+        // Their log of each statement is of no use to an operator, and would be most of the log.
         let quiet = ["tokio_postgres=warn", "postgres=warn"].into_iter().filter_map(|directive| directive.parse().ok());
         let filter = quiet.fold(filter, EnvFilter::add_directive);
         let lines_lost = Counter::default();
@@ -37,24 +38,24 @@ impl Log {
             .with_env_filter(filter)
             .with_writer(move || lines.clone())
             .with_target(false)
-            // It would tell them on standard error, and panic where that can't be written.
+            // It would print them to standard error, and panic if that can't be written.
             .log_internal_errors(false);
         if std::env::var("LATCHKEY_LOG_FORMAT").is_ok_and(|format| format == "json") {
             log.json().flatten_event(true).init();
         } else {
             log.with_ansi(io::stderr().is_terminal()).init();
         }
-        // The usual hook writes to standard error itself, and waits for a pipe that nobody reads.
+        // The default hook writes to standard error itself, and waits for a pipe that nobody reads.
         std::panic::set_hook(Box::new(panicked));
         Ok(Self { writer, lines_lost })
     }
 
-    /// Counts lines that weren't written.
+    /// The counter of lines that weren't written.
     pub(super) fn lines_lost(&self) -> Counter {
         self.lines_lost.clone()
     }
 
-    /// Writes a line as it is, in its place among those that were logged.
+    /// Writes a line as it is, in order with the logged lines.
     pub(super) fn say(&self, line: &str) {
         self.writer.say(line);
     }
@@ -71,7 +72,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("no message");
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
     let backtrace = Backtrace::capture();
-    // As the usual hook does: where RUST_BACKTRACE asks for it.
+    // As in the default hook: only if RUST_BACKTRACE requests it.
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));
     error!(place, thread, backtrace, "a panic, please report it: {}", without_secrets(message));
 }

@@ -1,4 +1,4 @@
-//! `latchkey login` and `latchkey logout`: who the other commands speak as.
+//! `latchkey login` and `latchkey logout`: store and delete the token of the other commands.
 
 use super::client::Call;
 use super::connection::{Remote, forget};
@@ -6,7 +6,7 @@ use super::output::say;
 
 pub(super) fn run_login(remote: &Remote) -> anyhow::Result<()> {
     let (client, sign_in) = remote.sign_in()?;
-    // Every role may ask this: what can't be used is not stored.
+    // Every role may call this, so a token that doesn't work isn't stored.
     client.send(Call::get(&["v1", "workspaces"]).query("limit", Some(1)))?;
     let (path, url) = sign_in.store()?;
     say(&format!("signed in to {url}; the token is in {}, for you alone\n", path.display()))

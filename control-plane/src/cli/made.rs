@@ -1,4 +1,4 @@
-//! What was made with a secret: the secret to standard output, this once, and all else to standard error.
+//! Output of a new secret: the secret once on standard output, everything else on standard error.
 
 use std::io::{self, Write as _};
 
@@ -10,7 +10,7 @@ use super::connection::Session;
 use super::json::{part, word};
 use super::output::{remark, say_json};
 
-/// Tells of an answer `{…, secret}`. `about` is for people.
+/// Prints an answer `{…, secret}`. `about` is for people.
 pub fn tell(session: &Session, answer: &Value, about: &str) -> anyhow::Result<()> {
     if part(answer, &["secret"]).is_null() {
         return Err(lost(session, answer, about));
@@ -27,7 +27,7 @@ pub fn tell(session: &Session, answer: &Value, about: &str) -> anyhow::Result<()
     )
 }
 
-/// The first try was carried out, and what it answered was lost on the way.
+/// The first attempt was carried out, but its answer was lost.
 fn lost(session: &Session, answer: &Value, about: &str) -> anyhow::Error {
     if session.json {
         if let Err(error) = say_json(answer) {
@@ -43,7 +43,7 @@ fn lost(session: &Session, answer: &Value, about: &str) -> anyhow::Error {
     anyhow!("it is made, but the answer with its secret was lost, and nobody can show it again: {next}")
 }
 
-/// A line of its own, so that `SECRET=$(latchkey keys create …)` has it.
+/// On its own line, so that `SECRET=$(latchkey keys create …)` captures it.
 fn write(secret: &str) -> anyhow::Result<()> {
     let line = Zeroizing::new(format!("{secret}\n"));
     let mut out = io::stdout().lock();

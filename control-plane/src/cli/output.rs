@@ -1,4 +1,4 @@
-//! What people read: tables and cards of what REST answers, and JSON for scripts.
+//! Output of commands: tables and cards of REST's answers for people, JSON for scripts.
 
 use std::io::{self, Write as _};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::redact::without_secrets;
 
-/// What stands where there is nothing.
+/// Shown in place of a missing value.
 const NOTHING: &str = "-";
 
 /// Writes to standard output.
@@ -16,10 +16,10 @@ pub fn say(text: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Writes a line to standard error: for people only, so that standard output stays what scripts read.
+/// Writes a line to standard error, for people only, so that standard output contains only what scripts read.
 #[expect(clippy::disallowed_methods, reason = "a command tells its user; nothing else waits for it")]
 pub fn remark(line: &str) {
-    // Nobody is left to tell when stderr is gone.
+    // If standard error is closed, there is nobody to inform.
     let _ = writeln!(io::stderr(), "{}", without_secrets(&plain(line)));
 }
 
@@ -28,7 +28,7 @@ pub fn say_json(value: &Value) -> anyhow::Result<()> {
     say(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
-/// A column each heading, a line each row; the last column may be of any length.
+/// One column for each heading, one line for each row; the last column may have any length.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
     let headings = headings.iter().map(|heading| heading.to_uppercase()).collect::<Vec<_>>();
@@ -54,7 +54,7 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A line each field: `name  value`.
+/// One line for each field: `name  value`.
 pub fn card(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", plain(value))).collect()
@@ -87,7 +87,7 @@ pub fn counted(count: u64, thing: &str) -> String {
     if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
-/// Without control characters: what clients and other admins chose must not steer a terminal.
+/// The text without control characters: names that others chose must not control the terminal.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_what_stands_in_them() {
+    fn columns_are_as_wide_as_their_contents() {
         let rows = [vec!["größer".to_owned(), "1".to_owned()], vec!["b".to_owned(), "\u{1b}[2J".to_owned()]];
         assert_eq!(table(&["name", "id"], &rows), "NAME    ID\ngrößer  1\nb       \u{fffd}[2J\n");
         assert_eq!(table(&["name"], &[]), "NAME\n");

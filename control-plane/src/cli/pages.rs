@@ -1,14 +1,14 @@
-//! A list that comes in pages, as one.
+//! A paginated list, read as a whole.
 
 use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::json::part;
 
-/// The most items of a page that REST gives.
+/// The most items that REST puts on a page.
 const PAGE: u64 = 200;
 
-/// All items, or the first `limit`. `page` makes the request of a page, but for limit and cursor.
+/// All items, or the first `limit`. `page` makes the request for a page, without limit and cursor.
 pub fn all(client: &Client, limit: Option<u64>, page: impl Fn() -> Call) -> anyhow::Result<Vec<Value>> {
     let mut items = Vec::new();
     let mut cursor: Option<String> = None;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 
-/// `application/problem+json`, as far as people are told of it.
+/// The fields of `application/problem+json` that people are shown.
 #[derive(Deserialize)]
 struct Problem {
     code: String,
@@ -29,7 +29,7 @@ struct Line {
     errors: Vec<FieldError>,
 }
 
-/// The error of an answer that is no success.
+/// The error of an unsuccessful answer.
 pub fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> anyhow::Error {
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
         let to = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
@@ -42,7 +42,7 @@ pub fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> anyhow::
         return Failure::Unreachable(message).into();
     };
     let text = problem.text();
-    // What may be otherwise a moment later.
+    // These may succeed a moment later.
     match (status, problem.code.as_str()) {
         (StatusCode::SERVICE_UNAVAILABLE, _) | (StatusCode::CONFLICT, "in-progress") => {
             Failure::AnswerLost(text).into()
@@ -64,7 +64,7 @@ impl Problem {
             return format!("{} ({code})\n{}", lowered(title), errors.join("\n"));
         }
         match next(code) {
-            // What REST says to do next is said by a command instead.
+            // A command replaces the next step that REST gives.
             Some(next) => format!("{}; {next} ({code})", detail.split(';').next().unwrap_or_default()),
             None => format!("{}: {detail} ({code})", lowered(title)),
         }
@@ -74,7 +74,7 @@ impl Problem {
 impl FieldError {
     fn text(&self) -> String {
         let Self { field, message } = self;
-        // Other fields that it names, in the words of the command line too.
+        // Other fields in the message are also replaced by their flags.
         let message =
             FLAGS.iter().fold(message.clone(), |message, (field, flag)| message.replace(&format!("`{field}`"), flag));
         match flag(field) {
@@ -94,7 +94,7 @@ impl Line {
     }
 }
 
-/// How fields are given on the command line.
+/// The flags for REST's fields.
 const FLAGS: [(&str, &str); 16] = [
     ("expires_in", "--expires-in"),
     ("expires_at", "--expires-at"),
@@ -118,7 +118,7 @@ fn flag(field: &str) -> &str {
     FLAGS.iter().find(|(own, _)| *own == field).map_or(field, |(_, flag)| flag)
 }
 
-/// What to do next, by a command.
+/// The next step, as a command.
 fn next(code: &str) -> Option<&'static str> {
     match code {
         "missing-token" | "bad-token" | "expired-token" | "revoked-token" => {

@@ -1,11 +1,11 @@
-//! Progress of long work, for whoever sits at a terminal; nothing anywhere else.
+//! Progress of long work, shown only on a terminal.
 
 use std::io::Read;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A line that moves, on standard error. Gone when it is dropped.
+/// A progress line on standard error. Dropping it removes the line.
 pub struct Progress(ProgressBar);
 
 impl Progress {
@@ -29,13 +29,13 @@ impl Progress {
         self.0.inc(steps);
     }
 
-    /// All steps are done, and something of unknown length goes on.
+    /// All steps are done, and work of unknown length follows.
     fn wait(&self, what: &str) {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             self.0.set_style(style);
         }
         self.0.set_message(what.to_owned());
-        // Also when less than a tick is left to wait.
+        // It is drawn even if less than a tick remains.
         self.0.force_draw();
         self.0.enable_steady_tick(Duration::from_millis(100));
     }
@@ -47,7 +47,7 @@ impl Drop for Progress {
     }
 }
 
-/// Lines on their way out, counted.
+/// Lines that are being sent, with their progress.
 pub struct Sending<'a> {
     rest: &'a [u8],
     progress: Progress,
@@ -55,7 +55,7 @@ pub struct Sending<'a> {
 }
 
 impl<'a> Sending<'a> {
-    /// `then` is said when all is sent.
+    /// `then` is shown when everything is sent.
     pub fn new(bytes: &'a [u8], progress: Progress, then: &'static str) -> Self {
         Self { rest: bytes, progress, then }
     }

@@ -1,14 +1,14 @@
-//! Secrets that somebody put where none belongs: no error repeats them.
+//! Removes secrets from error messages.
 
 use std::borrow::Cow;
 
-/// What stands in their place.
+/// Shown in place of a secret.
 const REMOVED: &str = "[removed]";
 
-/// What every key and token begins with, as docs/api.md gives it to secret scanners.
+/// The prefixes of all keys and tokens, as docs/api.md lists them for secret scanners.
 const PREFIXES: [&str; 3] = ["lk_", "lkadm_", "lkedge_"];
 
-/// More symbols behind a prefix than any name has that isn't a secret, or most of one.
+/// A prefix with this many symbols after it belongs to a secret, or most of one. No other name has so many.
 const SYMBOLS: usize = 20;
 
 /// The text without what looks like a key or token.
@@ -28,7 +28,7 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
     Cow::Owned(kept.collect())
 }
 
-/// True for a word in which the text of a key or token stands, or most of it.
+/// True for a word that contains the text of a key or token, or most of it.
 pub fn holds_secret(word: &str) -> bool {
     PREFIXES.iter().any(|prefix| {
         word.match_indices(prefix).any(|(at, _)| {

@@ -1,5 +1,5 @@
-//! Texts that nobody may see: read from a file, from standard input, or typed without an echo. Never from an argument,
-//! which every process of the machine can read.
+//! Secrets from a file, from standard input, or typed without an echo. Never from an argument, which every process of
+//! the machine can read.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::private_file;
 use crate::secret::Secret;
 
-/// More than any secret has.
+/// More than the length of any secret.
 const MAX_BYTES: u64 = 4096;
 
 /// The file's name that means standard input.
@@ -26,7 +26,7 @@ pub fn admin_token(path: &Path) -> anyhow::Result<Secret> {
     } else {
         let mut file = File::open(path).with_context(|| format!("token file {}: cannot read it", path.display()))?;
         let metadata = file.metadata()?;
-        // A pipe is its reader's alone.
+        // A pipe can only be read by its reader.
         if metadata.is_file() {
             private_file::check(&metadata).with_context(|| format!("token file {}", path.display()))?;
         }
@@ -45,14 +45,15 @@ pub fn checked(secret: Secret, place: &str) -> anyhow::Result<Secret> {
     Ok(secret)
 }
 
-/// A secret from standard input: typed without an echo on a terminal, else all that is there. `what` is asked for.
+/// A secret from standard input: typed without an echo on a terminal, else the whole input. `what` names it in the
+/// prompt.
 pub fn secret(what: &str) -> anyhow::Result<Secret> {
     let input = io::stdin();
     if !input.is_terminal() {
         return all_of(&mut input.lock()).context("standard input: cannot read it");
     }
     let typed = {
-        // Before it is asked for, so that nothing is shown that is typed at once.
+        // Before the prompt, so that early typing isn't shown.
         let _hidden = Hidden::start()?;
         ask(&format!("{what} (not shown): "))?;
         let mut line = Zeroizing::new(String::with_capacity(256));

@@ -98,7 +98,7 @@ impl Create {
         object([
             ("name", Some(json!(name))),
             ("role", Some(json!(role))),
-            // A workspace of the environment is for the commands that need one.
+            // The workspace may come from the environment, which is for commands that need one.
             ("workspace", text(workspace).filter(|_| role != "platform_admin")),
             ("expires_in", text(expires_in)),
             ("expires_at", text(expires_at)),

@@ -1,4 +1,4 @@
-//! `--wait`: whether a change is enforced on every worker of every edge, and if not, where not.
+//! `--wait`: whether a change is enforced on every worker of every edge, and if not, where it isn't.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// The request, with what is to be waited for.
+    /// The request, with the time to wait.
     pub fn asked(self, call: Call) -> Call {
         match self.wait {
             Some(secs) => call.header("prefer", format!("wait={secs}")).patient(Duration::from_secs(secs)),
@@ -30,7 +30,7 @@ impl Wait {
         }
     }
 
-    /// Tells people whether the change is enforced, if they asked.
+    /// Reports to people whether the change is enforced, if they asked for it.
     pub fn tell(self, client: &Client, answer: &Answer) -> anyhow::Result<Outcome> {
         if self.wait.is_none() {
             return Ok(Outcome::Done);
@@ -54,14 +54,14 @@ impl Wait {
             ));
             return Ok(Outcome::Done);
         }
-        // The header counts; the list says which.
+        // The header has only counts; this answer names the edges.
         let seen = client.send(Call::get(&["v1", "enforcement"]).query("revision", answer.revision()))?;
         remark(&format!("not enforced after {} ms: {}", number("elapsed_ms"), missing(&seen.body)));
         Ok(Outcome::NotEnforced)
     }
 }
 
-/// What an answer of `/v1/enforcement` that says no comes down to, in a sentence.
+/// Why `/v1/enforcement` reports a revision as not enforced, in a sentence.
 pub fn missing(seen: &Value) -> String {
     let edges = list(seen, "edges");
     if edges.is_empty() {
@@ -84,7 +84,7 @@ pub fn missing(seen: &Value) -> String {
     )
 }
 
-/// How many workers have the revision, or deny by themselves, and how many there are.
+/// How many workers have the revision or deny as stale, and how many exist.
 pub fn counted_workers(seen: &Value) -> (u64, u64) {
     let revision = part(seen, &["revision"]).as_u64();
     let (mut has, mut all) = (0_u64, 0_u64);

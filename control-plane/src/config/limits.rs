@@ -1,53 +1,56 @@
-//! `[limits]` of the operator's file: how much one caller may take of what all share.
+//! `[limits]` of the operator's file: how much of shared resources one client may take.
 //!
-//! A limit that is 0 is none. One that isn't named has its default.
+//! A limit of 0 means no limit. One that isn't named has its default.
 
 use serde::Deserialize;
 
 use crate::problem::Limit;
 
-/// Connected instances of a token that was made over REST: it speaks for one edge.
+/// Connected instances of a token that was made over REST, which is for one edge.
 const INSTANCES_OF_A_TOKEN: u64 = 1_000;
 
-/// And of the file's token, by which all edges may begin.
+/// Connected instances of the token file's token, which all edges may begin with.
 const INSTANCES_OF_THE_FILE_S: u64 = 20_000;
 
-/// Envoy's concurrency and one more: twice what the largest machines have threads.
+/// Workers of an instance: Envoy's concurrency and one more. Twice the number of threads that the largest machines
+/// have.
 const WORKERS: u64 = 256;
 
-/// Connections of one address that have shown no right token: all people behind one NAT who look at the sign-in page.
+/// Connections of one address that have presented no valid token: enough for all people behind one NAT who look at the
+/// sign-in page.
 const CONNECTIONS: u64 = 1_024;
 
 /// Keys of one workspace: more than most have customers.
 const KEYS: u64 = 1_000_000;
 
-/// Bytes that one workspace's records may take of a table, which each worker of each edge holds. A million keys with two scopes take 80 MB.
+/// Bytes that one workspace's records may take of a table, which each worker of each edge holds. A million keys with
+/// two scopes take 80 MB.
 const BYTES: u64 = 256 << 20;
 
-/// One tenant's second import waits for nothing but its first.
+/// Imports of one workspace at a time: a tenant's second import waits for nothing but its first.
 const IMPORTS_OF_A_WORKSPACE: u64 = 1;
 
-/// One is carried out at a time; what others prepare meanwhile takes some MB each.
+/// Imports at a time. One is carried out at a time; what others prepare meanwhile takes some MB each.
 const IMPORTS: u64 = 4;
 
-/// Which token an instance came with.
+/// The kind of token that an instance uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
-    /// The one in the file, of the start.
+    /// The token in the token file.
     File,
-    /// One that was made over REST.
+    /// A token that was made over REST.
     Made,
 }
 
-/// What the operator allows.
+/// The limits that the operator sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connected instances of one edge token; `None`: the default of its kind.
     pub instances_per_edge_token: Option<u64>,
-    /// Workers that live.
+    /// Live workers.
     pub workers_per_instance: u64,
-    /// Of those that have shown no right token yet.
+    /// Connections that have presented no valid token yet.
     pub connections_per_address: u64,
     /// Keys that aren't deleted.
     pub keys_per_workspace: u64,
@@ -74,7 +77,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Of the connected instances of one edge token; a configured one holds for both kinds. `None`: there is none.
+    /// The limit of connected instances of one edge token. A configured limit applies to both kinds. `None`: there is
+    /// none.
     pub fn instances(&self, of: TokenKind) -> Option<Limit> {
         let usual = match of {
             TokenKind::File => INSTANCES_OF_THE_FILE_S,
@@ -83,32 +87,32 @@ impl Limits {
         limit("instances_per_edge_token", self.instances_per_edge_token.unwrap_or(usual))
     }
 
-    /// Of the workers of one instance. `None`: there is none.
+    /// The limit of workers of one instance. `None`: there is none.
     pub fn workers(&self) -> Option<Limit> {
         limit("workers_per_instance", self.workers_per_instance)
     }
 
-    /// Of the connections of one address that have shown no right token. `None`: there is none.
+    /// The limit of connections of one address that have presented no valid token. `None`: there is none.
     pub fn connections(&self) -> Option<Limit> {
         limit("connections_per_address", self.connections_per_address)
     }
 
-    /// Of the keys of one workspace. `None`: there is none.
+    /// The limit of keys of one workspace. `None`: there is none.
     pub fn keys(&self) -> Option<Limit> {
         limit("keys_per_workspace", self.keys_per_workspace)
     }
 
-    /// Of the bytes that one workspace's records take at an edge. `None`: there is none.
+    /// The limit of bytes that one workspace's records take at an edge. `None`: there is none.
     pub fn bytes(&self) -> Option<Limit> {
         limit("bytes_per_workspace", self.bytes_per_workspace)
     }
 
-    /// Of the imports into one workspace at a time. `None`: there is none.
+    /// The limit of imports into one workspace at a time. `None`: there is none.
     pub fn imports_of_workspace(&self) -> Option<Limit> {
         limit("imports_per_workspace", self.imports_per_workspace)
     }
 
-    /// Of all imports at a time. `None`: there is none.
+    /// The limit of all imports at a time. `None`: there is none.
     pub fn imports(&self) -> Option<Limit> {
         limit("imports_at_once", self.imports_at_once)
     }
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_limit_holds_for_both_tokens_and_0_is_none() {
+    fn a_configured_limit_applies_to_both_kinds_of_token_and_0_means_none() {
         let maximum = |limit: Option<Limit>| limit.map(|limit| limit.maximum);
         for (text, file, made, workers) in [
             ("", Some(20_000), Some(1_000), Some(256)),

@@ -1,4 +1,4 @@
-//! Admin tokens: the list, a new one, which is shown once, and revoking one.
+//! Pages to list, create and revoke admin tokens.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ use crate::store::{AdminToken, Precondition, TokenQuery, Workspace, WorkspaceQue
 
 const LIST: &str = "/console/admin-tokens";
 
-/// Roles as REST names them, and what they may do.
+/// Roles: the name in REST, the label, and what the role may do.
 const ROLES: [(&str, &str, &str); 3] = [
     ("platform_admin", "Platform admin", "everything, in every workspace"),
     ("workspace_admin", "Workspace admin", "all that concerns one workspace"),
@@ -71,7 +71,7 @@ struct NewPage {
     lifetime: String,
     expires_at: String,
     lifetimes: [(&'static str, &'static str); 8],
-    /// When the token of whoever asks ends: the new one may not outlive it.
+    /// When the principal's own token ends; the new one may not outlive it.
     own_end: Option<Moment>,
     nonce: String,
 }
@@ -134,7 +134,7 @@ fn row(
     }
 }
 
-/// Those that somebody may choose from. Not more than a page: who has so many names theirs over REST.
+/// The workspaces to choose from, at most one page. With more, use REST.
 async fn workspaces(api: &Api, principal: &Principal) -> Result<Vec<Workspace>, Problem> {
     let limit = std::num::NonZeroU32::MIN.saturating_add(199);
     Ok(api.store.list_workspaces(WorkspaceQuery { limit, after: None, within: principal.reach() }).await?.items)
@@ -242,7 +242,7 @@ pub(super) async fn revoke(
     done(LIST, "token-revoked", revoked.revision)
 }
 
-/// The page that asks before an edge token is revoked.
+/// The page that asks for confirmation before an edge token is revoked.
 pub(super) fn revoke_page(
     frame: Frame,
     list: &'static str,

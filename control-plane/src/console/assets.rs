@@ -1,4 +1,4 @@
-//! The console's style sheet, script and icon, compiled in. Their names have a hash of what is in them, so browsers keep them.
+//! The console's style sheet, script and icon, compiled in. Their names contain a hash, so browsers can cache them.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use policy::Digest;
 
 use crate::problem::Problem;
 
-/// A file that pages name.
+/// A file that pages refer to.
 struct Asset {
     /// `console-<hash>.css`
     file: String,

@@ -1,4 +1,4 @@
-//! The audit log, whole or of a workspace: in pages with filters, and as a file.
+//! The audit log, whole or of a workspace, in pages with filters or as a file.
 
 use askama::Template;
 use axum::extract::State;
@@ -25,13 +25,13 @@ const LATEST: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {
     None => std::num::NonZeroU32::MIN,
 };
 
-/// The most characters of a value that is shown.
+/// The maximum length of a shown value, in characters.
 const MAX_VALUE: usize = 120;
 
-/// What a list is asked for.
+/// The filters of a list.
 const FILTERS: [&str; 6] = ["action", "target", "actor", "address", "since", "until"];
 
-/// What can have been done, to choose from.
+/// Actions to choose from, with their labels.
 const ACTIONS: [(&str, &str); 18] = [
     ("key.create", "Key created"),
     ("key.update", "Key changed"),
@@ -78,7 +78,7 @@ pub(super) struct Change {
     pub(super) after: Option<String>,
 }
 
-/// An event as it was written.
+/// An event as it is stored.
 #[derive(Deserialize)]
 struct Written {
     revision: u64,
@@ -153,7 +153,7 @@ pub(super) async fn export_workspace(
     export(api, Some(at.workspace.id), &format!("audit-{}.jsonl", at.workspace.slug), asked).await
 }
 
-/// The newest events about a thing.
+/// The newest events about a target.
 pub(super) async fn latest(api: &Api, workspace: WorkspaceId, target: &str) -> Result<Vec<Entry>, Problem> {
     let query = AuditQuery {
         workspace: Some(workspace),
@@ -236,13 +236,13 @@ fn entry(event: &AuditEvent, now: UnixSeconds) -> Result<Entry, Problem> {
     })
 }
 
-/// In words, where we have some.
+/// The label of an action; the action itself if it has none.
 fn action(word: &str) -> String {
     let known = ACTIONS.iter().find(|(own, _)| *own == word).map(|(_, text)| (*text).to_owned());
     known.unwrap_or_else(|| word.to_owned())
 }
 
-/// The fields that are told; of a thing that was made or ended only those that say something.
+/// The fields to show; of a target that was created or removed only those with a meaningful value.
 fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value>>) -> Vec<Change> {
     let (empty, is_change) = (Map::new(), before.is_some() && after.is_some());
     let (before, after) = (before.unwrap_or(&empty), after.unwrap_or(&empty));
@@ -264,7 +264,7 @@ fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value
     names.into_iter().filter_map(change).collect()
 }
 
-/// A value as people write it, cut short.
+/// A value as people write it, shortened.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::Null => "none".to_owned(),

@@ -1,4 +1,4 @@
-//! Edge tokens: the list, a new one, which is shown once, and revoking one.
+//! Pages to list, create and revoke edge tokens.
 
 use askama::Template;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! Edges: every Envoy process that is known, what it has, and who is behind.
+//! Edges: every known Envoy process, and the revision that it has.
 
 use askama::Template;
 use axum::extract::State;

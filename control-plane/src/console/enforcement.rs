@@ -1,4 +1,4 @@
-//! Whether a change is enforced everywhere, and who is behind if not: a part of pages that refreshes by itself.
+//! The part of a page that shows whether a change is enforced, which refreshes automatically.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::api::Api;
 use crate::edges::{Bounded, State as EdgeState};
 use crate::problem::Problem;
 
-/// How long a page that follows a change waits for it: edges that are connected take some milliseconds.
+/// How long a page after a change waits until it is enforced: connected edges take some milliseconds.
 const MOMENT: Duration = Duration::from_millis(400);
 
-/// How long a part that refreshes by itself waits.
+/// How long an automatic refresh waits.
 const LONG: Duration = Duration::from_secs(10);
 
-/// What was done, and whether edges know it.
+/// What was done, and whether edges enforce it.
 #[derive(Clone)]
 pub(super) struct Banner {
     pub(super) sentence: &'static str,
@@ -36,15 +36,15 @@ pub(super) struct Banner {
 pub(super) struct Told {
     pub(super) revision: Revision,
     pub(super) is_enforced: bool,
-    /// Nobody could say so.
+    /// No edge is known.
     pub(super) is_alone: bool,
     pub(super) sentence: String,
     pub(super) behind: Vec<Behind>,
-    /// From when on it holds everywhere in any case; `None`: nobody knows.
+    /// When it is certain to be enforced everywhere; `None` if it is already, or if no bound is known.
     pub(super) bounded: Option<Moment>,
 }
 
-/// An instance that lacks it.
+/// An instance that lacks the revision.
 #[derive(Clone)]
 pub(super) struct Behind {
     pub(super) edge: String,
@@ -53,11 +53,11 @@ pub(super) struct Behind {
 }
 
 impl Banner {
-    /// For a page that was led to by `done`.
+    /// For a page that a change with `done` redirected to.
     pub(super) async fn of(api: &Api, done: Option<Done>) -> Option<Self> {
         let Done { sentence, revision } = done?;
         let enforcement = match revision {
-            // Where it can't be looked for, the page says nothing of it.
+            // Shown only if it exists and can be looked up.
             Some(revision) if api.store.newest(Some(revision)).await.is_ok_and(|newest| revision <= newest) => {
                 Some(Told::after(api, revision, MOMENT).await)
             }
@@ -68,17 +68,17 @@ impl Banner {
 }
 
 impl Told {
-    /// As it stands.
+    /// The state now, without waiting.
     pub(super) async fn now(api: &Api, revision: Revision) -> Self {
         Self::after(api, revision, Duration::ZERO).await
     }
 
-    /// Of a change that was just made.
+    /// The state of a change that was just made.
     pub(super) async fn of(api: &Api, revision: Revision) -> Self {
         Self::after(api, revision, MOMENT).await
     }
 
-    /// Waits for the revision to be enforced, and tells how it stands.
+    /// Waits until the revision is enforced, at most for `wait`, and returns the state.
     async fn after(api: &Api, revision: Revision, wait: Duration) -> Self {
         let found = api.edges.enforced_by(revision, Instant::now().checked_add(wait)).await.enforcement;
         let (mut has, mut behind) = (0_usize, Vec::new());
@@ -117,7 +117,7 @@ impl Told {
         Self { revision, is_enforced, is_alone, sentence, behind, bounded }
     }
 
-    /// Whether it is worth to look again.
+    /// Whether refreshing may show a change.
     pub(super) fn may_change(&self) -> bool {
         !self.is_enforced && !self.is_alone
     }
@@ -132,7 +132,7 @@ fn elapsed(took: Duration) -> String {
     }
 }
 
-/// The same part, once it has something new to say.
+/// The same part, once the revision is enforced, or after [`LONG`].
 pub(super) async fn fragment(State(api): State<Api>, _: Visit, mut asked: Asked) -> Result<Response, Problem> {
     let revision = asked.take("of").and_then(|text| text.parse().ok()).map(Revision);
     let head = api.store.newest(revision).await?;
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_as_exactly_as_they_matter() {
+    fn elapsed_time_is_shown_with_the_precision_that_matters() {
         for (millis, expected) in
             [(9, "9 ms"), (999, "999 ms"), (1_450, "1.4 s"), (60_000, "1 minute"), (61_000, "61 seconds")]
         {

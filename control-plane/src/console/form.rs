@@ -1,4 +1,4 @@
-//! Forms that the console's own pages sent. Their values can't be had without the proof that they did.
+//! Forms from the console's own pages. Their values are accessible only after that is proven.
 
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
@@ -14,19 +14,19 @@ use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::store::Once;
 
-/// The most bytes of a form.
+/// The maximum size of a form.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// The field that each form of a session has.
+/// The field with the CSRF token, in each form of a session.
 const CSRF_FIELD: &str = "csrf";
 
-/// The field of forms whose change is made once.
+/// The field with the nonce, in forms whose change is made only once.
 const NONCE_FIELD: &str = "nonce";
 
-/// The most characters of a nonce; ours have 32.
+/// The maximum length of a nonce, in characters; ours have 32.
 const MAX_NONCE: usize = 64;
 
-/// What only pages of one session know: made of the cookie's text, which no script and no other site can read.
+/// The CSRF token of a session, derived from the cookie's text, which no script and no other site can read.
 #[derive(Clone)]
 pub(super) struct Csrf(String);
 
@@ -46,35 +46,35 @@ impl Csrf {
     }
 }
 
-/// The values of a form that a page of the same session sent. There is no other way to one.
+/// The values of a form from a page of the same session. Only the extractor makes one.
 pub(super) struct Posted(Values);
 
-/// The values of a form that a page of ours sent to whoever isn't signed in.
+/// The values of a form from one of our pages, without a session.
 pub(super) struct PostedByAnyone(Values);
 
 type Values = Vec<(String, String)>;
 
 impl Posted {
-    /// The value of a field; empty where there is none.
+    /// The value of a field; empty if there is none.
     pub(super) fn text(&self, name: &str) -> &str {
         first(&self.0, name)
     }
 
-    /// Whether the form has a field, and something in it.
+    /// Whether the form has a field that isn't empty.
     pub(super) fn has(&self, name: &str) -> bool {
         !self.text(name).is_empty()
     }
 
-    /// That what follows is done once, however often the form is sent.
+    /// Names the form's change, so that it is made only once, however often the form is sent.
     pub(super) fn once(&self) -> Result<Once, Problem> {
         let nonce = self.text(NONCE_FIELD);
-        // It goes with the session, so that nobody's nonce can use up another's.
+        // Bound to the session, so that one session can't use up another's nonce.
         let name = || Digest::of(format!("{} {nonce}", self.text(CSRF_FIELD)).as_bytes());
         let named = || Once { name: name(), body: None };
         (1..=MAX_NONCE).contains(&nonce.len()).then(named).ok_or_else(Problem::stale_form)
     }
 
-    /// These fields, as REST would have them: text, and nothing where there is nothing.
+    /// These fields as REST expects them: text; empty fields are left out.
     pub(super) fn fields(&self, names: &[&str]) -> Map<String, Value> {
         let given = names.iter().filter(|name| self.has(name));
         given.map(|name| ((*name).to_owned(), Value::from(self.text(name)))).collect()
@@ -88,20 +88,20 @@ impl PostedByAnyone {
     }
 }
 
-/// Fields with one that is always there, if only to be refused.
+/// Adds a field even if it is empty, so that it can be refused.
 pub(super) fn with(mut given: Map<String, Value>, name: &str, value: impl Into<Value>) -> Map<String, Value> {
     given.insert(name.to_owned(), value.into());
     given
 }
 
-/// Fields for whoever reads those of REST.
+/// The fields as REST's functions read them.
 pub(super) fn fields(given: Map<String, Value>) -> Fields {
     Fields::new(given)
 }
 
 /// The instant of a day and a time, UTC, as browsers send them.
 pub(super) fn instant_of(text: &str) -> String {
-    // Without seconds where they are 0.
+    // Browsers leave out seconds that are 0.
     if text.len() == "2027-01-31T12:00".len() { format!("{text}:00Z") } else { format!("{text}Z") }
 }
 
@@ -140,8 +140,8 @@ async fn values(request: Request, api: &Api) -> Result<Values, Problem> {
     Ok(form_urlencoded::parse(&bytes).into_owned().collect())
 }
 
-/// Whether a page at our own address sent this. Browsers say so in `Origin`; one that leaves it out may say it in
-/// `Sec-Fetch-Site`, and else nobody knows.
+/// Whether a page at our own address sent this, by `Origin`, or by `Sec-Fetch-Site` if a browser leaves that out.
+/// Without either it is false.
 fn is_of_our_page(api: &Api, headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match text(header::ORIGIN) {

@@ -1,4 +1,4 @@
-//! `/console`: leads to where one's work is.
+//! `/console`: redirects to the principal's workspace, or to the list of workspaces.
 
 use axum::response::Response;
 

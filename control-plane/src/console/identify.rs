@@ -1,4 +1,4 @@
-//! `Found a leaked key?`: what a text is that somebody found, and what to do about it at once.
+//! `Found a leaked key?`: identifies a found text, with what to do about it.
 
 use askama::Template;
 use axum::extract::State;
@@ -22,14 +22,14 @@ use crate::store::WorkspaceName;
 struct Page {
     frame: Frame,
     errors: Errors,
-    /// A text was given, and nothing within reach has it.
+    /// A text was given, and it matches nothing within reach.
     is_unknown: bool,
     found: Option<Found>,
 }
 
 /// What the text is.
 struct Found {
-    /// It opens something still.
+    /// It still works.
     is_live: bool,
     headline: &'static str,
     meaning: &'static str,
@@ -40,7 +40,7 @@ struct Found {
     edge: Option<String>,
     created: Option<Moment>,
     ended: Option<Moment>,
-    /// Of the key, if it is there.
+    /// The path of the key's page, if the key exists.
     key_href: Option<String>,
     is_key_active: bool,
     revoke_href: Option<String>,
@@ -51,7 +51,7 @@ pub(super) async fn show(visit: Visit, _: AnyAdmin) -> Result<Response, Problem>
     html(StatusCode::OK, &Page { frame, errors: Errors::none(), is_unknown: false, found: None })
 }
 
-/// The answer to the form itself: it changes nothing, and the text is never filled in again.
+/// Answers without a redirect, because it changes nothing. The form never repeats the text.
 pub(super) async fn find(
     State(api): State<Api>,
     visit: Visit,
@@ -108,7 +108,7 @@ async fn found(api: &Api, body: IdentifiedBody) -> Result<Found, Problem> {
     })
 }
 
-/// Whether it opens anything, what it is, and what follows.
+/// Whether it works, what it is, and what to do.
 fn said(body: &IdentifiedBody) -> (bool, &'static str, &'static str) {
     match (body.kind, body.status, body.key_status) {
         ("key", "current" | "previous", Some("inactive")) => (

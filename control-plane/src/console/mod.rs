@@ -1,7 +1,7 @@
-//! The console at `/console`: pages for people, by the same rules and the same store calls as REST.
+//! The console at `/console`: pages for people, with the same rules and store calls as REST.
 //!
-//! Each page or flow has a file. A page is a template of `control-plane/templates`, checked when it is compiled; all of them
-//! can be read without JavaScript. See `docs/decisions/console.md`.
+//! Each page or flow has a file. A page is a template in `control-plane/templates`, checked at compile time; all of
+//! them work without JavaScript. See `docs/decisions/console.md`.
 
 mod admin_tokens;
 mod assets;

@@ -1,4 +1,4 @@
-//! What all pages have in common: the frame around them, and how they become an answer.
+//! What all pages share: the frame around them, and how they become an answer.
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -13,7 +13,7 @@ use super::words;
 use crate::problem::Problem;
 use crate::store::{Role, Workspace};
 
-/// Around a page: who is signed in, where the page is, and where else one may go.
+/// The frame of a page: who is signed in, and the navigation.
 #[derive(Clone)]
 pub(super) struct Frame {
     pub(super) account: Option<Account>,
@@ -55,7 +55,7 @@ pub(super) struct Link {
     pub(super) is_current: bool,
 }
 
-/// A part of the console that the frame leads to.
+/// A part of the console that the frame links to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Area {
     Keys,
@@ -82,7 +82,7 @@ impl Frame {
         Self::of(visit, Some(workspace), area)
     }
 
-    /// For whoever isn't signed in.
+    /// For a page without a session.
     pub(super) fn outside() -> Self {
         Self { account: None, groups: Vec::new() }
     }
@@ -143,7 +143,7 @@ impl Frame {
     }
 }
 
-/// Whether a role may change what it may see of a workspace.
+/// Whether a role may change a workspace that it may see.
 pub(super) fn role_is_admin(role: Role) -> bool {
     match role {
         Role::PlatformAdmin | Role::WorkspaceAdmin(_) => true,
@@ -151,7 +151,8 @@ pub(super) fn role_is_admin(role: Role) -> bool {
     }
 }
 
-/// A page as an answer. No key and no token is on it, wherever one was typed or kept: [`html_with_secret`] alone shows one.
+/// A page as an answer. Keys and tokens are removed, wherever they were typed or stored; only [`html_with_secret`]
+/// shows one.
 pub(super) fn html(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
     Ok(of_text(status, without_secrets(rendered(page)?)))
 }
@@ -180,13 +181,13 @@ fn without_secrets(mut text: String) -> String {
     text
 }
 
-/// Leads on to another page, which is then asked for by GET.
+/// Redirects to another page, which the browser then requests by GET.
 pub(super) fn see_other(location: &str) -> Result<Response, Problem> {
     let location = HeaderValue::try_from(location).map_err(|_| Problem::fault())?;
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())
 }
 
-/// Leads on to a page that says what was done; `revision` is the one to be enforced.
+/// Redirects to a page that reports what was done; `revision` is the one to be enforced.
 pub(super) fn done(path: &str, word: &str, revision: Revision) -> Result<Response, Problem> {
     see_other(&format!("{path}?done={word}&revision={revision}"))
 }

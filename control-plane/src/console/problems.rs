@@ -22,7 +22,7 @@ struct Page {
     request_id: String,
 }
 
-/// Tells each refusal in a page, whoever it came from.
+/// Turns each refusal into a page, wherever it came from.
 pub(super) async fn as_pages(request: Request, next: Next) -> Response {
     let visit = request.extensions().get::<Visit>().cloned();
     let request_id = request.extensions().get().map(|RequestId(id)| id.clone()).unwrap_or_default();
@@ -31,7 +31,7 @@ pub(super) async fn as_pages(request: Request, next: Next) -> Response {
         Some(problem) => {
             let mut page = page(visit.as_ref(), &request_id, &problem.clone());
             for (name, value) in response.headers() {
-                // `Allow`, `Retry-After`: not what describes the body that is replaced.
+                // Keep `Allow` and `Retry-After`, but nothing that describes the replaced body.
                 if !page.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
                     page.headers_mut().insert(name.clone(), value.clone());
                 }
@@ -56,7 +56,7 @@ pub(super) fn page(visit: Option<&Visit>, request_id: &str, problem: &Problem) -
     html(problem.status(), &page).unwrap_or_else(IntoResponse::into_response)
 }
 
-/// What to do, for people who see pages and no paths of REST.
+/// What to do, for people, who see pages instead of REST's paths.
 fn detail(problem: &Problem) -> String {
     match problem.code() {
         "unknown-path" => {
@@ -81,7 +81,7 @@ pub(super) fn sentence(text: &str) -> String {
     format!("{first}{rest}{end}")
 }
 
-/// What is wrong with a form, to be said in it: what was typed stays.
+/// The errors of a form, to be shown in it. What was typed stays.
 pub(super) struct Errors {
     pub(super) summary: Option<String>,
     fields: Vec<(String, String)>,
@@ -92,7 +92,7 @@ impl Errors {
         Self { summary: None, fields: Vec::new() }
     }
 
-    /// Of a refusal that its form can say; any other goes on to a page of its own.
+    /// Of a refusal that its form can show; any other is returned, and gets its own page.
     pub(super) fn of(problem: Problem) -> Result<Self, Problem> {
         if problem.errors().is_empty() && !matches!(problem.code(), "stale" | "expired-key" | "edge-connected") {
             return Err(problem);
@@ -112,7 +112,7 @@ impl Errors {
         Ok(errors)
     }
 
-    /// Of a list that isn't shown, for what is wrong with one of these fields of its form; any other goes on to a page of its own.
+    /// Of a list that isn't shown, for errors in these fields of its form; any other refusal is returned.
     pub(super) fn of_search(problem: Problem, fields: &[&str]) -> Result<Self, Problem> {
         if problem.errors().iter().any(|error| !fields.contains(&error.field.as_str())) {
             return Err(problem);
@@ -122,7 +122,7 @@ impl Errors {
         Ok(errors)
     }
 
-    /// One that the form itself found.
+    /// An error that the form itself found.
     pub(super) fn one(field: &str, message: impl Into<String>) -> Self {
         let mut errors = Self::none();
         errors.add(field, message.into());
@@ -140,14 +140,14 @@ impl Errors {
     }
 }
 
-/// What is wrong with a list, in which a person counts lines from 1, if at all.
+/// The error of an allowlist, without the entry's index: people count lines from 1, if at all.
 fn of_allowlist(message: &str) -> String {
     let message = message.strip_prefix("is refused: ").unwrap_or(message);
     let entry = message.strip_prefix("entry ").and_then(|rest| rest.split_once(", ")).map(|(_, rest)| rest);
     sentence(&entry.unwrap_or(message).replace("`, ", "` ").replace('`', ""))
 }
 
-/// A field's error for people, who see labels and no JSON.
+/// A field's error for people, who see labels instead of JSON.
 pub(super) fn said(field: &str, code: &str, message: &str) -> String {
     match (field, code) {
         ("expires_in", "required") => "Choose how long it is valid.".to_owned(),

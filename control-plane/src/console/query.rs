@@ -1,4 +1,4 @@
-//! The query of a page's address: what a list is asked for, and what was just done.
+//! The query of a page's URL: the parameters of a list, and what was just done.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -10,22 +10,22 @@ use crate::api::fields::Fields;
 use crate::instant;
 use crate::problem::Problem;
 
-/// The parameters of an address. Empty ones are as if they were left out: forms send them so.
+/// The parameters of a URL. Empty ones count as absent, because forms send them for empty fields.
 pub(super) struct Asked {
     given: Map<String, Value>,
-    /// What led here.
+    /// The change that redirected here.
     pub(super) done: Option<Done>,
 }
 
-/// What was done before a page was opened. Words of our own: an address can make a page say nothing else.
+/// What was done before a page was opened. The sentence is fixed, so a crafted URL can't put words into a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) sentence: &'static str,
-    /// The change, for which it can be told whether it is enforced; `None` for what edges don't know of.
+    /// The change whose enforcement can be shown; `None` for a change that edges don't receive.
     pub(super) revision: Option<Revision>,
 }
 
-/// What can have been done, what is said of it, and whether edges have to know.
+/// What can have been done, its sentence, and whether edges have to enforce it.
 const WORDS: [(&str, &str, bool); 11] = [
     ("saved", "The changes are saved.", true),
     ("deactivated", "The key is deactivated.", true),
@@ -41,17 +41,17 @@ const WORDS: [(&str, &str, bool); 11] = [
 ];
 
 impl Asked {
-    /// The parameters, to be read as REST reads them.
+    /// The parameters, for REST's functions to read.
     pub(super) fn fields(&self) -> Fields {
         Fields::new(self.given.clone())
     }
 
-    /// A parameter as it was given.
+    /// A parameter as it was given; empty if there is none.
     pub(super) fn text(&self, name: &str) -> &str {
         self.given.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Makes instants of the days and times, UTC, that browsers send of these fields.
+    /// Converts the days and times, UTC, that browsers send for these fields to instants.
     pub(super) fn with_instants(mut self, names: [&str; 2]) -> Self {
         for (name, value) in &mut self.given {
             if let Value::String(text) = value
@@ -65,13 +65,13 @@ impl Asked {
         self
     }
 
-    /// An instant as a browser's field takes it.
+    /// An instant in the form that a browser's field expects.
     pub(super) fn day_and_time(&self, name: &str) -> &str {
         let text = self.text(name);
         text.strip_suffix('Z').unwrap_or(text)
     }
 
-    /// Takes a parameter out.
+    /// Removes a parameter and returns it.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         match self.given.remove(name) {
             Some(Value::String(text)) => Some(text),
@@ -79,7 +79,7 @@ impl Asked {
         }
     }
 
-    /// The address of the same list with one parameter changed.
+    /// The URL of the same list with one parameter changed.
     pub(super) fn with(&self, path: &str, name: &str, value: &str) -> String {
         let kept = self.given.iter().filter(|(own, _)| *own != name && *own != "cursor");
         let kept = kept.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));

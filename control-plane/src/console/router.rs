@@ -1,4 +1,4 @@
-//! Every page there is, and what each request goes through before it.
+//! The routes of all pages, with the layers around them.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue};
@@ -13,7 +13,7 @@ use super::{
 use crate::api::{Api, observe, panics, request_id, router::in_time};
 use crate::problem::Problem;
 
-/// Pages for whoever is signed in.
+/// Pages that need a session.
 fn inside() -> Router<Api> {
     Router::new()
         .route("/console", get(home::show))
@@ -52,7 +52,7 @@ fn inside() -> Router<Api> {
         .route("/console/{*rest}", get(nothing_here).post(nothing_here))
 }
 
-/// Pages for everybody.
+/// Pages that need no session.
 fn open() -> Router<Api> {
     Router::new()
         .route("/", get(to_console))
@@ -62,19 +62,19 @@ fn open() -> Router<Api> {
         .route("/console/assets/{file}", get(assets::show))
 }
 
-/// All of the console.
+/// The whole console.
 pub(crate) fn router(api: &Api) -> Router<Api> {
     let inside = inside()
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(problems::as_pages))
-        // Who isn't signed in learns not even which pages there are.
+        // Without a session, clients don't even learn which pages exist.
         .layer(from_fn_with_state(api.clone(), session::enter));
     let open = open().method_not_allowed_fallback(method_not_allowed).layer(from_fn(problems::as_pages));
     inside
         .merge(open)
         .layer(from_fn(in_time))
         .layer(from_fn_with_state(api.clone(), panics::catch))
-        // Again, for what the layers in between answer.
+        // Again, for answers of the layers in between.
         .layer(from_fn(problems::as_pages))
         .layer(from_fn(headers::add))
         .layer(from_fn_with_state(api.clone(), observe::observe))

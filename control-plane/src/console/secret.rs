@@ -1,4 +1,4 @@
-//! The page that shows a secret: the answer to the form itself, once.
+//! The page that shows a secret once, as the direct answer to its form.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -18,27 +18,27 @@ pub(super) struct Shown<'a> {
     pub(super) frame: Frame,
     /// Of the page.
     pub(super) title: String,
-    /// Of what it is a secret.
+    /// The name of what the secret belongs to.
     pub(super) name: &'a str,
     pub(super) secret: &'a str,
-    /// A line that uses it.
+    /// A shell line that uses it.
     pub(super) line: Option<Line>,
     /// What to do now, in order.
     pub(super) steps: Vec<&'static str>,
     pub(super) enforcement: Option<Told>,
-    /// Where to go on.
+    /// The page to continue with.
     pub(super) on: String,
     pub(super) on_label: &'static str,
 }
 
-/// A line to paste.
+/// A shell line to paste.
 pub(super) struct Line {
     pub(super) label: &'static str,
     pub(super) text: String,
     pub(super) hint: Option<&'static str>,
 }
 
-/// The page that a form gets which was sent before.
+/// The answer to a form that was sent before.
 #[derive(Template)]
 #[template(path = "made_before.html")]
 struct MadeBefore {
@@ -69,13 +69,13 @@ impl Line {
     }
 }
 
-/// A text as one word of a shell's line.
+/// A text quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:.-_[]".contains(&byte);
     if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// What to say where a form that shows a secret is sent again; any other refusal goes on.
+/// The answer when a form that shows a secret is sent again; any other refusal is returned.
 pub(super) async fn made_before(
     api: &Api,
     problem: Problem,

@@ -1,4 +1,4 @@
-//! Who is signed in: the cookie that says so, and the layer that lets nobody else to a page.
+//! Sessions: the cookie that identifies one, and the layer that requires it.
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -16,27 +16,27 @@ use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::store::{Workspace, WorkspaceName};
 
-/// The prefix makes browsers refuse one that another host, another path or plain HTTP has set.
+/// The prefix makes browsers refuse a cookie that another host, another path or plain HTTP has set.
 const COOKIE: &str = "__Host-latchkey-session";
 
-/// Lax: a link from a chat or a ticket opens the page it names. Whatever changes something is checked by `form.rs`.
+/// Lax: a link from a chat or a ticket opens the page it names. `form.rs` checks every change.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
-/// A request of somebody who is signed in.
+/// A request with a session.
 #[derive(Clone)]
 pub(super) struct Visit {
     pub(super) principal: Principal,
     /// For forms of this session.
     pub(super) csrf: Csrf,
-    /// Of the cookie's text.
+    /// The digest of the cookie's text.
     pub(super) session: Digest,
-    /// Of the token that was shown.
+    /// The digest of the token that opened the session.
     pub(super) token: Digest,
-    /// The one that the principal is bound to.
+    /// The workspace that the principal is bound to.
     pub(super) own: Option<Workspace>,
 }
 
-/// Lets a request pass with its visit; else leads to the sign-in page, and from there back.
+/// Passes a request on with its visit, or redirects to the sign-in page, and from there back.
 pub(super) async fn enter(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let visit = match visit(&api, request.headers(), request.extensions()).await {
         Ok(Some(visit)) => visit,
@@ -60,13 +60,13 @@ async fn visit(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> Resul
     let Some(session) = api.store.session(digest, now).await? else { return Ok(None) };
     let (token, is_due) = (session.token, session.is_use_due(now));
     let Some(principal) = of_session(api, session, now) else {
-        // Its token ended.
+        // Its token has ended.
         api.store.close_session(digest).await?;
         return Ok(None);
     };
     if is_due {
         let store = api.store.clone();
-        // Beside the request; the store has logged why, if it can't.
+        // The request doesn't wait for it; the store logs a failure.
         tokio::spawn(async move { store.note_session_use(digest, now).await });
     }
     let own = match principal.reach() {
@@ -77,7 +77,7 @@ async fn visit(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> Resul
     Ok(Some(Visit { principal, csrf: Csrf::of(&text), session: digest, token, own }))
 }
 
-/// Where to go on after signing in: to a page that was asked for, never to a form that was sent.
+/// Where to continue after signing in: a page that was requested, never a form that was sent.
 fn back(request: &Request) -> Option<String> {
     let is_page = request.method() == Method::GET;
     is_page.then(|| request.uri().path_and_query().map(|path| path.as_str().to_owned())).flatten()
@@ -90,7 +90,7 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<Secret> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, text)| Secret::new(text.to_owned()))
 }
 
-/// Has the browser keep a session, until it is closed: how long it lasts is said here, not there.
+/// Sets the session's cookie. It has no expiration, because the control plane decides how long a session lasts.
 pub(super) fn keep(response: &mut Response, session: &Secret) -> Result<(), Problem> {
     let mut value =
         HeaderValue::try_from(format!("{COOKIE}={}; {ATTRIBUTES}", session.expose())).map_err(|_| Problem::fault())?;
@@ -99,7 +99,7 @@ pub(super) fn keep(response: &mut Response, session: &Secret) -> Result<(), Prob
     Ok(())
 }
 
-/// Has the browser drop its session.
+/// Removes the session's cookie.
 pub(super) fn drop_cookie(response: &mut Response) {
     if let Ok(value) = HeaderValue::try_from(format!("{COOKIE}=; {ATTRIBUTES}; Max-Age=0")) {
         response.headers_mut().append(header::SET_COOKIE, value);
@@ -110,7 +110,7 @@ impl<S: Sync> FromRequestParts<S> for Visit {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        // Missing only where a route stands outside of `enter`.
+        // Missing only if a route is outside the `enter` layer.
         parts.extensions.get().cloned().ok_or_else(|| Problem::fault().into_response())
     }
 }

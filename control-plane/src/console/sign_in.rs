@@ -1,4 +1,4 @@
-//! Signing in with an admin token, and out again.
+//! Signing in with an admin token, and signing out.
 
 use askama::Template;
 use axum::extract::{Request, State};
@@ -16,22 +16,22 @@ use crate::guesses::address;
 use crate::places::{self, Bearer};
 use crate::problem::Problem;
 
-/// Where people go who name no page.
+/// The page after signing in, unless another was requested.
 const HOME: &str = "/console";
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
 struct Page {
     frame: Frame,
-    /// Where to go on, of this console.
+    /// The page of this console to continue with.
     next: String,
     error: Option<String>,
     notice: Option<&'static str>,
-    /// Where browsers would drop the session: the address that people use.
+    /// The public URL, if browsers would drop the session's cookie there.
     dropped_at: Option<String>,
 }
 
-/// Leads to the sign-in page, and from there to `back`.
+/// Redirects to the sign-in page, and from there to `back`.
 pub(super) fn ask(back: Option<String>) -> Response {
     let back = back.filter(|back| is_own(back) && back != HOME);
     let pair = |back: String| form_urlencoded::Serializer::new(String::new()).append_pair("next", &back).finish();
@@ -49,7 +49,7 @@ pub(super) async fn show(State(api): State<Api>, mut asked: Asked) -> Result<Res
     html(StatusCode::OK, &page(&api, asked.take("next"), None, notice))
 }
 
-/// Opens a session for whoever shows a token, and checks on the next page that the browser kept it.
+/// Opens a session for a valid token. The next page checks that the browser kept its cookie.
 pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let (from, old) = (address(request.extensions()), session::presented(request.headers()));
     let extensions = request.extensions().clone();
@@ -90,7 +90,7 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
     Ok(response)
 }
 
-/// Goes on if the browser kept the session; else says why it may not have, instead of asking for the token again and again.
+/// Continues if the browser kept the cookie; else explains why it may not have, instead of asking for the token again.
 pub(super) async fn check(State(api): State<Api>, mut asked: Asked, request: Request) -> Result<Response, Problem> {
     let now = api.clock.now();
     let kept = match session::presented(request.headers()) {
@@ -143,7 +143,7 @@ fn page(api: &Api, next: Option<String>, error: Option<String>, notice: Option<&
     }
 }
 
-/// What is wrong with a token. Whoever holds one that ended may know that.
+/// What is wrong with a token. The holder of one that has ended may learn that.
 fn why(token: &str, code: &str) -> String {
     let text = match code {
         _ if token.is_empty() => "Paste your admin token. It begins with lkadm_.",
@@ -156,8 +156,7 @@ fn why(token: &str, code: &str) -> String {
     text.to_owned()
 }
 
-/// Whether a text is the address of a page of this console: a path under it, and nothing that a browser could take for
-/// another host.
+/// Whether a text is the path of a page of this console, and nothing that a browser could take for another host.
 fn is_own(path: &str) -> bool {
     let is_under = path.strip_prefix(HOME).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
     is_under && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') && !path.starts_with("/console/sign-")

@@ -13,7 +13,7 @@ const DAY: i64 = 24 * HOUR;
 /// Networks that a list shows before it counts the rest.
 const SHOWN_NETWORKS: usize = 2;
 
-/// An instant: for machines, in full, and as it lies from now.
+/// An instant: for machines, in full, and relative to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Moment {
     pub(super) iso: String,
@@ -42,7 +42,7 @@ pub(super) fn day(at: UnixSeconds) -> String {
     Timestamp::from_second(at.0).map_or_else(|_| instant::text(at), |at| at.strftime("%-d %b").to_string())
 }
 
-/// `3 minutes ago`, `in 3 days`: one number, of what has passed rounded down, of what will be rounded to the nearest.
+/// `3 minutes ago`, `in 3 days`: one number, rounded down for the past, and to the nearest for the future.
 fn distance(at: UnixSeconds, now: UnixSeconds) -> String {
     let secs = now.0.saturating_sub(at.0);
     let units = |unit: i64| {
@@ -68,7 +68,7 @@ pub(super) fn plural(number: i64, unit: &str) -> String {
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A number with its thousands apart: `23,879`.
+/// A number with thousands separators: `23,879`.
 pub(super) fn grouped(number: &u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -81,12 +81,12 @@ pub(super) fn grouped(number: &u64) -> String {
     text
 }
 
-/// As [`plural`], for what is counted.
+/// As [`plural`], for a count of items.
 pub(super) fn counted(number: usize, unit: &str) -> String {
     plural(i64::try_from(number).unwrap_or(i64::MAX), unit)
 }
 
-/// A length of time in the largest unit that fits it.
+/// A length of time in the largest unit that divides it.
 pub(super) fn length(secs: u64) -> String {
     let secs = i64::try_from(secs).unwrap_or(i64::MAX);
     for (unit, name) in [(DAY, "day"), (HOUR, "hour"), (MINUTE, "minute")] {
@@ -105,7 +105,7 @@ pub(super) fn role(role: Role) -> &'static str {
     }
 }
 
-/// As [`role`], by a role's name over REST.
+/// As [`role`], by a role's name in REST.
 pub(super) fn role_of_word(word: &str) -> &'static str {
     match word {
         "platform_admin" => "Platform admin",
@@ -122,7 +122,7 @@ pub(super) fn status(status: Status) -> &'static str {
     }
 }
 
-/// `reviews: read`, a text each.
+/// The scopes, each as a text like `reviews: read`.
 pub(super) fn scopes(scopes: &Scopes) -> Vec<String> {
     scopes.iter().map(|(scope, level)| format!("{}: {level}", area(scope.as_str()))).collect()
 }
@@ -137,7 +137,7 @@ pub(super) fn may_write(scopes: &Scopes) -> bool {
     scopes.values().any(|level| *level == Level::Write)
 }
 
-/// The networks, a text each; none where any address will do.
+/// The networks, each as a text; empty if any address is allowed.
 pub(super) fn networks(allowlist: &Allowlist) -> Vec<String> {
     match allowlist {
         Allowlist::Any => Vec::new(),
@@ -145,7 +145,7 @@ pub(super) fn networks(allowlist: &Allowlist) -> Vec<String> {
             .as_slice()
             .iter()
             .map(|network| {
-                // One address without its length of prefix.
+                // A single address without its prefix length.
                 let is_one = network.prefix_len() == network.max_prefix_len();
                 if is_one { network.addr().to_string() } else { network.to_string() }
             })
@@ -153,7 +153,7 @@ pub(super) fn networks(allowlist: &Allowlist) -> Vec<String> {
     }
 }
 
-/// All networks in short: the first ones, and how many more there are.
+/// All networks in short: the first ones, and the number of the rest.
 pub(super) fn networks_in_short(allowlist: &Allowlist) -> String {
     let all = networks(allowlist);
     match all.get(..SHOWN_NETWORKS) {
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instants_are_as_far_as_they_are() {
+    fn instants_are_shown_relative_to_now() {
         let now = UnixSeconds(1_795_420_800);
         for (secs, expected) in [
             (0, "just now"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_told_in_short() {
+    fn networks_are_shown_in_short() {
         let of = |entries: &[&str]| {
             let entries = (!entries.is_empty()).then(|| entries.iter().map(|entry| (*entry).to_owned()).collect());
             networks_in_short(&Allowlist::try_from(entries).unwrap())

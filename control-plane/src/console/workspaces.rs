@@ -1,4 +1,4 @@
-//! Workspaces: the list that platform admins choose from, a new one, and the settings of one.
+//! Pages to list, create and configure workspaces.
 
 use askama::Template;
 use axum::extract::State;

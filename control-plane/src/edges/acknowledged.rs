@@ -1,4 +1,4 @@
-//! What an instance says that its workers have applied.
+//! Acknowledgements: what each worker of an instance has applied.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use policy::{Epoch, Position, Revision};
 use super::{Bound, Edges, Known, Refused};
 use crate::store::{Says, StoreError, Worker};
 
-/// What an instance says of itself and its workers.
+/// What an instance reports about itself and its workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Acknowledgement {
     pub(crate) edge: String,
@@ -16,15 +16,15 @@ pub(crate) struct Acknowledgement {
     pub(crate) epoch: Epoch,
     pub(crate) version: Option<String>,
     pub(crate) bound: Bound,
-    /// Those that live, and what each has applied.
+    /// The live workers, and what each has applied.
     pub(crate) workers: BTreeMap<String, (Worker, Revision)>,
-    /// Those that ended.
+    /// The ids of workers that ended.
     pub(crate) ended: Vec<String>,
 }
 
 impl Edges {
-    /// Takes an acknowledgement that was received at `at` with `token`, all of it or nothing. Answers with the head, for which the
-    /// answer vouches: an instance whose table is there is fresh.
+    /// Takes an acknowledgement that was received at `at` with `token`, all of it or nothing. Returns the head as of
+    /// the answer: an instance whose table is there is fresh.
     pub(crate) async fn acknowledge(
         &self,
         said: &Acknowledgement,
@@ -41,7 +41,7 @@ impl Edges {
             self.store.newest(Some(applied)).await?;
         }
         let taken = match self.take(said, token, at) {
-            // Another replica may have heard of its end.
+            // Another replica may have received the report of that worker's end.
             Err(Refused::MissingWorker(_)) if self.store.is_shared() => {
                 self.store.look().await?;
                 self.take(said, token, at)
@@ -57,7 +57,8 @@ impl Edges {
         Ok(*self.store.head().borrow())
     }
 
-    /// Takes it into memory. `None`: nothing has to be written; else what is to be written besides that it was heard.
+    /// Takes the acknowledgement into memory. `None`: nothing has to be written. `Some(None)`: only that the instance
+    /// was heard. `Some(Some(_))`: this as well.
     #[expect(clippy::option_option, reason = "whether to write, and what besides")]
     fn take(&self, said: &Acknowledgement, token: &str, at: Duration) -> Result<Option<Option<Says>>, Refused> {
         let head = *self.store.head().borrow();
@@ -78,7 +79,7 @@ impl Edges {
         known.hear(at, said.bound, self.clock.now());
         let workers: Vec<_> = said.workers.values().map(|(worker, _)| worker.clone()).collect();
         let instance = &mut known.instance;
-        // An empty list says nothing of what is decided by.
+        // An empty list states nothing about what any worker decides by.
         let acknowledged = instance.acknowledged || !workers.is_empty();
         let is_as_before =
             instance.acknowledged == acknowledged && instance.workers == workers && instance.version == said.version;
@@ -87,27 +88,28 @@ impl Edges {
             instance.version.clone_from(&said.version);
             known.must_save();
         }
-        // As they are said, not the largest: a worker that loads an older history has less than before.
+        // As reported, not the maximum: a worker that loads an older history has less than before.
         known.applied = said.workers.iter().map(|(id, (_, applied))| (id.clone(), *applied)).collect();
-        // What couldn't be written the last time it was said is still to be. And who has ended is named once: others may know of
-        // that worker by a row that isn't known here yet.
+        // What couldn't be written last time still has to be. And an ended worker is named only once: other replicas
+        // may know that worker from a row that this one hasn't read yet.
         let is_news = !known.is_saved() || (self.store.is_shared() && !said.ended.is_empty());
         Ok((is_news || !self.may_answer(known, at)).then(|| is_news.then(|| known.says(&said.ended))))
     }
 
-    /// Takes the word of an instance, which was heard a moment ago, that each worker of its last acknowledgement has `applied`.
-    /// Of one that never acknowledged, of another epoch, or of what isn't committed it proves nothing. An error where only the
-    /// database could tell, and doesn't answer: a word that is dropped isn't repeated before the next change.
+    /// Takes the report of an instance, whose request was just recorded, that each worker of its last acknowledgement
+    /// has `applied` this revision. Ignored if the instance never acknowledged, if the epoch is another one, or if the
+    /// revision isn't committed. Fails if only the database could tell and doesn't answer, because an instance doesn't
+    /// repeat a dropped report before the next change.
     pub(crate) async fn applied(&self, instance: &str, epoch: Epoch, applied: Revision) -> Result<(), StoreError> {
         let is_of_this_history = || self.store.head().borrow().epoch == epoch;
-        // Another replica may have sent it what isn't known here yet.
+        // Another replica may have sent the instance a revision that isn't known here yet.
         if !is_of_this_history() || applied > self.store.newest(Some(applied)).await? || !is_of_this_history() {
             return Ok(());
         }
         if let Some(known) = self.lock().get_mut(instance).filter(|known| known.instance.acknowledged) {
             let Known { applied: own, instance, .. } = known;
             if own.is_empty() {
-                // Its first word since the control plane started.
+                // Its first report since the control plane started.
                 own.extend(instance.workers.iter().map(|worker| (worker.id.clone(), applied)));
             } else {
                 own.values_mut().for_each(|own| *own = applied);

@@ -1,4 +1,4 @@
-//! How many instances a token may have, and what makes room for others.
+//! Limits how many instances an edge token may have.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
@@ -10,22 +10,22 @@ use crate::config::TokenKind;
 use crate::problem::Limit;
 use crate::store::Instance;
 
-/// Silent instances of a token for each connected one that it may have.
+/// How many silent instances a token may have for each connected one that it may have.
 const SILENT: u64 = 4;
 
-/// The part of a limit from which on an operator is warned, in hundredths.
+/// The percentage of a limit from which on an operator is warned.
 const NEARLY: u64 = 80;
 
-/// Retired instances of a token that are kept where it may have any number of instances.
+/// How many retired instances of a token are kept if it may have any number of instances.
 const RETIRED: u64 = 80_000;
 
 /// The instances of one token.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     connected: u64,
-    /// Whose lease has run out. Those past their bound, too: they are forgotten after a day.
+    /// Those whose lease has expired, including those past their bound, which are forgotten after a day.
     silent: u64,
-    /// They are kept for a day, so that each learns that it has ended.
+    /// Kept for a day, so that each learns that it has ended.
     retired: u64,
 }
 
@@ -39,7 +39,7 @@ impl Held {
         *count = count.saturating_add(1);
     }
 
-    /// How much of what a token may have it has, in hundredths.
+    /// How much of its limits the token uses, in percent.
     fn percent(self, Limit { maximum, .. }: Limit) -> u64 {
         let of = |count: u64, maximum: u64| count.saturating_mul(100).checked_div(maximum).unwrap_or(100);
         of(self.connected, maximum).max(of(self.silent, maximum.saturating_mul(SILENT)))
@@ -47,12 +47,12 @@ impl Held {
 }
 
 impl Edges {
-    /// Whether a token works now.
+    /// Whether a token is valid now.
     pub(super) fn is_live(&self, token: &str) -> bool {
         token == START_TOKEN || self.store.is_live_edge_token(token)
     }
 
-    /// Notes that a token speaks for an instance. It counts for the first one that does and still works.
+    /// Records that an instance uses a token. It counts for the first of its tokens that is still valid.
     pub(super) fn vouch(&self, known: &mut Known, token: &str) {
         if known.instance.tokens.iter().any(|own| own == token) {
             return;
@@ -62,8 +62,8 @@ impl Edges {
         known.must_save();
     }
 
-    /// That a new instance has room beside the others of its token. Answers with the retired ones that are kept no longer, each
-    /// with the number of its row's last change. Costs a pass over all instances.
+    /// Checks that the token has room for a new instance. Returns the retired ones that are no longer kept, each with
+    /// the number of its row's last change. Costs a pass over all instances.
     pub(super) fn admit(
         &self,
         all: &HashMap<String, Known>,
@@ -85,14 +85,14 @@ impl Edges {
         if held.retired < kept {
             return Ok(Vec::new());
         }
-        // A half at once, so that it is seldom: those that were silent longest.
+        // Half of them, so that this happens rarely: those that were silent longest.
         let mut retired: Vec<_> = of_it().filter(|known| known.is_told()).collect();
         retired.sort_by_key(|known| known.last_heard());
         retired.truncate(usize::try_from(kept.div_ceil(2)).unwrap_or(usize::MAX));
         Ok(retired.into_iter().map(Known::name).collect())
     }
 
-    /// How much of what it may have the token has that comes nearest to its limit: 1 when it is reached.
+    /// How much of its limit the fullest token uses: 1 when the limit is reached.
     pub(crate) fn fullest(&self) -> f64 {
         let now = self.clock.monotonic();
         let mut held: HashMap<String, Held> = HashMap::new();
@@ -110,7 +110,7 @@ impl Edges {
         f64::from(u32::try_from(most).unwrap_or(u32::MAX)) / 100.0
     }
 
-    /// Once for each time that a token comes near its limit.
+    /// Warns once each time that a token comes near its limit.
     fn warn(&self, token: &str, edge: &str, held: Held, limit: Limit) {
         let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
         let Held { connected, silent, .. } = held;
@@ -144,7 +144,7 @@ fn kind(token: &str) -> TokenKind {
 }
 
 impl Known {
-    /// Receipt of its last request, by whichever replica.
+    /// When any replica received its last request. Another replica's write counts as a request until it expires.
     pub(super) fn last_heard(&self) -> Duration {
         self.heard_at.max(self.shared.others_until)
     }
@@ -159,5 +159,5 @@ impl Known {
     }
 }
 
-/// Tokens that were warned of.
+/// Tokens for which a warning was logged.
 pub(super) type Near = HashSet<String>;

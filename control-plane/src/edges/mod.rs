@@ -1,6 +1,6 @@
-//! The instances that use the feed: what each has said, and whether a revision is enforced on all of them.
+//! The instances that use the feed: what each has reported, and whether a revision is enforced on all of them.
 //!
-//! What a restart must not forget is on disk before it is answered; what each request changes is in memory only. See
+//! What must survive a restart is on disk before the answer; what each request changes is in memory only. See
 //! `docs/decisions/enforced.md`.
 
 mod acknowledged;
@@ -34,24 +34,24 @@ use crate::config::Limits;
 use crate::problem::Limit;
 use crate::store::{Instance, Says, Store, StoreError};
 
-/// What stands for the file's token among the tokens that spoke for an instance.
+/// The id of the token file's token in an instance's list of tokens.
 pub(crate) const START_TOKEN: &str = "token-file";
 
-/// Upper ends of the times from commit to enforced that are told apart, in seconds: from a loopback to a bound of a day.
+/// Histogram buckets of the time from commit to enforced, in seconds: from a loopback to a bound of a day.
 const TIMES: [f64; 14] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0];
 
-/// All instances that are known. Clones share them.
+/// All known instances. Clones share them.
 #[derive(Clone)]
 pub struct Edges {
     store: Store,
     clock: Clock,
     limits: Limits,
     known: Arc<Mutex<HashMap<String, Known>>>,
-    /// Wakes whoever waits for a revision to be enforced.
+    /// Wakes the requests that wait for a revision to be enforced.
     changed: watch::Sender<()>,
-    /// The newest revision at which all instances were read. Only where replicas share the database.
+    /// The newest revision as of which all instances were read. Only where replicas share the database.
     read_at: Arc<AtomicU64>,
-    /// True when waiting has to end.
+    /// True when waiting must end.
     ending: watch::Receiver<bool>,
     time_to_enforced: Histogram,
     /// How long each of the last revisions took, oldest first.
@@ -60,38 +60,39 @@ pub struct Edges {
     near: Arc<Mutex<Near>>,
 }
 
-/// An instance, with what is not on disk.
+/// An instance, with its state that is only in memory.
 #[derive(Clone, Debug)]
 struct Known {
     instance: Instance,
-    /// Receipt of its last request, by the monotonic clock.
+    /// When its last request was received, by the monotonic clock.
     heard_at: Duration,
-    /// What each worker said that it has; empty until the instance acknowledged since the control plane started.
+    /// The revision that each worker reported; empty until the instance has acknowledged since the control plane
+    /// started.
     applied: BTreeMap<String, Revision>,
     /// Grows with each change of `instance` that has to be on disk.
     version: u64,
     /// The version that is on disk.
     saved: u64,
-    /// It was retired a moment ago, and may still decide by what it has.
+    /// It retired a moment ago, and may still decide by its table.
     is_leaving: bool,
-    /// What other replicas have to do with it.
+    /// What concerns other replicas.
     shared: Shared,
-    /// Becomes true when it ends, for its request that waits.
+    /// Becomes true when the instance ends, to wake its waiting request.
     gone: watch::Sender<bool>,
 }
 
-/// A request of an instance, as far as it says something of the instance itself.
+/// What a request states about the instance that sent it.
 pub(crate) struct Contact<'a> {
     pub(crate) edge: &'a str,
     pub(crate) instance: &'a str,
     pub(crate) token: &'a str,
     pub(crate) address: Option<IpAddr>,
     pub(crate) bound: Bound,
-    /// Its receipt, by the monotonic clock.
+    /// When it was received, by the monotonic clock.
     pub(crate) at: Duration,
 }
 
-/// Why an instance, or what is said of one, is refused.
+/// Why an instance, or a report about one, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the instance belongs to another edge")]
@@ -116,20 +117,20 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
-/// An instance, for people.
+/// An instance, as people see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) instance: Instance,
     pub(crate) facts: Facts,
-    /// What each worker has, in the order of `instance.workers`.
+    /// The revision that each worker has, in the order of `instance.workers`.
     pub(crate) applied: Vec<Option<Revision>>,
     pub(crate) state: State,
     pub(crate) is_enforced: bool,
 }
 
 impl Edges {
-    /// The instances in `store`. The bound of each starts again: what was heard of it before the start isn't known. Waiting
-    /// ends when `ending` becomes true.
+    /// Loads the instances in `store`. The bound of each restarts now, because it isn't known when the instance was
+    /// last heard. Waiting ends when `ending` becomes true.
     pub async fn load(
         store: Store,
         clock: Clock,
@@ -141,7 +142,7 @@ impl Edges {
             let id = instance.id.clone();
             (id, Known::new(instance, heard_at, 0))
         };
-        // Where replicas share the database they are read below, with what others have to do with them.
+        // Where replicas share the database, the instances are read below, with what concerns other replicas.
         let instances = if store.is_shared() { Vec::new() } else { store.instances().await? };
         let known: HashMap<_, _> = instances.into_iter().map(known).collect();
         let edges = Self {
@@ -160,7 +161,7 @@ impl Edges {
         Ok(edges)
     }
 
-    /// Notes a request of an instance, also of one that wasn't known. On disk, as far as it must be, when this returns.
+    /// Records a request of an instance, known or new. What must be on disk is there when this returns.
     pub(crate) async fn heard(&self, contact: &Contact<'_>) -> Result<(), Refused> {
         self.look_for(contact.instance).await?;
         let (is_saved, surplus) = {
@@ -177,13 +178,13 @@ impl Edges {
             (known.is_saved() && self.may_answer(known, contact.at), surplus)
         };
         if !surplus.is_empty() {
-            // The store has logged why, if it can't; the next new one tries again.
+            // The store has logged a failure; the next new instance tries again.
             let _ = self.forget(surplus, Known::is_told).await;
         }
         if is_saved { Ok(()) } else { self.save(contact.instance, contact.edge, None).await }
     }
 
-    /// That an instance has not retired: a request may have waited since it was heard.
+    /// Checks that an instance has not retired: its request may have waited since it was recorded.
     pub(crate) fn still(&self, instance: &str) -> Result<(), Refused> {
         match self.lock().get(instance) {
             Some(known) if known.instance.ended_at.is_none() => Ok(()),
@@ -192,7 +193,7 @@ impl Edges {
         }
     }
 
-    /// That an instance is known, also one that has retired, and is this edge's.
+    /// Checks that an instance is known, retired or not, and belongs to this edge.
     pub(crate) fn is_of(&self, instance: &str, edge: &str) -> Result<(), Refused> {
         match self.lock().get(instance) {
             Some(known) if known.instance.edge == edge => Ok(()),
@@ -201,10 +202,10 @@ impl Edges {
         }
     }
 
-    /// Ends when the instance retires, or an operator says that it is gone.
+    /// Completes when the instance retires, or an operator removes it.
     pub(crate) async fn gone(&self, instance: &str) {
         let Some(mut gone) = self.lock().get(instance).map(|known| known.gone.subscribe()) else { return };
-        // Fails when it was forgotten.
+        // Fails if the instance was forgotten.
         drop(gone.wait_for(|gone| *gone).await);
     }
 
@@ -212,11 +213,11 @@ impl Edges {
     pub(crate) fn enforcement(&self, revision: Revision) -> Enforcement {
         let now = self.clock.monotonic();
         let found = Enforcement::of(self.lock().values().filter_map(Known::facts), revision, now);
-        // What another program wrote into the database may have undone it.
+        // Another program's write to the database may have undone it.
         if self.store.has_foreign_commits() { Enforcement { bounded: Bounded::Never, ..found } } else { found }
     }
 
-    /// The known instances as to a revision, by edge and id.
+    /// The known instances with their state for a revision, sorted by edge and id.
     pub(crate) fn seen(&self, revision: Revision) -> Vec<Seen> {
         let now = self.clock.monotonic();
         let seen = |known: &Known| {
@@ -230,8 +231,8 @@ impl Edges {
         all
     }
 
-    /// How many known instances are in each state, as to the newest revision, and how many revisions the worst of those that
-    /// are connected lacks.
+    /// How many known instances are in each state for the newest revision, and how many revisions the worst of the
+    /// connected ones lacks.
     pub(crate) fn counted(&self) -> ([usize; State::ALL.len()], u64) {
         let head = self.store.head().borrow().revision;
         let now = self.clock.monotonic();
@@ -248,11 +249,12 @@ impl Edges {
         (counts, worst)
     }
 
-    /// The monotonic instant as the wall clock has it, in whole seconds: never too early, and less than a second too late.
+    /// Converts a monotonic instant to the wall clock, in whole seconds: never too early, and less than a second too
+    /// late.
     pub(crate) fn wall(&self, at: Duration) -> policy::UnixSeconds {
         let left = at.saturating_sub(self.clock.monotonic());
         let millis = self.clock.unix_millis().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-        // The part of a millisecond that was cut off counts, too.
+        // One more, for the fraction of a millisecond that was cut off.
         let secs = millis.saturating_add(1).div_ceil(1_000);
         policy::UnixSeconds(i64::try_from(secs).unwrap_or(i64::MAX))
     }
@@ -262,8 +264,8 @@ impl Edges {
         self.time_to_enforced.clone()
     }
 
-    /// Writes an instance to disk, as it is when the store comes to it. Where replicas share the database, `says` is what it
-    /// acknowledged, and another edge's instance is refused.
+    /// Writes an instance to disk, in its state when the store gets to it. Where replicas share the database, an
+    /// acknowledgement is written with it, and another edge's instance is refused.
     async fn save(&self, id: &str, edge: &str, says: Option<Says>) -> Result<(), Refused> {
         if self.store.is_shared() {
             return self.renew(id, edge, says).await;
@@ -309,7 +311,7 @@ impl Edges {
 }
 
 impl Known {
-    /// One that has acknowledged nothing, of which `version` has to be on disk.
+    /// An instance that has acknowledged nothing. Its state has to be on disk up to `version`.
     fn new(instance: Instance, heard_at: Duration, version: u64) -> Self {
         Self {
             instance,
@@ -323,7 +325,7 @@ impl Known {
         }
     }
 
-    /// That it may be spoken for in the name of this edge.
+    /// Checks that the instance belongs to this edge, and has not retired.
     fn admits(&self, edge: &str) -> Result<(), Refused> {
         if self.instance.edge != edge {
             return Err(Refused::Foreign);
@@ -348,7 +350,7 @@ impl Known {
         self.saved == self.version
     }
 
-    /// `None` for one that counts no longer.
+    /// `None` for one that no longer counts.
     fn facts(&self) -> Option<Facts> {
         let Self { instance, applied, shared, .. } = self;
         let facts = || {
@@ -358,7 +360,7 @@ impl Known {
         (instance.ended_at.is_none() || self.is_leaving).then(facts)
     }
 
-    /// What a worker has.
+    /// The revision that a worker has.
     fn applied_by(&self, worker: &str) -> Option<Revision> {
         self.applied.get(worker).copied().max(self.shared.applied)
     }

@@ -1,4 +1,4 @@
-//! Instances that an operator says are gone.
+//! Removal of instances by an operator.
 
 use std::collections::BTreeSet;
 
@@ -7,30 +7,30 @@ use policy::{Revision, UnixSeconds};
 use super::{Edges, Known, Refused};
 use crate::store::{Acting, Changed, Ending, Instance, StoreError};
 
-/// Instances that one change ends: it is one event, and one revision.
+/// The most instances that one change ends, with one event and one revision.
 const A_STEP: usize = 100;
 
-/// What came of removing the dead instances of an edge.
+/// The result of removing the dead instances of an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Removed {
     pub(crate) removed: u64,
-    /// Those of the edge that stay.
+    /// The edge's instances that stay.
     pub(crate) connected: u64,
     /// Of the last change; `None` when none was made.
     pub(crate) revision: Option<Revision>,
 }
 
-/// An instance that is refused from now on, so that none is answered that counts no more.
+/// An instance that is being removed. It is refused from now on, so that no instance is answered that no longer counts.
 struct Removal {
     instance: Instance,
     /// The number of its row's last change.
     row: i64,
-    /// When it had ended before.
+    /// When it had ended, if it had before.
     before: Option<UnixSeconds>,
 }
 
 impl Edges {
-    /// Takes an operator's word that an instance is gone. Not while its lease runs.
+    /// Removes an instance for an operator. Refused while its lease runs.
     pub(crate) async fn remove(&self, id: &str, acting: Acting) -> Result<Changed<()>, Refused> {
         self.store.look().await?;
         if self
@@ -43,13 +43,12 @@ impl Edges {
             return Err(Refused::Connected);
         }
         let ended = self.end_all(&[id.to_owned()], Ending::One, acting).await?;
-        // Another replica has heard of it.
+        // Another replica has received a request of it.
         let Changed { revision, .. } = ended.ok_or(Refused::Connected)?;
         Ok(Changed { value: (), revision })
     }
 
-    /// Takes an operator's word that all instances of an edge are gone whose lease has run out. Those that are past their bound
-    /// are among them.
+    /// Removes, for an operator, all instances of an edge whose lease has expired, including those past their bound.
     pub(crate) async fn remove_dead(&self, edge: &str, acting: &Acting) -> Result<Removed, Refused> {
         self.store.look().await?;
         let dead = {
@@ -71,7 +70,7 @@ impl Edges {
         Ok(done)
     }
 
-    /// Ends those of these that aren't connected; answers with their number, if there are any.
+    /// Ends those of these instances that aren't connected. Returns their number; `None` if there were none.
     async fn end_all(
         &self,
         ids: &[String],

@@ -1,6 +1,6 @@
-//! What other replicas have to do with an instance: what they hear of it, and until when they may answer it.
+//! What concerns other replicas: what they report about an instance, and until when they may answer it.
 //!
-//! With SQLite there are none, and nothing here costs anything. See `docs/decisions/replicas.md`.
+//! With SQLite there are no other replicas, and this costs nothing. See `docs/decisions/replicas.md`.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -19,40 +19,42 @@ use crate::store::{Instance, InstanceRow, News, Renewed, Says, StoreError, Word}
 /// The longest that one write lets a replica answer an instance.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// The part of an instance's bound that one write is good for, where that is less: by so much later others know that it denies.
+/// One write is valid for an instance's bound divided by this, if that is less than [`LONGEST`]. The others learn that
+/// much later that the instance denies.
 const BOUND_PART: u32 = 4;
 
-/// What such a time is shorter by for whoever answers, and longer for the others, as a part of it: their clocks may drift apart.
+/// Clocks may drift apart: such a time, divided by this, is subtracted for the replica that answers, and added for the
+/// others.
 const DRIFT_PART: u32 = 1_000;
 
-/// How long whoever waits for an answer waits for the database.
+/// How long a request that waits for an answer waits for the database.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What other replicas have to do with an instance.
+/// The part of an instance's state that concerns other replicas.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
     /// The number of its row's last change that is known here; 0 before there is one.
     pub(super) row: i64,
-    /// Until when its requests may be answered here by what was written of it; `None`: it must be written first.
+    /// Until when its requests may be answered here because of what was written; `None`: it must be written first.
     answers_until: Option<Duration>,
     /// Until when other replicas may answer it.
     pub(super) others_until: Duration,
-    /// What others said that all of its workers have.
+    /// The revision that all of its workers have, as other replicas reported.
     pub(super) applied: Option<Revision>,
-    /// What was said of it here.
+    /// What this replica last reported to the others about it.
     said: Option<(Epoch, Revision)>,
-    /// It has ended and was told so, by whichever replica.
+    /// It has ended, and some replica has notified it.
     pub(super) is_told: bool,
 }
 
 impl Edges {
-    /// Whether a request that was received at `at` may be answered without a write. The row says who may, so that no replica
-    /// takes an instance for silent that another one answers.
+    /// Whether a request that was received at `at` may be answered without a write. The row records who may answer, so
+    /// that no replica counts an instance as silent while another one answers it.
     pub(super) fn may_answer(&self, known: &Known, at: Duration) -> bool {
         !self.store.is_shared() || known.shared.answers_until.is_some_and(|until| at <= until)
     }
 
-    /// Looks for an instance that isn't known here: it may be to others.
+    /// Reads the database if an instance isn't known here: other replicas may know it.
     pub(super) async fn look_for(&self, instance: &str) -> Result<(), Refused> {
         if self.store.is_shared() && !self.lock().contains_key(instance) {
             self.store.look().await?;
@@ -60,10 +62,10 @@ impl Edges {
         Ok(())
     }
 
-    /// Writes an instance to the database, and takes over what others wrote there. From then on it may be answered here for a
-    /// while: what it is told is not older than what the others knew when they took it for silent.
+    /// Writes an instance to the database, and takes over what others wrote there. From then on this replica may answer
+    /// it for a while, with nothing older than what the others knew when they counted it as silent.
     pub(super) async fn renew(&self, id: &str, edge: &str, says: Option<Says>) -> Result<(), Refused> {
-        // Not even tried while the database doesn't answer: whoever asks shall ask another replica soon.
+        // Not tried while the database doesn't answer: the instance should soon ask another replica.
         self.store.fresh()?;
         let began = self.clock.monotonic();
         let (known, of) = (Arc::clone(&self.known), id.to_owned());
@@ -95,8 +97,8 @@ impl Edges {
         missing.map_or(Ok(()), |id| Err(Refused::MissingWorker(id)))
     }
 
-    /// Says, when no request is answered any more, that this replica answers none: so the others, and the next start, needn't
-    /// wait for it.
+    /// Records, once requests are no longer answered, that this replica answers no instance, so that the others, and
+    /// the next start, needn't wait for it.
     pub async fn release(&self) {
         if !self.store.is_shared() {
             return;
@@ -104,25 +106,25 @@ impl Edges {
         let now = self.clock.monotonic();
         let release = |(id, known): (&String, &mut Known)| {
             known.shared.answers_until = None;
-            // Of one that others may answer nobody must think that none does.
+            // An instance that others may answer must not look as if nobody did.
             (!known.is_others(now)).then(|| id.clone())
         };
         let ids: Vec<_> = self.lock().iter_mut().filter_map(release).collect();
-        // The store has logged why, if it can't; then they wait.
+        // The store has logged a failure; the others wait then.
         let _ = self.store.release_instances(ids).await;
     }
 
-    /// Notes that an instance is being told that it has ended, which others wait for.
+    /// Records that an instance is being notified of its end. Other replicas wait for that.
     pub(crate) fn tells(&self, id: &str) {
         let is_news = self.lock().get(id).is_some_and(|known| known.is_leaving && !known.shared.is_told);
         if is_news && self.store.is_shared() {
             let (store, id) = (self.store.clone(), id.to_owned());
-            // The store has logged why, if it can't; it is told again then.
+            // The store has logged a failure; the instance is notified again then.
             tokio::spawn(async move { store.note_told(id).await });
         }
     }
 
-    /// Says to the others what all workers of an instance have, if that is news.
+    /// Reports to the others which revision all workers of an instance have, if it changed.
     pub(super) fn tell_applied(&self, id: &str, epoch: Epoch) {
         if !self.store.is_shared() {
             return;
@@ -136,8 +138,8 @@ impl Edges {
         }
     }
 
-    /// That the instances in memory are those of an instant at which the revision was committed: one that isn't known here, or
-    /// counts as silent, gets nothing older from any replica.
+    /// Checks that the instances in memory were read at an instant at which the revision was committed: then one that
+    /// isn't known here, or counts as silent, gets nothing older from any replica.
     pub(crate) async fn knows_all_at(&self, revision: Revision) -> Result<(), StoreError> {
         if self.store.has_foreign_commits() {
             return Err(StoreError::Unavailable("another program has committed to the database".to_owned()));
@@ -151,13 +153,13 @@ impl Edges {
         if is_known() { Ok(()) } else { Err(unknown()) }
     }
 
-    /// What takes in news of the database and of other replicas.
+    /// The handler of news from the database and other replicas.
     pub(super) fn ear(&self) -> impl Fn(News) -> Vec<Word> + Send + Sync + 'static {
         let (known, me) = (Arc::downgrade(&self.known), self.store.replica().unwrap_or_default().to_owned());
         let (clock, changed, read_at) = (self.clock.clone(), self.changed.clone(), Arc::clone(&self.read_at));
         let (head, runtime) = (self.store.head(), Handle::current());
         move |news| {
-            // The store holds this, and we hold the store.
+            // Weak, because the store holds this and we hold the store.
             let Some(known) = known.upgrade() else { return Vec::new() };
             let mut all = known.lock().unwrap_or_else(PoisonError::into_inner);
             let answers = match news {
@@ -167,7 +169,7 @@ impl Edges {
                         runtime.spawn(leave(Arc::clone(&known), changed.clone(), id));
                     }
                     if went_back {
-                        // Who has something of the history that is gone says so again.
+                        // What was applied of the lost history proves nothing. Instances report again.
                         all.values_mut().for_each(Known::forget_applied);
                         read_at.store(position.revision.0, Ordering::SeqCst);
                     } else {
@@ -188,10 +190,10 @@ impl Edges {
     }
 }
 
-/// Takes in what another replica said; answers with what is to be said.
+/// Processes another replica's message. Returns the messages to send.
 fn hear(all: &mut HashMap<String, Known>, word: Word, head: Position) -> Vec<Word> {
     match word {
-        // What isn't there yet nobody can have.
+        // A report of another epoch, or of a revision that isn't known here, is ignored.
         Word::Applied { instance, epoch, revision } if epoch == head.epoch && revision <= head.revision => {
             if let Some(known) = all.get_mut(&instance) {
                 known.shared.applied = known.shared.applied.max(Some(revision));
@@ -203,7 +205,7 @@ fn hear(all: &mut HashMap<String, Known>, word: Word, head: Position) -> Vec<Wor
     }
 }
 
-/// All that was said here.
+/// All that this replica last reported.
 fn said(all: &HashMap<String, Known>) -> impl Iterator<Item = Word> {
     all.iter().filter_map(|(id, known)| {
         let (epoch, revision) = known.shared.said?;
@@ -220,21 +222,21 @@ enum Reads {
 /// Who wrote a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// Or by one that answers no more.
+    /// This replica, or one that no longer answers.
     Me,
     Others,
 }
 
-/// What a row says of an instance that has ended, where that wasn't known.
+/// What a row states about the end of an instance, if that wasn't known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// It counts for a moment more.
+    /// It was notified, and counts for a moment more.
     Told,
-    /// It counts until it is told.
+    /// It counts until it is notified.
     Untold,
 }
 
-/// Takes in what was read of the database; answers with those that count for a moment more.
+/// Merges what was read from the database. Returns the instances that count for a moment more.
 fn read(
     all: &mut HashMap<String, Known>,
     rows: Vec<InstanceRow>,
@@ -244,7 +246,7 @@ fn read(
 ) -> Vec<String> {
     if reads == Reads::All {
         let found: HashMap<_, _> = rows.iter().map(|row| (row.instance.id.as_str(), row.changed)).collect();
-        // What is known of a later change was lost with a server: it is written again.
+        // This replica knows a later change, which was lost with a server: the instance is written again.
         for (id, known) in &mut *all {
             let found = found.get(id.as_str()).copied().unwrap_or_default();
             if found < known.shared.row {
@@ -276,19 +278,19 @@ fn one_write(bound: Bound) -> Duration {
     }
 }
 
-/// Until when whoever began to write then may answer.
+/// Until when the replica may answer that began to write at `began`.
 fn answers_until(began: Duration, bound: Bound) -> Duration {
     let length = one_write(bound);
     began.saturating_add(length.saturating_sub(length / DRIFT_PART))
 }
 
-/// Until when others may answer whose write was seen now.
+/// Until when others may answer whose write was read at `now`.
 fn others_until(now: Duration, bound: Bound) -> Duration {
     let length = one_write(bound);
     now.saturating_add(length).saturating_add(length / DRIFT_PART)
 }
 
-/// Lets an instance that has ended count no more, after a moment.
+/// Stops counting an instance that has ended, after [`LEAVING`].
 async fn leave(known: Arc<Mutex<HashMap<String, Known>>>, changed: watch::Sender<()>, id: String) {
     sleep(LEAVING).await;
     if let Some(known) = known.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&id) {
@@ -314,7 +316,7 @@ impl Known {
         (self.shared.applied, self.shared.said) = (None, None);
     }
 
-    /// Takes in its row. The older of two changes nothing.
+    /// Merges its row. An older row changes nothing.
     fn read(&mut self, row: InstanceRow, by: By, now: Duration) -> Option<Ended> {
         let InstanceRow { instance, changed, is_told, .. } = row;
         if changed < self.shared.row || (changed == self.shared.row && changed > 0) {
@@ -326,7 +328,7 @@ impl Known {
         }
         let (was_living, was_told) = (self.instance.ended_at.is_none(), self.shared.is_told);
         let has_ended = instance.ended_at.is_some();
-        // What waits here to be written stays.
+        // What still has to be written here stays.
         let (bound, ended_at) = (instance.bound.max(self.instance.bound), instance.ended_at.or(self.instance.ended_at));
         self.instance = Instance { bound, ended_at, ..instance };
         if !has_ended {

@@ -9,16 +9,16 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Bounded, Edges, Enforcement, Known};
 
-/// Revisions whose time is measured at once; while so many wait, those that come are not measured.
+/// The most revisions that are measured at a time. While this many wait, new ones are not measured.
 const MEASURED: usize = 1_024;
 
-/// After a bound's end, so that it has passed when it is looked at.
+/// Added to the end of a bound, so that it has passed when it is checked.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// An instance that lacks a revision.
 struct Lacking {
     instance: String,
-    /// When it denies by itself, by the monotonic clock; `None`: never.
+    /// When it denies because its table is too old, by the monotonic clock; `None`: never.
     until: Option<Duration>,
 }
 
@@ -29,9 +29,9 @@ pub(crate) struct Waited {
 }
 
 impl Edges {
-    /// Waits until a revision is enforced, at most until `deadline`; not at all where no instance is known, for nobody could
-    /// say so. Woken by acknowledgements, of which thousands come at once: while the instance that it found to lack the
-    /// revision still does, it looks at no other.
+    /// Waits until a revision is enforced, at most until `deadline`. Doesn't wait if no instance is known, because none
+    /// could report it. Acknowledgements wake this, and thousands arrive together, so while the instance that it found
+    /// to lack the revision still does, it checks no other.
     pub(crate) async fn enforced_by(&self, revision: Revision, deadline: Option<Instant>) -> Waited {
         let began = Instant::now();
         let (mut changed, mut ending) = (self.changed.subscribe(), self.ending.clone());
@@ -40,7 +40,7 @@ impl Edges {
             changed.borrow_and_update();
             lacking = self.lacking(revision, lacking);
             let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now()) || *ending.borrow();
-            // What others committed up to the revision is looked up before it is called enforced, and may say otherwise.
+            // Before the revision counts as enforced, what others committed up to it is read, and may show otherwise.
             if lacking.is_none() && self.knows_all_at(revision).await.is_ok() {
                 lacking = self.lacking(revision, None);
                 if lacking.is_none() {
@@ -81,7 +81,7 @@ impl Edges {
                     }
                     let revision = head.borrow_and_update().revision;
                     if !self.has_any() {
-                        // There is nobody to wait for.
+                        // There is no instance to wait for.
                         waiting.clear();
                     } else if waiting.len() < MEASURED {
                         waiting.push_back((revision, Instant::now()));
@@ -99,8 +99,8 @@ impl Edges {
         }
     }
 
-    /// How long a revision took from its commit until it was enforced; `None` when it isn't, or when that was not measured, or
-    /// is long ago.
+    /// How long a revision took from its commit until it was enforced; `None` if it isn't, if that wasn't measured, or
+    /// if it was long ago.
     pub(crate) fn took(&self, revision: Revision) -> Option<Duration> {
         let took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
         took.iter().rev().find(|(of, _)| *of == revision).map(|(_, elapsed)| *elapsed)
@@ -114,7 +114,8 @@ impl Edges {
         took.push_back((revision, elapsed));
     }
 
-    /// An instance that lacks a revision: the one that was found `before`, if it still does, else the first of a pass over all.
+    /// An instance that lacks a revision: the one that was found `before`, if it still does, else the first of a pass
+    /// over all.
     fn lacking(&self, revision: Revision, before: Option<Lacking>) -> Option<Lacking> {
         let now = self.clock.monotonic();
         let all = self.lock();
@@ -131,7 +132,7 @@ impl Edges {
         self.lock().values().any(|known| known.instance.ended_at.is_none())
     }
 
-    /// Ends when this revision is enforced; never, when there is none.
+    /// Completes when this revision is enforced; never, if there is none.
     async fn first_enforced(&self, first: Option<(Revision, Instant)>) -> Instant {
         match first {
             Some((revision, committed_at)) if self.enforced_by(revision, None).await.enforcement.is_enforced() => {

@@ -1,5 +1,4 @@
-//! Who may use the feed: the file's token for any edge, and tokens that were made over REST, each for its own until it is
-//! revoked.
+//! Access to the feed: by the token file's token for any edge, or by a token made over REST for its own edge.
 
 use std::net::IpAddr;
 
@@ -13,11 +12,11 @@ use crate::guesses::address;
 use crate::places::{self, Bearer};
 use crate::problem::Problem;
 
-/// What an edge without the right token is told.
+/// The detail of a 401 for an edge.
 const HOW: &str = "send `Authorization: Bearer <token>` with an edge token; the first stands in the file that \
                    --edge-token-file names";
 
-/// A token that was right when it was shown.
+/// A token that was valid when it was presented.
 pub(super) struct Access {
     digest: Digest,
     /// `None`: any edge.
@@ -27,13 +26,13 @@ pub(super) struct Access {
     address: Option<IpAddr>,
 }
 
-/// A token that is known.
+/// A known token.
 pub(super) enum Shown {
     Live(Access),
     Revoked(Revoked),
 }
 
-/// A token that was revoked. It gives no access; an instance that only it spoke for is answered that it has ended.
+/// A token that was revoked. It gives no access. An instance that used no other token is answered that it has ended.
 pub(super) struct Revoked {
     id: String,
     edge: String,
@@ -49,7 +48,7 @@ impl Feed {
         }
     }
 
-    /// The token that a request shows; 401 for one that isn't known.
+    /// The token that a request presents; 401 for an unknown one.
     pub(super) fn shown(&self, request: &Parts) -> Result<Shown, Problem> {
         let presented =
             bearer::presented(&request.headers).ok_or_else(|| Problem::unauthenticated("missing-token", HOW))?;
@@ -69,7 +68,7 @@ impl Feed {
         Ok(Shown::Revoked(Revoked { id: revoked.id.to_string(), edge: revoked.edge.clone(), address }))
     }
 
-    /// That the token still works: a request may have waited since it was shown.
+    /// Checks that the token is still valid: the request may have waited since it was presented.
     pub(super) fn still(&self, access: &Access) -> Result<(), Revoked> {
         match &access.edge {
             Some(edge) if self.store.live_edge_token(&access.digest).is_none() => {
@@ -79,8 +78,8 @@ impl Feed {
         }
     }
 
-    /// What an instance is answered whose token was revoked: 410 when no other one spoke for it, and then it ends; else 401, as
-    /// anybody with that token.
+    /// The answer to an instance whose token was revoked: 410 if it used no other valid token, and then it ends; else
+    /// 401, as for any request with that token.
     pub(super) async fn disowned(&self, revoked: Revoked, edge: &str, instance: &str) -> Problem {
         if revoked.edge != edge {
             return self.wrong(revoked.address);
@@ -92,14 +91,14 @@ impl Feed {
         }
     }
 
-    /// 401, or 429 when too many came from there.
+    /// 401, or 429 after too many wrong tokens from this address.
     pub(super) fn wrong(&self, address: Option<IpAddr>) -> Problem {
         self.guesses.wrong(address, Problem::unauthenticated("bad-token", HOW))
     }
 }
 
 impl Access {
-    /// That the token may speak for this edge.
+    /// Checks that the token is valid for this edge.
     pub(super) fn covers(&self, edge: &str) -> Result<(), Problem> {
         match &self.edge {
             Some(own) if own != edge => Err(Problem::wrong_edge(own)),

@@ -1,4 +1,4 @@
-//! Deltas that were cut lately: a change wakes all edges at once, and most of them ask for the same one.
+//! A cache of recent deltas: a change wakes all edges together, and most of them ask for the same one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +10,15 @@ use tokio::sync::OnceCell;
 
 use crate::store::{Since, Store, StoreError};
 
-/// Questions whose answers are kept: edges that missed a few changes each ask from their own position.
+/// How many positions are cached: edges that missed a few changes each ask from their own position.
 const KEPT: usize = 8;
 
-/// What was found lately. Ten thousand edges that ask the same cost one read of the database and one encoding: who asks
-/// while it is being found waits for it.
+/// Recent answers. Ten thousand edges that ask from the same position cost one read of the database and one encoding:
+/// the others wait for the first.
 #[derive(Default)]
 pub(super) struct Deltas(Mutex<VecDeque<Asked>>);
 
-/// What leads from one position on. While the head stays where it was, the answer stays right.
+/// The answer for one position. It is valid while the head stays the same.
 struct Asked {
     from: Position,
     head: Position,
@@ -30,7 +30,7 @@ pub(super) enum Found {
     Delta(Bytes),
     /// `from` is the head.
     Nothing,
-    /// `from` isn't in our history, or no longer.
+    /// `from` isn't in our history, or the log no longer reaches back to it.
     Unknown,
     /// `from` was in our history once: the database went back.
     WentBack {
@@ -40,10 +40,10 @@ pub(super) enum Found {
 }
 
 impl Deltas {
-    /// The delta that leads on from `from`, towards the head.
+    /// The delta from `from` towards the head.
     pub(super) async fn find(&self, store: &Store, from: Position) -> Result<Found, StoreError> {
         let found = self.cell(from, *store.head().borrow());
-        // Who fails, or goes away, leaves it to the next that waits.
+        // If this request fails or is dropped, the next one that waits takes over.
         found.get_or_try_init(|| cut(store, from)).await.cloned()
     }
 
@@ -82,7 +82,7 @@ mod tests {
     use crate::store::{Acting, Database, NewWorkspace};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn edges_that_ask_the_same_share_one_delta() {
+    async fn edges_at_the_same_position_share_one_delta() {
         let directory = tempfile::tempdir().unwrap();
         let acting = Acting::system(UnixSeconds(0));
         let (database, epoch) = (Database::from(directory.path().join("latchkey.db")), Epoch::from_bytes([1; 16]));

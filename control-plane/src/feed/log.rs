@@ -1,11 +1,12 @@
-//! The old end of the log: how much of it is kept, and when the rest goes.
+//! Compaction of the log: how much of it is kept, and when the rest is dropped.
 
 use policy::Revision;
 
 use super::Feed;
 use crate::store::StoreError;
 
-/// The log is compacted when it has grown by this part, so that it is seldom and takes few rows at a time.
+/// The log is compacted when it has grown by one part in this many, so that it happens rarely and removes few rows at a
+/// time.
 const PART: u64 = 10;
 
 impl Feed {
@@ -23,8 +24,8 @@ impl Feed {
         }
     }
 
-    /// Drops what the log need not keep: all but the newest revisions, and but those that lead on from a snapshot that
-    /// somebody may be loading.
+    /// Drops old changes from the log. Keeps the newest revisions, and those that lead on from a snapshot that an edge
+    /// may be loading.
     pub async fn compact(&self) -> Result<(), StoreError> {
         let newest = Revision(self.store.head().borrow().revision.0.saturating_sub(self.log_revisions));
         self.store.compact(self.snapshots.needed().map_or(newest, |needed| needed.min(newest))).await

@@ -1,4 +1,4 @@
-//! GET /edge/v1/snapshots/{epoch}/{revision}/{page}: a page of a snapshot, the same bytes for ever.
+//! GET /edge/v1/snapshots/{epoch}/{revision}/{page}: a page of a snapshot, which never changes.
 
 use axum::extract::{RawPathParams, State};
 use axum::http::request::Parts;
@@ -9,12 +9,12 @@ use super::Feed;
 use super::access::Shown;
 use crate::problem::Problem;
 
-/// A page never changes, and is nobody's but the edge's.
+/// A page never changes, and only the edge itself may cache it.
 const CACHE: &str = "private, max-age=86400, immutable";
 
 pub(crate) async fn page(State(feed): State<Feed>, path: RawPathParams, request: Parts) -> Result<Response, Problem> {
     if let Shown::Revoked(_) = feed.shown(&request)? {
-        // The edge that loads asks the feed then, which answers the instance.
+        // The loading edge then asks the feed, which answers its instance.
         return Err(Problem::snapshot_gone());
     }
     let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();

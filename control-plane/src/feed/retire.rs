@@ -1,4 +1,4 @@
-//! DELETE /edge/v1/instances/{instance}: an instance says that it leaves.
+//! DELETE /edge/v1/instances/{instance}: an instance retires.
 
 use axum::extract::{RawPathParams, State};
 use axum::http::StatusCode;

@@ -1,4 +1,4 @@
-//! Snapshots that edges load: made once, shared by all, and kept while somebody may still be loading one.
+//! Snapshots for edges: made once, shared by all, and kept while an edge may still be loading one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 use crate::store::{Store, StoreError};
 
-/// A snapshot that is behind the head by this part of what the log keeps still serves: the deltas from it are a few messages,
-/// a new one is a pass over all keys.
+/// A snapshot still serves while it is behind the head by at most one part in this many of the log's length: the deltas
+/// from it are a few messages, and a new one costs a pass over all keys.
 const NEAR_PART: u64 = 10;
 
-/// The same in bytes: the part of the snapshot that the deltas from it may be long, and what they may be anyway. An edge that loads
-/// has to apply them all, and keeps them beside the pages until it has.
+/// The same in bytes: the deltas from a snapshot may be as long as one part in this many of the snapshot, and at least
+/// [`NEAR_BYTES`]. An edge that loads has to apply them all, and keeps them beside the pages until then.
 const NEAR_BYTES_PART: u64 = 4;
 const NEAR_BYTES: u64 = 16 << 20;
 
-/// A snapshot this young serves even when changes come so fast that it is further behind: else, under a storm of changes, a
-/// loading edge would find its pages gone again and again.
+/// A snapshot this young serves even if it is further behind. Otherwise, during a burst of changes, a loading edge
+/// would find its pages gone again and again.
 const YOUNG: Duration = Duration::from_secs(30);
 
-/// The part of the log by which even a young one may be behind.
+/// A young one may be behind by one part in this many of the log's length.
 const MAX_PART: u64 = 2;
 
 /// How long after its last request a snapshot counts as being loaded, or its edge as catching up from it.
@@ -31,10 +31,10 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// The newest snapshot, and the one before.
 pub(super) struct Snapshots {
-    /// The newest revisions that the log keeps.
+    /// How many of the newest revisions the log keeps.
     log_revisions: u64,
     kept: Mutex<Kept>,
-    /// Held while one is made, so that one is made at a time.
+    /// Held while a snapshot is made, so that one is made at a time.
     making: Arc<AsyncMutex<()>>,
 }
 
@@ -42,21 +42,21 @@ pub(super) struct Snapshots {
 struct Kept {
     newest: Option<Arc<Loadable>>,
     previous: Option<Arc<Loadable>>,
-    /// The head when the snapshot began that is being made.
+    /// The head when the snapshot in progress began.
     making: Option<Revision>,
 }
 
-/// A snapshot in the messages that edges ask for.
+/// A snapshot as the messages that edges ask for.
 pub(super) struct Loadable {
     position: Position,
     made_at: Instant,
-    /// When somebody last asked for the manifest or a page.
+    /// When an edge last asked for the manifest or a page.
     asked_at: Mutex<Instant>,
     pub(super) manifest: Bytes,
     pages: Vec<Bytes>,
-    /// Of all pages.
+    /// The bytes of all pages.
     bytes: u64,
-    /// The bytes of the changes since, up to a revision: as far as they were counted.
+    /// The bytes of the changes since, counted up to this revision.
     since: Mutex<(Revision, u64)>,
 }
 
@@ -65,7 +65,8 @@ impl Snapshots {
         Self { log_revisions, kept: Mutex::default(), making: Arc::default() }
     }
 
-    /// The oldest revision from which an edge may have to go on, because it loads a snapshot or has just loaded one.
+    /// The oldest revision from which an edge may still need changes, because it loads a snapshot or has just loaded
+    /// one.
     pub(super) fn needed(&self) -> Option<Revision> {
         let kept = lock(&self.kept);
         let snapshots = [&kept.newest, &kept.previous].into_iter().flatten();
@@ -73,19 +74,20 @@ impl Snapshots {
         loaded.chain(kept.making).min()
     }
 
-    /// A snapshot from which deltas lead to the head. Makes a new one when there is none; that costs a pass over all keys.
+    /// A snapshot from which deltas lead to the head. Makes a new one when there is none; that costs a pass over all
+    /// keys.
     pub(super) async fn current(self: &Arc<Self>, store: &Store) -> Result<Arc<Loadable>, StoreError> {
         if let Some(snapshot) = self.serving(store).await? {
             return Ok(snapshot);
         }
         let making = Arc::clone(&self.making).lock_owned().await;
-        // Somebody else may have made one meanwhile.
+        // Another request may have made one meanwhile.
         if let Some(snapshot) = self.serving(store).await? {
             return Ok(snapshot);
         }
         let (all, store) = (Arc::clone(self), store.clone());
         lock(&self.kept).making = Some(store.head().borrow().revision);
-        // A task of its own: an edge that goes away must not undo what others wait for.
+        // In a task of its own: an edge that disconnects must not cancel what others wait for.
         let made = tokio::spawn(async move {
             let _making = making;
             let began = Instant::now();
@@ -112,7 +114,7 @@ impl Snapshots {
         made.await.unwrap_or_else(|error| Err(StoreError::Fault(error.to_string())))
     }
 
-    /// A page of the snapshot at this position, if it is still there and has so many.
+    /// A page of the snapshot at this position, if the snapshot is still kept and has that page.
     pub(super) fn page(&self, epoch: Epoch, revision: Revision, page: usize) -> Option<Bytes> {
         let kept = lock(&self.kept);
         let at = |snapshot: &&Arc<Loadable>| snapshot.position.epoch == epoch && snapshot.position.revision == revision;
@@ -157,7 +159,8 @@ impl Loadable {
         lock(&self.asked_at).elapsed() > IDLE
     }
 
-    /// The bytes of the changes that lead from this snapshot to the head. Each change is counted once, however many ask.
+    /// The bytes of the changes that lead from this snapshot to the head. Each change is counted once, however many
+    /// requests ask.
     async fn bytes_since(&self, store: &Store) -> Result<u64, StoreError> {
         let (counted, _) = *lock(&self.since);
         let (to, more) = store.bytes_since(counted).await?;

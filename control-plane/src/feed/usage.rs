@@ -1,4 +1,4 @@
-//! POST /edge/v1/usage: a worker says what it counted.
+//! POST /edge/v1/usage: a worker reports what it counted.
 
 mod batch;
 
@@ -13,10 +13,10 @@ use super::Feed;
 use crate::problem::Problem;
 use crate::usage::{BatchName, NotFolded};
 
-/// The most bytes of a body: as many of the longest entries as a worker sends, and the denials.
+/// The most bytes of a body: as many of the longest entries as a worker sends, plus the denials.
 const MAX_BODY_BYTES: usize = 512 << 10;
 
-/// What is answered: the batch is on disk.
+/// The answer: the batch is on disk.
 #[derive(Serialize)]
 struct Counted {
     sequence: u64,
@@ -30,7 +30,7 @@ pub(crate) async fn usage(State(feed): State<Feed>, request: Request) -> Result<
     drop(bytes);
     let BatchName { instance, sequence, .. } = batch.name.clone();
     let refused = |problem: Problem| {
-        // Nothing that came with it, but names that have the right form.
+        // Nothing of the body is logged except names that have the right form.
         tracing::warn!(edge.id = edge, instance, code = problem.code(), "usage was refused");
         problem
     };

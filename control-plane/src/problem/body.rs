@@ -1,4 +1,4 @@
-//! Bodies that can't be taken: too large, too slow, of another type, or with lines that don't fit.
+//! Problems of request bodies: too large, too slow, of the wrong type, or with refused lines.
 
 use axum::http::StatusCode;
 
@@ -16,13 +16,13 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 
-    /// 413: more things in one body than one change takes.
+    /// 413: more lines than one change may have.
     pub fn too_many_lines(limit: usize) -> Self {
         let detail = format!("a body may have at most {limit} lines; send the rest in another request");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 
-    /// 413: a line that goes on and on.
+    /// 413: a line is too long.
     pub fn too_long_line(line: usize, limit: usize) -> Self {
         let detail = format!("line {line} has more than {limit} bytes; put each key on a line of its own");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
@@ -34,7 +34,7 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not taken", detail)
     }
 
-    /// 422: so many of a body's lines are refused, and nothing was done. `lines` are the first of them.
+    /// 422: `refused` lines of a body are refused, and nothing was done. `lines` are the first of them.
     pub fn refused_lines(lines: Vec<LineErrors>, refused: usize) -> Self {
         let shown =
             if lines.len() < refused { format!("; `lines` has the first {}", lines.len()) } else { String::new() };
@@ -46,7 +46,7 @@ impl Problem {
         problem
     }
 
-    /// 408: a body that came too slowly. Its connection ends.
+    /// 408: the body arrived too slowly. The connection is closed.
     pub fn slow_body() -> Self {
         let detail = "the body stood still, or came with less than 1 KiB a second; send it again, faster";
         Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body came too slowly", detail)

@@ -1,4 +1,4 @@
-//! What the store and the random source refuse, as it is told to a client.
+//! Errors of the store and the random source, as problems.
 
 use axum::http::{StatusCode, header};
 
@@ -7,7 +7,7 @@ use crate::entropy::EntropyError;
 use crate::store::{MAX_METADATA_BYTES, StoreError, Unwritable};
 
 impl From<StoreError> for Problem {
-    /// `NotFound` here is a path's; what isn't found elsewhere is said by who asked.
+    /// `NotFound` becomes an unknown path here; code that looks up something else maps it before.
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound => Self::unknown_path(),
@@ -63,12 +63,12 @@ impl From<StoreError> for Problem {
                 },
             )
             .with_header(header::RETRY_AFTER, "10"),
-            // A secret that we drew was there already: the source of randomness repeats itself.
+            // A secret that we drew exists already: the random source repeats itself.
             StoreError::SecretTaken => {
                 tracing::error!("a new secret's digest is known already: the random source can't be trusted");
                 Self::fault()
             }
-            // Whose it is is nobody's business here.
+            // The answer doesn't reveal whose they are.
             StoreError::DigestsTaken { lines } => {
                 let refused = lines.len();
                 let taken = |(line, _)| LineErrors { line, errors: vec![FieldError::refused_digest()] };

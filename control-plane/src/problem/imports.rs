@@ -1,14 +1,14 @@
-//! What an import is refused for the sake of others.
+//! Problems of imports: limits that they share, and the disk that stores their bodies.
 
 use axum::http::{StatusCode, header};
 
 use super::{Limit, Problem};
 
-/// In how many seconds to try again. Imports take some seconds each.
+/// The value of `Retry-After`, in seconds. An import takes some seconds.
 const AGAIN_SECS: &str = "10";
 
 impl Problem {
-    /// 429: as many imports run as may.
+    /// 429: the maximum number of imports is running.
     pub fn too_many_imports(limit: Limit) -> Self {
         let Limit { name, maximum } = limit;
         let detail = match (name, maximum) {
@@ -28,7 +28,7 @@ impl Problem {
         Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, AGAIN_SECS)
     }
 
-    /// 429: the bodies of imports that have not begun hold all the room that there is for them.
+    /// 429: the stored bodies of imports have reached their limit.
     pub fn too_many_bodies(limit: Limit) -> Self {
         let detail = format!(
             "bodies of imports hold all {} bytes that there are for them, and nothing of this one was imported; send it \
@@ -38,7 +38,7 @@ impl Problem {
         Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, AGAIN_SECS)
     }
 
-    /// 503: the body of an import can't be kept. The cause is in the log.
+    /// 503: the body of an import can't be stored. The cause is in the log.
     pub fn spool_unwritable() -> Self {
         let detail = "there is no room to keep the body, and nothing of it was imported; have an operator make room as the \
                       control plane's log says, or send fewer lines at a time";
@@ -46,7 +46,7 @@ impl Problem {
             .with_header(header::RETRY_AFTER, AGAIN_SECS)
     }
 
-    /// 503: the body of an import was kept, and can't be read. The cause is in the log.
+    /// 503: the body of an import was stored, and can't be read. The cause is in the log.
     pub fn spool_unreadable() -> Self {
         let detail = "the body can't be read from the disk where it was kept, and nothing of it was imported; try again, and \
                       see the control plane's log for the cause";

@@ -1,15 +1,15 @@
-//! Each refusal as a client reads it, as someone read it: `snapshots/`.
+//! Snapshots of refusals as a client reads them, for review: `snapshots/`.
 
 use policy::Revision;
 
 use super::{FieldError, Limit, LineErrors, Problem};
 use crate::store::StoreError;
 
-/// The files whose `pub fn`s make problems.
+/// Files whose constructors of problems must all have an example.
 const SOURCES: [&str; 4] =
     [include_str!("../problem.rs"), include_str!("body.rs"), include_str!("edges.rs"), include_str!("limits.rs")];
 
-/// The limits that connections have.
+/// The limits of connections.
 const LIMITS: [Limit; 2] =
     [Limit { name: "connections_per_address", maximum: 1_024 }, Limit { name: "connections", maximum: 20_000 }];
 
@@ -17,7 +17,7 @@ fn field(code: &'static str, message: &str) -> FieldError {
     FieldError { field: "name".to_owned(), code, message: message.to_owned() }
 }
 
-/// The function that makes it, and what it makes.
+/// Examples: the constructor's name, and its problem.
 fn all() -> Vec<(&'static str, Problem)> {
     let limit = |name, maximum| Limit { name, maximum };
     let lines = vec![LineErrors { line: 7, errors: vec![FieldError::refused_digest()] }];
@@ -82,11 +82,11 @@ fn all() -> Vec<(&'static str, Problem)> {
     ]
 }
 
-/// The names of the functions that make a problem, as the sources have them.
+/// The names of the constructors of problems in the sources.
 fn made_by() -> Vec<&'static str> {
     let name = |line: &'static str| line.strip_prefix("    pub fn ")?.split_once(['(', '<']).map(|(name, _)| name);
     let makes = |line: &&str| line.ends_with("-> Self {");
-    // Of a line's or a field's errors, which are parts of problems.
+    // `refused_digest` makes a field's error, which is only a part of a problem.
     let names = SOURCES.into_iter().flat_map(str::lines).filter(makes).filter_map(name);
     names.filter(|name| *name != "refused_digest").collect()
 }

@@ -1,11 +1,11 @@
-//! Where to listen, as flags name it.
+//! Addresses to listen on, as flags name them.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What stands before the path of a Unix socket. [`super::proxies`] names all peers of such sockets so.
+/// The prefix of a Unix socket's path. [`super::proxies`] uses it alone for all peers of such sockets.
 pub(super) const UNIX: &str = "unix:";
 
 /// An address and a port, a name and a port, or a Unix socket.
@@ -20,7 +20,7 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// The addresses that a name stands for, each once.
+/// The addresses that a name resolves to, each once.
 pub(super) fn resolved(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     let mut all: Vec<SocketAddr> = Vec::new();
     for address in (host, port).to_socket_addrs()? {
@@ -52,7 +52,7 @@ impl FromStr for ListenAddress {
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
         let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        // What is only digits and dots was meant to be an address.
+        // A text of only digits and dots was meant to be an address.
         let is_name = is_name && host.bytes().any(|byte| byte.is_ascii_alphabetic()) && host.parse::<IpAddr>().is_err();
         let port = port.parse().ok().filter(|_| is_name).ok_or_else(expected)?;
         Ok(Self::Name { host: host.to_owned(), port })
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_names_and_paths_are_told_apart() {
+    fn addresses_names_and_paths_are_distinguished() {
         let name = |host: &str, port| ListenAddress::Name { host: host.to_owned(), port };
         for (text, expected) in [
             ("127.0.0.1:8080", Some(ListenAddress::Address("127.0.0.1:8080".parse().unwrap()))),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_for_each_of_its_addresses_once() {
+    fn a_name_resolves_to_each_of_its_addresses_once() {
         let all = resolved("localhost", 8080).unwrap();
         assert!(all.contains(&"127.0.0.1:8080".parse().unwrap()), "{all:?}");
         assert!(all.iter().all(|address| all.iter().filter(|other| *other == address).count() == 1), "{all:?}");

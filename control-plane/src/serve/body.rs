@@ -1,4 +1,4 @@
-//! A request's body, as long as its client goes on sending.
+//! A request's body, which fails if its client sends too slowly.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,11 +10,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::pace::Pace;
 
-/// A body that fails once its client is too slow, by the pace that it shares with the request's extensions.
+/// A body that fails once its client is too slow. The request's extensions share its pace.
 pub(super) struct PacedBody {
     body: Incoming,
     pace: Pace,
-    /// Made when it is first waited for.
+    /// Created at the first wait.
     over: Option<Pin<Box<Sleep>>>,
 }
 

@@ -1,4 +1,4 @@
-//! Connections: how many there may be, how long each may take, and how they end.
+//! Connections: their limits, their timeouts, and their end.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -36,22 +36,22 @@ use crate::problem::Problem;
 /// How long a client may keep us waiting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
-    /// For the next byte of a body, and for taking the next byte of an answer. Also for a TLS handshake, for the head of a
-    /// request, and for the next request of a connection.
+    /// For the next byte of a body, and for the client to take the next byte of an answer. Also for a TLS handshake,
+    /// for the head of a request, and for the next request of a connection.
     pub(super) still: Duration,
-    /// The same for taking a byte, once the service ends.
+    /// For the client to take the next byte of an answer, once the service shuts down.
     pub(super) still_at_end: Duration,
-    /// How far a body may be behind its least pace.
+    /// How far a body may be behind its minimum rate.
     behind: Duration,
-    /// For a connection at a limit, until it has shown a right token.
+    /// For a connection at a limit, until it has presented a valid token.
     trial: Duration,
-    /// For the last request of a connection to begin, a fifth more or less. So load spreads over control planes again after one
-    /// of them was started anew.
+    /// For the last request of a connection to begin, a fifth more or less, so that load spreads over the control
+    /// planes again after one of them restarts.
     age: Duration,
 }
 
 impl Deadlines {
-    /// In proportion to `still`: for 30 s they are 2 s, 60 s, 5 s and 10 min.
+    /// All in proportion to `still`: if it is 30 s, the others are 2 s, 60 s, 5 s and 10 min.
     pub(super) fn of(still: Duration) -> Self {
         Self { still, still_at_end: still / 15, behind: still * 2, trial: still / 6, age: still * 20 }
     }
@@ -61,7 +61,7 @@ impl Deadlines {
     }
 }
 
-/// What all connections of a listener go through.
+/// What all connections of a listener share.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) router: Router,
@@ -73,8 +73,8 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// A place for a connection, before the next one is accepted. A proxy's connections are of many clients; those of a Unix
-    /// socket, which have no address, count as one else.
+    /// A place for a connection, before the next one is accepted. A proxy's connections are of many clients, so they
+    /// have no limit by address. Those of any other Unix socket have no address, and count as one client.
     fn place(&self, remote: Peer) -> Arc<Place> {
         let of = (!self.proxies.has(remote.address())).then(|| counted_as(remote.address()));
         self.places.take(of)
@@ -84,10 +84,10 @@ impl Door {
 /// The most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// When the system has no more sockets for us, there may be some a little later.
+/// How long to wait when the system has no more sockets for us.
 const NO_SOCKET_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves until `ending` becomes true, and returns when all requests that were begun are answered.
+/// Serves until `ending` becomes true, and returns when all requests in flight are answered.
 pub(super) async fn serve(listener: Listening, door: Door, mut ending: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     loop {
@@ -119,7 +119,7 @@ enum Accepted {
     Unix(UnixStream),
 }
 
-/// The next connection; `None` when it was lost on the way.
+/// The next connection; `None` if it was lost before it was accepted, or can't be accepted.
 async fn accept(listener: &Listening) -> Option<Accepted> {
     let accepted = match listener {
         Listening::Tcp(listener) => listener.accept().await.map(|(stream, remote)| Accepted::Tcp(stream, remote)),
@@ -141,7 +141,7 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection, as long as it has a place.
+/// Serves a connection as long as it has a place.
 async fn enter(
     door: Door,
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -157,7 +157,7 @@ async fn enter(
     }
 }
 
-/// With or without TLS.
+/// Performs the TLS handshake if there is TLS.
 async fn shake_hands(
     door: Door,
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -179,7 +179,7 @@ async fn shake_hands(
     }
 }
 
-/// All requests of a connection, one after the other.
+/// Serves all requests of a connection, one after the other.
 async fn converse(
     door: Door,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -196,7 +196,7 @@ async fn converse(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(deadlines.still).max_buf_size(MAX_HEAD_BYTES);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
-    // What a client does wrong on its own connection is told to nobody else.
+    // Logged for debugging only: a client's errors on its own connection concern nobody else.
     if let Err(cause) = watcher.watch(connection).await {
         debug!(%remote, %cause, "a connection ended early");
     }
@@ -210,7 +210,7 @@ async fn answer(
     slowest: Slowest,
     is_old_at: Instant,
 ) -> Result<Response, Infallible> {
-    // Requests that wait by the thousand have no body.
+    // Not for requests without a body: thousands of those wait.
     let pace = (!request.body().is_end_stream()).then(|| Pace::new(slowest));
     let mut request: Request = request.map(|body| match &pace {
         Some(pace) => Body::new(PacedBody::new(body, pace.clone())),
@@ -266,7 +266,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// What comes until the other side closes.
+    /// Everything until the server closes.
     async fn rest(stream: &mut TcpStream) -> String {
         let mut bytes = Vec::new();
         timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_asks_nothing_more_ends() {
+    async fn an_idle_connection_is_closed() {
         let server = server(Deadlines::of(Duration::from_millis(50)), hello()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -296,12 +296,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_old_connection_ends_behind_an_answer() {
+    async fn an_old_connection_is_closed_after_an_answer() {
         let age = Duration::from_millis(200);
         let server = server(Deadlines { age, ..Deadlines::of(USUAL) }, hello()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let (began, mut answers) = (Instant::now(), 0);
-        // One request after the other, until the other side has closed.
+        // One request after the other, until the server has closed.
         loop {
             stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
             let mut answer = vec![0; 1024];
@@ -323,7 +323,7 @@ mod tests {
         let server = server(Deadlines::of(USUAL), hello()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(4 * MAX_HEAD_BYTES));
-        // The other side may close before it has read all of it.
+        // The server may close before it has read all of it.
         let _ = stream.write_all(long.as_bytes()).await;
         let mut bytes = vec![0; 64];
         let read = timeout(DEADLINE, stream.read(&mut bytes)).await.unwrap().unwrap_or(0);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_begun_is_answered_before_the_end() {
+    async fn requests_in_flight_are_answered_before_shutdown() {
         let (entered, inside) = tokio::sync::oneshot::channel::<()>();
         let (release, held) = tokio::sync::oneshot::channel::<()>();
         let gates = Arc::new(std::sync::Mutex::new(Some((entered, held))));

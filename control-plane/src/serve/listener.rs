@@ -1,4 +1,4 @@
-//! Sockets: where requests come in, with TLS or without.
+//! Listening sockets, with TLS or without.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,28 +17,28 @@ use crate::places::Most;
 use crate::problem::Limit;
 use crate::public_url::PublicUrl;
 
-/// Connections that may wait to be accepted; the system may allow fewer. Edges come back all at once after a restart.
+/// Connections that may wait to be accepted; the system may allow fewer. After a restart all edges reconnect together.
 pub(super) const BACKLOG: u32 = 4096;
 
-/// Connections of a listener: twice the edges that one control plane is made for.
+/// Connections of a listener: twice the number of edges that one control plane is made for.
 const CONNECTIONS: usize = 20_000;
 
-/// Connections on trial, besides.
+/// Additional connections on trial.
 const TRIALS: usize = 1_024;
 
-/// Open files that are no connections: the database, its own connections, and what reads it.
+/// Open files that are not clients' connections: the database, the connections to it, and its readers.
 const OTHER_FILES: usize = 128;
 
-/// One of the flags that name an address, and what is listened on because of it.
+/// What one of the flags that name an address listens on.
 pub(super) struct Listener {
     pub(super) sockets: Vec<Listening>,
-    /// For the sockets of TCP. `None`: plain HTTP, which a Unix socket always speaks.
+    /// For TCP sockets. `None`: plain HTTP, which a Unix socket always uses.
     pub(super) tls: Option<Tls>,
-    /// Where it is reached, if not by a Unix socket alone.
+    /// Host and port that it is reached by; `None` for a Unix socket.
     authority: Option<String>,
 }
 
-/// What connections come from.
+/// A socket that accepts connections.
 pub(super) enum Listening {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile),
@@ -49,7 +49,7 @@ impl Listener {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// Each socket, by the name that a client uses.
+    /// The address of each socket, as a client uses it.
     pub(super) fn addresses(&self) -> Vec<String> {
         let address = |socket: &Listening| match socket {
             Listening::Tcp(listener) => {
@@ -61,13 +61,13 @@ impl Listener {
         self.sockets.iter().map(address).collect()
     }
 
-    /// Where people reach it, unless the operator says otherwise.
+    /// The URL that people reach it by, unless the operator sets another.
     pub(super) fn public_url(&self) -> PublicUrl {
         PublicUrl::of(self.scheme(), self.authority.as_deref().unwrap_or("localhost"))
     }
 }
 
-/// For admins, and for edges if they have an address of their own.
+/// The listener for admins, and the one for edges if they have an address of their own.
 pub(super) fn listeners(
     options: &ServeOptions,
     ending: &watch::Receiver<bool>,
@@ -134,8 +134,8 @@ fn listen(
     Ok(Listener { sockets: sockets.into_iter().map(Listening::Tcp).collect(), tls, authority: Some(authority) })
 }
 
-/// Listens on all of them, on one port. An address that the machine doesn't have, as of IPv6 where that is off, is left out if there
-/// is another one: names stand for both.
+/// Listens on all of these addresses, on one port. An address that the machine doesn't have, such as IPv6 where that is
+/// off, is left out if there is another one, because a name may stand for both.
 fn bound(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     let (mut sockets, mut missing): (Vec<TcpListener>, _) = (Vec::new(), None);
     for address in addresses {
@@ -165,14 +165,14 @@ fn is_not_here(cause: &io::Error) -> bool {
 
 fn bound_to(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As the standard library does: a restart must not wait for the connections of the last run to be forgotten.
+    // As the standard library does: a restart must not wait until the system forgets the connections of the last run.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Connections that a listener may have at once: fewer where the system allows fewer open files, so that those beyond are
-/// refused, and don't wait for one.
+/// How many connections a listener may have at a time: fewer if the system allows fewer open files, so that further
+/// ones are refused and don't wait for a file.
 pub(super) fn places(open_files: Option<u64>, has_edge_listener: bool, of_address: Option<Limit>) -> Most {
     let files = open_files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     let listeners = if has_edge_listener { 2 } else { 1 };
@@ -181,8 +181,8 @@ pub(super) fn places(open_files: Option<u64>, has_edge_listener: bool, of_addres
     Most { all: files.saturating_sub(trials).min(CONNECTIONS), trials, of_address }
 }
 
-/// Raises the limit of open files to what the system allows, and answers with it: each waiting edge takes one, and the usual
-/// limit of 1,024 is there for programs that use select(2).
+/// Raises the limit of open files to what the system allows, and returns it. Each waiting edge takes one, and the usual
+/// limit of 1,024 is meant for programs that use select(2).
 pub(super) fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -205,10 +205,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_addresses_of_a_name_share_a_port_and_those_that_are_not_here_are_left_out() {
+    async fn the_addresses_of_a_name_share_a_port_and_missing_ones_are_left_out() {
         let both = ports(&["127.0.0.1:0", "127.0.0.2:0"]).unwrap();
         assert!(both.len() == 2 && both[0] == both[1] && both[0] != 0, "{both:?}");
-        // 203.0.113.0/24 is for documents alone.
+        // 203.0.113.0/24 is reserved for documentation.
         assert_eq!(ports(&["203.0.113.1:0", "127.0.0.1:0"]).unwrap().len(), 1);
         assert!(ports(&["203.0.113.1:0"]).is_err());
         let taken = bound_to("127.0.0.2:0".parse().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Proxies in front of the control plane: whose word for a client's address is taken.
+//! Trusted proxies in front of the control plane, which name a request's client.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,11 +12,11 @@ use super::address::UNIX;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// One of `--trusted-proxies`.
+/// An entry of `--trusted-proxies`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustedProxy {
     Network(IpNet),
-    /// All clients of our Unix sockets.
+    /// All peers of our Unix sockets.
     Unix,
 }
 
@@ -24,11 +24,11 @@ pub enum TrustedProxy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     Address(SocketAddr),
-    /// Of a Unix socket: it has no address.
+    /// A peer of a Unix socket, which has no address.
     Unix,
 }
 
-/// All of `--trusted-proxies`. Clones share them.
+/// All entries of `--trusted-proxies`. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrustedProxies(Arc<[TrustedProxy]>);
 
@@ -55,7 +55,7 @@ impl TrustedProxies {
         Self(proxies.into())
     }
 
-    /// Whether a peer with this address is one; `None` is that of Unix sockets.
+    /// Whether a peer with this address is a trusted proxy; `None` is a peer of a Unix socket.
     pub(super) fn has(&self, address: Option<IpAddr>) -> bool {
         self.0.iter().any(|proxy| match (proxy, address) {
             (TrustedProxy::Network(network), Some(address)) => network.contains(&address),
@@ -64,9 +64,10 @@ impl TrustedProxies {
         })
     }
 
-    /// The client of a request that `peer` sent: the last address in `x-forwarded-for` that is no proxy's, for each proxy appends
-    /// whom it was sent the request by. `peer` itself where that is no proxy: its headers could claim anything. An entry that is
-    /// no address ends the search at the proxy that appended it.
+    /// The client of a request that `peer` sent: the last address in `x-forwarded-for` that is not a proxy's, because
+    /// each proxy appends the address that it received the request from. It is `peer` itself if that is no proxy,
+    /// because its headers could claim anything. An entry that is no address ends the search at the proxy that appended
+    /// it.
     pub(super) fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         let mut client = peer.address();
         let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
@@ -97,7 +98,7 @@ impl FromStr for TrustedProxy {
     }
 }
 
-/// A network, or an address that stands for itself, as an operator writes it.
+/// Parses a network, or a single address, as an operator writes it.
 fn network(text: &str) -> Result<IpNet, String> {
     let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network =
@@ -152,7 +153,7 @@ mod tests {
         let headers = HeaderMap::from_iter([(FORWARDED_FOR.parse().unwrap(), HeaderValue::from_static("203.0.113.9"))]);
         let (local, client) = (peer_at("127.0.0.1"), ip("203.0.113.9"));
         assert_eq!(nobody.client(local, &headers), local.address(), "without the option nobody is trusted");
-        // Who connects to a Unix socket has no address, and is a proxy only if that is said.
+        // A peer of a Unix socket has no address, and is a proxy only if `unix:` is configured.
         let local = TrustedProxies::new(&["127.0.0.0/8".parse().unwrap()]);
         let unix = TrustedProxies::new(&["unix:".parse().unwrap()]);
         for (proxies, expected) in [(&nobody, None), (&local, None), (&unix, Some(client))] {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_read_and_what_is_none_is_explained() {
+    fn networks_are_parsed_and_errors_explain_what_is_wrong() {
         for (text, expected) in [("10.0.0.0/8", "10.0.0.0/8"), ("192.0.2.1", "192.0.2.1/32"), ("::1", "::1/128")] {
             assert_eq!(network(text).map(|network| network.to_string()), Ok(expected.to_owned()));
         }

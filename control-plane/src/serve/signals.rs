@@ -7,18 +7,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// `None` where the service was started to outlive its terminal.
+    /// `None` if the service was started to outlive its terminal.
     hang_up: Option<Signal>,
 }
 
 impl Signals {
-    /// Takes them from now on.
+    /// Installs the handlers.
     pub(super) fn listen() -> io::Result<Self> {
         let hang_up = (!is_hang_up_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hang_up })
     }
 
-    /// Waits for the first; answers with its name.
+    /// Waits for the first signal, and returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         let hang_up = async {
             match &mut self.hang_up {
@@ -34,8 +34,8 @@ impl Signals {
     }
 }
 
-/// Whether the service was started with SIGHUP ignored, as `nohup` does: a handler of ours would undo that. Where the system
-/// doesn't show it, it wasn't.
+/// Whether the service was started with SIGHUP ignored, as `nohup` does: a handler of ours would undo that. False if
+/// the system doesn't show it.
 fn is_hang_up_ignored() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
 }

@@ -1,4 +1,4 @@
-//! A connection's bytes, as long as its client takes what is sent.
+//! A socket that fails if its client stops taking what is sent.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -15,21 +15,21 @@ use tracing::debug;
 
 use super::connections::Deadlines;
 
-/// The most bytes that the system keeps unsent for a client; a client that takes half of them is seen to take something. Those
-/// that are on their way come besides, so this costs no throughput.
+/// The most unsent bytes that the system keeps for a client. A client that takes half of them is seen to make progress.
+/// Bytes in flight don't count, so this costs no throughput.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 16 << 10;
 
-/// A socket whose writes fail once bytes have waited too long to be taken. That ends its connection.
+/// A socket whose writes fail once bytes have waited too long for the client to take them. That ends its connection.
 pub(super) struct Socket<S> {
     stream: S,
     deadlines: Deadlines,
-    /// When the service ends, nobody is waited for who takes nothing.
+    /// Once true, the service shuts down, and doesn't wait long for a client that takes nothing.
     ending: watch::Receiver<bool>,
     stalled: Option<Stalled>,
 }
 
-/// Bytes wait that the system doesn't take, because the client doesn't.
+/// The system accepts no more bytes, because the client takes none.
 struct Stalled {
     since: Instant,
     over: Pin<Box<Sleep>>,
@@ -37,18 +37,19 @@ struct Stalled {
 
 impl Socket<TcpStream> {
     pub(super) fn of_tcp(stream: TcpStream, deadlines: Deadlines, ending: watch::Receiver<bool>) -> Self {
-        // Answers are small, and awaited.
+        // Answers are small, and clients wait for them.
         if let Err(cause) = stream.set_nodelay(true) {
             debug!(%cause, "a connection without TCP_NODELAY");
         }
         #[cfg(target_os = "linux")]
         {
             let socket = SockRef::from(&stream);
-            // What the system has taken from us has the same deadline there.
+            // The bytes that the system has accepted have the same deadline.
             if let Err(cause) = socket.set_tcp_user_timeout(Some(deadlines.still)) {
                 debug!(%cause, "a connection without TCP_USER_TIMEOUT");
             }
-            // It would take megabytes, and then nothing for as long as a slow client needs for a third of them.
+            // Otherwise the system would accept megabytes, and then nothing until a slow client has taken a third of
+            // them.
             if let Err(cause) = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
                 debug!(%cause, "a connection without TCP_NOTSENT_LOWAT");
             }
@@ -62,7 +63,7 @@ impl<S: AsFd> Socket<S> {
         Self { stream, deadlines, ending, stalled: None }
     }
 
-    /// What a write came to.
+    /// Notes the result of a write.
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
@@ -78,7 +79,7 @@ impl<S: AsFd> Socket<S> {
         if stalled.over.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        // The system would go on to offer what it has, to somebody who doesn't take it.
+        // Reset the connection: otherwise the system would keep offering its bytes to a client that doesn't take them.
         if let Err(cause) = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
             debug!(%cause, "a connection that can't be reset");
         }
@@ -111,7 +112,7 @@ impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Socket<S> {
         self.stream.is_write_vectored()
     }
 
-    // Neither waits for the client: what a socket was given is the system's.
+    // Neither waits for the client: the bytes that a socket accepted are the system's.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }

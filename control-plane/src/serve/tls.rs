@@ -1,4 +1,4 @@
-//! TLS: certificates from files, loaded anew when the files change.
+//! TLS: certificates from files, reloaded when the files change.
 
 use std::fs::Metadata;
 use std::io;
@@ -17,7 +17,7 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{error, info};
 
-/// How often the files are looked at; costs a stat each.
+/// How often the files are checked; costs a stat each.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The files of one listener.
@@ -25,15 +25,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Files {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
-    /// Only clients with a certificate of this authority get in.
+    /// If set, only clients with a certificate of this authority may connect.
     pub(super) client_ca: Option<PathBuf>,
 }
 
-/// What the files say now. Clones follow together.
+/// The configuration in the files as of now. Clones follow together.
 #[derive(Clone)]
 pub(super) struct Tls(watch::Receiver<Arc<ServerConfig>>);
 
-/// Why files can't serve. Each names the file and what to do.
+/// Why files can't be used. Each error names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
     #[error("{what} {path}: cannot read it: {cause}")]
@@ -49,14 +49,14 @@ pub(super) enum TlsError {
 impl Tls {
     /// Loads `files`, and follows them until `ending` becomes true.
     pub(super) fn follow(files: Files, ending: watch::Receiver<bool>) -> Result<Self, TlsError> {
-        // Looked at before they are read: what changes in between is loaded again.
+        // Taken before the files are read: what changes in between is loaded again.
         let stamp = files.stamp();
         let (sender, receiver) = watch::channel(files.load()?);
         tokio::spawn(follow(files, stamp, sender, ending));
         Ok(Self(receiver))
     }
 
-    /// A handshake, with the certificate as it is now.
+    /// Performs a handshake with the current certificate.
     pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = Arc::clone(&self.0.borrow());
         TlsAcceptor::from(config).accept(stream).await
@@ -86,13 +86,13 @@ async fn follow(
                 sender.send_replace(config);
                 info!(certificate = %files.certificate.display(), "loaded the TLS certificate anew");
             }
-            // Half of a pair may be written yet; the other half changes the stamp again.
+            // Maybe only half of a pair is written yet; the other half changes the stamp again.
             Err(cause) => error!(%cause, "the TLS certificate that was loaded before stays in use"),
         }
     }
 }
 
-/// What differs when a file was written or replaced.
+/// What differs after a file was written or replaced.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,

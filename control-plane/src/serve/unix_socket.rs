@@ -1,4 +1,4 @@
-//! Unix sockets to listen on: files that come and go with the service.
+//! Unix sockets to listen on: their files exist while the service runs.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -17,7 +17,8 @@ use super::listener::BACKLOG;
 /// For the owner and its group, such as a proxy's.
 const MODE: u32 = 0o660;
 
-/// Listens at `path`. What an earlier run left there is replaced; what somebody else listens on, or is no socket, is not.
+/// Listens at `path`. Replaces a socket that an earlier run left there, but not one that another program listens on,
+/// nor a file that is no socket.
 pub(super) fn listen(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     make_way(path)?;
     let socket = UnixSocket::new_stream()?;
@@ -25,7 +26,7 @@ pub(super) fn listen(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> 
         .bind(path)
         .context("cannot make the socket: its folder must be there, and the service must be able to write to it")?;
     let file = SocketFile::of(path)?;
-    // Until it listens, nobody gets in: not even between these two.
+    // Nobody can connect before it listens, so the mode is set in time.
     fs::set_permissions(path, Permissions::from_mode(MODE)).context("cannot set the socket's mode")?;
     Ok((socket.listen(BACKLOG)?, file))
 }
@@ -52,7 +53,7 @@ fn make_way(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The socket's name, removed when this is dropped: unless it is another one's by then.
+/// The socket's file. It is removed on drop, unless another socket has replaced it.
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
@@ -88,7 +89,7 @@ mod tests {
     async fn a_socket_is_replaced_only_when_nobody_listens_on_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
-        // As a run leaves it that was killed.
+        // As a killed run leaves it.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let (listener, file) = listen(&path).unwrap();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_another_one_put_in_its_place_stays() {
+    async fn a_socket_that_replaced_ours_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
         let (_listener, file) = listen(&path).unwrap();

@@ -43,7 +43,7 @@ impl Role {
     }
 }
 
-/// How the audit log and `created_by` name whoever holds the token of the token file.
+/// How the audit log and `created_by` identify the holder of the token in the token file.
 pub const TOKEN_FILE_ID: &str = "platform-admin";
 pub const TOKEN_FILE_NAME: &str = "token file";
 
@@ -71,7 +71,7 @@ impl AdminToken {
     }
 }
 
-/// A token to be made.
+/// A token to create.
 #[derive(Clone, Debug)]
 pub struct NewAdminToken {
     pub id: AdminTokenId,
@@ -85,7 +85,7 @@ pub struct NewAdminToken {
 #[derive(Clone, Debug)]
 pub struct TokenQuery<Id> {
     pub limit: NonZeroU32,
-    /// The last one of the page before.
+    /// The last one of the previous page.
     pub after: Option<Id>,
 }
 
@@ -102,13 +102,12 @@ impl Store {
         self.engine.change(move |change| create(change, &new, &acting)).await
     }
 
-    /// The token with this id; `NotFound` for one that was revoked, and for one that is not bound to `within`, if that is
-    /// given.
+    /// The token with this id. `NotFound` if it was revoked, or if it isn't bound to `within`, when that is given.
     pub async fn admin_token(&self, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
         self.engine.read(move |sql| find(sql, id, within)).await
     }
 
-    /// A page of the tokens that aren't revoked, oldest first; of all, or of those bound to `within`.
+    /// A page of the tokens that aren't revoked, oldest first: all of them, or those bound to `within`.
     pub async fn list_admin_tokens(
         &self,
         query: TokenQuery<AdminTokenId>,
@@ -117,7 +116,7 @@ impl Store {
         self.engine.read(move |sql| list(sql, &query, within)).await
     }
 
-    /// Ends a token for good, from its next request on.
+    /// Revokes a token for good, from its next request on.
     pub async fn revoke_admin_token(
         &self,
         id: AdminTokenId,
@@ -128,13 +127,13 @@ impl Store {
         self.engine.change(move |change| revoke(change, id, within, &precondition, &acting)).await
     }
 
-    /// The token with this digest, revoked and expired ones included.
+    /// The token with this digest, including revoked and expired ones.
     pub async fn admin_token_of(&self, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
         self.engine.read(move |sql| find_digest(sql, digest)).await
     }
 
-    /// The names of those who acted, by what stands in `created_by`: tokens that were revoked included, as long as they are
-    /// known. Costs a look-up each.
+    /// The names of the actors with these ids, as stored in `created_by`, including revoked tokens until their rows are
+    /// removed. Costs one look-up for each id.
     pub async fn actor_names(&self, ids: Vec<String>) -> Result<HashMap<String, String>, StoreError> {
         self.engine
             .read(move |sql| {
@@ -152,7 +151,7 @@ impl Store {
             .await
     }
 
-    /// Notes that a token was used. No change of anything: it has no revision and no event.
+    /// Records that a token was used. This is no change: it has no revision and no event.
     pub async fn note_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
         let noted = move |change: &Change<'_>| {
             let mut update = change.sql().prepare(
@@ -231,7 +230,7 @@ fn list(
     query: &TokenQuery<AdminTokenId>,
     within: Option<WorkspaceId>,
 ) -> Result<Page<AdminToken>, StoreError> {
-    // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
+    // Ids sort by creation. Sixteen zero bytes are no id, and sort before all ids.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let condition = if within.is_some() { "t.workspace_id = ?3" } else { "?3 IS NULL" };
     let statement = format!(

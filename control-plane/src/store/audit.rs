@@ -1,4 +1,4 @@
-//! The audit log: what each change was, chained by hash so that a rewritten history shows.
+//! The audit log: one event per change, chained by hash so that a rewritten history is detected.
 
 use std::net::IpAddr;
 
@@ -10,20 +10,20 @@ use super::sql::{NONE, Optional as _, Sql, params};
 use super::{Acting, Actor, Store, StoreError, changes};
 use crate::instant;
 
-/// Before the first event.
+/// The hash before the first event.
 pub(super) const FIRST_HASH: ChainHash = ChainHash([0; 32]);
 
-/// An event, as it was written.
+/// An event, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
     pub revision: Revision,
-    /// A JSON object, byte for byte what `hash` is made of.
+    /// A JSON object, byte for byte as it was hashed into `hash`.
     pub json: String,
-    /// `SHA-256(hash of the event before, revision as u64 LE, json)`.
+    /// `SHA-256(hash of the previous event, revision as u64 LE, json)`.
     pub hash: ChainHash,
 }
 
-/// The newest event: who keeps its hash elsewhere can tell later whether anything up to it was rewritten.
+/// The newest event. With its hash kept elsewhere, one can check later whether anything up to it was rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditHead {
     pub revision: Revision,
@@ -38,7 +38,7 @@ pub(super) struct Target {
     pub(super) name: String,
 }
 
-/// What the audit log shows of a thing: nothing secret, no digest, and nothing that an event says elsewhere.
+/// What the audit log contains of an object: nothing secret, no digest, and nothing that the event has elsewhere.
 pub(super) trait Audited {
     fn target(&self) -> Target;
 
@@ -47,7 +47,7 @@ pub(super) trait Audited {
     fn fields(&self) -> Map<String, Value>;
 }
 
-/// What a change was.
+/// What a change did.
 pub(super) struct Event {
     action: &'static str,
     target: Option<Target>,
@@ -57,13 +57,13 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// A thing that was made.
+    /// An object was created.
     pub(super) fn made(action: &'static str, thing: &impl Audited) -> Self {
         let (target, workspace) = (Some(thing.target()), thing.workspace());
         Self { action, target, workspace, before: None, after: Some(thing.fields()) }
     }
 
-    /// A thing that was changed; only fields that differ are shown.
+    /// An object was changed; only fields that differ are included.
     pub(super) fn changed<T: Audited>(action: &'static str, before: &T, after: &T) -> Self {
         let (mut old, mut new) = (before.fields(), after.fields());
         let (all_old, all_new) = (old.clone(), new.clone());
@@ -73,29 +73,29 @@ impl Event {
         Self { action, target, workspace, before: Some(old), after: Some(new) }
     }
 
-    /// A thing that is gone.
+    /// An object was deleted, revoked or removed.
     pub(super) fn ended(action: &'static str, thing: &impl Audited) -> Self {
         let (target, workspace) = (Some(thing.target()), thing.workspace());
         Self { action, target, workspace, before: Some(thing.fields()), after: None }
     }
 
-    /// Something that concerns many things of one workspace.
+    /// An event about many objects of one workspace.
     pub(super) fn of_many(action: &'static str, workspace: WorkspaceId, after: Map<String, Value>) -> Self {
         Self { action, target: None, workspace: Some(workspace), before: None, after: Some(after) }
     }
 
-    /// The id of what it is about; empty where that is no single thing.
+    /// The id of its target; empty if it has no single target.
     pub(super) fn target_id(&self) -> &str {
         self.target.as_ref().map_or("", |target| &target.id)
     }
 
-    /// Something that concerns no single thing.
+    /// An event about no single object and no single workspace.
     pub(super) fn of_all(action: &'static str, after: Map<String, Value>) -> Self {
         Self { action, target: None, workspace: None, before: None, after: Some(after) }
     }
 }
 
-/// An event's JSON. What is written stays as it is, so fields can be added and none renamed.
+/// An event's JSON. Stored events never change, so fields may be added but not renamed.
 #[derive(Serialize)]
 struct Written<'a> {
     revision: Revision,

@@ -1,4 +1,4 @@
-//! Pages of the audit log, over all workspaces or of one.
+//! Pages of the audit log, of all workspaces or one.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -19,7 +19,7 @@ pub enum Order {
     Newest,
 }
 
-/// Who acted, by what events show of them.
+/// An actor, by the id or the name that events contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditActor {
     Id(String),
@@ -27,7 +27,7 @@ pub enum AuditActor {
 }
 
 impl AuditActor {
-    /// What has the shape of an actor's id is one, and no name.
+    /// Text in the form of an actor's id is an id, never a name.
     pub fn new(text: String) -> Self {
         let is_id = text == SYSTEM_ID || text == TOKEN_FILE_ID || text.parse::<AdminTokenId>().is_ok();
         if is_id { Self::Id(text) } else { Self::Name(text) }
@@ -37,23 +37,23 @@ impl AuditActor {
 /// Which events to list.
 #[derive(Clone, Debug)]
 pub struct AuditQuery {
-    /// `None`: of all workspaces and of none.
+    /// `None`: events of all workspaces, and those of none.
     pub workspace: Option<WorkspaceId>,
     pub filter: AuditFilter,
     pub order: Order,
     pub limit: NonZeroU32,
 }
 
-/// What events must fit, all of it.
+/// What an event must match, in all fields that are set.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
     /// Only events about the thing with this id.
     pub target: Option<String>,
     /// Only this action.
     pub action: Option<String>,
-    /// Only what they did.
+    /// Only events of this actor.
     pub actor: Option<AuditActor>,
-    /// Only what was sent from there.
+    /// Only events of requests from this network.
     pub address: Option<IpNet>,
     /// Only events after this revision.
     pub since: Option<Revision>,
@@ -65,7 +65,7 @@ pub struct AuditFilter {
     pub before: Option<UnixSeconds>,
 }
 
-/// SQLite's indexes that end with the revision, and the columns before that. Of two that would do the same the first is taken.
+/// SQLite's indexes that end with the revision, with the columns before it. Of two with equal counts the first is used.
 const INDEXES: [(&str, &[&str]); 7] = [
     ("audit_events_of_target", &["target_id"]),
     ("audit_events_of_address", &["address"]),
@@ -76,20 +76,21 @@ const INDEXES: [(&str, &[&str]); 7] = [
     ("audit_events_of_action", &["action"]),
 ];
 
-/// Events that are soon looked through one by one. To count so many takes less than a millisecond.
+/// So few events that reading them one by one is fast. Counting this many takes less than a millisecond.
 const FEW: i64 = 10_000;
 
 impl Store {
-    /// A page of the audit log. Costs as much as the events that one of the filters fits, the one that fits the fewest, up to the
-    /// end of the page: each has an index in the order of revisions. Instants cost little after [`Store::within_time`].
+    /// A page of the audit log. The cost grows with the events, up to the end of the page, that match the most
+    /// selective filter: each has an index in the order of revisions. Filters by time cost little after
+    /// [`Store::within_time`].
     pub async fn list_audit_events(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
         self.engine.read(move |sql| list(sql, &query)).await
     }
 
-    /// The query with revisions besides its instants, so that no page passes over all events before and after them. Events are in
-    /// the order of revisions, from which that of instants differs where a clock was set back or control planes' clocks differ.
+    /// Adds the revisions that a query by time can reach, so that no page reads all events before and after them.
+    /// Revisions aren't in the order of time if a clock was set back or the control planes' clocks differ.
     ///
-    /// Costs 0.1 us for each event between the instants, or nothing where another filter fits few.
+    /// Costs 0.1 us for each event between the instants, or only a count if another filter matches few events.
     pub async fn within_time(&self, query: AuditQuery) -> Result<AuditQuery, StoreError> {
         if query.filter.from.is_none() && query.filter.before.is_none() {
             return Ok(query);
@@ -124,7 +125,7 @@ fn statement(sql: Sql<'_>, conditions: &[Condition], index: Option<&str>, query:
     (statement, values)
 }
 
-/// What an event must fit. Constants make its text, in which the value is `?`.
+/// A condition on events. Its text is made of constants only; `?` stands for the value.
 #[derive(Clone)]
 struct Condition {
     column: &'static str,
@@ -138,7 +139,7 @@ impl Condition {
     }
 }
 
-/// All of them, with their parameters.
+/// The conditions joined by AND, with their parameters.
 fn joined<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> (String, Vec<Value>) {
     let (mut texts, mut values) = (Vec::new(), Vec::new());
     for condition in conditions {
@@ -176,7 +177,7 @@ fn conditions(sql: Sql<'_>, query: &AuditQuery) -> Result<Vec<Condition>, StoreE
     Ok(all)
 }
 
-/// Events have instants in one form, whose alphabetical order is that of time.
+/// All instants in events have one format, whose alphabetical order is the order of time.
 fn times(filter: &AuditFilter) -> impl Iterator<Item = Condition> {
     let bounds = [(">=", filter.from), ("<", filter.before)];
     let condition = |(operator, at): (&str, Option<UnixSeconds>)| {
@@ -194,9 +195,9 @@ fn of_network(sql: Sql<'_>, network: IpNet) -> Result<Condition, StoreError> {
     Ok(Condition { column: "address", text: format!("address IN {}", sql.items_of_json("?")), value })
 }
 
-/// The addresses of a network that there are events of. Costs a few us for each address that the log has.
+/// The addresses in a network that the log has events of. Costs a few us for each address in the log.
 fn addresses(sql: Sql<'_>, network: IpNet) -> Result<Vec<String>, SqlError> {
-    // Each step goes to the next address, past all events of the one before.
+    // Each step seeks the next address, and skips all events of the previous one.
     let mut statement = sql.prepare(
         "WITH RECURSIVE seen (address) AS (
              SELECT (SELECT address FROM audit_events WHERE address IS NOT NULL ORDER BY address LIMIT 1)
@@ -211,8 +212,8 @@ fn addresses(sql: Sql<'_>, network: IpNet) -> Result<Vec<String>, SqlError> {
     Ok(all)
 }
 
-/// The index to go through, and how many events it has that may fit, up to [`FEW`]: the one with the fewest, since SQLite has no
-/// statistics to choose by. `None`: no index has these columns, or PostgreSQL chooses.
+/// The index with the fewest events that may match, and their number up to [`FEW`]; SQLite has no statistics to choose
+/// by. `None`: no index has these columns, or PostgreSQL chooses.
 fn narrowest(sql: Sql<'_>, conditions: &[Condition]) -> Result<Option<(&'static str, i64)>, SqlError> {
     let Sql::Sqlite(_) = sql else { return Ok(None) };
     let mut narrowest: Option<(&str, i64)> = None;
@@ -246,7 +247,7 @@ fn within_time(sql: Sql<'_>, mut query: AuditQuery) -> Result<AuditQuery, StoreE
     let revision = |number: Option<i64>| number.map(changes::revision);
     let ends = |row: &Row<'_>| Ok((revision(row.get(0)?), revision(row.get(1)?)));
     let (first, last) = sql.prepare(&statement)?.query_row(&bound(&values), ends)?;
-    // Without any event no revision fits.
+    // If there is no event, no revision matches.
     let last = last.unwrap_or(Revision(0));
     let filter = &mut query.filter;
     filter.since = filter.since.max(first.map(|first| Revision(first.0.saturating_sub(1))));

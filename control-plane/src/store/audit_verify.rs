@@ -1,4 +1,4 @@
-//! Whether a database's audit log is as it was written. Reads it by itself, also while a control plane serves it.
+//! Verification of a database's audit log, also while a control plane serves the database.
 
 use policy::{ChainHash, Revision};
 use rusqlite::OpenFlags;
@@ -9,15 +9,15 @@ use super::postgres::{self, Server};
 use super::sql::{NONE, Sql};
 use super::{AuditHead, OpenError, StoreError, audit, changes, schema};
 
-/// An audit log in which each event follows from the one before.
+/// An audit log whose chain of hashes is intact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub events: u64,
-    /// `None` when there is no event.
+    /// `None` if there is no event.
     pub head: Option<AuditHead>,
 }
 
-/// Why an audit log is not as it was written, or can't be read.
+/// Why an audit log isn't intact, or can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error(transparent)]
@@ -40,8 +40,8 @@ pub enum VerifyError {
     Head { database: String, expected: ChainHash },
 }
 
-/// Checks the audit log of a database, from its first event on. `expected` is the hash of any event that was noted elsewhere:
-/// without one, a history that was rewritten as a whole doesn't show. Costs a pass over the log. Not for async threads.
+/// Verifies the audit log of a database from its first event on. `expected` is the hash of any event, kept elsewhere:
+/// without it, a log that was rewritten as a whole isn't detected. Costs a pass over the log. Not for async threads.
 pub fn verify_audit(database: impl Into<Database>, expected: Option<ChainHash>) -> Result<Verified, VerifyError> {
     let database = database.into();
     let named = database.to_string();
@@ -61,7 +61,7 @@ pub fn verify_audit(database: impl Into<Database>, expected: Option<ChainHash>) 
     told(found, named)
 }
 
-/// The same of a database in whose transaction somebody is. `named`: what it is called.
+/// The same in a transaction that is already open. `named` is the database's name in errors.
 pub(super) fn verify_open(sql: Sql<'_>, named: &str) -> Result<Verified, VerifyError> {
     told(check(sql, None), named.to_owned())
 }
@@ -85,7 +85,7 @@ enum Found {
     NoHead { expected: ChainHash },
 }
 
-/// In one transaction: what a control plane writes meanwhile is not seen.
+/// Must run in one transaction, so that it sees nothing that a control plane writes meanwhile.
 fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<Found, StoreError> {
     let is_ours = match sql {
         Sql::Sqlite(connection) => {

@@ -1,4 +1,4 @@
-//! A copy of the database, also while a control plane serves it.
+//! Backup of the database, also while a control plane serves it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,18 +13,18 @@ use super::changes;
 use super::schema::is_ours;
 use super::sql::Sql;
 
-/// Pages that are copied at once.
+/// Pages to copy in each step.
 const PAGES: i32 = 4_096;
 
-/// A copy that was made.
+/// A finished backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackedUp {
-    /// The last change that is in it.
+    /// The last change in it.
     pub revision: Revision,
     pub bytes: u64,
 }
 
-/// Why there is no copy. Each names the file and what to do, in one line.
+/// Why no backup was made. Each message names the file and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error("database {path}: cannot read it: {cause}")]
@@ -41,8 +41,8 @@ pub enum BackupError {
     Damaged { path: PathBuf, cause: String },
 }
 
-/// Copies the database at `database` into a new file at `to`, mode 0600, which is there whole and on disk or not at all. What
-/// is written meanwhile waits for nothing, and is not in it. Costs a pass over the database, and another to check the copy.
+/// Copies `database` into a new file at `to`, mode 0600, which appears complete and synced or not at all. Writers don't
+/// wait for it, and what they commit meanwhile isn't in it. Costs a pass over the database, and one to check the copy.
 pub fn back_up(database: &Path, to: &Path) -> Result<BackedUp, BackupError> {
     let read = |cause| BackupError::Read { path: database.to_owned(), cause };
     let place = |cause| BackupError::Place { path: to.to_owned(), cause };
@@ -53,7 +53,7 @@ pub fn back_up(database: &Path, to: &Path) -> Result<BackedUp, BackupError> {
     if !is_ours(&source).map_err(read)? {
         return Err(BackupError::NotOurs { path: database.to_owned() });
     }
-    // All that is copied is of this instant.
+    // The whole copy is of this instant.
     let source = source.unchecked_transaction().map_err(read)?;
     let revision = changes::position(Sql::Sqlite(&source));
     let revision = revision.map_err(|_| BackupError::NotOurs { path: database.to_owned() })?.revision;
@@ -67,14 +67,15 @@ pub fn back_up(database: &Path, to: &Path) -> Result<BackedUp, BackupError> {
     Ok(BackedUp { revision, bytes })
 }
 
-/// A database that is only read, in use or not.
+/// Opens a database read-only, in use or not.
 pub(super) fn open_source(path: &Path) -> rusqlite::Result<Connection> {
     let source = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     source.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF")?;
     Ok(source)
 }
 
-/// Copies a database, as the transaction of `source` sees it, into the empty file at `to`. The copy is one file, without a WAL.
+/// Copies a database, as the transaction of `source` sees it, into the empty file at `to`. The copy is one file,
+/// without a WAL.
 pub(super) fn copy_into(source: &Connection, to: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(to, flags)?;
@@ -84,7 +85,7 @@ pub(super) fn copy_into(source: &Connection, to: &Path) -> rusqlite::Result<()> 
         match backup.step(PAGES)? {
             StepResult::Done => break,
             StepResult::More => {}
-            // Nobody else has the copy open, and the source's transaction has begun.
+            // Not expected: nobody else has the copy open, and the transaction of `source` has begun.
             _ => {
                 return Err(rusqlite::Error::SqliteFailure(
                     rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
@@ -106,24 +107,24 @@ fn check(copy: &Path, named: &Path) -> Result<(), BackupError> {
     if found == "ok" { Ok(()) } else { Err(damaged(found)) }
 }
 
-/// A file beside the one that it will be; removed unless it is put in its place.
+/// A temporary file beside its target; removed unless it is put in place.
 pub(super) struct Unfinished {
     pub(super) path: PathBuf,
     is_put: bool,
 }
 
 impl Unfinished {
-    /// An empty file for what will be at `to`, mode 0600.
+    /// Creates the empty temporary file for `to`, mode 0600.
     pub(super) fn create(to: &Path) -> io::Result<Self> {
         let mut name = to.as_os_str().to_owned();
         name.push(format!(".unfinished-{}", std::process::id()));
         let path = PathBuf::from(name);
-        // Exclusive: what is there is not overwritten, and a link is not followed.
+        // Exclusive: an existing file isn't overwritten, and a link isn't followed.
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Self { path, is_put: false })
     }
 
-    /// Puts it, whole and synced, in its place, and syncs the directory.
+    /// Moves the file, which must be complete and synced, to `to`, and syncs the directory.
     pub(super) fn put(mut self, to: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, to)?;
         self.is_put = true;
@@ -134,13 +135,13 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_put {
-            // Its name says that it is none; who makes the next one has another.
+            // If this fails, the name shows that the file is unfinished, and the next attempt uses another name.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Makes what happened to the name of `path` durable.
+/// Syncs the directory of `path`, so that changes of names in it are durable.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()

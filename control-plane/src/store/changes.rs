@@ -1,4 +1,4 @@
-//! The history of changes: each gets a revision, a link in the chain and a body for the feed, in its own transaction.
+//! The history of changes: each gets, in its own transaction, a revision, a link in the chain and a body for the feed.
 
 use std::cell::Cell;
 
@@ -9,7 +9,7 @@ use super::audit::{self, Event};
 use super::sql::{NONE, Optional as _, Sql, params};
 use super::{Acting, StoreError, once, sizes};
 
-/// A change that is being made, in its savepoint.
+/// A change in progress, in its savepoint.
 pub(super) struct Change<'a> {
     sql: Sql<'a>,
     edge_tokens_differ: &'a Cell<bool>,
@@ -20,7 +20,7 @@ impl<'a> Change<'a> {
         Self { sql, edge_tokens_differ }
     }
 
-    /// Says that the edge tokens that work are others now: those in memory are read anew.
+    /// Marks the edge tokens as changed, so that they are read into memory again.
     pub(super) fn edge_tokens_differ(&self) {
         self.edge_tokens_differ.set(true);
     }
@@ -29,17 +29,17 @@ impl<'a> Change<'a> {
         self.sql
     }
 
-    /// Where the history stands before this change.
+    /// The position of the history before this change.
     pub(super) fn position(&self) -> Result<Position, StoreError> {
         position(self.sql)
     }
 
-    /// The revision that [`Self::record`] will give to this change.
+    /// The revision that [`Self::record`] will assign to this change.
     pub(super) fn revision(&self) -> Result<Revision, StoreError> {
         self.position()?.revision.next().ok_or_else(exhausted)
     }
 
-    /// Writes what is there already, so that the disk has to take it. There and back: SQLite doesn't write what stays the same.
+    /// Writes without changing anything, to probe the disk. Twice, because SQLite skips a value that stays the same.
     pub(super) fn touch(&self) -> Result<(), StoreError> {
         for step in [1, -1] {
             self.sql.prepare("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute(params![step])?;
@@ -47,8 +47,8 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Makes what was written here one revision with one audit event: the only place where history is written. `ops` are
-    /// what edges have to do about it, and may be none.
+    /// Records this change as one revision with one audit event. This is the only place where history is written. `ops`
+    /// are the operations for edges, and may be empty.
     pub(super) fn record(&self, acting: &Acting, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
         let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
         let position = self.position()?.then(&body).ok_or_else(exhausted)?;
@@ -72,7 +72,7 @@ fn exhausted() -> StoreError {
     StoreError::Fault("revisions have run out".to_owned())
 }
 
-/// Where the history stands.
+/// The position of the history.
 pub(super) fn position(sql: Sql<'_>) -> Result<Position, StoreError> {
     let mut query = sql.prepare("SELECT epoch, revision, head FROM position WHERE one = 1")?;
     Ok(query.query_row(NONE, |row| {
@@ -84,7 +84,7 @@ pub(super) fn position(sql: Sql<'_>) -> Result<Position, StoreError> {
     })?)
 }
 
-/// The chain hash of a revision, `None` when the log doesn't reach back to it, or not yet forward.
+/// The chain hash of a revision; `None` if the log no longer has it, or doesn't have it yet.
 pub(super) fn chain_hash(sql: Sql<'_>, at: Revision) -> Result<Option<ChainHash>, StoreError> {
     let (epoch, first) = sql
         .prepare("SELECT epoch, first_revision FROM position WHERE one = 1")?
@@ -92,13 +92,13 @@ pub(super) fn chain_hash(sql: Sql<'_>, at: Revision) -> Result<Option<ChainHash>
     let mut query = sql.prepare("SELECT chain_hash FROM changes WHERE revision = ?1")?;
     match query.query_row(params![number(at)?], |row| row.get(0).map(ChainHash)).optional()? {
         Some(hash) => Ok(Some(hash)),
-        // Before its first change an epoch has a position too; it serves while no change behind it was compacted away.
+        // An epoch has a position before its first change, too; usable while no change after it was compacted away.
         None if at == first && !is_compacted(sql, first)? => Ok(Some(ChainHash::first(epoch, first))),
         None => Ok(None),
     }
 }
 
-/// When a revision was made, `None` when the log doesn't have it.
+/// When a revision was made; `None` if the log doesn't have it.
 pub(super) fn changed_at(sql: Sql<'_>, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
     let mut query = sql.prepare("SELECT changed_at FROM changes WHERE revision = ?1")?;
     Ok(query.query_row(params![number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)
@@ -109,12 +109,12 @@ fn is_compacted(sql: Sql<'_>, first: Revision) -> Result<bool, StoreError> {
     Ok(oldest.is_some_and(|oldest| Some(revision(oldest)) != first.next()))
 }
 
-/// A revision as SQLite holds it.
+/// A revision as the database stores it.
 pub(super) fn number(revision: Revision) -> Result<i64, StoreError> {
     i64::try_from(revision.0).map_err(|_| exhausted())
 }
 
-/// A revision out of SQLite, which holds none below 0.
+/// A revision from the database, which has none below 0.
 pub(super) fn revision(number: i64) -> Revision {
     Revision(u64::try_from(number).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! A connection of one of the engines, its transactions, and what takes its place when it is lost.
+//! A connection of one of the engines, its transactions, and its replacement when it is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use super::lock::Lock;
 use super::postgres::{Server, Session};
 use super::sql::{NONE, Optional as _, Sql, SqlError, params};
 
-/// For how long it is asked what became of a COMMIT whose answer was lost.
+/// How long to keep asking for the outcome of a COMMIT whose answer was lost.
 const ASKED: Duration = Duration::from_secs(5);
 
 pub(super) enum Connection {
-    /// With the lock of its file, which is freed once the last of them is closed.
+    /// With the lock of its file, which is released when the last connection is closed.
     #[expect(dead_code, reason = "the lock is held, not used")]
     Sqlite(rusqlite::Connection, Arc<Lock>),
     Postgres(Box<Session>),
 }
 
-/// Where others come from when connections are lost. Those of a file aren't.
+/// Where new connections come from when one is lost. `None` for a file, whose connections are never lost.
 pub(super) type Source = Option<Arc<Server>>;
 
 impl Connection {
@@ -38,11 +38,11 @@ fn connect(source: &Source) -> Result<Connection, SqlError> {
     }
 }
 
-/// Runs `work` in one transaction that only reads: all that it sees is of one revision.
+/// Runs `work` in one read-only transaction, so that all it sees is of one revision.
 pub(super) fn reading<T>(sql: Sql<'_>, work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
     begin_reading(sql)?;
     let result = work(sql);
-    // There is nothing to keep of a read.
+    // A read has nothing to commit.
     sql.execute_batch("ROLLBACK")?;
     result
 }
@@ -54,13 +54,13 @@ fn begin_reading(sql: Sql<'_>) -> Result<(), SqlError> {
     })
 }
 
-/// The same on a connection that was idle, or else on a new one; answers with the connection, too, if it serves on.
+/// The same on an idle connection, or else on a new one. Also returns the connection, if it is still usable.
 pub(super) fn reading_anew<T>(
     idle: Option<Connection>,
     source: &Source,
     work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>,
 ) -> (Option<Connection>, Result<T, StoreError>) {
-    // One that was cut while it was idle shows it only now.
+    // A connection that was cut while idle fails only now.
     let idle = idle.and_then(|idle| match begin_reading(idle.sql()) {
         Err(error) if error.is_lost() => None,
         begun => Some(begun.map(|()| idle)),
@@ -79,11 +79,11 @@ pub(super) fn reading_anew<T>(
     (serves_on.then_some(connection), result)
 }
 
-/// The connection that changes something, one transaction at a time.
+/// The connection that writes, one transaction at a time.
 pub(super) struct Writing {
     source: Source,
     connection: Option<Connection>,
-    /// Of a file.
+    /// Only for a file.
     watch: Option<Watch>,
 }
 
@@ -92,8 +92,8 @@ impl Writing {
         Self { source, connection: Some(connection), watch }
     }
 
-    /// Begins a transaction. It is the only one until it ends: SQLite has one writer; in PostgreSQL it holds the position's row,
-    /// so that the order of revisions is the order of commits over all replicas.
+    /// Begins a transaction. No other write transaction runs until it ends: SQLite has one writer, and in PostgreSQL it
+    /// locks the position's row, so that the order of revisions is the order of commits over all replicas.
     pub(super) fn begin(&mut self) -> Result<(), StoreError> {
         if let Some(watch) = &self.watch {
             watch.is_placed()?;
@@ -101,7 +101,7 @@ impl Writing {
         Ok(self.begin_sql()?)
     }
 
-    /// In a transaction that has begun: that nobody who shouldn't has committed since the last one. Replicas may.
+    /// In a transaction that has begun: fails if another program (not a replica) has committed since the last one.
     pub(super) fn is_sole(&self) -> Result<(), StoreError> {
         match (&self.watch, &self.connection) {
             (Some(watch), Some(Connection::Sqlite(connection, _))) => watch.is_sole(connection),
@@ -112,7 +112,7 @@ impl Writing {
     fn begin_sql(&mut self) -> Result<(), SqlError> {
         let begun = self.connection.as_ref().map(|connection| begin(connection.sql()));
         match begun {
-            // Nothing has begun, so another one may do it.
+            // Nothing has begun, so another connection can take over.
             Some(Err(error)) if error.is_lost() && self.source.is_some() => self.begin_anew(),
             None => self.begin_anew(),
             Some(begun) => begun,
@@ -132,7 +132,7 @@ impl Writing {
         connection.ok_or_else(|| SqlError::Unreachable("the connection is lost".to_owned()))
     }
 
-    /// Whether the transaction is over: SQLite ends it by itself on some errors, such as a full disk.
+    /// Whether the transaction has ended: SQLite rolls it back on some errors, such as a full disk.
     pub(super) fn has_ended(&self) -> bool {
         match &self.connection {
             Some(Connection::Sqlite(connection, _)) => connection.is_autocommit(),
@@ -141,7 +141,7 @@ impl Writing {
         }
     }
 
-    /// Ends the transaction and keeps what it did. Other replicas are told of it when it has moved the position.
+    /// Commits the transaction. Notifies other replicas if it has `moved` the position.
     pub(super) fn commit(&mut self, moved: bool) -> Result<(), SqlError> {
         let sql = self.sql()?;
         let left = if moved && self.source.is_some() { Left::by(sql)? } else { None };
@@ -152,18 +152,18 @@ impl Writing {
         match (committed, &self.source) {
             (Err(error), Some(server)) if error.is_lost() => {
                 self.connection = None;
-                // What has no revision can't be looked for: it may be there, and whoever asked for it asks again.
+                // A write without a revision can't be looked for. It may be committed; the caller may retry.
                 left.map_or(Err(error), |left| became_of(server, &left))
             }
             (committed, _) => committed,
         }
     }
 
-    /// Ends the transaction and keeps nothing of it.
+    /// Rolls the transaction back.
     pub(super) fn roll_back(&mut self) -> Result<(), SqlError> {
         let undone = if self.has_ended() { Ok(()) } else { self.sql()?.execute_batch("ROLLBACK") };
         if self.source.is_some() && (undone.is_err() || self.has_ended()) {
-            // The server rolls back what a connection leaves behind.
+            // The server rolls back the transaction of a closed connection.
             self.connection = None;
             return Ok(());
         }
@@ -175,11 +175,11 @@ fn begin(sql: Sql<'_>) -> Result<(), SqlError> {
     match sql {
         Sql::Sqlite(_) => sql.execute_batch("BEGIN IMMEDIATE"),
         Sql::Postgres(_) => {
-            // What comes after the lock sees all that was committed before.
+            // Statements after the lock see all that was committed before it.
             sql.execute_batch("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
             let locked = sql.query_row("SELECT 1 FROM position WHERE one = 1 FOR UPDATE", NONE, |_| Ok(()));
             if locked.is_err() {
-                // Fails when the connection is lost, and then there is nothing to end.
+                // Fails if the connection is lost; then nothing is left to roll back.
                 let _ = sql.execute_batch("ROLLBACK");
             }
             locked
@@ -187,7 +187,7 @@ fn begin(sql: Sql<'_>) -> Result<(), SqlError> {
     }
 }
 
-/// What a transaction leaves behind when it is committed, and no other one does: its newest audit event.
+/// What only this transaction leaves behind when it is committed: its newest audit event.
 struct Left {
     revision: i64,
     hash: [u8; 32],
@@ -206,14 +206,14 @@ impl Left {
     }
 }
 
-/// What became of a COMMIT whose answer was lost: it is neither taken for done nor for undone, but looked for. PostgreSQL's
-/// own word (`txid_status`) is none: after a crash it gives the number of a transaction that was lost to another one.
+/// The outcome of a COMMIT whose answer was lost: it is looked up, never assumed. PostgreSQL's `txid_status` can't be
+/// trusted: after a crash the server reuses the number of a transaction that was lost.
 fn became_of(server: &Server, left: &Left) -> Result<(), SqlError> {
     let deadline = Instant::now() + ASKED;
     let is_there = loop {
         let asked = server.connect_until(deadline).and_then(|session| {
             let sql = Sql::Postgres(&session);
-            // Waits for the end of that transaction, which holds the same lock.
+            // Waits until the lost transaction, which holds the same lock, has ended.
             begin(sql)?;
             left.is_there(sql)
         });

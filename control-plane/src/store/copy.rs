@@ -1,4 +1,4 @@
-//! A database moved to the other engine with its whole history: a file to PostgreSQL, and back.
+//! Copies a database with its whole history to the other engine: a file to PostgreSQL, or back.
 //!
 //! See `docs/decisions/postgres.md`.
 
@@ -20,23 +20,23 @@ use super::lock::OpenError;
 use super::sql::{NONE, Param, Sql, SqlError};
 use super::{StoreError, changes};
 
-/// Rows that are told of at once.
+/// Rows per progress report.
 const TOLD: u64 = 1_000;
 
-/// How far a copy is.
+/// The progress of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyStep {
-    /// It begins with a table of so many rows.
+    /// Begins to copy a table of this many rows.
     Copying { table: &'static str, rows: u64 },
-    /// It reads what the target has of a table.
+    /// Begins to check the target's rows of a table.
     Checking { table: &'static str, rows: u64 },
-    /// So many rows more.
+    /// This many more rows are done.
     Rows(u64),
-    /// It does something of unknown length.
+    /// Does something of unknown length.
     Waiting(&'static str),
 }
 
-/// What was copied, and found in the target as it was in the source.
+/// What was copied, and verified to be the same in the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
     pub position: Position,
@@ -45,7 +45,7 @@ pub struct Copied {
     pub audit: Verified,
 }
 
-/// Why nothing was copied. Each names the database and what to do, in one line.
+/// Why a copy failed. Each message names the database and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     #[error(
@@ -88,9 +88,10 @@ pub enum CopyError {
     Audit(VerifyError),
 }
 
-/// Copies all that a database holds into an empty one on the other engine: in one transaction, so the target has all of it or is
-/// as it was. Then all is read again and compared, before it counts. No control plane may serve either. `tell` hears how far it
-/// is. Costs two passes over all rows, and memory that doesn't grow with them. Not for async threads.
+/// Copies all of a database into an empty one on the other engine, in one transaction: the target gets everything or
+/// stays as it was. Before the commit everything is read again and compared. No control plane may serve either
+/// database. `tell` receives the progress. Costs two passes over all rows, and memory that doesn't grow with them. Not
+/// for async threads.
 pub fn copy(from: &Database, to: &Database, tell: &mut dyn FnMut(CopyStep)) -> Result<Copied, CopyError> {
     match (from, to) {
         (Database::File(path), Database::Server { url, password_file }) => {
@@ -107,18 +108,18 @@ pub fn copy(from: &Database, to: &Database, tell: &mut dyn FnMut(CopyStep)) -> R
     }
 }
 
-/// What is read, in a transaction that reads.
+/// The source of a copy, in a read-only transaction.
 trait Reading {
-    /// As it is told.
+    /// Its name in messages.
     fn shown(&self) -> String;
 
     fn sql(&self) -> Sql<'_>;
 
-    /// The highest number that was ever given to a row of a table.
+    /// The highest number ever assigned to a row of a table.
     fn highest(&self, table: &str, column: &str) -> Result<i64, SqlError>;
 }
 
-/// What went wrong, and on which side.
+/// An SQL error, and the side where it happened.
 enum Failure {
     Source(SqlError),
     Target(SqlError),
@@ -166,8 +167,8 @@ fn write(source: Sql<'_>, target: Sql<'_>, table: &Table, tell: &mut dyn FnMut(C
     Ok(rows)
 }
 
-/// Compares what the target has with what was written, and checks its audit log. What is wrong with that one is wrong with
-/// `from`'s, for they are the same by then.
+/// Compares the target with what was written, and verifies its audit log. By then both logs are equal, so a fault in it
+/// is reported as one of `from`.
 fn check(
     from: &str,
     target: Sql<'_>,
@@ -191,7 +192,7 @@ fn check(
     Ok(Copied { position, tables: written, audit })
 }
 
-/// Reads all rows of a table, counts them in `rows`, and gives them to `take`.
+/// Reads all rows of a table, counts them in `rows`, and passes them to `take`.
 fn read<E: From<SqlError>>(
     sql: Sql<'_>,
     table: &Table,

@@ -1,4 +1,4 @@
-//! Where all is kept: a file, or a PostgreSQL server.
+//! Where the state is stored: a file, or a PostgreSQL server.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -9,17 +9,17 @@ use std::sync::Arc;
 use super::postgres::shown;
 use crate::secret::Secret;
 
-/// What `--database` names. Is shown without a password.
+/// What `--database` names. It is displayed without the password.
 #[derive(Clone)]
 pub enum Database {
-    /// SQLite's.
+    /// An SQLite file.
     File(PathBuf),
-    /// PostgreSQL. The URL may hold a password, and else may come without one: see `password_file`.
+    /// PostgreSQL. A password in the URL precedes one in `password_file`.
     Server { url: Arc<Secret>, password_file: Option<PathBuf> },
 }
 
 impl Database {
-    /// The same, with the password in the file at `path`. A file needs none.
+    /// The same, with the password in the file at `path`. An SQLite file has none.
     #[must_use]
     pub fn with_password_file(self, path: Option<PathBuf>) -> Self {
         match self {

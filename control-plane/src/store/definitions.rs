@@ -12,7 +12,7 @@ use super::sql::{FromColumn, NONE, Sql, params};
 use super::{Acting, StoreError};
 use crate::config::Config;
 
-/// Names to numbers, as they were at the start; nothing is added while the control plane runs.
+/// Numbers by name, as of the start: none is added while the control plane runs.
 pub(super) struct Numbers {
     scopes: BTreeMap<Scope, u16>,
     environments: BTreeMap<Environment, u8>,
@@ -23,8 +23,8 @@ const NEXT_SCOPE: &str =
 
 const NEXT_ENVIRONMENT: &str = "INSERT INTO environments (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM environments RETURNING number";
 
-/// Numbers what is new in the configuration, as one change. What the configuration no longer names keeps its number: keys
-/// may still have it.
+/// Assigns numbers to what is new in the configuration, as one change. What the configuration no longer names keeps its
+/// number: keys may still use it.
 pub(super) fn define(change: &Change<'_>, config: &Config, acting: &Acting) -> Result<Numbers, StoreError> {
     let known = Numbers::read(change.sql())?;
     let mut ops = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn define(change: &Change<'_>, config: &Config, acting: &Acting) -> R
         let number = insert(change.sql(), NEXT_ENVIRONMENT, name.as_str())?;
         ops.push(Op::DefineEnvironment { number, environment: name.clone() });
     }
-    // A database that is older than the audit log gets its first event here.
+    // A database from before the audit log gets its first event here.
     if ops.is_empty() && audit::head(change.sql())?.is_some() {
         return Ok(known);
     }

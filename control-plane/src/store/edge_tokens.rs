@@ -1,4 +1,4 @@
-//! Edge tokens: which edge a token may speak for. They are in memory, too, for the feed asks with each request.
+//! Edge tokens: which edge a token authenticates. Also kept in memory, because the feed checks one with each request.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, NewSecret, Page, Precondition, Store, StoreError, TokenQuery};
 use crate::secret::LastCharacters;
 
-/// A token's last use is noted this often.
+/// How often a token's last use is recorded.
 const USE_NOTED_EVERY_SECS: i64 = 60;
 
 /// A token for the feed. Not secret.
@@ -22,7 +22,7 @@ pub struct EdgeToken {
     pub id: EdgeTokenId,
     pub last_characters: LastCharacters,
     pub name: String,
-    /// The edge that it may speak for.
+    /// The edge that it may act for.
     pub edge: String,
     pub created_at: UnixSeconds,
     pub created_by: String,
@@ -33,7 +33,7 @@ pub struct EdgeToken {
     pub revision: policy::Revision,
 }
 
-/// A token to be made.
+/// A token to create.
 #[derive(Clone, Debug)]
 pub struct NewEdgeToken {
     pub id: EdgeTokenId,
@@ -42,31 +42,31 @@ pub struct NewEdgeToken {
     pub secret: NewSecret,
 }
 
-/// The tokens that are known, by digest. Each digest is a SHA-256 of random text, so a look-up tells nothing by its time.
+/// All tokens, by digest. A digest is a SHA-256 of random text, so the time of a look-up reveals nothing.
 #[derive(Debug, Default)]
 pub(super) struct KnownTokens {
     live: HashMap<Digest, Arc<LiveToken>>,
-    /// Ids of those, as text.
+    /// The ids of the live tokens, as text.
     live_ids: HashSet<String>,
-    /// Until their rows are forgotten.
+    /// Until their rows are removed.
     revoked: HashMap<Digest, Arc<RevokedToken>>,
 }
 
-/// A token that worked once.
+/// A token that was valid once.
 #[derive(Debug)]
 pub struct RevokedToken {
     pub id: EdgeTokenId,
-    /// The edge that it spoke for.
+    /// The edge that it acted for.
     pub edge: String,
 }
 
-/// What the feed knows of a token that works.
+/// What the feed knows about a valid token.
 #[derive(Debug)]
 pub struct LiveToken {
     pub id: EdgeTokenId,
-    /// The edge that it may speak for.
+    /// The edge that it may act for.
     pub edge: String,
-    /// When its use was last noted, in seconds; the earliest there is for never.
+    /// When its use was last recorded, in seconds; the earliest instant for never.
     noted: AtomicI64,
 }
 
@@ -75,12 +75,12 @@ const COLUMNS: &str =
     t.revision";
 
 impl Store {
-    /// Makes a token. The feed takes it when this returns.
+    /// Creates a token. The feed accepts it once this returns.
     pub async fn create_edge_token(&self, new: NewEdgeToken, acting: Acting) -> Result<Changed<EdgeToken>, StoreError> {
         self.engine.change(move |change| create(change, &new, &acting)).await
     }
 
-    /// The token with this id; `NotFound` for one that was revoked.
+    /// The token with this id; `NotFound` if it was revoked.
     pub async fn edge_token(&self, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
         self.engine.read(move |sql| find(sql, id)).await
     }
@@ -90,7 +90,7 @@ impl Store {
         self.engine.read(move |sql| list(sql, &query)).await
     }
 
-    /// Ends a token for good. The feed refuses it when this returns.
+    /// Revokes a token for good. The feed refuses it once this returns.
     pub async fn revoke_edge_token(
         &self,
         id: EdgeTokenId,
@@ -100,7 +100,7 @@ impl Store {
         self.engine.change(move |change| revoke(change, id, &precondition, &acting)).await
     }
 
-    /// The token with this digest, if it works now. Costs a look-up in memory.
+    /// The token with this digest, if it is valid now. Costs a look-up in memory.
     pub fn live_edge_token(&self, digest: &Digest) -> Option<Arc<LiveToken>> {
         self.engine.edge_tokens().borrow().live.get(digest).cloned()
     }
@@ -110,20 +110,20 @@ impl Store {
         self.engine.edge_tokens().borrow().revoked.get(digest).cloned()
     }
 
-    /// Whether the token with this id works now. Costs a look-up in memory.
+    /// Whether the token with this id is valid now. Costs a look-up in memory.
     pub fn is_live_edge_token(&self, id: &str) -> bool {
         self.engine.edge_tokens().borrow().live_ids.contains(id)
     }
 
-    /// Notes that a token was used, beside the request; once a minute at most.
+    /// Records in the background that a token was used, at most once a minute.
     pub fn note_edge_token_use(&self, token: &LiveToken, now: UnixSeconds) {
         let noted = token.noted.load(Ordering::Relaxed);
         let is_due = UnixSeconds(noted).saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now);
         let order = Ordering::Relaxed;
-        // One of the requests of that minute writes.
+        // Only one of that minute's requests writes.
         if is_due && token.noted.compare_exchange(noted, now.0, order, order).is_ok() {
             let (engine, id) = (Arc::clone(&self.engine), token.id);
-            // The store has logged why, if it can't.
+            // If this fails, the store logs why.
             tokio::spawn(async move { engine.change(move |change| note_use(change, id, now)).await });
         }
     }
@@ -173,14 +173,14 @@ pub(super) fn revoke(
     Ok(Changed { value: (), revision })
 }
 
-/// No change of anything: it has no revision and no event.
+/// This is no change: it has no revision and no event.
 fn note_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
     let mut update = change.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
     update.execute(params![id.as_bytes(), at.0])?;
     Ok(())
 }
 
-/// All tokens, revoked ones included.
+/// All tokens, including revoked ones.
 pub(super) fn known(sql: Sql<'_>) -> Result<KnownTokens, StoreError> {
     let mut statement =
         sql.prepare("SELECT t.digest, t.id, t.edge, t.last_used_at, t.revoked_at FROM edge_tokens t")?;
@@ -218,7 +218,7 @@ pub(super) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<EdgeTok
 }
 
 fn list(sql: Sql<'_>, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
-    // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
+    // Ids sort by creation. Sixteen zero bytes are no id, and sort before all ids.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let statement =
         format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id > ?1 AND t.revoked_at IS NULL ORDER BY t.id LIMIT ?2");

@@ -1,8 +1,8 @@
 //! The engine: one thread that writes and commits in groups, a few connections that read.
 //!
-//! Changes queue up. The writer (`writer.rs`) takes all that wait, runs each in a savepoint of one transaction, and
-//! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers. It is the
-//! same on SQLite and on PostgreSQL.
+//! Changes queue up. The writer (`writer.rs`) takes those that wait, runs each in a savepoint of one transaction, and
+//! answers when COMMIT, and with it the fsync of the WAL, has returned. While the disk is busy the next group gathers.
+//! SQLite and PostgreSQL work the same way.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,13 +27,13 @@ use super::sql::{NONE, Sql};
 use super::writer::{Counted, Done, Job, Publish, write};
 use super::{StoreError, StoreStats};
 
-/// Changes that may wait; who comes later waits for a place, as long as its request may take.
+/// The most changes that may queue. Later ones wait for a place until their request times out.
 const QUEUE: usize = 1024;
 
-/// Connections that read. Reads are short, but for a snapshot; there is one of those at a time.
+/// Connections that read. Reads are short, except for a snapshot, of which there is one at a time.
 const READERS: u32 = 4;
 
-/// How long it may take to find out whether changes are taken. A disk that takes longer takes none.
+/// The time limit of a readiness check. A disk that takes longer counts as accepting no change.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Engine {
@@ -41,11 +41,11 @@ pub(super) struct Engine {
     thread: Mutex<Option<JoinHandle<()>>>,
     idle: Arc<Mutex<Vec<Connection>>>,
     source: Source,
-    /// Of a server.
+    /// Only for a server.
     following: Option<Arc<Following>>,
     follower: Mutex<Option<Follower>>,
     speaker: Mutex<Option<JoinHandle<()>>>,
-    /// Held while somebody looks at what others did.
+    /// Held during a read of what other replicas committed.
     looking: AsyncMutex<()>,
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
@@ -67,7 +67,7 @@ struct Opened {
 }
 
 impl Engine {
-    /// Opens the database. `epoch` is that of a new one; an old one has its own.
+    /// Opens the database. A new one gets `epoch`; an existing one has its own.
     pub(super) fn open(database: &Database, epoch: Epoch) -> Result<Self, OpenError> {
         let has_foreign_commits = Arc::<AtomicBool>::default();
         let Opened { writer, readers, source, watch } = match database {
@@ -82,7 +82,7 @@ impl Engine {
             Database::Server { url, password_file } => {
                 let (server, session) = Server::open(url.expose(), password_file.as_deref(), epoch)?;
                 let writer = Connection::Postgres(Box::new(session));
-                // Those that read are made when they are needed.
+                // Connections that read are opened when they are needed.
                 Opened { writer, readers: Vec::new(), source: Some(Arc::new(server)), watch: None }
             }
         };
@@ -135,7 +135,7 @@ impl Engine {
         self.has_foreign_commits.load(Ordering::SeqCst)
     }
 
-    /// The edge tokens that work; another set before a change of them is answered.
+    /// All edge tokens; updated before a change of them is answered.
     pub(super) fn edge_tokens(&self) -> &watch::Receiver<Arc<KnownTokens>> {
         &self.edge_tokens
     }
@@ -151,8 +151,8 @@ impl Engine {
         }
     }
 
-    /// Runs `work` as one change: all of it, or nothing when it fails. On disk when this returns `Ok`. Whoever stops waiting
-    /// may have the change carried out all the same.
+    /// Runs `work` as one change: all of it, or nothing if it fails. It is on disk when this returns `Ok`. If the
+    /// caller stops waiting, the change may be carried out all the same.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -161,7 +161,7 @@ impl Engine {
         reported(self.counted(answer))
     }
 
-    /// That changes are taken, by what [`Readiness`] knows, and by a look or a probe. Logs nothing: it is asked each second.
+    /// Checks that changes are accepted, by [`Readiness`] and a read or probe. Logs nothing: it runs each second.
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
         let unready = |why: &str| Err(StoreError::Unavailable(why.to_owned()));
         let turn = self.readiness.turn(Instant::now());
@@ -187,7 +187,7 @@ impl Engine {
         if is_ready { Ok(()) } else { unready("one of two probes has succeeded") }
     }
 
-    /// That what is newest can be read. Changes nothing of what is known about changes.
+    /// Checks that the newest revision can be read. Doesn't affect [`Readiness`].
     pub(super) async fn reads(&self) -> Result<(), StoreError> {
         let newest = self.run(|sql| {
             let position = changes::position(sql)?;
@@ -197,7 +197,7 @@ impl Engine {
         answered.unwrap_or_else(|_| Err(StoreError::Unavailable("the storage doesn't answer".to_owned())))
     }
 
-    /// Counts a change that was refused.
+    /// Counts a change that was refused, and records it in [`Readiness`].
     fn counted<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error @ (StoreError::Unavailable(_) | StoreError::Unwritable(_) | StoreError::Damaged(_))) = &answer
         {
@@ -217,7 +217,7 @@ impl Engine {
             let result = change.and_then(work);
             Done {
                 keep: result.is_ok(),
-                // Nobody waits any more when sending fails.
+                // If sending fails, nobody waits any more.
                 answer: Box::new(move |committed| drop(reply.send(committed.and(result)))),
             }
         });
@@ -225,7 +225,7 @@ impl Engine {
         answered.await.map_err(|_| closed())?
     }
 
-    /// Runs `work` on a connection that reads, in one transaction: all that it sees is of one revision.
+    /// Runs `work` on a connection that reads, in one transaction, so that all it sees is of one revision.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(Sql<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -237,7 +237,7 @@ impl Engine {
         reported(answer)
     }
 
-    /// The same, neither noted nor logged.
+    /// The same, without recording errors in [`Readiness`] or the log.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(Sql<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -254,12 +254,12 @@ impl Engine {
         reading.await.map_err(|error| StoreError::Fault(error.to_string()))?
     }
 
-    /// This replica among others; `None` where nobody else writes.
+    /// This replica; `None` if nobody else writes to the database.
     pub(super) fn replica(&self) -> Option<&Replica> {
         self.following.as_ref().map(|following| &*following.replica)
     }
 
-    /// Looks at what others have committed, unless a look was begun since this was asked for.
+    /// Reads what other replicas have committed, unless another such read has begun since this call.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
         let Some(following) = self.following.clone() else { return Ok(()) };
         let asked_at = Instant::now();
@@ -270,18 +270,18 @@ impl Engine {
         self.read(move |sql| look(sql, &following.publish, &following.replica, Reads::News)).await
     }
 
-    /// Looks at all instances.
+    /// The same, and reads all instances.
     pub(super) async fn look_at_all(&self) -> Result<(), StoreError> {
         let Some(following) = self.following.clone() else { return Ok(()) };
         self.read(move |sql| look(sql, &following.publish, &following.replica, Reads::All)).await
     }
 
-    /// Carries out what is queued, lets reads that run end, then closes all connections; the last one moves the WAL into the
-    /// database.
+    /// Carries out queued changes, waits for running reads, then closes all connections; the last one checkpoints the
+    /// WAL into the database.
     pub(super) async fn close(&self) {
-        // Fails when it was closed before.
+        // Fails if it was closed before.
         let _ = self.writer.send(Job::Close).await;
-        // A read that runs has a permit, and gives its connection back before it. Fails when it was closed before.
+        // A running read has a permit, and returns its connection before the permit. Fails if it was closed before.
         let ended = self.permits.acquire_many(READERS).await;
         self.permits.close();
         drop(ended);
@@ -295,7 +295,7 @@ impl Engine {
         // Closing a connection to a server waits for the network.
         let ending = tokio::task::spawn_blocking(|| {
             let faults = threads.into_iter().filter_map(|thread| thread.join().err()).count();
-            // One after the other, and after the writer's: of two that are closed at once each would take the other for the last.
+            // One by one, after the writer's: of two closed at the same time, each would take the other for the last.
             drop(idle);
             faults == 0
         });
@@ -305,7 +305,7 @@ impl Engine {
     }
 }
 
-/// Begins to follow what others do over the same server, and to speak to them. This replica is named by an id of its own start.
+/// Starts to follow the other replicas and to send them messages. `id` is this replica's, new at each start.
 fn share(
     server: Arc<Server>,
     publish: &Arc<Publish>,
@@ -326,7 +326,7 @@ fn closed() -> StoreError {
     StoreError::Unavailable("it is closed".to_owned())
 }
 
-/// The border to the operator: what can't be told to a client is logged here, once.
+/// The border to the operator: errors whose cause a client doesn't get are logged here, once.
 fn reported<T>(result: Result<T, StoreError>) -> Result<T, StoreError> {
     if let Err(
         cause
@@ -338,8 +338,8 @@ fn reported<T>(result: Result<T, StoreError>) -> Result<T, StoreError> {
     result
 }
 
-/// Moves what is in the WAL into the file, as far as readers allow: on a full disk the WAL may have room when the file has none, and
-/// then changes soon end.
+/// Checkpoints the WAL into the file, as far as readers allow: on a full disk the WAL may have room when the file has
+/// none, and changes would soon fail again.
 fn checkpoint(sql: Sql<'_>) -> Result<(), StoreError> {
     match sql {
         Sql::Sqlite(_) => Ok(sql.query_row("PRAGMA wal_checkpoint(PASSIVE)", NONE, |_| Ok(()))?),

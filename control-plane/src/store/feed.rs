@@ -7,27 +7,28 @@ use super::definitions::Numbers;
 use super::sql::{Sql, params};
 use super::{Store, StoreError, changes, records};
 
-/// The most bytes of bodies in one delta; an edge that has more to catch up asks again. A worker applies a delta in one turn of its
-/// event loop: this much takes it about half a millisecond.
+/// The most bytes of bodies in one delta; an edge that is further behind asks again. A worker applies a delta in one
+/// turn of its event loop: this much takes it about half a millisecond.
 const DELTA_BYTES: usize = 64 << 10;
 
-/// Changes that are read at once: few, for a change may be an import's step of many keys.
+/// Changes per query. Few, because a change may be an import's step of many keys.
 const CHANGES_AT_ONCE: i64 = 256;
 
-/// How far ahead of us an edge is believed to be: whoever has an edge's token must not use up all revisions.
+/// How far ahead of the database an edge's report is believed: nobody with an edge token may use up all revisions.
 const MAX_AHEAD: i64 = 1_000_000_000;
 
-/// What lies between an edge's position and ours.
+/// What an edge lacks, from its position to the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// Nothing.
+    /// The edge has the head.
     Nothing,
-    /// These changes lead to `to`, which is the head or on the way to it.
+    /// These changes lead to `to`, which is the head or a revision before it.
     Changes { to: Position, bodies: Vec<Vec<u8>> },
-    /// The edge's history isn't ours, or the log doesn't reach back to it: it needs a snapshot.
+    /// The edge has another history, or the log no longer has its position: it needs a snapshot.
     Unknown,
-    /// The edge has what was ours once, and no longer is: this file is an older copy of the one that served before. Its
-    /// history ends at `head`, made at `changed_at` (unknown where the log is empty). The edge needs a snapshot.
+    /// The edge has a revision of this history that the database lost: it is an older copy of the one that served
+    /// before. Its history ends at `head`, made at `changed_at` (`None` if the log is empty). The edge needs a
+    /// snapshot.
     WentBack { head: Revision, changed_at: Option<UnixSeconds> },
 }
 
@@ -42,13 +43,13 @@ impl Store {
         self.engine.read(move |sql| bytes_since(sql, from)).await
     }
 
-    /// Notes that an edge holds a revision which this file never had: a restore has to begin above it. No change of anything: it
-    /// has no revision and no event.
+    /// Records that an edge has a revision that this database never had: a restore has to begin above it. This is no
+    /// change: it has no revision and no event.
     pub async fn note_reported(&self, revision: Revision) -> Result<(), StoreError> {
         self.engine.change(move |change| note_reported(change.sql(), revision)).await
     }
 
-    /// All records at the position of one instant. Costs a pass over all secrets, away from the async threads.
+    /// All records at one position. Costs a pass over all secrets, away from the async threads.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let numbers = self.numbers.clone();
         self.engine.read(move |sql| snapshot(sql, &numbers)).await
@@ -109,7 +110,7 @@ fn note_reported(sql: Sql<'_>, revision: Revision) -> Result<(), StoreError> {
 
 fn snapshot(sql: Sql<'_>, numbers: &Numbers) -> Result<Snapshot, StoreError> {
     let failed = |error: policy::wire::EncodeError| StoreError::Fault(error.to_string());
-    // In the transaction of the reader, so position and records are of one instant.
+    // In the reader's transaction, so position and records are of one instant.
     let mut builder = SnapshotBuilder::new(changes::position(sql)?, numbers.scopes(), numbers.environments());
     records::each(sql, numbers, |record| builder.push(record).map_err(failed))?;
     builder.finish().map_err(failed)

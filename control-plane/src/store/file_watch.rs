@@ -1,4 +1,4 @@
-//! Whether an open database is still the file at its path, and this process the only one that commits to it.
+//! Checks that an open database is still the file at its path, and that only this process commits to it.
 
 use std::cell::Cell;
 use std::fs::Metadata;
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::StoreError;
 use super::lock::{Lock, OpenError, with_suffix};
 
-/// Where the WAL's index has the number of commits, in this machine's byte order (SQLite, "WAL-mode File Format", 2.1). It grows
-/// with each one, whichever process makes it, and stays as it is when a checkpoint begins the WAL anew.
+/// Where the WAL's index has the number of commits, in this machine's byte order (SQLite, "WAL-mode File Format", 2.1).
+/// It grows with each commit of any process, and stays the same when a checkpoint restarts the WAL.
 const COMMITS_AT: u64 = 8;
 
-/// Why a database that is open takes no change. Each names the file and what to do, in one line.
+/// Why an open database accepts no change. Each message names the file and what to do, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unwritable {
     #[error(
@@ -30,19 +30,19 @@ pub enum Unwritable {
     ForeignCommit { path: PathBuf },
 }
 
-/// What is watched of a file, by the connection that writes to it.
+/// What the connection that writes to a file watches of it.
 pub(super) struct Watch {
     lock: Arc<Lock>,
-    /// The database, its WAL and the WAL's index: any of them that is another one takes with it what was committed.
+    /// The database, its WAL and the WAL's index. If one of them is replaced, commits are lost with the old one.
     files: [(PathBuf, Inode); 3],
-    /// `data_version` as this connection last saw it: others' commits move it, and so do some checkpoints.
+    /// `data_version` as this connection last read it: others' commits change it, and so do some checkpoints.
     version: Cell<i64>,
-    /// The number of commits after this connection's last one; `None` where somebody else did something at that very moment.
+    /// The number of commits after this connection's last one; `None` if unknown: somebody else was active.
     commits: Cell<Option<u32>>,
     has_foreign_commits: Arc<AtomicBool>,
 }
 
-/// Names a file, whatever its path is.
+/// Identifies a file, whatever its path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Inode {
     device: u64,
@@ -56,7 +56,7 @@ impl Inode {
 }
 
 impl Watch {
-    /// Begins to watch the database that `writer` has open. `has_foreign_commits` becomes true when another program commits to it.
+    /// Watches the database that `writer` has open; sets `has_foreign_commits` when another program commits to it.
     pub(super) fn begin(
         lock: Arc<Lock>,
         writer: &rusqlite::Connection,
@@ -71,7 +71,7 @@ impl Watch {
             (wal.clone(), Inode::of(&wal.metadata().map_err(io)?)),
             (with_suffix(&lock.path, "-shm"), Inode::of(&lock.index().and_then(std::fs::File::metadata).map_err(io)?)),
         ];
-        // Nobody commits meanwhile.
+        // So that nobody commits between the two reads.
         writer.execute_batch("BEGIN IMMEDIATE").map_err(sql)?;
         let (version, commits) = (version(writer).map_err(sql)?, commits(&lock).map_err(io)?);
         writer.execute_batch("ROLLBACK").map_err(sql)?;
@@ -81,7 +81,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// That each file is still where it was opened.
+    /// Checks that each file is still where it was opened.
     pub(super) fn is_placed(&self) -> Result<(), Unwritable> {
         for (path, opened) in &self.files {
             let cause = match path.metadata() {
@@ -97,8 +97,8 @@ impl Watch {
         Ok(())
     }
 
-    /// That nobody else has committed; once somebody has, never again. Only within a transaction that writes, which keeps others
-    /// from it.
+    /// Checks that nobody else has committed; once somebody has, it always fails. Call it only in a write transaction,
+    /// which keeps others from committing.
     pub(super) fn is_sole(&self, writer: &rusqlite::Connection) -> Result<(), StoreError> {
         let version = version(writer)?;
         if version != self.version.replace(version) {
@@ -113,7 +113,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Notes a commit of this connection. In this order: while `data_version` is as it was, nobody else has changed the number.
+    /// Records this connection's commit. In this order: if `data_version` is unchanged, nobody else changed the number.
     pub(super) fn committed(&self, writer: &rusqlite::Connection) {
         let found = commits(&self.lock).ok();
         let is_alone = version(writer).is_ok_and(|version| version == self.version.get());

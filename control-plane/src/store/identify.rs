@@ -1,4 +1,4 @@
-//! What a secret or token is, by its digest: also one that has ended, over all workspaces.
+//! Identification of a secret or token by its digest, in all workspaces, valid or not.
 
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
@@ -6,7 +6,7 @@ use super::sql::{Optional as _, Sql, params};
 use super::{AdminToken, EdgeToken, Status, Store, StoreError, admin_tokens, edge_tokens};
 use crate::secret::LastCharacters;
 
-/// What a text that somebody found is.
+/// What a digest belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identified {
     Secret(KnownSecret),
@@ -22,25 +22,25 @@ pub struct KnownSecret {
     pub name: String,
     pub last_characters: LastCharacters,
     pub status: SecretStatus,
-    /// Of the key; `None` when it was deleted.
+    /// The status of the key; `None` if it was deleted.
     pub key_status: Option<Status>,
     pub created_at: UnixSeconds,
     /// When it stopped being the current one, or its key was deleted.
     pub ended_at: Option<UnixSeconds>,
 }
 
-/// Where a secret stands in its key's life.
+/// The state of a secret in its key's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretStatus {
     Current,
-    /// In overlap: it still works.
+    /// In overlap: still valid.
     Previous,
     RotatedOut,
     Deleted,
 }
 
 impl Identified {
-    /// The workspace that it belongs to; `None` for what belongs to the platform.
+    /// The workspace that it belongs to; `None` if it belongs to the platform.
     pub fn workspace(&self) -> Option<WorkspaceId> {
         match self {
             Self::Secret(secret) => Some(secret.workspace),
@@ -51,7 +51,7 @@ impl Identified {
 }
 
 impl Store {
-    /// What has this digest; `None` when nothing has, or when it was forgotten. Costs three look-ups.
+    /// What has this digest; `None` if nothing has, or if its row was removed. Costs at most three look-ups.
     pub async fn identify(&self, digest: Digest, now: UnixSeconds) -> Result<Option<Identified>, StoreError> {
         self.engine.read(move |sql| identify(sql, digest, now)).await
     }

@@ -1,8 +1,8 @@
-//! Digests that come from elsewhere: many keys, all or none.
+//! Import of many keys by their digests, all or none.
 //!
-//! An import is written down, then decided, with one row, and then carried out, a step at a time so that other changes get
-//! between. What a crash leaves of one that was decided is carried out at the next start, or by another replica's next import;
-//! what wasn't never was. Any number of replicas may import at once: see `docs/decisions/store.md`.
+//! An import is written down, then decided by one row, then carried out in steps, so that other changes run in between.
+//! After a crash, a decided one is finished at the next start, or by another replica's next import or sweep; an
+//! undecided one is dropped. Any number of replicas may import concurrently: see `docs/decisions/store.md`.
 
 mod crowding;
 mod pace;
@@ -28,62 +28,63 @@ use super::{Acting, Changed, NewKey, Store, StoreError, once};
 /// Steps that are written down in one transaction.
 const STEPS_AT_ONCE: usize = 10;
 
-/// After how long what was written down and not decided is forgotten. Requests are given up much earlier.
+/// How long a draft that was not decided is kept. Requests time out much earlier.
 const DRAFT_KEPT_SECS: i64 = 86_400;
 
 /// Keys that are imported together, all or none.
 pub struct Import {
-    /// The workspace whose own admin imports, and that all keys go into; `None`: a platform admin, who is trusted with digests.
+    /// The workspace of the admin who imports, which gets all keys; `None`: a platform admin, whose digests are
+    /// trusted.
     pub of_tenant: Option<WorkspaceId>,
     /// In the order of the keys.
     pub ids: Vec<KeyId>,
-    /// Of all keys, in their order, each with the line where it stood; what is refused is named by it.
+    /// Of all keys, in their order, each with the line that it is on; an error names that line.
     pub digests: Vec<(Digest, usize)>,
-    /// The keys themselves. They are asked for one by one, on a thread that may wait, so that they needn't be in memory together.
+    /// The keys themselves, taken one by one on a thread that may block, so that they needn't be in memory together.
     pub keys: Box<dyn Iterator<Item = Result<ImportedKey, StoreError>> + Send>,
 }
 
-/// A key whose secret somebody else made.
+/// A key whose secret was made elsewhere.
 #[derive(Clone, Debug)]
 pub struct ImportedKey {
     pub workspace: WorkspaceId,
     pub key: NewKey,
 }
 
-/// What was written down of an import.
+/// An import that was written down.
 struct Draft {
     import: KeyId,
     steps: usize,
-    /// What each workspace gets.
+    /// What it adds to each workspace.
     adds: BTreeMap<WorkspaceId, Sizes>,
 }
 
-/// The import that was decided last: the id of its first key. Empty before there was one.
+/// The import that was decided last: the id of its first key. Empty before the first import.
 type Decided = Vec<u8>;
 
-/// What came of carrying out.
+/// The result of carrying out.
 struct CarriedOut {
     /// Steps that were carried out here, and the last one's revision.
     steps: usize,
     last: Revision,
-    /// Where the history stood when there was none left.
+    /// The revision when no step was left.
     head: Revision,
 }
 
-/// What a change carries out.
+/// What a change carried out.
 enum Next {
-    /// A step that leads here, and the bytes in which it was written down.
+    /// A step, by the revision that it led to and the bytes in which it was written down.
     Step(Revision, usize),
     NoneLeft(Revision),
 }
 
 impl Store {
-    /// Makes all of these keys or, when a digest is known already in whatever state and workspace, none: `DigestsTaken`. One
-    /// import is made at a time. Answers with the ids, and the revision from which on all of them are there.
+    /// Creates all of these keys or, if a digest is known already in any state and workspace, none: `DigestsTaken`. One
+    /// import runs at a time. Returns the ids, and the revision as of which all of them exist.
     pub async fn import_keys(&self, keys: Import, acting: Acting) -> Result<Changed<Vec<KeyId>>, StoreError> {
         let (store, once) = (self.clone(), acting.once);
         let at = acting.at;
-        // A task of its own: whoever stops waiting leaves nothing half done.
+        // A task of its own: a caller that stops waiting leaves nothing half done.
         let importing = tokio::spawn(async move {
             let _turn = store.importing.lock().await;
             let Some(import) = keys.ids.first().copied() else {
@@ -93,7 +94,7 @@ impl Store {
             let steps = match store.decided(import, keys, acting).await {
                 Ok(steps) => steps,
                 Err(error) => {
-                    // The store has logged why it can't; then it goes with time.
+                    // If this fails, the store logs why, and the sweep removes the draft later.
                     let _ = store.engine.change(move |change| forget_draft(change, import)).await;
                     return Err(error);
                 }
@@ -112,20 +113,20 @@ impl Store {
         importing.await.map_err(|error| StoreError::Fault(error.to_string()))?
     }
 
-    /// Carries out an import that was decided and broken off.
+    /// Finishes an import that was decided and then interrupted.
     pub(super) async fn finish_imports(&self, haste: Haste) -> Result<(), StoreError> {
         let _turn = self.importing.lock().await;
         if self.engine.read(is_pending).await? {
             self.carry_out(haste).await?;
         }
-        // What isn't decided is of a process that has ended.
+        // Without replicas, a draft is of a process that has ended.
         if !self.is_shared() && self.engine.read(has_drafts).await? {
             while self.engine.change(|change| forget_drafts(change.sql(), i64::MAX)).await? == Progress::More {}
         }
         Ok(())
     }
 
-    /// Writes an import down and decides it; answers with the number of its steps.
+    /// Writes an import down and decides it; returns the number of its steps.
     async fn decided(&self, import: KeyId, keys: Import, acting: Acting) -> Result<usize, StoreError> {
         let Import { of_tenant, ids, digests, keys } = keys;
         let digests = Arc::new(digests);
@@ -140,17 +141,17 @@ impl Store {
         if usize::try_from(draft.adds.values().map(|adds| adds.keys).sum::<u64>()) != Ok(count) {
             return Err(StoreError::Fault("an import has other keys than it began with".to_owned()));
         }
-        // What was found free stays so while no other import is decided: nothing else brings a digest that others may know.
+        // Free digests stay free until another import is decided: nothing else adds digests that others may know.
         loop {
             let (claim, acting, draft, limits) = (claim.clone(), acting.clone(), Arc::clone(&draft), self.limits);
             let work = move |change: &Change<'_>| {
                 for (workspace, adds) in &draft.adds {
-                    // What is made while it is carried out may lead a little beyond.
+                    // Keys that are created while it is carried out may exceed the limit a little.
                     Sizes::of(change.sql(), *workspace)?.and(*adds).check(&limits)?;
                 }
                 let is_decided = decide(change, &draft, &last)?;
                 if let Some((once, ids)) = claim.filter(|_| is_decided) {
-                    // Its steps move the revision on.
+                    // Its steps update the revision.
                     once::claim(change.sql(), once, change.position()?.revision, &ids, &acting)?;
                 }
                 Ok(is_decided)
@@ -163,7 +164,7 @@ impl Store {
         Ok(draft.steps)
     }
 
-    /// Writes the keys of an import down, as steps that are written as soon as there are some. For a thread that may wait.
+    /// Writes an import down as steps, which are stored as soon as there are some. For a thread that may block.
     fn write_down(
         &self,
         import: KeyId,
@@ -197,7 +198,7 @@ impl Store {
         Ok(draft)
     }
 
-    /// That none of these is known, as of the import that was decided last, which is answered.
+    /// Checks that none of these digests is known, and returns the last decided import as of that check.
     async fn free(
         &self,
         digests: &Arc<Vec<(Digest, usize)>>,
@@ -216,12 +217,12 @@ impl Store {
             if let Some(last) = self.engine.read(work).await? {
                 return Ok(last);
             }
-            // Of another replica, or of one that has ended: its digests are known when it is carried out.
+            // Of another replica, or of a process that has ended: its digests are known once it is carried out.
             self.carry_out(Haste::Paced).await?;
         }
     }
 
-    /// Carries out what is decided; other replicas may help.
+    /// Carries out the decided import; other replicas may help.
     async fn carry_out(&self, haste: Haste) -> Result<CarriedOut, StoreError> {
         let (mut steps, mut last, mut pace) = (0_usize, Revision(0), Pace::begin(haste));
         loop {
@@ -237,7 +238,7 @@ impl Store {
     }
 }
 
-/// As a row in `made_once` has them.
+/// The ids as a row of `made_once` has them.
 fn joined(ids: &[KeyId]) -> String {
     let mut text = String::new();
     for id in ids {
@@ -247,7 +248,7 @@ fn joined(ids: &[KeyId]) -> String {
     text
 }
 
-/// A text that opens REST or the feed is no key as well.
+/// The text of an admin or edge token can't be a key's secret as well.
 fn refuse_taken(sql: Sql<'_>, digests: &[(Digest, usize)]) -> Result<(), StoreError> {
     let all: Vec<_> = digests.iter().map(|(digest, _)| Value::of(digest.0)).collect();
     let mut taken = HashMap::new();
@@ -268,13 +269,13 @@ fn decided_last(sql: Sql<'_>) -> Result<Decided, StoreError> {
     Ok(sql.query_row("SELECT decided FROM imports WHERE one = 1", NONE, |row| row.get(0))?)
 }
 
-/// Rows are the import, the instant and the step.
+/// A row is the import, the instant and the step.
 fn write_down(change: &Change<'_>, steps: &[Vec<Value>]) -> Result<(), StoreError> {
     change.sql().execute_each("INSERT INTO import_steps (import, written_at, keys) VALUES (?1, ?2, ?3)", steps)?;
     Ok(())
 }
 
-/// From here on all of it that is written down will be. False where another import was decided after `last`.
+/// Decides the import: all that is written down of it will be carried out. False if another was decided after `last`.
 fn decide(change: &Change<'_>, draft: &Draft, last: &Decided) -> Result<bool, StoreError> {
     let Draft { import, steps, .. } = draft;
     let written = change
@@ -292,43 +293,43 @@ fn decide(change: &Change<'_>, draft: &Draft, last: &Decided) -> Result<bool, St
     Ok(decided > 0)
 }
 
-/// What was written down of an import that isn't decided goes.
+/// Removes the draft of an import, unless it is decided.
 fn forget_draft(change: &Change<'_>, import: KeyId) -> Result<(), StoreError> {
     let statement = "DELETE FROM import_steps WHERE import = ?1 AND import <> (SELECT decided FROM imports)";
     change.sql().prepare(statement)?.execute(params![import.as_bytes()])?;
     Ok(())
 }
 
-/// The same of imports that broke off, and that were written down until this instant.
+/// Removes drafts of all undecided imports that were written down until this instant.
 fn forget_drafts(sql: Sql<'_>, until: i64) -> Result<Progress, StoreError> {
     let statement = "DELETE FROM import_steps WHERE step IN (
         SELECT step FROM import_steps WHERE import <> (SELECT decided FROM imports) AND written_at <= ?1 LIMIT ?2)";
     Ok(progress(sql.prepare(statement)?.execute(params![until, STEP])?))
 }
 
-/// The same at the hourly sweep: an import of another replica may be under way.
+/// The same in the hourly sweep: a younger draft may be another replica's running import.
 pub(super) fn forget_old_drafts(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     forget_drafts(removal.sql(), removal.older_than_secs(DRAFT_KEPT_SECS).0)
 }
 
-/// Where nothing is pending: whether anything is written down and not decided.
+/// Whether there are drafts, provided that no import is pending.
 fn has_drafts(sql: Sql<'_>) -> Result<bool, StoreError> {
     Ok(sql.query_row("SELECT EXISTS (SELECT 1 FROM import_steps)", NONE, |row| row.get(0))?)
 }
 
-/// Whether an import is decided and not carried out.
+/// Whether a decided import isn't carried out yet.
 fn is_pending(sql: Sql<'_>) -> Result<bool, StoreError> {
     let statement = "SELECT EXISTS (SELECT 1 FROM import_steps WHERE import = (SELECT decided FROM imports))";
     Ok(sql.query_row(statement, NONE, |row| row.get(0))?)
 }
 
-/// Whether this import is decided and not carried out to its end. Drafts are no answer's: nobody asks for those.
+/// Whether this import still has steps to carry out. It must be decided, as each import in `made_once` is.
 pub(super) fn is_under_way(sql: Sql<'_>, import: KeyId) -> Result<bool, StoreError> {
     let statement = "SELECT EXISTS (SELECT 1 FROM import_steps WHERE import = ?1)";
     Ok(sql.query_row(statement, params![import.as_bytes()], |row| row.get(0))?)
 }
 
-/// Carries out the next step of what is decided. Whoever does it holds the order of all changes, so each is carried out once.
+/// Carries out the next step of the decided import. Changes run one by one over all replicas, so each step runs once.
 fn carry_out_next(change: &Change<'_>, numbers: &Numbers) -> Result<Next, StoreError> {
     let next = change
         .sql()

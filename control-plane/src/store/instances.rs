@@ -1,4 +1,4 @@
-//! Instances that were seen, as they outlive a restart of the control plane.
+//! Instances as stored, so that they outlive a restart of the control plane.
 
 mod ended;
 
@@ -14,31 +14,31 @@ use crate::edges::Bound;
 
 pub(crate) use self::ended::Ending;
 
-/// One Envoy process, as far as it is kept on disk.
+/// One Envoy process, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     pub id: String,
     /// The edge name it first used.
     pub edge: String,
-    /// The tokens that spoke for it, the first one first: ids of edge tokens, or `token-file`. On disk they are one text, with
-    /// a space between them.
+    /// The tokens that acted for it, in order of first use: ids of edge tokens, or `token-file`. Stored as one text,
+    /// with a space between them.
     pub tokens: Vec<String>,
-    /// The other end of its first connection.
+    /// The remote address of its first connection.
     pub address: Option<IpAddr>,
-    /// Of the filter, in its own words.
+    /// The filter's version, as it reports it.
     pub version: Option<String>,
-    /// Of the feed.
+    /// The feed's format.
     pub format: u16,
-    /// Whether it ever did.
+    /// Whether it has ever acknowledged.
     pub acknowledged: bool,
-    /// The largest that it named since it started.
+    /// The largest staleness bound that it reported since it started.
     pub bound: Bound,
-    /// Those that are known and not ended, by id.
+    /// Its known workers that haven't ended, by id.
     pub workers: Vec<Worker>,
     pub first_seen_at: UnixSeconds,
-    /// On disk: when it was last written.
+    /// On disk: when the row was last written.
     pub last_seen_at: UnixSeconds,
-    /// When it retired, or an operator said that it is gone.
+    /// When it left, or an operator removed it.
     pub ended_at: Option<UnixSeconds>,
 }
 
@@ -53,55 +53,55 @@ pub struct Worker {
 const COLUMNS: &str = "i.id, i.edge, i.token, i.address, i.version, i.format, i.acknowledged, i.max_staleness_secs,
     i.workers, i.first_seen_at, i.last_seen_at, i.ended_at";
 
-/// An instance as replicas share it.
+/// An instance's row as replicas share it.
 #[derive(Clone, Debug)]
 pub(crate) struct InstanceRow {
     pub(crate) instance: Instance,
     /// The number of the row's last change.
     pub(crate) changed: i64,
-    /// The replica that made it; empty when none may answer the instance by what it wrote.
+    /// The replica that made that change; empty if no replica may answer the instance because of it.
     pub(crate) changed_by: String,
-    /// Of one that has ended: whether it was told so.
+    /// Whether an instance that has ended was notified of that.
     pub(crate) is_told: bool,
 }
 
 impl InstanceRow {
-    /// Whether another replica may answer the instance by what it wrote.
+    /// Whether another replica may answer the instance because of its write.
     pub(crate) fn is_by_another(&self, me: &str) -> bool {
         !self.changed_by.is_empty() && self.changed_by != me
     }
 }
 
-/// What an acknowledgement says of an instance.
+/// What an acknowledgement reports of an instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Says {
     pub(crate) workers: Vec<Worker>,
-    /// Ids of those that ended.
+    /// Ids of workers that ended.
     pub(crate) ended: Vec<String>,
     pub(crate) version: Option<String>,
 }
 
-/// What came of writing an instance that others may write, too.
+/// The result of writing an instance that other replicas may write, too.
 #[derive(Clone, Debug)]
 pub(crate) struct Renewed {
     pub(crate) row: InstanceRow,
-    /// Another replica had written it since this one last read it.
+    /// Whether another replica had written it since this one last read it.
     pub(crate) others_wrote: bool,
-    /// A worker that an acknowledgement left out: nothing was written of it.
+    /// A worker that the acknowledgement left out; then nothing of the acknowledgement was written.
     pub(crate) missing: Option<String>,
 }
 
-/// What PostgreSQL has besides.
+/// Additional columns in PostgreSQL.
 const SHARED: &str = "i.changed, i.changed_by, i.told";
 
 impl Store {
-    /// All instances, those that ended included.
+    /// All instances, including ended ones.
     pub async fn instances(&self) -> Result<Vec<Instance>, StoreError> {
         self.engine.read(all).await
     }
 
-    /// Writes an instance as `current` says it is when its turn comes, so that what is written last is the newest. Answers with
-    /// what `current` said besides; nothing is written where it says nothing. No change of what edges enforce: it has no
+    /// Writes an instance as `current` returns it when the write's turn comes, so that the last write is the newest.
+    /// Returns the other value of `current`; if that returns `None`, nothing is written. This is no change: it has no
     /// revision and no event.
     pub(crate) async fn save_instance<T: Send + 'static>(
         &self,
@@ -114,9 +114,9 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// The same where other replicas write, too: what they wrote stays, and what `current` knows or `says` is added to it.
-    /// `current` tells, besides, the number of the row's change that it knows. What is newest in the database then is known
-    /// when this returns. An instance that has ended stays as it is.
+    /// The same where other replicas write, too: what they wrote stays, and what `current` or the acknowledgement
+    /// `says` is added to it. `current` also returns the number of the row's last change that it knows. When this
+    /// returns, the newest revision as of this write is known. An instance that has ended stays as it is.
     pub(crate) async fn renew_instance<T: Send + 'static>(
         &self,
         says: Option<Says>,
@@ -132,7 +132,7 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Notes that this replica answers these instances no more, where it wrote their rows last.
+    /// Records in the rows that this replica wrote last that it no longer answers these instances.
     pub(crate) async fn release_instances(&self, ids: Vec<String>) -> Result<(), StoreError> {
         let Some(me) = self.replica().map(str::to_owned) else { return Ok(()) };
         let ids = serde_json::to_string(&ids).map_err(|error| StoreError::Fault(error.to_string()))?;
@@ -145,7 +145,7 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Notes that an instance was told that it has ended.
+    /// Records that an instance was notified that it has ended.
     pub(crate) async fn note_told(&self, id: String) -> Result<(), StoreError> {
         let Some(me) = self.replica().map(str::to_owned) else { return Ok(()) };
         let work = move |change: &Change<'_>| {
@@ -160,8 +160,8 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Forgets instances. Each comes with the number of its row's last change: one that another replica has heard of since
-    /// is kept.
+    /// Removes instances. Each comes with the number of its row's last change: one that another replica has changed
+    /// since is kept.
     pub(crate) async fn forget_instances(&self, ids: Vec<(String, i64)>) -> Result<(), StoreError> {
         let is_shared = self.is_shared();
         let work = move |change: &Change<'_>| {
@@ -182,7 +182,7 @@ impl Store {
 pub(super) fn save(sql: Sql<'_>, instance: &Instance) -> Result<(), StoreError> {
     let workers = serde_json::to_string(&instance.workers).map_err(|error| StoreError::Fault(error.to_string()))?;
     let bound = match instance.bound {
-        // Longer than any clock counts: 292 billion years.
+        // The maximum is 292 billion years, longer than any clock counts.
         Bound::Secs(secs) => Some(i64::try_from(secs).unwrap_or(i64::MAX)),
         Bound::Never => None,
     };
@@ -237,7 +237,7 @@ fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str)
         let is_named = |id: &String| ended.contains(id) || workers.iter().any(|worker| worker.id == *id);
         missing = instance.workers.iter().find(|worker| !is_named(&worker.id)).map(|worker| worker.id.clone());
         if missing.is_none() {
-            // An empty list says nothing of what is decided by.
+            // An empty list states nothing about what requests are decided by.
             instance.acknowledged |= !workers.is_empty();
             (instance.workers, instance.version) = (workers, version);
         }
@@ -261,14 +261,14 @@ pub(crate) fn joined(mut tokens: Vec<String>, more: Vec<String>) -> Vec<String> 
     tokens
 }
 
-/// Numbers a change of an instance's row.
+/// Gives an instance's row the next number of a change, and returns it.
 fn mark(sql: Sql<'_>, id: &str, me: &str) -> Result<i64, StoreError> {
     let mark = "UPDATE instances SET changed = nextval('instance_changes'), changed_by = ?2 WHERE id = ?1
                 RETURNING changed";
     Ok(sql.prepare(mark)?.query_row(params![id, me], |row| row.get(0))?)
 }
 
-/// Has other replicas look at once, when this is committed.
+/// Notifies other replicas to read the database once this is committed.
 fn tell(sql: Sql<'_>) -> Result<(), StoreError> {
     Ok(sql.execute_batch("NOTIFY latchkey")?)
 }

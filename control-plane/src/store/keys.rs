@@ -17,7 +17,7 @@ use super::{
 use crate::instant;
 use crate::secret::LastCharacters;
 
-/// A key to be made, with its first secret.
+/// A key to create, with its first secret.
 #[derive(Clone, Debug)]
 pub struct NewKey {
     pub id: KeyId,
@@ -32,7 +32,7 @@ pub struct NewKey {
     pub secret: NewSecret,
 }
 
-/// All of a [`Key`], in the order that [`key`] reads, for the tables of [`TABLES`].
+/// The columns of a [`Key`], in the order that [`key`] reads them, from [`TABLES`].
 pub(super) const COLUMNS: &str = "k.id, k.workspace_id, k.name, k.environment,
     (SELECT s.last_characters FROM secrets s
      WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id AND s.superseded_at IS NULL),
@@ -41,11 +41,11 @@ pub(super) const COLUMNS: &str = "k.id, k.workspace_id, k.name, k.environment,
      WHERE s.workspace_id = k.workspace_id AND s.key_id = k.id AND s.previous_until IS NOT NULL),
     k.revision, u.last_used_at, u.last_used_ip, u.secret_last_used_at, u.previous_secret_last_used_at";
 
-/// Keys, and what is known of their use.
+/// Keys, with their usage if there is any.
 pub(super) const TABLES: &str = "keys k LEFT JOIN key_usage u ON u.key_id = k.id";
 
 impl Store {
-    /// Makes a key in a workspace.
+    /// Creates a key in a workspace.
     pub async fn create_key(
         &self,
         workspace: WorkspaceId,
@@ -61,12 +61,12 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// The key with this id; `NotFound` for one of another workspace, and for one that was deleted.
+    /// The key with this id; `NotFound` if it is in another workspace or was deleted.
     pub async fn key(&self, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
         self.engine.read(move |sql| find(sql, workspace, id)).await
     }
 
-    /// Replaces what `patch` names. What was so already is no change.
+    /// Replaces the fields that `patch` has. If nothing differs, it is no change.
     pub async fn update_key(
         &self,
         workspace: WorkspaceId,
@@ -80,7 +80,7 @@ impl Store {
             let before = find(change.sql(), workspace, id)?;
             let changed = update(change, &numbers, (workspace, id), patch, &precondition, &acting)?;
             if sizes::grows(&before, &changed.value) {
-                // However many keys there are: this makes none.
+                // The number of keys is not checked: an update creates none.
                 Sizes { keys: 0, ..Sizes::of(change.sql(), workspace)? }.check(&limits)?;
             }
             Ok(changed)
@@ -88,7 +88,7 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Lets the key be used.
+    /// Allows the key to be used.
     pub async fn activate_key(
         &self,
         workspace: WorkspaceId,
@@ -102,7 +102,7 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Stops the key, until it is activated.
+    /// Denies the key until it is activated.
     pub async fn deactivate_key(
         &self,
         workspace: WorkspaceId,
@@ -116,7 +116,7 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Ends the key for good. Its digests leave the edges at once, and stay here, so that none is ever used again.
+    /// Deletes the key for good. Its digests leave the edges immediately, and can't be used again for 365 days.
     pub async fn delete_key(
         &self,
         workspace: WorkspaceId,
@@ -219,7 +219,7 @@ pub(super) fn update(
             changes::number(change.revision()?)?,
             names::folded(&after.name)
         ])?;
-    // Edges know neither name nor metadata.
+    // Edges have neither name nor metadata.
     let is_theirs = after.scopes != before.scopes || after.allowlist != before.allowlist;
     let ops = if is_theirs { records::upsert_live(change.sql(), numbers, (workspace, id))? } else { Vec::new() };
     recorded(change, "key.update", &before, &ops, acting)
@@ -271,7 +271,7 @@ pub(super) fn delete(
     Ok(Changed { value: (), revision: change.record(acting, &Event::ended("key.delete", &before), &ops)? })
 }
 
-/// Records that a key is no longer as it was `before`; answers with what it is now.
+/// Records a change of a key that was `before`; returns what it is now.
 pub(super) fn recorded(
     change: &Change<'_>,
     action: &'static str,

@@ -1,4 +1,4 @@
-//! Pages of lists: each begins behind the last item of the one before, so that writes between two pages shift nothing.
+//! Pagination: each page begins after the last item of the previous one, so that writes in between shift nothing.
 
 use std::num::NonZeroU32;
 
@@ -9,7 +9,7 @@ use super::names::{COMPARED, folded};
 use super::sql::{Kind, Sql, Value, bound};
 use super::{Key, KeyFilter, Store, StoreError};
 
-/// Items, and whether there are more behind them.
+/// Items, and whether more follow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
     pub items: Vec<T>,
@@ -17,7 +17,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Of `limit` + 1 items that were asked for, the last only tells that there are more.
+    /// Cuts `limit` + 1 queried items to `limit`: the last one only shows that there are more.
     pub(super) fn cut(mut items: Vec<T>, limit: NonZeroU32) -> Self {
         let limit = usize::try_from(limit.get()).unwrap_or(usize::MAX);
         let more = items.len() > limit;
@@ -30,7 +30,7 @@ impl<T> Page<T> {
 #[derive(Clone, Debug)]
 pub struct WorkspaceQuery {
     pub limit: NonZeroU32,
-    /// The last one of the page before.
+    /// The last one of the previous page.
     pub after: Option<WorkspaceId>,
     /// Only this one; `None`: all.
     pub within: Option<WorkspaceId>,
@@ -50,7 +50,7 @@ pub enum Sort {
 pub struct KeyQuery {
     pub limit: NonZeroU32,
     pub sort: Sort,
-    /// Name and id of the last one of the page before.
+    /// Name and id of the last one of the previous page.
     pub after: Option<(String, KeyId)>,
     pub filter: KeyFilter,
     /// Part of the name, the whole id, or the secret's last characters.
@@ -59,8 +59,8 @@ pub struct KeyQuery {
 }
 
 impl Store {
-    /// A page of a workspace's keys. A page without filters costs as much as it has items; with one, keys that don't fit are
-    /// passed over one by one, so that a filter that few keys fit costs what the workspace has keys.
+    /// A page of a workspace's keys. Without filters the cost grows with the items on the page. With one, keys that
+    /// don't match are skipped one by one, so a filter that few keys match costs a pass over the workspace's keys.
     pub async fn list_keys(&self, workspace: WorkspaceId, query: KeyQuery) -> Result<Page<Key>, StoreError> {
         self.engine.read(move |sql| list(sql, workspace, &query)).await
     }
@@ -68,7 +68,7 @@ impl Store {
 
 fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<Key>, StoreError> {
     let by_name = sql.by_name();
-    // Constants make the text, parameters the values.
+    // The text is made of constants; values are parameters.
     let mut conditions = String::from("k.workspace_id = ?1 AND k.deleted_at IS NULL");
     let mut values = vec![Value::Blob(workspace.as_bytes().to_vec())];
     if let Some((name, id)) = &query.after {

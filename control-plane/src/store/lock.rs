@@ -1,10 +1,11 @@
-//! One process a database: its locks, and what may be wrong with the path.
+//! One process per database: its locks, and the errors of opening it.
 //!
-//! Two locks (`flock`) are held. The one on the database itself goes with the file, by whatever path it is reached and whatever
-//! becomes of the files beside it. The one on a file beside it keeps out control planes of versions that know no other lock.
+//! Two locks (`flock`) are held. The one on the database itself belongs to the file, whatever its path and whatever
+//! happens to the files beside it. The one on a file beside it keeps out control planes of versions that know no other
+//! lock.
 //!
-//! POSIX frees all of SQLite's own locks on a file, which are of the other kind (`fcntl`), as soon as this process closes any
-//! descriptor of it. So those that are opened here stay open until SQLite has closed the file.
+//! POSIX releases all of SQLite's own locks on a file, which are of the other kind (`fcntl`), as soon as this process
+//! closes any descriptor of it. So descriptors that are opened here stay open until SQLite has closed the file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -13,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Why a database can't be opened. Each names it and what to do, in one line.
+/// Why a database can't be opened. Each message names it and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("database {path}: {cause}; make its directory, or name another file with --database")]
@@ -34,26 +35,26 @@ pub enum OpenError {
     Failed(String),
 }
 
-/// Held until the last connection to the database is closed; the system frees it when the process ends, however it ends.
+/// Held until the last connection to the database is closed; the system releases it however the process ends.
 pub(super) struct Lock {
-    /// The database, absolute, with all links followed.
+    /// The database's absolute path, with all links followed.
     pub(super) path: PathBuf,
     /// The database.
     pub(super) database: File,
-    /// The file beside it; `None` where none can be made.
+    /// The file beside it; `None` if none can be created.
     beside: Option<File>,
-    /// The index of the WAL, once somebody reads it: SQLite has locks on it, too.
+    /// The index of the WAL, once it is read. It stays open, because SQLite has locks on it, too.
     index: OnceLock<File>,
 }
 
 impl Lock {
-    /// Locks the database at `path`, and makes an empty file there if there is none.
+    /// Locks the database at `path`, and creates an empty file there if there is none.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
         let misplaced = |cause| OpenError::Place { path: path.to_owned(), cause };
         if path.is_dir() || path.file_name().is_none() {
             return Err(OpenError::NotAFile { path: path.to_owned() });
         }
-        // Digests are no secrets, but nobody else's business either. SQLite gives its other files the same mode.
+        // Digests aren't secrets, but nobody else needs them. SQLite gives its other files the same mode.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let database = options.open(path).map_err(misplaced)?;
@@ -62,15 +63,15 @@ impl Lock {
             return Err(OpenError::NotAFile { path });
         }
         if let Some(directory) = path.parent() {
-            // SQLite syncs the names of the files it makes; this one is ours.
+            // SQLite syncs the names of the files it creates; this one is ours.
             File::open(directory).and_then(|directory| directory.sync_all()).map_err(misplaced)?;
         }
         let beside = options.open(beside(&path)).map_err(misplaced)?;
         Self::of(path, database, Some(beside))
     }
 
-    /// Locks a database that is only read, and makes nothing but the file beside it. Where there is no such file and none can be
-    /// made, as on a medium that can't be written to, the database itself is locked alone.
+    /// Locks a database that is only read, and creates nothing but the file beside it. If there is no such file and
+    /// none can be created, as on a read-only medium, only the database itself is locked.
     pub(super) fn take_to_read(path: &Path) -> Result<Self, OpenError> {
         let misplaced = |cause| OpenError::Place { path: path.to_owned(), cause };
         let path = path.canonicalize().map_err(misplaced)?;
@@ -104,7 +105,7 @@ impl Lock {
         match locked {
             Ok(()) => Ok(Self { path, database, beside, index: OnceLock::new() }),
             Err(error) => {
-                // Where this very process serves the database, closing this descriptor would free SQLite's locks.
+                // If this very process serves the database, closing this descriptor would release SQLite's locks.
                 let _ = database.into_raw_fd();
                 Err(match error {
                     TryLockError::WouldBlock => OpenError::InUse { path },
@@ -115,12 +116,12 @@ impl Lock {
     }
 }
 
-/// The file beside a database that is locked with it.
+/// The path of the lock file beside a database.
 fn beside(path: &Path) -> PathBuf {
     with_suffix(path, "-lock")
 }
 
-/// One of the files that belong to a database.
+/// The path of one of the files that belong to a database.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -129,8 +130,8 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the files isn't enough while a process that is being started still has a copy of them. When this fails, closing
-        // them does free them in the end.
+        // Closing the files isn't enough while a child process that is being started still has a copy of them. If this
+        // fails, closing them releases the locks in the end.
         let _ = self.database.unlock();
         if let Some(beside) = &self.beside {
             let _ = beside.unlock();

@@ -1,4 +1,4 @@
-//! Keys that nobody needs any more, by what can be told of them; and what is done to all of them.
+//! Clean-up of keys that nobody needs any more, selected by a filter.
 
 use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
 
@@ -8,45 +8,45 @@ use super::names::{COMPARED, folded};
 use super::sql::{Sql, Value, bound};
 use super::{Acting, Changed, Precondition, Status, Store, StoreError, keys};
 
-/// Keys that one change takes, so that others get between.
+/// Keys per change, so that other changes run in between.
 const STEP: i64 = 50;
 
-/// Which keys. All that is asked for must hold.
+/// Which keys to select. All conditions that are set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyFilter {
     pub status: Option<Status>,
-    /// Last used by then; a key that never was counts from its creation.
+    /// Last used no later than this; a key that was never used counts from its creation.
     pub unused_since: Option<UnixSeconds>,
-    /// Last rotated by then; a key that never was counts from its creation.
+    /// Last rotated no later than this; a key that was never rotated counts from its creation.
     pub unrotated_since: Option<UnixSeconds>,
-    /// To expire by then, and not expired.
+    /// Expires no later than this, and has not expired.
     pub expiring_by: Option<UnixSeconds>,
     /// The whole name, where `*` is any text and `?` any character; upper and lower case are equal.
     pub name: Option<String>,
 }
 
-/// What is done to all keys that fit.
+/// What to do to all matching keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleaning {
     Deactivate,
     Delete,
 }
 
-/// A key that fits.
+/// A matching key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matched {
     pub id: KeyId,
     pub name: String,
 }
 
-/// The keys that fit: how many, and the first of them, oldest first.
+/// The matching keys: how many, and the first of them, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matching {
     pub count: u64,
     pub first: Vec<Matched>,
 }
 
-/// Of these a list is made.
+/// The most keys that are listed.
 const SHOWN: usize = 1_000;
 
 impl Store {
@@ -73,8 +73,8 @@ impl Store {
         Ok(Changed { value, revision: head.borrow().revision })
     }
 
-    /// Deactivates or deletes all keys that fit, each as a change like any other. A step at a time: should one fail, those
-    /// before it are done, and it may be repeated.
+    /// Deactivates or deletes all matching keys, each with a revision of its own. It works in steps: if one fails,
+    /// those before it are done, and the call may be repeated.
     pub async fn clean_up(
         &self,
         workspace: WorkspaceId,
@@ -87,7 +87,7 @@ impl Store {
         loop {
             let (numbers, filter, acting) = (self.numbers.clone(), filter.clone(), acting.clone());
             let work = move |change: &Change<'_>| {
-                // Looked for in the change itself: a key that was used or rotated a moment ago no longer fits.
+                // Queried in the change itself: a key that was used or rotated a moment ago no longer matches.
                 let step = step(change.sql(), workspace, &filter, cleaning, after, acting.at)?;
                 let mut revision = None;
                 for matched in &step {
@@ -119,7 +119,7 @@ impl Matching {
 }
 
 impl KeyFilter {
-    /// What SQL has to say for it, behind other conditions, and the values that it names from `?first` on.
+    /// The filter as SQL, to append to other conditions, and its parameters, numbered from `first` on.
     pub(super) fn conditions(&self, first: usize, now: UnixSeconds) -> (String, Vec<Value>) {
         let mut conditions = String::new();
         let mut values = Vec::new();
@@ -153,7 +153,7 @@ impl KeyFilter {
     }
 }
 
-/// The keys that fit behind `after`, oldest first.
+/// The next matching keys after `after`, oldest first.
 fn step(
     sql: Sql<'_>,
     workspace: WorkspaceId,
@@ -162,7 +162,7 @@ fn step(
     after: Option<KeyId>,
     now: UnixSeconds,
 ) -> Result<Vec<Matched>, StoreError> {
-    // Before all ids: sixteen zero bytes, which is none.
+    // Sixteen zero bytes are no id, and sort before all ids.
     let after = after.map_or([0; 16], |id| *id.as_bytes());
     let mut all = vec![Value::Blob(workspace.as_bytes().to_vec()), Value::Blob(after.to_vec()), Value::Integer(STEP)];
     let (conditions, values) = filter.conditions(all.len().saturating_add(1), now);
@@ -182,7 +182,7 @@ fn step(
     Ok(rows)
 }
 
-/// A pattern of ours as one of LIKE.
+/// Translates a pattern for names into one for LIKE.
 fn pattern(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for character in name.chars() {

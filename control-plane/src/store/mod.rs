@@ -1,7 +1,7 @@
-//! The store's door: what is kept, what may go wrong, and the handle that all go through.
+//! The store: its types, its errors, and the handle that all callers use.
 //!
-//! Each noun has a file with its functions and their SQL. A change goes through [`engine::Engine::change`], and is on disk
-//! when it answers; see `docs/decisions/store.md`.
+//! Each kind of object has a file with its functions and their SQL. A change goes through [`engine::Engine::change`],
+//! and is on disk when that returns; see `docs/decisions/store.md`.
 
 mod admin_tokens;
 mod audit;
@@ -93,22 +93,22 @@ pub use workspaces::NewWorkspace;
 use crate::config::{Config, Limits};
 use crate::problem::Limit;
 
-/// The most bytes that a key's metadata may have, as JSON without spaces.
+/// The most bytes of a key's metadata, as JSON without spaces.
 pub const MAX_METADATA_BYTES: usize = 4096;
 
 /// How long a rotated-out digest stays at the edges, to answer `rotated-key`.
 pub const ROTATED_AT_EDGE_SECS: i64 = 30 * 86_400;
 
-/// How many of a key's rotated-out digests stay there at most: the newest.
+/// The most rotated-out digests of a key that stay at the edges: the newest.
 pub const ROTATED_AT_EDGE: i64 = 8;
 
-/// How long digests of deleted keys and revoked tokens stay here, so that a leaked secret can still be named.
+/// How long the database keeps digests of deleted keys and revoked tokens, so that a leaked secret can be identified.
 pub const DELETED_KEPT_SECS: i64 = 365 * 86_400;
 
-/// How often it is looked whether a file is still the one that was opened.
+/// How often [`Store::watch`] checks that the file still accepts changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Why the store refuses, or can't.
+/// Why the store refuses a request, or can't serve it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("there is no such thing")]
@@ -117,44 +117,43 @@ pub enum StoreError {
     SlugTaken,
     #[error("the secret's digest is known already")]
     SecretTaken,
-    /// Of an import: these lines' digests are known already, of a key of this workspace or of a token. Nothing was imported.
+    /// Lines of an import with known digests: of a key in the workspace, or of a token (`None`). Nothing was imported.
     #[error("{} digests are known already", lines.len())]
     DigestsTaken { lines: Vec<(usize, Option<WorkspaceId>)> },
-    /// The change is made once, and was made before.
+    /// A change that is made only once was made before.
     #[error("the change was made before")]
     MadeBefore,
-    /// A request with the same idempotency key is running.
     #[error("a request with the same idempotency key is running")]
     InProgress,
     #[error("the key has expired")]
     ExpiredKey,
     #[error("it is at revision {current} by now")]
     Stale { current: Revision },
-    /// The workspace would take more of what all share than it may. Nothing was changed.
+    /// The workspace would exceed one of its limits. Nothing was changed.
     #[error("`{}` of {} is reached", .0.name, .0.maximum)]
     LimitReached(Limit),
     #[error("the metadata would have {bytes} bytes, above {MAX_METADATA_BYTES}")]
     MetadataTooLarge { bytes: usize },
-    /// The disk, the file, the server or the process can't now. Nothing was changed; or, where the connection to PostgreSQL was
-    /// lost at a commit and can't be asked after either, nobody knows.
+    /// The disk, the file, the server or the process can't serve now. Nothing was changed; but if the connection to
+    /// PostgreSQL was lost at a commit, and the server can't be asked either, the outcome is unknown.
     #[error("the storage is unavailable: {0}")]
     Unavailable(String),
     /// The file must not be written to any more. Nothing was changed.
     #[error(transparent)]
     Unwritable(Unwritable),
-    /// What was read is damaged: a page of the file, or a part of PostgreSQL's. Nothing was changed.
+    /// The data that was read is damaged: a page of the file, or a part of PostgreSQL's. Nothing was changed.
     #[error("the database is damaged: {0}")]
     Damaged(String),
-    /// A fault of ours, or a file that says what can't be. Nothing was changed.
+    /// A bug in Latchkey, or a file with impossible contents. Nothing was changed.
     #[error("the store is at fault: {0}")]
     Fault(String),
 }
 
-/// What the store counts, since it was opened.
+/// Counters since the store was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreStats {
     pub revision: Revision,
-    /// Changes that were committed, those that recorded nothing included.
+    /// Changes that were committed, including those that recorded nothing.
     pub changes: u64,
     /// Transactions that were committed.
     pub commits: u64,
@@ -164,7 +163,7 @@ pub struct StoreStats {
     pub queued: u64,
 }
 
-/// All that is kept, in a file or in PostgreSQL. Clones share it.
+/// The state, in a file or in PostgreSQL. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<engine::Engine>,
@@ -178,9 +177,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database, makes it if there is none, and brings it up to this version's schema. Only one process at a time may
-    /// have a file open. A new database begins `epoch`; an old one has its own. Scopes and environments that are new in
-    /// `config` become a change.
+    /// Opens the database, creates its file if there is none, and migrates it to this version's schema. Only one
+    /// process at a time may have a file open. A new database gets `epoch`; an existing one has its own. Scopes and
+    /// environments that are new in `config` become a change.
     pub async fn open(
         database: impl Into<Database>,
         epoch: Epoch,
@@ -193,7 +192,7 @@ impl Store {
         let engine = tokio::task::spawn_blocking(move || engine::Engine::open(&database, epoch));
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
         let begun = move |change: &changes::Change<'_>| {
-            // Before this start changes anything: what the history says of the time is of others.
+            // First, so that the newest change in the history isn't one of this start.
             let retention = retention::Retention::begin(change.sql(), acting.at)?;
             Ok((definitions::define(change, &config, &acting)?, retention))
         };
@@ -204,19 +203,19 @@ impl Store {
         Ok(store)
     }
 
-    /// Where the history of changes stands; changes with each change, before its answer goes out.
+    /// The position of the history. Each change updates it before its answer is sent.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.engine.head()
     }
 
-    /// That changes are taken. After one was refused, or something couldn't be read, it takes two probes in a row that write, one a
-    /// second for all callers together; after damage a restart.
+    /// Checks that changes are accepted. After a change was refused, or a read failed, two writing probes in a row must
+    /// succeed, one a second for all callers together. After damage only a restart helps.
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.fresh()?;
         self.engine.ready().await
     }
 
-    /// That the feed can be served: what is newest is known, and can be read.
+    /// Checks that the feed can be served: the newest revision is known, and can be read.
     pub async fn feed_ready(&self) -> Result<(), StoreError> {
         self.fresh()?;
         self.engine.reads().await
@@ -227,14 +226,14 @@ impl Store {
         self.engine.was_new()
     }
 
-    /// Whether another program has committed to the database's file since it was opened. Nothing counts as enforced then: what it
-    /// committed may have undone anything.
+    /// Whether another program has committed to the database's file since it was opened. If so, nothing counts as
+    /// enforced: its commit may have undone anything.
     pub(crate) fn has_foreign_commits(&self) -> bool {
         self.engine.has_foreign_commits()
     }
 
-    /// Looks each second whether the file still takes changes, as [`Self::ready`] does, until `ending` becomes true. Logs when that
-    /// ends and when it begins again. Where replicas share a database there is nothing to look at.
+    /// Checks each second that the file still accepts changes, as [`Self::ready`] does, until `ending` becomes true.
+    /// Logs when it stops accepting them and when it starts again. Does nothing where replicas share a database.
     pub async fn watch(self, mut ending: watch::Receiver<bool>) {
         if self.is_shared() {
             return;
@@ -257,12 +256,12 @@ impl Store {
         }
     }
 
-    /// What the store counts. Costs a few reads of memory.
+    /// The store's counters. Costs a few reads of memory.
     pub fn stats(&self) -> StoreStats {
         self.engine.stats()
     }
 
-    /// Carries out what was accepted, then closes the file. Whoever asks afterwards is told that it is unavailable.
+    /// Carries out accepted changes, then closes the database. Later calls fail with `Unavailable`.
     pub async fn close(&self) {
         self.engine.close().await;
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{KeyUse, Once, StoreError};
 use crate::secret::LastCharacters;
 
-/// Free fields of a key, a JSON object.
+/// Custom fields of a key, a JSON object.
 pub type Metadata = Map<String, Value>;
 
 /// Who changes something, when, and by which request.
@@ -17,10 +17,10 @@ pub type Metadata = Map<String, Value>;
 pub struct Acting {
     pub actor: Actor,
     pub at: UnixSeconds,
-    /// The other end of the connection.
+    /// The remote address of the connection.
     pub address: Option<IpAddr>,
     pub request_id: Option<String>,
-    /// That this change is made once.
+    /// Set if the change must be made only once.
     pub once: Option<Once>,
 }
 
@@ -28,35 +28,35 @@ pub struct Acting {
 pub(super) const SYSTEM_ID: &str = "system";
 
 impl Acting {
-    /// What the control plane does by itself.
+    /// For changes that the control plane makes on its own.
     pub fn system(at: UnixSeconds) -> Self {
         let actor = Actor { kind: ActorKind::System, id: SYSTEM_ID.to_owned(), name: "control plane".to_owned() };
         Self { actor, at, address: None, request_id: None, once: None }
     }
 }
 
-/// Who acts, as the audit log names them.
+/// Who acts, as the audit log shows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     pub kind: ActorKind,
-    /// Stands in `created_by`, too.
+    /// Also the value of `created_by`.
     pub id: String,
     pub name: String,
 }
 
-/// What proves an [`Actor`].
+/// How an [`Actor`] was authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorKind {
-    /// Nothing: the control plane itself.
+    /// Not at all: the control plane itself.
     System,
     /// The token in the file of --admin-token-file.
     TokenFile,
-    /// A token that was made over REST.
+    /// A token that was created over REST.
     AdminToken,
 }
 
-/// What a change led to, and the revision from which on that holds.
+/// The result of a change, and the revision as of which it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed<T> {
     pub value: T,
@@ -83,7 +83,7 @@ pub struct Workspace {
     pub revision: Revision,
 }
 
-/// A key: who, what it may do, until when. Not secret.
+/// A key: whose it is, what it may do, until when. Not secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
     pub id: KeyId,
@@ -109,7 +109,7 @@ pub struct Key {
     pub revision: Revision,
 }
 
-/// Whether a key can be used. Expired comes first: it is the one that can't be undone.
+/// Whether a key can be used. Expired takes precedence, because it can't be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Active,
@@ -136,38 +136,38 @@ impl Key {
         Status::of(self.active, self.is_expired(now))
     }
 
-    /// When the previous secret ends; `None` when there is none that still works.
+    /// When the previous secret ends; `None` if there is none that is still valid.
     pub fn previous_secret_expires_at(&self, now: UnixSeconds) -> Option<UnixSeconds> {
         self.previous_until.filter(|until| !until.has_come(now))
     }
 
-    /// When the previous secret was used last; `None` when there is none that still works.
+    /// When the previous secret was last used; `None` if there is none that is still valid.
     pub fn previous_secret_last_used_at(&self, now: UnixSeconds) -> Option<UnixSeconds> {
         self.used.previous_secret_at.filter(|_| self.previous_secret_expires_at(now).is_some())
     }
 }
 
-/// What to replace in a key; `None` leaves as it is.
+/// The fields to replace in a key; `None` leaves one as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyPatch {
     pub name: Option<String>,
     pub scopes: Option<Scopes>,
     pub allowlist: Option<Allowlist>,
-    /// Merged into what is there (RFC 7396); `Some(Null)` empties it.
+    /// Merged into the existing metadata (RFC 7396); `Some(Null)` empties it.
     pub metadata: Option<Value>,
 }
 
-/// Which revisions a change may build upon.
+/// Which revisions a change may be based on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// Whatever is there.
+    /// The current one, whichever it is.
     None,
     /// Only one of these.
     OneOf(Vec<Revision>),
 }
 
 impl Precondition {
-    /// `Stale` unless the change may build upon `current`. To be called in the change's own transaction.
+    /// `Stale` unless the change may be based on `current`. Call it in the change's own transaction.
     pub(super) fn check(&self, current: Revision) -> Result<(), StoreError> {
         match self {
             Self::OneOf(revisions) if !revisions.contains(&current) => Err(StoreError::Stale { current }),
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_merges_as_rfc_7396_says() {
+    fn metadata_merge_follows_rfc_7396() {
         for (target, patch, merged) in [
             (r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":1,"b":2}"#),
             (r#"{"a":1}"#, r#"{"a":null}"#, r"{}"),

@@ -1,21 +1,21 @@
-//! Names as a search compares them: upper and lower case are equal, in every script and on both engines.
+//! Names as searches compare them: without case, in every script and on both engines.
 
 use super::StoreError;
 use super::retention::Removal;
 use super::sql::params;
 use super::sweep::{Progress, STEP, progress};
 
-/// The name without the difference of cases. The first step is for `ẞ`, whose upper case is itself; from `ß` on all three lead to
-/// `ss`, as `ς` and `Σ` lead to `σ`.
+/// The name, case-folded: `ẞ`, `ß` and `SS` become `ss`, as `ς` and `Σ` become `σ`. The first step is for `ẞ`, whose
+/// upper case is itself.
 pub(super) fn folded(name: &str) -> String {
     let lower = name.chars().flat_map(char::to_lowercase);
     lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// What searches compare: the folded name, and until it is there, of a key of an older version, what SQL makes of the name.
+/// What searches compare: the folded name or, for a key of an older version that isn't folded yet, SQL's `lower`.
 pub(super) const COMPARED: &str = "coalesce(k.folded_name, lower(k.name))";
 
-/// Names of keys that an older version made are folded: no change of anything, so it has no revision and no event.
+/// Folds names of keys that an older version created. This is no change: it has no revision and no event.
 pub(super) fn fold(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let sql = removal.sql();
     let mut due = sql.prepare("SELECT workspace_id, id, name FROM keys WHERE folded_name IS NULL LIMIT ?1")?;

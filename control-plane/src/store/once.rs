@@ -1,7 +1,7 @@
-//! Changes that are made once, however often they are asked for: the nonce of a form, or the idempotency key of a request.
+//! Changes that are made once however often they are requested, by a form's nonce or a request's idempotency key.
 //!
-//! The row is written in the change's own transaction, so a change and its row are both on disk or neither is. Over several
-//! control planes on one PostgreSQL it is this row that decides which of two equal requests makes the change.
+//! The row is written in the change's own transaction, so a change and its row are both on disk or neither is. Across
+//! several control planes on one PostgreSQL, this row decides which of two equal requests makes the change.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +17,16 @@ use super::{Acting, Store, StoreError, import};
 /// How long a row is kept: longer than any session can send its form, and than any client retries.
 const KEPT_SECS: i64 = 86_400;
 
-/// Names a change that is made once. Nothing secret: only digests are kept.
+/// Identifies a change that is made once. Not secret: only digests are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Once {
-    /// Of the form's nonce; or of who sends which request with which idempotency key.
+    /// Of the form's nonce; or of the sender, the method, the path and the idempotency key of a request.
     pub name: Digest,
-    /// Of what the request asks for; `None` of a form.
+    /// Of what the request asks for; `None` for a form, or to look for a request whose body was not read yet.
     pub body: Option<Digest>,
 }
 
-/// What a change that is made once led to.
+/// The result of a change that is made once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
     pub revision: Revision,
@@ -39,7 +39,7 @@ pub struct Made {
 /// The names of the requests that run in this process.
 pub(super) type InProgress = Arc<Mutex<HashSet<Digest>>>;
 
-/// A request that runs. No other one with its name begins in this process until this is dropped.
+/// A running request. No other one with its name begins in this process until this is dropped.
 pub struct Running {
     in_progress: InProgress,
     name: Digest,
@@ -52,15 +52,15 @@ impl Drop for Running {
 }
 
 impl Store {
-    /// `InProgress` while another request with this name runs in this process.
+    /// Begins a request. `InProgress` while another one with this name runs in this process.
     pub fn begin_once(&self, once: Once) -> Result<Running, StoreError> {
         let is_first = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner).insert(once.name);
         let running = || Running { in_progress: Arc::clone(&self.in_progress), name: once.name };
         if is_first { Ok(running()) } else { Err(StoreError::InProgress) }
     }
 
-    /// What the change with this name led to; `None` when it was not made, or more than a day ago. An import that is still
-    /// being carried out is finished first.
+    /// The result of the change with this name; `None` if it was not made, or more than a day ago. An import that is
+    /// still being carried out is finished first.
     pub async fn made_once(&self, once: Once, now: UnixSeconds) -> Result<Option<Made>, StoreError> {
         let read = move |sql: Sql<'_>| {
             let made = find(sql, once, now)?;
@@ -77,8 +77,8 @@ impl Store {
     }
 }
 
-/// Makes a change the only one with its name. `MadeBefore` when there was one in the last day: the change is then rolled back
-/// as a whole. `ids` are separated by spaces.
+/// Claims the name for this change. `MadeBefore` if another one claimed it in the last day; this change is then rolled
+/// back as a whole. `ids` are separated by spaces.
 pub(super) fn claim(
     sql: Sql<'_>,
     once: Once,
@@ -104,7 +104,7 @@ pub(super) fn claim(
     if claimed == 0 { Err(StoreError::MadeBefore) } else { Ok(()) }
 }
 
-/// A change that takes several revisions has reached this one.
+/// Records the newest revision of a change that takes several.
 pub(super) fn reached(sql: Sql<'_>, name: Digest, revision: Revision) -> Result<(), StoreError> {
     sql.prepare("UPDATE made_once SET revision = ?2 WHERE nonce = ?1")?
         .execute(params![name.0, changes::number(revision)?])?;
@@ -124,12 +124,12 @@ fn made(row: &Row<'_>) -> Result<Made, SqlError> {
     })
 }
 
-/// Rows of this instant and before count no more.
+/// Rows of this instant or earlier have expired.
 fn oldest(now: UnixSeconds) -> i64 {
     now.saturating_add_secs(-KEPT_SECS).0
 }
 
-/// Rows that count no more go.
+/// Removes expired rows.
 pub(super) fn forget(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let deleted = removal
         .sql()

@@ -1,4 +1,4 @@
-//! PostgreSQL: a server that may be away for a while, and the connections to it.
+//! PostgreSQL: a server that may be unavailable for a while, and the connections to it.
 //!
 //! See `docs/decisions/postgres.md`.
 
@@ -27,8 +27,8 @@ pub(super) use self::words::speak;
 use super::lock::OpenError;
 use super::sql::SqlError;
 
-/// What each connection is told first. A change that was answered is on disk, and on a synchronous standby's where there is
-/// one. Who holds the lock on the position and is cut off, or stands still, gives it up after some seconds.
+/// Settings of each connection. A change that was answered is on disk, and on a synchronous standby's disk if there is
+/// one. A holder of the position's lock that is cut off or stalls loses it after some seconds.
 const SETTINGS: &str = "
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local');
     SET jit = off;
@@ -39,19 +39,19 @@ const SETTINGS: &str = "
     SET tcp_keepalives_count = 5;
     SET tcp_user_timeout = 10000;";
 
-/// The first wait after an attempt that failed, and the longest.
+/// The first and the longest backoff after a failed attempt.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A server, reachable or not.
 pub(super) struct Server {
     address: Address,
-    /// As it is told: without the password.
+    /// Its URL in messages, without the password.
     shown: String,
     waiting: Mutex<Waiting>,
 }
 
-/// Who fails to connect leaves the server alone for a while: else all replicas would fall upon one that starts.
+/// Backoff after a failed attempt: without it, all replicas would rush to a server that starts.
 #[derive(Default)]
 struct Waiting {
     failed: u32,
@@ -60,8 +60,8 @@ struct Waiting {
 }
 
 impl Server {
-    /// Reaches the server, and brings the schema up to this version; the history of a new database begins with `epoch`. Answers
-    /// with a first connection.
+    /// Connects to the server, and migrates the schema to this version; the history of a new database begins with
+    /// `epoch`. Also returns a first connection.
     pub(super) fn open(url: &str, password_file: Option<&Path>, epoch: Epoch) -> Result<(Self, Session), OpenError> {
         let server = Self::at(url, password_file)?;
         let session = server.connect().map_err(|error| server.failed(&error))?;
@@ -69,7 +69,7 @@ impl Server {
         Ok((server, session))
     }
 
-    /// The server that a URL names. Asks it nothing.
+    /// The server that a URL names. Doesn't connect.
     pub(super) fn at(url: &str, password_file: Option<&Path>) -> Result<Self, OpenError> {
         let shown = shown(url);
         match Address::parse(url, password_file) {
@@ -78,7 +78,7 @@ impl Server {
         }
     }
 
-    /// A new connection. Fails at once while the server is left alone.
+    /// A new connection. Fails immediately during the backoff.
     pub(super) fn connect(&self) -> Result<Session, SqlError> {
         let now = Instant::now();
         {
@@ -88,7 +88,7 @@ impl Server {
             }
         }
         let connected = match self.connected() {
-            // The server was there, and may have cut others in the same moment: that is no reason to leave it alone.
+            // The server was there, and may have cut all connections at that moment: that is no reason to back off.
             Err(error) if error.is_cut() => self.connected(),
             connected => connected,
         };
@@ -114,7 +114,7 @@ impl Server {
         }
     }
 
-    /// A new connection, as soon as there is one until `deadline`.
+    /// A new connection; retries until `deadline`.
     pub(super) fn connect_until(&self, deadline: Instant) -> Result<Session, SqlError> {
         loop {
             match self.connect() {
@@ -139,9 +139,9 @@ impl Server {
     }
 }
 
-/// Between a half of it and all.
+/// A random time between half of it and all of it.
 fn jittered(longest: Duration) -> Duration {
-    // The standard library's own randomness for maps; nothing secret hangs on it.
+    // The standard library's random seed for maps; nothing secret depends on it.
     let random = u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or_default();
     let half = longest / 2;
     half.saturating_add(half.saturating_mul(random) / 1_000)
@@ -156,13 +156,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_is_cut_while_it_is_made_is_made_again_once_and_then_the_server_is_left_alone() {
+    fn a_connection_cut_while_it_is_made_is_retried_once_before_the_backoff() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server::at(&format!("postgres://u@{}/x", listener.local_addr().unwrap()), None).unwrap();
         let (cut, cuts) = channel();
         std::thread::spawn(move || {
             for mut client in listener.incoming().map_while(Result::ok) {
-                // Once it has begun to speak.
+                // Cut once the client has sent something.
                 let _ = client.read(&mut [0; 8]);
                 cut.send(()).unwrap();
             }

@@ -1,19 +1,19 @@
-//! Whether changes are taken: no longer once one was refused, and again after two probes in a row.
+//! Readiness to accept changes: lost when one is refused, and regained after two probes in a row.
 //!
-//! What succeeds in between proves little: a full disk has room for a small change after it had none for a larger one.
+//! A change that succeeds in between proves little: a full disk may have room for a small one, not for a larger one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
 
-/// Probes that must succeed, one after the other.
+/// Probes that must succeed in a row.
 const PROBES: u32 = 2;
 
-/// The time between two of them, for all callers together.
+/// The time between two probes, for all callers together.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known about it, for all who ask.
+/// The state that all callers share.
 #[derive(Default)]
 pub(super) struct Readiness(Mutex<State>);
 
@@ -21,22 +21,22 @@ pub(super) struct Readiness(Mutex<State>);
 enum State {
     #[default]
     Ready,
-    /// Something was refused. So many probes have succeeded since, the last of which began at this instant.
+    /// A change was refused or a read failed. Since then `succeeded` probes succeeded; the last began at `probed_at`.
     Refusing { succeeded: u32, probed_at: Option<Instant> },
-    /// What was read was damaged. Probes prove nothing about what they don't read.
+    /// A read found damage. Probes prove nothing about what they don't read.
     Damaged,
 }
 
-/// What somebody has to do who asks.
+/// What the caller has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Look that a change can begin.
+    /// Check that a change can begin.
     Look,
-    /// Write, and say what came of it.
+    /// Write, and report the result.
     Probe,
-    /// Wait for the next probe: it isn't ready.
+    /// Wait for the next probe: not ready.
     Wait,
-    /// Nothing: it isn't ready until a restart.
+    /// Nothing: not ready until a restart.
     Never,
 }
 
@@ -56,7 +56,7 @@ impl Readiness {
         }
     }
 
-    /// Notes what came of a request, where that says that changes aren't taken.
+    /// Records an error, if it means that changes aren't accepted.
     pub(super) fn note(&self, error: &StoreError) {
         let mut state = self.lock();
         match (error, *state) {
@@ -85,7 +85,7 @@ impl Readiness {
         }
     }
 
-    /// Notes that a probe succeeded; answers whether changes are taken again.
+    /// Records that a probe succeeded; returns whether changes are accepted again.
     pub(super) fn probed(&self) -> bool {
         let mut state = self.lock();
         if let State::Refusing { succeeded, .. } = &mut *state {
@@ -118,19 +118,19 @@ mod tests {
         readiness.note(&StoreError::NotFound);
         assert_eq!(turn(0), Turn::Look, "a client's mistake");
         readiness.note(&unavailable());
-        assert_eq!((turn(0), turn(0), turn(999)), (Turn::Probe, Turn::Wait, Turn::Wait), "all share one a second");
+        assert_eq!((turn(0), turn(0), turn(999)), (Turn::Probe, Turn::Wait, Turn::Wait), "one a second for all");
         assert!(!readiness.probed(), "one isn't enough");
         assert_eq!(turn(1_000), Turn::Probe);
         readiness.note(&unavailable());
         assert_eq!((turn(1_500), turn(2_000)), (Turn::Wait, Turn::Probe), "it failed");
-        assert!(!readiness.probed(), "it begins anew");
+        assert!(!readiness.probed(), "the count starts again");
         assert_eq!((turn(2_999), turn(3_000)), (Turn::Wait, Turn::Probe));
         assert!(readiness.probed());
         assert_eq!(turn(3_000), Turn::Look);
     }
 
     #[test]
-    fn damage_stays() {
+    fn damage_lasts_until_a_restart() {
         let readiness = Readiness::default();
         readiness.note(&StoreError::Damaged("a page".to_owned()));
         readiness.note(&unavailable());

@@ -1,4 +1,4 @@
-//! What edges are told of a digest: a record for each secret that they know.
+//! The record that edges get for each secret that they know.
 
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Digest, KeyId, UnixSeconds, WorkspaceId};
@@ -7,16 +7,16 @@ use super::definitions::Numbers;
 use super::sql::{NONE, Optional as _, Row, Sql, params};
 use super::{StoreError, rows};
 
-/// All of a record, in the order that [`record`] reads. Joined in this order of tables, so that a snapshot reads digests as
-/// they lie on disk.
+/// All columns of a record, in the order that [`record`] reads them. The tables are joined in this order, so that a
+/// snapshot reads digests as they lie on disk.
 const SELECT: &str = "SELECT s.digest, s.key_id, s.workspace_id, w.slug, k.environment, k.active, k.expires_at,
            s.superseded_at, s.previous_until, k.scopes, k.ip_allowlist
     FROM secrets s
     JOIN keys k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
     JOIN workspaces w ON w.id = s.workspace_id";
 
-/// What to tell edges after a change of the key itself: its current secret and the previous one. Those that were rotated out
-/// are refused whatever the key says.
+/// The operations for edges after a change of the key itself: its current secret and the previous one. Rotated-out
+/// secrets are refused whatever the key's state.
 pub(super) fn upsert_live(
     sql: Sql<'_>,
     numbers: &Numbers,
@@ -36,14 +36,14 @@ pub(super) fn upsert_live(
     Ok(ops)
 }
 
-/// What to tell edges after a change of one secret; nothing when they don't know it.
+/// The operation for edges after a change of one secret; `None` if they don't have it.
 pub(super) fn upsert(sql: Sql<'_>, numbers: &Numbers, digest: Digest) -> Result<Option<Op>, StoreError> {
     let statement = format!("{} WHERE s.digest = ?1 AND s.at_edge = 1", sql.in_this_order(SELECT));
     let found = sql.query_row(&statement, params![digest.0], |row| Ok(record(row, numbers))).optional()?;
     found.transpose().map(|record| record.map(Op::Upsert))
 }
 
-/// All that edges know, in ascending order of digests.
+/// Passes all records that edges have to `take`, in ascending order of digests.
 pub(super) fn each(
     sql: Sql<'_>,
     numbers: &Numbers,
@@ -74,8 +74,8 @@ fn record(row: &Row<'_>, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
         grants: Vec::new(),
         allowlist: Allowlist::Any,
     };
-    // Of a secret that was rotated out nothing is said that can change: the key's later changes aren't sent for it, and a
-    // snapshot has to say what the deltas said.
+    // The record of a rotated-out secret has nothing that can change: the key's later changes aren't sent for it, and a
+    // snapshot must equal the deltas.
     if record.superseded_at != UnixSeconds::DISTANT_PAST {
         record.active = row.get(5)?;
         record.grants = numbers.grants(&rows::json(row, 9)?)?;

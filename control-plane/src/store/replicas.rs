@@ -1,4 +1,4 @@
-//! Several control planes over one database: what they look for in it, and what they say to each other.
+//! Several control planes on one database: what they read from it, and the messages between them.
 //!
 //! See `docs/decisions/replicas.md`.
 
@@ -14,39 +14,39 @@ use policy::{Epoch, Position, Revision};
 use super::instances::InstanceRow;
 use super::{Store, StoreError};
 
-/// How long after a look at the database was begun its answer vouches for the head.
+/// For how long a read of the database, counted from its start, confirms the head in memory as the newest.
 const FRESH: Duration = Duration::from_secs(3);
 
 /// Less than the number of any row.
 pub(super) const NOTHING_READ: i64 = -1;
 
-/// Addresses of which others can be told at once that wrong tokens came from them.
+/// The most addresses in one report of wrong tokens.
 const MAX_ADDRESSES: usize = 100_000;
 
-/// What one replica says to the others. What is lost makes them know it later, and nothing else.
+/// A message from one replica to the others. If it is lost, they learn of it later, and nothing else happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     /// Each worker of this instance has applied a revision.
     Applied { instance: String, epoch: Epoch, revision: Revision },
-    /// Whoever hears this says again what it knows.
+    /// Asks each receiver to repeat all that it knows.
     SayAgain,
 }
 
-/// What a replica heard from the database.
+/// What a replica learns from the database.
 pub(crate) enum News {
-    /// What was found there by one look. Rows are what changed since the look before; all of them when `is_whole`.
+    /// The result of one read. `instances` are the rows changed since the read before, or all of them if `is_whole`.
     Looked { position: Position, instances: Vec<InstanceRow>, is_whole: bool, went_back: bool },
-    /// What others said.
+    /// Messages of other replicas.
     Said(Vec<Word>),
 }
 
-/// Takes news; answers with what is to be said.
+/// Receives news; returns messages to send.
 type Ear = Box<dyn Fn(News) -> Vec<Word> + Send + Sync>;
 
-/// Takes the wrong tokens that others counted: addresses, each with a number.
+/// Receives the wrong tokens that others counted: addresses, each with a number.
 type Warned = Box<dyn Fn(Vec<(IpAddr, u32)>) + Send + Sync>;
 
-/// The wrong tokens that were counted here, by address, and that the others weren't told of yet.
+/// Wrong tokens that were counted here, by address, and are not yet reported to the others.
 #[derive(Default)]
 pub(super) struct Untold(Mutex<HashMap<IpAddr, u32>>);
 
@@ -66,11 +66,11 @@ impl Untold {
 
 /// This replica among the others.
 pub(super) struct Replica {
-    /// Names it in what it writes and says.
+    /// Identifies it in its writes and messages.
     pub(super) id: String,
-    /// When the last look that succeeded was begun.
+    /// When the last successful read began.
     looked_at: Mutex<Option<Instant>>,
-    /// The newest number of an instance's change that was read.
+    /// The number of the newest change of an instance that was read.
     read_to: AtomicI64,
     ear: OnceLock<Ear>,
     warned: OnceLock<Warned>,
@@ -80,7 +80,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// A replica, and the other end of its mouth.
+    /// A replica, and the receiver of the messages that it sends.
     pub(super) fn new(id: String) -> (Arc<Self>, Receiver<Word>) {
         let (mouth, words) = channel();
         let replica = Self {
@@ -103,11 +103,11 @@ impl Replica {
         *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what a look brought that was begun at `began`.
+    /// Takes the result of a read that began at `began`.
     pub(super) fn looked(&self, began: Instant, news: News) {
         if let News::Looked { instances, is_whole, .. } = &news {
             let newest = instances.iter().map(|row| row.changed).max().unwrap_or(NOTHING_READ);
-            // Without an ear it would be lost.
+            // Without a listener the rows are lost, so they must be read again.
             match (self.ear.get(), is_whole) {
                 (None, _) => {}
                 (Some(_), true) => self.read_to.store(newest, Ordering::SeqCst),
@@ -119,13 +119,13 @@ impl Replica {
         *looked_at = (*looked_at).max(Some(began));
     }
 
-    /// Hands news on.
+    /// Passes news to the listener, and sends its answers.
     pub(super) fn hear(&self, news: News) {
         let answers = self.ear.get().map(|ear| ear(news)).unwrap_or_default();
         answers.into_iter().for_each(|word| self.say(word));
     }
 
-    /// Hands on what others counted.
+    /// Passes on what others counted.
     pub(super) fn warn(&self, guesses: Vec<(IpAddr, u32)>) {
         if let Some(warned) = self.warned.get() {
             warned(guesses);
@@ -134,12 +134,12 @@ impl Replica {
 
     pub(super) fn say(&self, word: Word) {
         if let Some(mouth) = &*self.mouth.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Fails when nobody can hear it any more.
+            // Fails if the thread that sends has ended.
             let _ = mouth.send(word);
         }
     }
 
-    /// Says nothing any more.
+    /// Stops sending messages.
     pub(super) fn end(&self) {
         drop(self.mouth.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -151,18 +151,18 @@ impl Store {
         self.engine.replica().is_some()
     }
 
-    /// Names this replica. `None` where there are no others.
+    /// This replica's id; `None` if there are no others.
     pub(crate) fn replica(&self) -> Option<&str> {
         self.engine.replica().map(|replica| replica.id.as_str())
     }
 
-    /// For how long the head in memory may be told as the newest; `None`: always, for nobody else writes.
+    /// For how long the head in memory may be reported as the newest; `None`: always, because nobody else writes.
     pub(crate) fn fresh_for(&self) -> Option<Duration> {
         let looked_at = self.engine.replica()?.looked_at();
         Some(looked_at.map(|at| FRESH.saturating_sub(at.elapsed())).unwrap_or_default())
     }
 
-    /// That the head in memory may be told as the newest.
+    /// Checks that the head in memory may be reported as the newest.
     pub(crate) fn fresh(&self) -> Result<(), StoreError> {
         match self.fresh_for() {
             Some(Duration::ZERO) => Err(StoreError::Unavailable(
@@ -172,14 +172,14 @@ impl Store {
         }
     }
 
-    /// Looks at what others have committed: what was committed before this is known when it returns. Those that ask at once
-    /// share one look. Where nobody else writes it costs nothing.
+    /// Reads what other replicas have committed: all that was committed before the call is known when it returns.
+    /// Concurrent calls share one read. Costs nothing where nobody else writes.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         self.engine.look().await
     }
 
-    /// The newest revision that is known; looked for first where `revision` is above it, for another replica may have answered a
-    /// change with it. `None`: whichever is the newest.
+    /// The newest known revision. Reads the database first if `revision` is above it, because another replica may have
+    /// answered a change with it, or if `revision` is `None`.
     pub(crate) async fn newest(&self, revision: Option<Revision>) -> Result<Revision, StoreError> {
         let known = || self.head().borrow().revision;
         if revision.is_none_or(|revision| revision > known()) {
@@ -188,33 +188,33 @@ impl Store {
         Ok(known())
     }
 
-    /// Has `ear` take what is heard of others from now on, beginning with all that is there.
+    /// Registers the listener for news of other replicas, from now on and beginning with the present state.
     pub(crate) async fn listen(
         &self,
         ear: impl Fn(News) -> Vec<Word> + Send + Sync + 'static,
     ) -> Result<(), StoreError> {
         let Some(replica) = self.engine.replica() else { return Ok(()) };
-        // A second ear hears nothing.
+        // A second listener is ignored.
         let _ = replica.ear.set(Box::new(ear));
         self.engine.look_at_all().await
     }
 
-    /// Has `warned` take the wrong tokens that others count, by address.
+    /// Registers `warned` for the wrong tokens that others count, by address.
     pub(crate) fn hear_of_guesses(&self, warned: impl Fn(Vec<(IpAddr, u32)>) + Send + Sync + 'static) {
         if let Some(replica) = self.engine.replica() {
-            // A second one hears nothing.
+            // A second one is ignored.
             let _ = replica.warned.set(Box::new(warned));
         }
     }
 
-    /// Tells the others of a wrong token, with more of them, within a tenth of a second. Costs no write.
+    /// Reports a wrong token to the others within a tenth of a second, in a batch. Costs no write.
     pub(crate) fn tell_guess(&self, of: IpAddr) {
         if let Some(replica) = self.engine.replica() {
             replica.untold.add(of);
         }
     }
 
-    /// Says something to the other replicas.
+    /// Sends a message to the other replicas.
     pub(crate) fn say(&self, word: Word) {
         if let Some(replica) = self.engine.replica() {
             replica.say(word);

@@ -1,4 +1,4 @@
-//! A backup in the place of the database: as a new history, and only where nothing that was revoked comes back unseen.
+//! Restores a backup as a new history, and refuses to if something that was revoked would become valid unnoticed.
 //!
 //! See `docs/decisions/restore.md`.
 
@@ -27,11 +27,11 @@ use super::schema::{check_version, is_ours, open_copy};
 use super::sql::{NONE, Sql, params};
 use super::{Acting, Instance, NewSecret, StoreError, instances};
 
-/// How far above the backup a new history begins when nobody can say how far the old one came: no control plane makes so
-/// many changes between two backups.
+/// How far above the backup or the replayed log a new history begins if nobody knows how far the old one came: no
+/// control plane makes so many changes between two backups.
 const UNKNOWN_REACH: u64 = 1_000_000_000;
 
-/// What to do about changes that would be lost, and that the audit log doesn't make good.
+/// What to do about changes that would be lost, and that the audit log doesn't make up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostChanges {
     Refused,
@@ -47,9 +47,9 @@ pub struct Restore<'a> {
 
 /// How a backup becomes a new history.
 pub struct Renewal<'a> {
-    /// An exported audit log, to be applied.
+    /// An exported audit log to replay.
     pub log: Option<&'a Path>,
-    /// The highest revision that any edge has reported, where somebody knows.
+    /// The highest revision that any edge has reported, if it is known.
     pub reported: Option<Revision>,
     pub lost_changes: LostChanges,
     /// Of the new history.
@@ -64,15 +64,15 @@ pub struct Restored {
     pub backup: Revision,
     /// The database's last change now.
     pub revision: Revision,
-    /// How far the history before is known to have come; `None` when nobody could say.
+    /// The highest revision that the old history is known to have reached; `None` if nobody knows.
     pub reached: Option<Revision>,
     /// `None` without an audit log.
     pub replayed: Option<Replayed>,
-    /// What was in its place.
+    /// Where the replaced database is kept; `None` if there was none.
     pub kept_as: Option<PathBuf>,
 }
 
-/// Why nothing was restored. Each names the file and what to do, in one line.
+/// Why nothing was restored. Each message names the file and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error(transparent)]
@@ -103,8 +103,8 @@ pub enum RestoreError {
     Store { database: String, cause: StoreError },
 }
 
-/// Puts the backup in the place of the database, which no control plane may have open. `secret` makes secrets that nobody
-/// will know.
+/// Puts the backup in the place of the database, which no control plane may have open. `secret` generates secrets that
+/// nobody will know.
 pub fn restore(
     what: &Restore<'_>,
     secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
@@ -113,7 +113,7 @@ pub fn restore(
     let lock = Lock::take(what.database)?;
     let restored = restore_locked(what, &lock, secret);
     if restored.is_err() && !was_there && lock.path.metadata().is_ok_and(|found| found.len() == 0) {
-        // The lock made it. An empty file would only look like a database that lost all it had.
+        // The lock created it. An empty file would only look like a database that lost all it had.
         let _ = std::fs::remove_file(&lock.path);
     }
     restored
@@ -181,7 +181,7 @@ fn refuse_loss(database: &str, sql: Sql<'_>, backup: Revision, loss: Loss) -> Re
     }
 }
 
-/// Behind which revision a new history begins.
+/// The revision after which the new history begins.
 fn begin(reached: Option<Revision>, covered: Revision) -> Revision {
     match reached {
         Some(reached) => reached.max(covered),
@@ -192,14 +192,14 @@ fn begin(reached: Option<Revision>, covered: Revision) -> Revision {
 /// The history that ends, and the one that begins.
 struct History<'a> {
     backup: Revision,
-    /// Before the first revision of the new one.
+    /// The revision before the first one of the new history.
     begin: Revision,
     reached: Option<Revision>,
     log: Option<&'a replay::Log>,
 }
 
-/// Makes a database a new history, in a transaction that has begun: nothing that an edge holds leads on to it. `known`: the
-/// instances to wait for, where others are known than it has. Answers with its last revision, and what the log led to.
+/// Begins a new history, in a transaction that has begun: no position of an edge leads to it. `known` replaces the
+/// database's instances, if others are to be waited for. Returns the last revision, and the result of the replay.
 fn renew(
     sql: Sql<'_>,
     what: &Renewal<'_>,
@@ -207,7 +207,7 @@ fn renew(
     history: &History<'_>,
     secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
 ) -> Result<(Revision, Option<Replayed>), StoreError> {
-    // Those that may still decide by their old tables, not those of the backup's time.
+    // Instances that may still decide by their old tables, not those as of the backup.
     if let Some(known) = known {
         sql.execute("DELETE FROM instances", NONE)?;
         for instance in &known {
@@ -218,7 +218,7 @@ fn renew(
         log.append(sql)?;
     }
     let first = Position::first(what.epoch, history.begin);
-    // Who signed out since is signed in by the backup.
+    // Otherwise somebody who signed out since the backup would be signed in again.
     sql.execute("DELETE FROM sessions", NONE)?;
     sql.execute("DELETE FROM changes", NONE)?;
     sql.execute(
@@ -239,7 +239,7 @@ fn renew(
     Ok((change.position()?.revision, replayed))
 }
 
-/// A name for what was in the database's place at this time.
+/// The part of a file name for a database that was replaced at this time.
 fn named_by(at: UnixSeconds) -> String {
     crate::instant::text(at).replace([':', '-'], "")
 }

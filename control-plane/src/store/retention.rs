@@ -1,8 +1,8 @@
-//! What is removed by age: up to which instant, and the only way to remove something by it.
+//! Removal by age: the horizon, and the type that every removal uses.
 //!
-//! The wall clock alone decides nothing here: one that is set wrong for an hour would remove what is kept for a year. The horizon
-//! follows it, is on disk, and never moves faster than time passes while a control plane runs. Where the clock is far from all
-//! that the database knows of the time, nothing is removed at all.
+//! The wall clock alone decides nothing here: one that is wrong for an hour could remove a year of data. The horizon
+//! follows it, is on disk, and never moves faster than time passes while a control plane runs. If the clock is far from
+//! all times that the database knows, nothing is removed at all.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,15 +19,15 @@ use super::{Acting, StoreError};
 use crate::clock::Clock;
 use crate::instant;
 
-/// How far the clock may be from both the newest change and the horizon at the start. A control plane is seldom stopped for
-/// longer, and a clock that is off by less removes nothing too early either: the horizon doesn't follow it that fast.
+/// How far the clock may be from both the newest change and the horizon at the start. A control plane is rarely stopped
+/// for longer. A clock that is off by less removes nothing too early: the horizon doesn't follow it that fast.
 const FAR_SECS: i64 = 7 * 86_400;
 
 const A_DAY: i64 = 86_400;
 
-/// What is known of the time besides the clock.
+/// What is known about the time besides the clock.
 pub(super) struct Retention {
-    /// At the start.
+    /// As of the start.
     known: Known,
     reached: Mutex<Reached>,
 }
@@ -39,15 +39,15 @@ struct Known {
     horizon: UnixSeconds,
 }
 
-/// How far the horizon has come.
+/// How far the horizon has moved.
 #[derive(Clone, Copy)]
 struct Reached {
     horizon: UnixSeconds,
-    /// By the monotonic clock, which begins with the process.
+    /// By the monotonic clock, which starts with the process.
     at: Duration,
 }
 
-/// A change that removes what is too old. It has no other instant than the horizon.
+/// A change that removes what is too old. Its only instant is the horizon.
 pub(super) struct Removal<'a> {
     change: &'a Change<'a>,
     acting: &'a Acting,
@@ -55,8 +55,8 @@ pub(super) struct Removal<'a> {
 }
 
 impl Retention {
-    /// Of a database that is opened at `now`, by the wall clock. From here on it has a horizon: what is written by a clock that is
-    /// wrong moves none.
+    /// For a database that is opened at `now`, by the wall clock. From here on it has a horizon, which a write by a
+    /// wrong clock doesn't move.
     pub(super) fn begin(sql: Sql<'_>, now: UnixSeconds) -> Result<Self, StoreError> {
         let newest = "SELECT changed_at FROM changes ORDER BY revision DESC LIMIT 1";
         let newest = sql.query_row(newest, NONE, |row| row.get(0).map(UnixSeconds)).optional()?;
@@ -68,7 +68,7 @@ impl Retention {
         Ok(Self { known: Known { newest, horizon }, reached: Mutex::new(reached) })
     }
 
-    /// Up to where what is too old is removed now, which is on disk when this returns; `None`: the clock is far off, and nothing is.
+    /// Moves the horizon, which is on disk when this returns. `None`: the clock is far off, so nothing may be removed.
     pub(super) async fn horizon(&self, engine: &Engine, clock: &Clock) -> Result<Option<UnixSeconds>, StoreError> {
         let (wall, since) = (clock.now(), clock.monotonic());
         if let Some(off_secs) = self.known.far_off(wall, since) {
@@ -91,7 +91,7 @@ impl Retention {
 }
 
 impl Known {
-    /// By how many seconds the clock is off, where that is far. A clock that is set right while the control plane runs no longer is.
+    /// By how many seconds the clock is off, if far. A clock that is corrected while the process runs no longer is.
     fn far_off(self, wall: UnixSeconds, since: Duration) -> Option<i64> {
         let passed = secs(since);
         let off = |known: UnixSeconds| wall.0.saturating_sub(known.0.saturating_add(passed)).saturating_abs();
@@ -101,7 +101,7 @@ impl Known {
 }
 
 impl Reached {
-    /// Where the horizon may be at an instant of the monotonic clock. What is less than a second is left for the next time.
+    /// Where the horizon may be at an instant of the monotonic clock. A part of a second is left for the next time.
     fn after(self, since: Duration) -> Self {
         let passed = Duration::from_secs(since.saturating_sub(self.at).as_secs());
         Self { horizon: self.horizon.saturating_add_secs(secs(passed)), at: self.at.saturating_add(passed) }
@@ -117,7 +117,7 @@ fn horizon(sql: Sql<'_>) -> Result<Option<UnixSeconds>, StoreError> {
     Ok(sql.query_row(horizon, NONE, |row| row.get(0).map(UnixSeconds)).optional()?)
 }
 
-/// Moves the horizon to `next`, or to where another replica has moved it, and back to the wall clock where that is before it.
+/// Moves the horizon to `next`, or to where another replica has moved it if later, but never beyond the wall clock.
 fn advance(sql: Sql<'_>, next: UnixSeconds, wall: UnixSeconds) -> Result<UnixSeconds, StoreError> {
     let found = horizon(sql)?;
     let next = found.map_or(next, |found| found.max(next)).min(wall);
@@ -138,17 +138,17 @@ impl<'a> Removal<'a> {
         self.change.sql()
     }
 
-    /// Up to where time is known to have passed.
+    /// The instant up to which time is known to have passed.
     pub(super) fn horizon(&self) -> UnixSeconds {
         self.horizon
     }
 
-    /// What is of this instant, or older, is at least so old.
+    /// This many seconds before the horizon: what is of that instant, or older, is certainly as old as that.
     pub(super) fn older_than_secs(&self, secs: i64) -> UnixSeconds {
         self.horizon.saturating_add_secs(secs.saturating_neg())
     }
 
-    /// Makes what was removed a revision with an event. `ops` are what edges have to do about it.
+    /// Records the removal as a revision with an event. `ops` are the operations for edges.
     pub(super) fn record(&self, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
         self.change.record(self.acting, event, ops)
     }
@@ -162,7 +162,7 @@ mod tests {
     const NOW: i64 = 1_795_420_800;
 
     #[test]
-    fn a_clock_is_far_off_when_nothing_that_is_known_is_near_it() {
+    fn a_clock_is_far_off_when_neither_newest_change_nor_horizon_is_near() {
         let start =
             |newest: Option<i64>, horizon| Known { newest: newest.map(UnixSeconds), horizon: UnixSeconds(horizon) };
         for (name, known, wall, since, far) in [
@@ -190,7 +190,7 @@ mod tests {
             reached = reached.after(Duration::from_millis(millis));
         }
         assert_eq!((reached.horizon, reached.at), (UnixSeconds(NOW + 2), Duration::from_secs(2)));
-        // A monotonic clock that goes back is none; nothing follows from it.
+        // A monotonic clock never goes back. If it did, the horizon would stay.
         assert_eq!(reached.after(Duration::ZERO).horizon, UnixSeconds(NOW + 2));
     }
 }

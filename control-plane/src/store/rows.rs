@@ -1,4 +1,4 @@
-//! Columns to types: what a row holds was checked when it was written, so what doesn't fit is a fault.
+//! Columns to types. Values were checked when they were written, so one that doesn't fit is a fault.
 
 use policy::{Allowlist, Scopes};
 use serde::de::DeserializeOwned;
@@ -11,12 +11,12 @@ pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T, S
     serde_json::from_str(row.text(at)?).map_err(|error| SqlError::unfit(at, error))
 }
 
-/// A column whose text has a type of its own.
+/// A column whose text is parsed into a type.
 pub(super) fn parsed<T: std::str::FromStr>(row: &Row<'_>, at: usize) -> Result<T, SqlError> {
     row.text(at)?.parse().map_err(|_| SqlError::unfit(at, "its text is of another type"))
 }
 
-/// An allowlist: NULL is any address.
+/// An allowlist: NULL means any address.
 pub(super) fn allowlist(row: &Row<'_>, at: usize) -> Result<Allowlist, SqlError> {
     match row.column(at)? {
         Column::Null => Ok(Allowlist::Any),

@@ -1,4 +1,4 @@
-//! Connections: how they are set, and the schema they find.
+//! SQLite connections: their settings, and the schema's migrations.
 
 use std::path::Path;
 
@@ -56,12 +56,12 @@ pub(super) fn open_reader(lock: &Lock) -> Result<Connection, OpenError> {
     let sql = |cause| refused(&lock.path, &cause);
     let connection = connect(&lock.path).map_err(sql)?;
     connection.pragma_update(None, "query_only", true).map_err(sql)?;
-    // A first read, so that it has the WAL open that is there now, whatever becomes of its name.
+    // A first read, so that it opens the current WAL, whatever happens to its name later.
     number(&connection, &lock.path, "PRAGMA user_version")?;
     Ok(connection)
 }
 
-/// A copy that nobody else has open, brought up to this version's schema. It stays one file, without a WAL.
+/// A copy that nobody else has open, migrated to this version's schema. It stays one file, without a WAL.
 pub(super) fn open_copy(path: &Path) -> Result<Connection, OpenError> {
     let mut connection = connect(path).map_err(|cause| refused(path, &cause))?;
     migrate(&mut connection, path)?;
@@ -74,10 +74,10 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    // No URI file names, no creation: who names it has made the file, with its mode.
+    // No URI file names, no creation: the caller has created the file, with its mode.
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    // Each statement is prepared once a connection.
+    // Each statement is prepared once per connection.
     connection.set_prepared_statement_cache_capacity(128);
     connection.execute_batch(
         "PRAGMA busy_timeout = 5000;
@@ -95,7 +95,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Another program's database, or one of a newer version, is left as it is.
+/// Refuses another program's database, or one of a newer version, and leaves it as it is.
 fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let is_empty = number(connection, path, "SELECT count(*) FROM sqlite_schema")? == 0;
     if !is_empty && !is_ours(connection).map_err(|error| refused(path, &error))? {
@@ -104,7 +104,7 @@ fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError>
     check_version(connection, path)
 }
 
-/// The version of the schema that is there, and this program's.
+/// The database's schema version, and this program's.
 pub(super) fn versions(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     Ok((found, i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)))
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_open_once() {
+    fn a_database_can_be_open_only_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         let first = Lock::take(&path).unwrap();
@@ -174,7 +174,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(Lock::take(&path), Err(OpenError::InUse { .. })));
         assert!(matches!(Lock::take(&link), Err(OpenError::InUse { .. })));
-        // Nor by another name of the file, which has a lock file of its own, or when that file is gone.
+        // Nor by another name of the file, which has a lock file of its own, nor when the lock file is gone.
         let other = directory.path().join("other.db");
         std::fs::hard_link(&path, &other).unwrap();
         std::fs::remove_file(directory.path().join("latchkey.db-lock")).unwrap();

@@ -1,4 +1,4 @@
-//! Secrets of keys, by their digests: rotation, overlap, and what becomes of the old ones.
+//! Secrets of keys, by their digests: rotation, overlap, and what happens to the old ones.
 
 use std::collections::HashSet;
 
@@ -18,14 +18,14 @@ pub struct NewSecret {
     pub last_characters: LastCharacters,
 }
 
-/// What becomes of the secrets that a key has when it gets another one.
+/// What happens to a key's secrets when it gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotation {
     /// The current one ends now, and so does a previous one.
     EndAll,
-    /// The current one becomes the previous one, and ends after so many seconds. One that was the previous one ends now.
+    /// The current one becomes the previous one, and ends after `secs` seconds. An older previous one ends now.
     Overlap { secs: i64 },
-    /// The current one ends now; a previous one works on until its own end.
+    /// The current one ends now; a previous one stays valid until its own end.
     Replace,
 }
 
@@ -36,7 +36,7 @@ impl From<&Secret> for NewSecret {
 }
 
 impl Store {
-    /// Gives the key another secret; `rotation` says what becomes of those that it has.
+    /// Gives the key a new secret; `rotation` decides what happens to those that it has.
     pub async fn rotate_key(
         &self,
         workspace: WorkspaceId,
@@ -53,7 +53,7 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Ends the previous secret before its time. Nothing to end is no change.
+    /// Ends the previous secret early. If there is none, it is no change.
     pub async fn end_overlap(
         &self,
         workspace: WorkspaceId,
@@ -83,7 +83,7 @@ pub(super) fn rotate(
     }
     let (older, overlap_secs) = match rotation {
         Rotation::Replace => (None, None),
-        // At most one previous secret: the older one is rotated out, and is no longer among the live ones.
+        // A key has at most one previous secret: the older one is rotated out, and is no longer live.
         Rotation::EndAll => (rotate_out_previous(sql, (workspace, id), acting.at)?, None),
         Rotation::Overlap { secs } => (rotate_out_previous(sql, (workspace, id), acting.at)?, Some(secs)),
     };
@@ -132,7 +132,7 @@ pub(super) fn end_overlap(
     keys::recorded(change, "key.end-overlap", &key, &upsert_each(sql, numbers, ended)?, acting)
 }
 
-/// The previous secret, if there is one, ends now, or ended when its overlap did.
+/// Rotates out the previous secret, if there is one: as of now, or as of the end of its overlap if that is earlier.
 fn rotate_out_previous(
     sql: Sql<'_>,
     (workspace, id): (WorkspaceId, KeyId),
@@ -149,7 +149,7 @@ fn rotate_out_previous(
     Ok(ended.optional()?)
 }
 
-/// Adds current secrets of different keys. `SecretTaken` when any key ever had one of them, in any workspace.
+/// Adds current secrets of different keys. `SecretTaken` if one of them is known already, in any workspace.
 pub(super) fn insert(
     sql: Sql<'_>,
     workspace: WorkspaceId,
@@ -170,7 +170,7 @@ pub(super) fn insert(
     usage::current_secrets_are(sql, workspace, secrets.iter().map(|(id, secret)| (*id, secret.digest)))
 }
 
-/// Those of these digests that any key ever had, in any workspace; also of one that was deleted, until it is forgotten.
+/// Those of these digests that any key has had, in any workspace. A deleted key's count until they are removed.
 pub(super) fn known(sql: Sql<'_>, digests: impl IntoIterator<Item = Digest>) -> Result<HashSet<Digest>, StoreError> {
     let (digests, mut known) =
         (digests.into_iter().map(|digest| Value::of(digest.0)).collect::<Vec<_>>(), HashSet::new());
@@ -181,7 +181,7 @@ pub(super) fn known(sql: Sql<'_>, digests: impl IntoIterator<Item = Digest>) -> 
     Ok(known)
 }
 
-/// Takes all of a key's digests from the edges; answers with those that were there.
+/// Removes all of a key's digests from the edges; returns those that were there.
 pub(super) fn leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
     let mut statement = sql.prepare(
         "UPDATE secrets SET at_edge = 0 WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1 RETURNING digest",
@@ -190,8 +190,8 @@ pub(super) fn leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) ->
     Ok(digests)
 }
 
-/// Takes all but the newest of a key's rotated-out digests from the edges, and answers with them: a rotation is never refused, so
-/// they must not grow without end.
+/// Removes all but the newest of a key's rotated-out digests from the edges, and returns them: a rotation is never
+/// refused, so their number must be limited.
 fn oldest_leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
     let mut statement = sql.prepare(
         "UPDATE secrets SET at_edge = 0 WHERE digest IN (

@@ -14,29 +14,29 @@ pub const SESSION_IDLE_SECS: i64 = 3_600;
 /// How long a session lasts in any case.
 pub const SESSION_SECS: i64 = 12 * 3_600;
 
-/// A session's last use is noted this often, so that reading costs no write a request.
+/// How often a session's last use is recorded, so that not every request costs a write.
 const USE_NOTED_EVERY_SECS: i64 = 60;
 
-/// A session that lasts still. Whether its token does is for others to say.
+/// A session that hasn't ended. Whether its token is valid is for the caller to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Of the token that was shown.
+    /// Of the token that was used to sign in.
     pub token: Digest,
-    /// The admin token with that digest, revoked and expired ones included; `None` for the one of the token file, or for one
-    /// that was forgotten.
+    /// The admin token with that digest, including revoked and expired ones; `None` for the token in the token file, or
+    /// for one whose row was removed.
     pub admin_token: Option<AdminToken>,
     pub last_used_at: UnixSeconds,
 }
 
 impl Session {
-    /// Whether its last use is to be noted.
+    /// Whether its last use is due to be recorded.
     pub fn is_use_due(&self, now: UnixSeconds) -> bool {
         self.last_used_at.saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now)
     }
 }
 
 impl Store {
-    /// Opens a session for whoever has shown `token`. No change of anything: it has no revision and no event.
+    /// Opens a session for the holder of `token`. This is no change: it has no revision and no event.
     pub async fn open_session(&self, session: Digest, token: Digest, now: UnixSeconds) -> Result<(), StoreError> {
         let open = move |change: &Change<'_>| {
             let mut insert = change
@@ -48,7 +48,7 @@ impl Store {
         self.engine.change(open).await
     }
 
-    /// The session with this digest, if it has neither been idle for too long nor lasted for too long.
+    /// The session with this digest, if it has been neither idle nor open for too long.
     pub async fn session(&self, session: Digest, now: UnixSeconds) -> Result<Option<Session>, StoreError> {
         let idle = now.saturating_add_secs(-SESSION_IDLE_SECS);
         let old = now.saturating_add_secs(-SESSION_SECS);
@@ -68,7 +68,7 @@ impl Store {
             .await
     }
 
-    /// Notes that a session was used.
+    /// Records that a session was used.
     pub async fn note_session_use(&self, session: Digest, now: UnixSeconds) -> Result<(), StoreError> {
         let note = move |change: &Change<'_>| {
             let mut update = change
@@ -99,7 +99,7 @@ impl Store {
     }
 }
 
-/// Sessions that have ended by time go.
+/// Removes expired sessions.
 pub(super) fn forget(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let idle = removal.older_than_secs(SESSION_IDLE_SECS);
     let old = removal.older_than_secs(SESSION_SECS);

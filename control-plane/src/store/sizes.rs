@@ -1,6 +1,6 @@
-//! How much each workspace takes of what all share: its keys, and the bytes of its records at an edge.
+//! The size of each workspace: its keys, and the bytes of its records at an edge.
 //!
-//! Both are counted in the transaction of each change, so that asking costs one row however large the workspace is.
+//! Both are counted in each change's transaction, so that reading them costs one row however large the workspace is.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,7 @@ use super::{Key, NewKey, StoreError};
 use crate::config::Limits;
 use crate::problem::Limit;
 
-/// What a workspace takes, or would take more.
+/// The size of a workspace, or of what is added to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sizes {
     pub(super) keys: u64,
@@ -21,7 +21,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// What a workspace takes now.
+    /// The current size of a workspace.
     pub(super) fn of(sql: Sql<'_>, workspace: WorkspaceId) -> Result<Self, StoreError> {
         let found = sql.query_row(
             "SELECT key_count, edge_bytes FROM workspaces WHERE id = ?1",
@@ -32,12 +32,12 @@ impl Sizes {
         Ok(Self { keys: unsigned(found.0), bytes: unsigned(found.1) })
     }
 
-    /// What a workspace takes more when it gets this key.
+    /// What this key adds to its workspace.
     pub(super) fn of_new(key: &NewKey) -> Self {
         Self { keys: 1, bytes: record_bytes(key.scopes.len(), key.allowlist.networks().len()) }
     }
 
-    /// `LimitReached` where it is more than a workspace may take.
+    /// `LimitReached` if it is more than a workspace may have.
     pub(super) fn check(self, limits: &Limits) -> Result<(), StoreError> {
         let reached = |limit: Option<Limit>, taken: u64| limit.filter(|limit| taken > limit.maximum);
         match reached(limits.keys(), self.keys).or_else(|| reached(limits.bytes(), self.bytes)) {
@@ -46,13 +46,13 @@ impl Sizes {
         }
     }
 
-    /// Both together.
+    /// The sum of both.
     pub(super) fn and(self, more: Self) -> Self {
         Self { keys: self.keys.saturating_add(more.keys), bytes: self.bytes.saturating_add(more.bytes) }
     }
 }
 
-/// Whether a changed key takes more than it did, and may do more: only that is ever refused by a limit.
+/// Whether a changed key takes more bytes and is not merely restricted: a limit refuses no other change.
 pub(super) fn grows(before: &Key, after: &Key) -> bool {
     let bytes = |key: &Key| record_bytes(key.scopes.len(), key.allowlist.networks().len());
     let is_granted =
@@ -61,13 +61,13 @@ pub(super) fn grows(before: &Key, after: &Key) -> bool {
     bytes(after) > bytes(before) && !narrows
 }
 
-/// Counts keys that were made or, below 0, deleted.
+/// Counts keys that were created or, below 0, deleted.
 pub(super) fn count_keys(sql: Sql<'_>, workspace: WorkspaceId, keys: i64) -> Result<(), StoreError> {
     sql.execute("UPDATE workspaces SET key_count = key_count + ?2 WHERE id = ?1", params![workspace.as_bytes(), keys])?;
     Ok(())
 }
 
-/// Counts what edges do by a change: each digest takes from now on as much as its last operation says.
+/// Counts the bytes at the edges after a change: each digest now takes as many as its last operation.
 pub(super) fn count_bytes(sql: Sql<'_>, ops: &[Op]) -> Result<(), StoreError> {
     let taken = |op: &Op| match op {
         Op::Upsert(record) => Some((record.digest, signed(record.bytes()))),
@@ -164,7 +164,7 @@ mod tests {
         store
     }
 
-    /// What is counted, and what a pass over all that there is comes to.
+    /// The stored counts, and those by a pass over all rows.
     async fn counted_and_there(store: &Store) -> [BTreeMap<WorkspaceId, Sizes>; 2] {
         let numbers = store.numbers.clone();
         let work = move |sql: Sql<'_>| {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_counted_is_what_is_there_after_each_kind_of_change() {
+    async fn stored_sizes_match_the_rows_after_each_kind_of_change() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(&directory).await;
         let clock = |days: i64| Clock::standing_at(UnixSeconds(days * 86_400), UnixSeconds(0));
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(at_edge(&store).await, expected, "the current one and the eight before it");
         let bytes = Sizes { keys: 1, bytes: 9 * 76 + 2 * 2 };
         assert_eq!(store.engine.read(move |sql| Sizes::of(sql, workspace)).await, Ok(bytes));
-        // Longer than that none stays.
+        // After this time none stays.
         store.sweep(&Clock::standing_at(UnixSeconds(ROTATED_AT_EDGE_SECS + 20), UnixSeconds(0))).await.unwrap();
         assert_eq!(at_edge(&store).await, [secret(20).digest]);
     }

@@ -1,6 +1,6 @@
-//! SQL, whichever engine carries it out: statements are written once, with `?1` for the first parameter.
+//! SQL for either engine: statements are written once, with `?1` for the first parameter.
 //!
-//! What the two spell differently is asked for by name, as [`Sql::by_name`].
+//! Where the two differ, a method returns the text, such as [`Sql::by_name`].
 
 mod error;
 mod many;
@@ -19,14 +19,14 @@ pub(super) enum Sql<'c> {
     Postgres(&'c Session),
 }
 
-/// A statement, prepared once a connection.
+/// A statement, prepared once per connection.
 pub(super) enum Statement<'c> {
     Sqlite(CachedStatement<'c>),
-    /// Prepared with its first parameters, whose kinds it then has.
+    /// Prepared when it is run, once for each set of kinds of parameters.
     Postgres(&'c Session, String),
 }
 
-/// A row of an answer.
+/// A row of a result.
 pub(super) enum Row<'r> {
     Sqlite(&'r rusqlite::Row<'r>),
     Postgres(&'r postgres::Row),
@@ -43,7 +43,7 @@ impl<'c> Sql<'c> {
         }
     }
 
-    /// Rows that were written.
+    /// Returns the number of rows written.
     pub(super) fn execute(self, statement: &str, params: &[Param<'_>]) -> Result<usize, SqlError> {
         self.prepare(statement)?.execute(params)
     }
@@ -58,7 +58,7 @@ impl<'c> Sql<'c> {
         self.prepare(statement)?.query_row(params, read)
     }
 
-    /// Statements without parameters and without an answer.
+    /// Runs statements without parameters or results.
     pub(super) fn execute_batch(self, statements: &str) -> Result<(), SqlError> {
         match self {
             Self::Sqlite(connection) => Ok(connection.execute_batch(statements)?),
@@ -66,7 +66,7 @@ impl<'c> Sql<'c> {
         }
     }
 
-    /// What orders keys by name, where cases of A to Z are equal: SQLite's column compares so by itself.
+    /// What orders keys by name, ignoring the case of A to Z: in SQLite the column's collation does that.
     pub(super) fn by_name(self) -> &'static str {
         match self {
             Self::Sqlite(_) => "k.name",
@@ -74,7 +74,7 @@ impl<'c> Sql<'c> {
         }
     }
 
-    /// Joins that are made in the order in which they stand: SQLite is told so, PostgreSQL finds it by itself.
+    /// Joins in the order in which they are written: SQLite needs `CROSS JOIN` for it, PostgreSQL finds it without.
     pub(super) fn in_this_order(self, statement: &str) -> String {
         match self {
             Self::Sqlite(_) => statement.replace(" JOIN ", " CROSS JOIN "),
@@ -90,7 +90,7 @@ impl<'c> Sql<'c> {
         }
     }
 
-    /// The index to look into: SQLite has no statistics to choose by, PostgreSQL has.
+    /// The clause that names the index to use: SQLite has no statistics to choose by, PostgreSQL has.
     pub(super) fn indexed_by(self, index: &str) -> String {
         match self {
             Self::Sqlite(_) => format!(" INDEXED BY {index}"),
@@ -100,7 +100,7 @@ impl<'c> Sql<'c> {
 }
 
 impl Statement<'_> {
-    /// Rows that were written.
+    /// Returns the number of rows written.
     pub(super) fn execute(&mut self, params: &[Param<'_>]) -> Result<usize, SqlError> {
         match self {
             Self::Sqlite(statement) => Ok(statement.execute(rusqlite::params_from_iter(params))?),
@@ -140,7 +140,7 @@ impl Statement<'_> {
         Ok(all)
     }
 
-    /// Gives each row to `take` as it comes, however many there are. `take` can't use the connection meanwhile.
+    /// Passes each row to `take` as it arrives, however many there are. `take` can't use the connection meanwhile.
     pub(super) fn each<E: From<SqlError>>(
         &mut self,
         params: &[Param<'_>],

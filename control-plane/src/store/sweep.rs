@@ -1,4 +1,4 @@
-//! What is removed in small steps: digests rotated out long ago, deleted keys, revoked tokens, old usage and sessions, imports that broke off, the old end of the log. And what an older version left to be filled in.
+//! Removal of old data in small steps: the hourly sweep, and the compaction of the log.
 
 use policy::wire::Op;
 use policy::{Digest, Revision};
@@ -11,17 +11,17 @@ use super::sql::params;
 use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, import, names, once, sessions, usage};
 use crate::clock::Clock;
 
-/// Rows that one change takes, so that others get between.
+/// Rows per change, so that other changes run in between.
 pub(super) const STEP: i64 = 500;
 
-/// Removes some of what is due, in one change. All that goes by age goes so, by [`Removal`]'s instant and never by the clock's.
+/// Removes some of what is due, in one change. All removal by age uses the instant of [`Removal`], never the clock's.
 type Step = fn(&Removal<'_>) -> Result<Progress, StoreError>;
 
 impl Store {
-    /// Removes what is due, in as many changes as it takes; nothing while the clock is far off, which is logged. `clock` must be the
-    /// same one each time: its monotonic side is what moves the horizon.
+    /// Removes what is due, in as many changes as it takes. While the clock is far off it removes nothing, which is
+    /// logged. `clock` must be the same one each time, because its monotonic side moves the horizon.
     pub async fn sweep(&self, clock: &Clock) -> Result<(), StoreError> {
-        // Should the disk have been full.
+        // In case the disk was full when they were carried out.
         self.finish_imports(import::Haste::Paced).await?;
         let Some(horizon) = self.retention.horizon(&self.engine, clock).await? else { return Ok(()) };
         let acting = Acting::system(clock.now());
@@ -49,7 +49,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the log before `keep_from`, so that an edge behind it takes a snapshot. One that is at it gets deltas still.
+    /// Drops the log before `keep_from`. An edge further behind needs a snapshot; one that is at it still gets deltas.
     pub async fn compact(&self, keep_from: Revision) -> Result<(), StoreError> {
         while self.engine.change(move |change| compact(change, keep_from)).await? == Progress::More {}
         Ok(())
@@ -62,12 +62,12 @@ pub(super) enum Progress {
     Done,
 }
 
-/// Whether a step that took so many rows may have left some.
+/// Whether a step that took this many rows may have left some.
 pub(super) fn progress(taken: usize) -> Progress {
     if i64::try_from(taken).is_ok_and(|taken| taken < STEP) { Progress::Done } else { Progress::More }
 }
 
-/// Rotated-out digests leave the edges, as a change with a revision; here they stay, so that none is used again.
+/// Removes old rotated-out digests from the edges, with a revision. They stay in the database, so that none is reused.
 fn leave_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(ROTATED_AT_EDGE_SECS);
     let mut statement = removal.sql().prepare(
@@ -86,7 +86,7 @@ fn leave_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     Ok(progress(ops.len()))
 }
 
-/// Keys that were deleted long ago go, with their digests. Edges have forgotten them before.
+/// Removes keys that were deleted long ago, with their digests. Edges no longer have them.
 fn forget_deleted(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(DELETED_KEPT_SECS);
     let mut statement = removal.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
@@ -108,7 +108,7 @@ fn forget_deleted(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     Ok(progress(keys.len()))
 }
 
-/// Tokens that were revoked long ago go.
+/// Removes tokens that were revoked long ago.
 fn forget_revoked(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(DELETED_KEPT_SECS);
     let mut forgotten = 0;

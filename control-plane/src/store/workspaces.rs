@@ -8,7 +8,7 @@ use super::changes::{self, Change};
 use super::sql::{Optional as _, Row, Sql, SqlError, params};
 use super::{Acting, Changed, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
 
-/// A workspace to be made.
+/// A workspace to create.
 #[derive(Clone, Debug)]
 pub struct NewWorkspace {
     pub id: WorkspaceId,
@@ -17,7 +17,7 @@ pub struct NewWorkspace {
 }
 
 impl Store {
-    /// Makes a workspace; `SlugTaken` when another has its slug.
+    /// Creates a workspace; `SlugTaken` if another has its slug.
     pub async fn create_workspace(&self, new: NewWorkspace, acting: Acting) -> Result<Changed<Workspace>, StoreError> {
         self.engine.change(move |change| create(change, &new, &acting)).await
     }
@@ -32,7 +32,7 @@ impl Store {
         self.engine.read(move |sql| list(sql, &query)).await
     }
 
-    /// Gives a workspace another name; `None` leaves it as it is. Edges don't know names, so their part of the change is empty.
+    /// Renames a workspace; `None` leaves the name as it is. Edges have no names, so their part of the change is empty.
     pub async fn rename_workspace(
         &self,
         id: WorkspaceId,
@@ -106,7 +106,7 @@ pub(super) fn find(sql: Sql<'_>, name: &WorkspaceName) -> Result<Workspace, Stor
 }
 
 fn list(sql: Sql<'_>, query: &WorkspaceQuery) -> Result<Page<Workspace>, StoreError> {
-    // Ids sort by creation. Before all ids: sixteen zero bytes, which is none.
+    // Ids sort by creation. Sixteen zero bytes are no id, and sort before all ids.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let mut statement = sql.prepare(
         "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces

@@ -16,17 +16,17 @@ use super::edge_tokens::{self, KnownTokens};
 /// The most changes in one transaction, so that the first of them doesn't wait for too many others.
 const GROUP: usize = 256;
 
-/// What is told after a COMMIT, and before the answers of its group.
+/// What is published after a COMMIT, and before the answers of its group.
 pub(super) struct Publish {
     head: watch::Sender<Position>,
     edge_tokens: watch::Sender<Arc<KnownTokens>>,
     counted: Arc<Counted>,
-    /// The revision that the edge tokens were read at. Held while anything is told: in PostgreSQL, what other replicas commit is
-    /// told by another thread, and the older of two never comes last.
+    /// The revision as of which the edge tokens were read. Locked while anything is published: in PostgreSQL, another
+    /// thread publishes what other replicas commit, and the older of two must never come last.
     tokens_of: Mutex<Revision>,
 }
 
-/// What the writer counts.
+/// The writer's counters.
 #[derive(Default)]
 pub(super) struct Counted {
     pub(super) changes: AtomicU64,
@@ -53,8 +53,8 @@ impl Publish {
         *self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what is committed, and wakes nobody yet. `edge_tokens`: `None` where they are as they were. Answers whether it was
-    /// news.
+    /// Publishes what is committed, without waking anybody yet. `edge_tokens` is `None` if they are unchanged. Returns
+    /// whether the position is new.
     pub(super) fn tell(&self, position: Position, edge_tokens: Option<KnownTokens>) -> bool {
         let mut tokens_of = self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.position();
@@ -65,14 +65,14 @@ impl Publish {
         is_news
     }
 
-    /// Tells what is there now, though more was there before.
+    /// Publishes the present position even though a newer one was published before.
     pub(super) fn replace(&self, position: Position, edge_tokens: KnownTokens) {
         let mut tokens_of = self.tokens_of.lock().unwrap_or_else(PoisonError::into_inner);
         self.put(&mut tokens_of, position, Some(edge_tokens));
     }
 
     fn put(&self, tokens_of: &mut Revision, position: Position, edge_tokens: Option<KnownTokens>) {
-        // Tokens come first: who is woken by the head and was revoked gets nothing more.
+        // Tokens come first: a subscriber whose token was revoked gets nothing more when the head wakes it.
         if let Some(tokens) = edge_tokens {
             self.edge_tokens.send_replace(Arc::new(tokens));
             *tokens_of = position.revision;
@@ -84,17 +84,17 @@ impl Publish {
         debug!(revision = position.revision.0, "committed");
     }
 
-    /// Wakes whoever waits for the head.
+    /// Wakes all that wait for the head.
     pub(super) fn wake(&self) {
         self.head.send_modify(|_| {});
     }
 }
 
-/// What a group led to.
+/// The result of a group.
 struct Committed {
     position: Position,
     changes: u64,
-    /// `None`: as they were.
+    /// `None`: unchanged.
     edge_tokens: Option<KnownTokens>,
 }
 
@@ -103,13 +103,13 @@ pub(super) enum Job {
     Close,
 }
 
-/// Runs in a savepoint, or learns why it can't; answers how it went.
+/// Runs in a savepoint, or gets the error that prevents it; returns the outcome.
 pub(super) type Work = dyn FnOnce(Result<&Change<'_>, StoreError>) -> Done + Send;
 
 pub(super) struct Done {
     /// False: the savepoint is rolled back.
     pub(super) keep: bool,
-    /// Called once the transaction's fate is known.
+    /// Called once the transaction's outcome is known.
     pub(super) answer: Answer,
 }
 
@@ -121,7 +121,7 @@ pub(super) fn write(mut sql: Writing, mut queue: mpsc::Receiver<Job>, publish: &
         while let Some(job) = next {
             match job {
                 Job::Change(work) => group.push(work),
-                // No more get in; those that have a place in the queue are still received.
+                // No more are accepted; those that have a place in the queue are still received.
                 Job::Close => queue.close(),
             }
             next = if group.len() < GROUP { queue.try_recv().ok() } else { None };
@@ -132,7 +132,7 @@ pub(super) fn write(mut sql: Writing, mut queue: mpsc::Receiver<Job>, publish: &
 
 pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// One transaction for all of the group. Answers go out last, when the fate of all is known.
+/// Runs the group in one transaction. Answers are sent last, when the outcome of all is known.
 fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
     if group.is_empty() {
         return;
@@ -141,7 +141,7 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
     let mut moved = false;
     let mut group = group.into_iter();
     let committed = run_group(sql, &mut group, &mut answers, publish).map(|committed| {
-        // There before the answers, so that whoever was answered finds the feed at that revision or above.
+        // Before the answers, so that a client that was answered finds the feed at that revision or above.
         moved = publish.tell(committed.position, committed.edge_tokens);
         publish.counted.changes.fetch_add(committed.changes, Ordering::Relaxed);
         publish.counted.commits.fetch_add(1, Ordering::Relaxed);
@@ -156,8 +156,8 @@ fn commit_group(sql: &mut Writing, group: Vec<Box<Work>>, publish: &Publish) {
         answer(committed.clone());
     }
     if moved {
-        // Waiting edges are woken last: the answers would stand in the queue behind thousands of them. What records nothing
-        // (a token's last use, a probe) wakes nobody.
+        // Waiting edges are woken last: the answers would queue behind thousands of wake-ups. What records nothing (a
+        // token's last use, a probe) wakes nobody.
         publish.wake();
     }
 }
@@ -173,13 +173,13 @@ fn run_group(
     let sql = writing.sql()?;
     let before = super::changes::position(sql)?;
     if let Err(error) = writing.is_sole() {
-        // The feed goes on with what others have committed: it may be a revocation.
+        // The feed still publishes what others have committed: it may be a revocation.
         if publish.tell(before, Some(edge_tokens::known(sql)?)) {
             publish.wake();
         }
         return Err(error);
     }
-    // Where another replica has committed, the tokens may be others, too.
+    // If another replica has committed, the tokens may have changed, too.
     let edge_tokens_differ = Cell::new(before != publish.position());
     let mut changes = 0_u64;
     for work in group {
@@ -193,7 +193,7 @@ fn run_group(
         sql.execute_batch(if done.keep { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" })?;
     }
     let position = super::changes::position(sql)?;
-    // Before COMMIT: a set that can't be read fails the group, and none in memory is older than the disk.
+    // Before COMMIT: if the tokens can't be read, the group fails, and those in memory are never older than the disk.
     let edge_tokens = edge_tokens_differ.get().then(|| edge_tokens::known(sql)).transpose()?;
     writing.commit(position != before)?;
     Ok(Committed { position, changes, edge_tokens })

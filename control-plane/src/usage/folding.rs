@@ -1,4 +1,4 @@
-//! The task that folds batches into the store: all that wait are one round.
+//! The task that folds batches into the store: all that wait form one round.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -15,18 +15,19 @@ use super::{Batch, BatchName, LeftOut, LeftOutCounts};
 use crate::clock::Clock;
 use crate::store::{Admitted, Store, StoreError, Then};
 
-/// What batches that wait may take of memory, in units of about 100 bytes. What comes beyond is answered 503, to be sent again.
+/// The memory that waiting batches may take, in units of about 100 bytes. Batches beyond that are answered 503, and are
+/// sent again.
 const ROOM: usize = 1_000_000;
 
-/// What a batch takes of the room besides its entries.
+/// The memory that a batch takes in addition to its entries.
 const A_BATCH: usize = 4;
 
-/// Batches that one slice notes, and keys that one slice folds: some milliseconds, which is what another change may have
-/// to wait for.
+/// Batches that one slice records, and keys that one slice folds: some milliseconds, which another change may have to
+/// wait for.
 const BATCHES_A_SLICE: usize = 250;
 const KEYS_A_SLICE: usize = 250;
 
-/// How much longer than a round the pause behind it is, and the longest pause: the next round gathers meanwhile.
+/// How many times longer than a round the pause after it is, and the longest pause: meanwhile the next round gathers.
 const PAUSES: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
@@ -41,7 +42,7 @@ pub(crate) enum NotFolded {
     Store(#[from] StoreError),
 }
 
-/// Takes batches. Clones share it; the task ends with the last one.
+/// Takes batches. Clones share the task, which ends with the last of them.
 #[derive(Clone)]
 pub(crate) struct Folding {
     waiting: mpsc::UnboundedSender<Waiting>,
@@ -59,7 +60,7 @@ struct Counted {
     left_out: Mutex<LeftOutCounts>,
 }
 
-/// What is counted of a batch besides its keys.
+/// A batch's counts that belong to no key.
 struct Beside {
     dropped: u64,
     denied: Vec<(&'static str, u64)>,
@@ -73,7 +74,7 @@ struct Waiting {
 }
 
 impl Folding {
-    /// Begins to fold into `store`. When `ending` becomes true there are no more pauses.
+    /// Starts to fold into `store`. When `ending` becomes true there are no more pauses.
     pub(crate) fn start(store: Store, clock: Clock, ending: watch::Receiver<bool>) -> Self {
         let (waiting, queue) = mpsc::unbounded_channel();
         let counted = Arc::<Counted>::default();
@@ -81,7 +82,7 @@ impl Folding {
         Self { waiting, room: Arc::new(Semaphore::new(ROOM)), counted }
     }
 
-    /// Folds a batch, once: on disk, also if it was before, when this returns `Ok`.
+    /// Folds a batch exactly once. When this returns `Ok`, it is on disk, possibly since an earlier attempt.
     pub(crate) async fn fold(&self, batch: Batch) -> Result<(), NotFolded> {
         let size = A_BATCH.saturating_add(batch.size());
         let size = u32::try_from(size).map_err(|_| NotFolded::Full)?;
@@ -118,7 +119,7 @@ impl Counted {
         for Beside { dropped, denied: codes, left_out } in batches {
             self.batches.fetch_add(1, Ordering::Relaxed);
             let sum = |count: u64| Some(count.saturating_add(*dropped));
-            // Never refused: the sum is always something.
+            // Never fails: the closure always returns `Some`.
             let _ = self.dropped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
             self.leave_out(left_out);
             for (code, more) in codes {
@@ -138,7 +139,7 @@ async fn run(folder: Folder, mut queue: mpsc::UnboundedReceiver<Waiting>, mut en
         let began = Instant::now();
         folder.fold_all(waiting).await;
         let pause = began.elapsed().saturating_mul(PAUSES).min(LONGEST_PAUSE);
-        // Whether the time ran out or all ends doesn't matter.
+        // It doesn't matter whether the time ran out or the service ends.
         let _ = timeout(pause, ending.wait_for(|ending| *ending)).await;
     }
 }
@@ -151,7 +152,7 @@ struct Folder {
 
 impl Folder {
     async fn fold_all(&self, waiting: Vec<Waiting>) {
-        // A retry may wait beside what it repeats.
+        // A retry may wait together with the batch that it repeats.
         let (mut batches, mut answers, mut places) = (HashMap::<BatchName, Batch>::new(), Vec::new(), Vec::new());
         for Waiting { batch, _place, answer } in waiting {
             answers.push((batch.name.clone(), answer));
@@ -161,7 +162,7 @@ impl Folder {
             }
         }
         let mut batches: Vec<_> = batches.into_values().collect();
-        // The older of two of a worker comes first: the newer one would take its place.
+        // Of two batches of a worker the older one comes first: otherwise the newer one would supersede it.
         batches.sort_unstable_by_key(|batch| batch.name.sequence);
         let folded = self.fold_round(batches).await;
         drop(places);
@@ -170,13 +171,13 @@ impl Folder {
                 Ok(jumps) => jumps.get(&name).map_or(Ok(()), |most| Err(NotFolded::Jumps { most: *most })),
                 Err(error) => Err(error.clone().into()),
             };
-            // Whoever went away asks again.
+            // A worker whose request was dropped sends the batch again.
             let _ = answer.send(result);
         }
     }
 
-    /// Notes the batches, merges those that are new, and folds the result. Answers with those whose sequence is too far ahead, and
-    /// what it may be at most.
+    /// Records the batches, merges the new ones, and folds the result. Returns those whose sequence is too far ahead,
+    /// each with the highest that it may have.
     async fn fold_round(&self, batches: Vec<Batch>) -> Result<HashMap<BatchName, u64>, StoreError> {
         let now = self.clock.now();
         let (mut round, mut admitted) = (None, Vec::with_capacity(batches.len()));

@@ -5,9 +5,9 @@
 pub(crate) enum LeftOut {
     /// No workspace has such a key, or it was deleted.
     UnknownKey,
-    /// It happened longer ago than hours are taken for.
+    /// It is older than the hours that are accepted.
     Old,
-    /// It would happen later than an honest clock may be ahead.
+    /// It is further in the future than an honest clock may be ahead.
     Ahead,
     /// It can't be read, or has a value that no worker sends.
     Malformed,
@@ -18,7 +18,7 @@ pub(crate) enum LeftOut {
 impl LeftOut {
     pub(crate) const ALL: [Self; 5] = [Self::UnknownKey, Self::Old, Self::Ahead, Self::Malformed, Self::Surplus];
 
-    /// As the metric has it.
+    /// The label in the metric.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::UnknownKey => "unknown-key",

@@ -12,7 +12,7 @@ async fn ask(service: &Service, token: &str, method: Method, path: &str, body: V
     service.call_as(token, method, path, body, &[]).await
 }
 
-/// What a token is answered to a question that every role may ask.
+/// The outcome of a request that every role may make.
 async fn works(service: &Service, token: &str) -> Result<(), String> {
     let answer = ask(service, token, Method::GET, "/v1/workspaces", Value::Null).await;
     if answer.status == 200 { Ok(()) } else { Err(answer.code()) }
@@ -72,7 +72,7 @@ async fn a_revoked_token_is_refused_from_its_next_request_on() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_refused_and_says_so() {
+async fn an_expired_token_is_refused_with_its_own_code() {
     let service = Service::start().await;
     let made = service.post(TOKENS, json!({"name": "x", "role": "platform_admin", "expires_in": "1h"})).await.json();
     let token = made["secret"].as_str().unwrap();
@@ -114,7 +114,7 @@ async fn nobody_makes_a_token_with_more_than_they_have() {
     for role in ["workspace_admin", "workspace_member"] {
         let made = ask(&service, admin, Method::POST, TOKENS, json!({"name": "b", "role": role})).await;
         assert_eq!(made.status, 201, "{}", made.text());
-        // Its own workspace, and its own end.
+        // It gets its creator's workspace and expiration.
         assert_eq!(made.json()["token"]["expires_at"], "2026-12-23T08:00:00Z");
     }
 }
@@ -146,7 +146,7 @@ async fn the_last_use_is_known_to_a_minute() {
     for (advance, expected) in [(0, START), (30, START), (30, "2026-11-23T08:01:00Z")] {
         service.advance(advance);
         assert_eq!(works(&service, &token).await, Ok(()));
-        // Noted beside the request: what was queued behind it has waited for it.
+        // The last use is recorded outside the request, so it may take a moment.
         let last_used_at = async || service.get(&path).await.json()["last_used_at"].clone();
         until_it_is("the last use", json!(expected), last_used_at).await;
     }

@@ -1,4 +1,4 @@
-//! What stays after a secret was shown: its digest on disk, and nowhere the secret.
+//! After a secret was shown, only its digest stays on disk.
 
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ fn holds(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
 }
 
-/// Uses all that has a secret as it is meant to be used and as it is not. Answers with what was said, but for the answers
-/// that show a secret once.
+/// Uses secrets correctly and incorrectly wherever one is taken. Returns the answers, except those that show a secret
+/// once.
 async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str, admin_path: &str) -> Vec<Answer> {
     let mut said = Vec::new();
     let (_, member) = service.token("workspace_member", Some("acme")).await;
     let visitor = Visitor::admin(service).await;
     for secret in secrets.iter().map(String::as_str).chain([ADMIN, EDGE]) {
-        // As who asks, for whatever there is to ask.
+        // As the credential of a request, whatever the request.
         for path in ["/v1/workspaces", "/v1/audit-events", "/metrics", "/edge/v1/feed?format=1&edge=edge-1&instance=i"]
         {
             said.push(service.call_as(secret, Method::GET, path, Value::Null, &[]).await);
@@ -76,7 +76,7 @@ async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str,
 
 #[tokio::test]
 async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metrics() {
-    // Of all threads: the writer's and the readers' too. Other tests log into it as well, which does no harm.
+    // From all threads, including the writer's and the readers'. Other tests log into it as well, which does no harm.
     let logged = Logged::of_the_process();
 
     let service = Service::start().await;
@@ -106,7 +106,7 @@ async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metri
         let digest = policy::Digest::of(secret.as_bytes());
         assert!(places.iter().any(|(_, bytes)| holds(bytes, &digest.0)), "the digest is what is kept");
         let hex: String = digest.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        // Its random part, too: not even without the prefix.
+        // Its random part must not appear either, even without the prefix.
         let random = secret.split('_').next_back().unwrap().as_bytes();
         for (name, bytes) in &places {
             assert!(!holds(bytes, random), "{name} holds a secret");
@@ -120,12 +120,12 @@ async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metri
         }
     }
     let sessions: Vec<_> = said.iter().filter_map(|answer| answer.header("set-cookie")).collect();
-    assert!(sessions.len() >= 2, "whoever has an admin token can sign in");
+    assert!(sessions.len() >= 2, "any admin token can sign in");
     for session in sessions {
         let text = session.split(['=', ';']).nth(1).unwrap().as_bytes();
-        assert!(places.iter().all(|(_, bytes)| !holds(bytes, text)) && !holds(&log, text), "a session's text rests");
+        assert!(places.iter().all(|(_, bytes)| !holds(bytes, text)) && !holds(&log, text), "a session's text is kept");
     }
-    // Those of the files are short here: without the shape of a token, a refusal may name one as a field.
+    // The tokens of the files are short here: without the shape of a token, a refusal may name one as a field.
     for token in [ADMIN, EDGE] {
         assert!(places.iter().all(|(_, bytes)| !holds(bytes, token.as_bytes())));
         assert!(!holds(&log, token.as_bytes()));

@@ -69,7 +69,7 @@ async fn an_event_holds_all_characters_that_metadata_may_and_is_found() {
 }
 
 #[tokio::test]
-async fn an_event_says_who_did_what_to_what_and_by_which_request() {
+async fn an_event_records_who_did_what_to_what_and_by_which_request() {
     let service = Service::start().await;
     let workspace = service.workspace("acme").await;
     let (key, _) = service.key("acme", json!({"name": "CI", "scopes": {"reviews": "write"}})).await;
@@ -155,7 +155,7 @@ async fn pages_hold_each_event_once_while_others_are_written() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_asked_of_the_log_names_its_parameter() {
+async fn a_query_that_the_log_does_not_support_names_its_parameter() {
     let service = Service::start().await;
     for (query, expected) in [
         ("sort=name", "sort unknown-sort"),
@@ -169,7 +169,7 @@ async fn what_can_not_be_asked_of_the_log_names_its_parameter() {
     }
 }
 
-/// An export, and the head that was told with it.
+/// An export, and the head that came with it.
 async fn export(service: &Service, path: &str) -> (String, ChainHash) {
     let request = Request::get(path)
         .header("authorization", format!("Bearer {ADMIN}"))
@@ -182,10 +182,10 @@ async fn export(service: &Service, path: &str) -> (String, ChainHash) {
 }
 
 #[tokio::test]
-async fn whoever_has_an_export_can_check_its_chain_without_us() {
+async fn an_export_s_chain_can_be_checked_without_us() {
     let service = Service::start().await;
     service.workspace("acme").await;
-    // More than are read at once.
+    // More than are read at a time.
     for number in 0..510 {
         service.patch("/v1/workspaces/acme", json!({"name": format!("{number}")})).await;
     }

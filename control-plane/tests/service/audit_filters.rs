@@ -25,7 +25,7 @@ fn key(name: &str) -> (&'static str, String) {
     ("application/json", json!({"name": name, "expires_in": "none"}).to_string())
 }
 
-/// The names of what the events are about, or the action where that is no single thing, over as many pages as there are.
+/// The names of the events' targets, over as many pages as there are; the action where there is no single target.
 async fn found(service: &Service, path: &str, query: &str) -> Vec<String> {
     let (mut names, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -46,7 +46,8 @@ async fn found(service: &Service, path: &str, query: &str) -> Vec<String> {
 const OF_ALL: &str = "/v1/audit-events";
 const OF_ACME: &str = "/v1/workspaces/acme/audit-events";
 
-/// A log in which each filter fits another part: what was made at 08:00, 08:01 and 08:02, and the id of a token.
+/// A service with a log in which each filter matches another part, created at 08:00, 08:01 and 08:02, and the id of a
+/// token.
 async fn log() -> (Service, String) {
     let service = Service::start().await;
     service.workspace("acme").await;
@@ -129,7 +130,7 @@ async fn an_event_of_a_clock_that_was_set_back_is_found_by_its_own_instant() {
     service.key("acme", json!({"name": "set back"})).await;
     service.advance(3_600);
     service.key("acme", json!({"name": "later again"})).await;
-    // Between two revisions that fit, there is one that doesn't.
+    // Between two matching revisions there is one that doesn't match.
     let later = found(&service, OF_ALL, "since=2026-11-23T08:30:00Z").await;
     assert_eq!(later, ["an hour later", "later again"]);
     let between = found(&service, OF_ALL, "since=2026-11-23T08:05:00Z&until=2026-11-23T08:30:00Z").await;
@@ -180,7 +181,7 @@ async fn the_console_s_form_filters_and_keeps_what_was_typed() {
         {
             assert!(page.contains(text), "{text} is not in {page}");
         }
-        // What no field of the form says is no typing mistake.
+        // A parameter that no field of the form can produce isn't a typing mistake.
         assert!(!visitor.get(&format!("{path}?sort=x")).await.text().contains("<form class=\"filters\""));
     }
 }

@@ -1,4 +1,4 @@
-//! Who may do what: each route, asked for by each role.
+//! Authorization: each route, requested by each role.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, Service};
 use crate::openapi::{assert_documented, routes};
 
-/// Who may ask a route.
+/// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
     PlatformAdmins,
     /// With a token or without.
     Everybody,
-    /// Of the platform or of any workspace; what they see is theirs.
+    /// Of the platform or of any workspace; they see only what is theirs.
     AnyAdmin,
-    /// Every role; what they see is theirs.
+    /// Every role; they see only what is theirs.
     Anyone,
     /// Admins of the path's workspace.
     ItsAdmins,
@@ -64,12 +64,12 @@ const ROUTES: &[(&str, For)] = &[
     ("GET /v1/enforcement", For::Anyone),
 ];
 
-/// What a role is answered. Where it may act, whatever the handler says.
+/// The outcome for a role. `MayAct` covers every answer of the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     MayAct,
     Forbidden,
-    /// As if the path's workspace were not there.
+    /// As if the path's workspace didn't exist.
     UnknownWorkspace,
 }
 
@@ -116,7 +116,8 @@ async fn each_route_is_for_the_roles_that_it_is_meant_for_and_no_route_is_left_o
             For::ItsMembers => [MayAct, MayAct, MayAct, UnknownWorkspace],
         };
         for (token, expected) in [&platform, &admin, &member, &stranger].into_iter().zip(expected) {
-            // A body that no handler takes: nothing is changed, and who may not act isn't told that it is wrong.
+            // A body that no handler takes: nothing is changed, and a role that may not act doesn't learn that the body
+            // is wrong.
             let answer = service.call_as(token, method.clone(), &path, json!({"no such field": 1}), &[]).await;
             assert_eq!(told(&answer), expected, "{route}: {}", answer.text());
             assert_documented(route, &answer);

@@ -1,4 +1,4 @@
-//! Cleaning up: keys that nobody needs any more, by what can be told of them.
+//! Cleaning up: keys that nobody needs any more.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::Service;
 const DAY: u64 = 86_400;
 const KEYS: &str = "/v1/workspaces/acme/keys";
 
-/// Names of keys, in an order of their own.
+/// The names of keys, sorted.
 fn names(items: &Value) -> Vec<String> {
     let mut names: Vec<_> =
         items.as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap().to_owned()).collect();
@@ -41,7 +41,7 @@ async fn start() -> Service {
 }
 
 #[tokio::test]
-async fn a_list_and_a_dry_run_say_the_same_of_which_keys_fit() {
+async fn a_list_and_a_dry_run_match_the_same_keys() {
     let service = start().await;
     for (filter, expected) in [
         (json!({"unrotated_days": 100}), vec!["ended", "ends in 5 days", "old", "old, stopped"]),
@@ -81,7 +81,7 @@ async fn a_list_and_a_dry_run_say_the_same_of_which_keys_fit() {
         );
         assert_eq!(found.json()["matched"], expected.len(), "{filter}");
         assert_eq!((found.revision(), service.revision()), (before, before), "{filter}");
-        // Those that are inactive already can't be stopped.
+        // Keys that are already inactive can't be deactivated.
         let found = service.post(&format!("{KEYS}/deactivate-matching"), body).await.json();
         let expected: Vec<_> = expected.into_iter().filter(|name| *name != "old, stopped").collect();
         assert_eq!(names(&found["keys"]), expected, "{filter}");
@@ -115,7 +115,7 @@ async fn each_key_that_fits_is_a_change_of_its_own() {
     let actions: Vec<_> =
         events["items"].as_array().unwrap().iter().map(|event| event["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["key.delete", "key.deactivate", "key.create"]);
-    // Of another workspace nothing was touched.
+    // The other workspace is unchanged.
     assert_eq!(names(&service.get("/v1/workspaces/other/keys?status=active").await.json()["items"]), ["old"]);
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::databases;
 use crate::start::{Running, command};
 
-/// A control plane with a workspace, `acme`, and somebody who has signed in.
+/// A control plane with a workspace, `acme`, and a user who has signed in.
 pub struct Cli {
     pub running: Running,
     pub directory: tempfile::TempDir,
@@ -82,16 +82,16 @@ impl Cli {
         self.run_with(arguments, "")
     }
 
-    /// With this as its standard input.
+    /// Runs a command with this standard input.
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Ended {
         let mut child = self.command(arguments).spawn().unwrap();
-        // It may end before it has read all.
+        // It may end before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Ended::from(child.wait_with_output().unwrap())
     }
 
-    /// On a terminal, which `script` makes: types a line when `prompt` has been shown. Answers with the exit code and all that
-    /// was shown.
+    /// Runs a command on a terminal from `script`, and types a line once `prompt` is shown. Returns the exit code and
+    /// everything that was shown.
     pub fn on_terminal(&self, arguments: &[&str], prompt: &str, typed: &str) -> (i32, String) {
         let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
         let line = format!("{} {}", env!("CARGO_BIN_EXE_latchkey"), quoted.join(" "));
@@ -117,7 +117,7 @@ impl Cli {
         (child.wait().unwrap().code().unwrap(), String::from_utf8(shown).unwrap())
     }
 
-    /// What it writes to standard output; it must end with 0.
+    /// The standard output of a command that must end with 0.
     pub fn ok(&self, arguments: &[&str]) -> String {
         self.ok_with(arguments, "")
     }
@@ -133,7 +133,7 @@ impl Cli {
         serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{arguments:?}: no JSON: {stdout}"))
     }
 
-    /// Makes a key that never expires; answers with its id and secret.
+    /// Makes a key that never expires; returns its id and secret.
     pub fn key(&self, name: &str, more: &[&str]) -> (String, String) {
         let made = self.json(&[&["keys", "create", "-w", "acme", name, "--expires-in", "none"], more].concat());
         let text = |value: &Value| value.as_str().unwrap().to_owned();

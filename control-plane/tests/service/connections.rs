@@ -1,4 +1,4 @@
-//! Connections of the binary: those that stand still, and those for which there is no place.
+//! Connections of the binary: stalled ones, and those beyond a limit.
 
 use std::fs::{read_to_string, write};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ struct Server {
 }
 
 impl Server {
-    /// With this deadline for a connection that stands still, from which the others follow.
+    /// With this deadline for a stalled connection, from which the others follow.
     fn start(still_ms: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let running = Running::start(command(directory.path(), &["--still-ms", &still_ms.to_string()]));
@@ -39,7 +39,7 @@ impl Server {
         TcpStream::connect(self.address()).await.unwrap()
     }
 
-    /// A connection for which the client's system keeps about so many bytes.
+    /// A connection whose client has a receive buffer of about this many bytes.
     async fn connect_keeping(&self, bytes: u32) -> TcpStream {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(bytes).unwrap();
@@ -51,12 +51,12 @@ impl Server {
         format!("{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n", self.token(token))
     }
 
-    /// The head of a question to the feed, without the line that ends it.
+    /// The head of a feed request, without the line that ends it.
     fn feed(&self, instance: &str, rest: &str) -> String {
         self.head("GET", &format!("/edge/v1/feed?format=1&edge=e&instance={instance}{rest}"), "edge")
     }
 
-    /// What an edge that has all that there is adds to its question.
+    /// The query parameters of an edge that is up to date.
     async fn since(&self) -> String {
         let mut stream = self.connect().await;
         let question = self.feed("since", "") + "connection: close\r\n\r\n";
@@ -68,7 +68,7 @@ impl Server {
         format!("&epoch={}&since={}&head={}", at.epoch, at.revision, at.head)
     }
 
-    /// What a connection of its own is answered to a request, until it is closed.
+    /// Everything that a new connection receives for a request until it is closed.
     async fn closed_after(&self, head: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
@@ -76,7 +76,7 @@ impl Server {
     }
 }
 
-/// What comes until the other side closes.
+/// Everything that arrives until the other side closes.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let read = timeout(DEADLINE, stream.read_to_end(&mut bytes)).await;
@@ -84,20 +84,21 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// What comes with the next read, as the answers here do.
+/// The result of the next read; an answer here fits into one.
 async fn next(stream: &mut TcpStream) -> String {
     let mut bytes = vec![0; 64 << 10];
     let read = timeout(DEADLINE, stream.read(&mut bytes)).await.expect("an answer").unwrap();
     String::from_utf8_lossy(&bytes[..read]).into_owned()
 }
 
-/// Many requests at once, whose answers are more than the system keeps for a client that doesn't read.
+/// Sends many requests whose answers exceed what the system keeps for a client that doesn't read.
 async fn ask_for_much(stream: &mut TcpStream) {
     let request = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n";
     stream.write_all(request.repeat(400).as_bytes()).await.unwrap();
 }
 
-/// Bytes that the server's end of a connection has written, and its client's has not taken; `None`: the server has ended it.
+/// Bytes that the server's end has written and the client's end hasn't taken; `None` if the server has closed the
+/// connection.
 fn unsent(server: SocketAddr, client: SocketAddr) -> Option<u64> {
     let end = |address: SocketAddr| format!(":{:04X} ", address.port());
     let all = read_to_string("/proc/net/tcp").unwrap();
@@ -115,12 +116,13 @@ async fn a_client_that_takes_nothing_loses_its_connection_and_a_slow_one_does_no
     let server = Server::start(400);
     let mut unread = server.connect().await;
     ask_for_much(&mut unread).await;
-    // Of megabytes that it keeps a system tells of room only once a sixteenth was read: too late for these deadlines.
+    // A small buffer: with one of megabytes, a system announces room only once a sixteenth was read, which is too late
+    // for these deadlines.
     let mut slow = server.connect_keeping(128 << 10).await;
     ask_for_much(&mut slow).await;
     let began = Instant::now();
     let mut bytes = vec![0; 64 << 10];
-    // A part each time, for so long that the system alone doesn't have the rest.
+    // It reads in parts, for longer than the buffers of the system last.
     loop {
         let read = timeout(DEADLINE, slow.read(&mut bytes)).await.unwrap().expect("a slow client keeps its connection");
         assert!(read > 0, "a slow client keeps its connection");
@@ -139,7 +141,7 @@ async fn a_client_that_takes_nothing_does_not_hold_the_end_up() {
     let mut stream = server.connect().await;
     ask_for_much(&mut stream).await;
     let (own, began) = (stream.local_addr().unwrap(), Instant::now());
-    // Until as much waits for the client as the system keeps, for a while.
+    // Until the buffers of the system are full, and stay so for a while.
     let (mut before, mut unchanged) = (None, 0);
     while unchanged < 10 {
         let now = unsent(server.address(), own);
@@ -154,7 +156,7 @@ async fn a_client_that_takes_nothing_does_not_hold_the_end_up() {
     assert!(began.elapsed() < Duration::from_secs(4), "the end took {:?}", began.elapsed());
 }
 
-/// Connections whose server's end has bytes that the client has not taken.
+/// The number of connections with bytes that the server has written and the client hasn't taken.
 fn stalled(server: SocketAddr) -> usize {
     let own = format!(":{:04X}", server.port());
     let all = read_to_string("/proc/net/tcp").unwrap();
@@ -194,7 +196,7 @@ const BODIES: [(&str, &str); 4] = [
     ("/edge/v1/usage", "edge"),
 ];
 
-/// What a body is answered whose connection ends: it begins, and nothing more comes, or a byte each so often.
+/// The answer before the connection ends, to a body that begins and then stops, or continues with one byte at a time.
 async fn answer_to_slow_body(server: &Server, path: &str, token: &str, each: Option<Duration>) -> String {
     let mut stream = server.connect().await;
     let kind = if path.ends_with("import") { "application/jsonl" } else { "application/json" };
@@ -213,7 +215,7 @@ async fn answer_to_slow_body(server: &Server, path: &str, token: &str, each: Opt
         let mut answer = Vec::new();
         let ended = timeout(DEADLINE, from.read_to_end(&mut answer)).await;
         let answer = String::from_utf8_lossy(&answer);
-        // A byte that was on its way when it closed may be an error here: it has ended either way.
+        // A byte in flight at the close may be an error here: the connection has ended either way.
         if ended.is_ok() { answer.into_owned() } else { format!("the connection stays: {answer}") }
     };
     tokio::select! {
@@ -223,7 +225,7 @@ async fn answer_to_slow_body(server: &Server, path: &str, token: &str, each: Opt
 }
 
 #[tokio::test]
-async fn a_body_that_stands_still_or_is_too_slow_ends_its_connection() {
+async fn a_body_that_stalls_or_is_too_slow_ends_its_connection() {
     let server = Server::start(500);
     let all = BODIES.into_iter().flat_map(|body| [(body, None), (body, Some(Duration::from_millis(100)))]);
     futures_util::future::join_all(all.map(async |((path, token), each)| {
@@ -243,7 +245,7 @@ async fn a_slow_honest_body_is_taken() {
     let head = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     let began = Instant::now();
-    // About 1.5 KiB a second, for longer than any deadline is here.
+    // About 1.5 KiB a second, for longer than any deadline here.
     for part in body.as_bytes().chunks(150) {
         sleep(Duration::from_millis(100)).await;
         stream.write_all(part).await.unwrap();
@@ -267,7 +269,7 @@ async fn behind_one_address_an_edge_is_served_beside_5000_others() {
     const OTHERS: usize = 5_000;
     let server = limited("", "");
     let since = server.since().await;
-    // All at once, as after a restart of the control plane. One that had no place for a moment asks again, as a filter does.
+    // All at the same time, as after a restart of the control plane. One that found no place retries, as a filter does.
     let mut others = JoinSet::new();
     for number in 0..OTHERS {
         let waits = server.feed(&format!("i{number}"), &format!("{since}&wait=60")) + "\r\n";
@@ -297,12 +299,12 @@ async fn behind_one_address_an_edge_is_served_beside_5000_others() {
             known().await
         );
     }
-    // One more, of which nothing is known yet.
+    // One more, which the server doesn't know yet.
     let mut stream = server.connect().await;
     stream.write_all((server.feed("one-more", "") + "\r\n").as_bytes()).await.unwrap();
     let answer = next(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    // And a change comes to all of them.
+    // A change reaches all of them.
     let body = r#"{"name": "Acme", "slug": "acme"}"#;
     let head =
         server.head("POST", "/v1/workspaces", "admin") + "connection: close\r\ncontent-type: application/json\r\n";
@@ -311,7 +313,7 @@ async fn behind_one_address_an_edge_is_served_beside_5000_others() {
     timeout(3 * DEADLINE, others.join_all()).await.expect("a change comes to all");
 }
 
-/// A server whose configuration has this, in a shell with these limits.
+/// A server with this configuration, in a shell with these limits.
 fn limited(config: &str, shell: &str) -> Server {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path().join("latchkey.toml"), config).unwrap();
@@ -323,7 +325,7 @@ fn limited(config: &str, shell: &str) -> Server {
     Server { running, directory }
 }
 
-/// That `server` has no place for those without a token, by the limit with this name, and has one for those with.
+/// Asserts that `server` refuses clients without a token by the limit with this name, and serves clients with one.
 async fn assert_full(server: &Server, limit: &str) {
     for head in [
         "GET /healthz HTTP/1.1\r\nhost: a\r\n",
@@ -343,7 +345,7 @@ async fn assert_full(server: &Server, limit: &str) {
     }
 }
 
-/// Waits until all places that were taken without a token are free again.
+/// Waits until all places of clients without a token are free again.
 async fn assert_free(server: &Server) {
     let began = Instant::now();
     while !server.closed_after("GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n").await.contains(" 200 OK") {
@@ -359,7 +361,7 @@ async fn beyond_the_limit_of_an_address_a_right_token_is_needed() {
         idle.push(server.connect().await);
     }
     assert_full(&server, "connections_per_address").await;
-    // Many with a token, each of which stays.
+    // Many with a token, all of which stay open.
     let mut proven = Vec::new();
     for _ in 0..50 {
         let mut stream = server.connect().await;
@@ -370,13 +372,13 @@ async fn beyond_the_limit_of_an_address_a_right_token_is_needed() {
     }
     drop(idle);
     assert_free(&server).await;
-    // Those with a token have their places besides.
+    // Connections with a token have places of their own.
     drop(proven);
 }
 
 #[tokio::test]
 async fn when_all_places_are_taken_those_with_a_token_still_get_in() {
-    // A place for each open file that isn't used otherwise, so that there are few.
+    // The limit of open files leaves only a few places.
     let server = limited("[limits]\nconnections_per_address = 0\n", "ulimit -n 300;");
     let mut idle = Vec::new();
     for _ in 0..140 {

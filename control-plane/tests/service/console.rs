@@ -1,4 +1,4 @@
-//! The console's safety: who gets to a page, which forms count, and what a page may hold.
+//! Security of the console: who may open a page, which forms are accepted, and what a page may load.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{ADMIN, PUBLIC_URL, Service};
 use crate::visitor::{Form as _, Visitor, hidden};
 
-/// Who may ask for a page.
+/// Who may open a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
     Everybody,
@@ -74,7 +74,7 @@ const ROUTES: &[(&str, For)] = &[
     ("POST /console/{*rest}", For::AnyoneSignedIn),
 ];
 
-/// The routes as the console's own file names them.
+/// The routes in the console's own file.
 fn routes_of_the_source() -> BTreeSet<String> {
     let source = include_str!("../../src/console/router.rs");
     let routes = source.split(".route(").skip(1).map(|rest| {
@@ -112,7 +112,8 @@ async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out
             .replace("{*rest}", "nowhere");
         let ask = async |visitor: &Visitor<'_>| match method {
             "GET" => visitor.get(&path).await,
-            // No proof that it comes from a page: whoever may act is told so, and nothing is changed.
+            // Without a proof that the form comes from a page: a role that may act gets that error, and nothing
+            // changes.
             _ => visitor.service.send(Request::post(&path).header("cookie", &visitor.cookie).form(&[])).await,
         };
         let unsigned = ask(&nobody).await;
@@ -123,7 +124,7 @@ async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out
                 assert!(unsigned.status == 303 && to.starts_with("/console/sign-in"), "{route}: {}", unsigned.text());
             }
         }
-        // May act, may not, isn't there.
+        // 0: may act, 1: forbidden, 2: not found.
         let expected = match who {
             For::Everybody | For::AnyoneSignedIn => [0, 0, 0, 0],
             For::PlatformAdmins => [0, 1, 1, 1],
@@ -204,7 +205,7 @@ async fn signing_in_is_for_our_own_form_alone() {
 }
 
 #[tokio::test]
-async fn every_answer_says_what_a_page_may_load_and_that_nobody_keeps_it() {
+async fn every_answer_limits_what_a_page_may_load_and_forbids_caching() {
     let service = Service::start().await;
     service.workspace("acme").await;
     let visitor = Visitor::admin(&service).await;

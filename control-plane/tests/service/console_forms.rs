@@ -1,4 +1,4 @@
-//! Forms of the console: what they make, once, and what they keep when something is wrong with them.
+//! Forms of the console: each takes effect once, and keeps its input when something is wrong with it.
 
 use axum::http::Request;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ async fn a_secret_is_on_one_answer_and_sending_its_form_again_makes_nothing() {
     assert_eq!((&items[0]["name"], &items[0]["scopes"]), (&json!("a key"), &json!({"reviews": "read"})));
     assert!(again.text().contains(&format!("{keys}/{id}")), "the page leads to the key: {}", again.text());
 
-    // The same of a rotation, and of a form that went wrong before it was right.
+    // The same for a rotation, and for a form that was invalid at first.
     let key = format!("{keys}/{id}");
     let rotate = visitor.page(&format!("{key}/rotate")).await;
     let nonce = hidden(&rotate, "nonce").unwrap();
@@ -110,7 +110,7 @@ async fn a_form_that_went_wrong_keeps_what_was_typed_and_never_a_secret() {
 }
 
 #[tokio::test]
-async fn the_rotate_page_of_an_expired_key_says_what_to_do_instead() {
+async fn the_rotate_page_of_an_expired_key_offers_what_to_do_instead() {
     let service = Service::start().await;
     service.workspace("acme").await;
     let (key, _) = service.key("acme", json!({"expires_at": "2026-11-23T09:00:00Z"})).await;

@@ -1,4 +1,4 @@
-//! What pages of the console say: of use, of denials, of what would be safer, and of edges that are behind.
+//! Console pages: usage, denials, advice for safer keys, and edges that are behind.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ async fn page(visitor: &Visitor<'_>, key: &str) -> String {
     visitor.page(&key.replace("/v1/", "/console/")).await
 }
 
-/// Says something as instance `i1` of `edge-1`.
+/// Sends a body as instance `i1` of `edge-1`.
 async fn said(service: &Service, path: &str, mut body: Value) {
     for (name, value) in [("edge", "edge-1"), ("instance", "i1")] {
         body[name] = value.into();
@@ -62,7 +62,7 @@ async fn a_key_s_page_warns_of_what_would_be_safer() {
 }
 
 #[tokio::test]
-async fn during_an_overlap_the_page_says_who_uses_which_secret() {
+async fn during_an_overlap_the_page_shows_who_uses_which_secret() {
     let service = Service::start().await;
     service.workspace("acme").await;
     service.poll(None, 0).await;
@@ -112,7 +112,7 @@ async fn denials_are_on_the_page_with_reason_address_and_route() {
 }
 
 #[tokio::test]
-async fn a_change_says_on_how_many_workers_it_is_and_who_is_behind() {
+async fn a_change_s_page_shows_how_many_workers_have_it_and_which_are_behind() {
     let service = Service::start().await;
     service.workspace("acme").await;
     service.edge("/edge/v1/feed?format=1&edge=edge-1&instance=i1&max_staleness=60").await;
@@ -138,7 +138,7 @@ async fn a_change_says_on_how_many_workers_it_is_and_who_is_behind() {
     acknowledged(&service, [before + 1; 2]).await;
     let part = visitor.page(&format!("/console/enforcement?of={}", before + 1)).await;
     assert!(part.contains("Enforced on 2 of 2 workers of 1 edge") && !part.contains("data-live"), "{part}");
-    // An address makes a page say nothing that isn't so.
+    // A crafted URL can't make a page state something false.
     let ahead = visitor.page(&format!("{path}?done=deactivated&revision={}", before + 1_000)).await;
     assert!(!ahead.contains("nforced"), "{ahead}");
     let unknown = visitor.page(&format!("{path}?done=%3Cb%3Epwned&revision=1")).await;
@@ -169,7 +169,7 @@ async fn an_edge_that_is_silent_is_named_and_can_be_given_up() {
 }
 
 #[tokio::test]
-async fn a_storage_that_is_away_is_a_page_that_says_so() {
+async fn an_unavailable_storage_is_reported_on_a_page() {
     let service = Service::start().await;
     let visitor = Visitor::admin(&service).await;
     service.store.close().await;

@@ -1,4 +1,4 @@
-//! Sessions of the console: how they begin, what ends them, and what is kept of them.
+//! Sessions of the console: how they begin, what ends them, and what is stored of them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::harness::{ADMIN, PUBLIC_URL, Service};
 use crate::resting::at_rest;
 use crate::visitor::{Form as _, Visitor};
 
-/// Whether a visitor still gets to a page.
+/// Whether a visitor is still signed in.
 async fn is_in(visitor: &Visitor<'_>) -> bool {
     visitor.get("/console/edges").await.status == 200
 }
@@ -34,12 +34,12 @@ async fn a_session_is_a_cookie_that_only_the_browser_and_only_this_address_has()
         assert!(cookie.contains(attribute), "{cookie}");
     }
     assert!(!cookie.contains("Domain") && !cookie.contains(ADMIN), "{cookie}");
-    // Each sign-in has a text of its own.
+    // Each sign-in has its own cookie.
     assert_ne!(Visitor::admin(&service).await.cookie, Visitor::admin(&service).await.cookie);
 }
 
 #[tokio::test]
-async fn a_browser_that_drops_the_cookie_is_told_so_instead_of_being_asked_again() {
+async fn a_browser_that_drops_the_cookie_gets_an_error_instead_of_the_form_again() {
     let service = Service::start().await;
     let answer =
         Visitor { service: &service, cookie: String::new() }.get("/console/sign-in/check?next=%2Fconsole").await;
@@ -51,7 +51,7 @@ async fn a_browser_that_drops_the_cookie_is_told_so_instead_of_being_asked_again
 async fn a_session_ends_when_it_is_idle_and_in_any_case_after_half_a_day() {
     let service = Service::start().await;
     let (idle, busy) = (Visitor::admin(&service).await, Visitor::admin(&service).await);
-    // A use is noted beside the request: in the writer's queue before what is asked for here.
+    // A use is recorded outside the request, in the writer's queue before the `ready` that follows.
     let noted = async || {
         tokio::task::yield_now().await;
         service.store.ready().await.unwrap();
@@ -105,7 +105,7 @@ async fn a_session_ends_with_the_token_that_opened_it() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_refused_counted_and_told_to_wait_and_a_right_one_never_is() {
+async fn wrong_tokens_are_refused_counted_and_rate_limited_and_a_right_one_never_is() {
     let service = Service::start().await;
     let send = async |token: &str| {
         service.send(Request::post("/console/sign-in").header("origin", PUBLIC_URL).form(&[("token", token)])).await
@@ -131,7 +131,7 @@ async fn wrong_tokens_are_refused_counted_and_told_to_wait_and_a_right_one_never
     }
     let wait: u64 = last.header("retry-after").expect("seconds to wait").parse().unwrap();
     assert!(last.status == 429 && wait > 0, "{} {wait}", last.status);
-    // One limit for both doors.
+    // The console and REST share one limit.
     assert_eq!(service.call_as("lkadm_wrong", Method::GET, "/v1/workspaces", Value::Null, &[]).await.status, 429);
     assert_eq!(send(ADMIN).await.status, 303);
 }

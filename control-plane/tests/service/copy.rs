@@ -1,4 +1,4 @@
-//! A file that moves to PostgreSQL: nothing of it is lost, and nobody notices.
+//! A copy from a file to PostgreSQL loses nothing, and clients don't notice it.
 //!
 //! Without LATCHKEY_TEST_DATABASE=postgres there is no server to move to.
 
@@ -19,7 +19,7 @@ use crate::harness::{EDGE, Service};
 use crate::visitor::Visitor;
 use crate::waiting::until;
 
-/// A place to copy to: a schema, empty as yet.
+/// A target for a copy: an empty schema.
 pub fn place() -> (Arc<TempDir>, String) {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let url = databases::of(directory.path());
@@ -47,7 +47,7 @@ pub async fn serve(database: &str, directory: &Arc<TempDir>) -> Service {
     Service::start_at(database, Arc::clone(directory), Config::default(), Entropy::system()).await
 }
 
-/// A file with two keys, closed. Answers with its directory, too.
+/// A file with two keys, closed. Returns its directory, too.
 pub async fn small_file() -> (Arc<TempDir>, String) {
     let service = Service::of_a_file().await;
     service.workspace("acme").await;
@@ -168,7 +168,7 @@ async fn what_the_database_numbers_goes_on_above_what_was_copied() {
     let service = serve(&url, &directory).await;
     service.poll(None, 0).await;
     import(&service, "new").await;
-    // What was counted is not counted again, what is new is.
+    // A batch that was counted isn't counted again, a new one is.
     report(&service, 3, &key).await;
     report(&service, 4, &key).await;
     assert_eq!(service.get(&format!("{key}/usage")).await.json()["totals"]["allowed"], 20);
@@ -179,7 +179,7 @@ async fn what_the_database_numbers_goes_on_above_what_was_copied() {
 }
 
 #[tokio::test]
-async fn a_target_of_a_first_start_alone_is_as_good_as_an_empty_one() {
+async fn a_target_of_a_first_start_only_is_treated_like_an_empty_one() {
     if !is_postgres() {
         return;
     }
@@ -238,13 +238,13 @@ async fn what_went_to_postgresql_and_back_is_the_same() {
     let service = serve(&url, &directory).await;
     let other = elsewhere.path().join("other.db");
     let other = other.to_str().unwrap();
-    until("it says that it serves", async || matches!(copied(&url, other).await, Err(CopyError::Served { .. }))).await;
+    until("it is known to serve", async || matches!(copied(&url, other).await, Err(CopyError::Served { .. }))).await;
     assert!(!Path::new(other).exists());
     service.store.close().await;
 }
 
 #[test]
-fn two_of_one_kind_are_a_wrong_command_line_and_the_password_is_not_told() {
+fn two_of_one_kind_are_a_wrong_command_line_and_the_password_is_not_shown() {
     for (from, to) in [("a.db", "b.db"), ("postgres://keys:hush@a/x", "postgres://keys:hush@b/x")] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
         let output = command.env_clear().args(["copy", "--from", from, "--to", to]).output().unwrap();
@@ -258,7 +258,7 @@ fn two_of_one_kind_are_a_wrong_command_line_and_the_password_is_not_told() {
 }
 
 #[test]
-fn the_command_says_what_it_copied_and_how_it_goes_on() {
+fn the_command_reports_what_it_copied_and_the_next_step() {
     if !is_postgres() {
         return;
     }

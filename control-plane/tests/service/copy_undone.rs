@@ -1,4 +1,4 @@
-//! Copies that are refused or break off: what they leave, which is nothing.
+//! Copies that are refused or interrupted leave nothing.
 //!
 //! Without LATCHKEY_TEST_DATABASE=postgres there is no server to move to.
 
@@ -35,7 +35,7 @@ async fn a_target_that_is_used_or_served_or_another_program_s_is_refused_and_lef
     let (_kept, from) = small_file().await;
     let service = Service::start().await;
     let url = databases::of(service.directory.path());
-    until("it says that it serves", async || matches!(copied(&from, &url).await, Err(CopyError::Served { .. }))).await;
+    until("it is known to serve", async || matches!(copied(&from, &url).await, Err(CopyError::Served { .. }))).await;
     service.workspace("theirs").await;
     let head = *service.store.head().borrow();
     service.store.close().await;
@@ -114,7 +114,7 @@ async fn with_trigger(when: &str, body: &str) -> (Service, String) {
 }
 
 #[tokio::test]
-async fn rows_that_arrive_as_others_are_found_and_nothing_is_kept() {
+async fn rows_that_arrive_changed_are_detected_and_nothing_is_kept() {
     if !is_postgres() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Killed under load, again and again: what was answered is there, whole, and nothing is there by half.
+//! Repeated kills under load: what was answered is there as a whole, and nothing is there in part.
 //!
 //! The last two need LATCHKEY_TEST_DATABASE=postgres.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::databases::{self, Server, is_postgres};
 use crate::load::Load;
 
-/// Kills all processes of a server at once, and waits until another one has taken its place: it was started with `--again`.
+/// Kills all processes of a server that was started with `--again`, and waits until its replacement runs.
 pub fn kill_server(server: &Server) {
     let first = || {
         let file = std::fs::read_to_string(format!("{}/data/postmaster.pid", server.folder)).ok()?;
@@ -16,7 +16,7 @@ pub fn kill_server(server: &Server) {
     };
     let killed = first().expect("it runs");
     let children = std::fs::read_to_string(format!("/proc/{killed}/task/{killed}/children")).unwrap();
-    // One of them may have ended by itself meanwhile.
+    // One of them may have ended in the meantime.
     let _ = Command::new("kill").arg("-9").arg(&killed).args(children.split_whitespace()).output().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while first().is_none_or(|now| now == killed) {
@@ -31,7 +31,7 @@ async fn every_answered_change_outlives_fifty_kills_with_its_event_and_its_revis
     let database = databases::of(directory.path());
     let mut load = Load::start(directory, database, 1).await;
     for kill in 0..50 {
-        // At another place of the load each time.
+        // At another point of the load each time.
         load.goes_on(kill % 10).await;
         load.kill(kill);
     }

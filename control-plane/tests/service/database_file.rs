@@ -1,5 +1,5 @@
-//! The database's file: one control plane serves it, and notices when it is no longer the one that was opened or when others
-//! write to it. All of it is of SQLite's file alone.
+//! The database's file: one control plane serves it, and detects that it was replaced or that others write to it. For
+//! SQLite only.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -34,18 +34,18 @@ impl Site {
         Self { directory, running, client: Client::new() }
     }
 
-    /// Starts another one on the same files.
+    /// Starts another control plane on the same files.
     fn start_again(&mut self) {
         self.running = Running::start(command(self.directory.path(), &DATABASE));
     }
 
-    /// Kills it; answers with what it has logged by then.
+    /// Kills it; returns what it has logged by then.
     fn end(&mut self) -> String {
         self.running.child.kill().unwrap();
         self.logged()
     }
 
-    /// Has it end by itself; answers with all that it logged.
+    /// Shuts it down; returns everything that it logged.
     fn stop(&mut self) -> String {
         self.running.signal("-TERM");
         self.logged()
@@ -91,7 +91,7 @@ impl Site {
         (status, serde_json::from_slice(&body).unwrap())
     }
 
-    /// An edge that has all there is, and has said so.
+    /// An edge that is up to date and has acknowledged.
     async fn edge(&self) -> Position {
         let path = "/edge/v1/feed?format=1&edge=e&instance=i&max_staleness=60&wait=0";
         let (status, manifest) = self.send("edge.token", Method::GET, path, &Value::Null).await;
@@ -105,7 +105,7 @@ impl Site {
         position
     }
 
-    /// What the feed answers to an edge that is at `from`.
+    /// The feed's answer to an edge that is at `from`.
     async fn poll(&self, from: Position) -> (u16, Vec<u8>) {
         let Position { epoch, revision, head } = from;
         let path = format!(
@@ -132,7 +132,7 @@ fn is_in_use(directory: &Path, database: &str) {
     let mut second = command(directory, &["--database", database]).spawn().unwrap();
     let mut first_line = String::new();
     BufReader::new(second.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
-    // One that serves says so.
+    // Only one that serves prints a line.
     second.kill().unwrap();
     let second = second.wait_with_output().unwrap();
     let told = first_line + &String::from_utf8(second.stderr).unwrap();
@@ -150,7 +150,7 @@ fn a_file_is_served_once_by_whatever_path_and_without_its_lock_file() {
     is_in_use(site.directory.path(), link.to_str().unwrap());
     std::fs::remove_file(site.path("latchkey.db-lock")).unwrap();
     is_in_use(site.directory.path(), "latchkey.db");
-    // A restore keeps off as well.
+    // A restore is refused as well.
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
     command.current_dir(site.directory.path()).env_clear().args(["restore", "--from", "latchkey.db", "--database"]);
     let output = command.arg(&link).output().unwrap();
@@ -196,7 +196,7 @@ async fn changes_end_when_a_file_was_moved_or_replaced_and_go_on_when_it_is_back
     }
 }
 
-/// As docs/operating.md says it.
+/// As docs/operating.md describes it.
 #[tokio::test]
 async fn what_was_removed_is_copied_out_of_the_running_process_and_serves_again() {
     let mut site = Site::start();
@@ -233,7 +233,7 @@ async fn a_foreign_commit_ends_changes_and_what_is_enforced_until_a_restart_and_
 
     let other = site.open();
     other.execute_batch("UPDATE workspaces SET name = 'theirs'").unwrap();
-    // Without any change: it is looked for.
+    // Even without a change, because the control plane looks for it.
     until_it_is("what is enforced isn't known", json!(false), async || {
         site.get("/v1/enforcement").await["enforced"].clone()
     })
@@ -335,8 +335,8 @@ async fn what_reads_copies_or_checkpoints_is_no_foreign_commit() {
         ("a checkpoint that restarts the WAL", Box::new(sql("PRAGMA wal_checkpoint(RESTART)"))),
         ("a checkpoint that truncates the WAL", Box::new(sql("PRAGMA wal_checkpoint(TRUNCATE)"))),
         (
-            // More than the cache has room for, so that it is written to the WAL.
-            "a large transaction that is rolled back in a WAL that begins anew",
+            // More than the cache holds, so that it is written to the WAL.
+            "a large transaction that is rolled back in a WAL that was restarted",
             Box::new(sql("PRAGMA wal_checkpoint(FULL);PRAGMA cache_size = 10;BEGIN IMMEDIATE;
                  INSERT INTO environments SELECT 200, hex(zeroblob(1000000));ROLLBACK")),
         ),
@@ -363,7 +363,7 @@ fn a_new_database_beside_token_files_is_warned_of() {
     site.start_again();
     site.end();
     for suffix in ["", "-wal", "-shm", "-lock"] {
-        // As it was killed, it has left all of them behind.
+        // It was killed, so it has left all of them behind.
         std::fs::remove_file(site.path(&format!("latchkey.db{suffix}"))).unwrap();
     }
     site.start_again();

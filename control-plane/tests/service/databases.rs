@@ -1,4 +1,4 @@
-//! Databases for tests: a file in the test's directory or, with LATCHKEY_TEST_DATABASE=postgres, a schema in a PostgreSQL.
+//! Databases for tests: a file in the test's directory or, with LATCHKEY_TEST_DATABASE=postgres, a PostgreSQL schema.
 
 #[path = "server.rs"]
 mod server;
@@ -9,13 +9,13 @@ use std::sync::OnceLock;
 
 pub use server::{Server, is_postgres, on_server, start};
 
-/// In a test's directory.
+/// The database's file in a test's directory.
 pub const FILE: &str = "latchkey.db";
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// What `--database` takes for the database of a test with this directory: the same each time, and empty at first. A file that
-/// is there is taken whatever the engine.
+/// The value of `--database` for a test with this directory: the same each time, and empty at first. A file that is
+/// already there is used whatever the engine.
 pub fn of(directory: &Path) -> String {
     let file = directory.join(FILE);
     if !is_postgres() || file.exists() {

@@ -1,4 +1,4 @@
-//! A dump that is put back into PostgreSQL: what it lacks is said, and edges take it as a new history.
+//! A dump that is restored into PostgreSQL: missing changes are reported, and edges take it as a new history.
 //!
 //! Without LATCHKEY_TEST_DATABASE=postgres there is no server.
 
@@ -58,7 +58,7 @@ impl Site {
         Self { service, url, dump }
     }
 
-    /// Stops the service, and puts the dump in the place of what it had.
+    /// Stops the service, and replaces its database with the dump.
     async fn put_back(&self) {
         self.service.store.close().await;
         let drop = "DO $$ BEGIN EXECUTE 'DROP SCHEMA ' || current_schema() || ' CASCADE'; END $$";
@@ -162,7 +162,7 @@ async fn a_dump_that_was_put_back_by_hand_is_noticed_though_all_control_planes_w
     assert!(metrics.lines().any(|line| line == "latchkey_database_went_back 1"), "{metrics}");
     let in_use =
         async || matches!(site.restore(None, LostChanges::Accepted, None).await, Err(RestoreError::Served { .. }));
-    until("it says that it serves", in_use).await;
+    until("it is known to serve", in_use).await;
     assert_eq!(service.get(&key).await.json()["status"], "active", "what was revoked is valid again");
     service.store.close().await;
 
@@ -174,7 +174,7 @@ async fn a_dump_that_was_put_back_by_hand_is_noticed_though_all_control_planes_w
 }
 
 #[tokio::test]
-async fn what_an_edge_says_of_the_lost_history_counts_for_nothing_of_the_new_one() {
+async fn acknowledgements_of_the_lost_history_do_not_count_for_the_new_one() {
     if !is_postgres() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Edge tokens over REST, and what the feed makes of them.
+//! Edge tokens over REST, and their effect on the feed.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::waiting::until_it_is;
 
 const TOKENS: &str = "/v1/edge-tokens";
 
-/// Makes a token for `edge`; answers with its path and text.
+/// Makes a token for `edge`; returns its path and text.
 async fn token(service: &Service, edge: &str) -> (String, String) {
     let made = service.post(TOKENS, json!({"name": "a gateway", "edge": edge})).await;
     assert_eq!(made.status, 201, "{}", made.text());
@@ -97,7 +97,7 @@ async fn a_request_that_waits_while_its_token_is_revoked_gets_nothing_more() {
     );
     let waiting = service.call_as(&token, Method::GET, &waits, Value::Null, &[]);
     let revoking = async {
-        // After the request that waits was begun.
+        // After the request has begun to wait.
         tokio::task::yield_now().await;
         service.delete(&path).await
     };
@@ -119,7 +119,7 @@ async fn the_last_use_is_known() {
     let service = Service::start().await;
     let (path, token) = token(&service, "edge-1").await;
     poll(&service, &token, "edge-1").await;
-    // Noted beside the request.
+    // The last use is recorded outside the request.
     let last_used_at = async || service.get(&path).await.json()["last_used_at"].clone();
     until_it_is("the last use", json!(START), last_used_at).await;
 }

@@ -1,4 +1,4 @@
-//! Enforced as an answer: what edges say, what time proves, and what nobody can forge.
+//! Whether a change is enforced: by acknowledgements and by time, and never by a forged message.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Service {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
-    /// Enforced, and the state of the first edge.
+    /// Whether the newest revision is enforced, the state of the first edge, and the time that bounds it.
     async fn enforcement(&self) -> (bool, Value, Value) {
         let answer = self.get("/v1/enforcement").await.json();
         let state = answer["edges"][0]["state"].clone();
@@ -110,7 +110,7 @@ async fn a_change_that_waits_is_answered_when_the_last_worker_has_it() {
         };
         until_it_is(name, Some(expected.to_owned()), value).await;
     };
-    // It is measured beside the answer. Of changes that follow each other at once only the last one is.
+    // It is measured outside the request. Of changes in quick succession only the last one is measured.
     shows("time_to_enforced_seconds_count", "1").await;
     let plain = service.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await;
     assert_eq!(plain.header("latchkey-enforcement"), None);
@@ -123,7 +123,7 @@ async fn a_silent_instance_is_disconnected_and_after_its_bound_it_denies_by_itse
     let service = Service::start().await;
     service.with_an_edge().await;
     service.workspace("acme").await;
-    // Nobody can set the clock that counts.
+    // Nobody can set the clock that matters.
     service.set_wall_forward(3_600);
     assert_eq!(service.enforcement().await.1, json!("behind"));
     service.advance(31);
@@ -132,7 +132,7 @@ async fn a_silent_instance_is_disconnected_and_after_its_bound_it_denies_by_itse
     assert!(!service.enforcement().await.0);
     service.advance(1);
     assert_eq!(service.enforcement().await, (true, json!("stale"), Value::Null));
-    // It is back, and hasn't said that it has the change.
+    // It is back, but hasn't acknowledged the change.
     service.hear("edge-1", "i1", "60").await;
     assert_eq!(service.enforcement().await.1, json!("behind"));
 }
@@ -204,13 +204,13 @@ async fn a_forged_acknowledgement_changes_nothing_and_is_logged() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{name}");
         assert_eq!(service.get("/v1/edges").await.json(), before, "{name}");
         let warnings = logged.lines(Level::WARN);
-        // What isn't read names nobody, and a wrong token is counted where all of them are.
+        // A body that can't be read names no instance, and wrong tokens are counted together.
         let is_logged =
             warnings.len() > said_before && warnings.iter().skip(said_before).any(|line| line.contains(code));
         assert_eq!(is_logged, status != 422 && status != 401, "{name}: {warnings:#?}");
         said_before = warnings.len();
     }
-    // Nor can its feed be asked for in another name.
+    // Its feed can't be requested under another edge's name either.
     assert_eq!(service.hear("edge-2", "i1", "60").await.code(), "foreign-instance");
 }
 
@@ -225,7 +225,7 @@ async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
     let token = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-2"})).await.json();
     assert_eq!(retire(token["secret"].as_str().unwrap(), "i2").await.code(), "wrong-edge");
     assert_eq!(retire(EDGE, "i9").await.code(), "unknown-instance");
-    // The request that waits ends with it: until it does, the edge decides by a table that nobody counts.
+    // The waiting request ends with the instance: until it does, the edge decides by a table that isn't counted.
     let Position { epoch, revision, head } = *service.store.head().borrow();
     let from = format!("epoch={epoch}&since={}&head={head}&max_staleness=60&wait=20", revision.0);
     let path = format!("/edge/v1/feed?format=1&edge=edge-1&instance=i2&{from}");
@@ -263,7 +263,7 @@ async fn a_feed_request_can_say_what_every_worker_has_applied() {
     }
     poll("i1", epoch.clone(), revision).await;
     assert_eq!(service.enforcement().await, (true, json!("current"), Value::Null));
-    // Nobody knows which workers one has that never said so.
+    // The workers of an instance that never reported them aren't known.
     poll("i2", epoch.clone(), revision).await;
     assert!(!service.enforcement().await.0);
     let service = service.restart().await;
@@ -292,7 +292,7 @@ async fn an_instance_that_retires_counts_until_it_surely_denies() {
     };
     let (deleted, ()) = tokio::join!(biased; deleting, meanwhile);
     assert_eq!(deleted, (204, 1), "it counts no more when this is answered");
-    // Of one that is silent nobody knows more later.
+    // Waiting for a silent instance wouldn't bring more information.
     service.advance(31);
     let at_once = timeout(Duration::from_secs(2), retire("i2")).await.expect("an answer at once");
     assert_eq!(at_once, 204);
@@ -315,7 +315,7 @@ async fn an_operator_can_say_that_an_instance_is_gone_but_not_while_it_is_connec
 }
 
 #[tokio::test]
-async fn ghosts_are_forgotten_after_a_day_or_their_bound() {
+async fn silent_instances_are_forgotten_after_a_day_or_their_bound() {
     let service = Service::start().await;
     service.hear("edge-1", "short", "60").await;
     service.hear("edge-1", "long", "172800").await;

@@ -1,4 +1,4 @@
-//! The feed: that an edge's table is what the store has, however it came by it.
+//! The feed: an edge's table equals the store, whichever way the edge got it.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ async fn a_delta_on_a_snapshot_leads_to_the_next_snapshot_s_table() {
     service.catch_up(&mut table).await;
 
     assert_eq!(table.position(), *service.store.head().borrow());
-    // Another process, so nothing is cached.
+    // A new process, so nothing is cached.
     let service = service.restart().await;
     let fresh = service.table().await;
     assert_eq!(fresh.position(), table.position());
@@ -69,7 +69,7 @@ async fn a_waiting_edge_is_woken_by_a_change() {
         let (service, from) = (Arc::clone(&service), table.position());
         async move { service.poll(Some(from), 20).await }
     });
-    // Long enough in the queue of the runtime to wait, whichever comes first.
+    // Long enough in the runtime's queue for the request to wait, whichever task runs first.
     tokio::task::yield_now().await;
     let (_, secret) = service.key("acme", json!({})).await;
     let woken = waiting.await.unwrap();
@@ -163,7 +163,7 @@ async fn a_long_way_to_catch_up_is_cut_into_deltas() {
     assert!(table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
 }
 
-/// A worker applies a delta in one turn, and no change is cut in two.
+/// A worker applies a delta in one turn, and a change is never split.
 #[tokio::test]
 async fn an_import_of_large_keys_comes_in_changes_that_fit_a_turn() {
     let service = Service::start().await;

@@ -1,6 +1,6 @@
 //! Wrong tokens over several control planes on one PostgreSQL.
 //!
-//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and nothing here to see.
+//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and these tests do nothing.
 
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use crate::postgres::url;
 use crate::replicas::two;
 use crate::waiting::until;
 
-/// Hears what replicas say of wrong tokens, until they have told of so many; answers with the lines.
+/// Listens to the replicas' reports of wrong tokens until they add up to `tokens`; returns the lines.
 fn overhears(url: String, tokens: u32) -> JoinHandle<Vec<String>> {
     let (ready, is_ready) = channel();
     let thread = std::thread::spawn(move || {
@@ -26,7 +26,7 @@ fn overhears(url: String, tokens: u32) -> JoinHandle<Vec<String>> {
             let (mut lines, mut told, mut notifications) = (Vec::new(), 0, server.notifications());
             let mut words = notifications.timeout_iter(Duration::from_secs(20));
             while told < tokens {
-                let word = words.next().unwrap().expect("they tell");
+                let word = words.next().unwrap().expect("a report of wrong tokens");
                 for line in word.payload().lines().filter_map(|line| line.strip_prefix("wrong ")) {
                     let (number, addresses) = line.split_once(' ').unwrap();
                     told += number.parse::<u32>().unwrap() * u32::try_from(addresses.split(' ').count()).unwrap();
@@ -41,7 +41,7 @@ fn overhears(url: String, tokens: u32) -> JoinHandle<Vec<String>> {
 }
 
 #[tokio::test]
-async fn wrong_tokens_at_one_replica_count_at_all_in_few_words_and_a_right_one_is_never_refused() {
+async fn wrong_tokens_at_one_replica_count_at_all_with_few_messages_and_a_right_one_is_never_refused() {
     let Some((first, second)) = two().await else { return };
     let (_, admin) = first.token("platform_admin", None).await;
     let feed = "/edge/v1/feed?format=1&edge=e&instance=i";
@@ -50,7 +50,7 @@ async fn wrong_tokens_at_one_replica_count_at_all_in_few_words_and_a_right_one_i
     };
     let heard = overhears(url(&first), 100);
     let began = Instant::now();
-    // The clocks stand still, so nothing is forgotten meanwhile.
+    // The clocks stand still, so nothing expires in the meantime.
     let mut let_through = 0;
     while ask(&first, "lkadm_wrong", "/v1/workspaces").await == 401 {
         let_through += 1;
@@ -58,16 +58,16 @@ async fn wrong_tokens_at_one_replica_count_at_all_in_few_words_and_a_right_one_i
     assert_eq!(let_through, 100);
     let said = tokio::task::spawn_blocking(|| heard.join().unwrap()).await.unwrap();
     let tenths = began.elapsed().as_millis() / 100;
-    assert!(said.len() as u128 <= tenths + 1, "a tenth of a second is told at once: {said:?} in {tenths}");
+    assert!(said.len() as u128 <= tenths + 1, "one message covers a tenth of a second: {said:?} in {tenths}");
 
     let mut let_through = 0;
-    until("the other has heard of them", async || {
+    until("the other counts them", async || {
         let status = ask(&second, "lkedge_wrong", feed).await;
         let_through += u32::from(status == 401);
         status == 429
     })
     .await;
-    assert!(let_through < 100, "it has counted those alone that came to it");
+    assert!(let_through < 100, "it has counted only its own");
     for replica in [&first, &second] {
         for (token, path) in [(ADMIN, "/v1/workspaces"), (&admin, "/v1/workspaces"), (EDGE, feed)] {
             assert_eq!(ask(replica, token, path).await, 200, "{path}");

@@ -1,4 +1,4 @@
-//! A control plane of its own for each test: router, store in a directory that goes away, and a clock that the test turns.
+//! A control plane for each test: router, store in a temporary directory, and a clock that the test controls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,7 +44,7 @@ pub struct Service {
     clock: Clock,
     nanos: Arc<AtomicU64>,
     monotonic: Arc<AtomicU64>,
-    /// Reading one of the clocks panics.
+    /// Whether reading one of the clocks panics.
     broken_clocks: Arc<AtomicBool>,
     router: Router,
     end: watch::Sender<bool>,
@@ -61,7 +61,7 @@ impl Service {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Config::default(), Entropy::system()).await
     }
 
-    /// For what is of SQLite's file alone: it stays the same whatever engine the tests are on.
+    /// For tests of SQLite's file: it is used whatever engine the tests run on.
     pub async fn of_a_file() -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         std::fs::File::create_new(directory.path().join(databases::FILE)).unwrap();
@@ -77,7 +77,7 @@ impl Service {
         Self::start_at(&database, directory, config, entropy).await
     }
 
-    /// With the database that `--database` would name so.
+    /// With this value of `--database`.
     pub async fn start_at(database: &str, directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
         Self::start_by(database, directory, config, entropy, START_SECS * 1_000_000_000).await
     }
@@ -135,7 +135,7 @@ impl Service {
         Self { store, edges, imports, directory, clock, nanos, monotonic, broken_clocks, router, feed, end }
     }
 
-    /// The same database, in a control plane that is started anew.
+    /// The same database in a restarted control plane.
     pub async fn restart(self) -> Self {
         self.restart_with(Config::default()).await
     }
@@ -150,7 +150,7 @@ impl Service {
         Self::start_by(&database, directory, config, Entropy::system(), now).await
     }
 
-    /// Lets both clocks go on.
+    /// Advances both clocks.
     pub fn advance(&self, secs: u64) {
         self.monotonic.fetch_add(secs, Ordering::SeqCst);
         self.set_wall_forward(secs);
@@ -161,7 +161,7 @@ impl Service {
         self.nanos.fetch_add(secs * 1_000_000_000, Ordering::SeqCst);
     }
 
-    /// Has every handler that reads a clock panic, until `are_broken` is false.
+    /// Makes every handler that reads a clock panic, until it is called with false.
     pub fn break_clocks(&self, are_broken: bool) {
         self.broken_clocks.store(are_broken, Ordering::SeqCst);
     }
@@ -177,12 +177,12 @@ impl Service {
         self.edges.forget_silent().await.unwrap();
     }
 
-    /// The router, for people who look for a mistake.
+    /// The router in debug format, for troubleshooting.
     pub fn described_router(&self) -> String {
         format!("{:?}", self.router)
     }
 
-    /// Tells waiting requests that the service ends.
+    /// Announces the shutdown to waiting requests.
     pub fn end(&self) {
         self.end.send_replace(true);
     }
@@ -203,7 +203,7 @@ impl Service {
         self.call_as(ADMIN, method, path, body, headers).await
     }
 
-    /// A request of whoever holds `token`.
+    /// A request of the holder of `token`.
     pub async fn call_as(
         &self,
         token: &str,
@@ -241,14 +241,14 @@ impl Service {
         self.call(Method::DELETE, path, Value::Null).await
     }
 
-    /// Makes the workspace `slug`; answers with its id.
+    /// Makes the workspace `slug`; returns its id.
     pub async fn workspace(&self, slug: &str) -> String {
         let made = self.post("/v1/workspaces", json!({"name": slug, "slug": slug})).await;
         assert_eq!(made.status, 201, "{}", made.text());
         made.json()["id"].as_str().unwrap().to_owned()
     }
 
-    /// Makes a token with this role, in `workspace` if that is given; answers with its id and text.
+    /// Makes a token with this role, in `workspace` if that is given; returns its id and text.
     pub async fn token(&self, role: &str, workspace: Option<&str>) -> (String, String) {
         let made = self.post("/v1/admin-tokens", json!({"name": role, "role": role, "workspace": workspace})).await;
         assert_eq!(made.status, 201, "{}", made.text());
@@ -257,7 +257,7 @@ impl Service {
         (text(&made["token"]["id"]), text(&made["secret"]))
     }
 
-    /// Makes a key that never expires, with these fields besides; answers with its path and secret.
+    /// Makes a key that never expires, with these additional fields; returns its path and secret.
     pub async fn key(&self, slug: &str, more: Value) -> (String, String) {
         let mut body = json!({"name": "key", "expires_in": "none"});
         for (name, value) in more.as_object().unwrap() {
@@ -281,7 +281,7 @@ impl Service {
         self.call_as(EDGE, Method::GET, path, Value::Null, &[]).await
     }
 
-    /// Asks the feed from `position` on.
+    /// Polls the feed from a position.
     pub async fn poll(&self, from: Option<Position>, wait: u32) -> Answer {
         let mut path = format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&wait={wait}");
         if let Some(Position { epoch, revision, head }) = from {
@@ -290,7 +290,7 @@ impl Service {
         self.edge(&path).await
     }
 
-    /// An edge's first table: manifest and pages, and what came since that snapshot was made.
+    /// An edge's first table: manifest and pages, and the changes since that snapshot.
     pub async fn table(&self) -> Table {
         let manifest = self.poll(None, 0).await;
         assert_eq!(manifest.status, 200, "{}", manifest.text());
@@ -319,7 +319,7 @@ impl Service {
     }
 }
 
-/// What tells a secret from others.
+/// The last characters, which distinguish a secret from others.
 pub fn last_four(secret: &str) -> &str {
     secret.get(secret.len() - 4..).unwrap()
 }

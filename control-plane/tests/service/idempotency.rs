@@ -15,7 +15,7 @@ use crate::replicas::two;
 
 const DAY: u64 = 86_400;
 
-/// Each route that takes an idempotency key and JSON, with a body, written in two ways.
+/// Each route that takes an idempotency key and JSON, with a body in two equivalent spellings.
 const CHANGES: [(&str, &str, &str); 5] = [
     ("/v1/workspaces", r#"{"name": "Other", "slug": "other"}"#, r#"{"slug":"other","name":"\u004fther"}"#),
     (
@@ -32,7 +32,7 @@ const CHANGES: [(&str, &str, &str); 5] = [
     ("/v1/edge-tokens", r#"{"name": "eu", "edge": "eu-1"}"#, r#"{"edge":"eu-1","name":"eu"}"#),
 ];
 
-/// As the document names it.
+/// The route in the OpenAPI document.
 fn route(path: &str) -> String {
     match path {
         ANYWHERE => format!("POST {path}"),
@@ -95,7 +95,7 @@ async fn a_repeat_makes_nothing_and_shows_no_secret() {
         }
         assert_eq!(service.revision(), revision, "{path}");
         let another = send(&service, path, "k-2", body).await;
-        // Another key makes another one; of workspaces there is none with this slug left.
+        // Another key makes another object; of workspaces, this slug is already taken.
         assert_eq!(another.status, if path == "/v1/workspaces" { 409 } else { first.status.as_u16() }, "{path}");
     }
 }
@@ -282,7 +282,7 @@ async fn a_repeat_is_answered_before_if_match_is_looked_at() {
 async fn a_request_that_still_runs_is_not_begun_again() {
     let service = Service::of_a_file().await;
     let file = Connection::open(service.directory.path().join(databases::FILE)).unwrap();
-    // Nothing is written until this is over.
+    // No one else can write until this transaction ends.
     file.execute_batch("BEGIN IMMEDIATE").unwrap();
     let body = r#"{"name": "a", "slug": "acme"}"#;
     let (one, other) = (send(&service, "/v1/workspaces", "k", body), send(&service, "/v1/workspaces", "k", body));

@@ -1,4 +1,4 @@
-//! POST /v1/keys/identify: what a leaked text is, for whom it may concern.
+//! POST /v1/keys/identify: what a leaked text is, for those who may know it.
 
 use axum::http::Method;
 use serde_json::{Value, json};

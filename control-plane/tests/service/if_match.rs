@@ -1,4 +1,4 @@
-//! `If-Match`: no change of a thing that was changed meanwhile, on any route.
+//! `If-Match`: no route changes an object that was changed in the meantime.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, Service};
 use crate::openapi::{assert_documented, routes_with};
 
-/// Paths of things that have an ETag, as the document says.
+/// Paths of objects that have an ETag, according to the document.
 fn tagged() -> BTreeSet<String> {
     let shown = routes_with("responses").into_iter().filter_map(|(route, operation)| {
         let path = route.strip_prefix("GET ")?.to_owned();
@@ -18,7 +18,8 @@ fn tagged() -> BTreeSet<String> {
     shown.collect()
 }
 
-/// Each route that changes one of those: at its own path, or an action below. What has a GET of its own is another thing.
+/// Each route that changes one of those: at its own path, or an action below. A path with its own GET is another
+/// object.
 fn changing() -> Vec<(String, String)> {
     let tagged = tagged();
     let all: BTreeSet<_> = routes_with("responses").into_iter().map(|(route, _)| route).collect();
@@ -32,7 +33,7 @@ fn changing() -> Vec<(String, String)> {
     changes.collect()
 }
 
-/// Makes a thing that is shown at this path; answers with where.
+/// Makes an object that is shown at this path; returns its path.
 async fn made(service: &Service, thing: &str, number: usize) -> String {
     let token = async |path: &str, body: Value| {
         let made = service.post(path, body).await.json();
@@ -78,7 +79,7 @@ async fn each_change_of_a_thing_with_an_etag_honours_if_match() {
         let names: Vec<_> = parameters.as_array().unwrap().iter().map(|parameter| &parameter["name"]).collect();
         assert!(names.contains(&&json!("If-Match")), "{route} has no If-Match in the document: {names:?}");
     }
-    // What the contract names, so that the walk above can't have passed anything by.
+    // The routes that the contract names, so that the loop above can't have missed one.
     let routes: Vec<_> = routes.into_iter().map(|(route, _)| route).collect();
     for route in [
         "PATCH /v1/workspaces/{workspace}",

@@ -1,4 +1,4 @@
-//! Moving in: keys whose secrets somebody else made, by their digests.
+//! Imports of keys that other software made, by the digests of their secrets.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -17,7 +17,7 @@ fn hex(secret: &str) -> String {
     Digest::of(secret.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A line for this secret, with these fields besides or in their place.
+/// A line for this secret, with these fields added or replaced.
 pub fn line(secret: &str, more: Value) -> Value {
     let mut line = json!({"digest": hex(secret), "name": secret, "expires_in": "none"});
     for (name, value) in more.as_object().unwrap() {
@@ -95,7 +95,7 @@ async fn an_imported_key_is_a_key_like_any_other() {
     let identified = service.post("/v1/keys/identify", json!({"secret": "theirs-1"})).await.json();
     assert_eq!((&identified["key_id"], &identified["status"]), (&json!(id), &json!("current")));
 
-    // What edges are told by the delta is what a snapshot says.
+    // A delta contains the same as a snapshot.
     service.catch_up(&mut table).await;
     let rotated = service.post(&format!("{path}/rotate"), Value::Null).await;
     assert!(rotated.json()["secret"].as_str().unwrap().starts_with("lk_live_"));
@@ -172,7 +172,7 @@ async fn an_admin_of_one_workspace_learns_not_which_digests_are_taken_elsewhere_
         let lines: Vec<_> = secrets.iter().map(|secret| line(secret, json!({"name": "x"}))).collect();
         send(&service, token, path, "application/jsonl", body(&lines)).await
     };
-    // What is taken in their own workspace they may know, as often as they like.
+    // Which digests are taken in their own workspace they may know, as often as they like.
     for _ in 0..11 {
         assert_eq!(refused(&as_admin(&admin, ACME, &["new", &ours]).await), ["2 digest refused"]);
     }
@@ -307,7 +307,7 @@ async fn each_line_names_its_workspace_where_the_path_names_none() {
     service.catch_up(&mut table).await;
     assert_eq!(table.len(), 300);
 
-    // At most a hundred keys a revision, and no event is about two workspaces.
+    // At most a hundred keys per revision, and no event is about two workspaces.
     assert_eq!((made.revision(), service.revision()), (before + 4, before + 4));
     let mut shown = Vec::new();
     for slug in ["acme", "other"] {
@@ -346,7 +346,7 @@ async fn a_body_that_is_no_import_is_refused() {
             assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{path} {kind}");
         }
     }
-    // So many lines are refused, and a thousand of them shown.
+    // This many lines are refused, and a thousand of them shown.
     let answer = send(&service, ADMIN, ACME, "application/jsonl", "{}\n".repeat(100_000)).await;
     assert_eq!(answer.json()["lines"].as_array().unwrap().len(), 1_000);
     assert!(answer.json()["detail"].as_str().unwrap().starts_with("100000 lines"), "{}", answer.text());

@@ -1,4 +1,4 @@
-//! Imports at a time: how many may run, how further ones are refused, and when a place is free again.
+//! Concurrent imports: how many may run, how further ones are refused, and when a place is free again.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::openapi::assert_documented;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Keys of an import that takes much longer than a few others' answers do.
+/// Enough keys that their import takes much longer than a few other answers.
 const LONG: u32 = 1_500;
 
 fn path(workspace: &str) -> String {
@@ -33,7 +33,7 @@ fn assert_no_place(answer: &Answer, limit: &str, maximum: u64) {
     assert!(problem["detail"].as_str().unwrap().contains(&format!("raise `{limit}`")), "{}", answer.text());
 }
 
-/// Waits until so many imports run.
+/// Waits until this number of imports runs.
 async fn running(service: &Service, number: u64) {
     let began = Instant::now();
     while service.imports.running() != number {
@@ -55,7 +55,7 @@ async fn import_once(service: &Service, key: &str, lines: &[Value]) -> Answer {
 }
 
 #[tokio::test]
-async fn a_workspace_has_one_import_at_a_time_and_its_second_is_told_at_once() {
+async fn a_workspace_has_one_import_at_a_time_and_a_second_is_refused_immediately() {
     let service = Service::start().await;
     service.workspace("acme").await;
     service.workspace("other").await;
@@ -75,7 +75,7 @@ async fn a_workspace_has_one_import_at_a_time_and_its_second_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn four_imports_run_at_a_time_and_a_fifth_is_told_at_once() {
+async fn four_imports_run_at_a_time_and_a_fifth_is_refused_immediately() {
     let service = Service::start().await;
     for slug in ["acme", "b2", "c3", "d4", "e5"] {
         service.workspace(slug).await;
@@ -137,7 +137,7 @@ async fn a_token_that_is_revoked_while_the_body_comes_imports_nothing() {
         let (begin, end) = line.split_at(10);
         let trickle = async {
             rest.send(Ok::<_, std::io::Error>(begin.to_owned())).await.unwrap();
-            // There is room for more once the body is read, and so the token was right before.
+            // The channel has room once the body is being read, so the token was accepted before.
             drop(rest.reserve().await.unwrap());
             if is_revoked {
                 assert_eq!(service.delete(&format!("/v1/admin-tokens/{id}")).await.status, 204);

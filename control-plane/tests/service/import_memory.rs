@@ -1,4 +1,4 @@
-//! What imports cost the binary: memory and disk while their bodies come, and memory while they are carried out.
+//! Resources of imports: memory and disk while their bodies arrive, and memory while they are carried out.
 
 use std::fs::{self, read_to_string};
 use std::net::SocketAddr;
@@ -59,14 +59,14 @@ impl Server {
         self.ask("/v1/keys/import", "application/jsonl", body).await
     }
 
-    /// An import of which only so many bytes are sent.
+    /// An import of which only the first `sent` bytes are sent.
     async fn begin_import(&self, body: &[u8], sent: usize) -> TcpStream {
         let mut stream = self.begin("/v1/keys/import", "application/jsonl", body.len()).await;
         stream.write_all(&body[..sent]).await.unwrap();
         stream
     }
 
-    /// `VmRSS` now, or `VmHWM` at most so far, in bytes.
+    /// `VmRSS` (now) or `VmHWM` (the maximum so far), in bytes.
     fn memory(&self, name: &str) -> u64 {
         let status = read_to_string(format!("/proc/{}/status", self.running.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
@@ -76,7 +76,7 @@ impl Server {
     /// Bytes in files without a name.
     fn spooled(&self) -> u64 {
         let all = fs::read_dir(format!("/proc/{}/fd", self.running.child.id())).unwrap();
-        // One may be closed meanwhile.
+        // One may be closed in the meantime.
         let spooled = all.filter_map(Result::ok).filter_map(|entry| {
             let is_unlinked = fs::read_link(entry.path()).ok()?.to_string_lossy().ends_with(" (deleted)");
             is_unlinked.then(|| fs::metadata(entry.path()).ok())?
@@ -84,7 +84,7 @@ impl Server {
         spooled.map(|file| file.len()).sum()
     }
 
-    /// Waits until all that clients have sent was taken from its sockets.
+    /// Waits until the server has read everything that clients sent.
     async fn has_taken_all(&self) {
         let port = format!(":{:04X}", self.address().port());
         let waiting = || {
@@ -101,7 +101,7 @@ impl Server {
     }
 }
 
-/// What comes until the other side closes.
+/// Everything that arrives until the other side closes.
 async fn answer(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let read = timeout(Duration::from_secs(300), stream.read_to_end(&mut bytes)).await;
@@ -114,7 +114,7 @@ fn lines(name: &str, keys: usize) -> Vec<u8> {
     lines_with(name, keys, "")
 }
 
-/// The same, with a note of their own each.
+/// The same, each with this note.
 fn lines_with(name: &str, keys: usize, note: &str) -> Vec<u8> {
     let line = |number: usize| {
         let digest = Digest::of(format!("{name}-{number}").as_bytes());
@@ -142,7 +142,7 @@ async fn imports_that_are_not_complete_are_kept_on_disk_and_not_in_memory() {
     let spooled = server.spooled();
     assert!(spooled > 50 * (length - MIB / 4) && spooled <= 50 * length, "{spooled} of 50 times {length} are on disk");
 
-    // Clients that go away leave nothing behind; one that goes on is imported.
+    // Clients that disconnect leave nothing behind; one that continues is imported.
     let mut last = unfinished.pop().unwrap();
     drop(unfinished);
     last.write_all(b"\n").await.unwrap();
@@ -168,7 +168,7 @@ async fn beyond_the_room_for_bodies_an_import_is_refused_until_there_is_some_aga
         for part in ["limit-reached", r#""limit":"import_spool_bytes""#, r#""maximum":1000000"#, "retry-after: 10"] {
             assert!(refused.contains(part), "no {part} in {refused}");
         }
-        // One that stands still is ended by its deadline.
+        // A stalled one is ended by its deadline.
         let unfinished = (!goes_away).then_some(unfinished);
         let began = Instant::now();
         loop {
@@ -190,7 +190,7 @@ async fn a_slow_honest_import_is_taken() {
     let body = lines("slow", 24);
     let mut stream = server.begin_import(&body, 0).await;
     let began = Instant::now();
-    // About 1.5 KiB a second, for longer than any deadline is here.
+    // About 1.5 KiB a second, for longer than any deadline here.
     for part in body.chunks(150) {
         sleep(Duration::from_millis(100)).await;
         stream.write_all(part).await.unwrap();

@@ -1,6 +1,6 @@
-//! Moving in at several control planes on one PostgreSQL at a time.
+//! Concurrent imports at several control planes on one PostgreSQL.
 //!
-//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and nothing here to see.
+//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and these tests do nothing.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -18,7 +18,8 @@ fn file(round: u32, keys: Range<u32>) -> Vec<Value> {
     keys.map(|number| line(&format!("theirs-{round}-{number}"), json!({"workspace": "acme"}))).collect()
 }
 
-/// That all of a file's keys are there since the revision that was answered, by the ids that were answered and their digests.
+/// Asserts that all keys of a file are there as of the revision in the answer, with the ids in the answer and their
+/// digests.
 fn assert_imported(at: &Service, answer: &Answer, lines: &[Value]) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let ids = answer.json()["key_ids"].as_array().unwrap().clone();
@@ -70,7 +71,8 @@ async fn files_of_their_own_are_imported_at_all_replicas_at_once_and_a_start_mea
                 replica(&first).await.store.close().await;
             }
         };
-        // A control plane has one place for imports into a workspace, and others for those whose lines name theirs.
+        // A control plane has one place for imports into a workspace, and separate ones for those whose lines name
+        // their workspaces.
         let (one, two, three, ()) = tokio::join!(
             import(&first, ACME, one),
             import(&second, ACME, two),

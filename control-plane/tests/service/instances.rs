@@ -1,4 +1,4 @@
-//! Instances of an edge token: how many there may be, and how they end with their token or by an operator's word.
+//! Instances of an edge token: how many there may be, and how they end with their token or by an operator.
 
 use axum::http::Method;
 use latchkey::config::{Config, Limits};
@@ -12,7 +12,7 @@ use crate::postgres::replica;
 use crate::replicas::two;
 use crate::waiting::until;
 
-/// A made token, which asks the control plane.
+/// A token that was made over REST, for requests to the feed.
 struct Held {
     path: String,
     secret: String,
@@ -72,7 +72,7 @@ async fn a_made_token_has_a_thousand_connected_instances_and_the_start_token_mor
     let refused = service.asks_as(&token.secret, "one-more", "60").await;
     assert_limit(&refused, 429, "instances_per_edge_token", 1_000);
     assert_eq!(refused.header("retry-after"), Some("60"));
-    // Those that are known go on, and what others have is not theirs.
+    // Known instances continue, and other tokens have limits of their own.
     assert_eq!(service.asks_as(&token.secret, "n7", "60").await.status, 200);
     assert_eq!(service.asks_as(EDGE, "one-more", "60").await.status, 200);
     let other = service.made("edge-1").await;
@@ -92,7 +92,7 @@ async fn instances_that_acknowledge_an_empty_list_take_their_place_and_have_noth
     let states: Vec<_> = edges["items"].as_array().unwrap().iter().map(state).collect();
     assert_eq!(states, vec![(json!("behind"), Value::Null); 3]);
     assert_limit(&service.asks_as(EDGE, "i4", "60").await, 429, "instances_per_edge_token", 3);
-    // Nor does it count as an acknowledgement after a restart.
+    // After a restart it doesn't count as an acknowledgement either.
     let service = service.restart().await;
     if !is_postgres() {
         let file = rusqlite::Connection::open(service.directory.path().join(FILE)).unwrap();
@@ -118,7 +118,7 @@ async fn silent_instances_have_room_of_their_own_and_retired_ones_need_none() {
         service.advance(31);
     }
     assert_limit(&service.asks_as(EDGE, "one-more", "60").await, 429, "instances_per_edge_token", 2);
-    // One that says that it leaves makes room at once.
+    // An instance that retires makes room immediately.
     let retired = service.call_as(EDGE, Method::DELETE, "/edge/v1/instances/r0-0", Value::Null, &[]).await;
     assert_eq!((retired.status.as_u16(), service.asks_as(EDGE, "one-more", "60").await.status.as_u16()), (204, 200));
     let retire = async |name: &str| {
@@ -132,7 +132,7 @@ async fn silent_instances_have_room_of_their_own_and_retired_ones_need_none() {
         assert_eq!(service.asks_as(EDGE, &name, "60").await.status, 200, "{name}");
         retire(&name).await;
     }
-    // Of those a token is remembered for as many as it may have silent ones: the ones that left last.
+    // A token remembers as many retired instances as it may have silent ones: the last ones.
     let gone = service.asks_as(EDGE, "short-19", "60").await;
     assert_eq!((gone.status.as_u16(), gone.code().as_str()), (410, "retired-instance"));
     assert_eq!(service.asks_as(EDGE, "short-0", "60").await.status, 200, "it is a new one");
@@ -170,13 +170,13 @@ async fn an_operator_is_warned_once_when_a_token_has_four_fifths_of_its_instance
         }
         assert_eq!((service.full().await.as_str(), warnings()), (ratio, warned), "{n} instances");
     }
-    // Silent, they fill a quarter of what silent ones may.
+    // As silent ones they fill a quarter of the limit for those.
     service.advance(31);
     assert_eq!(service.full().await, "0.25");
 }
 
 #[tokio::test]
-async fn an_instance_has_as_many_workers_as_the_limit_says_beside_those_that_ended() {
+async fn an_instance_has_as_many_workers_as_the_limit_allows_beside_those_that_ended() {
     let service = Service::start().await;
     service.asks_as(EDGE, "i1", "60").await;
     let names: Vec<_> = (0..257).map(|n| format!("w{n}")).collect();
@@ -190,7 +190,7 @@ async fn an_instance_has_as_many_workers_as_the_limit_says_beside_those_that_end
 }
 
 #[tokio::test]
-async fn an_instance_ends_with_the_token_that_alone_spoke_for_it_once_it_was_told() {
+async fn an_instance_ends_with_its_only_token_once_it_has_the_answer() {
     let service = Service::start().await;
     let token = service.made("edge-1").await;
     for name in ["asks", "says", "leaves", "silent"] {
@@ -209,22 +209,22 @@ async fn an_instance_ends_with_the_token_that_alone_spoke_for_it_once_it_was_tol
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (410, "retired-instance"), "{name}");
         assert!(answer.header("latchkey-time").is_some(), "{name}: an edge takes it for ours by this");
     }
-    // They count until they surely deny.
+    // They count until they certainly deny.
     assert_eq!(service.counts().await, (false, 4));
     until("only the silent one counts", async || service.counts().await == (false, 1)).await;
-    // Without a bound it does until an operator says that it is gone.
+    // Without a bound it counts until an operator removes it.
     service.advance(1_000_000);
     service.sweep().await;
     assert_eq!(service.counts().await, (false, 1));
     let service = service.restart().await;
-    assert_eq!(service.counts().await, (false, 1), "those that were told stay ended");
+    assert_eq!(service.counts().await, (false, 1), "those that got the answer stay ended");
     service.advance(31);
     assert_eq!(service.delete("/v1/edges/silent").await.status, 204);
     assert_eq!(service.counts().await, (false, 0));
 }
 
 #[tokio::test]
-async fn a_revoked_token_ends_no_instance_that_another_token_spoke_for_and_none_that_is_not_its() {
+async fn a_revoked_token_ends_no_instance_that_another_token_has_used_and_none_that_is_not_its() {
     let service = Service::start().await;
     let (old, new, foreign) =
         (service.made("edge-1").await, service.made("edge-1").await, service.made("edge-1").await);
@@ -241,19 +241,19 @@ async fn a_revoked_token_ends_no_instance_that_another_token_spoke_for_and_none_
         let answer = service.asks_as(&old.secret, name, "60").await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "bad-token"), "{name}");
     }
-    // Nor in another edge's name, nor by what can't be read.
+    // Nor under another edge's name, nor by a request that can't be read.
     for path in ["edge=edge-2&instance=of-both", "edge=edge-1"] {
         let path = format!("/edge/v1/feed?format=1&{path}");
         assert_eq!(service.call_as(&old.secret, Method::GET, &path, Value::Null, &[]).await.status, 401, "{path}");
     }
     let usage = json!({"edge": "edge-1", "instance": "foreign", "worker": "w", "sequence": 1});
     let usage = service.call_as(&foreign.secret, Method::POST, "/edge/v1/usage", usage, &[]).await;
-    assert_eq!(usage.code(), "bad-token", "what is counted last is not worth an end that nobody is told");
+    assert_eq!(usage.code(), "bad-token", "reporting usage doesn't end an instance");
     for (token, name) in [(new.secret.as_str(), "of-both"), (EDGE, "of-the-start-token")] {
         assert_eq!(service.asks_as(token, name, "60").await.status, 200, "{name} goes on");
     }
     assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 3);
-    // A live token that speaks first keeps the instance.
+    // A valid token that is used first keeps the instance.
     assert_eq!(service.asks_as(&new.secret, "foreign", "60").await.status, 200);
     assert_eq!(service.asks_as(&foreign.secret, "foreign", "60").await.status, 401);
 }
@@ -271,14 +271,14 @@ async fn an_edge_that_loads_pages_with_a_revoked_token_is_sent_back_to_the_feed(
 }
 
 #[tokio::test]
-async fn a_revoked_token_s_instance_is_told_by_whichever_replica_it_asks() {
+async fn a_revoked_token_s_instance_is_retired_at_every_replica_it_asks() {
     let Some((first, second)) = two().await else { return };
     let (old, new) = (first.made("edge-1").await, first.made("edge-1").await);
     until("the tokens work", async || second.asks_as(&old.secret, "alone", "never").await.status == 200).await;
     first.asks_as(&old.secret, "of-both", "never").await;
     until("the other token works", async || second.asks_as(&new.secret, "of-both", "never").await.status == 200).await;
     assert_eq!(second.delete(&old.path).await.status, 204);
-    // What the other replica heard last isn't known here by itself.
+    // This replica learns only with a delay what the other one did last.
     until("the revocation is known", async || first.asks_as(&old.secret, "nobody's", "never").await.status == 401)
         .await;
     assert_eq!(first.asks_as(&old.secret, "of-both", "never").await.status, 401);
@@ -317,7 +317,7 @@ async fn the_dead_instances_of_an_edge_are_removed_at_once_and_the_living_stay()
     let named: Vec<_> = events.iter().flat_map(|event| event["before"]["instances"].as_array().unwrap()).collect();
     assert_eq!((events.len(), named.len(), &events[0]["target"]["id"]), (3, 250, &json!("edge-1")));
     assert_eq!(events[0]["actor"]["id"], "platform-admin");
-    // An instance that was removed and still asks is answered that it has ended.
+    // An instance that was removed and still polls is answered that it has ended.
     assert_eq!(service.asks_as(EDGE, "dead-007", "never").await.status, 410);
     let again = service.delete("/v1/edges?edge=edge-1").await;
     assert_eq!((again.json()["removed"].clone(), again.revision()), (json!(0), before + 3), "nothing was changed");
@@ -336,7 +336,7 @@ async fn instances_that_another_replica_answers_are_not_removed_as_dead() {
     for replica in [&first, &second] {
         replica.advance(100);
     }
-    // The second doesn't know of this by itself.
+    // The second doesn't see this request.
     first.asks_as(EDGE, "i1", "never").await;
     let removed = second.delete("/v1/edges?edge=edge-1").await.json();
     assert_eq!((&removed["removed"], &removed["connected"]), (&json!(1), &json!(1)));

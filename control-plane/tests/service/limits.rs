@@ -1,4 +1,4 @@
-//! How much one workspace may take of what all share, and what no limit refuses.
+//! The limits of one workspace on what all share, and the changes that no limit refuses.
 
 use latchkey::config::{Config, Limits};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::import::{ACME, ANYWHERE, import, line};
 
 const KEYS: &str = "/v1/workspaces/acme/keys";
 
-/// What a key with a scope and without an allowlist takes at an edge.
+/// The bytes that a key with a scope and without an allowlist takes at an edge.
 const BYTES: u64 = 76 + 2;
 
 fn limited(keys: u64, bytes: u64) -> Config {
@@ -61,7 +61,7 @@ async fn a_workspace_has_so_many_keys_and_no_more() {
     assert_eq!(*service.store.head().borrow(), before, "what was refused made something");
     // Another workspace has its own.
     assert_eq!(import(&service, ANYWHERE, &[elsewhere]).await.status, 200);
-    // A deleted key makes room, one that is inactive doesn't.
+    // A deleted key makes room, an inactive one doesn't.
     assert_ok(&service, &format!("{first}/deactivate"), Value::Null).await;
     assert_reached(&create(&service, "third").await, "keys_per_workspace", 2);
     assert_eq!(service.delete(&first).await.status, 204);
@@ -103,7 +103,7 @@ async fn what_narrows_is_never_refused_by_a_limit() {
     for step in ["end-overlap", "deactivate", "activate"] {
         assert_ok(&service, &format!("{first}/{step}"), Value::Null).await;
     }
-    // From any address to 28 networks takes more, and allows less; and so on.
+    // A change from any address to 28 networks takes more, but allows less; and so on.
     assert_eq!(networks(&service, &first, 28).await.status, 200);
     assert_reached(&networks(&service, &first, 29).await, "bytes_per_workspace", 1);
     let halves = json!({"ip_allowlist": ["10.0.0.0/25", "10.0.0.128/25"], "scopes": {"reviews": "read"}});

@@ -1,4 +1,4 @@
-//! A way to PostgreSQL that breaks as it is told to.
+//! A connection to PostgreSQL that breaks on command.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,10 +13,10 @@ pub const LOSE_THE_COMMIT: u8 = 2;
 pub const HOLD_THE_COMMIT: u8 = 3;
 pub const HELD: u8 = 4;
 
-/// A link to the server's socket, which breaks as it is told to.
+/// A proxy for the server's socket that breaks connections on command.
 pub struct Link {
     pub order: Arc<AtomicU8>,
-    /// Those that were let through; `None` while nobody is.
+    /// The connections that were let through; `None` while the link is cut.
     clients: Arc<Mutex<Option<Vec<TcpStream>>>>,
     /// The database through this link.
     pub url: String,
@@ -70,7 +70,7 @@ fn questions(mut client: TcpStream, mut server: UnixStream, order: &AtomicU8) {
             LOSE_THE_COMMIT => break,
             HOLD_THE_COMMIT => return order.store(HELD, Ordering::SeqCst),
             LOSE_THE_ANSWER => {
-                // Nothing of what it answers gets through, and it gets to know of the end after it has committed.
+                // None of its answer gets through, and it notices the closed connection only after the commit.
                 client.shutdown(Shutdown::Both).unwrap();
                 let _ = server.write_all(bytes);
                 return;

@@ -14,7 +14,7 @@ fn names_of(page: &Value) -> Vec<String> {
     page["items"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// All pages of two, and what to do between the first and the second.
+/// All items, in pages of two; `between` runs after the first page.
 async fn paged(service: &Service, query: &str, between: impl AsyncFnOnce()) -> Vec<String> {
     let path = format!("/v1/workspaces/acme/keys?limit=2&{query}");
     let mut page = service.get(&path).await.json();

@@ -1,4 +1,4 @@
-//! A load on control planes that come and go: clients that change things, and an edge that follows.
+//! A load on control planes that are killed and restarted: clients that change keys, and an edge that follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::start::{Running, command};
 
 const CLIENTS: usize = 8;
 
-/// A request without an answer for so long gets none.
+/// A request that has no answer after this time gets none.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Control planes on one database, each a process of its own, under load.
@@ -44,7 +44,7 @@ struct Answered {
 }
 
 impl Load {
-    /// Begins, with so many control planes.
+    /// Starts with this number of control planes.
     pub async fn start(directory: TempDir, database: String, control_planes: usize) -> Self {
         let processes: Vec<_> = (0..control_planes).map(|_| process(&directory, &database)).collect();
         let doors = Arc::new(Doors::of(&processes, &directory));
@@ -60,7 +60,7 @@ impl Load {
         Self { directory: Arc::new(directory), database, processes, doors, clients, edge }
     }
 
-    /// Waits until each control plane has answered so many changes more.
+    /// Waits until each control plane has answered this many further changes.
     pub async fn goes_on(&self, changes: usize) {
         let goals = self.doors.all.iter().map(|door| (door, *door.answered.borrow() + changes));
         for (door, goal) in goals.collect::<Vec<_>>() {
@@ -82,7 +82,8 @@ impl Load {
         door.address.send_replace(Some(process.address.clone()));
     }
 
-    /// Ends it, and looks whether all that was answered is there, whole and once, and nothing by half. Says how much that was.
+    /// Ends the load, and asserts that everything that was answered is there, whole and once, and nothing in part.
+    /// Returns a summary.
     pub async fn end(self) -> String {
         self.doors.is_over.store(true, Ordering::SeqCst);
         let answered: Vec<_> = self.clients.join_all().await.into_iter().flatten().collect();
@@ -101,7 +102,7 @@ impl Load {
             assert_eq!((&event["action"], &event["target"]["id"]), (&json!(action), &json!(key)), "{revision}");
         }
 
-        // Of each key the newest.
+        // The newest event of each key.
         let of_keys = events.values().filter(|event| event["target"]["kind"] == "key");
         let events: BTreeMap<_, _> = of_keys.map(|event| (event["target"]["id"].as_str().unwrap(), *event)).collect();
         let is_active = |key: &str| events[key]["action"] == "key.create";
@@ -122,14 +123,14 @@ impl Load {
     }
 }
 
-/// Whose request is sent while its connection breaks may never hear of it: hyperium/hyper#4122.
+/// A client may never learn that its connection broke while it sent a request: hyperium/hyper#4122.
 fn client() -> Client {
     Client::builder().timeout(PATIENCE).build().unwrap()
 }
 
 fn process(directory: &TempDir, database: &str) -> Running {
     let mut command = command(directory.path(), &["--database", database]);
-    // Nobody reads what it logs.
+    // Nobody reads its log.
     command.env("LATCHKEY_LOG", "off");
     Running::start(command)
 }
@@ -146,11 +147,11 @@ async fn all(service: &Service, path: &str) -> Vec<Value> {
     }
 }
 
-/// Where the control planes are.
+/// The control planes that clients can reach.
 struct Doors {
     all: Vec<Door>,
     refused: AtomicUsize,
-    /// Whose it is may ask again: of all clients that got no answer one at a time.
+    /// Held by the client that may retry: of all clients without an answer, one at a time.
     turn: Mutex<()>,
     is_over: AtomicBool,
     admin_token: String,
@@ -158,9 +159,9 @@ struct Doors {
 }
 
 struct Door {
-    /// `None` while nobody is there.
+    /// `None` while the control plane is down.
     address: watch::Sender<Option<String>>,
-    /// Changes.
+    /// The number of changes that it answered.
     answered: watch::Sender<usize>,
 }
 
@@ -181,7 +182,7 @@ impl Doors {
         }
     }
 
-    /// The one whose turn it is, or else the next one that is there.
+    /// The control plane whose turn it is, or else the next one that runs.
     async fn open(&self, turn: usize) -> (&Door, String) {
         let (after, from) = self.all.split_at(turn % self.all.len());
         loop {
@@ -193,7 +194,7 @@ impl Doors {
         }
     }
 
-    /// The revision of a change and its answer, when the whole of it came.
+    /// The revision of a change and its answer, if all of it arrived.
     async fn change(&self, client: &Client, turn: usize, path: &str, body: &Value) -> Option<(u64, Value)> {
         let (door, address) = self.open(turn).await;
         let request = client.post(format!("http://{address}{path}")).bearer_auth(&self.admin_token);
@@ -209,14 +210,14 @@ impl Doors {
         Some((revision.unwrap().unwrap(), json))
     }
 
-    /// What an edge gets.
+    /// The response that an edge gets.
     async fn edge(&self, client: &Client, turn: usize, path: &str) -> Option<Response> {
         let (_, address) = self.open(turn).await;
         client.get(format!("http://{address}{path}")).bearer_auth(&self.edge_token).send().await.ok()
     }
 }
 
-/// Makes keys until it is over, and deactivates every other one where it wasn't made.
+/// Makes keys until the load ends, and deactivates every other one at another control plane.
 async fn change_keys(doors: Arc<Doors>, first: usize) -> Vec<Answered> {
     let (client, keys, mut answered) = (client(), "/v1/workspaces/acme/keys", Vec::new());
     let body = json!({"name": "key", "expires_in": "none"});
@@ -243,7 +244,7 @@ async fn change_keys(doors: Arc<Doors>, first: usize) -> Vec<Answered> {
     answered
 }
 
-/// An edge that asks whichever control plane is there.
+/// An edge that polls any control plane that runs.
 struct Edge {
     doors: Arc<Doors>,
     client: Client,
@@ -252,7 +253,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// With its first table, which nobody is killed before.
+    /// Loads the first table, before any control plane is killed.
     async fn load(doors: Arc<Doors>) -> Self {
         let client = client();
         let bytes = async |path: &str| doors.edge(&client, 0, path).await.unwrap().bytes().await.unwrap().to_vec();
@@ -265,8 +266,8 @@ impl Edge {
         Self { doors, client, table, deltas: 0 }
     }
 
-    /// Until it is over. It goes forward alone, whomever it asks. One that begins anew may begin with an older snapshot, and is
-    /// told how far it has to go.
+    /// Follows until the load ends. Its revision never decreases, whichever control plane it polls. If it starts from
+    /// nothing it may get an older snapshot, with the head that it has to reach.
     async fn follow(mut self) -> Self {
         let mut turn = 0;
         while !self.doors.is_over.load(Ordering::SeqCst) {
@@ -285,7 +286,7 @@ impl Edge {
         self
     }
 
-    /// What it is sent, when the whole of it came.
+    /// The body that it is sent, if all of it arrived.
     async fn asks(&self, turn: usize, from: Position, anew: bool) -> Option<Vec<u8>> {
         let answer = self.doors.edge(&self.client, turn, &feed((!anew).then_some(from))).await?;
         match answer.status() {

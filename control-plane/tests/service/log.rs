@@ -1,4 +1,4 @@
-//! The log of changes: how far back edges catch up by deltas, and what is said when the history went back.
+//! The log of changes: how far back edges catch up by deltas, and what is reported when the history went back.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tracing::Level;
 use crate::harness::Service;
 use crate::logged::Logged;
 
-/// A service whose log keeps the newest `log_revisions`, with one key; answers with its path too.
+/// A service whose log keeps the newest `log_revisions`, with one key; returns its path too.
 async fn with_log(log_revisions: u64) -> (Service, String) {
     let service = Service::start_with(Config { log_revisions, ..Config::default() }).await;
     service.workspace("acme").await;
@@ -36,7 +36,8 @@ async fn gets_a_delta(service: &Service, from: Position) -> bool {
     Delta::is_delta(&answer.bytes)
 }
 
-/// Turns the clock of timeouts. It runs on while requests are answered: the writer's thread is none of the runtime's.
+/// Advances the clock of timeouts. It runs while requests are answered, because the writer's thread isn't one of the
+/// runtime's.
 async fn later(secs: u64) {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(secs)).await;
@@ -58,7 +59,7 @@ async fn an_edge_behind_the_compacted_log_gets_a_manifest() {
         let kept = newest - from.revision.0 <= 10;
         assert_eq!(gets_a_delta(&service, *from).await, kept, "{} of {newest}", from.revision);
     }
-    // What an edge gets that missed more leads to the same table.
+    // An edge that missed more gets a snapshot with the same table.
     let fresh = service.table().await;
     assert_eq!(fresh.position(), head());
     assert_eq!(service.poll(Some(fresh.position()), 0).await.status, 204);
@@ -73,7 +74,7 @@ async fn compaction_keeps_what_leads_on_from_a_snapshot_that_is_being_loaded() {
     service.feed.compact().await.unwrap();
     assert!(gets_a_delta(&service, loading.position()).await);
 
-    // Its pages keep it, also when another snapshot has taken its place.
+    // Requests for its pages keep it, even after another snapshot has taken its place.
     later(50).await;
     let page = format!("/edge/v1/snapshots/{epoch}/{revision}/0");
     assert_eq!(service.edge(&page).await.status, 200);
@@ -83,9 +84,9 @@ async fn compaction_keeps_what_leads_on_from_a_snapshot_that_is_being_loaded() {
     service.feed.compact().await.unwrap();
     assert!(gets_a_delta(&service, loading.position()).await);
 
-    // A minute after its last request nobody loads it.
+    // A minute after its last request it counts as unused.
     later(11).await;
-    // Deltas that were cut before are kept and right; this one has yet to be cut.
+    // Deltas that were made before are cached and still valid; this one has yet to be made.
     changes(&service, &path, 1).await;
     service.feed.compact().await.unwrap();
     assert!(!gets_a_delta(&service, loading.position()).await);
@@ -119,7 +120,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn a_database_that_went_back_is_told_once_and_edges_take_what_it_says() {
+async fn a_database_that_went_back_is_reported_once_and_edges_take_what_it_has() {
     let (logged, _guard) = Logged::of_this_thread();
 
     let service = Service::of_a_file().await;
@@ -154,7 +155,7 @@ async fn a_database_that_went_back_is_told_once_and_edges_take_what_it_says() {
     let metrics = service.get("/metrics").await.text();
     assert!(metrics.lines().any(|line| line == "latchkey_database_went_back 1"), "{metrics}");
 
-    // As many changes later the number is the same and the history is another.
+    // After as many changes the number is the same, but the history is another.
     service.patch(&path, json!({"name": "another"})).await;
     assert_eq!(service.revision(), revision);
     assert!(!gets_a_delta(&service, ahead.position()).await);

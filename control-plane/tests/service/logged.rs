@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Dispatch, Level};
 
-/// With one subscriber in the process, tracing takes for all threads what the one says that comes to a line first: another
-/// test's, which logs nothing.
+/// With only one subscriber in the process, tracing caches for all threads whether the first thread at a line is
+/// interested in it. That may be another test's, which logs nothing.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
 /// All that was logged since its start. Clones are the same.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::harness::{Answer, EDGE, PUBLIC_URL, Service};
 
-/// Method, path and description of each route. The router is built of the same list, so none is missing.
+/// Method, path and description of each route. The router is built from the same list, so none is missing.
 fn operations() -> Vec<(String, Value)> {
     let document = openapi::document();
     let mut operations = Vec::new();
@@ -30,7 +30,7 @@ pub fn routes_with(part: &str) -> Vec<(String, Value)> {
     operations().into_iter().filter(|(_, operation)| has(operation)).collect()
 }
 
-/// Fails unless the document has this answer of the route, a refusal as a problem.
+/// Asserts that the document has this answer of the route, and that a refusal is a problem.
 pub fn assert_documented(route: &str, answer: &Answer) {
     let document = openapi::document();
     let (method, path) = route.split_once(' ').unwrap();
@@ -54,7 +54,7 @@ pub fn routes() -> Vec<String> {
 fn the_committed_document_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
     let is_current = std::fs::read_to_string(path).unwrap() == openapi::text();
-    assert!(is_current, "make it anew: cargo run -p latchkey -- openapi > docs/openapi.json");
+    assert!(is_current, "update it: cargo run -p latchkey -- openapi > docs/openapi.json");
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn the_document_is_served_to_everybody() {
 }
 
 #[test]
-fn each_operation_says_what_it_does_answers_and_refuses() {
+fn each_operation_documents_its_purpose_its_answer_and_its_refusals() {
     let mut ids = BTreeSet::new();
     for (route, operation) in operations() {
         let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{route} has no operationId"));
@@ -77,7 +77,7 @@ fn each_operation_says_what_it_does_answers_and_refuses() {
         let answers = operation["responses"].as_object().unwrap();
         let (good, refusals): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| status.starts_with('2'));
         assert_eq!(good.len(), 1, "{route} has one good answer");
-        assert!(good[0].0 == "204" || good[0].1["content"].is_object(), "{route} doesn't say what it answers");
+        assert!(good[0].0 == "204" || good[0].1["content"].is_object(), "{route} doesn't document its answer");
         let is_guarded = route.contains(" /v1/") || route.ends_with(" /metrics");
         let refusals: Vec<_> = refusals.into_iter().map(|(status, _)| status.as_str()).collect();
         for (applies, statuses) in [
@@ -93,8 +93,8 @@ fn each_operation_says_what_it_does_answers_and_refuses() {
     }
 }
 
-/// What the feed's format says, not the document, and where there is nothing but a refusal or the way to the console, whose
-/// pages are for people: `console.rs` has a table of them.
+/// Routes that aren't in the document: those of the feed's format, and those that only refuse or lead to the console.
+/// For the console's pages, `console.rs` has a table.
 const UNDOCUMENTED: [&str; 9] = [
     "/edge/v1/acknowledgements",
     "/edge/v1/usage",
@@ -113,7 +113,7 @@ async fn no_route_is_left_out_of_the_document() {
     let document = openapi::document();
     let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let router = service.described_router();
-    // Whatever else it tells, each path stands in quotes.
+    // The debug format has each path in quotes, whatever else it contains.
     let served: BTreeSet<_> = router
         .split('"')
         .filter(|text| text.starts_with('/') && !text.contains('*') && !text.starts_with("/console"))

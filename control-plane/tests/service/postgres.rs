@@ -1,6 +1,6 @@
-//! What is of PostgreSQL alone: several control planes on one database, and connections that break.
+//! Tests of PostgreSQL only: several control planes on one database, and connections that break.
 //!
-//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and nothing here to see.
+//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and these tests do nothing.
 
 use std::fs::Permissions;
 use std::net::TcpListener;
@@ -110,13 +110,13 @@ async fn revisions_of_all_control_planes_are_one_sequence() {
         }
         revisions
     };
-    // An edge at each, which may only ever go forward.
+    // An edge at each, whose revision must never decrease.
     let mut tables = [first.table().await, second.table().await];
     let (ones, others) = tokio::join!(make(&first), make(&second));
     let mut all = [ones, others].concat();
     all.sort_unstable();
     assert_eq!(all, (before + 1..=before + 100).collect::<Vec<_>>());
-    until("both have heard of all", async || first.revision() == before + 100 && second.revision() == before + 100)
+    until("both know all changes", async || first.revision() == before + 100 && second.revision() == before + 100)
         .await;
     first.catch_up(&mut tables[0]).await;
     second.catch_up(&mut tables[1]).await;
@@ -143,15 +143,15 @@ async fn connections_that_were_cut_are_replaced() {
     };
     for _ in 0..3 {
         assert!(cut() > 0);
-        // Nothing had begun on them, so nobody is told of it.
+        // The connections were idle, so no request fails.
         let (path, _) = first.key("acme", json!({})).await;
         assert_eq!(second.get(&path).await.status, 200);
         assert_eq!(first.get("/readyz").await.status, 200);
-        until("the other hears again", async || second.revision() == first.revision()).await;
+        until("the other follows again", async || second.revision() == first.revision()).await;
     }
 }
 
-/// A control plane with a workspace `acme`, and its way to the database.
+/// A control plane with a workspace `acme`, and its link to the database.
 async fn behind_a_link() -> (Link, Service) {
     let directory = tempfile::tempdir().unwrap();
     let link = Link::to(&databases::of(directory.path()));
@@ -220,7 +220,7 @@ async fn a_commit_that_a_crash_took_is_not_done_though_another_transaction_gets_
 }
 
 #[tokio::test]
-async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has() {
+async fn without_its_database_a_control_plane_is_unready_and_serves_the_feed_it_has() {
     if !is_postgres() {
         return;
     }
@@ -232,7 +232,7 @@ async fn without_its_database_a_control_plane_says_so_and_serves_the_feed_it_has
     assert_eq!(service.get("/healthz").await.status, 200);
     assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.code(), "storage-unavailable");
     assert_eq!(service.get(&path).await.status, 503);
-    // An edge that is current stays so for a moment. One without a table may have had something newer of another replica.
+    // A current edge stays so for a moment. One without a table may have received something newer from another replica.
     assert_eq!(service.poll(Some(table.position()), 0).await.status, 204);
     assert_eq!(service.poll(None, 0).await.code(), "storage-unavailable");
     assert_eq!(service.get("/readyz?for=edges").await.status, 503, "another one serves edges better");
@@ -259,7 +259,7 @@ async fn a_text_with_a_zero_in_it_is_looked_for_and_not_found() {
 }
 
 #[tokio::test]
-async fn a_server_is_spoken_to_in_tls_and_must_be_who_it_says() {
+async fn the_server_is_reached_over_tls_and_must_prove_its_name() {
     if !is_postgres() {
         return;
     }
@@ -335,7 +335,7 @@ async fn a_changed_event_is_found_in_postgresql() {
 }
 
 #[test]
-fn a_server_that_can_t_be_reached_is_told_in_one_line_without_the_password() {
+fn a_server_that_can_t_be_reached_is_reported_in_one_line_without_the_password() {
     let directory = tempfile::tempdir().unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let at = |rest: &str| format!("postgres://keys:hush@127.0.0.1:{nobody}/latchkey{rest}");
@@ -356,7 +356,7 @@ fn a_server_that_can_t_be_reached_is_told_in_one_line_without_the_password() {
 }
 
 #[test]
-fn what_works_on_a_file_says_what_to_use_for_postgresql() {
+fn what_works_on_a_file_only_names_the_tool_for_postgresql() {
     let directory = tempfile::tempdir().unwrap();
     for (arguments, instead) in
         [(["backup", "--to", "copy.db"], "pg_dump"), (["restore", "--from", "copy.db"], "pg_restore")]

@@ -8,7 +8,7 @@ use crate::harness::{ADMIN, EDGE, Service};
 use crate::openapi::{assert_documented, routes_with};
 
 #[tokio::test]
-async fn who_is_not_known_learns_nothing_else() {
+async fn an_unauthenticated_client_learns_nothing_else() {
     let service = Service::start().await;
     service.workspace("acme").await;
     for (method, path, body) in [
@@ -210,7 +210,7 @@ async fn each_route_refuses_bodies_and_queries_that_it_can_not_read() {
         assert!(refused.fields().contains(&"no such field unknown-field".to_owned()), "{route}: {}", refused.text());
     }
     for (route, operation) in routes_with("query") {
-        // What this query leaves out.
+        // Whether a field is a required parameter, which this query omits.
         let missing = |field: &str| {
             let parameters = operation["parameters"].as_array().unwrap().iter();
             let mut required =
@@ -267,7 +267,7 @@ async fn probes_need_no_token() {
 }
 
 #[tokio::test]
-async fn too_many_wrong_tokens_are_told_to_wait_and_a_right_one_never_is() {
+async fn too_many_wrong_tokens_are_rate_limited_and_a_right_one_never_is() {
     let service = Service::start().await;
     let feed = "/edge/v1/feed?format=1&edge=e&instance=i";
     let ask = async |token: &str, path: &str| service.call_as(token, Method::GET, path, Value::Null, &[]).await;

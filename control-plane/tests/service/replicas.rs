@@ -1,6 +1,6 @@
-//! Enforced over several control planes on one PostgreSQL: whichever is asked, never too early.
+//! Enforcement over several control planes on one PostgreSQL: none of them reports it too early.
 //!
-//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and nothing here to see.
+//! Without LATCHKEY_TEST_DATABASE=postgres there is no server, and these tests do nothing.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::postgres::{replica, url};
 use crate::waiting::until;
 
 impl Service {
-    /// A feed request of an instance, at once answered.
+    /// A feed request of an instance.
     async fn asks(&self, instance: &str, bound: &str, from: Option<Position>, wait: u32) -> Answer {
         let mut path =
             format!("/edge/v1/feed?format=1&edge=edge-1&instance={instance}&max_staleness={bound}&wait={wait}");
@@ -27,7 +27,7 @@ impl Service {
         self.edge(&path).await
     }
 
-    /// A feed request of an instance that has all up to this, and that is at once answered.
+    /// A feed request that is answered immediately, of an instance that has applied everything up to this position.
     async fn applies(&self, instance: &str, Position { epoch, revision, head }: Position) {
         let path = format!(
             "/edge/v1/feed?format=1&edge=edge-1&instance={instance}&max_staleness=60&wait=0&epoch={epoch}&since={revision}\
@@ -63,7 +63,7 @@ impl Service {
     /// Whether a revision is enforced, and the instances that count.
     async fn enforced(&self, revision: u64) -> (bool, usize) {
         let answer = self.get(&format!("/v1/enforcement?revision={revision}")).await;
-        // One that isn't there yet isn't enforced.
+        // A revision that doesn't exist yet isn't enforced.
         let is_there = answer.status == 200;
         let answer = answer.json();
         (is_there && answer["enforced"] == true, answer["edges"].as_array().map_or(0, Vec::len))
@@ -117,7 +117,7 @@ async fn workers_that_differ_and_come_and_go_at_either_replica_are_known_to_both
     let head = first.revision();
     assert_eq!(second.says("i1", 60, head, &["0", "1"]).await.status, 200);
     let lacking = first.says("i1", 60, head, &["0", "2"]).await;
-    assert_eq!(lacking.code(), "missing-worker", "the first was never told of that one");
+    assert_eq!(lacking.code(), "missing-worker", "the first has never seen that one");
     assert_eq!(first.says("i1", 60, head, &["0", "1", "2"]).await.status, 200);
     assert_eq!(second.says("i1", 60, head, &["1"]).await.code(), "missing-worker");
     until("the other replica knows of three", async || second.workers().await == 3).await;
@@ -139,13 +139,13 @@ async fn the_end_of_a_worker_is_kept_by_a_replica_that_never_knew_it() {
 }
 
 #[tokio::test]
-async fn a_change_that_one_replica_answered_is_known_to_whichever_is_asked_of_it() {
+async fn a_change_that_one_replica_answered_is_known_to_every_replica() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
     for round in 0..50 {
         first.workspace(&format!("acme-{round}")).await;
         let revision = first.revision();
-        // At once, and by its number or as the newest.
+        // Immediately, by its number or as the newest.
         let path = if round % 2 == 0 { format!("?revision={revision}") } else { String::new() };
         let answer = second.get(&format!("/v1/enforcement{path}")).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["revision"]), (200, &json!(revision)));
@@ -153,7 +153,7 @@ async fn a_change_that_one_replica_answered_is_known_to_whichever_is_asked_of_it
 }
 
 #[tokio::test]
-async fn an_acknowledgement_that_could_not_be_written_is_written_when_it_is_said_again() {
+async fn an_acknowledgement_that_could_not_be_written_is_written_when_it_is_repeated() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
     let (head, epoch) = (first.revision(), first.position().epoch.to_string());
@@ -182,7 +182,7 @@ async fn an_acknowledgement_that_could_not_be_written_is_written_when_it_is_said
 }
 
 #[tokio::test]
-async fn a_new_instance_is_counted_by_all_or_told_what_was_called_enforced() {
+async fn a_new_instance_is_counted_by_all_or_gets_what_was_reported_as_enforced() {
     let Some((first, second)) = two().await else { return };
     first.serves("i0", 60).await;
     for round in 1..=25 {
@@ -205,7 +205,7 @@ async fn a_new_instance_is_counted_by_all_or_told_what_was_called_enforced() {
 }
 
 #[tokio::test]
-async fn a_silent_instance_that_counted_as_denying_is_told_what_was_called_enforced() {
+async fn a_silent_instance_that_counted_as_denying_gets_what_was_reported_as_enforced() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
     let before = first.position();
@@ -219,11 +219,11 @@ async fn a_silent_instance_that_counted_as_denying_is_told_what_was_called_enfor
         replica.advance(16);
     }
     assert!(second.enforced(revision).await.0);
-    // It was not dead.
+    // The instance was still alive.
     let told = first.asks("i1", "60", Some(before), 0).await;
     assert_eq!((told.status.as_u16(), told.header("latchkey-head")), (200, Some(revision.to_string().as_str())));
     let revision = second.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await.revision();
-    assert!(!second.enforced(revision).await.0, "it was heard of at the first");
+    assert!(!second.enforced(revision).await.0, "it polled the first");
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn an_edge_with_a_newer_revision_than_a_replica_knows_gets_nothing_older()
     first.serves("i1", 60).await;
     for round in 0..20 {
         first.workspace(&format!("acme-{round}")).await;
-        // The first has told it.
+        // The instance got the change from the first replica.
         let answer = second.asks("i1", "60", Some(first.position()), 0).await;
         let head = answer.header("latchkey-head").unwrap();
         assert_eq!((answer.status.as_u16(), head), (204, first.revision().to_string().as_str()));
@@ -245,7 +245,7 @@ async fn an_edge_with_a_newer_revision_than_a_replica_knows_gets_nothing_older()
 }
 
 #[tokio::test]
-async fn a_feed_request_acknowledges_what_its_replica_has_not_heard_of_yet() {
+async fn a_feed_request_acknowledges_what_its_replica_does_not_know_yet() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
     until("the other replica knows", async || second.enforced(second.revision()).await == (true, 1)).await;
@@ -259,7 +259,7 @@ async fn a_feed_request_acknowledges_what_its_replica_has_not_heard_of_yet() {
             late.push(position.revision.0);
         }
     }
-    assert!(late.is_empty(), "all workers have these, which are not called enforced: {late:?}");
+    assert!(late.is_empty(), "all workers have these, but they are not reported as enforced: {late:?}");
 }
 
 #[tokio::test]
@@ -268,9 +268,9 @@ async fn an_instance_goes_from_one_replica_to_another_and_one_that_is_killed_hol
     first.serves("i1", 60).await;
     first.workspace("acme").await;
     second.says("i1", 60, first.revision(), &["0"]).await;
-    until("the first knows what the second was told", async || first.enforced(first.revision()).await == (true, 1))
+    until("the first knows what the second received", async || first.enforced(first.revision()).await == (true, 1))
         .await;
-    // Not released, not closed: as if it were killed.
+    // Neither released nor closed, as if it were killed.
     drop(first);
     let revision = second.post("/v1/workspaces", json!({"name": "Other", "slug": "other"})).await.revision();
     assert!(!second.enforced(revision).await.0);
@@ -279,7 +279,7 @@ async fn an_instance_goes_from_one_replica_to_another_and_one_that_is_killed_hol
 }
 
 #[tokio::test]
-async fn an_instance_that_retires_at_one_replica_is_told_by_the_one_that_it_waits_at() {
+async fn an_instance_that_retires_at_one_replica_is_answered_by_the_one_that_it_waits_at() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
     first.serves("i2", 60).await;
@@ -290,7 +290,7 @@ async fn an_instance_that_retires_at_one_replica_is_told_by_the_one_that_it_wait
     let retires = second.call_as(EDGE, Method::DELETE, "/edge/v1/instances/i2", Value::Null, &[]);
     let (told, retired) = tokio::join!(waits, async {
         let (retired, ()) = tokio::join!(retires, async {
-            until("it counts until it was told", async || second.enforced(revision).await == (false, 2)).await;
+            until("it counts until it has its answer", async || second.enforced(revision).await == (false, 2)).await;
         });
         retired
     });
@@ -301,14 +301,14 @@ async fn an_instance_that_retires_at_one_replica_is_told_by_the_one_that_it_wait
 }
 
 #[tokio::test]
-async fn an_operator_s_word_is_not_taken_of_an_instance_that_another_replica_answers() {
+async fn an_operator_can_not_remove_an_instance_that_another_replica_answers() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
     assert_eq!(second.delete("/v1/edges/i1").await.code(), "edge-connected");
     second.advance(46);
     first.advance(46);
     first.asks("i1", "60", None, 0).await;
-    assert_eq!(second.delete("/v1/edges/i1").await.code(), "edge-connected", "the first has heard of it since");
+    assert_eq!(second.delete("/v1/edges/i1").await.code(), "edge-connected", "it has polled the first since");
     for replica in [&first, &second] {
         replica.advance(46);
     }
@@ -317,7 +317,7 @@ async fn an_operator_s_word_is_not_taken_of_an_instance_that_another_replica_ans
 }
 
 #[tokio::test]
-async fn what_is_forged_makes_nothing_true_and_what_is_lost_is_said_again() {
+async fn forged_messages_have_no_effect_and_lost_ones_are_repeated() {
     let Some((first, second)) = two().await else { return };
     first.serves("i1", 60).await;
     let revision = first.post("/v1/workspaces", json!({"name": "Acme", "slug": "acme"})).await.revision();
@@ -336,7 +336,7 @@ async fn what_is_forged_makes_nothing_true_and_what_is_lost_is_said_again() {
             server.execute("SELECT pg_notify('latchkey_words', $1)", &[word]).unwrap();
         }
     });
-    // Connections of both break, and with them what was on the way.
+    // The connections of both break, with everything in flight.
     let schema = url(&first).split_once("application_name=").unwrap().1.split('&').next().unwrap().to_owned();
     on_server(&url(&first), |server| {
         let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -344,7 +344,7 @@ async fn what_is_forged_makes_nothing_true_and_what_is_lost_is_said_again() {
         server.query(cut, &[&schema]).unwrap();
     });
     assert!(!second.enforced(revision).await.0);
-    // Whether or not the first hears of it anew, this is said until it is heard.
+    // The acknowledgement is repeated until it arrives, whether or not the first replica learns of it again.
     until("it is acknowledged", async || first.says("i1", 60, revision, &["0"]).await.status == 200).await;
     until("the second knows", async || second.enforced(revision).await == (true, 1)).await;
 }

@@ -1,4 +1,4 @@
-//! What a restart keeps: all of it.
+//! A restart keeps everything.
 
 use latchkey::config::Config;
 use policy::Digest;
@@ -38,7 +38,7 @@ async fn numbers_of_scopes_and_environments_outlive_their_names() {
     let orders = table.catalogue().scope_number("orders");
     let before = service.revision();
 
-    // `orders` leaves the catalogue: no new key gets it, and who has it keeps it.
+    // `orders` leaves the catalogue: no new key gets it, and existing keys keep it.
     let service = service.restart_with(with(&["test", "live"], &["items", "users"])).await;
     assert_eq!(service.revision(), before + 1);
     let refused = service

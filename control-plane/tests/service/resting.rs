@@ -1,11 +1,11 @@
-//! What rests of a service on disk, on either engine.
+//! What a service stores on disk, on either engine.
 
 use std::io::Read as _;
 use std::path::Path;
 
 use crate::databases::{of, on_server};
 
-/// All that rests, under the names of the places: files, or the tables of the database with this URL.
+/// Everything that is stored, by the names of the places: files, or the tables of the database with this URL.
 pub fn at_rest(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let files = std::fs::read_dir(directory).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file());
     let files = files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap()));
@@ -19,7 +19,7 @@ pub fn at_rest(directory: &Path) -> Vec<(String, Vec<u8>)> {
             let mut contents = Vec::new();
             for name in names {
                 let mut bytes = Vec::new();
-                // Digests as they are, not in digits.
+                // Digests as bytes, not in hexadecimal.
                 let copy = format!("COPY {name} TO STDOUT (FORMAT binary)");
                 server.copy_out(&copy).unwrap().read_to_end(&mut bytes).unwrap();
                 contents.push((name, bytes));

@@ -21,14 +21,14 @@ use crate::harness::{Answer, Service};
 
 const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 
-/// A service whose backup was made between two lots of changes.
+/// A service whose backup was made between two sets of changes.
 struct Site {
     service: Service,
     backup: PathBuf,
 }
 
 impl Site {
-    /// With two keys in the backup, `acme/kept` and `acme/dropped`; answers with their paths and secrets, too.
+    /// With two keys in the backup, `acme/kept` and `acme/dropped`; returns their paths and secrets, too.
     async fn start() -> (Self, [(String, String); 2]) {
         let service = Service::of_a_file().await;
         service.workspace("acme").await;
@@ -54,7 +54,7 @@ impl Site {
         self.service.call_with(Method::GET, path, Value::Null, &[("accept", "application/jsonl")]).await
     }
 
-    /// Stops the service; answers with what a restore needs.
+    /// Stops the service; returns what a restore needs.
     async fn stop(self) -> Stopped {
         self.service.store.close().await;
         let directory = Arc::clone(&self.service.directory);
@@ -161,7 +161,7 @@ async fn a_backup_that_lacks_changes_is_refused_and_leaves_all_as_it_was() {
     let left: Vec<_> = std::fs::read_dir(stopped.directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains("unfinished")), "{left:?}");
 
-    // Taken as it is, it revives what was revoked: that is what the refusal is about.
+    // Taken as it is, it revives a revoked key, which is why it was refused.
     let restored = stopped.restore(None, LostChanges::Accepted).unwrap();
     assert_eq!((restored.backup.0, restored.reached), (before, Some(Revision(head))));
     let service = stopped.start().await;
@@ -186,7 +186,7 @@ async fn without_a_database_to_compare_with_somebody_has_to_say_how_far_it_came(
     let error = stopped.restore_with(None, LostChanges::Refused, Some(head)).unwrap_err();
     assert!(matches!(error, RestoreError::Lost { .. }), "{error}");
 
-    // Nothing is lost of a backup that the edges are not ahead of.
+    // A backup that no edge is ahead of loses nothing.
     let elsewhere = Stopped {
         database: stopped.directory.path().join("a.db"),
         backup: stopped.backup.clone(),
@@ -194,7 +194,7 @@ async fn without_a_database_to_compare_with_somebody_has_to_say_how_far_it_came(
     };
     let restored = elsewhere.restore_with(None, LostChanges::Refused, Some(before)).unwrap();
     assert_eq!((restored.revision.0, restored.kept_as), (before + 1, None));
-    // Nobody knows: above all that any edge can have seen.
+    // If nobody knows, it begins above everything that an edge can have seen.
     let elsewhere = Stopped { database: stopped.directory.path().join("b.db"), ..elsewhere };
     assert!(elsewhere.restore(None, LostChanges::Accepted).unwrap().revision.0 > 1_000_000_000);
     let restored = stopped.restore_with(Some(&log), LostChanges::Refused, Some(head)).unwrap();
@@ -209,7 +209,7 @@ async fn a_restore_begins_above_what_an_edge_has_shown() {
     post(&site.service, &path, "deactivate").await;
     let edge = site.service.table().await.position();
     let mut stopped = site.stop().await;
-    // Somebody copies yesterday's file back by hand, and an edge asks from where it stands.
+    // Somebody copies yesterday's file back by hand, and an edge polls from its position.
     std::fs::copy(&stopped.backup, &stopped.database).unwrap();
     let service = stopped.start().await;
     assert_eq!(service.poll(Some(edge), 0).await.status, 200);

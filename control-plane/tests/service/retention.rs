@@ -1,4 +1,4 @@
-//! What is kept for a time is kept for it, whatever the clock shows meanwhile.
+//! Retention times hold, whatever the clock shows in the meantime.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::logged::Logged;
 
 const DAY: u64 = 86_400;
 
-/// The harness's clock at its start, which begins an hour.
+/// The harness's clock at its start, which is the beginning of an hour.
 const START_SECS: i64 = 1_795_420_800;
 
-/// What a session is known by.
+/// What identifies a session.
 const SESSION: &[u8] = b"a session";
 
-/// A service with what goes by age: a deleted key's digest, a revoked token, usage, and a session.
+/// A service with data that expires: a deleted key's digest, a revoked token, usage, and a session.
 struct Kept {
     service: Service,
     secret: String,
@@ -30,7 +30,7 @@ struct Kept {
     used: String,
 }
 
-/// What there is of it.
+/// Which of this data is still there.
 #[derive(Debug, PartialEq)]
 struct Seen {
     digest: bool,
@@ -70,7 +70,7 @@ impl Kept {
         let service = &self.service;
         let is_known =
             async |secret: &str| service.post("/v1/keys/identify", json!({"secret": secret})).await.status == 200;
-        // As somebody would see it who asks in time.
+        // As a request in time would see it.
         let session = service.store.session(Digest::of(SESSION), UnixSeconds(START_SECS)).await.unwrap();
         let usage = service.get(&format!("{}/usage", self.used)).await.json();
         Seen {
@@ -90,7 +90,7 @@ impl Kept {
 }
 
 #[tokio::test]
-async fn a_start_with_a_clock_far_ahead_removes_nothing_says_so_and_goes_on_when_the_clock_is_right() {
+async fn a_start_with_a_clock_far_ahead_removes_nothing_until_the_clock_is_right_and_reports_it() {
     let kept = Kept::start().await;
     kept.service.set_wall_forward(400 * DAY);
     let kept = kept.restart().await;
@@ -125,7 +125,7 @@ async fn changes_made_by_a_wrong_clock_remove_nothing_at_the_next_start() {
     kept.sweeps_and_keeps_all("the clock is set right").await;
     let kept = kept.restart().await;
     kept.sweeps_and_keeps_all("and is right at the next start").await;
-    // And one that was behind, when it is right.
+    // The same for a clock that was behind, once it is right.
     kept.service.set_wall_back(400 * DAY);
     kept.service.sweep().await;
     kept.service.set_wall_forward(400 * DAY);
@@ -166,7 +166,7 @@ async fn replicas_don_t_add_up_the_time_that_passes_at_each() {
     for _ in 0..2 {
         for service in [&kept.service, &other] {
             service.advance(150 * DAY);
-            // Their clocks are far ahead; what counts is how long they have run.
+            // Their wall clocks are far ahead; what counts is how long they have run.
             service.set_wall_forward(DAY);
             service.sweep().await;
         }

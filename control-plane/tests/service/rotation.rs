@@ -117,7 +117,7 @@ async fn a_replacement_without_an_overlap_is_a_rotation_and_goes_with_no_new_one
         assert_eq!((refused.status.as_u16(), refused.fields()), (422, vec![error.to_owned()]));
     }
     assert_eq!(service.revision(), before);
-    // An overlap as ever, with or without a `replace` that is false.
+    // An overlap works as usual, with or without a `replace` that is false.
     let (_, key) = rotated(&service, &path, json!({"replace": false, "overlap": "1h"})).await;
     assert_ne!(key["previous_secret_expires_at"], Value::Null);
 }
@@ -196,7 +196,7 @@ async fn rotated_out_digests_leave_the_edge_after_thirty_days_and_deleted_ones_a
     assert_eq!(table.len(), service.table().await.len());
 }
 
-/// Draws the same secret whenever the counter stands at the same number.
+/// Draws the same secret whenever the counter has the same value.
 fn repeating(draws: &'static AtomicU64) -> Entropy {
     Entropy::from_fill(move |bytes| {
         // Ids take 10 bytes, secrets 32.

@@ -1,4 +1,4 @@
-//! Databases of older versions: each schema as its versions left it, brought up to this one's.
+//! Databases of older versions: each schema as its versions left it, migrated to the current one.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const FIXTURES: [&str; 10] = [
     NEWEST,
 ];
 
-/// The newest of them.
+/// The newest schema.
 pub const NEWEST: &str = include_str!("schema/v10.sql");
 
 const FIRST: &str = "/v1/workspaces/acme/keys/key_019ab0c0000170008000000000000002";
@@ -37,7 +37,7 @@ async fn assert_whole(service: &Service, name: &str) {
     let found = |secret: &str| table.find(&Digest::of(secret.as_bytes()));
     assert!(found("first").unwrap().is_active() && !found("second").unwrap().is_active(), "{name}");
     assert!(found("rotated-out").unwrap().superseded_at().has_come(UnixSeconds(0)), "{name}");
-    // Until a sweep has folded them, names are found as SQL finds them, and then too.
+    // SQL finds names until a sweep has folded them, and they are found afterwards too.
     for swept in [false, true] {
         if swept {
             service.sweep().await;

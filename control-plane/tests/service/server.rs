@@ -1,4 +1,4 @@
-//! A PostgreSQL of the tests' own.
+//! A PostgreSQL server for the tests.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -12,21 +12,21 @@ pub fn is_postgres() -> bool {
     }
 }
 
-/// A server of this process. It ends when its standard input does, which this process holds.
+/// A server of this process. It ends when its standard input closes, which this process holds open.
 pub struct Server {
     _process: Child,
-    /// Of its socket.
+    /// The folder of its socket.
     pub folder: String,
 }
 
 impl Server {
-    /// The database that all of it serves.
+    /// The URL of its default database.
     pub fn url(&self) -> String {
         format!("postgres://latchkey@/postgres?host={}", self.folder)
     }
 }
 
-/// Asks a server. The client can't be used on an async thread, as tests are.
+/// Runs queries on a server. The client can't be used on an async thread, as tests are.
 pub fn on_server<T: Send>(url: &str, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
     let work = || work(&mut postgres::Client::connect(url, postgres::NoTls).unwrap());
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
@@ -37,7 +37,7 @@ pub fn start(settings: &[&str]) -> Server {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/postgres");
     let mut process = Command::new(script).args(settings).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let folder = lines.next().expect("scripts/postgres says where it is").unwrap();
+    let folder = lines.next().expect("the folder of scripts/postgres").unwrap();
     assert_eq!(lines.next().expect("scripts/postgres serves").unwrap(), "ready");
     Server { _process: process, folder }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::start::{Running, command, failed};
 
-/// A client that finds the control plane at this socket.
+/// A client of the control plane at this socket.
 fn client(socket: &Path) -> Client {
     Client::builder().unix_socket(socket).build().unwrap()
 }
@@ -20,7 +20,7 @@ fn token(directory: &Path, name: &str) -> String {
     read_to_string(directory.join(name)).unwrap().trim_end().to_owned()
 }
 
-/// Why it doesn't start, in one line, and how it ended.
+/// The one line that explains why it doesn't start, and its exit code.
 fn refused(directory: &Path, more: &[&str]) -> (String, Option<i32>) {
     let mut child = command(directory, more).spawn().unwrap();
     let mut told = String::new();
@@ -36,7 +36,7 @@ fn refused(directory: &Path, more: &[&str]) -> (String, Option<i32>) {
     (lines[0].to_owned(), output.status.code())
 }
 
-/// Makes a workspace by this socket, and answers with the address that the audit log has of it.
+/// Makes a workspace over this socket, and returns the address that the audit log has of the client.
 async fn address_of_a_change(directory: &Path, socket: &Path) -> Value {
     let (client, token) = (client(socket), token(directory, "admin.token"));
     let made = client
@@ -60,7 +60,7 @@ async fn a_unix_socket_is_served_to_its_group_and_goes_with_the_server() {
     assert_eq!(metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
     assert_eq!(address_of_a_change(directory.path(), &socket).await, Value::Null, "its clients have no address");
 
-    // It is refused to a second one, whose database is another, and that leaves it alone.
+    // A second process with another database is refused, and leaves the socket alone.
     let other = tempfile::tempdir().unwrap();
     let (told, code) = refused(other.path(), &["--listen", &listen]);
     assert!(code == Some(1) && told.contains(&listen) && told.contains("another program listens there"), "{told}");
@@ -70,7 +70,7 @@ async fn a_unix_socket_is_served_to_its_group_and_goes_with_the_server() {
     assert!(running.child.wait().unwrap().success());
     assert!(!socket.exists());
 
-    // One that was killed leaves it, and the next one takes its place.
+    // A killed process leaves its socket, and the next one takes its place.
     let mut running = Running::start(serve(&[]));
     running.child.kill().unwrap();
     running.child.wait().unwrap();
@@ -80,13 +80,13 @@ async fn a_unix_socket_is_served_to_its_group_and_goes_with_the_server() {
     running.signal("-TERM");
     assert!(running.child.wait().unwrap().success());
 
-    // A start that fails later leaves none.
+    // A start that fails later leaves no socket.
     let (told, code) = refused(directory.path(), &["--listen", &listen, "--database", "nowhere/latchkey.db"]);
     assert!(code == Some(1) && told.contains("nowhere/latchkey.db") && !socket.exists(), "{told}");
 }
 
 #[tokio::test]
-async fn who_connects_to_a_unix_socket_is_a_proxy_only_if_that_is_said() {
+async fn clients_of_a_unix_socket_are_proxies_only_if_configured() {
     for (trusted, expected) in [("127.0.0.0/8", Value::Null), ("unix:", json!("203.0.113.9"))] {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("admin.sock");
@@ -109,10 +109,10 @@ async fn connections_without_a_token_on_a_unix_socket_count_as_one_address() {
             tokio::net::UnixStream::connect(&socket).await.unwrap(),
             tokio::net::UnixStream::connect(&socket).await.unwrap(),
         ];
-        // They are accepted in the order in which they came.
+        // Connections are accepted in the order in which they came.
         let answer = client(&socket).get("http://localhost/healthz").send().await.unwrap();
         assert_eq!(answer.status().as_u16(), expected, "trusted: {trusted}");
-        // A right token is let in nevertheless.
+        // A valid token is let in nevertheless.
         let workspaces =
             client(&socket).get("http://localhost/v1/workspaces").bearer_auth(token(directory.path(), "admin.token"));
         assert_eq!(workspaces.send().await.unwrap().status(), StatusCode::OK);

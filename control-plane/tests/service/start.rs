@@ -32,10 +32,10 @@ pub fn failed(directory: &Path, more: &[&str]) -> Output {
     command(directory, more).output().unwrap()
 }
 
-/// A running control plane; killed when the test is over.
+/// A running control plane; killed when the test ends.
 pub struct Running {
     pub child: Child,
-    /// Of --listen.
+    /// The address of --listen.
     pub address: String,
     told: BufReader<ChildStdout>,
 }
@@ -49,11 +49,11 @@ impl Running {
         running
     }
 
-    /// The address in the next line of what it tells.
+    /// The address in the next line of its standard output.
     pub fn next_address(&mut self) -> String {
         let mut line = String::new();
         self.told.read_line(&mut line).unwrap();
-        // Of a Unix socket it is the path.
+        // For a Unix socket it is the path.
         let line_end = line.trim_end();
         let Some((_, address)) = line_end.split_once("://").or_else(|| line_end.split_once(" on unix:")) else {
             let mut stderr = String::new();
@@ -76,7 +76,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_start_that_can_not_succeed_says_why_in_one_line() {
+fn a_start_that_can_not_succeed_reports_why_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -162,7 +162,7 @@ fn a_wrong_command_line_ends_with_2() {
 #[test]
 fn a_database_is_served_by_one_process() {
     let directory = tempfile::tempdir().unwrap();
-    // A file: of PostgreSQL's any number may be had.
+    // A file, because PostgreSQL allows any number of control planes.
     let file = ["--database", "latchkey.db"];
     let _first = Running::start(command(directory.path(), &file));
     let second = failed(directory.path(), &file);
@@ -199,7 +199,7 @@ fn the_help_names_the_environment_of_each_flag() {
     let flags: Vec<_> = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")).collect();
     for flag in &flags {
         let name = flag.split(' ').next().unwrap().to_uppercase().replace('-', "_");
-        // A database's URL may hold a password, so what it is now isn't shown.
+        // A database's URL may contain a password, so its current value isn't shown.
         let now = if name == "DATABASE" { "" } else { "=" };
         assert!(help.contains(&format!("[env: LATCHKEY_{name}{now}]")), "--{flag}");
     }
@@ -247,13 +247,13 @@ async fn sigterm_answers_what_was_accepted_and_closes_the_database() {
     let manifest = feed(String::new()).await.unwrap().bytes().await.unwrap();
     let at = policy::table::Loading::start(&manifest).unwrap().position();
     let waiting = tokio::spawn(feed(format!("&epoch={}&since={}&head={}&wait=20", at.epoch, at.revision, at.head)));
-    // Its connection is open once the server has answered on another that came later.
+    // Its connection is open once the server has answered on another one that was opened later.
     let probe = reqwest::Client::new().get(format!("http://{address}/healthz")).send().await.unwrap();
     assert_eq!(probe.status(), 200);
 
     let began = std::time::Instant::now();
     running.signal("-TERM");
-    // Answered, or never accepted: not cut off while it waits.
+    // Answered, or never accepted, but not cut off while it waits.
     if let Ok(answer) = waiting.await.unwrap() {
         assert_eq!(answer.status(), 204);
     }
@@ -358,7 +358,7 @@ async fn each_request_is_one_line_in_the_log_with_no_secret_in_it() {
     assert_eq!(made.headers()["x-request-id"], "from-the-test");
     let made: serde_json::Value = made.json().await.unwrap();
     let secret = made["secret"].as_str().unwrap();
-    // Where it doesn't belong, too.
+    // Also where it doesn't belong.
     for path in [format!("/v1/workspaces/{secret}"), format!("/v1/workspaces?q={secret}"), format!("/{secret}")] {
         ask(reqwest::Method::GET, &path, serde_json::Value::Null).await.unwrap();
     }

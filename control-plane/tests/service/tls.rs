@@ -1,4 +1,4 @@
-//! TLS and addresses of their own for edges, as the binary serves them.
+//! TLS and separate addresses for edges, as the binary serves them.
 
 use std::fs::write;
 use std::net::SocketAddr;
@@ -46,7 +46,8 @@ impl Authority {
     }
 }
 
-/// What a client that trusts `authority` is answered to GET `path`; shows the certificate `own` if it is asked for one.
+/// The answer to a client that trusts `authority` and requests GET `path`; it presents the certificate `own` if the
+/// server requests one.
 async fn get(address: &str, authority: &Authority, own: Option<&Path>, path: &str) -> std::io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.der().clone()).unwrap();
@@ -83,7 +84,7 @@ async fn a_new_certificate_is_served_without_a_restart() {
     second.issue(directory.path(), "server");
     let is_served = async || get(&running.address, &second, None, "/healthz").await.is_ok();
     until("the new certificate is served", is_served).await;
-    // Half of a pair leaves the one that was there in use.
+    // With half of a new pair, the old pair stays in use.
     write(directory.path().join("server.key"), "no key").unwrap();
     assert!(get(&running.address, &second, None, "/healthz").await.is_ok());
 }
@@ -137,7 +138,7 @@ async fn an_address_for_edges_serves_edges_alone_and_the_other_one_no_more() {
 }
 
 #[test]
-fn tls_that_can_not_be_served_says_why_in_one_line() {
+fn tls_that_can_not_be_served_reports_why_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     Authority::new().issue(directory.path(), "server");

@@ -1,4 +1,4 @@
-//! A log that can't be written: the control plane starts, serves and ends as with any other.
+//! A log that can't be written: the control plane starts, serves and shuts down as with any other.
 
 use std::fs::OpenOptions;
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
@@ -14,7 +14,7 @@ use crate::waiting::{DEADLINE, until};
 /// More than a pipe holds, in lines of a hundred bytes and more.
 const REQUESTS: usize = 700;
 
-/// Makes changes and looks at pages, each of which is logged, and ends it. Answers with how many lines were lost.
+/// Makes changes and opens pages, each of which is logged, and shuts it down. Returns how many lines were lost.
 async fn serve_and_end(mut running: Running, directory: &Path, requests: usize) -> u64 {
     let token = std::fs::read_to_string(directory.join("admin.token")).unwrap();
     let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
@@ -36,7 +36,7 @@ async fn serve_and_end(mut running: Running, directory: &Path, requests: usize) 
         let lost = text.lines().find_map(|line| line.strip_prefix("latchkey_log_lines_lost_total "));
         lost.expect("the number of lines that were lost").parse::<u64>().unwrap()
     };
-    // Each of these is a line as well; the thread that writes comes to it a little later.
+    // These requests are logged as well, and the writing thread comes to them a little later.
     let mut lost = metrics().await;
     if requests == 0 {
         until("all lines are counted as lost", async || {
@@ -93,7 +93,7 @@ async fn it_starts_without_a_standard_error() {
     serve_and_end(Running::start(closed), directory.path(), 1).await;
 }
 
-/// A pipe that takes nothing more.
+/// A pipe that is full.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (unread, mut full) = pipe();
     full.write_all(&[b'\n'; 64 << 10]).unwrap();

@@ -1,4 +1,4 @@
-//! Usage: what workers report, counted once, shown on the key, and nothing else moved by it.
+//! Usage: reports of workers are counted once and shown on the key, and change nothing else.
 
 use axum::http::Method;
 use policy::Digest;
@@ -42,7 +42,7 @@ fn id(key: &str) -> &str {
     key.rsplit('/').next().unwrap()
 }
 
-/// What an entry names a secret by.
+/// The identifier of a secret in an entry.
 fn mark(secret: &str) -> String {
     Digest::of(secret.as_bytes()).0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -51,7 +51,7 @@ fn batch(worker: &str, sequence: u64, keys: Value) -> Value {
     json!({"edge": "edge-1", "instance": "i1", "worker": worker, "sequence": sequence, "keys": keys})
 }
 
-/// So many allowed requests of a key, at the harness's start.
+/// This many allowed requests of a key, at the harness's start.
 fn allowed(key: &str, count: u64) -> Value {
     json!({"key": id(key), "hour": NOW, "allowed": count})
 }
@@ -132,12 +132,12 @@ async fn a_batch_counts_once_however_often_it_is_sent() {
     let service = service.restart().await;
     service.reported(send("w1", 1)).await;
     assert_eq!(service.allowed(&key).await, 10, "after a restart too");
-    // One that was given up is no gap.
+    // A batch that was given up is no gap.
     service.advance(1);
     service.reported(send("w1", 3)).await;
     service.reported(send("w1", 2)).await;
     assert_eq!(service.allowed(&key).await, 20, "what comes late was counted or given up");
-    // A worker that starts has a new id, and begins anew.
+    // A worker that starts has a new id, and its sequence starts again.
     service.reported(send("w2", 1)).await;
     assert_eq!(service.allowed(&key).await, 30);
 }
@@ -181,19 +181,19 @@ async fn a_use_belongs_to_the_secret_that_was_used() {
     let rotated = service.post(&format!("{key}/rotate"), json!({"overlap": "1h"})).await.json();
     let new = rotated["secret"].as_str().unwrap();
     assert_eq!(at().await, [some("59:10"), None, some("59:10")]);
-    // Reported after the rotation, and older than what is known.
+    // Reported after the rotation, but older than what is known.
     service.reported(used(2, &[(&old, NOW - 40), (new, NOW - 30)])).await;
     service.reported(used(3, &[(&old, NOW - 45)])).await;
     assert_eq!(at().await, [some("59:30"), some("59:30"), some("59:20")]);
     service.post(&format!("{key}/end-overlap"), Value::Null).await;
     service.reported(used(4, &[(&old, NOW - 20)])).await;
     assert_eq!(at().await, [some("59:40"), some("59:30"), None], "a late use of what has ended is the key's alone");
-    // Once the overlap has passed there is nothing to wait for.
+    // After the overlap there is nothing left to wait for.
     service.post(&format!("{key}/rotate"), json!({"overlap": "1h"})).await;
     assert_eq!(at().await, [some("59:40"), None, some("59:30")]);
     service.advance(3_601);
     assert_eq!(at().await, [some("59:40"), None, None]);
-    // An edge's clock that is ahead a little makes nothing later than now; one that is far ahead says nothing of when.
+    // If an edge's clock is slightly ahead, the last use counts as now; if it is far ahead, the instant is ignored.
     service.reported(used(5, &[(&old, NOW + 3_601 + 300)])).await;
     assert_eq!(at().await, [some("00:01"), None, None]);
     service.advance(60);
@@ -225,7 +225,7 @@ async fn a_flood_of_unknown_keys_leaves_the_database_as_it_was() {
         service.reported(said).await;
     }
     assert_eq!(service.allowed(&key).await, 40);
-    // One hour of the key that is there.
+    // One hour, of the key that still exists.
     assert_eq!(rows().await, before + 1);
     assert_eq!(service.get(&format!("{deleted}/usage")).await.code(), "unknown-key");
 }
@@ -262,7 +262,7 @@ async fn usage_that_can_not_be_read_or_is_not_the_edge_s_changes_nothing() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{name}");
     }
     assert_eq!(service.allowed(&key).await, 0);
-    // An instance's last seconds are reported after it has said that it leaves.
+    // An instance reports its last seconds after it has retired.
     let retired = service.call_as(EDGE, Method::DELETE, "/edge/v1/instances/i1", Value::Null, &[]).await;
     assert_eq!(retired.status, 204);
     service.reported(right).await;
@@ -291,7 +291,7 @@ async fn hours_become_days_after_a_week_and_days_go_after_a_year() {
     assert_eq!(periods("hours").await, []);
     let day = |day: &str, allowed| (format!("{day}T00:00:00Z"), allowed);
     assert_eq!(periods("days").await, [day("2026-11-22", 2), day("2026-11-23", 4)]);
-    // What an edge kept back for longer than hours are kept belongs to its day at once.
+    // Usage that an edge held back for longer than hours are kept goes directly into its day.
     service.poll(None, 0).await;
     let late = json!([{"key": id(&key), "hour": NOW + 4 * 3_600, "allowed": 1}]);
     service.reported(batch("w1", 4, late)).await;

@@ -1,4 +1,4 @@
-//! Usage entry by entry: what can't be counted is left out, and never loses a batch, a worker or another edge's numbers.
+//! Usage entry by entry: an invalid one is left out, and never costs a batch, a worker or another edge's counts.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ const NOW: i64 = 1_795_420_800;
 const DAY: i64 = 86_400;
 
 impl Service {
-    /// A control plane that knows instance `i1` of `edge-1`, with a key; answers with the key's path, too.
+    /// A control plane that knows instance `i1` of `edge-1`, with a key; returns the key's path, too.
     async fn with_a_key() -> (Self, String) {
         let service = Self::start().await;
         service.workspace("acme").await;
@@ -32,7 +32,7 @@ impl Service {
         self.get(&format!("{key}/usage")).await.json()
     }
 
-    /// How many entries were left out, as `why` and number.
+    /// The number of entries that were left out, for each `why`.
     async fn left_out(&self) -> Vec<(String, u64)> {
         let text = self.get("/metrics").await.text();
         let lines = text.lines().filter_map(|line| line.strip_prefix("latchkey_usage_refused_total{why=\""));
@@ -102,7 +102,7 @@ async fn one_bad_entry_is_left_out_and_counted_and_the_rest_of_the_batch_counts(
         assert_eq!(seen["denials"].as_array().unwrap().len(), 1, "{name}");
         assert_eq!(service.left_out().await, [(why.to_owned(), 1)], "{name}");
         assert!(service.get("/metrics").await.text().contains("latchkey_usage_denied_total{code=\"unknown-key\"} 3\n"));
-        // Sent again it isn't counted again.
+        // A batch that is sent again isn't counted again.
         service.sends("w", 1, &json!({"keys": keys, "denials": denials, "denied": denied})).await;
         assert_eq!(service.left_out().await, [(why.to_owned(), 1)], "{name}");
     }
@@ -170,7 +170,7 @@ async fn a_sequence_may_skip_one_batch_a_second_and_no_jump_silences_a_worker() 
     assert_eq!(sends("w", 13).await, 200, "ten were lost in ten seconds");
     assert_eq!(sends("w", 14).await, 200);
     assert_eq!(service.seen(&key).await["totals"]["allowed"], 4, "each counts");
-    // The control plane may have forgotten a worker, which counts for a year or two.
+    // The control plane may have forgotten a worker, whose sequence grows for a year or two.
     assert_eq!(sends("forgotten", 10_000_000).await, 200);
     assert_eq!(sends("new", 1_000_000_000_000).await, 422);
     let service = service.restart().await;

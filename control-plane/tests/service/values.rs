@@ -1,4 +1,4 @@
-//! What no value may hold: secrets of ours, and characters that hide.
+//! What no value may contain: our secrets, and invisible characters.
 
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -55,7 +55,7 @@ async fn no_secret_is_kept_as_a_value() {
         assert_eq!(refused.json()["lines"][0]["errors"][0]["code"], "contains-secret", "{}", refused.text());
     }
     assert_eq!(service.revision(), before);
-    // Without its last symbol it opens nothing, and names may look like this.
+    // Without its last symbol it is not a secret, and names may look like this.
     let cut = secrets[0].split_at(secrets[0].len() - 1).0;
     assert_eq!(service.patch(&key, json!({"name": cut})).await.status, 200);
 }
@@ -174,7 +174,7 @@ async fn names_are_found_whatever_their_case_in_any_script() {
     }
     assert!(found("q", "arger").await.is_empty());
     assert!(found("q", "0%x").await.is_empty());
-    // A name that was changed is found by its new one.
+    // A renamed key is found by its new name.
     let (path, _) = service.key("acme", json!({"name": "old"})).await;
     assert_eq!(service.patch(&path, json!({"name": "ÑANDÚ"})).await.status, 200);
     assert_eq!(found("q", "ñandú").await, ["ÑANDÚ"]);

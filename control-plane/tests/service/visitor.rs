@@ -1,4 +1,4 @@
-//! Somebody who uses the console: keeps the cookie, and sends forms as a browser does.
+//! A user of the console, who keeps the cookie and sends forms as a browser does.
 
 use axum::body::Body;
 use axum::http::Request;

@@ -1,14 +1,14 @@
-//! Conditions that come true a little later.
+//! Waiting for conditions, with a deadline.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-/// How long a test waits for what takes an instant on a machine with nothing else to do.
+/// How long a test waits for what takes an instant on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Between two looks.
+/// The time between two checks.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until it holds.
@@ -16,7 +16,7 @@ pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
     until_it_is(what, true, holds).await;
 }
 
-/// Asks until it is answered so.
+/// Asks until the answer is `expected`.
 pub async fn until_it_is<T: PartialEq + Debug>(what: &str, expected: T, mut asked: impl AsyncFnMut() -> T) {
     let mut seen = None;
     let reached = async {

@@ -1,4 +1,4 @@
-//! POST …/keys/{key}/activate, /deactivate, /end-overlap: each may be repeated, and a repeat changes nothing.
+//! POST …/keys/{key}/activate, /deactivate, /end-overlap: idempotent changes of a key's state.
 
 use axum::extract::State;
 use axum::http::StatusCode;

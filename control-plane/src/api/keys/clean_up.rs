@@ -1,4 +1,4 @@
-//! POST …/keys/deactivate-matching, /delete-matching: all keys that nobody needs any more, after a look at which those are.
+//! POST …/keys/deactivate-matching, /delete-matching: bulk removal of unneeded keys, with a dry run.
 
 use axum::extract::State;
 use axum::response::Response;

@@ -1,4 +1,4 @@
-//! POST /v1/workspaces/{workspace}/keys: makes a key, and shows its secret once.
+//! POST /v1/workspaces/{workspace}/keys: creates a key and shows its secret once.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -39,7 +39,7 @@ pub(in crate::api) async fn create(
     idempotency::answer(&api, once, make, |made| again(&api, at.workspace.id, made, StatusCode::CREATED)).await
 }
 
-/// Makes the key that the fields say.
+/// Creates the key that the fields describe.
 pub(crate) async fn make(api: &Api, at: &InWorkspace, mut fields: Fields) -> Result<WithSecret, Problem> {
     let acting = at.principal.acting(&api.clock);
     let name = fields.required("name", values::name);

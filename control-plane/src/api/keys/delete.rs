@@ -1,4 +1,4 @@
-//! DELETE …/keys/{key}: ends a key for good.
+//! DELETE …/keys/{key}: deletes a key permanently.
 
 use axum::extract::State;
 use axum::response::Response;

@@ -1,4 +1,4 @@
-//! The digest of a line of an import, as other systems write it.
+//! The digest in a line of an import, in the notations of other systems.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::api::fields::Refused;
 use crate::api::values;
 
-/// SHA-256 of a secret's text, as 64 hexadecimal digits of either case or in base64 of either alphabet, with or without its `=`,
-/// and with or without `sha256:` before it.
+/// SHA-256 of a secret's text, as 64 hexadecimal digits of either case or in base64 of either alphabet, with or without
+/// `=` at its end, and with or without the prefix `sha256:`.
 pub(super) fn digest(value: Value) -> Result<Digest, Refused> {
     let text = values::string(value)?;
     if text.as_bytes().starts_with(KEY_PREFIX) {
@@ -78,7 +78,7 @@ mod tests {
             json!(format!("{base64}=")),
             json!(base64.replacen('u', "", 1)),
             json!(format!("{unpadded}AA")),
-            // More bits than 32 bytes have.
+            // More bits than 32 bytes.
             json!(unpadded.replace("Fa0", "Fa1")),
             json!("lk_live_000000000000000000000000000000004cjNQE"),
         ] {

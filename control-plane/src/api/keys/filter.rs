@@ -1,4 +1,4 @@
-//! What tells keys that nobody needs any more, in a query and in a body.
+//! The filter that finds unneeded keys, in a query and in a body.
 
 use policy::UnixSeconds;
 use serde_json::Value;
@@ -9,13 +9,13 @@ use crate::store::{KeyFilter, Status};
 
 const DAY: i64 = 86_400;
 
-/// Longer than any key lives.
+/// A hundred years.
 const MAX_DAYS: i64 = 36_500;
 
-/// The most characters of a pattern.
+/// The maximum length of a pattern, in characters.
 const MAX_PATTERN: usize = 100;
 
-/// Takes the fields of a filter; those that are refused are as if they were left out, and are refused at the end.
+/// Takes the fields of a filter. A refused field counts as absent here; `Fields::finish` reports it.
 pub(in crate::api) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
     let ago = |days: i64| now.saturating_add_secs(days.saturating_mul(-DAY));
     KeyFilter {
@@ -27,7 +27,7 @@ pub(in crate::api) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
     }
 }
 
-/// A number, which a query has as text.
+/// A number of days, which is text in a query.
 fn days(value: Value) -> Result<i64, Refused> {
     let number = match &value {
         Value::Number(number) => number.as_i64(),

@@ -1,6 +1,6 @@
-//! POST …/keys/import: keys whose secrets somebody else made, by their digests, all or none.
+//! POST …/keys/import: imports keys of other systems by the digests of their secrets, all or none.
 //!
-//! A body is kept until it is complete; then the import has a place among those that run, and a task of its own.
+//! The body is stored until it is complete. Only then does the import take a place among the running ones.
 
 mod check;
 mod line;
@@ -86,7 +86,7 @@ struct CompleteImport {
     target: Target,
     /// The workspace that all lines are for.
     own: Option<WorkspaceId>,
-    /// The same where the admin of that workspace must not learn what is taken elsewhere; a platform admin may know.
+    /// The same if its own admin imports, who must not learn what is taken elsewhere; a platform admin may.
     guessing: Option<WorkspaceId>,
     acting: Acting,
     key: IdempotencyKey,
@@ -107,7 +107,7 @@ async fn import(
     let lines = body.complete(&api, guessing).await?;
     let acting = principal.acting(&api.clock);
     let import = CompleteImport { api, target, own, guessing, acting, key, query, lines };
-    // A task of its own: a client that goes away leaves nothing half done, and its place is taken as long as its import runs.
+    // A task of its own: if the client disconnects, nothing is left half done, and the import keeps its place.
     finished(tokio::spawn(import.answer())).await
 }
 
@@ -144,13 +144,13 @@ impl CompleteImport {
     }
 }
 
-/// What a task led to. Its panic is one of the request.
+/// The result of a task. Its panic becomes the request's.
 async fn finished<T>(task: JoinHandle<Result<T, Problem>>) -> Result<T, Problem> {
     match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // The control plane ends.
+            // Cancelled: the control plane is shutting down.
             Err(_) => Err(Problem::timeout()),
         },
     }
@@ -158,15 +158,15 @@ async fn finished<T>(task: JoinHandle<Result<T, Problem>>) -> Result<T, Problem>
 
 async fn make(api: &Api, import: Import, acting: Acting) -> Result<(Vec<KeyId>, Revision), StoreError> {
     if import.ids.is_empty() {
-        // All lines were left out.
+        // All lines were skipped.
         return Ok((import.ids, api.store.head().borrow().revision));
     }
     let changed = api.store.import_keys(import, acting).await?;
     Ok((changed.value, changed.revision))
 }
 
-/// What is said where the store refuses. Of digests that are taken elsewhere an admin of one workspace, `guessing`, learns that
-/// there are some, and not too often.
+/// The answer when the store refuses. An admin of one workspace, `guessing`, learns only that some digests are taken
+/// elsewhere, and not too often.
 fn refused(api: &Api, guessing: Option<WorkspaceId>, error: StoreError) -> Problem {
     match (guessing, error) {
         (Some(own), StoreError::DigestsTaken { lines }) if lines.iter().any(|(_, of)| *of != Some(own)) => {
@@ -177,7 +177,7 @@ fn refused(api: &Api, guessing: Option<WorkspaceId>, error: StoreError) -> Probl
     }
 }
 
-/// The answer to a repeat: what was imported, of a body with so many lines.
+/// The answer to a repeated request: what was imported from a body with this many lines.
 fn again(made: &Made, lines: usize) -> Result<Response, Problem> {
     let key_ids = made.ids.iter().map(|id| id.parse().map_err(|_| Problem::fault())).collect::<Result<Vec<_>, _>>()?;
     done(&ImportedBody::new(key_ids, lines), made.revision)
@@ -193,7 +193,7 @@ impl ImportedBody {
 #[derive(Clone, Copy)]
 pub(in crate::api) struct ImportQuery {
     expired: Expired,
-    /// Of all of it.
+    /// Of the whole query.
     digest: Digest,
 }
 

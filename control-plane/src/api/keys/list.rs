@@ -1,4 +1,4 @@
-//! GET /v1/workspaces/{workspace}/keys: a page at a time.
+//! GET /v1/workspaces/{workspace}/keys: lists keys, a page at a time.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -15,7 +15,7 @@ use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
 use crate::store::{Key, KeyQuery, Page, Sort};
 
-/// The most characters to search for.
+/// The maximum length of a search text, in characters.
 const MAX_SEARCH: usize = 100;
 
 /// Where a page ended: the order of the list, and the name and id of its last key.
@@ -49,14 +49,14 @@ pub(in crate::api) async fn list(
     listed(&PageBody { items: page.items.into_iter().map(|key| KeyBody::new(key, now)).collect(), next_cursor })
 }
 
-/// A page of keys, and what it is a page of.
+/// A page of keys, with the order of its list.
 pub(crate) struct Listed {
     pub(crate) page: Page<Key>,
     pub(crate) next_cursor: Option<String>,
     pub(crate) sort: &'static str,
 }
 
-/// The page that the fields ask for.
+/// The page that the fields select.
 pub(crate) async fn page(api: &Api, at: &InWorkspace, fields: Fields) -> Result<Listed, Problem> {
     let query = read(fields, api)?;
     let sort = word(query.sort);
@@ -76,7 +76,7 @@ fn read(mut fields: Fields, api: &Api) -> Result<KeyQuery, Problem> {
     fields.finish(|| Some(KeyQuery { limit, sort, after, filter, search, now }))
 }
 
-/// A cursor of a list in another order would skip keys.
+/// Refuses a cursor of a list in another order, which would skip keys.
 fn after(value: Value, sort: Sort) -> Result<(String, KeyId), Refused> {
     let Place(order, name, id) = cursor::read(&values::string(value)?)?;
     if order == word(sort) {

@@ -1,4 +1,4 @@
-//! `/v1/workspaces/{workspace}/keys`: what a key looks like, and its operations, a file each.
+//! `/v1/workspaces/{workspace}/keys`: a key as JSON, with a file for each operation.
 
 pub(super) mod actions;
 pub(super) mod clean_up;
@@ -143,7 +143,7 @@ impl<'a> KeyWithSecret<'a> {
     }
 }
 
-/// The answer to a repeat of create and rotate: the key as it is now.
+/// The answer to a repeated create or rotate: the key as it is now.
 async fn again(api: &Api, workspace: WorkspaceId, made: Made, status: StatusCode) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_key)?;
     let key = api.store.key(workspace, id).await.map_err(of_key)?;
@@ -151,7 +151,7 @@ async fn again(api: &Api, workspace: WorkspaceId, made: Made, status: StatusCode
     changed(status, &KeyWithSecret::new(key, None, api.clock.now()), revision)
 }
 
-/// A key that may change things is worth more to whoever steals it.
+/// A key that may write is worth more to a thief.
 fn warnings(key: &Key) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if key.scopes.values().any(|level| *level == Level::Write) {
@@ -175,7 +175,7 @@ pub(crate) fn status_word(status: Status) -> &'static str {
     }
 }
 
-/// What isn't found below a workspace that was found is a key.
+/// The workspace was found before, so `NotFound` is about the key.
 pub(crate) fn of_key(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::unknown_key(),

@@ -1,4 +1,4 @@
-//! POST …/keys/{key}/rotate: gives a key another secret, and shows it once.
+//! POST …/keys/{key}/rotate: gives a key a new secret and shows it once.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -44,7 +44,7 @@ pub(in crate::api) async fn rotate(
     idempotency::answer(&api, once, rotate, |made| again(&api, at.workspace.id, made, StatusCode::OK)).await
 }
 
-/// Gives a key another secret, as the fields say.
+/// Gives a key a new secret, as the fields request.
 pub(crate) async fn give_secret(
     api: &Api,
     at: &InWorkspace,
@@ -55,7 +55,7 @@ pub(crate) async fn give_secret(
     let rotation = rotation(&mut fields);
     let rotation = fields.finish(|| Some(rotation))?;
 
-    // The secret's text begins with the environment, which a key keeps.
+    // The secret's text contains the environment, which a key keeps.
     let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
     let secret = api.entropy.secret(&Kind::Key(key.environment))?;
     let acting = at.principal.acting(&api.clock);
@@ -64,7 +64,7 @@ pub(crate) async fn give_secret(
     Ok(WithSecret { changed: changed.map_err(of_key)?, secret })
 }
 
-/// What becomes of the secrets that the key has.
+/// What happens to the secrets that the key has.
 fn rotation(fields: &mut Fields) -> Rotation {
     let overlap = fields.optional("overlap", values::overlap).flatten();
     let replaces = fields.optional("replace", values::boolean).unwrap_or(false);

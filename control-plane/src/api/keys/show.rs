@@ -1,4 +1,4 @@
-//! GET …/keys/{key}
+//! GET …/keys/{key}: shows a key.
 
 use axum::extract::State;
 use axum::response::Response;

@@ -1,4 +1,4 @@
-//! PATCH …/keys/{key}: what is given replaces what is there; metadata is merged.
+//! PATCH …/keys/{key}: replaces the given fields; metadata is merged.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -37,7 +37,7 @@ pub(in crate::api) async fn update(
     changed(StatusCode::OK, &KeyBody::new(updated.value, now), updated.revision)
 }
 
-/// Replaces in a key what the fields say.
+/// Replaces the given fields of a key.
 pub(crate) async fn replace(
     api: &Api,
     at: &InWorkspace,

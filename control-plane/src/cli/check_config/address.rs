@@ -1,4 +1,4 @@
-//! Addresses: where Envoy listens, and by which one a client is known.
+//! Checks of the addresses that Envoy listens on or takes for the client's.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::cli::json::{is, list, part, word};
 
 const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
 
-/// True for an address that only who is on this machine reaches: loopback, a file, another listener of this Envoy.
+/// True for an address that is reachable only from this machine: loopback, a file, another listener of this Envoy.
 pub fn is_local_address(address: &Value) -> bool {
     let socket = part(address, &["socket_address"]);
     if !socket.is_object() {
@@ -21,7 +21,7 @@ pub fn is_local_address(address: &Value) -> bool {
     word(socket, "address").parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Envoy's admin pages are for who runs it.
+/// Envoy's admin pages are for its operator only.
 pub fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
     let address = part(file, &["admin", "address"]);
     if address.is_object() && !is_local_address(address) {
@@ -31,8 +31,8 @@ pub fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Whether the address that allowlists are held against is one that a client can't choose. `hops` is the plugin configuration's
-/// `trusted_hops`. A patch, as a mesh's file has it, says only what it changes.
+/// Checks that a client can't choose the address that allowlists are compared with. `hops` is `trusted_hops` of the
+/// plugin configuration. A patch, as in a mesh's manifest, contains only the fields that it changes.
 pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: bool, findings: &mut Vec<Finding>) {
     let mut refuse = |name: &str, message: String| findings.push(Finding::refused(below(place, name), message));
     let is_unsaid = is_patch && manager.get("use_remote_address").is_none();
@@ -67,7 +67,7 @@ pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: b
     }
 }
 
-/// A client that reaches a listener with this filter names its own address in the first line.
+/// With this filter, any client that reaches the listener chooses its own address in the first line that it sends.
 pub fn check_proxy_protocol(filters: &[NetworkFilter<'_>], findings: &mut Vec<Finding>) {
     for NetworkFilter { message, reach } in filters {
         if message.is(PROXY_PROTOCOL) && *reach == Reach::Anyone {

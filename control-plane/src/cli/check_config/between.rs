@@ -1,4 +1,4 @@
-//! The order of filters: ours, the guard behind it, and nothing between or behind that undoes what was decided.
+//! The order of filters: ours, then the guard, and no filter after ours that undoes the decision.
 
 use policy::Config;
 use serde_json::Value;
@@ -11,8 +11,8 @@ use super::shipped::Shipped;
 use super::values::may_be_true;
 use crate::cli::json::word;
 
-/// Filters that neither have Envoy choose the route anew nor change what the upstream reads of a request, unless a field of
-/// theirs says so, which is looked for.
+/// Filters that neither make Envoy choose the route again nor change what the upstream reads of a request, unless one
+/// of their fields is set to do so, which is checked.
 const HARMLESS: [&str; 24] = [
     "adaptive_concurrency.v3.AdaptiveConcurrency",
     "admission_control.v3.AdmissionControl",
@@ -54,7 +54,7 @@ const PROGRAMS: [&str; 7] = [
     "wasm.v3.Wasm",
 ];
 
-/// Checks a chain that a request may go through. `config` is our filter's, where it can be read.
+/// Checks a chain that a request may go through. `config` is that of our filter, if it can be read.
 pub fn check_chain(chain: &Chain<'_>, config: Option<&Config>, shipped: &Shipped, findings: &mut Vec<Finding>) {
     let filters = &chain.filters;
     let Some(own) = filters.iter().position(HttpFilter::is_ours) else {
@@ -95,7 +95,7 @@ fn check_ours(ours: &HttpFilter<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Where the guard stands in `behind`, if it is as closed as the shipped one.
+/// The position of the guard in `behind`, if it is as strict as the shipped one.
 fn check_guard(
     ours: &HttpFilter<'_>,
     before: &[HttpFilter<'_>],
@@ -131,7 +131,7 @@ fn check_guard(
     None
 }
 
-/// A filter that stands where the guard belongs, whatever it does.
+/// True for a filter that is meant as the guard, whether or not it works as one.
 fn is_guard(filter: &HttpFilter<'_>) -> bool {
     let is_rbac =
         filter.kind() == RBAC || (filter.is_discovered() && filter.value.to_string().contains("rbac.v3.RBAC"));
@@ -171,7 +171,7 @@ fn check_before(filter: &HttpFilter<'_>, config: Option<&Config>, findings: &mut
     }
 }
 
-/// Between our filter and the router nothing may choose the route anew, or change the request that was decided.
+/// Between our filter and the router, no filter may choose the route again or change the decided request.
 fn check_behind(filter: &HttpFilter<'_>, at: usize, guard: Option<usize>, findings: &mut Vec<Finding>) {
     let is_before_guard = guard.is_some_and(|guard| at < guard);
     let gap = if is_before_guard { "between our filter and the guard" } else { "between our filter and the router" };
@@ -208,7 +208,7 @@ fn is_one_of(filter: &HttpFilter<'_>, kinds: &[&str]) -> bool {
     kinds.contains(&kind)
 }
 
-/// The names by which a route could switch off, or replace, what keeps this chain closed.
+/// The filter names by which a route could disable or override what protects this chain.
 pub fn protected_names<'a>(chain: &Chain<'a>) -> Vec<(&'a str, Role)> {
     let role = |filter: &HttpFilter<'a>| {
         if filter.is_ours() {
@@ -225,11 +225,11 @@ pub fn protected_names<'a>(chain: &Chain<'a>) -> Vec<(&'a str, Role)> {
     chain.filters.iter().filter_map(|filter| Some((word(filter.value, "name"), role(filter)?))).collect()
 }
 
-/// What a filter is for.
+/// A filter's part in the protection of a chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Filter,
     Guard,
-    /// It keeps identity headers of a client away from the upstream.
+    /// Removes a client's identity headers, so that they don't reach the upstream.
     Mutation,
 }

@@ -1,6 +1,6 @@
-//! What the filter calls and is called for: a capability list that withholds some of it makes it deny.
+//! The capabilities that the filter needs: without one of them it denies requests.
 
-/// As `envoy/demo.yaml` grants them, on which every test in a real Envoy stands.
+/// Those that `envoy/demo.yaml` grants, which every test in a real Envoy relies on.
 pub const NEEDED: [&str; 33] = [
     "proxy_on_context_create",
     "proxy_on_configure",

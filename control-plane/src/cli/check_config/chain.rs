@@ -12,14 +12,14 @@ use crate::cli::json::{list, part, word};
 const CONNECTION_MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const WITH_MATCHER: &str = "envoy.extensions.common.matching.v3.ExtensionWithMatcher";
 
-/// Network filters of a file, in the order in which they stand there.
+/// The network filters of a file, in file order.
 pub struct Chains<'a> {
     pub managers: Vec<Manager<'a>>,
-    /// Filters of connections and datagrams that are no connection manager.
+    /// Network, UDP and listener filters other than connection managers.
     pub others: Vec<NetworkFilter<'a>>,
 }
 
-/// A network filter with the listener that it stands in.
+/// A network filter, with the reach of its listener.
 pub struct NetworkFilter<'a> {
     pub message: Message<'a>,
     pub reach: Reach,
@@ -28,7 +28,7 @@ pub struct NetworkFilter<'a> {
 /// Who can open a connection to a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// Who runs this Envoy: it listens on loopback, or at a file.
+    /// Only this machine: the listener is on loopback, a file or another listener of this Envoy.
     Local,
     Anyone,
 }
@@ -38,9 +38,9 @@ pub struct Manager<'a> {
     pub place: String,
     pub fields: &'a Value,
     pub reach: Reach,
-    /// Of its listener.
+    /// The addresses of its listener.
     pub addresses: Vec<String>,
-    /// The chain of requests first, then those of upgrades that have one of their own.
+    /// The chain for requests first, then the chains of upgrades that have their own.
     pub chains: Vec<Chain<'a>>,
 }
 
@@ -50,14 +50,14 @@ pub struct Chain<'a> {
     pub filters: Vec<HttpFilter<'a>>,
 }
 
-/// One of them.
+/// A filter of a chain.
 pub struct HttpFilter<'a> {
     pub place: String,
     pub name: &'a str,
     pub value: &'a Value,
-    /// What it is; none where Envoy asks elsewhere for it.
+    /// Its configuration; `None` if Envoy fetches it (ECDS).
     pub message: Option<Message<'a>>,
-    /// True where a matcher decides, request by request, whether it runs.
+    /// True if a matcher decides for each request whether it runs.
     pub is_matched: bool,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Chains<'a> {
     }
 }
 
-/// What is known of a listener by all of its addresses.
+/// A listener, judged by all of its addresses.
 struct Listener {
     reach: Reach,
     addresses: Vec<String>,
@@ -134,7 +134,7 @@ impl<'a> Manager<'a> {
         Self { place, fields, reach: listener.reach, addresses: listener.addresses.clone(), chains }
     }
 
-    /// True when our filter stands in any of its chains, whether or not Envoy runs it.
+    /// True if one of its chains contains our filter, whether or not Envoy runs it.
     pub fn has_ours(&self) -> bool {
         self.chains.iter().any(|chain| chain.filters.iter().any(HttpFilter::is_ours))
     }
@@ -161,17 +161,17 @@ impl<'a> HttpFilter<'a> {
         Self { place, name: word(value, "name"), value, message, is_matched }
     }
 
-    /// Our filter in it.
+    /// Our filter, if this is it.
     pub fn ours(&self) -> Option<Filter<'a>> {
         self.message.as_ref().and_then(filter_of)
     }
 
-    /// Our filter, or a place that is kept for it.
+    /// True for our filter, or a placeholder for it.
     pub fn is_ours(&self) -> bool {
         self.ours().is_some() || (self.is_discovered() && is_named_as_ours(self.name, self.value))
     }
 
-    /// True where Envoy asks elsewhere for what it is (ECDS).
+    /// True if Envoy fetches its configuration (ECDS).
     pub fn is_discovered(&self) -> bool {
         self.value.get("config_discovery").is_some()
     }
@@ -180,20 +180,20 @@ impl<'a> HttpFilter<'a> {
         may_be_true(self.value, "disabled")
     }
 
-    /// Its type's name; empty where that isn't known.
+    /// The name of its type; empty if it isn't known.
     pub fn kind(&self) -> &'a str {
         self.message.as_ref().map_or("", |message| message.kind)
     }
 }
 
-/// A filter that is discovered, by its name and the types that it may have.
+/// Whether a discovered filter may be ours, by its name and its possible types.
 fn is_named_as_ours(name: &str, value: &Value) -> bool {
     let types = list(part(value, &["config_discovery"]), "type_urls");
     let may_be_wasm = types.iter().any(|kind| kind.as_str().is_some_and(|kind| kind.ends_with(".wasm.v3.Wasm")));
     name.contains("latchkey") && !name.contains("guard") && (may_be_wasm || types.is_empty())
 }
 
-/// True for a file with a place that is kept for our filter, though the filter isn't in it.
+/// True for a file that has a placeholder for our filter instead of the filter.
 pub fn keeps_a_place(file: &Value) -> bool {
     let mut keeps = false;
     walk(file, "", &mut |_, value| {

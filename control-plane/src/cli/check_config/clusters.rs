@@ -1,4 +1,4 @@
-//! Clusters by what they lead to: two names of one upstream are one.
+//! Clusters by their upstream: two names of one upstream count as one cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::cli::json::{list, number, part, word};
 
 /// The clusters of a file.
 pub struct Clusters {
-    /// The addresses of each, and the clusters that it stands for.
+    /// For each cluster, its addresses and the clusters that it aggregates.
     ways: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -26,7 +26,7 @@ impl Clusters {
         Self { ways }
     }
 
-    /// Its own name, its addresses, and those of the clusters that it stands for.
+    /// Its own name, its addresses, and those of the clusters that it aggregates.
     pub fn leads_to(&self, name: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::from([name.to_owned()]);
         let mut open = vec![name.to_owned()];
@@ -40,13 +40,13 @@ impl Clusters {
         found
     }
 
-    /// True when both lead to the same upstream, or one of its addresses.
+    /// True if both lead to the same upstream, or share one of its addresses.
     pub fn are_one(&self, name: &str, other: &str) -> bool {
         name == other || !self.leads_to(name).is_disjoint(&self.leads_to(other))
     }
 }
 
-/// Addresses, and names of other clusters.
+/// The addresses of a cluster, and the names of the clusters that it aggregates.
 fn ways_of(cluster: &Value) -> BTreeSet<String> {
     let mut ways = BTreeSet::new();
     walk(part(cluster, &["load_assignment"]), "", &mut |_, value| ways.extend(address_of(value)));
@@ -55,7 +55,7 @@ fn ways_of(cluster: &Value) -> BTreeSet<String> {
     ways
 }
 
-/// An address as one text.
+/// An address as a string.
 pub fn address_of(value: &Value) -> Option<String> {
     let socket = part(value, &["socket_address"]);
     if socket.is_object() {
@@ -64,13 +64,13 @@ pub fn address_of(value: &Value) -> Option<String> {
     part(value, &["pipe", "path"]).as_str().map(|path| format!("file {path}"))
 }
 
-/// A mention of a cluster where requests, or connections, are sent to it.
+/// A place that sends requests or connections to a cluster.
 pub struct Mention<'a> {
     pub place: String,
     pub cluster: &'a str,
 }
 
-/// All clusters that are sent to from below this value.
+/// All places below this value that send to a cluster.
 pub fn mentions<'a>(value: &'a Value, place: &str) -> Vec<Mention<'a>> {
     let mut found = Vec::new();
     walk(value, place, &mut |place, value| {

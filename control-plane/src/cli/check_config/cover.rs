@@ -1,4 +1,5 @@
-//! Routes that take what another one is meant to protect: in one order of the two, by another spelling, or behind all others.
+//! Weaker routes that take requests meant for a stricter one: by their order, by another spelling, or as the last
+//! route.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +11,10 @@ use super::routes::{Entry, Goal, Host, Source, name_of};
 use super::values::is_zero;
 use crate::cli::json::part;
 
-/// How many of the routes that a weaker one covers a message names.
+/// How many covered routes a message names.
 const NAMED: usize = 3;
 
-/// Where two routes stand to each other.
+/// How the hosts of two routes are related.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kinship {
     SameHost,
@@ -21,7 +22,7 @@ enum Kinship {
     OtherListener,
 }
 
-/// Hosts of one manager, or the one of a plugin configuration.
+/// Checks the hosts of all managers, or the one host of a plugin configuration.
 pub fn check_cover(hosts: &[Host<'_>], config: Option<&Config>, clusters: &Clusters, findings: &mut Vec<Finding>) {
     for (own, host) in hosts.iter().enumerate() {
         check_host(host, findings);
@@ -46,18 +47,18 @@ pub fn check_cover(hosts: &[Host<'_>], config: Option<&Config>, clusters: &Clust
     }
 }
 
-/// What one route covers of others that ask for more.
+/// The stricter routes that one route covers.
 #[derive(Default)]
 struct Covered {
-    /// By the very path that the other is for.
+    /// Covered by the same path.
     taken: BTreeSet<String>,
-    /// By another spelling of it.
+    /// Covered by another spelling of the path.
     spelled: BTreeSet<String>,
-    /// By another host's name.
+    /// Covered under another host's name.
     hosts: BTreeSet<String>,
-    /// By another listener.
+    /// Covered at another listener.
     listeners: BTreeSet<String>,
-    /// What Envoy's own matching keeps apart.
+    /// True if only Envoy's own matching keeps the two apart.
     is_by_metadata: bool,
 }
 
@@ -140,14 +141,14 @@ impl Covered {
     }
 }
 
-/// True when the first asks for less than the second, and leads to the same upstream.
+/// True if `weak` requires less than `protected` and leads to the same upstream.
 fn is_weaker(weak: &Entry<'_>, protected: &Entry<'_>, clusters: &Clusters) -> bool {
     let (Goal::Clusters(own), Goal::Clusters(other)) = (&weak.goal, &protected.goal) else { return false };
-    // Of two routes with the same paths, what else they ask for tells them apart.
+    // Two routes with the same paths differ by their other conditions.
     let is_told_apart = weak.is_conditional && weak.space == protected.space;
-    // What is denied whatever comes protects nothing but itself; what states nothing is the rest.
+    // The catch-all that states no rule is only the remainder, and has nothing to protect.
     let is_protected = !(protected.source == Source::Unmatched && protected.space.is_all());
-    // A path of its own for what another one protects is meant, as long as it needs a key.
+    // A rewrite to a protected path is intended, as long as it needs a key.
     let is_alias = weak.is_rewritten() && !weak.need.is_open();
     !is_told_apart
         && !is_alias
@@ -157,7 +158,7 @@ fn is_weaker(weak: &Entry<'_>, protected: &Entry<'_>, clusters: &Clusters) -> bo
         && own.iter().any(|own| other.iter().any(|other| clusters.are_one(own, other)))
 }
 
-/// What a host's routes say of themselves.
+/// Checks the routes of a host one at a time.
 fn check_host(host: &Host<'_>, findings: &mut Vec<Finding>) {
     let mut has_template = false;
     for (at, entry) in host.entries.iter().enumerate() {

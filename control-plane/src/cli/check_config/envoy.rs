@@ -1,4 +1,4 @@
-//! A whole Envoy file, check by check.
+//! All checks of an Envoy file, in order.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ use super::{Finding, mesh};
 use crate::cli::json::{list, part};
 use crate::cli::output::counted;
 
-/// All that is found in an Envoy file, and what was looked at.
+/// The findings in an Envoy file, and a summary of what was checked.
 pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> anyhow::Result<(Vec<Finding>, String)> {
     let mut findings = Vec::new();
     let shipped = Shipped::read()?;
@@ -76,7 +76,7 @@ pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> anyhow::Result<(Vec
     Ok((findings, checked))
 }
 
-/// The plugin configuration that decides what comes to this manager.
+/// The plugin configuration that decides the requests of this manager.
 fn config_of<'c>(manager: &Manager<'_>, configs: &'c [(String, Config)]) -> Option<&'c Config> {
     let own = manager.chains.iter().flat_map(|chain| &chain.filters).find_map(HttpFilter::ours)?;
     configs.iter().find(|(place, _)| *place == own.place).map(|(_, config)| config)
@@ -100,7 +100,7 @@ fn check_manager(manager: &Manager<'_>, config: Option<&Config>, shipped: &Shipp
         let message = "not all routes stand in this file, or not in an order that can be read: what they state, and which of them covers another, can't be checked";
         findings.push(Finding::warning(place, message));
     }
-    // Where nothing asks for a key, whose address it is doesn't matter, and no stream outlives its key.
+    // If no route needs a key, the client's address doesn't matter, and no stream can outlive its key.
     let asks = !are_seen(manager)
         || hosts(manager, config).iter().flat_map(|host| &host.entries).any(|entry| !entry.need.is_public());
     if asks || manager.reach == Reach::Anyone {
@@ -109,7 +109,7 @@ fn check_manager(manager: &Manager<'_>, config: Option<&Config>, shipped: &Shipp
     }
 }
 
-/// What a mesh's file changes of a connection manager that the mesh makes.
+/// Checks what a mesh's manifest changes in a connection manager that the mesh generates.
 fn check_patches(file: &Value, chains: &Chains<'_>, configs: &[(String, Config)], findings: &mut Vec<Finding>) {
     let config = configs.first().map(|(_, config)| config);
     let hops = config.map_or(0, |config| config.trusted_hops);
@@ -127,8 +127,8 @@ fn check_patches(file: &Value, chains: &Chains<'_>, configs: &[(String, Config)]
     }
 }
 
-/// Where a file has our filter without the chain that it goes into, as a patch does, the guard is somewhere in it, or
-/// somewhere else.
+/// A file may have our filter without its chain, as a patch does. The guard is then elsewhere in the file, or in
+/// another file.
 fn check_elsewhere(
     file: &Value,
     found: &[Filter<'_>],
@@ -175,7 +175,7 @@ fn check_elsewhere(
     }
 }
 
-/// Listeners that come from elsewhere aren't in the file.
+/// Warns of listeners that Envoy fetches, because they aren't in the file.
 fn check_discovery(file: &Value, findings: &mut Vec<Finding>) {
     for name in ["lds_config", "ads_config"] {
         if part(file, &["dynamic_resources"]).get(name).is_some() {
@@ -186,7 +186,7 @@ fn check_discovery(file: &Value, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What routes state of themselves, wherever they stand; answers with how many there are.
+/// Checks the metadata of all routes in the file; returns a summary of how many there are.
 fn check_routes(file: &Value, catalogue: Option<&Catalogue>, findings: &mut Vec<Finding>) -> String {
     let (mut routes, mut stated) = (0_u64, 0_u64);
     walk(file, "", &mut |place, value| {

@@ -1,11 +1,11 @@
-//! Names of fields: protobuf takes `use_remote_address` and `useRemoteAddress`, the checks only the first.
+//! Field names: protobuf accepts `use_remote_address` and `useRemoteAddress`, the checks only the first.
 
 use anyhow::bail;
 use serde_json::{Map, Value};
 
 use crate::cli::json::part;
 
-/// Fields whose own fields are names that an operator chose, and no fields of a message.
+/// Fields whose own fields are names that an operator chose, not fields of a message.
 const MAPS: [&str; 7] = [
     "typed_per_filter_config",
     "policies",
@@ -16,10 +16,11 @@ const MAPS: [&str; 7] = [
     "exact_match_map",
 ];
 
-/// Fields whose whole value is an operator's.
+/// Fields whose whole value belongs to the operator.
 const OPAQUE: [&str; 3] = ["filter_metadata", "json_format", "plugin_config"];
 
-/// The same file with each field of Envoy's under one name. A field that is given under both is refused: Envoy takes one of them.
+/// The file with one name for each of Envoy's fields. A field that is given under both is refused, because Envoy takes
+/// only one of them.
 pub fn with_one_name(file: Value) -> anyhow::Result<Value> {
     match file {
         Value::Array(documents) => documents.into_iter().map(with_one_name).collect(),
@@ -32,13 +33,13 @@ pub fn with_one_name(file: Value) -> anyhow::Result<Value> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Names {
-    /// Of a message.
+    /// Fields of a message.
     Fields,
-    /// Of an operator.
+    /// Names that an operator chose.
     Chosen,
 }
 
-/// In a manifest, only what is put into Envoy has Envoy's fields.
+/// In a manifest, only the parts that go into Envoy have Envoy's fields.
 fn manifest(value: Value) -> anyhow::Result<Value> {
     Ok(match value {
         Value::Object(fields) => {
@@ -77,7 +78,7 @@ fn message(value: Value, names: Names) -> anyhow::Result<Value> {
     })
 }
 
-/// `useRemoteAddress` as `use_remote_address`; what is no name of a field stays as it is.
+/// `useRemoteAddress` becomes `use_remote_address`; anything that isn't a field name stays as it is.
 fn snake(name: &str) -> String {
     let is_camel = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric())

@@ -1,4 +1,4 @@
-//! Our filters in an Envoy file, wherever it has them.
+//! Finds our filters anywhere in an Envoy file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// One of our filters.
 pub struct Filter<'a> {
-    /// Where its `config` stands.
+    /// The place of its `config`.
     pub place: String,
     /// The `PluginConfig`.
     pub config: &'a Value,
@@ -19,10 +19,10 @@ pub struct Filter<'a> {
     pub plugin: Plugin,
 }
 
-/// The bytes that the filter is handed.
+/// The configuration that Envoy passes to the filter.
 pub enum Plugin {
     Bytes(Vec<u8>),
-    /// What Envoy does not hand on.
+    /// A configuration that Envoy doesn't pass on, with the reason.
     Unreadable(&'static str),
 }
 
@@ -57,7 +57,7 @@ pub fn filter_of<'a>(message: &Message<'a>) -> Option<Filter<'a>> {
     is_ours.then(|| Filter { place: format!("{}.config", message.place), config, plugin })
 }
 
-/// By its type: Envoy hands a text and bytes on, and refuses to start on a `Struct`.
+/// The type decides: Envoy passes on strings and bytes, and refuses to start with a `Struct`.
 fn plugin(configuration: &Value) -> Plugin {
     let kind = word(configuration, "@type");
     let text = part(configuration, &["value"]).as_str();

@@ -10,7 +10,7 @@ pub const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 /// What to do about a guard that isn't the shipped one.
 pub const TAKE_SHIPPED: &str = "take the filter `latchkey-guard` from what `latchkey envoy-config` prints";
 
-/// What this configuration of an RBAC filter lets pass beyond the shipped guard; none when it is as closed as that.
+/// What this RBAC filter lets pass beyond the shipped guard; `None` if it is as strict.
 pub fn fault(rbac: &Value, shipped: &Shipped) -> Option<String> {
     let rules = part(rbac, &["rules"]);
     if rbac.get("matcher").is_some_and(|matcher| !matcher.is_null()) {
@@ -47,7 +47,7 @@ pub fn fault(rbac: &Value, shipped: &Shipped) -> Option<String> {
     })
 }
 
-/// The policies of an RBAC filter by their names, each in the form in which two are compared.
+/// The policies of an RBAC filter by name, each in a form that can be compared.
 pub fn policies(rbac: &Value) -> Vec<(&str, Value)> {
     let Some(policies) = part(rbac, &["rules", "policies"]).as_object() else { return Vec::new() };
     policies.iter().map(|(name, policy)| (name.as_str(), comparable(policy))).collect()
@@ -69,7 +69,7 @@ fn difference(policy: &Value, shipped: &Shipped) -> &'static str {
     }
 }
 
-/// The same policy without what has no meaning: the order of alternatives, defaults that are written, lists within lists.
+/// The policy in a normal form: alternatives sorted, defaults removed, nested lists flattened.
 fn comparable(policy: &Value) -> Value {
     let Some(fields) = policy.as_object() else { return policy.clone() };
     let mut comparable = Map::new();
@@ -100,14 +100,14 @@ fn flatten(value: &Value, or: &str, list: &str, flat: &mut Vec<Value>) {
             flatten(part(value, &[or, list]), or, list, flat);
         }
         Value::Object(_) => flat.push(without_defaults(value)),
-        // Not what Envoy takes; equal to nothing that is shipped.
+        // Envoy doesn't accept this, so it must equal nothing that is shipped.
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             flat.push(json!({"not a matcher": value}))
         }
     }
 }
 
-/// Without fields that are written with the value that they have anyway.
+/// The value without the fields that are set to their default.
 fn without_defaults(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! What filters and routes set of that which only our filter may set: identity headers, its filter state, a client's key.
+//! Filters and routes that set what is reserved for our filter or the client: identity headers, filter state, keys.
 
 use policy::Config;
 use policy::config::CredentialSource;
@@ -11,12 +11,12 @@ use crate::cli::json::{list, part, word};
 /// Why a credential that Envoy adds is refused.
 pub const LENDS: &str = "adds a header that carries keys, and so lends a key to whoever comes without one: take it out";
 
-/// What the guard and logs read of our filter.
+/// The prefix of our filter state, which the guard and logs read.
 const STATE: &str = "wasm.latchkey_";
 
 const IDENTITY: &str = "x-latchkey-";
 
-/// Refuses what stands in for our filter's own word, wherever the file has it.
+/// Refuses anything in the file that imitates the output of our filter.
 pub fn check_headers(file: &Value, findings: &mut Vec<Finding>) {
     for (place, header) in added_headers(file, "") {
         let name = word(header, "key").to_ascii_lowercase();
@@ -49,7 +49,7 @@ pub fn check_headers(file: &Value, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Where a message gives requests a header that our filter takes for a client's key.
+/// The places where a message adds a header that our filter would take for a client's key.
 pub fn lent_credentials(message: &Value, place: &str, config: &Config) -> Vec<String> {
     let is_credential = |header: &Value| {
         config.credentials.iter().any(|source| match source {
@@ -58,7 +58,7 @@ pub fn lent_credentials(message: &Value, place: &str, config: &Config) -> Vec<St
             CredentialSource::Cookie { .. } => word(header, "key").eq_ignore_ascii_case("cookie"),
         })
     };
-    // What a client sent under another name is its own.
+    // A value that is copied from the request is the client's own.
     let is_fixed = |header: &Value| !word(header, "value").contains("%REQ");
     let added = added_headers(message, place);
     added.into_iter().filter(|(_, header)| is_credential(header) && is_fixed(header)).map(|(place, _)| place).collect()
@@ -77,7 +77,7 @@ fn added_headers<'a>(value: &'a Value, place: &str) -> Vec<(String, &'a Value)> 
     added
 }
 
-/// Identity headers of a client are gone before a route is chosen by them.
+/// Checks that a client's identity headers are removed before Envoy chooses a route.
 pub fn check_early(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
     let early = list(manager, "early_header_mutation_extensions");
     let removes = early.iter().any(|extension| extension.to_string().contains(IDENTITY));

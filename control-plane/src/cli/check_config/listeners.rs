@@ -1,4 +1,4 @@
-//! Ways to what is behind the filter that don't lead through it, and ways to what only who runs this Envoy may reach.
+//! Ways around the filter: to its upstreams, to the control plane, or to Envoy's admin pages.
 
 use std::collections::BTreeSet;
 
@@ -11,30 +11,31 @@ use super::routes::{Goal, Host};
 use super::shipped::Shipped;
 use crate::cli::json::{part, word};
 
-/// What must not be reached past the filter.
+/// What must not be reachable around the filter.
 pub struct Behind<'a> {
     pub clusters: &'a Clusters,
     /// Clusters of routes that need a key.
     pub upstreams: BTreeSet<String>,
-    /// The control plane's, which add the edge token to whatever they are sent.
+    /// The control plane's clusters, which add the edge token to every request.
     pub control_planes: BTreeSet<String>,
     pub shipped: &'a Shipped,
 }
 
 impl Behind<'_> {
-    /// The upstream, by whatever name, that this cluster leads to.
+    /// The protected upstream that this cluster leads to, under any name.
     fn upstream(&self, cluster: &str) -> Option<&String> {
         self.upstreams.iter().find(|name| self.clusters.are_one(name, cluster))
     }
 
-    /// True for a cluster that adds the edge token: by its name, for another one at the same address adds none.
+    /// True for a cluster that adds the edge token. It is found by name, because another cluster at the same address
+    /// adds none.
     fn is_control_plane(&self, cluster: &str) -> bool {
         let ways = self.clusters.leads_to(cluster);
         self.control_planes.iter().any(|name| ways.contains(name))
     }
 }
 
-/// The clusters that routes with a need for a key lead to.
+/// The clusters of routes that need a key.
 pub fn upstreams(hosts: &[Host<'_>]) -> BTreeSet<String> {
     let mut upstreams = BTreeSet::new();
     for entry in hosts.iter().flat_map(|host| &host.entries).filter(|entry| !entry.need.is_public()) {
@@ -68,7 +69,7 @@ pub fn check_ways(file: &Value, chains: &Chains<'_>, behind: &Behind<'_>, findin
     check_admin_ways(file, chains, behind, findings);
 }
 
-/// What has no filter of ours in it.
+/// Checks a part of the file that doesn't have our filter.
 fn check_unguarded(value: &Value, place: &str, behind: &Behind<'_>, findings: &mut Vec<Finding>) {
     for mention in mentions(value, place) {
         let cluster = mention.cluster;
@@ -86,7 +87,7 @@ fn check_unguarded(value: &Value, place: &str, behind: &Behind<'_>, findings: &m
     }
 }
 
-/// Through the filter, but to what no client may reach.
+/// Checks the routes behind our filter for targets that no client may reach.
 fn check_guarded(manager: &Manager<'_>, chains: &Chains<'_>, behind: &Behind<'_>, findings: &mut Vec<Finding>) {
     let hosts = super::routes::hosts(manager, None);
     for entry in hosts.iter().flat_map(|host| &host.entries) {
@@ -119,7 +120,7 @@ fn check_guarded(manager: &Manager<'_>, chains: &Chains<'_>, behind: &Behind<'_>
     }
 }
 
-/// True when a listener that others reach sends to a local one.
+/// True if a listener that others can reach sends to this local one.
 fn is_led_to(manager: &Manager<'_>, chains: &Chains<'_>, behind: &Behind<'_>) -> bool {
     let others = chains.managers.iter().filter(|other| other.reach == Reach::Anyone).map(|other| other.fields);
     let filters = chains.others.iter().filter(|other| other.reach == Reach::Anyone).map(|other| other.message.fields);
@@ -131,7 +132,7 @@ fn is_led_to(manager: &Manager<'_>, chains: &Chains<'_>, behind: &Behind<'_>) ->
     })
 }
 
-/// A listener that others reach and that leads to Envoy's admin pages is as if those were open.
+/// A listener that others can reach exposes the admin pages if it leads to them.
 fn check_admin_ways(file: &Value, chains: &Chains<'_>, behind: &Behind<'_>, findings: &mut Vec<Finding>) {
     let Some(admin) = address_of(part(file, &["admin", "address"])) else { return };
     let leads_there = |cluster: &str| behind.clusters.leads_to(cluster).contains(&admin);

@@ -9,11 +9,11 @@ use super::message::below;
 use super::values::{count, is_word, is_zero};
 use crate::cli::json::{is, part};
 
-/// Room for any key that a client may send by mistake: what envoy/sidecar.yaml has.
+/// Large enough for any key that a client sends by mistake; the value in envoy/sidecar.yaml.
 const HEADERS_KB: u64 = 96;
 
-/// Of the settings of a manager with our filter: what opens a door is refused, what weakens is warned of. A patch, as a mesh's file
-/// has it, says only what it changes.
+/// Checks the settings of a manager with our filter: unsafe ones are refused, weak ones get a warning. A patch, as in a
+/// mesh's manifest, contains only the fields that it changes.
 pub fn check_settings(
     place: &str,
     manager: &Value,
@@ -65,7 +65,7 @@ fn check_limits(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
 }
 
 fn check_paths(place: &str, manager: &Value, config: Option<&Config>, is_patch: bool, findings: &mut Vec<Finding>) {
-    // What `paths.allow` admits has to reach the filter as it stands.
+    // The spellings in `paths.allow` must reach the filter unchanged.
     let is_allowed = |name: &str| {
         config.is_some_and(|config| {
             config.paths.allow.iter().any(|kind| match kind {

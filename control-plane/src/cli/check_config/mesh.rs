@@ -1,4 +1,4 @@
-//! What Istio and Envoy Gateway make filters and settings of: their own resources, as envoy/istio.yaml has them.
+//! Resources of Istio and Envoy Gateway that become filters and settings, as in envoy/istio.yaml.
 
 use serde_json::{Map, Value};
 
@@ -10,10 +10,10 @@ use crate::cli::json::{list, part, word};
 use policy::Config;
 use policy::config::Feed;
 
-/// A resource that a mesh makes our filter of.
+/// A resource that a mesh turns into our filter.
 struct Resource<'a> {
     place: String,
-    /// What holds the plugin configuration.
+    /// The object that contains the plugin configuration.
     value: &'a Value,
     plugin: &'a Value,
     mesh: Mesh,
@@ -25,7 +25,7 @@ enum Mesh {
     EnvoyGateway,
 }
 
-/// Our filters in resources of a mesh.
+/// The resources of a mesh that contain our filter.
 fn resources(file: &Value) -> Vec<Resource<'_>> {
     let mut found = Vec::new();
     walk(file, "", &mut |place, value| {
@@ -53,7 +53,7 @@ pub fn has_ours(file: &Value) -> bool {
     !resources(file).is_empty()
 }
 
-/// Checks them, and answers with their plugin configurations and places.
+/// Checks them, and returns their plugin configurations and places.
 pub fn check_resources(
     file: &Value,
     catalogue: Option<&Catalogue>,
@@ -93,7 +93,7 @@ pub fn plugins(file: &Value) -> Vec<Vec<u8>> {
     resources(file).iter().map(|resource| resource.plugin.to_string().into_bytes()).collect()
 }
 
-/// What Envoy Gateway's patches say of the connection manager, field by field, and where.
+/// The fields that Envoy Gateway's patches set in the connection manager, and their place.
 pub fn patched_manager(file: &Value) -> Option<(String, Value)> {
     let mut manager = Map::new();
     let mut first = None;

@@ -1,4 +1,4 @@
-//! Messages of Envoy's in a file, each with its type and its place.
+//! Envoy's messages in a file, each with its type and its place.
 
 use serde_json::Value;
 
@@ -7,9 +7,9 @@ use crate::cli::json::part;
 /// A `google.protobuf.Any`, or one within a `TypedStruct`.
 #[derive(Clone)]
 pub struct Message<'a> {
-    /// Where its fields stand.
+    /// The place of its fields.
     pub place: String,
-    /// Its type's whole name, without what stands before the slash.
+    /// The full name of its type, without the part before the slash.
     pub kind: &'a str,
     pub fields: &'a Value,
 }
@@ -32,7 +32,7 @@ impl<'a> Message<'a> {
         self.kind == kind
     }
 
-    /// True when it, or anything within it, has this text in it.
+    /// True if it contains this text anywhere.
     pub fn mentions(&self, text: &str) -> bool {
         self.fields.to_string().contains(text)
     }
@@ -68,7 +68,7 @@ pub fn messages<'a>(file: &'a Value) -> Vec<Message<'a>> {
     found
 }
 
-/// The values of a field by this name, wherever the file has it, each with its place.
+/// All values of fields with this name in the file, each with its place.
 pub fn fields<'a>(file: &'a Value, name: &str) -> Vec<(String, &'a Value)> {
     let mut found = Vec::new();
     walk(file, "", &mut |place, value| {

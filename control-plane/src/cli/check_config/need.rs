@@ -21,7 +21,7 @@ impl Need {
         Self { rule: "key".to_owned(), workspace: None }
     }
 
-    /// As a route's metadata states it. What can't be read denies, and so does the filter.
+    /// The need that a route's metadata states. One that can't be read denies, as in the filter.
     pub fn stated(metadata: &Value) -> Self {
         let Some(rule) = part(metadata, &["rule"]).as_str() else { return Self::deny() };
         Self::new(rule, part(metadata, &["path"]).as_str().unwrap_or_default())
@@ -44,7 +44,7 @@ impl Need {
         self.rule == "public"
     }
 
-    /// True when a request without a key passes.
+    /// True if a request without a key passes.
     pub fn is_open(&self) -> bool {
         self.is_public() || self.rule == "optional"
     }
@@ -53,7 +53,7 @@ impl Need {
         self.rule == "deny"
     }
 
-    /// True when what passes here passes there too.
+    /// True if every request that passes here also passes `other`.
     pub fn is_as_strong_as(&self, other: &Self) -> bool {
         if self.is_deny() || other.is_public() {
             return true;
@@ -63,7 +63,7 @@ impl Need {
     }
 }
 
-/// True when what one rule lets pass another one does too, whatever workspaces they are for.
+/// True if the rule `other` lets pass everything that `own` does, whatever the workspaces.
 pub fn is_rule_as_strict(own: &str, other: &str) -> bool {
     let ((own, own_level), (other, level)) = (scope_of(own), scope_of(other));
     match (own, other) {
@@ -76,7 +76,7 @@ pub fn is_rule_as_strict(own: &str, other: &str) -> bool {
     }
 }
 
-/// A rule's scope and level; the level is empty where the method says it.
+/// A rule's scope and level; the level is empty if the method determines it.
 fn scope_of(rule: &str) -> (&str, &str) {
     rule.split_once(':').unwrap_or((rule, ""))
 }

@@ -1,4 +1,4 @@
-//! Overrides of filters by routes, hosts and clusters of a route: they are found by the real names of the filters.
+//! Overrides of filters by routes, hosts and a route's clusters, found by the real names of the filters.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use super::values::may_be_true;
 
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 
-/// Refuses each override of what keeps a chain closed.
+/// Refuses each override of a filter that protects a chain.
 pub fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Finding>) {
     let chains = managers.iter().flat_map(|manager| &manager.chains);
     let mut names: BTreeMap<&str, Role> = chains.flat_map(protected_names).collect();
-    // Where a file has no chain, as a mesh's, these are the names that ours have there.
+    // A mesh's manifest has no chain; there our filters have these names.
     for (name, role) in [("latchkey", Role::Filter), ("latchkey-guard", Role::Guard)] {
         names.entry(name).or_insert(role);
     }
@@ -36,7 +36,7 @@ pub fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Ve
     check_disabled(file, managers, findings);
 }
 
-/// A wrapper that changes nothing, and at most enables the filter.
+/// An override that changes nothing, except that it may enable the filter.
 fn is_plain(place: &str, value: &Value) -> bool {
     Message::read(place, value).is_some_and(|message| message.is(FILTER_CONFIG))
         && !may_be_true(value, "disabled")
@@ -45,7 +45,7 @@ fn is_plain(place: &str, value: &Value) -> bool {
             .is_none_or(|config| config.as_object().is_some_and(|config| config.keys().all(|name| name == "@type")))
 }
 
-/// A filter that is disabled where it stands runs on those routes only that enable it; the guard denies the others.
+/// A filter that is disabled in its chain runs only on routes that enable it; the guard denies the others.
 fn check_disabled(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Finding>) {
     let enables = |name: &str| {
         fields(file, "typed_per_filter_config")

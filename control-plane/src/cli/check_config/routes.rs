@@ -14,23 +14,23 @@ use crate::cli::json::{list, part, word};
 
 /// A virtual host.
 pub struct Host<'a> {
-    /// Where its manager stands.
+    /// The place of its manager.
     pub manager: String,
     pub place: String,
     pub entries: Vec<Entry<'a>>,
 }
 
-/// A route, or a line of the plugin configuration's `routes` that decides on one.
+/// A route, or an entry of the plugin configuration's `routes` that decides it.
 pub struct Entry<'a> {
     pub place: String,
     pub route: &'a Value,
-    /// The paths that it takes.
+    /// The paths that it matches.
     pub space: Space,
-    /// The paths that the upstream reads of them; none where that can't be known.
+    /// The paths that the upstream reads; `None` if they can't be known.
     pub sent: Option<Space>,
-    /// True where more than the path decides whether it is taken.
+    /// True if more than the path decides whether it matches.
     pub is_conditional: bool,
-    /// True for requests with the method OPTIONS alone, which read and change nothing.
+    /// True if it matches only requests with the method OPTIONS, which read and change nothing.
     pub is_preflight: bool,
     pub need: Need,
     pub source: Source,
@@ -42,9 +42,9 @@ pub struct Entry<'a> {
 pub enum Source {
     /// The route's metadata: Envoy's matching decides.
     Metadata,
-    /// A line of `routes`: the filter's matching decides.
+    /// An entry of `routes`: the filter's matching decides.
     Template,
-    /// The route states nothing, and gets `unmatched`.
+    /// The route states no rule, and gets `unmatched`.
     Unmatched,
 }
 
@@ -52,32 +52,32 @@ pub enum Source {
 pub enum Goal {
     /// To these clusters.
     Clusters(Vec<String>),
-    /// A request, or a plugin, says where.
+    /// The request or a plugin chooses it.
     Unknown,
     /// Envoy answers itself.
     Answer,
 }
 
 impl Entry<'_> {
-    /// True when nothing that comes to it goes on to the next route.
+    /// True if no request passes it and goes on to the next route.
     pub fn takes_all(&self) -> bool {
         !self.is_conditional && self.space.is_all() && self.source != Source::Template
     }
 
-    /// True when the upstream reads another path than Envoy matched.
+    /// True unless the upstream is known to read the path that Envoy matched.
     pub fn is_rewritten(&self) -> bool {
         self.sent.as_ref() != Some(&self.space)
     }
 }
 
-/// The hosts whose routes stand in the file.
+/// The hosts whose routes are in the file.
 pub fn hosts<'a>(manager: &Manager<'a>, config: Option<&Config>) -> Vec<Host<'a>> {
     let place = format!("{}.route_config.virtual_hosts", manager.place);
     let hosts = list(part(manager.fields, &["route_config"]), "virtual_hosts").iter().enumerate();
     hosts.map(|(at, host)| read_host(manager, format!("{place}[{at}]"), host, config)).collect()
 }
 
-/// True when all routes of the manager stand in the file, in an order that can be read.
+/// True if all routes of the manager are in the file, in an order that can be read.
 pub fn are_seen(manager: &Manager<'_>) -> bool {
     let routes = part(manager.fields, &["route_config"]);
     let is_whole = routes.is_object() && part(routes, &["vhds"]).is_null();
@@ -121,7 +121,7 @@ fn read_route<'a>(place: String, route: &'a Value, config: Option<&Config>) -> V
     if source == Source::Metadata {
         return vec![own];
     }
-    // What states nothing is decided by the templates that fit, and `unmatched` behind them.
+    // A route that states no rule is decided by the templates that match, then by `unmatched`.
     let templates = config.map_or(&[][..], |config| &config.routes);
     let mut entries: Vec<Entry<'a>> = templates
         .iter()
@@ -137,7 +137,7 @@ fn read_route<'a>(place: String, route: &'a Value, config: Option<&Config>) -> V
     entries
 }
 
-/// A line of the plugin configuration, for whatever cluster.
+/// An entry of the plugin configuration's `routes`, for any cluster.
 fn of_template<'a>(line: &Route, route: &'a Value) -> Entry<'a> {
     let space = Space::of_template(&line.path);
     Entry {
@@ -153,7 +153,7 @@ fn of_template<'a>(line: &Route, route: &'a Value) -> Entry<'a> {
     }
 }
 
-/// A plugin configuration that stands alone, as a host with one upstream.
+/// A plugin configuration without an Envoy file, as a host with one upstream.
 pub fn host_of_plugin<'a>(config: &Config, nothing: &'a Value) -> Host<'a> {
     let goal = || Goal::Clusters(vec!["upstream".to_owned()]);
     let lines = config.routes.iter().enumerate().map(|(at, line)| Entry {
@@ -182,7 +182,7 @@ fn unmatched(config: Option<&Config>) -> Need {
     }
 }
 
-/// True where a request needs more than its path to be taken.
+/// True if a request needs more than its path to match.
 fn is_conditional(matched: &Value) -> bool {
     let conditions = [
         "headers",
@@ -198,7 +198,7 @@ fn is_conditional(matched: &Value) -> bool {
     conditions.iter().any(|name| matched.get(name).is_some())
 }
 
-/// A matcher of headers that takes the method OPTIONS and no other.
+/// A header matcher for the method OPTIONS only.
 fn is_preflight(header: &Value) -> bool {
     let exact = [part(header, &["string_match", "exact"]), part(header, &["exact_match"])];
     word(header, "name") == ":method"
@@ -218,7 +218,7 @@ fn goal(route: &Value) -> Goal {
     Goal::Clusters(mentions(action, "").iter().map(|mention| mention.cluster.to_owned()).collect())
 }
 
-/// How a route matches, for messages: its path, or its place where it has none.
+/// The name of a route in messages: its path, or its place if it has none.
 pub fn name_of(entry: &Entry<'_>) -> String {
     match &entry.space {
         Space::Unknown => {

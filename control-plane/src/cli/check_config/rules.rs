@@ -1,4 +1,4 @@
-//! Rules: in routes' metadata, and against the operator's catalogue.
+//! Checks of rules: in routes' metadata, and against the operator's catalogue.
 
 use policy::Config;
 use policy::route::{Route, Routes};
@@ -8,11 +8,11 @@ use serde_json::Value;
 use super::Finding;
 use crate::cli::json::part;
 
-/// What the operator's `latchkey.toml` knows.
+/// The operator's `latchkey.toml`, with its environments and scopes.
 pub struct Catalogue(pub crate::config::Config);
 
 impl Catalogue {
-    /// Whether the edge names nothing that isn't there.
+    /// Checks that the environment and the scopes that the edge names exist.
     pub fn check(&self, place: &str, config: &Config, findings: &mut Vec<Finding>) {
         if !self.0.environments.contains(&config.environment) {
             let message =
@@ -35,7 +35,7 @@ impl Catalogue {
     }
 }
 
-/// Checks what a route states of itself; false when it states nothing.
+/// Checks the rule in a route's metadata; false if the route states none.
 pub fn check_route(place: &str, route: &Value, catalogue: Option<&Catalogue>, findings: &mut Vec<Finding>) -> bool {
     let metadata = part(route, &["metadata", "filter_metadata", "latchkey"]);
     let place = format!("{place}.metadata.filter_metadata.latchkey");

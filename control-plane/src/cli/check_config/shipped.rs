@@ -1,4 +1,4 @@
-//! What `latchkey envoy-config` prints, as the measure of what stands in a file.
+//! The output of `latchkey envoy-config`, as the reference for files that are checked.
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -11,9 +11,9 @@ use crate::cli::json::{list, part, word};
 
 /// The parts of envoy/sidecar.yaml that a file is compared with.
 pub struct Shipped {
-    /// Each policy of the guard, in the form in which two of them are compared.
+    /// Each policy of the guard, in a form that can be compared.
     pub policies: Vec<Value>,
-    /// The requests that may reach the control plane, by its one route.
+    /// The requests that may reach the control plane: the match of its one route.
     pub retire: Value,
 }
 

@@ -4,15 +4,15 @@ use serde_json::Value;
 
 use crate::cli::json::{part, word};
 
-/// The paths that a route takes, or that an upstream reads.
+/// The paths that a route matches, or that an upstream reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Space {
     Exact(String),
-    /// All that begins so.
+    /// All paths with this prefix.
     Below(String),
     /// This path, and what is below it.
     Segments(String),
-    /// What can't be compared: a regular expression, for one.
+    /// A set that can't be compared, such as that of a regular expression.
     Unknown,
 }
 
@@ -73,7 +73,7 @@ impl Space {
         }
     }
 
-    /// True when every path of the other is one of this, as they are written.
+    /// True if it contains every path of `other`, compared as written.
     pub fn covers(&self, other: &Self) -> bool {
         if self.is_all() {
             return true;
@@ -90,12 +90,12 @@ impl Space {
         }
     }
 
-    /// True when some path may be in both.
+    /// True if some path may be in both.
     pub fn meets(&self, other: &Self) -> bool {
         *self == Self::Unknown || *other == Self::Unknown || self.covers(other) || other.covers(self)
     }
 
-    /// The same in small letters, as an upstream that doesn't tell letters apart reads it.
+    /// The set in lower case, as a case-insensitive upstream reads it.
     pub fn in_lower_case(&self) -> Self {
         match self {
             Self::Exact(text) => Self::Exact(text.to_lowercase()),
@@ -105,10 +105,10 @@ impl Space {
         }
     }
 
-    /// A path that this takes and that the upstream reads as one of `goal`, where `sent` is what it reads of this.
+    /// A path of this set that the upstream reads as one of `goal`; `sent` is what the upstream reads for this set.
     pub fn path_to(&self, sent: &Self, goal: &Self) -> Option<Self> {
         let rest = goal.text().strip_prefix(sent.text())?;
-        // What is below a segment begins with a slash, which a rewrite to `/` leaves out.
+        // Paths below a segment begin with a slash, which a rewrite to `/` removes.
         let is_joined = rest.is_empty() || rest.starts_with('/') || self.text().ends_with('/');
         let slash = if matches!(self, Self::Segments(_)) && !is_joined { "/" } else { "" };
         let text = format!("{}{slash}{rest}", self.text());

@@ -1,10 +1,11 @@
-//! Values as protobuf and Envoy's YAML take them, which is more than JSON's `true` and `1`.
+//! Values in the forms that protobuf and Envoy's YAML accept beyond JSON's `true` and `1`.
 
 use serde_json::Value;
 
 use crate::cli::json::part;
 
-/// True unless the field is surely false: Envoy's YAML takes `yes` and `on` for true, too. For fields that open a door.
+/// True unless the field is certainly false: Envoy's YAML also takes `yes` and `on` for true. For fields that are
+/// unsafe if true.
 pub fn may_be_true(value: &Value, name: &str) -> bool {
     match part(value, &[name]) {
         Value::Null | Value::Bool(false) => false,
@@ -13,7 +14,7 @@ pub fn may_be_true(value: &Value, name: &str) -> bool {
     }
 }
 
-/// A number, which may be written as a text or a fraction; 0 where there is none, and none for what is no number.
+/// A number, which may be written as a string or a fraction; 0 if it is missing, `None` if it isn't a number.
 pub fn count(value: &Value, name: &str) -> Option<u64> {
     match part(value, &[name]) {
         Value::Null => Some(0),
@@ -28,13 +29,13 @@ fn whole(number: f64) -> Option<u64> {
     (number.fract() == 0.0 && number >= 0.0).then(|| text.parse().ok()).flatten()
 }
 
-/// True for an enum's field with one of these values, by name or number.
+/// True if an enum's field has one of these values, by name or number.
 pub fn is_word(value: &Value, name: &str, values: &[(&str, u64)]) -> bool {
     let own = part(value, &[name]);
     values.iter().any(|(word, number)| own.as_str() == Some(word) || own.as_u64() == Some(*number))
 }
 
-/// True for a duration that isn't there, or is 0.
+/// True for a duration that is missing or 0.
 pub fn is_zero(duration: &Value) -> bool {
     let text = duration.as_str().unwrap_or("0s");
     text.trim_end_matches('s').parse::<f64>().map_or(true, |seconds| seconds <= 0.0)

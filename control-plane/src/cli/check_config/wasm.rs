@@ -1,4 +1,4 @@
-//! Our filter as Envoy runs it: what it is given, what it may call, and who shares its memory.
+//! How Envoy runs our filter: its configuration, its capabilities, and who shares its memory.
 
 use policy::Config;
 use policy::config::Feed;
@@ -12,7 +12,7 @@ use super::values::may_be_true;
 use super::{Finding, plugin};
 use crate::cli::json::{part, word};
 
-/// Answers with the plugin configuration, if it would be taken.
+/// Returns the plugin configuration, if the filter would accept it.
 pub fn check_filter(
     file: &Value,
     filter: &Filter<'_>,
@@ -57,7 +57,7 @@ pub fn check_filter(
     Some(config)
 }
 
-/// A failure policy by its number.
+/// The name of a failure policy's number.
 fn numbered(number: u64) -> &'static str {
     match number {
         1 => "FAIL_RELOAD",
@@ -66,7 +66,7 @@ fn numbered(number: u64) -> &'static str {
     }
 }
 
-/// Any module with the same `vm_id` reads and writes what our workers share: the keys.
+/// Any module with the same `vm_id` can read and write what our workers share: the keys.
 fn check_memory(file: &Value, wasm: &Value, place: &str, findings: &mut Vec<Finding>) {
     let own = part(wasm, &["vm_config"]);
     let id = word(own, "vm_id");
@@ -116,7 +116,7 @@ fn check_token(wasm: &Value, config: &Config, place: &str, findings: &mut Vec<Fi
     }
 }
 
-/// Where all clusters stand in the file, the control plane's must be among them.
+/// If all clusters are in the file, the control plane's must be among them.
 fn check_cluster(file: &Value, config: &Config, place: &str, findings: &mut Vec<Finding>) {
     let is_dynamic = part(file, &["dynamic_resources"]).get("cds_config").is_some()
         || part(file, &["dynamic_resources"]).get("ads_config").is_some();

@@ -51,12 +51,12 @@ impl FromStr for Origin {
 }
 
 impl Origin {
-    /// Whether nobody but this machine is between.
+    /// Whether the connection stays on this machine.
     pub(super) fn is_unix(&self) -> bool {
         matches!(self.way, Way::Unix(_))
     }
 
-    /// The name that is asked for in a TLS handshake; a Unix socket has none.
+    /// The name that Envoy requests in a TLS handshake; empty for a Unix socket.
     pub(super) fn host(&self) -> &str {
         match &self.way {
             Way::Network(destination) => &destination.host,
@@ -64,14 +64,14 @@ impl Origin {
         }
     }
 
-    /// What its certificate has to be for.
+    /// The name that its certificate must have, as a matcher.
     pub(super) fn name(&self) -> String {
         let host = self.host();
         let san_type = if host.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
         format!("{{san_type: {san_type}, matcher: {{exact: {}}}}}", quoted(host))
     }
 
-    /// One of the cluster's.
+    /// Its endpoint in the cluster.
     pub(super) fn endpoint(&self) -> String {
         let address = match &self.way {
             Way::Network(Destination { host, port }) => {

@@ -27,7 +27,7 @@ impl FromStr for RouteFlag {
 }
 
 impl RouteFlag {
-    /// What comes before the first parameter, without a slash behind.
+    /// The path before the first parameter, without a trailing slash.
     pub(super) fn prefix(&self) -> &str {
         let literal = self.path.split_once('{').map_or(self.path.as_str(), |(literal, _)| literal);
         literal.trim_end_matches('/')
@@ -38,19 +38,19 @@ impl RouteFlag {
         if self.path.contains('{') { self.path.clone() } else { format!("{}/{{*rest}}", self.prefix()) }
     }
 
-    /// True when this route takes what is below its path, `other` included, as soon as Envoy doesn't see that it is `other`'s.
+    /// True if this route takes paths below it, including those of `other` that Envoy doesn't recognize as `other`'s.
     fn covers(&self, other: &Self) -> bool {
         other.prefix().strip_prefix(self.prefix()).is_some_and(|rest| rest.starts_with('/'))
     }
 
-    /// True when whatever passes here would pass there, too.
+    /// True if every request that passes here would also pass `other`.
     fn is_as_strict_as(&self, other: &Self) -> bool {
         let binds = |route: &Self| route.path.split('/').any(|segment| segment == "{workspace}");
         is_rule_as_strict(&self.rule, &other.rule) && (binds(self) || !binds(other) || self.rule == "deny")
     }
 }
 
-/// A route of Envoy's.
+/// An Envoy route, as YAML.
 impl fmt::Display for RouteFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (prefix, rule) = (self.prefix(), quoted(&self.rule));
@@ -65,8 +65,8 @@ impl fmt::Display for RouteFlag {
     }
 }
 
-/// The first two of which the one, less specific, would let requests for the other pass: a spelling by which Envoy misses the
-/// other, and an upstream doesn't, opens it.
+/// The first two of which the less specific one would let requests for the other pass. A spelling that only the
+/// upstream reads as the other's path would bypass its rule.
 pub(super) fn lending(routes: &[RouteFlag]) -> Option<(&RouteFlag, &RouteFlag)> {
     routes.iter().find_map(|own| {
         let weaker = |other: &&RouteFlag| own.covers(other) && !own.is_as_strict_as(other);

@@ -1,4 +1,4 @@
-//! A key as an edge knows it, made from what REST shows of it.
+//! A key as an edge knows it, built from what REST shows of it.
 
 use std::convert::Infallible;
 
@@ -30,11 +30,11 @@ pub enum Presented {
 pub(super) enum Shape {
     /// `lk_…`
     Ours,
-    /// As other software made it.
+    /// Made by other software.
     Foreign,
 }
 
-/// A key that the edge knows, and a text in the place of its secret, which nobody has any more.
+/// A key that the edge knows, with a placeholder for its secret, whose text is no longer known.
 pub(super) struct Known {
     pub(super) name: String,
     pub(super) record: KeyRecord,
@@ -44,7 +44,7 @@ pub(super) struct Known {
     pub(super) stand_in: String,
 }
 
-/// A key's fields that decide something, as REST shows them.
+/// The fields of a key that affect decisions, as REST shows them.
 #[derive(Deserialize)]
 struct Shown {
     id: String,
@@ -68,7 +68,7 @@ impl Known {
         };
         let expires_at = at(&shown.expires_at)?;
         let stand_in = match shape {
-            // 32 times the first digit is no secret that anybody was given.
+            // No key was ever issued with a secret of 32 times the first digit.
             Shape::Ours => compose(&Kind::Key(shown.environment.clone()), |bytes| {
                 bytes.fill(0);
                 Ok::<(), Infallible>(())
@@ -98,7 +98,7 @@ impl Known {
     }
 }
 
-/// The table of an edge that knows this key alone: written and read as between control plane and edge.
+/// The table of an edge that knows only this key, encoded and decoded as between control plane and edge.
 pub(super) fn table(known: Option<&Known>) -> anyhow::Result<Table> {
     let (scopes, environments) = known.map_or_else(Default::default, |known| {
         ((0_u16..).zip(known.scopes.keys().cloned()).collect(), vec![(0_u8, known.environment.clone())])

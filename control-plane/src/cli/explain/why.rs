@@ -1,4 +1,4 @@
-//! Why a request gets what it gets, with the facts of it: for operators, who may know more than clients.
+//! The reason for a request's outcome, with details that only operators may know.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use policy::{Config, UnixSeconds};
 use super::record::Known;
 use crate::instant;
 
-/// What was asked.
+/// The request to explain.
 pub(super) struct Asked<'a> {
     pub(super) route: RouteRule<'a>,
     pub(super) method: &'a str,
@@ -18,7 +18,7 @@ pub(super) struct Asked<'a> {
     pub(super) now: UnixSeconds,
 }
 
-/// The rule, as it is written, and what it comes to for this method.
+/// The rule as it is written, and what it requires for this method.
 pub(super) fn rule(asked: &Asked<'_>) -> String {
     match asked.route {
         RouteRule::BadPath => "none: the path can be read in more than one way".to_owned(),

@@ -1,4 +1,4 @@
-//! `latchkey keys deactivate` and `delete`: one key by its id, or all that nobody needs any more, after a look at which.
+//! `latchkey keys deactivate` and `delete`: one key by its id, or all keys that match a filter, after listing them.
 
 use std::io::{self, IsTerminal as _};
 
@@ -124,7 +124,7 @@ fn all(at: &At<'_>, options: &CleanUpOptions, cleaning: Cleaning) -> anyhow::Res
     if options.yes || at.session.json {
         told(at, &answer.body, &done)?;
     } else {
-        // They were listed a moment ago.
+        // They were just listed.
         summed_up(&answer.body, &done);
     }
     options.wait.tell(&at.session.client, &answer)
@@ -134,7 +134,7 @@ fn send(at: &At<'_>, cleaning: Cleaning, body: Value, wait: Wait) -> anyhow::Res
     at.session.client.send(wait.asked(at.post(&[cleaning.path()], body)).patient(LONG))
 }
 
-/// Lists the keys, and says what is with them.
+/// Lists the keys, and reports what was done with them.
 fn told(at: &At<'_>, found: &Value, what: &str) -> anyhow::Result<()> {
     if at.session.json {
         return say_json(found);

@@ -42,7 +42,7 @@ impl Filter {
             && status.is_none()
     }
 
-    /// As a body that changes, or looks at, all keys that fit.
+    /// The body of a request that changes, or only lists, all keys that match.
     pub(super) fn body(&self, dry_run: bool) -> Value {
         let days = |days: Option<u32>| days.map(Value::from);
         object([

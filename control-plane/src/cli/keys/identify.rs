@@ -1,4 +1,4 @@
-//! `latchkey keys identify`: what a secret is that somebody found.
+//! `latchkey keys identify`: which key or token a secret belongs to.
 
 use serde_json::json;
 

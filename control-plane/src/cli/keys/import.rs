@@ -14,7 +14,7 @@ use crate::cli::output::{counted, say, say_json};
 use crate::cli::progress::{Progress, Sending};
 use crate::cli::waiting::Wait;
 
-/// What the control plane takes at a time.
+/// The most that the control plane accepts in one import.
 const MAX_LINES: usize = 100_000;
 const MAX_BYTES: u64 = 64 << 20;
 

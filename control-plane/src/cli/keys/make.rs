@@ -1,4 +1,4 @@
-//! `latchkey keys create` and `rotate`: what ends in a secret that is shown once.
+//! `latchkey keys create` and `rotate`: the operations that show a new secret once.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -89,7 +89,7 @@ pub(super) fn rotate(at: &At<'_>, options: &RotateOptions) -> anyhow::Result<Out
 fn tell(at: &At<'_>, wait: Wait, below: &[&str], body: Value) -> anyhow::Result<Outcome> {
     let client = &at.session.client;
     let answer = client.send(wait.asked(Call::make(&at.path(below), body)?))?;
-    // Before anything else that could go wrong: nobody can show it again.
+    // Before anything else can fail: the secret can't be shown again.
     made::tell(&at.session, &answer.body, &key_card(part(&answer.body, &["key"])))?;
     wait.tell(client, &answer)
 }

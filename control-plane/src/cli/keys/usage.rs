@@ -8,7 +8,7 @@ use crate::cli::failure::Outcome;
 use crate::cli::json::{list, part};
 use crate::cli::output::{card, field, say, say_json, table};
 
-/// Recent hours that are shown: a day.
+/// The recent hours that are shown: a day.
 const HOURS: usize = 24;
 
 pub(super) fn run(at: &At<'_>, key: &str) -> anyhow::Result<Outcome> {

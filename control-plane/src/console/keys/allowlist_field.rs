@@ -1,4 +1,4 @@
-//! The editor of an allowlist: a choice, and a list with an address or range a line.
+//! The editor of an allowlist: a choice, and a list with one address or range on each line.
 
 use policy::Allowlist;
 use serde_json::Value;
@@ -13,11 +13,11 @@ pub(super) struct AllowlistField {
     pub(super) is_any: bool,
     /// The lines.
     pub(super) text: String,
-    /// What a look at it found, where one was asked for.
+    /// The result of the check, if one was requested.
     pub(super) found: Option<Found>,
 }
 
-/// What the list means.
+/// The result of checking the list.
 pub(super) struct Found {
     pub(super) is_good: bool,
     pub(super) sentence: String,
@@ -37,7 +37,7 @@ impl AllowlistField {
         Self { is_any: form.text("allow") != "only", text: form.text("ip_allowlist").to_owned(), found: None }
     }
 
-    /// As REST would have it.
+    /// As REST expects it.
     pub(super) fn given(&self) -> Value {
         if self.is_any {
             return Value::Null;
@@ -46,7 +46,7 @@ impl AllowlistField {
         Value::from(entries.map(ToOwned::to_owned).collect::<Vec<_>>())
     }
 
-    /// Looks at the list, and writes it as it would be kept.
+    /// Checks the list, and writes it as it would be stored.
     pub(super) fn checked(mut self) -> Self {
         self.found = Some(match values::allowlist(self.given()) {
             Ok(Allowlist::Any) => Found { is_good: true, sentence: "Any address may use the key.".to_owned() },

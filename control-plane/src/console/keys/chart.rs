@@ -1,4 +1,4 @@
-//! A key's use in the last 30 days: bars for a drawing without script or style, and the same numbers as text.
+//! A key's use in the last 30 days: bars of a chart that needs no script or style, and the same numbers as text.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use crate::console::words::day;
 use crate::store::Usage;
 use crate::usage::{ALLOWED, DAY};
 
-/// Days that are drawn, today included.
+/// Days in the chart, including today.
 const DAYS: i64 = 30;
 
-/// The drawing's size, in its own units.
+/// The chart's size, in its own units.
 const BAR: i64 = 18;
 const GAP: i64 = 6;
 const HEIGHT: i64 = 96;
 
-/// What is drawn.
+/// The content of the chart.
 pub(super) struct Chart {
     pub(super) width: i64,
     pub(super) height: i64,
@@ -26,11 +26,11 @@ pub(super) struct Chart {
     pub(super) most: u64,
     pub(super) allowed: u64,
     pub(super) denied: u64,
-    /// Of the denied ones, by code, most first.
+    /// Denied requests by code, the most frequent first.
     pub(super) codes: Vec<(String, u64)>,
 }
 
-/// A day.
+/// The bar of a day.
 pub(super) struct Bar {
     pub(super) day: String,
     pub(super) allowed: u64,
@@ -84,7 +84,7 @@ impl Chart {
     }
 }
 
-/// Allowed below, denied on top. What is there at all is seen.
+/// Allowed below, denied on top. Any count above 0 is visible.
 fn bar(at_day: i64, (allowed, denied): (u64, u64), at: i64, most: u64) -> Bar {
     let height = |count: u64| match count {
         0 => 0,

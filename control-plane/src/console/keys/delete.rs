@@ -1,4 +1,4 @@
-//! Deleting a key: for good, so its name is typed.
+//! Deleting a key: permanent, so the name has to be typed.
 
 use askama::Template;
 use axum::extract::State;
@@ -51,7 +51,7 @@ pub(in crate::console) async fn delete(
 ) -> Result<Response, Problem> {
     let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
     let typed = form.text("confirm");
-    // Browsers send one line without the spaces around it as it is.
+    // Spaces around a name aren't visible, so they need not be typed.
     if typed.trim() != key.name.trim() {
         let errors = Errors::one("confirm", "This is not the key's name. Type it as it stands above.");
         return html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &visit, &at, &key, (errors, typed)));

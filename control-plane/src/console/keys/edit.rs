@@ -1,4 +1,4 @@
-//! Editing a key: all but its expiration, which is fixed, and its secret, which is rotated.
+//! Editing a key: everything except its expiration, which is fixed, and its secret, which is rotated.
 
 use std::net::IpAddr;
 
@@ -34,7 +34,7 @@ struct Page {
     common: Common,
     expires: Option<Moment>,
     address: Option<IpAddr>,
-    /// What the form was filled from, so that nobody's change is undone unseen.
+    /// The revision that the form was filled from, so that saving can't silently undo another change.
     revision: String,
 }
 

@@ -1,4 +1,4 @@
-//! The fields that a new key and an old one have in their forms: scopes, allowlist, metadata.
+//! The fields that the forms for new and existing keys share: name, scopes, allowlist, metadata.
 
 use policy::{Level, Scopes};
 use serde_json::{Map, Value};
@@ -20,7 +20,7 @@ pub(super) struct ScopeRow {
     pub(super) level: String,
 }
 
-/// What a form has in common with the other, as it was typed or as the key has it.
+/// The fields that both forms share, as they were typed or as the key has them.
 pub(super) struct Common {
     pub(super) name: String,
     pub(super) scopes: Vec<ScopeRow>,
@@ -49,7 +49,7 @@ impl Common {
         }
     }
 
-    /// As somebody typed them.
+    /// As they were typed.
     pub(super) fn typed(form: &Posted, config: &Config) -> Self {
         Self {
             name: form.text("name").to_owned(),
@@ -62,7 +62,7 @@ impl Common {
         }
     }
 
-    /// The same as REST would have them.
+    /// The fields as REST expects them.
     pub(super) fn given(&self) -> Result<Map<String, Value>, Errors> {
         let granted = self.scopes.iter().filter(|row| row.level != "none");
         let scopes: Map<_, _> = granted.map(|row| (row.name.clone(), Value::from(row.level.clone()))).collect();
@@ -94,7 +94,7 @@ fn rows_with(config: &Config, scopes: &Scopes) -> Vec<ScopeRow> {
     })
 }
 
-/// Nothing typed is nothing kept.
+/// An empty text is empty metadata.
 fn metadata(text: &str) -> Result<Value, Errors> {
     if text.trim().is_empty() {
         return Ok(Value::Object(Map::new()));
@@ -105,7 +105,7 @@ fn metadata(text: &str) -> Result<Value, Errors> {
     })
 }
 
-/// What turns `old` into `new` when it is merged into it (RFC 7396).
+/// The merge patch that turns `old` into `new` (RFC 7396).
 pub(super) fn merge_patch(old: &Map<String, Value>, new: &Map<String, Value>) -> Map<String, Value> {
     let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), Value::Null));
     let mut patch: Map<_, _> = gone.collect();
@@ -125,7 +125,7 @@ mod tests {
     use crate::store::merge;
 
     #[test]
-    fn what_was_typed_is_what_is_there_after_the_merge() {
+    fn merge_patch_leads_from_the_old_metadata_to_the_typed_one() {
         for (old, new) in [
             (r#"{"a":1,"b":2}"#, r#"{"b":3,"c":4}"#),
             (r#"{"a":{"x":1,"y":2}}"#, r#"{"a":{"y":3}}"#),

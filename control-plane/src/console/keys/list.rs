@@ -1,4 +1,4 @@
-//! `Console > API Keys`: the keys of a workspace, a page at a time, or what a key is for where there is none.
+//! `Console > API Keys`: the keys of a workspace, a page at a time, or an introduction if there are none.
 
 use askama::Template;
 use axum::extract::State;
@@ -23,7 +23,7 @@ struct Page {
     banner: Option<Banner>,
     may_change: bool,
     rows: Vec<View>,
-    /// Whether anything was asked for.
+    /// Whether any filter is set.
     is_filtered: bool,
     is_first_page: bool,
     q: String,

@@ -1,4 +1,4 @@
-//! Keys: how a page shows one, and its pages and flows, a file each.
+//! Keys: how pages show one, with a file for each page or flow.
 
 mod allowlist_field;
 mod chart;

@@ -21,7 +21,7 @@ use crate::console::secret::{Line, Shown, made_before};
 use crate::console::session::Visit;
 use crate::problem::Problem;
 
-/// How long a key may be valid, as REST names it, and as people do.
+/// How long a key may be valid: the name in REST, and the label.
 pub(in crate::console) const LIFETIMES: [(&str, &str); 8] = [
     ("1h", "1 hour"),
     ("1d", "1 day"),
@@ -33,10 +33,10 @@ pub(in crate::console) const LIFETIMES: [(&str, &str); 8] = [
     ("none", "Never"),
 ];
 
-/// Long enough for a quarter, short enough that somebody looks.
+/// Long enough for a quarter, short enough that somebody reviews the key.
 const USUAL_LIFETIME: &str = "90d";
 
-/// An expiration of one's own.
+/// The choice of a custom expiration.
 const AT: &str = "at";
 
 #[derive(Template)]
@@ -152,7 +152,7 @@ fn page(api: &Api, visit: &Visit, at: &InWorkspace, errors: Errors) -> Result<Pa
     })
 }
 
-/// The choice of a validity; one of its own is a day and a time, UTC, as browsers send them.
+/// Adds the chosen environment and expiration. A custom one is a day and a time, UTC, as browsers send them.
 pub(in crate::console) fn with_expiration(mut given: Map<String, Value>, form: &Posted) -> Map<String, Value> {
     match form.text("expires_in") {
         "" => {}

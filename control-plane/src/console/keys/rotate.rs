@@ -1,4 +1,4 @@
-//! Rotating a key: how long the old secret works on, and the one page that shows the new one.
+//! Rotating a key: how long the old secret keeps working, and the one page that shows the new one.
 
 use askama::Template;
 use axum::extract::State;
@@ -20,7 +20,7 @@ use crate::console::words::Moment;
 use crate::problem::Problem;
 use crate::store::{Key, Precondition};
 
-/// How long the old secret may work on, as REST names it, and as people do.
+/// How long the old secret may keep working: the name in REST, and the label.
 pub(super) const OVERLAPS: [(&str, &str); 6] = [
     ("", "Stop the old secret at once"),
     ("30m", "30 minutes"),
@@ -30,13 +30,13 @@ pub(super) const OVERLAPS: [(&str, &str); 6] = [
     ("7d", "7 days"),
 ];
 
-/// What the form of a rotation asks; a page of its own, or a dialog on the key's.
+/// The form of a rotation, on its own page or in a dialog on the key's.
 pub(super) struct Question {
     pub(super) href: String,
     pub(super) overlap: String,
     pub(super) overlaps: [(&'static str, &'static str); 6],
     pub(super) nonce: String,
-    /// One that is in overlap already would end now.
+    /// Whether an earlier overlap is still running, which a rotation ends.
     pub(super) ends_previous: bool,
     pub(super) is_inactive: bool,
 }

@@ -1,4 +1,4 @@
-//! After a rotation: the list of what is left to do, with what the edges say of both secrets.
+//! After a rotation: the list of remaining steps, with the reported use of both secrets.
 
 use askama::Template;
 use axum::extract::State;
@@ -17,10 +17,10 @@ use crate::console::words::Moment;
 use crate::problem::Problem;
 use crate::store::{Key, Workspace};
 
-/// How long a rotation without an overlap is talked of.
+/// How long a rotation without an overlap is shown.
 const RECENT_SECS: i64 = 86_400;
 
-/// How a rotation stands.
+/// The progress of a rotation.
 #[derive(Clone, Template)]
 #[template(path = "rotation.html")]
 pub(super) struct Rotation {
@@ -28,22 +28,22 @@ pub(super) struct Rotation {
     pub(super) csrf: String,
     pub(super) may_change: bool,
     pub(super) rotated: Moment,
-    /// Use of the new secret.
+    /// When the new secret was last used.
     pub(super) new_used: Option<Moment>,
     pub(super) overlap: Option<Overlap>,
 }
 
-/// The old secret works on.
+/// An overlap, in which the old secret still works.
 #[derive(Clone)]
 pub(super) struct Overlap {
     pub(super) until: Moment,
     pub(super) used: Option<Moment>,
-    /// It was used since the new one was there.
+    /// It was used after the rotation.
     pub(super) is_in_use: bool,
 }
 
 impl Rotation {
-    /// `None` where there is none to talk of.
+    /// `None` if there is none to show.
     pub(super) fn of(key: &Key, workspace: &Workspace, visit: &Visit, now: UnixSeconds) -> Option<Self> {
         let rotated_at = key.rotated_at?;
         let until = key.previous_secret_expires_at(now);

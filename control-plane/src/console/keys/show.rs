@@ -1,4 +1,4 @@
-//! A key's page: what it is, how it is used, why it was denied, and who changed it.
+//! A key's page: details, use, denials and audit trail.
 
 use askama::Template;
 use axum::extract::State;
@@ -38,7 +38,7 @@ struct Page {
     audit_href: String,
 }
 
-/// A request with a right secret that was denied.
+/// A denied request that had a secret of this key.
 struct DenialRow {
     at: Moment,
     code: String,
@@ -83,14 +83,14 @@ async fn page(api: &Api, visit: &Visit, at: &InWorkspace, key: &Key, banner: Opt
         question: if may_change && !view.is_expired { Some(Question::of(api, &view.href, key)?) } else { None },
         chart: Chart::of(&usage, now),
         denials: denials.collect(),
-        // The audit trail is for admins, as over REST.
+        // The audit trail is for admins, as in REST.
         entries: if may_change { Some(latest(api, at.workspace.id, &view.id).await?) } else { None },
         audit_href: format!("/console/workspaces/{}/audit?target={}", at.workspace.slug, view.id),
         key: view,
     })
 }
 
-/// What a code means for whoever looks for the cause.
+/// What a code means, to find the cause of a denial.
 fn meaning(code: &str) -> &'static str {
     match code {
         "rotated-key" => "An old secret: the client hasn't got the new one.",

@@ -9,19 +9,19 @@ use crate::console::words::{self, Moment};
 use crate::problem::Problem;
 use crate::store::{Key, Status, Workspace};
 
-/// For how long an unused key is no reason to ask.
+/// How long a key may be unused before its page warns.
 const UNUSED_DAYS: i64 = 90;
 
 const DAY: i64 = 86_400;
 
 /// A key, in words.
 pub(in crate::console) struct View {
-    /// Of its page.
+    /// The path of its page.
     pub(in crate::console) href: String,
     pub(in crate::console) id: String,
     pub(in crate::console) name: String,
     pub(in crate::console) environment: String,
-    /// `lk_live_…c4fa`; of an imported key what is known.
+    /// `…c4fa`; `not known` for an imported key without last characters.
     pub(in crate::console) mask: String,
     pub(in crate::console) status: &'static str,
     /// For the badge.
@@ -42,7 +42,7 @@ pub(in crate::console) struct View {
 }
 
 impl View {
-    /// `names` are those of whom [`names`] found.
+    /// `names` is the result of [`names`].
     pub(in crate::console) fn new(
         key: &Key,
         workspace: &Workspace,
@@ -75,15 +75,15 @@ impl View {
     }
 }
 
-/// The address of a key's page.
+/// The path of a key's page.
 pub(in crate::console) fn href(workspace: &Workspace, key: &Key) -> String {
     format!("/console/workspaces/{}/keys/{}", workspace.slug, key.id)
 }
 
-/// What people tell the secret by.
+/// The last characters, which tell people which secret it is.
 pub(in crate::console) fn mask(key: &Key) -> String {
     match key.last_characters.clone().known() {
-        // An imported secret begins as it likes.
+        // No prefix: an imported secret can have any.
         Some(last) => format!("…{last}"),
         None => "not known".to_owned(),
     }
@@ -112,13 +112,13 @@ fn warnings(key: &Key, now: UnixSeconds) -> Vec<&'static str> {
     warnings
 }
 
-/// Neither used nor made for so long that somebody should ask why it is there.
+/// Whether an active key was neither used nor created within [`UNUSED_DAYS`].
 pub(in crate::console) fn is_unused(key: &Key, now: UnixSeconds) -> bool {
     let last = key.used.last_at.unwrap_or(key.created_at);
     key.active && last.saturating_add_secs(UNUSED_DAYS.saturating_mul(DAY)).has_come(now)
 }
 
-/// The names of those who made these keys, by what stands in `created_by`.
+/// The names of the creators of these keys, by `created_by`.
 pub(in crate::console) async fn names(api: &Api, keys: &[Key]) -> Result<HashMap<String, String>, Problem> {
     let mut ids: Vec<_> = keys.iter().map(|key| key.created_by.clone()).collect();
     ids.sort_unstable();

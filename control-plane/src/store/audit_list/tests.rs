@@ -1,4 +1,4 @@
-//! Which index a list of events uses, and which revisions lie between two instants.
+//! Tests of which index a list of events uses, and which revisions lie between two instants.
 
 use policy::Epoch;
 use rusqlite::{Connection, params_from_iter};
@@ -24,7 +24,8 @@ fn database() -> (TempDir, Lock, Connection) {
     (directory, lock, sql)
 }
 
-/// Adds an event for each revision of a range: who acted, where, from which address, and how many seconds after 10:00.
+/// Adds an event for each revision of a range: by this actor, in this workspace, this many seconds after 10:00. The
+/// address alternates.
 fn add(sql: &Connection, revisions: std::ops::Range<u32>, actor: &str, workspace: Option<WorkspaceId>, second: u32) {
     let workspace = workspace.map(|id| id.to_string());
     let statement = "INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, zeroblob(32))";
@@ -44,7 +45,7 @@ fn index_of(sql: &Connection, query: &AuditQuery) -> Option<&'static str> {
 }
 
 #[test]
-fn each_filter_is_looked_up_in_the_order_of_the_answer() {
+fn each_filter_uses_an_index_in_the_order_of_the_answer() {
     let (_directory, _lock, sql) = database();
     let (workspace, text) = (Some(WorkspaceId::from_bytes([1; 16])), Some("x".to_owned()));
     let (id, name) = (Some(AuditActor::new("system".to_owned())), Some(AuditActor::new("x".to_owned())));
@@ -67,13 +68,13 @@ fn each_filter_is_looked_up_in_the_order_of_the_answer() {
         let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
         let plan: Vec<String> =
             plan.query_map(params_from_iter(bound(&values)), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
-        // One step: no sorting behind it.
+        // One step, so there is no separate sort.
         assert!(plan.len() == 1 && plan[0].contains(expected), "{statement}: {plan:?}");
     }
 }
 
 #[test]
-fn of_several_filters_the_one_that_fits_the_fewest_events_is_looked_up() {
+fn the_filter_that_matches_the_fewest_events_chooses_the_index() {
     let (_directory, _lock, sql) = database();
     let [small, large] = [1, 2].map(|byte| Some(WorkspaceId::from_bytes([byte; 16])));
     add(&sql, 1..4, "busy", small, 0);
@@ -94,7 +95,7 @@ fn of_several_filters_the_one_that_fits_the_fewest_events_is_looked_up() {
 }
 
 #[test]
-fn instants_become_the_revisions_between_them_also_where_a_clock_was_set_back() {
+fn instants_become_the_revisions_between_them_even_if_a_clock_was_set_back() {
     let (_directory, _lock, sql) = database();
     let at = |second: i64| Some(UnixSeconds(1_795_428_000 + second));
     add(&sql, 1..5, "a", None, 10);
@@ -115,7 +116,7 @@ fn instants_become_the_revisions_between_them_also_where_a_clock_was_set_back() 
         let found = (since.map_or(0, |revision| revision.0), until.unwrap().0);
         assert_eq!(found, expected.unwrap_or((0, 0)), "{from:?} {before:?}");
     }
-    // What was asked for besides stays.
+    // The other filters stay.
     let asked = AuditFilter { from: at(10), since: Some(Revision(2)), until: Some(Revision(3)), ..all() };
     let filter = within_time(Sql::Sqlite(&sql), query(None, asked)).unwrap().filter;
     assert_eq!((filter.since, filter.until), (Some(Revision(2)), Some(Revision(3))));

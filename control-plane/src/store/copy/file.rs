@@ -1,4 +1,4 @@
-//! A file of SQLite, as the source of a copy and as its target.
+//! A SQLite file as the source or the target of a copy.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::store::lock::Lock;
 use crate::store::schema::{is_ours, open_copy, versions};
 use crate::store::sql::{Sql, SqlError, params};
 
-/// A file that is read. No control plane begins to serve it meanwhile.
+/// A file that a copy reads. The lock keeps control planes from serving it meanwhile.
 pub(super) struct Source {
     connection: Connection,
     path: PathBuf,
@@ -21,7 +21,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Begins to read a file that no control plane serves. What a crash left in its WAL is read with it, and stays there.
+    /// Opens a file that no control plane serves. Reads what a crash left in its WAL, too, and leaves it there.
     pub(super) fn open(path: &Path) -> Result<Self, CopyError> {
         let database = path.display().to_string();
         let read = |error: rusqlite::Error| CopyError::Read { database: database.clone(), cause: error.to_string() };
@@ -43,7 +43,7 @@ impl Source {
         if found < known {
             return Err(CopyError::Older { database, found, known });
         }
-        // Ends with the connection, and has nothing to keep.
+        // The transaction ends with the connection. It only reads, so there is nothing to commit.
         connection.execute_batch("BEGIN").map_err(read)?;
         Ok(Self { connection, path: path.to_owned(), _lock: lock })
     }
@@ -64,7 +64,7 @@ impl Reading for Source {
     }
 }
 
-/// Copies into a new file, mode 0600, which is there whole and on disk or not at all.
+/// Copies into a new file, mode 0600. The file appears only when it is complete and on disk.
 pub(super) fn copy_into(
     path: &Path,
     source: &dyn Reading,

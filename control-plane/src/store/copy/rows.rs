@@ -1,4 +1,4 @@
-//! What a table's rows come to: how many there are, and a digest over all of them in their order.
+//! A summary of a table's rows: their number, and a digest over all of them in order.
 
 use std::fmt;
 
@@ -6,16 +6,17 @@ use policy::{ChainHash, Revision};
 
 use crate::store::sql::Param;
 
-/// The rows of one table. Two tables have equal ones when they have the same rows.
+/// A summary of one table's rows. Two summaries are equal if the tables have the same rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
     pub table: &'static str,
     pub count: u64,
-    /// Each row's SHA-256, made of the one before, the row's number and its values; zeros without a row.
+    /// A chain of SHA-256: each hash covers the one before, the row's number and its values. Zeros for a table without
+    /// rows.
     pub digest: RowsDigest,
 }
 
-/// Is shown as hexadecimal digits.
+/// Displayed as hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowsDigest(ChainHash);
 
@@ -30,11 +31,11 @@ impl Rows {
         Self { table, count: 0, digest: RowsDigest(ChainHash([0; 32])) }
     }
 
-    /// One more row. `buffer` is used for it, and may hold anything.
+    /// Adds a row. `buffer` is scratch space; its content doesn't matter.
     pub(super) fn add(&mut self, row: &[Param<'_>], buffer: &mut Vec<u8>) {
         buffer.clear();
         for value in row {
-            // Kind and length first, so that no two rows are told by the same bytes.
+            // Kind and length come first, so that different rows never encode to the same bytes.
             match value {
                 Param::Null(_) => buffer.push(0),
                 Param::Integer(number) => {
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_differ_in_anything_have_another_digest() {
+    fn rows_that_differ_have_different_digests() {
         use Param::{Blob, Integer, Null, Text};
         let rows = of(&[&[Integer(1), Text("a")], &[Integer(2), Text("b")]]);
         assert_eq!(rows, of(&[&[Integer(1), Text("a")], &[Integer(2), Text("b")]]));
@@ -81,6 +82,6 @@ mod tests {
         ] {
             assert_ne!(rows.digest, other.digest, "{name}");
         }
-        assert_ne!(of(&[&[Text("ab"), Text("c")]]).digest, of(&[&[Text("a"), Text("bc")]]).digest, "where one ends");
+        assert_ne!(of(&[&[Text("ab"), Text("c")]]).digest, of(&[&[Text("a"), Text("bc")]]).digest, "text boundaries");
     }
 }

@@ -1,4 +1,4 @@
-//! A schema in PostgreSQL, as the target of a copy and as its source.
+//! A PostgreSQL schema as the source or the target of a copy.
 
 use std::path::Path;
 
@@ -10,19 +10,19 @@ use crate::store::OpenError;
 use crate::store::postgres::{Server, Session, is_idle, is_ours, prepare_uncommitted, shown as shown_url, versions};
 use crate::store::sql::{NONE, Sql, SqlError};
 
-/// A copy may take longer than any statement or transaction of a control plane, and waits for the other side.
+/// A copy may take longer than any statement or transaction of a control plane, and is idle while the other side works.
 const PATIENT: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 
-/// What a first start of a control plane writes.
+/// The tables that a control plane's first start writes to.
 const OF_A_START: [&str; 7] = ["position", "changes", "scopes", "environments", "audit_events", "imports", "retention"];
 
-/// A schema that is read.
+/// A schema that a copy reads.
 pub(super) struct Source {
     session: Session,
     shown: String,
 }
 
-/// Copies into an empty schema, or one in which nothing was done since a first start.
+/// Copies into a schema that is empty, or unused since a control plane's first start.
 pub(super) fn copy_into(
     url: &str,
     password_file: Option<&Path>,
@@ -49,7 +49,7 @@ pub(super) fn copy_into(
         let highest = source.highest(table, column);
         let highest = highest.map_err(|error| Failure::Source(error).told(&source.shown(), &shown))?;
         let next = highest.saturating_add(1);
-        // Unlike setval it is undone with the transaction.
+        // Unlike setval, this is rolled back with the transaction.
         sql.execute_batch(&format!("ALTER TABLE {table} ALTER COLUMN {column} RESTART WITH {next}")).map_err(failed)?;
     }
     tell(CopyStep::Waiting("taking statistics"));
@@ -63,7 +63,7 @@ pub(super) fn copy_into(
     }
 }
 
-/// What a schema is used for; `None` when nothing was done in it.
+/// What a schema already contains; `None` if it is unused.
 fn used_for(sql: Sql<'_>) -> Result<Option<String>, SqlError> {
     let has = |rows: &str| sql.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {rows})"), NONE, |row| row.get(0));
     for table in TABLES.iter().filter(|table| !OF_A_START.contains(&table.name)) {
@@ -76,7 +76,7 @@ fn used_for(sql: Sql<'_>) -> Result<Option<String>, SqlError> {
 }
 
 impl Source {
-    /// Begins to read a schema that no control plane serves from.
+    /// Opens a schema that no control plane serves from, for reading.
     pub(super) fn open(url: &str, password_file: Option<&Path>) -> Result<Self, CopyError> {
         let server = Server::at(url, password_file)?;
         let session = server.connect().map_err(|error| server.failed(&error))?;

@@ -1,17 +1,17 @@
-//! The tables that a copy takes along, with their columns: the same on both engines.
+//! The tables and columns that a copy transfers, the same on both engines.
 
 use self::Kind::{Blob, Integer, Text};
 use crate::store::sql::{Column, Kind, Param, Row, SqlError};
 
-/// A table. Columns that an engine computes, or that replicas over one database need, are not among its columns.
+/// A table, without the columns that an engine computes or that only replicas over one database need.
 pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) columns: &'static [(&'static str, Kind)],
-    /// What its rows are read by: its primary key, which both engines order by bytes.
+    /// The primary key. Rows are read in its order; both engines order it by bytes.
     key: &'static str,
 }
 
-/// All of them; those that another refers to come before it.
+/// All tables. A table comes after those that it references.
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "position",
@@ -193,17 +193,17 @@ pub(super) const TABLES: &[Table] = &[
     },
 ];
 
-/// Tables whose rows are numbered by the engine, with the column that holds the number. A number is never given again, though
-/// its row is gone.
+/// Tables whose rows the engine numbers, with the column of the number. A number is never reused, even after its row is
+/// deleted.
 pub(super) const NUMBERED: [(&str, &str); 2] = [("usage_rounds", "id"), ("import_steps", "step")];
 
 impl Table {
-    /// The columns in their order, as a statement lists them.
+    /// The columns in order, as a list for a statement.
     pub(super) fn listed(&self) -> String {
         self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
-    /// All rows in an order that is the same on both engines.
+    /// Selects all rows in an order that is the same on both engines.
     pub(super) fn select(&self) -> String {
         format!("SELECT {} FROM {} ORDER BY {}", self.listed(), self.name, self.key)
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_column_that_postgresql_keeps_is_copied_but_for_what_replicas_need() {
+    async fn every_column_that_postgresql_keeps_is_copied_except_those_for_replicas() {
         if !is_postgres() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What a change, its group and a close promise, on either engine.
+//! Tests of what the engine guarantees about changes, groups and closing, on both databases.
 
 use super::*;
 use crate::store::audit::Event;
@@ -18,7 +18,8 @@ async fn bench() -> Bench {
 }
 
 impl Bench {
-    /// Holds the writer inside a change until the answer is sent, so that what is asked for meanwhile forms one group.
+    /// Blocks the writer in a change until the returned sender is used, so that changes requested meanwhile form one
+    /// group.
     async fn hold(&self) -> std::sync::mpsc::Sender<()> {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let (entered, inside) = oneshot::channel();
@@ -35,7 +36,7 @@ impl Bench {
         release
     }
 
-    /// Asks for a change and answers when it has its place in the queue.
+    /// Requests a change, and returns when it is in the queue.
     async fn ask(
         &self,
         work: impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send + 'static,
@@ -88,11 +89,11 @@ async fn a_failing_change_stays_out_and_its_neighbours_get_in() {
 }
 
 #[tokio::test]
-async fn a_change_that_records_nothing_wakes_nobody_who_waits_for_the_head() {
+async fn a_change_that_records_nothing_wakes_no_subscriber_of_the_head() {
     let bench = bench().await;
     let mut head = bench.engine.head();
     bench.engine.change(|_| Ok(())).await.unwrap();
-    // It is answered before anybody would be woken, so the next one has to be through, too.
+    // A change is answered before subscribers would be woken. After a second change, the first one's group is finished.
     bench.engine.change(|_| Ok(())).await.unwrap();
     assert!(!head.has_changed().unwrap());
     bench.engine.change(insert("something")).await.unwrap();
@@ -101,13 +102,13 @@ async fn a_change_that_records_nothing_wakes_nobody_who_waits_for_the_head() {
 }
 
 #[tokio::test]
-async fn when_the_commit_fails_nobody_of_the_group_is_told_otherwise() {
+async fn a_failed_commit_fails_every_change_of_its_group() {
     let bench = bench().await;
     let release = bench.hold().await;
     let innocent = bench.ask(insert("innocent")).await;
     let orphan = bench
         .ask(|change| {
-            // Found at COMMIT only: a key without a workspace.
+            // A secret without a key, which is found only at COMMIT.
             change.sql().execute_batch(match change.sql() {
                 Sql::Sqlite(_) => "PRAGMA defer_foreign_keys = ON",
                 Sql::Postgres(_) => "SET CONSTRAINTS ALL DEFERRED",
@@ -126,9 +127,9 @@ async fn when_the_commit_fails_nobody_of_the_group_is_told_otherwise() {
     assert_eq!(bench.engine.change(insert("later")).await, Ok(()));
 }
 
-/// How full a disk is can be said of a file alone.
+/// Only the size of a SQLite file can be limited here.
 #[tokio::test]
-async fn a_full_disk_is_told_and_nothing_that_was_answered_is_lost() {
+async fn a_full_disk_is_reported_and_nothing_acknowledged_is_lost() {
     if databases::is_postgres() {
         return;
     }
@@ -150,7 +151,7 @@ async fn a_full_disk_is_told_and_nothing_that_was_answered_is_lost() {
 }
 
 #[tokio::test]
-async fn closing_carries_out_what_was_accepted_and_takes_no_more() {
+async fn closing_completes_accepted_changes_and_takes_no_more() {
     let bench = bench().await;
     let release = bench.hold().await;
     let mut asked = Vec::new();
@@ -168,7 +169,7 @@ async fn closing_carries_out_what_was_accepted_and_takes_no_more() {
     assert!(matches!(bench.engine.read(|_| Ok(())).await, Err(StoreError::Unavailable(_))));
 }
 #[tokio::test]
-async fn closing_waits_for_a_read_that_runs_and_leaves_all_in_the_database_s_own_file() {
+async fn closing_waits_for_a_running_read_and_leaves_no_wal() {
     let bench = bench().await;
     bench.engine.change(insert("a")).await.unwrap();
     let (started, runs) = oneshot::channel();
@@ -189,7 +190,7 @@ async fn closing_waits_for_a_read_that_runs_and_leaves_all_in_the_database_s_own
     release.send(()).unwrap();
     assert_eq!(reading.await.unwrap(), Ok(()));
     closing.await.unwrap();
-    // Of a server's files there are none here.
+    // A server's files are not in this directory.
     let names: Vec<_> =
         std::fs::read_dir(bench.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("-wal")), "{names:?}");
@@ -205,16 +206,16 @@ async fn a_file_that_was_closed_has_no_wal_beside_it() {
         let engine = opening.await.unwrap().unwrap();
         engine.change(|change| change.touch()).await.unwrap();
         engine.close().await;
-        assert!(!path.with_extension("db-wal").exists(), "what is in the WAL was not moved into the file");
+        assert!(!path.with_extension("db-wal").exists(), "the WAL was not checkpointed into the file");
     }
 }
 
 #[tokio::test]
-async fn a_writer_that_stands_still_makes_it_unready() {
+async fn a_stalled_writer_makes_the_engine_unready() {
     let bench = bench().await;
     assert_eq!(bench.engine.ready().await, Ok(()));
     let release = bench.hold().await;
-    // The clock of timeouts runs ahead while nothing else is to be done.
+    // Paused time jumps to the next timeout while all tasks are idle.
     tokio::time::pause();
     let ready = bench.engine.ready().await;
     assert!(matches!(&ready, Err(StoreError::Unavailable(why)) if why.contains("doesn't answer")), "{ready:?}");

@@ -1,4 +1,4 @@
-//! Which batches count: of each worker of an instance one of each sequence, and the newest is kept.
+//! Which batches count: each sequence of a worker once. Only a worker's newest sequence is stored.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,26 +9,26 @@ use crate::store::StoreError;
 use crate::store::sql::{Sql, Value, params, values};
 use crate::usage::BatchName;
 
-/// Workers of an instance whose sequences are kept; the one that was silent longest makes room for another.
+/// The most workers of an instance whose sequences are stored. A new worker replaces the one that was silent longest.
 pub(super) const WORKERS: usize = 1_024;
 
-/// What is kept of a worker.
+/// What is stored of a worker.
 struct Noted {
     sequence: i64,
-    /// Up to which key the round of its last batch was folded; `None`: to the end.
+    /// The last key to which the round of its last batch was folded; `None`: the round is complete.
     folded_to: Option<Vec<u8>>,
     at: i64,
 }
 
-/// What is to be written.
+/// The rows to write, and those to delete.
 #[derive(Default)]
 struct Writes<'a> {
-    /// The newest sequence of a worker of an instance.
+    /// The newest sequence, by instance and worker.
     noted: BTreeMap<(&'a str, &'a str), i64>,
     forgotten: Vec<(&'a str, String)>,
 }
 
-/// Says what is to be counted of each of these, and notes those that are as part of `round`, or of a new one.
+/// Decides what counts of each of these batches, and records those that count as part of `round`, or of a new round.
 pub(super) fn admit(
     sql: Sql<'_>,
     round: &mut Option<Round>,
@@ -69,15 +69,15 @@ pub(super) fn admit(
     Ok(admitted)
 }
 
-/// The highest sequence that a worker can have by now: one more than the last, and one for each second since then, of which it
-/// may have lost the batches. Of one that isn't known the control plane may have forgotten everything, but none has counted for
-/// longer than since 1970.
+/// The highest sequence that a worker can have by now: one more than its last, plus one for each second since then,
+/// because it may have lost batches. The control plane may have forgotten everything about an unknown worker, but no
+/// worker has counted since before 1970.
 fn most(worker: Option<&Noted>, now: UnixSeconds) -> i64 {
     let (last, at) = worker.map_or((0, 0), |noted| (noted.sequence, noted.at));
     last.saturating_add(1).saturating_add(now.0.saturating_sub(at).max(0))
 }
 
-/// What is kept of the workers of these instances.
+/// The stored workers of these instances.
 fn known<'a>(sql: Sql<'_>, names: &'a [BatchName]) -> Result<HashMap<&'a str, HashMap<String, Noted>>, StoreError> {
     let instances: HashSet<_> = names.iter().map(|name| name.instance.as_str()).collect();
     let mut known: HashMap<_, HashMap<_, _>> = instances.iter().map(|instance| (*instance, HashMap::new())).collect();
@@ -94,7 +94,7 @@ fn known<'a>(sql: Sql<'_>, names: &'a [BatchName]) -> Result<HashMap<&'a str, Ha
     Ok(known)
 }
 
-/// An instance whose VMs break again and again has ever new workers.
+/// An instance whose VMs crash again and again keeps getting new workers.
 fn make_room<'a>(workers: &mut HashMap<String, Noted>, instance: &'a str, writes: &mut Writes<'a>) {
     if workers.len() < WORKERS {
         return;

@@ -1,7 +1,8 @@
-//! Digests that were chosen so that all of them fall into one page of a snapshot.
+//! Refuses digests that were chosen so that all of them fall into one page of a snapshot.
 //!
-//! A page has all digests that begin with the same 16 bits, and is a message with a bound in bytes: one that is full would keep
-//! every new edge from loading. Digests of secrets are spread evenly, so none of this ever refuses a real one.
+//! A page contains all digests that begin with the same 16 bits. It is one message of limited size, so a page that is
+//! too large would keep every new edge from loading. Digests of real secrets are spread evenly, so none of them is ever
+//! refused.
 
 use std::collections::HashMap;
 
@@ -10,19 +11,19 @@ use policy::{Digest, WorkspaceId};
 use super::super::StoreError;
 use super::super::sql::{Sql, params};
 
-/// Digests of one workspace that may begin with the same 16 bits. A million real ones have some 15; the largest records of so
-/// many take 2.5 MB, of 32 MiB that a page may have.
+/// The most digests of one workspace that may begin with the same 16 bits. A million real ones have about 15 in each
+/// page. The largest records of 1,024 keys take 2.5 MB, and a page may have 32 MiB.
 const MOST: usize = if cfg!(test) { 8 } else { 1_024 };
 
-/// Rows that are looked at for one page: of ten million keys it has 150.
+/// The most rows to read for one page. With ten million keys a page has 150.
 const ROWS: i64 = 65_536;
 
-/// Of an import so large only pages are looked at that get more than one digest for each so many: what escapes is little, even of
+/// A page is checked only if it gets more than one in this many of an import's digests. What escapes is little, even of
 /// many imports.
 const LOOKED_AT: usize = 4_096;
 
-/// `DigestsTaken` with the lines of digests that would crowd a page beside those that the workspace has, deleted keys' included.
-/// Costs one question for each page that is looked at, 4,096 at most.
+/// Fails with `DigestsTaken` and the lines of digests that, together with those that the workspace already has (deleted
+/// keys included), would overfill a page. Costs one query for each page that is checked, 4,096 at most.
 pub(super) fn refuse(sql: Sql<'_>, workspace: WorkspaceId, digests: &[(Digest, usize)]) -> Result<(), StoreError> {
     let mut pages: HashMap<[u8; 2], Vec<usize>> = HashMap::new();
     for (digest, line) in digests {
@@ -43,7 +44,7 @@ pub(super) fn refuse(sql: Sql<'_>, workspace: WorkspaceId, digests: &[(Digest, u
     if refused.is_empty() { Ok(()) } else { Err(StoreError::DigestsTaken { lines: refused }) }
 }
 
-/// How many digests of a workspace begin so.
+/// How many of a workspace's digests are in this page.
 fn known(sql: Sql<'_>, workspace: WorkspaceId, page: [u8; 2]) -> Result<usize, StoreError> {
     let end = |fill: u8| {
         let mut digest = [fill; 32];

@@ -1,29 +1,29 @@
-//! How fast an import is carried out: edges have to apply it, beside the requests and changes of everybody else.
+//! Limits the rate of an import, because edges must apply it in addition to all other requests and changes.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Bytes of steps a second, as they are written down; what edges get of one is about as long. Chosen by `make bench`: a worker of
-/// Envoy is busy with it for a fifth of its time.
+/// Bytes of stored steps per second; the changes for edges are about as long. Chosen by `make bench`: at this rate a
+/// worker of Envoy spends a fifth of its time on the import.
 const BYTES_A_SECOND: u64 = 8 << 20;
 
-/// Bytes that don't wait, so that a small import takes no longer than it must.
+/// The burst: bytes that don't wait, so that a small import isn't delayed.
 const AT_ONCE_BYTES: u64 = 512 << 10;
 
-/// How what is decided is carried out.
+/// How fast a decided import is carried out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Haste {
-    /// At a pace that edges keep up with.
+    /// At a rate that edges keep up with.
     Paced,
-    /// At once: nobody is served yet.
+    /// Immediately: no edge is served yet.
     AtOnce,
 }
 
-/// The pace of one carrying-out.
+/// The rate limiter of one run.
 pub(super) struct Pace {
     haste: Haste,
-    /// When all that was carried out so far is paid for.
+    /// The instant at which the rate allows all bytes that were carried out so far.
     until: Instant,
 }
 
@@ -32,7 +32,7 @@ impl Pace {
         Self { haste, until: Instant::now() }
     }
 
-    /// Notes that a step of so many bytes was carried out; waits as long as the next one must.
+    /// Records a step of this many bytes, and waits until the next one may run.
     pub(super) async fn carried_out(&mut self, bytes: usize) {
         let (now, bytes) = (Instant::now(), u64::try_from(bytes).unwrap_or(u64::MAX));
         self.until = self.until.max(now) + length_of(bytes);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_import_takes_its_bytes_time_and_a_small_one_none() {
+    async fn a_large_import_is_paced_and_a_small_one_is_not_delayed() {
         let second = Duration::from_secs(1);
         assert_eq!(takes(Haste::Paced, 8, AT_ONCE_BYTES / 8).await, Duration::ZERO);
         let paced = takes(Haste::Paced, 160, BYTES_A_SECOND / 16).await;

@@ -1,4 +1,4 @@
-//! The steps of an import: as they are written down, and how one is carried out.
+//! The steps of an import: how they are stored, and how one is carried out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,17 +19,17 @@ use crate::store::{
     Acting, Actor, Key, KeyUse, Metadata, NewKey, NewSecret, StoreError, WorkspaceName, keys, once, secrets, workspaces,
 };
 
-/// Keys of one step, which is one revision. A revision a key would push all else out of the log, and its audit event would
-/// cost more than the key itself.
+/// Keys of one step, which is one revision. A revision for each key would push everything else out of the log, and its
+/// audit event would cost more than the key itself.
 const KEYS_A_STEP: usize = 100;
 
-/// Bytes of JSON after which a step takes no more keys, so that what edges get of it fits a delta of the feed.
+/// Bytes of JSON after which a step is full, so that its records for edges fit into a delta of the feed.
 const STEP_BYTES: usize = 48 << 10;
 
-/// The most bytes of keys that wait until their step is full, those of all workspaces together.
+/// The most bytes of keys that wait for their step to fill, over all workspaces.
 const WAITING_BYTES: usize = 8 << 20;
 
-/// A step as it is written down, with keys as [`StepKey`] or as their JSON. It must be readable by later versions.
+/// A step as it is stored, with keys as [`StepKey`] or as their JSON. Later versions must be able to read it.
 #[derive(Serialize, Deserialize)]
 struct Step<K> {
     workspace: WorkspaceId,
@@ -37,21 +37,21 @@ struct Step<K> {
     at: UnixSeconds,
     address: Option<IpAddr>,
     request_id: Option<String>,
-    /// The name of an import that is made once.
+    /// The name of an import with an idempotency key.
     #[serde(default)]
     once: Option<[u8; 32]>,
     keys: Vec<K>,
 }
 
-/// Cuts the keys of an import into steps, each of one workspace, as they come.
+/// Cuts an import's keys into steps as they arrive. Each step has keys of one workspace.
 pub(super) struct Cutting {
     acting: Acting,
     waiting: BTreeMap<WorkspaceId, Waiting>,
-    /// Of all that wait.
+    /// The bytes of all waiting keys.
     bytes: usize,
 }
 
-/// Keys of one workspace that wait until they are a step.
+/// Keys of one workspace that wait for a full step.
 #[derive(Default)]
 struct Waiting {
     keys: Vec<Box<RawValue>>,
@@ -73,7 +73,7 @@ struct StepKey {
     last_characters: String,
 }
 
-/// Of a step that an older version wrote down.
+/// For a step that an older version stored.
 fn active_by_default() -> bool {
     true
 }
@@ -83,7 +83,7 @@ impl Cutting {
         Self { acting: acting.clone(), waiting: BTreeMap::new(), bytes: 0 }
     }
 
-    /// Takes a key. Answers with the step that is full now, or that must make room.
+    /// Takes a key. Returns a step that is full now, or that is cut early to make room.
     pub(super) fn add(&mut self, imported: ImportedKey) -> Result<Option<String>, StoreError> {
         let workspace = imported.workspace;
         let key = serde_json::value::to_raw_value(&StepKey::from(imported.key)).map_err(unwritable)?;
@@ -101,7 +101,7 @@ impl Cutting {
         largest.map_or(Ok(None), |workspace| self.step(workspace))
     }
 
-    /// A step of what still waits when no more keys come; `None` when nothing does.
+    /// After the last key: a step of keys that still wait; `None` if there are none.
     pub(super) fn rest(&mut self) -> Result<Option<String>, StoreError> {
         let first = self.waiting.keys().next().copied();
         first.map_or(Ok(None), |workspace| self.step(workspace))
@@ -112,7 +112,7 @@ impl Cutting {
         self.bytes
     }
 
-    /// What waits for this workspace, as a step.
+    /// The waiting keys of this workspace, as a step.
     fn step(&mut self, workspace: WorkspaceId) -> Result<Option<String>, StoreError> {
         let Some(Waiting { keys, bytes }) = self.waiting.remove(&workspace) else { return Ok(None) };
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -127,7 +127,7 @@ fn unwritable(error: serde_json::Error) -> StoreError {
     StoreError::Fault(error.to_string())
 }
 
-/// Makes the keys of a step, as one change with one revision and one event.
+/// Creates the keys of a step, as one change with one revision and one event.
 pub(super) fn carry_out(change: &Change<'_>, step: &str, numbers: &Numbers) -> Result<Revision, StoreError> {
     let step: Step<StepKey> = serde_json::from_str(step).map_err(|error| StoreError::Fault(error.to_string()))?;
     let (sql, Step { workspace, actor, at, address, request_id, once: name, keys }) = (change.sql(), step);
@@ -138,7 +138,7 @@ pub(super) fn carry_out(change: &Change<'_>, step: &str, numbers: &Numbers) -> R
     keys.retain(|new| {
         let is_taken = taken.contains(&new.secret.digest);
         if is_taken {
-            // Only a fault of ours leads here. Its import was answered for, and a key that isn't there opens nothing.
+            // Only a bug leads here. The import was already accepted, and a missing key grants nothing.
             error!(key.id = %new.id, "an imported digest was taken meanwhile: the key is left out");
         }
         !is_taken
@@ -157,7 +157,7 @@ pub(super) fn carry_out(change: &Change<'_>, step: &str, numbers: &Numbers) -> R
     Ok(revision)
 }
 
-/// What edges are told of it.
+/// A key's record for edges.
 fn record(key: &NewKey, workspace: WorkspaceId, slug: &str, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
     Ok(KeyRecord {
         digest: key.secret.digest,
@@ -173,7 +173,7 @@ fn record(key: &NewKey, workspace: WorkspaceId, slug: &str, numbers: &Numbers) -
     })
 }
 
-/// What the audit log shows of it: what it shows of a key that was made, and its id.
+/// A key in the audit event: the fields of a created key, and its id.
 fn shown(new: NewKey, workspace: WorkspaceId, acting: &Acting) -> Value {
     let key = Key {
         id: new.id,

@@ -1,4 +1,4 @@
-//! An import that breaks off is carried out or forgotten, and how keys are cut into steps.
+//! Tests of imports: an interrupted one is completed or forgotten, and keys are cut into steps.
 
 use policy::{Allowlist, Environment, Epoch, Scopes, UnixSeconds};
 
@@ -29,7 +29,7 @@ fn imported(workspace: WorkspaceId, n: u32) -> ImportedKey {
     ImportedKey { workspace, key }
 }
 
-/// The keys with these numbers, which are their lines, too.
+/// An import of the keys with these numbers, which are also their lines.
 fn import(workspace: WorkspaceId, numbers: impl IntoIterator<Item = u32>) -> Import {
     let numbers: Vec<_> = numbers.into_iter().collect();
     let ids = numbers.iter().map(|n| imported(workspace, *n).key.id).collect();
@@ -43,7 +43,7 @@ fn import(workspace: WorkspaceId, numbers: impl IntoIterator<Item = u32>) -> Imp
 }
 
 #[tokio::test]
-async fn an_import_that_was_decided_is_carried_out_at_the_next_start_and_lets_others_between() {
+async fn a_decided_import_is_completed_at_the_next_start_and_lets_other_changes_between() {
     let directory = tempfile::tempdir().unwrap();
     let database: Database = databases::of(directory.path()).parse().unwrap();
     let acting = Acting::system(UnixSeconds(0));
@@ -58,7 +58,7 @@ async fn an_import_that_was_decided_is_carried_out_at_the_next_start_and_lets_ot
     assert_eq!(store.decided(keys.ids[0], keys, acting.clone()).await, Ok(3));
     let numbers = store.numbers.clone();
     store.engine.change(move |change| carry_out_next(change, &numbers)).await.unwrap();
-    // Here the process ends. Between two steps another change was made.
+    // The process ends here. Before that, another change is made between two steps.
     let undecided = [values![[9_u8; 16], 0_i64, "never decided"]];
     store.engine.change(move |change| write_down(change, &undecided)).await.unwrap();
     store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, acting.clone()).await.unwrap();
@@ -74,7 +74,7 @@ async fn an_import_that_was_decided_is_carried_out_at_the_next_start_and_lets_ot
     store.close().await;
 
     let store = open().await.unwrap();
-    // Beside other replicas it may be one's that goes on.
+    // With replicas, the undecided draft may be another replica's that is still in progress.
     assert_eq!(count(&store).await, (250, 250, u32::from(databases::is_postgres())));
     store.sweep(&Clock::standing_at(UnixSeconds(DRAFT_KEPT_SECS), UnixSeconds(0))).await.unwrap();
     assert_eq!(count(&store).await, (250, 250, 0));
@@ -96,8 +96,8 @@ async fn a_draft_that_was_forgotten_is_not_decided() {
     assert!(matches!(decided, Err(StoreError::Unavailable(_))), "{decided:?}");
 }
 
-/// The keys and the workspace of each step into which the keys of these workspaces are cut, in their order; and the most bytes
-/// that waited.
+/// Cuts one key for each of these workspaces into steps. Returns the workspace and the number of keys of each step in
+/// order, and the most bytes that waited.
 fn cut(workspaces: impl Iterator<Item = u8>, metadata: usize) -> (Vec<(u8, usize)>, usize) {
     let (mut cutting, mut steps, mut most) = (Cutting::new(&Acting::system(UnixSeconds(0))), Vec::new(), 0);
     for (n, of) in workspaces.enumerate() {
@@ -117,7 +117,7 @@ fn cut(workspaces: impl Iterator<Item = u8>, metadata: usize) -> (Vec<(u8, usize
 }
 
 #[test]
-fn a_step_is_of_one_workspace_and_has_a_hundred_keys_where_there_are_so_many() {
+fn a_step_has_keys_of_one_workspace_and_at_most_a_hundred() {
     assert_eq!(cut((0..250).map(|_| 1), 0).0, [(1, 100), (1, 100), (1, 50)]);
     let (mut steps, _) = cut((0..300_u32).map(|n| u8::try_from(n % 2).unwrap()), 0);
     steps.sort_unstable();
@@ -150,7 +150,7 @@ fn chosen(workspace: WorkspaceId, page: [u8; 2], numbers: impl IntoIterator<Item
 }
 
 #[tokio::test]
-async fn a_tenant_s_digests_crowd_no_page_of_a_snapshot() {
+async fn a_tenant_s_digests_cannot_overfill_a_page_of_a_snapshot() {
     let directory = tempfile::tempdir().unwrap();
     let database: Database = databases::of(directory.path()).parse().unwrap();
     let acting = Acting::system(UnixSeconds(0));
@@ -166,16 +166,16 @@ async fn a_tenant_s_digests_crowd_no_page_of_a_snapshot() {
         Err(StoreError::DigestsTaken { lines })
     };
     let (full, last) = ([7, 7], [0xff, 0xff]);
-    assert_eq!(made(chosen(acme, full, 0..9)).await, refused(0..9, acme), "at once");
+    assert_eq!(made(chosen(acme, full, 0..9)).await, refused(0..9, acme), "in one import");
     assert_eq!(made(chosen(acme, full, 0..8)).await, Ok(()));
-    assert_eq!(made(chosen(acme, full, 8..9)).await, refused(8..9, acme), "one by one");
-    // Other pages, and other workspaces in this one, have room; and so has a platform admin.
+    assert_eq!(made(chosen(acme, full, 8..9)).await, refused(8..9, acme), "in another import");
+    // There is room in other pages, and in this page for other workspaces. A platform admin isn't limited.
     assert_eq!(made(chosen(acme, [7, 8], 10..18)).await, Ok(()));
     assert_eq!(made(chosen(acme, last, 20..28)).await, Ok(()));
     assert_eq!(made(chosen(acme, last, 28..29)).await, refused(28..29, acme));
     assert_eq!(made(chosen(zeta, full, 30..38)).await, Ok(()));
     assert_eq!(made(Import { of_tenant: None, ..chosen(acme, full, 40..60) }).await, Ok(()));
-    // Real digests are spread.
+    // Real digests are spread evenly.
     let import = Import { of_tenant: Some(acme), ..import(acme, 1_000..6_000) };
     assert_eq!(made(import).await, Ok(()));
 }

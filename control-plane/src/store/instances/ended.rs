@@ -1,4 +1,4 @@
-//! Instances that an operator says are gone, on disk and in the audit log.
+//! Stores the removal of instances by an operator, with its audit event.
 
 use policy::WorkspaceId;
 use serde_json::{Map, Value, json};
@@ -10,25 +10,25 @@ use crate::store::changes::Change;
 use crate::store::sql::params;
 use crate::store::{Acting, Changed, Store, StoreError};
 
-/// What is written of instances that an operator says are gone.
+/// Which instances an operator removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The one that was named.
+    /// One instance, by its id.
     One,
-    /// Those of an edge that are dead.
+    /// All dead instances of an edge.
     OfEdge,
 }
 
-/// Dead instances of an edge, as the audit log has them.
+/// Dead instances of an edge, for the audit log.
 struct Dead<'a> {
     edge: &'a str,
     instances: Vec<&'a str>,
 }
 
 impl Store {
-    /// Notes an operator's word that these instances are gone: one change, at most. Each comes with the number of its row's last
-    /// change; one that another replica has heard of since stays. Answers with the ids of those that were ended, and the
-    /// revision, which there is when there are any.
+    /// Records in at most one change that an operator has removed these instances. Each comes with the number of its
+    /// row's last known change; an instance whose row another replica has changed since stays. Returns the ids of the
+    /// ended instances and the revision; `None` if none was ended.
     pub(crate) async fn end_instances(
         &self,
         instances: Vec<(Instance, i64)>,

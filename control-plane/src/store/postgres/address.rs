@@ -1,4 +1,4 @@
-//! Where a PostgreSQL database is and how it is reached: a URL, and a password from elsewhere.
+//! How to reach a PostgreSQL database: a URL, and a password that may come from elsewhere.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,16 +13,16 @@ use zeroize::Zeroizing;
 use super::tls::Tls;
 use crate::private_file;
 
-/// How long it may take to get a connection.
+/// The longest that connecting may take.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// After so long without an answer to what was sent, or to a probe, the server is taken to be gone.
+/// The server counts as gone if it hasn't acknowledged data, or answered a probe, for this long.
 const SILENT: Duration = Duration::from_secs(10);
 
 /// The most bytes of a password file.
 const MAX_FILE_BYTES: u64 = 4096;
 
-/// All that a connection needs. Has no `Debug`: the password is in it.
+/// Everything that a connection needs. Has no `Debug`, because it contains the password.
 pub(super) struct Address {
     pub(super) config: Config,
     /// `None`: without TLS.
@@ -30,8 +30,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Of a `postgres://` URL. The password is the URL's own, else that of the file, else PGPASSWORD. The error says what to do, and
-    /// nothing of the URL that could be secret.
+    /// Parses a `postgres://` URL. The password comes from the URL, else from the file, else from PGPASSWORD. The error
+    /// states what to do, and nothing of the URL that could be secret.
     pub(super) fn parse(url: &str, password_file: Option<&Path>) -> Result<Self, String> {
         let (url, ours) = taken_apart(url);
         let mut config: Config =
@@ -54,7 +54,7 @@ impl Address {
         config.connect_timeout(CONNECT);
         config.tcp_user_timeout(SILENT);
         config.keepalives_idle(SILENT / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(5);
-        // Of several hosts the one that takes changes: never a standby.
+        // Of several hosts, use the one that accepts writes: never a standby.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         config.notice_callback(|notice| tracing::debug!(notice = notice.message(), "PostgreSQL says"));
         let is_near = config.get_hosts().iter().all(is_near);
@@ -75,7 +75,7 @@ impl Address {
     }
 }
 
-/// What we say about a database: without its password and parameters.
+/// A database's URL for messages, without its password and parameters.
 pub(in crate::store) fn shown(url: &str) -> String {
     let Ok(config) = taken_apart(url).0.parse::<Config>() else { return "postgres://…".to_owned() };
     let mut shown = String::from("postgres://");
@@ -96,7 +96,7 @@ pub(in crate::store) fn shown(url: &str) -> String {
     shown
 }
 
-/// What rustls has to know and the client library doesn't.
+/// The URL's TLS parameters: they are for rustls, and the client library doesn't get them.
 #[derive(Default)]
 struct Ours {
     mode: Option<String>,
@@ -123,7 +123,7 @@ fn taken_apart(url: &str) -> (Zeroizing<String>, Ours) {
     (rest, ours)
 }
 
-/// On this machine: what goes there passes no network.
+/// Whether the host is this machine, so that traffic to it crosses no network.
 fn is_near(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_needed_unless_the_server_is_near_and_never_without_a_check() {
+    fn tls_is_required_unless_the_server_is_local_and_always_verifies() {
         let tls = |url: &str| Address::parse(url, None).map(|address| address.tls.is_some());
         for (url, expected) in [
             ("postgres://u@localhost/x", false),

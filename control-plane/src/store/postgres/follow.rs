@@ -1,4 +1,4 @@
-//! What other replicas change: heard of by NOTIFY, and looked for each second, should that have been lost.
+//! Follows other replicas' changes: by NOTIFY, and by a query each second in case a notification is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,22 +15,22 @@ use crate::store::sql::{Sql, SqlError, params};
 use crate::store::writer::Publish;
 use crate::store::{StoreError, changes, edge_tokens, instances};
 
-/// Where changes are told of.
+/// The channel on which changes are announced.
 const CHANNEL: &str = "latchkey";
 
-/// How often the position is looked at when nobody says anything.
+/// How often to read the position if no notification arrives.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How soon it ends when it is asked to.
+/// The longest that a wait lasts, so that the thread soon notices that it must end.
 const STEP: Duration = Duration::from_millis(100);
 
-/// What is told of what others do.
+/// What receives the changes of other replicas.
 pub(in crate::store) struct Following {
     pub(in crate::store) publish: Arc<Publish>,
     pub(in crate::store) replica: Arc<Replica>,
 }
 
-/// The thread that follows. Ends when it is dropped or asked to.
+/// The thread that follows. It ends when this is dropped, or by [`Self::end`].
 pub(in crate::store) struct Follower {
     is_ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -46,7 +46,7 @@ impl Follower {
         Ok(Self { is_ending, thread: Some(thread) })
     }
 
-    /// Ends it, and answers with the thread to wait for: it needs a tenth of a second.
+    /// Makes the thread end, and returns it so that the caller can wait for it: that takes a tenth of a second.
     pub(in crate::store) fn end(mut self) -> Option<JoinHandle<()>> {
         self.is_ending.store(true, Ordering::Relaxed);
         self.thread.take()
@@ -90,7 +90,7 @@ fn listen(session: Session) -> Result<Session, SqlError> {
 fn hear(session: &Session, following: &Following, ending: &AtomicBool) -> Result<(), StoreError> {
     let Following { publish, replica } = following;
     let mut looked_at = Instant::now();
-    // Nothing was heard while there was no connection.
+    // Notifications are lost while there is no connection.
     look(Sql::Postgres(session), publish, replica, All)?;
     while !ending.load(Ordering::Relaxed) {
         let (mut is_told, mut said, mut guesses) = (false, Vec::new(), Vec::new());
@@ -115,16 +115,16 @@ fn hear(session: &Session, following: &Following, ending: &AtomicBool) -> Result
     Ok(())
 }
 
-/// Which instances a look reads.
+/// Which instances [`look`] reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Reads {
-    /// Those that changed since the last look.
+    /// Those that changed since the last read.
     News,
     All,
 }
 
-/// Tells of what is committed, where this replica doesn't know it yet. Instances are read after the position: as of some instant
-/// at which that revision was there.
+/// Reads what is committed, and publishes what this replica doesn't know yet. Instances are read after the position, so
+/// as of an instant at which that revision was committed.
 pub(in crate::store) fn look(
     sql: Sql<'_>,
     publish: &Publish,
@@ -132,7 +132,7 @@ pub(in crate::store) fn look(
     reads: Reads,
 ) -> Result<(), StoreError> {
     let began = Instant::now();
-    // Before the question: all that this replica knows is in what it sees.
+    // Taken before the query, so that the query sees everything that this replica knows.
     let (known, read_to) = (publish.position(), replica.read_to());
     let statement = "SELECT epoch, revision, head, (SELECT max(changed) FROM instances),
                          EXISTS (SELECT 1 FROM edge_tokens WHERE revision > ?1)

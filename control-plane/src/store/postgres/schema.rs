@@ -1,4 +1,4 @@
-//! The schema in PostgreSQL: made, or brought up to this version, by one replica while the others wait.
+//! The schema in PostgreSQL: one replica creates or migrates it while the others wait.
 
 use policy::{ChainHash, Epoch, Position, Revision};
 
@@ -7,7 +7,7 @@ use crate::store::sql::{NONE, Sql, SqlError, params};
 
 use super::Session;
 
-/// Each leads from one version to the next. There is no way back.
+/// Each migration leads from one version to the next. There is no way back.
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0001_first.sql"),
     include_str!("../migrations/postgres/0002_replicas.sql"),
@@ -20,24 +20,24 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0009_audit_searches.sql"),
 ];
 
-/// "LKEY", as SQLite's files have it: whom this lock keeps out wants to do the same.
+/// "LKEY", the application id of our SQLite files. Replicas that prepare the schema exclude each other by this lock.
 const LOCK: i64 = 0x4C4B_4559;
 
-/// The lock that a control plane shares with others while it serves from this schema; `?1` is [`LOCK`].
+/// The lock that control planes share while they serve from this schema; `?1` is [`LOCK`].
 const SERVING: &str = "(?1 << 32) | (SELECT oid FROM pg_namespace WHERE nspname = current_schema())::bigint";
 
-/// The oldest major version: what the tests run on, and the oldest that PostgreSQL's project still mends.
+/// The oldest major version: the tests run on it, and it is the oldest that PostgreSQL's project maintains.
 const OLDEST: u32 = 15;
 
-/// Makes the schema, or brings it up to this version; the history of a new database begins with `epoch`. Another program's
-/// database, or one of a newer version, is left as it is.
+/// Creates the schema, or migrates it to this version. The history of a new database begins with `epoch`. A database of
+/// another program, or of a newer version, is left as it is.
 pub(super) fn prepare(session: &Session, database: &str, epoch: Epoch) -> Result<(), OpenError> {
     prepare_uncommitted(session, database, epoch)?;
     let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
     session.execute_batch("COMMIT").map_err(failed)
 }
 
-/// The same in a transaction that it begins, and that whoever calls it ends. Control planes that start meanwhile wait.
+/// Like [`prepare`], but leaves the transaction open for the caller to end. Control planes that start meanwhile wait.
 pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, epoch: Epoch) -> Result<(), OpenError> {
     let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
     let sql = Sql::Postgres(session);
@@ -50,9 +50,9 @@ pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, e
         let cause = format!("its encoding is {encoding}; make one with ENCODING 'UTF8'");
         return Err(OpenError::Server { database: database.to_owned(), cause });
     }
-    // Rolled back by the server when the session is dropped in between.
+    // The server rolls it back if the session is dropped before the commit.
     session.execute_batch("BEGIN").map_err(failed)?;
-    // However long another one needs, which loses the lock when it stands still: a start is no change that somebody waits for.
+    // Wait as long as the other replica needs; one that hangs loses the lock. Nobody waits for a start as for a change.
     session.execute_batch("SET LOCAL lock_timeout = 0").map_err(failed)?;
     sql.query_row("SELECT pg_advisory_xact_lock(?1) IS NULL", params![LOCK], |row| row.get::<bool>(0))
         .map_err(failed)?;
@@ -77,7 +77,7 @@ pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, e
     Ok(())
 }
 
-/// Why a server isn't used, from its `server_version_num`, which is the major version times 10,000 and the minor one.
+/// Why a server can't be used, from its `server_version_num` (the major version times 10,000, plus the minor one).
 fn too_old(version: &str) -> Option<String> {
     let major = version.parse::<u32>().ok().map(|number| number / 10_000);
     match major {
@@ -89,25 +89,25 @@ fn too_old(version: &str) -> Option<String> {
     }
 }
 
-/// Says, for as long as the connection is there, that a control plane serves from this schema.
+/// Marks this schema as served by a control plane, for as long as the connection lasts.
 pub(super) fn serve(session: &Session) -> Result<(), SqlError> {
     let share = format!("SELECT pg_advisory_lock_shared({SERVING}) IS NULL");
     Sql::Postgres(session).query_row(&share, params![LOCK], |_| Ok(()))
 }
 
-/// Whether no control plane serves from this schema. Where it is so, none begins to until the transaction ends.
+/// Whether no control plane serves from this schema. If so, none can begin to until the transaction ends.
 pub(in crate::store) fn is_idle(sql: Sql<'_>) -> Result<bool, SqlError> {
     let take = format!("SELECT pg_try_advisory_xact_lock({SERVING})");
     sql.query_row(&take, params![LOCK], |row| row.get(0))
 }
 
-/// The version of the schema that is there, and this program's.
+/// The schema's version, and this program's.
 pub(in crate::store) fn versions(sql: Sql<'_>) -> Result<(i64, i64), SqlError> {
     let found = sql.query_row("SELECT version FROM latchkey_schema WHERE one = 1", NONE, |row| row.get(0))?;
     Ok((found, i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)))
 }
 
-/// The version that is there, 0 in a schema that had nothing in it until now.
+/// The schema's version; 0 for a schema that was empty until now.
 fn version(sql: Sql<'_>, database: &str) -> Result<i64, OpenError> {
     let failed = |cause: SqlError| OpenError::Server { database: database.to_owned(), cause: cause.to_string() };
     if !is_ours(sql).map_err(failed)? {

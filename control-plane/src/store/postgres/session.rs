@@ -1,4 +1,4 @@
-//! One connection to PostgreSQL: statements in our one spelling, prepared once.
+//! One connection to PostgreSQL, with prepared statements in the syntax that both engines share.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
@@ -10,14 +10,15 @@ use postgres::types::{ToSql, Type};
 
 use crate::store::sql::{Kind, Param, SqlError};
 
-/// Statements that are kept prepared. There are fewer; a list's filters can be put together in many ways.
+/// The most statements to keep prepared. Usually there are fewer, but the filters of a list combine in many ways.
 const PREPARED: usize = 256;
 
-/// A connection. The thread that waits for an answer drives it, so it costs no other thread; it must not be an async one.
+/// A connection. The thread that waits for an answer drives it, so it needs no other thread. That thread must not be an
+/// async one.
 pub(in crate::store) struct Session {
     /// `None` once it is dropped.
     client: RefCell<Option<Client>>,
-    /// By our spelling.
+    /// By the statement in our syntax.
     prepared: RefCell<HashMap<String, Vec<Prepared>>>,
 }
 
@@ -44,7 +45,7 @@ impl Session {
         Ok(client.query(&statement, &values(params))?)
     }
 
-    /// Rows are taken as they come: the server waits while they aren't.
+    /// Streams the rows: the server waits while `take` is busy.
     pub(in crate::store) fn each<E: From<SqlError>>(
         &self,
         statement: &str,
@@ -63,8 +64,8 @@ impl Session {
         Ok(self.client()?.batch_execute(statements)?)
     }
 
-    /// Writes rows by a `COPY … FROM STDIN (FORMAT binary)` whose columns are of these kinds: `rows` gives them, one by one, to
-    /// what it is given. None is there unless all are; memory doesn't grow with them.
+    /// Writes rows by a `COPY … FROM STDIN (FORMAT binary)` whose columns are of these kinds. `rows` passes each row to
+    /// the function that it gets. All rows are written or none; memory doesn't grow with their number.
     pub(in crate::store) fn copy_in<E>(
         &self,
         statement: &str,
@@ -87,8 +88,8 @@ impl Session {
         Ok(given)
     }
 
-    /// Waits until somebody has said something on a channel that is listened to, or `timeout` has passed. Gives all that was
-    /// said to `take`: the channel and the payload.
+    /// Waits for notifications on the subscribed channels, for at most `timeout`. Passes the channel and payload of
+    /// each to `take`.
     pub(super) fn hears(&self, timeout: std::time::Duration, mut take: impl FnMut(&str, &str)) -> Result<(), SqlError> {
         let mut client = self.client()?;
         let mut notifications = client.notifications();
@@ -130,7 +131,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Closing waits for the network, which no async thread may.
+        // Closing waits for the network, which must not block an async thread.
         if let Some(client) = self.client.take().filter(|_| tokio::runtime::Handle::try_current().is_ok()) {
             std::thread::spawn(move || drop(client));
         }
@@ -145,7 +146,7 @@ fn values<'a>(params: &'a [Param<'a>]) -> Vec<&'a (dyn ToSql + Sync)> {
     params.iter().map(|param| param as &(dyn ToSql + Sync)).collect()
 }
 
-/// A statement as PostgreSQL spells it: `$1` for `?1`. Texts in quotes stay as they are.
+/// Translates a statement for PostgreSQL: `$1` for `?1`. Quoted texts stay as they are.
 fn spelled(statement: &str) -> String {
     let mut is_quoted = false;
     let spelled = statement.chars().map(|character| match character {
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders_are_spelled_and_quoted_texts_stay() {
+    fn placeholders_are_translated_and_quoted_texts_are_not() {
         for (ours, theirs) in [
             ("SELECT ?1, ?12", "SELECT $1, $12"),
             ("a = ?1 AND b = '?1' AND c = ?2", "a = $1 AND b = '?1' AND c = $2"),

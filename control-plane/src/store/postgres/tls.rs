@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, by rustls: the server's certificate must be of an authority that we trust, and of its name.
+//! TLS to PostgreSQL, by rustls: a trusted authority must have issued the server's certificate, for the server's name.
 
 use std::io;
 use std::path::Path;
@@ -16,12 +16,13 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Whom we trust.
+/// A connector with the authorities that we trust.
 #[derive(Clone)]
 pub(super) struct Tls(TlsConnector);
 
 impl Tls {
-    /// Trusts the authorities in the file at `roots` (PEM), or those that the system trusts. The error names what to do.
+    /// Trusts the authorities in the file at `roots` (PEM), or those that the system trusts. The error states what to
+    /// do.
     pub(super) fn trusting(roots: Option<&Path>) -> Result<Self, String> {
         let mut trusted = RootCertStore::empty();
         match roots {
@@ -58,7 +59,7 @@ impl MakeTlsConnect<Socket> for Tls {
     }
 }
 
-/// To one server.
+/// A handshake with one server.
 pub(super) struct Handshake {
     connector: TlsConnector,
     name: ServerName<'static>,
@@ -74,11 +75,11 @@ impl TlsConnect<Socket> for Handshake {
     }
 }
 
-/// A connection in TLS.
+/// A TLS connection.
 pub(super) struct Stream(TlsStream<Socket>);
 
 impl postgres::tls::TlsStream for Stream {
-    /// None is needed where the certificate was checked.
+    /// Not needed, because the certificate is verified.
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }

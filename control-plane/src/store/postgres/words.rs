@@ -1,4 +1,4 @@
-//! What replicas say to each other, in NOTIFY's payloads: a line for each word, after one that names who speaks.
+//! Messages between replicas in NOTIFY payloads: a line with the sender's id, then lines of messages.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,25 +13,26 @@ use super::{Server, Session};
 use crate::store::replicas::{Untold, Word};
 use crate::store::sql::{NONE, Sql, SqlError, params};
 
-/// Where words are said.
+/// The channel of the messages.
 pub(super) const CHANNEL: &str = "latchkey_words";
 
 /// PostgreSQL takes payloads of less than 8,000 bytes.
 const MAX_BYTES: usize = 7_900;
 
-/// How long to wait between attempts while the server is away, and how long wrong tokens are gathered before they are told.
+/// How long to wait between attempts while the server is unreachable, and how long to collect wrong tokens before they
+/// are sent.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Words that wait: of each instance the newest.
+/// Messages to send: only the newest of each instance.
 #[derive(Default)]
 struct Waiting {
     applied: HashMap<String, (Epoch, Revision)>,
     again: bool,
-    /// By address.
+    /// Wrong tokens by address.
     guesses: HashMap<IpAddr, u32>,
 }
 
-/// Starts the thread that speaks. It ends with the other end of `words`.
+/// Starts the thread that sends messages. It ends when the sending side of `words` is dropped.
 pub(in crate::store) fn speak(
     server: Arc<Server>,
     me: String,
@@ -53,7 +54,7 @@ pub(in crate::store) fn speak(
             if waiting.is_empty() {
                 continue;
             }
-            // What can't be said now is said with what comes later.
+            // What can't be sent now is sent with later messages.
             if said(&server, &mut session, &waiting.payloads(&me)).is_ok() {
                 waiting = Waiting::default();
             } else {
@@ -69,7 +70,7 @@ fn said(server: &Server, session: &mut Option<Session>, payloads: &[String]) -> 
         None => session.insert(server.connect()?),
     };
     let payloads = serde_json::to_string(payloads).map_err(|_| SqlError::Fault("words can't be written"))?;
-    // One transaction, which writes nothing that waits for the disk.
+    // One transaction that writes nothing, so it doesn't wait for the disk.
     let notify = "SELECT pg_notify(?1, said) IS NULL FROM json_array_elements_text(CAST(?2 AS json)) AS said";
     Sql::Postgres(session).prepare(notify)?.query_map(params![CHANNEL, payloads], |_| Ok(())).map(drop)
 }
@@ -114,16 +115,16 @@ impl Waiting {
     }
 }
 
-/// Payloads that are being put together.
+/// Builds payloads.
 struct Payloads<'a> {
     me: &'a str,
     done: Vec<String>,
-    /// The last, and how its last line begins.
+    /// The last payload, and how its last line begins.
     open: Option<(String, String)>,
 }
 
 impl Payloads<'_> {
-    /// One more item of a line that begins with `head`.
+    /// Adds an item to a line that begins with `head`.
     fn add(&mut self, head: &str, item: &str) {
         let full = |(text, _): &(String, String)| {
             text.len().saturating_add(head.len()).saturating_add(item.len()).saturating_add(2) > MAX_BYTES
@@ -142,17 +143,17 @@ impl Payloads<'_> {
     }
 }
 
-/// What another replica said; nothing of this one's own words, nor of what can't be read.
+/// The messages of another replica. Skips this replica's own, and what can't be parsed.
 pub(super) fn read(payload: &str, me: &str) -> Vec<Word> {
     lines(payload, me).flat_map(words).collect()
 }
 
-/// The wrong tokens that another replica counted, by address, in the same way.
+/// Like [`read`], for the wrong tokens that another replica counted, by address.
 pub(super) fn guesses(payload: &str, me: &str) -> Vec<(IpAddr, u32)> {
     lines(payload, me).flat_map(wrong).collect()
 }
 
-/// The lines of what another replica said.
+/// The message lines of a payload; none if this replica sent it.
 fn lines<'a>(payload: &'a str, me: &str) -> impl Iterator<Item = &'a str> {
     let mut lines = payload.lines();
     let is_another = lines.next().is_some_and(|from| from != me);
@@ -183,10 +184,10 @@ fn words(line: &str) -> Vec<Word> {
     }
 }
 
-/// Listens to what is said.
+/// Subscribes to the messages.
 pub(super) fn listen(session: &Session) -> Result<(), SqlError> {
     session.execute_batch(&format!("LISTEN {CHANNEL}"))?;
-    // Nothing that was said before this is missed without being asked for.
+    // From here on nothing is missed; what was sent before is requested again.
     Sql::Postgres(session).query_row("SELECT 1", NONE, |_| Ok(()))
 }
 
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_heard_whatever_its_length() {
+    fn messages_of_any_length_are_received() {
         let mut words: Vec<_> = (0..1_000).map(|number| applied(&format!("instance-{number}"), number % 3)).collect();
         words.push(Word::SayAgain);
         let mut waiting = Waiting::default();
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_instance_the_newest_is_said() {
+    fn only_the_newest_revision_of_an_instance_is_sent() {
         let mut waiting = Waiting::default();
         for revision in [1, 3] {
             waiting.add(applied("i", revision));
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_tokens_are_told_by_address_however_many_there_are() {
+    fn wrong_tokens_are_sent_by_address_in_any_number() {
         let told: HashMap<_, _> = (0..1_000_u32).map(|n| (IpAddr::from(n.to_be_bytes()), n % 3)).collect();
         let waiting = Waiting { guesses: told.clone(), ..Waiting::default() };
         let payloads = waiting.payloads("a");
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_says_is_not_heard() {
+    fn malformed_messages_are_ignored() {
         let epoch = Epoch::from_bytes([7; 16]);
         for payload in [
             String::new(),

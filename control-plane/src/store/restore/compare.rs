@@ -1,4 +1,4 @@
-//! What the database in use says that a backup doesn't.
+//! Compares the database in use with a backup: what a restore would lose.
 
 use policy::{Position, Revision};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -9,9 +9,9 @@ use super::super::schema::is_ours;
 use super::super::sql::Sql;
 use super::super::{AuditHead, Instance, changes, instances};
 
-/// The database in whose place the backup goes.
+/// The database that the backup would replace.
 pub(super) enum Current {
-    /// There is none, or none that can be read: why.
+    /// Why there is nothing to compare with: no database, or one that can't be read.
     Silent(&'static str),
     Found(Found),
 }
@@ -19,9 +19,9 @@ pub(super) enum Current {
 pub(super) struct Found {
     sql: Connection,
     position: Position,
-    /// The highest revision that an edge has shown, where that is above its own.
+    /// The highest revision that an edge has presented, if above the database's own.
     reported: Revision,
-    /// How it stands to the backup.
+    /// How it relates to the backup.
     stands: Stands,
     backup: Revision,
 }
@@ -30,11 +30,11 @@ pub(super) struct Found {
 enum Stands {
     /// The backup's last event is in it, or it is an older copy of the backup's history.
     SameHistory,
-    /// Other changes were made than those that the backup has.
+    /// Of the backup's epoch, but with other changes than the backup has.
     OtherChanges,
-    /// It is of another epoch and further on: it may have been restored since.
+    /// Of another epoch, with a higher revision: it may have been restored since.
     LaterHistory,
-    /// Of another epoch, and not as far: another database.
+    /// Of another epoch, without a higher revision: an unrelated database.
     Strange,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Loss {
     Unknown { why: String },
 }
 
-/// Looks at the database in use, which `lock` keeps from being used.
+/// Reads the database in use. `lock` keeps control planes from using it.
 pub(super) fn open(lock: &Lock, backup: Position, head: Option<AuditHead>) -> Current {
     if lock.path.metadata().is_ok_and(|found| found.len() == 0) {
         return Current::Silent("there is no database to compare the backup with");
@@ -71,7 +71,7 @@ pub(super) fn open(lock: &Lock, backup: Position, head: Option<AuditHead>) -> Cu
     found().map_or(Current::Silent("the database can't be read"), Current::Found)
 }
 
-/// Whether the newest event of the backup is in the database, or could still have come after its own.
+/// Whether the database contains the backup's newest event, or ends before it.
 fn shares(sql: &Connection, position: Position, head: Option<AuditHead>) -> bool {
     let Some(head) = head else { return false };
     if position.revision < head.revision {
@@ -85,7 +85,7 @@ fn shares(sql: &Connection, position: Position, head: Option<AuditHead>) -> bool
 }
 
 impl Current {
-    /// How far the history is known to have come; `None` when this says nothing of it.
+    /// The highest revision that the history is known to have reached; `None` if this database can't show it.
     pub(super) fn reached(&self, backup: Position) -> Option<Revision> {
         match self {
             Self::Found(found) if found.stands != Stands::Strange => {
@@ -95,7 +95,7 @@ impl Current {
         }
     }
 
-    /// What is lost of what was `reached`, when all up to `covered` is there or made good.
+    /// What is lost up to `reached`, given that everything up to `covered` is in the backup or replayed.
     pub(super) fn loss(&self, reached: Option<Revision>, covered: Revision) -> Loss {
         let why = match self {
             Self::Silent(why) => *why,
@@ -106,7 +106,7 @@ impl Current {
         if reached > covered || has_other_changes { Loss::Some { reached, undone: self.undone() } } else { Loss::None }
     }
 
-    /// The instances that it knows; `None` where it is of an older schema, or there is none.
+    /// The instances that it knows; `None` if there is no database, or it is unrelated or of an older schema.
     pub(super) fn instances(&self) -> Option<Vec<Instance>> {
         match self {
             Self::Found(found) if found.stands != Stands::Strange => instances::all(Sql::Sqlite(&found.sql)).ok(),
@@ -114,7 +114,7 @@ impl Current {
         }
     }
 
-    /// What was revoked since the backup, as far as this database knows.
+    /// What was revoked since the backup, according to this database.
     fn undone(&self) -> String {
         let Self::Found(found) = self else { return String::new() };
         let count = |actions: &str| -> i64 {

@@ -1,4 +1,4 @@
-//! One database in the place of another, so that a crash leaves one of the two whole.
+//! Replaces one database file by another, so that a crash leaves one of the two intact.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use super::super::lock::{Lock, with_suffix};
 use super::super::schema::is_ours;
 use super::named_by;
 
-/// Puts a database, whole and synced, where the lock is; answers with where the one that was there is kept.
+/// Puts a complete, synced database at the lock's path. Returns where the previous one is kept.
 pub(super) fn put(restored: Unfinished, lock: &Lock, at: UnixSeconds) -> io::Result<Option<PathBuf>> {
     let kept_as = if lock.path.metadata()?.len() == 0 { None } else { Some(keep(&lock.path, at)?) };
     restored.put(&lock.path)?;
     Ok(kept_as)
 }
 
-/// Keeps the database under another name. It stays in its place, too, until another is put there.
+/// Keeps the database under a second name. It also stays at its path until another one replaces it.
 fn keep(database: &Path, at: UnixSeconds) -> io::Result<PathBuf> {
-    // A WAL that stayed behind would be written into the next database. Where it can't be emptied it is moved.
+    // A WAL left behind would be applied to the next database. One that can't be emptied is moved.
     let _ = empty_wal(database);
     let name = named_by(at);
     let mut kept = with_suffix(database, &format!(".before-{name}"));
-    // Several restores within a second.
+    // There may be several restores within a second.
     let mut count = 1_u32;
     while let Err(error) = std::fs::hard_link(database, &kept) {
         if error.kind() != io::ErrorKind::AlreadyExists {
@@ -50,6 +50,6 @@ fn empty_wal(database: &Path) -> rusqlite::Result<()> {
     if is_ours(&sql)? {
         sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     }
-    // The last one to close removes both files.
+    // Closing the last connection removes both files.
     sql.close().map_err(|(_, error)| error)
 }

@@ -1,7 +1,7 @@
-//! An exported audit log, and what of it is carried out again: all that made keys and tokens weaker.
+//! Replays an exported audit log: the events that made keys and tokens weaker.
 //!
-//! Nothing of a log makes a key stronger than both backup and log say. Where the log can't tell (it holds no digest, so a
-//! rotation's new secret is lost) the key is left without a secret that anybody knows.
+//! A replay makes no key stronger than both backup and log have it. A log contains no digests, so a rotation's new
+//! secret is lost: the key is left without a secret that anybody knows.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -38,10 +38,10 @@ pub enum LogError {
     Foreign(Revision),
 }
 
-/// The events of a log that come after a backup, each following from the one before.
+/// The events of a log after a backup, each chained to the one before.
 pub(super) struct Log {
     events: Vec<Logged>,
-    /// Of all events, those that the backup has included.
+    /// The highest revision of all events, including those that the backup has.
     last: Option<Revision>,
 }
 
@@ -51,7 +51,7 @@ struct Logged {
     event: Written,
 }
 
-/// An event, as far as it is looked at.
+/// The fields of an event that a replay reads.
 #[derive(Deserialize)]
 struct Written {
     revision: Revision,
@@ -70,23 +70,24 @@ struct Target {
     name: String,
 }
 
-/// What a log led to.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// The log's last event.
+    /// The revision of the log's last event.
     pub until: Option<Revision>,
     pub deactivated: usize,
-    /// Keys whose secret was ended; the new one is lost with the database, so each needs another: id and name.
+    /// Id and name of keys whose secret was ended. The new secret is lost with the database, so each key needs another
+    /// one.
     pub rotated: Vec<(KeyId, String)>,
     pub deleted: usize,
     /// Keys whose scopes or allowlist were changed.
     pub updated: usize,
     pub revoked_tokens: usize,
-    /// Keys that were made after the backup: they are unknown now, and so are their secrets.
+    /// Keys created after the backup. They are unknown now, and so are their secrets.
     pub lost_keys: usize,
 }
 
-/// Reads the log at `path`, which must lead on from the backup's last event.
+/// Reads the log at `path`. It must continue from the backup's last event.
 pub(super) fn read(path: &Path, backup: Revision, head: Option<AuditHead>) -> Result<Log, LogError> {
     let lines = BufReader::new(File::open(path).map_err(LogError::Read)?).lines();
     let mut log = Log { events: Vec::new(), last: None };
@@ -113,7 +114,7 @@ pub(super) fn read(path: &Path, backup: Revision, head: Option<AuditHead>) -> Re
     Ok(log)
 }
 
-/// A line of an export: the event as it was hashed, with its hash behind.
+/// Parses a line of an export: the event as it was hashed, followed by its hash.
 fn parse(line: &str) -> Option<Logged> {
     let event: Written = serde_json::from_str(line).ok()?;
     let hash = event.hash.parse().ok()?;
@@ -126,7 +127,7 @@ impl Log {
         self.last
     }
 
-    /// Adds the events as they were written, so that who did what after the backup is not forgotten.
+    /// Appends the events unchanged, so that the audit log keeps who did what after the backup.
     pub(super) fn append(&self, sql: Sql<'_>) -> Result<(), StoreError> {
         let mut insert = sql.prepare("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?;
         for Logged { json, hash, event } in &self.events {
@@ -135,7 +136,7 @@ impl Log {
         Ok(())
     }
 
-    /// Carries out, as changes of the new history, what made keys and tokens weaker.
+    /// Repeats, as changes of the new history, what made keys and tokens weaker.
     pub(super) fn apply(
         &self,
         change: &Change<'_>,
@@ -154,7 +155,7 @@ impl Log {
         };
         for Logged { event, .. } in &self.events {
             match replay.event(event) {
-                // What was made after the backup isn't there; what has expired is dead.
+                // What was created after the backup doesn't exist here, and an expired key needs no change.
                 Ok(()) | Err(StoreError::NotFound | StoreError::ExpiredKey) => {}
                 Err(error) => return Err(error),
             }
@@ -170,7 +171,7 @@ struct Replay<'a> {
     secret: &'a mut dyn FnMut() -> Result<NewSecret, StoreError>,
     /// Deactivated by this log.
     deactivated: BTreeSet<KeyId>,
-    /// Left without a secret that anybody knows.
+    /// Given a secret that nobody knows.
     rotated: BTreeSet<KeyId>,
     done: Replayed,
 }
@@ -206,7 +207,7 @@ impl Replay<'_> {
                 let key = (event.workspace_id.ok_or(StoreError::NotFound)?, id);
                 self.of_key(action, key, &target.name, event.after.as_ref())
             }
-            // Of workspaces, instances and tokens that were made: nothing that a key could gain or lose by.
+            // Events of workspaces, of instances and of created tokens: they change no key's rights.
             _ => Ok(()),
         }
     }
@@ -228,14 +229,14 @@ impl Replay<'_> {
                 secrets::end_overlap(self.change, self.numbers, key, &Precondition::None, self.acting)?;
             }
             "key.update" => self.update(key, after)?,
-            // What the backup has as inactive stays so: only a deactivation of this log is undone by it.
+            // A key that is inactive in the backup stays inactive: only a deactivation by this log is undone.
             "key.activate" => {
                 if self.deactivated.remove(&key.1) {
                     keys::set_active(self.change, self.numbers, key, true, &Precondition::None, self.acting)?;
                     self.done.deactivated = self.done.deactivated.saturating_sub(1);
                 }
             }
-            // Whatever else it was, of a newer version: in doubt the key is stopped, which can be undone.
+            // A deactivation, or an action of a newer version: in doubt the key is deactivated, which can be undone.
             _ => self.deactivate(key)?,
         }
         Ok(())
@@ -250,8 +251,8 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// The old secret ends at once, also where the log says that it had an overlap: nobody can say whether it was rotated
-    /// because it had leaked. The new one is lost, so one takes its place that nobody knows.
+    /// Ends the old secret immediately, even if the log has an overlap, because the rotation may have been due to a
+    /// leak. The new secret is lost, so one that nobody knows replaces it.
     fn rotate(&mut self, key: (WorkspaceId, KeyId), name: &str) -> Result<(), StoreError> {
         if !self.rotated.contains(&key.1) {
             let secret = (self.secret)()?;
@@ -263,7 +264,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// What a key may do, and from where. A scope that the backup's catalogue lacks is left out.
+    /// Sets a key's scopes and allowlist. A scope that the backup's catalogue lacks is left out.
     fn update(&mut self, key: (WorkspaceId, KeyId), after: Option<&Map<String, Value>>) -> Result<(), StoreError> {
         let field = |name: &str| after.and_then(|after| after.get(name)).cloned();
         let scopes = field("scopes").map(serde_json::from_value::<Scopes>).transpose();

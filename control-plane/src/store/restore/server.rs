@@ -1,4 +1,4 @@
-//! A PostgreSQL into which a backup was put back: made a new history where it lies, as a restored file is.
+//! Begins a new history in a PostgreSQL database that was restored from a backup, as for a restored file.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::store::postgres::{Server, is_idle, is_ours, prepare_uncommitted, show
 use crate::store::sql::{NONE, Sql, SqlError};
 use crate::store::{NewSecret, StoreError, audit, changes};
 
-/// Makes what lies in PostgreSQL a new history, in one transaction. No control plane may serve from it. Says nothing of how it
-/// came there. `secret` makes secrets that nobody will know. Not for async threads.
+/// Begins a new history in PostgreSQL, in one transaction. No control plane may serve from it. How the data got there
+/// doesn't matter. `secret` makes secrets that nobody will know. Not for async threads.
 pub fn restore_in_place(
     url: &str,
     password_file: Option<&Path>,
@@ -24,7 +24,7 @@ pub fn restore_in_place(
     let server = Server::at(url, password_file)?;
     let session = server.connect().map_err(|error| server.failed(&error))?;
     let sql = Sql::Postgres(&session);
-    // A log is read from a disk meanwhile.
+    // The transaction is idle while a log is read from disk.
     session.execute_batch("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0").map_err(failed)?;
     if !is_ours(sql).map_err(failed)? {
         return Err(RestoreError::NothingThere { database });
@@ -58,7 +58,7 @@ pub fn restore_in_place(
     Ok(Restored { backup: backup.revision, revision, reached, replayed, kept_as: None })
 }
 
-/// How far edges have shown that the history came, where any has shown more than is there.
+/// The highest revision that edges have presented beyond the database's own; `None` if there was none.
 fn reached(sql: Sql<'_>) -> Result<Option<Revision>, SqlError> {
     let reported = "SELECT reported_revision FROM position WHERE one = 1";
     let reported = sql.query_row(reported, NONE, |row| row.get(0).map(changes::revision))?;

@@ -1,4 +1,4 @@
-//! What may go wrong between us and a database, whichever engine it is.
+//! Errors of a database, whichever engine it is.
 
 use std::io::ErrorKind;
 
@@ -6,7 +6,7 @@ use postgres::error::SqlState;
 
 use crate::store::StoreError;
 
-/// Why a statement has no result.
+/// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::store) enum SqlError {
     #[error("no row fits")]
@@ -24,7 +24,7 @@ pub(in crate::store) enum SqlError {
     Fault(&'static str),
 }
 
-/// `None` where no row fits.
+/// Turns `NoRow` into `None`.
 pub(in crate::store) trait Optional<T> {
     fn optional(self) -> Result<Option<T>, SqlError>;
 }
@@ -44,7 +44,7 @@ impl SqlError {
         Self::Unfit { column, cause: cause.to_string() }
     }
 
-    /// Whether the connection is of no more use.
+    /// Whether the connection can't be used any more.
     pub(in crate::store) fn is_lost(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
@@ -53,7 +53,7 @@ impl SqlError {
         }
     }
 
-    /// Whether what is stored is damaged.
+    /// Whether the stored data is damaged.
     fn is_damage(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         match self {
@@ -65,7 +65,7 @@ impl SqlError {
         }
     }
 
-    /// Whether somebody cut a connection of a server that was there.
+    /// Whether an established connection was cut.
     pub(in crate::store) fn is_cut(&self) -> bool {
         let Self::Postgres(error) = self else { return false };
         match error.as_db_error() {
@@ -75,7 +75,7 @@ impl SqlError {
     }
 }
 
-/// How a socket says that its other end is gone. One that can't be opened says something else.
+/// The errors of a socket whose peer is gone. A failure to connect has other errors.
 const CUT: [ErrorKind; 4] =
     [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::UnexpectedEof];
 
@@ -83,7 +83,7 @@ fn cause_of(error: &postgres::Error) -> Option<&std::io::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// A PostgreSQL error with its cause: by itself it says only `db error`.
+/// A PostgreSQL error with its cause: its own text is only `db error`.
 fn told(error: &postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => format!("PostgreSQL says: {} ({})", error.message(), error.code().code()),
@@ -106,8 +106,9 @@ fn ends_session(code: &SqlState) -> bool {
     .contains(code)
 }
 
-/// Whether it is the state of the server or of the world, and may be better later. By the classes of SQLSTATE (PostgreSQL
-/// manual, appendix A): 08 connection, 25006 read only, 40 rollback, 53 resources, 55 state, 57 operator, 58 system.
+/// Whether the error is transient: it comes from the state of the server or its environment. By the classes of SQLSTATE
+/// (PostgreSQL manual, appendix A): 08 connection, 25006 read only, 40 rollback, 53 resources, 55 state, 57 operator,
+/// 58 system.
 fn is_for_now(error: &postgres::Error) -> bool {
     let Some(error) = error.as_db_error() else { return true };
     let code = error.code().code();
@@ -138,7 +139,7 @@ impl From<SqlError> for StoreError {
             ),
             SqlError::Postgres(error) => is_for_now(error),
             SqlError::Unreachable(_) => true,
-            // A broken constraint or a value of the wrong type: our fault.
+            // A violated constraint or a value of the wrong type: a bug of ours.
             SqlError::NoRow | SqlError::Unfit { .. } | SqlError::Fault(_) => false,
         };
         if is_for_now { Self::Unavailable(error.to_string()) } else { Self::Fault(error.to_string()) }

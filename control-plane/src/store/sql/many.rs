@@ -1,13 +1,13 @@
-//! Many rows at a time: a server is asked once for many of them, a file is asked for each.
+//! Statements for many rows: in batches on a server, one by one in a file.
 
 use super::{Row, Sql, SqlError, Value, bound};
 
-/// Rows of one question. There are few lengths, for a server keeps a statement prepared for each.
+/// Rows of one batch. There are few lengths, because a server keeps a prepared statement for each.
 const LENGTHS: [usize; 3] = [100, 10, 1];
 
 impl Sql<'_> {
-    /// Carries out a statement with `VALUES (?1, …)`, which adds one row, for each of these. No two of them may conflict with each
-    /// other. Answers with the number of rows that were written.
+    /// Executes a statement with `VALUES (?1, …)`, which adds one row, for each of these. No two of them may conflict
+    /// with each other. Returns the number of rows that were written.
     pub(in crate::store) fn execute_each(self, statement: &str, rows: &[Vec<Value>]) -> Result<usize, SqlError> {
         let mut written = 0_usize;
         if let Self::Sqlite(_) = self {
@@ -25,7 +25,7 @@ impl Sql<'_> {
         Ok(written)
     }
 
-    /// Gives to `take` what a statement with `IN (?1)` finds of all of these values.
+    /// Passes to `take` each row that a statement with `IN (?1)` finds for these values.
     pub(in crate::store) fn each_in<E: From<SqlError>>(
         self,
         statement: &str,
@@ -41,7 +41,7 @@ impl Sql<'_> {
     }
 }
 
-/// Parts of these lengths, the longest first.
+/// Splits a slice into batches of these lengths, the longest first.
 fn chunks<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let length = LENGTHS.into_iter().find(|length| *length <= all.len())?;
@@ -51,7 +51,7 @@ fn chunks<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// The statement for so many rows, each of `width` parameters.
+/// The statement for `count` rows, each of `width` parameters.
 fn with_rows(statement: &str, width: usize, count: usize) -> String {
     const VALUES: &str = "VALUES (";
     let parts = statement.split_once(VALUES).and_then(|(head, rest)| Some((head, rest.split_once(')')?)));
@@ -60,7 +60,7 @@ fn with_rows(statement: &str, width: usize, count: usize) -> String {
     format!("{head}VALUES {}{tail}", rows.join(", "))
 }
 
-/// The same placeholders, by so much later.
+/// The same placeholders, with their numbers increased by `by`.
 fn renumbered(row: &str, by: usize) -> String {
     let mut parts = row.split('?');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -73,7 +73,7 @@ fn renumbered(row: &str, by: usize) -> String {
     text
 }
 
-/// The statement for so many values.
+/// The statement for `count` values.
 fn with_values(statement: &str, count: usize) -> String {
     let all: Vec<_> = (1..=count).map(|number| format!("?{number}")).collect();
     statement.replace("(?1)", &format!("({})", all.join(", ")))
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_asked_for_in_few_lengths_and_none_is_left_out() {
+    fn batches_have_few_lengths_and_leave_no_row_out() {
         let all: Vec<_> = (0..327).collect();
         let lengths: Vec<_> = chunks(&all).map(<[i32]>::len).collect();
         assert_eq!(lengths, [100, 100, 100, 10, 10, 1, 1, 1, 1, 1, 1, 1]);

@@ -5,7 +5,7 @@ use std::fmt;
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-/// The kinds of value. Instants and yes or no are integers, as SQLite has them.
+/// The kinds of value. Instants and booleans are integers, as in SQLite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Kind {
     Integer,
@@ -13,7 +13,7 @@ pub(in crate::store) enum Kind {
     Blob,
 }
 
-/// A parameter's value, borrowed. PostgreSQL wants the kind of nothing, too.
+/// A parameter's value, borrowed. PostgreSQL needs the kind of a null, too.
 #[derive(Clone, Copy)]
 pub(in crate::store) enum Param<'a> {
     Null(Kind),
@@ -22,7 +22,7 @@ pub(in crate::store) enum Param<'a> {
     Blob(&'a [u8]),
 }
 
-/// A parameter's value, for statements that are put together.
+/// A parameter's value, owned, for statements that are built at run time.
 #[derive(Clone)]
 pub(in crate::store) enum Value {
     Null(Kind),
@@ -31,7 +31,7 @@ pub(in crate::store) enum Value {
     Blob(Vec<u8>),
 }
 
-/// Its kind: a value may be a digest, and the client library shows parameters in its own log.
+/// Shows only the kind: a value may be a digest, and the client library logs parameters.
 impl fmt::Debug for Param<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind().fmt(formatter)
@@ -49,9 +49,9 @@ impl Param<'_> {
     }
 }
 
-/// What can be a parameter.
+/// A type that can be a parameter.
 pub(in crate::store) trait ToParam {
-    /// That of nothing.
+    /// The kind of a null of this type.
     const KIND: Kind;
 
     fn to_param(&self) -> Param<'_>;
@@ -63,7 +63,7 @@ macro_rules! params {
 }
 pub(in crate::store) use params;
 
-/// A row of values, each of its own: `values![id.as_bytes(), name]`.
+/// A row of owned values: `values![id.as_bytes(), name]`.
 macro_rules! values {
     ($($value:expr),* $(,)?) => { vec![$($crate::store::sql::Value::of(&$value)),*] };
 }
@@ -139,7 +139,7 @@ impl<T: ToParam> ToParam for Option<T> {
 }
 
 impl Value {
-    /// The value that a parameter has.
+    /// An owned copy of a parameter's value.
     pub(in crate::store) fn of(value: impl ToParam) -> Self {
         match value.to_param() {
             Param::Null(kind) => Self::Null(kind),
@@ -165,7 +165,7 @@ impl rusqlite::ToSql for Param<'_> {
         Ok(ToSqlOutput::Borrowed(match *self {
             Self::Null(_) => ValueRef::Null,
             Self::Integer(number) => ValueRef::Integer(number),
-            // LIKE would read it to this character, and so find everything.
+            // LIKE would stop at this character, and so match everything.
             Self::Text(text) if text.contains('\0') => return Ok(ToSqlOutput::from(text.replace('\0', "\u{fffd}"))),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
             Self::Blob(bytes) => ValueRef::Blob(bytes),
@@ -188,7 +188,7 @@ impl ToSql for Param<'_> {
         match *self {
             Self::Null(_) => Ok(IsNull::Yes),
             Self::Integer(number) => number.to_sql(of, out),
-            // PostgreSQL has no text with this character. Nothing that is kept has it; what is looked for may.
+            // A text in PostgreSQL can't contain this character. No stored text does, but a search may.
             Self::Text(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").to_sql(of, out),
             Self::Text(text) => text.to_sql(of, out),
             Self::Blob(bytes) => bytes.to_sql(of, out),
@@ -245,7 +245,7 @@ impl<'a> FromSql<'a> for Column<'a> {
     }
 }
 
-/// What can be read out of a column; `None` where the value doesn't fit.
+/// A type that can be read from a column; `None` if the value doesn't fit.
 pub(in crate::store) trait FromColumn: Sized {
     fn from_column(column: Column<'_>) -> Option<Self>;
 }

@@ -107,7 +107,7 @@ fn an_envoy_file_that_lets_requests_pass_the_filter_by_is_refused() {
     }
 }
 
-/// As for Istio: a patch a document.
+/// As for Istio: one patch in each document.
 #[test]
 fn a_filter_in_a_manifest_is_found_and_its_guard_looked_for() {
     let cli = Cli::start_unsigned(&[]);
@@ -182,7 +182,7 @@ fn a_field_that_is_written_under_both_of_its_names_is_refused() {
         .replace("use_remote_address: true", "use_remote_address: true\n          useRemoteAddress: false");
     let ended = check(&cli, "envoy.yaml", &twice, &[]);
     assert!(ended.code == 1 && ended.stderr.contains("the field `use_remote_address` is given twice"), "{ended:?}");
-    // The same name twice, of which JSON's readers take one.
+    // Duplicate names, of which JSON parsers take one.
     let demo: Value = serde_saphyr::from_str(&envoy(PLUGIN)).unwrap();
     let twice = demo
         .to_string()
@@ -191,7 +191,7 @@ fn a_field_that_is_written_under_both_of_its_names_is_refused() {
     assert!(ended.code == 1 && ended.stderr.contains("duplicate"), "{ended:?}");
 }
 
-/// As for a part of Envoy's configuration that it asks elsewhere for.
+/// As in a part of Envoy's configuration that Envoy fetches.
 #[test]
 fn a_filter_that_is_discovered_is_refused() {
     let cli = Cli::start_unsigned(&[]);
@@ -216,7 +216,7 @@ fn names_that_the_operator_does_not_know_are_refused() {
 }
 
 #[test]
-fn what_has_nothing_of_ours_is_said_so() {
+fn a_file_without_our_filter_is_refused_in_one_line() {
     let cli = Cli::start_unsigned(&[]);
     for (text, expected) in [
         ("static_resources: {listeners: []}", "no filter of Latchkey is in it"),
@@ -226,7 +226,7 @@ fn what_has_nothing_of_ours_is_said_so() {
     ] {
         let ended = check(&cli, "envoy.yaml", text, &[]);
         assert!(ended.code == 1 && ended.stderr.contains(expected), "{text}: {ended:?}");
-        // The lines around it may hold a token.
+        // The lines around the error may contain a token.
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     }
     assert!(cli.run(&["check-config", "nowhere.yaml"]).stderr.contains("nowhere.yaml: cannot read it"));

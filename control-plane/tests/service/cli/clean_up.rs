@@ -1,4 +1,4 @@
-//! Keys that nobody needs any more: looked at first, and then gone.
+//! Cleaning up keys: list them first, then deactivate or delete them.
 
 use super::Cli;
 
@@ -23,7 +23,7 @@ fn a_dry_run_lists_what_would_be_hit_and_changes_nothing() {
         assert_eq!((dry.code, dry.stdout.lines().count()), (0, 3), "{dry:?}");
         assert!(dry.stdout.contains("old 1") && dry.stdout.contains("old 2") && !dry.stdout.contains("new"), "{dry:?}");
         assert!(dry.stderr.starts_with("2 keys would be d") && dry.stderr.contains("nothing was changed"), "{dry:?}");
-        // Nobody is there to be asked.
+        // There is no terminal to ask on.
         let unsure = cli.run(&["keys", action, "-w", "acme", "--name", "old *"]);
         assert!(unsure.code == 2 && unsure.stderr.contains("--yes"), "{unsure:?}");
     }

@@ -1,5 +1,5 @@
-//! Help texts and errors, as somebody read them. `INSTA_UPDATE=always cargo test -p latchkey --test service help` takes the new
-//! ones; read them before they are committed.
+//! Snapshots of help texts and errors, as a person reviewed them. `INSTA_UPDATE=always cargo test -p latchkey --test
+//! service help` accepts new ones; read them before you commit them.
 
 use super::Cli;
 

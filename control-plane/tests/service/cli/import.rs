@@ -42,7 +42,7 @@ fn refused_lines_are_listed_by_number_and_nothing_is_imported() {
     assert!(lines[1].contains("expires_in") && lines[1].contains("scopes"), "{refused:?}");
     assert_eq!(lines.len(), 4, "{refused:?}");
 
-    // A digest that is known here, whoever's it is.
+    // A digest that already exists here, in any workspace.
     let file = [line("a", json!({})), line(&taken, json!({"name": "x"}))].concat();
     let refused = cli.run_with(&["keys", "import", "-w", "acme", "-"], &file);
     let expected = "latchkey: 1 line is refused, so nothing was done; correct it, and send all again (refused-lines)\n  line 2: digest is refused\n";
@@ -57,7 +57,7 @@ fn lines_may_name_their_workspaces_and_come_from_standard_input() {
     let lines = [line("a", json!({"workspace": "acme"})), line("b", json!({"workspace": "umbrella"}))].concat();
     let told = cli.run_with(&["keys", "import", "-"], &lines);
     assert!(told.code == 0 && told.stdout.starts_with("imported 2 keys, up to revision "), "{told:?}");
-    // No bar is drawn where nobody sits at a terminal.
+    // No progress bar is drawn without a terminal.
     assert_eq!(told.stderr, "");
     for (workspace, name) in [("acme", "a"), ("umbrella", "b")] {
         assert_eq!(cli.json(&["keys", "list", "-w", workspace])[0]["name"], name);
@@ -101,10 +101,10 @@ fn what_is_too_much_for_one_time_is_not_sent_in_parts() {
 }
 
 #[test]
-fn whoever_may_not_import_is_told_before_the_lines_are_sent() {
+fn an_unauthorized_import_is_refused_before_the_lines_are_sent() {
     let cli = Cli::start();
     let made = cli.ok(&["tokens", "create", "viewer", "--role", "workspace_member", "-w", "acme"]);
-    // More than any buffer between takes.
+    // More than all buffers in between take.
     let lines: String = (0..50_000).map(|n| line(&n.to_string(), json!({}))).collect();
     std::fs::write(cli.at("keys.jsonl"), lines).unwrap();
     let url = cli.url();

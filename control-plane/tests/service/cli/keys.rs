@@ -1,4 +1,4 @@
-//! `latchkey keys`: each of its commands, and what reaches scripts.
+//! `latchkey keys`: each of its commands, and its output for scripts.
 
 use serde_json::json;
 
@@ -30,7 +30,7 @@ fn a_secret_alone_goes_to_standard_output() {
 }
 
 #[test]
-fn a_secret_that_can_not_be_written_is_an_error_that_says_what_to_do() {
+fn a_secret_that_can_not_be_written_is_an_error_with_the_next_step() {
     let cli = Cli::start();
     let mut command = cli.command(&["keys", "create", "-w", "acme", "CI", "--expires-in", "none"]);
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
@@ -120,7 +120,7 @@ fn a_list_is_whole_however_many_pages_it_has() {
     let table = cli.ok(&["keys", "list", "-w", "acme", "--status", "active"]);
     assert_eq!(table.lines().count(), 451);
     assert!(table.starts_with("ID "), "{table}");
-    // `head` reads no more than it needs, and that is no error to tell.
+    // `head` reads no more than it needs, which isn't an error to report.
     let mut command = cli.command(&["keys", "list", "-w", "acme"]);
     let mut child = command.spawn().unwrap();
     drop(child.stdout.take());
@@ -150,7 +150,7 @@ fn usage_of_a_key_that_was_never_used_is_nothing() {
     assert_eq!(cli.json(&["keys", "usage", "-w", "acme", &id])["totals"], json!({"allowed": 0, "denied": {}}));
 }
 
-/// An instance that asked the feed and never acknowledged.
+/// An instance that polled the feed and never acknowledged.
 #[tokio::test]
 async fn a_change_that_is_not_enforced_in_time_is_made_and_ends_with_3() {
     let cli = Cli::start();

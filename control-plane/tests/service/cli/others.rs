@@ -29,7 +29,7 @@ fn tokens_are_made_for_a_role_and_revoked() {
     let shown = cli.ok(&["tokens", "show", &id]);
     assert!(shown.contains("workspace_admin") && shown.contains("deploy"), "{shown}");
 
-    // As whoever has it.
+    // With the new token.
     let as_it = |arguments: &[&str]| {
         let url = cli.url();
         cli.run_with(&[arguments, &["--url", &url, "--token-file", "-"]].concat(), &made.stdout)

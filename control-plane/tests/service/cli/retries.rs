@@ -1,4 +1,4 @@
-//! Answers that are lost: what the command line sends again, and what it says when a secret is gone with one.
+//! Lost answers: what the command line retries, and what it reports when a secret is lost with one.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,17 +7,17 @@ use serde_json::json;
 
 use super::{Cli, Ended};
 
-/// What becomes of a request on its way.
+/// What happens to a request on its way.
 #[derive(Clone, Copy)]
 enum Fate {
-    /// It is carried out, and its answer gets lost.
+    /// It is carried out, but its answer is lost.
     AnswerLost,
-    /// It gets nowhere: a proxy says that it can't.
+    /// It doesn't arrive: the proxy answers that the server is unavailable.
     Unavailable,
     Passes,
 }
 
-/// A proxy before the control plane of `cli`. Connections meet these fates in turn, and then pass.
+/// A proxy in front of the control plane of `cli`. The first connections meet these fates in turn, later ones pass.
 fn proxy(cli: &Cli, fates: &'static [Fate]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -48,7 +48,7 @@ fn meet(fate: Fate, mut client: TcpStream, mut server: TcpStream) {
     if matches!(fate, Fate::AnswerLost) {
         let mut answer = Vec::new();
         let mut some = [0; 65_536];
-        // A call to go on is no answer yet.
+        // A request to continue is no answer yet.
         while !answer.windows(10).any(|part| part == b"\r\nlatchkey-" || part == b"\r\nx-request") {
             match server.read(&mut some) {
                 Ok(count @ 1..) => answer.extend_from_slice(&some[..count]),
@@ -86,7 +86,7 @@ fn a_change_whose_answer_is_lost_is_made_once_and_its_secret_replaced() {
     let replaced = cli.ok(&["keys", "rotate", "-w", "acme", &id, "--replace"]);
     assert!(replaced.starts_with("lk_live_"), "{replaced}");
 
-    // The overlap of a rotation whose answer was lost goes on.
+    // The overlap continues after a rotation whose answer was lost.
     let rotate = ["keys", "rotate", "-w", "acme", &id, "--overlap", "7d"];
     let lost = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), &rotate, "");
     assert!(lost.code == 1 && lost.stderr.contains("--replace"), "{lost:?}");
@@ -128,7 +128,7 @@ fn a_change_that_nobody_carried_out_is_made_by_the_next_try() {
     let made = run(&cli, &proxy(&cli, &[Fate::Unavailable, Fate::Unavailable]), &create, "");
     assert!(made.code == 0 && made.stdout.starts_with("lk_live_"), "{made:?}");
     assert_eq!(keys(&cli).len(), 1);
-    // What isn't made once isn't sent again.
+    // A change without an idempotency key isn't retried.
     let id = &keys(&cli)[0];
     let once = run(&cli, &proxy(&cli, &[Fate::Unavailable]), &["keys", "deactivate", "-w", "acme", id], "");
     assert!(once.code == 4 && once.stderr.contains("(timeout)"), "{once:?}");

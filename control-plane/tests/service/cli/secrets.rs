@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use super::{Cli, Ended};
 
-/// What a secret has that nothing else has.
+/// The random part of a secret.
 fn random(secret: &str) -> &str {
     secret.rsplit('_').next().unwrap()
 }
@@ -21,7 +21,7 @@ fn no_secret_is_in_an_error_or_a_log() {
 
     let mut said: Vec<Ended> = Vec::new();
     for secret in secrets {
-        // Where it belongs, and where people put it.
+        // Where it belongs, and where people put it by mistake.
         said.push(cli.run_with(&["keys", "identify"], secret));
         said.push(cli.run_with(&["keys", "identify"], &format!("{secret} and more")));
         said.push(cli.run_with(&["keys", "identify", "--json"], secret));
@@ -68,7 +68,7 @@ fn no_secret_is_in_an_error_or_a_log() {
 }
 
 #[test]
-fn a_token_is_read_from_standard_input_and_stands_in_no_process_s_arguments_or_environment() {
+fn a_token_is_read_from_standard_input_and_is_in_no_process_s_arguments_or_environment() {
     let cli = Cli::start_unsigned(&[]);
     let (url, token) = (cli.url(), cli.token());
     let mut child = cli.command(&["login", "--url", &url]).spawn().unwrap();

@@ -1,4 +1,4 @@
-//! Who a command speaks as: what `login` stores, and to whom it is shown.
+//! Signing in: what `login` stores, and which servers receive it.
 
 use std::fs::{Permissions, metadata, read_to_string, set_permissions, write};
 use std::io::{Read as _, Write as _};
@@ -22,7 +22,7 @@ fn login_stores_url_and_token_for_its_owner_alone_and_logout_forgets_them() {
     assert_eq!(metadata(cli.at(STORED)).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(metadata(cli.at("home/.config/latchkey")).unwrap().permissions().mode() & 0o777, 0o700);
     cli.ok(&["workspaces", "list"]);
-    // Again, over what is there.
+    // Again, over the stored token.
     cli.ok(&["login", "--url", &cli.url(), "--token-file", "admin.token"]);
     cli.ok(&["workspaces", "list"]);
 
@@ -47,7 +47,7 @@ fn a_token_that_is_refused_is_not_stored() {
         assert!(refused.code == 1 && refused.stderr.contains("expected one admin token"), "{refused:?}");
         assert!(token.is_empty() || !refused.stderr.contains(&token), "{refused:?}");
     }
-    // Of the right shape, and nobody's.
+    // Of the right shape, but from another control plane.
     let elsewhere = Cli::start_unsigned(&[]);
     let refused = cli.run_with(&["login", "--url", &cli.url()], &elsewhere.token());
     assert!(refused.code == 1 && refused.stderr.contains("bad-token"), "{refused:?}");
@@ -87,7 +87,7 @@ fn a_stored_token_goes_to_nobody_but_the_control_plane_that_it_was_stored_for() 
     let refused = cli.run(&["workspaces", "list", "--url", &url]);
     assert!(refused.code == 2 && refused.stderr.contains("no token for"), "{refused:?}");
     assert!(other.accept().is_err(), "somebody else was asked");
-    // Plain HTTP shows it to whoever is between.
+    // Plain HTTP would show it to the network.
     for url in ["http://192.0.2.1", "http://keys.example.com:8080"] {
         let refused = cli.run(&["workspaces", "list", "--url", url, "--token-file", "admin.token"]);
         assert!(refused.code == 1 && refused.stderr.contains("https://"), "{refused:?}");
@@ -115,7 +115,7 @@ fn a_redirect_is_not_followed_with_a_token() {
 }
 
 #[test]
-fn who_does_not_answer_is_told_from_who_refuses() {
+fn no_answer_and_a_refusal_end_with_different_codes() {
     let cli = Cli::start();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = cli.run(&["workspaces", "list", "--url", &format!("http://{closed}"), "--token-file", "admin.token"]);
@@ -138,7 +138,7 @@ fn a_private_authority_is_trusted_when_it_is_named_and_remembered() {
     assert!(refused.code == 4 && refused.stderr.contains("--ca-certificate"), "{refused:?}");
     cli.ok(&["login", "--url", &url, "--token-file", "admin.token", "--ca-certificate", &at("ca.pem")]);
     cli.ok(&["workspaces", "create", "Acme Inc", "--slug", "acme"]);
-    // 256 KiB at most go as one body; this one is large enough for many writes over TLS.
+    // At most 256 KiB go as one body; this one is large enough for many writes over TLS.
     let lines: String =
         (0..2_000).map(|n| format!("{{\"digest\":\"{n:064x}\",\"name\":\"{n}\",\"expires_in\":\"none\"}}\n")).collect();
     assert_eq!(

@@ -1,9 +1,9 @@
-//! What of the changes after a backup an audit log brings back, and what must not come back.
+//! Which changes after a backup an audit log brings back, and which must not come back.
 
 use super::*;
 
 #[tokio::test]
-async fn what_an_audit_log_says_was_revoked_is_so_after_its_replay() {
+async fn what_was_revoked_in_an_audit_log_is_revoked_after_its_replay() {
     let service = Service::of_a_file().await;
     service.workspace("acme").await;
     let (_, stays) = service.key("acme", json!({})).await;
@@ -48,7 +48,7 @@ async fn what_an_audit_log_says_was_revoked_is_so_after_its_replay() {
     assert_eq!((replayed.deactivated, replayed.deleted, replayed.updated, replayed.revoked_tokens), (1, 1, 1, 2));
     assert_eq!((replayed.rotated.len(), replayed.lost_keys), (1, 1));
     assert!(restored.revision.0 > head);
-    // Once more, within the same second: what was there is kept each time.
+    // Once more, within the same second: the replaced database is kept each time.
     let again_at_once = stopped.restore(Some(&log), LostChanges::Accepted).unwrap();
     let (first, second) = (restored.kept_as.unwrap(), again_at_once.kept_as.unwrap());
     assert!(first != second && first.exists() && second.exists(), "{first:?} {second:?}");
@@ -59,7 +59,7 @@ async fn what_an_audit_log_says_was_revoked_is_so_after_its_replay() {
     let status = async |path: &str| service.get(path).await.json()["status"].as_str().map(str::to_owned);
     assert_eq!(status(&stopped_key).await.as_deref(), Some("inactive"));
     assert_eq!(status(&again).await.as_deref(), Some("active"));
-    // Only a deactivation of the log itself is undone by it.
+    // A deactivation is undone only if it is in the log itself.
     assert_eq!(status(&inactive).await.as_deref(), Some("inactive"));
     assert_eq!(service.get(&deleted).await.status, 404);
     assert_eq!(service.get(&made).await.status, 404);
@@ -84,11 +84,11 @@ async fn what_an_audit_log_says_was_revoked_is_so_after_its_replay() {
     for gone in [&lost, &deleted_secret, &made_secret] {
         assert_eq!(ends(gone), None);
     }
-    // The key of a lost secret gets another.
+    // The key whose secret was lost gets a new one.
     let fresh = service.post(&format!("{rotated}/rotate"), json!({})).await;
     assert_eq!(fresh.status, 200, "{}", fresh.text());
 
-    // Who did what after the backup is not forgotten, and a hash that was noted then is still there.
+    // The events after the backup are kept, and a hash that was noted then is still in the log.
     let expected: ChainHash = newest.parse().unwrap();
     service.store.close().await;
     let verified = verify_audit(&stopped.database, Some(expected)).unwrap();
@@ -136,7 +136,7 @@ async fn a_log_that_does_not_lead_on_from_the_backup_is_refused() {
         };
         assert_eq!(found, expected, "{name}: {error}");
     }
-    // One workspace's log has no gap only where nothing else was changed: the catalogue is no workspace's.
+    // A single workspace's log is complete only if nothing else was changed: the catalogue belongs to no workspace.
     std::fs::write(&log, own).unwrap();
     stopped.restore(Some(&log), LostChanges::Refused).unwrap();
 }

@@ -1,4 +1,4 @@
-//! The two readings of an import's lines: all are checked, and only then are keys made of them, one at a time.
+//! The two passes over an import's lines: the first checks all of them, the second makes keys one at a time.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,12 +12,12 @@ use crate::api::lines::{Line, Lines};
 use crate::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
 use crate::store::{Import, ImportedKey, StoreError};
 
-/// The most keys of one import: of each the digest and the id are held in memory.
+/// The maximum number of lines of an import, which holds a digest and an id for each in memory.
 const MAX_LINES: usize = 100_000;
 
 /// A body whose lines were all read.
 pub(super) struct Checked {
-    /// Of all that the request asks for; `None` where nobody wanted it.
+    /// Of the query and the body; `None` if it wasn't needed.
     pub(super) digest: Option<Digest>,
     /// Lines that aren't blank.
     pub(super) lines: usize,
@@ -26,36 +26,36 @@ pub(super) struct Checked {
 
 /// Why nothing is imported.
 pub(super) enum Refusal {
-    /// By what the body says.
+    /// Because of the body.
     Lines(Problem),
-    /// By what is known here.
+    /// Because digests are known already.
     Taken(StoreError),
 }
 
-/// What was read so far.
+/// The result of the first pass so far.
 #[derive(Default)]
 struct Found {
     lines: usize,
     ids: Vec<KeyId>,
-    /// Each with its line.
+    /// Each with the number of its line.
     digests: HashMap<Digest, usize>,
-    /// Lines with the digest of a token in a file of the control plane's, which the store doesn't know.
+    /// Lines with the digest of a token in one of the control plane's files, which the store doesn't know.
     taken: Vec<usize>,
     refused: Vec<LineErrors>,
     refused_count: usize,
 }
 
-/// Of the query and all lines in their order, each by the digest of its JSON.
+/// The digest of the query and all lines in order, computed from the digest of each line's JSON.
 struct BodyDigest(Vec<u8>);
 
-/// The keys of lines that were all found right, in their order. Only one of them is in memory.
+/// The keys of lines that all passed the check, in order. Only one is in memory at a time.
 struct Keys {
     lines: Lines,
     reader: LineReader,
     ids: std::vec::IntoIter<KeyId>,
 }
 
-/// Of the query and all lines, of which nothing else is looked at.
+/// The digest of the query and all lines, and the number of lines, without checking them.
 pub(super) fn digest(query: Digest, mut lines: Lines) -> Result<(Digest, usize), Problem> {
     let (mut digest, mut number) = (BodyDigest::new(query), 0_usize);
     while let Some(line) = lines.next()? {
@@ -65,8 +65,8 @@ pub(super) fn digest(query: Digest, mut lines: Lines) -> Result<(Digest, usize),
     Ok((digest.finish(), number))
 }
 
-/// Reads all lines, and keeps little of each. `query`: its digest, where that of all that is asked for is wanted. The error is of
-/// a body that isn't read to its end.
+/// Reads all lines, and keeps little of each. `query` is the query's digest, if the digest of query and body is needed.
+/// An error means that the body wasn't read to its end.
 pub(super) fn check(
     api: &Api,
     query: Option<Digest>,
@@ -108,7 +108,7 @@ pub(super) fn check(
 }
 
 impl Found {
-    /// A digest that stood in an earlier line is refused.
+    /// Refuses a digest that an earlier line has.
     fn look(&mut self, api: &Api, digest: &Digest, line: usize, fields: &mut Fields) {
         match self.digests.entry(*digest) {
             Entry::Occupied(mut other) => {
@@ -131,7 +131,7 @@ impl Found {
         }
     }
 
-    /// Why nothing is to be made of it; `None`: all lines are right.
+    /// Why nothing may be imported; `None` if all lines are valid.
     fn refusal(&mut self) -> Option<Refusal> {
         if self.lines == 0 {
             let message = "has no line; send a key a line".to_owned();
@@ -155,7 +155,7 @@ impl BodyDigest {
         Self(query.0.to_vec())
     }
 
-    /// `None` is a line that isn't a JSON object, whatever it is: nothing is made of a body with one.
+    /// `None` is any line that isn't a JSON object: a body with such a line isn't imported.
     fn add(&mut self, line: Option<&Fields>) {
         self.0.extend(line.map_or([0; 32], |fields| fields.digest().0));
     }

@@ -13,10 +13,10 @@ use crate::problem::{FieldError, Problem};
 use crate::secret::LastCharacters;
 use crate::store::{ImportedKey, NewKey, NewSecret, StoreError, Workspace};
 
-/// The most of a secret's end that is kept, as of our own.
+/// How many last characters of a secret are stored, as for our own secrets.
 const MAX_LAST_CHARACTERS: usize = 4;
 
-/// Reads lines, all as of one instant. It may ask the store: it is not for async threads.
+/// Reads lines, all as of one instant. May block on the store, so it must not run on async threads.
 pub(super) struct LineReader {
     api: Api,
     target: Target,
@@ -28,21 +28,21 @@ pub(super) struct LineReader {
 /// Where keys go.
 pub(super) enum Target {
     One(Workspace),
-    /// Where each line says; what was asked for before, by id or slug.
+    /// The workspace that each line names. Caches look-ups, by id or slug.
     Named(HashMap<String, Option<WorkspaceId>>),
 }
 
-/// What becomes of a line whose `expires_at` has passed.
+/// What happens to a line whose `expires_at` has passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expired {
     Refused,
     Skipped,
 }
 
-/// What a line says.
+/// The result of reading a line.
 pub(super) enum Read {
     Key(Box<ImportedKey>),
-    /// It has expired, and is left out.
+    /// It has expired, and is skipped.
     LeftOut,
     Refused(Vec<FieldError>),
 }
@@ -58,12 +58,12 @@ impl Target {
 }
 
 impl LineReader {
-    /// On the runtime that this is called on.
+    /// Blocks on the runtime that this is called on.
     pub(super) fn new(api: Api, target: Target, expired: Expired, at: UnixSeconds) -> Self {
         Self { api, target, expired, at, runtime: Handle::current() }
     }
 
-    /// What a line with these fields says. `look` sees its digest and may refuse it; `id` is called for a key alone.
+    /// Reads a line with these fields. `look` sees its digest and may refuse it; `id` is called only for a valid key.
     pub(super) fn read(
         &mut self,
         mut fields: Fields,
@@ -102,7 +102,7 @@ impl LineReader {
         Ok(Read::Key(Box::new(ImportedKey { workspace, key })))
     }
 
-    /// The workspace of a line, `None` when that was refused.
+    /// The workspace of a line; `None` if it was refused.
     fn workspace(&mut self, fields: &mut Fields) -> Result<Option<WorkspaceId>, Problem> {
         match &mut self.target {
             Target::One(own) => {
@@ -138,7 +138,7 @@ impl LineReader {
     }
 }
 
-/// At most four: a whole secret that is sent by mistake is refused.
+/// At most four, so that a whole secret that is sent by mistake is refused.
 fn last_characters(value: Value) -> Result<Option<String>, Refused> {
     let Some(text) = values::optional_string(value)? else { return Ok(None) };
     if text.chars().count() > MAX_LAST_CHARACTERS {
