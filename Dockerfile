@@ -1,15 +1,15 @@
-# All images of Latchkey, each a target: `plugin` (the filter as Istio and Envoy Gateway take it), `control-plane`, `upstream`, `envoy`; and the
-# PostgreSQL of compose.yaml's profile, as it is.
+# All images of Latchkey, one target each: `plugin` (the filter, in the form that Istio and Envoy Gateway load),
+# `control-plane`, `upstream`, `envoy`, and the unchanged PostgreSQL for compose.yaml's profile.
 #
-# The programs come from dist/ where `make build` left ones that run on the build image, else they are built here, from the sources. Where no registry
-# can be reached, scripts/docker-bases makes stand-ins for the images that these begin with.
+# The programs come from dist/ if `make build` left some there that run on the build image; otherwise they are built
+# here, from source. If no registry can be reached, scripts/docker-bases makes stand-ins for the base images.
 ARG BUILD_IMAGE=rust:1.95-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
 ARG ENVOY_IMAGE=envoyproxy/envoy:v1.40-latest
 ARG POSTGRES_IMAGE=postgres:15-bookworm
 
 FROM ${BUILD_IMAGE} AS build
-# By which `make compose-down` finds what the build left behind.
+# By this label `make compose-down` finds what the build left behind.
 LABEL latchkey.stage=build
 WORKDIR /src
 COPY . .
@@ -20,14 +20,14 @@ RUN set -- --insecure-http --control-plane http://control-plane:8080 --edge comp
     dist/latchkey envoy-config "$@" > docker/envoy.yaml && \
     dist/latchkey envoy-config "$@" --print token-secret > docker/edge-token.yaml
 
-# One layer, one file of this name: that is what their fetchers look for.
+# One layer with one file of this name, as the mesh's fetchers expect it.
 FROM scratch AS plugin
 LABEL latchkey.stage=plugin
 COPY --from=build /src/dist/latchkey_filter.wasm /plugin.wasm
 
 FROM ${BASE_IMAGE} AS control-plane
 COPY --from=build /src/dist/latchkey /src/docker/healthy /usr/local/bin/
-# Volumes begin with these owners and modes.
+# New volumes get these owners and modes.
 RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/latchkey /run/latchkey
 USER 10001:10001
 WORKDIR /var/lib/latchkey
@@ -42,12 +42,13 @@ ENTRYPOINT ["latchkey-echo"]
 FROM ${ENVOY_IMAGE} AS envoy
 COPY --from=build /src/docker/healthy /usr/local/bin/
 COPY --from=build /src/docker/envoy.yaml /src/docker/edge-token.yaml /src/dist/latchkey_filter.wasm /src/envoy/run /src/envoy/leave /etc/latchkey/
-# Whichever container is made first gives the volume its owner.
+# The container that is created first gives the volume its owner.
 USER 0:0
 RUN install -d -m 0700 -o 10001 -g 10001 /run/latchkey
 USER 10001:10001
 ENTRYPOINT ["/etc/latchkey/run"]
 CMD ["--config-path", "/etc/latchkey/envoy.yaml", "--concurrency", "2", "--log-level", "warning"]
 
-# Last, so that no other image waits for it. With a name of this stack, so that `make compose-down` leaves the image that it is made of.
+# Last, so that no other image waits for it. It gets a name of this stack, so that `make compose-down` keeps its base
+# image.
 FROM ${POSTGRES_IMAGE} AS postgres

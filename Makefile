@@ -1,4 +1,4 @@
-# One name for each thing one does with this checkout; a bare `make` lists them.
+# The targets for working with this checkout; a bare `make` lists them.
 .POSIX:
 .PHONY: help tools build test lint soak model fuzz deny reproducible bench demo demo-stop screenshots compose-up compose-down compose-test clean-room clean
 

@@ -1,5 +1,5 @@
-# What everybody tries first, however Latchkey was started: a workspace, a key, and lines to paste.
-"""Makes the first key of a control plane that just started, waits for it at Envoy, and says what to try. For scripts/demo and scripts/compose."""
+# The first steps after any start of Latchkey: a workspace, a key, and commands to try.
+"""Makes the first key of a new control plane, waits for it at Envoy, and prints what to try, for demo and compose."""
 
 import http.client
 import json
@@ -13,12 +13,12 @@ import urllib.request
 READY_SECS = 60
 WORKERS = 2
 
-# All of it is on this machine: a proxy for the network has no part in it.
+# Everything is on this machine, so no proxy is used.
 urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHandler({})))
 
 
 class Failed(Exception):
-    """Something that keeps it from running, in a sentence for whoever started it."""
+    """Why it can't run, in a sentence for the user."""
 
 
 def refuse_taken(numbers):
@@ -32,7 +32,7 @@ def refuse_taken(numbers):
 
 
 def wait_until(what, condition, check=lambda: None, look="its log"):
-    """Waits for a condition; `check` raises when it can't come true any more, `look` is where the reason stands."""
+    """Waits for a condition; `check` raises if it can no longer come true, `look` is where to find the reason."""
     deadline = time.monotonic() + READY_SECS
     while not condition():
         check()
@@ -50,7 +50,7 @@ def answers_200(url):
 
 
 def every_worker_answers_200(port, path, headers):
-    """Asks on several connections that are open together: Envoy spreads those over its workers."""
+    """Requests it on several open connections, because Envoy spreads those over its workers."""
     connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=2) for _ in range(4 * WORKERS)]
 
     def status(connection):
@@ -71,7 +71,7 @@ def every_worker_answers_200(port, path, headers):
 
 
 def ask(control_plane, token_file, path, body=None):
-    """What is answered, and None where nothing is there; POST with a body, else GET."""
+    """The answer, or None if a GET finds nothing; POST with a body, else GET."""
     token = pathlib.Path(token_file).read_text().strip()
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
@@ -85,7 +85,7 @@ def ask(control_plane, token_file, path, body=None):
 
 
 def make(control_plane, token_file):
-    """The workspace, which may be there from the last time, and a new key in it, as they were answered."""
+    """The workspace, which may exist from the last time, and a new key in it, as the API returns them."""
     workspace = ask(control_plane, token_file, "/v1/workspaces/acme") or ask(
         control_plane, token_file, "/v1/workspaces", {"name": "Acme", "slug": "acme"}
     )
@@ -94,7 +94,7 @@ def make(control_plane, token_file):
 
 
 def save(state, control_plane, envoy, token_file, workspace, created):
-    """Where everything is, for scripts; no secret."""
+    """Writes where everything is, for scripts, without a secret."""
     fields = {
         "console": f"{control_plane}/console",
         "control_plane": control_plane,
@@ -107,7 +107,7 @@ def save(state, control_plane, envoy, token_file, workspace, created):
 
 
 def token_name(token_file):
-    """As short as it can be said where people are."""
+    """The path of the file, relative to the current folder if it is in there."""
     path = pathlib.Path(token_file)
     here = pathlib.Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-# How Schemathesis writes the bodies that are no JSON.
+# How Schemathesis serializes bodies that aren't JSON.
 import json
 
 import schemathesis
@@ -6,6 +6,6 @@ import schemathesis
 
 @schemathesis.serializer("application/jsonl")
 def json_lines(context, value):
-    """An item a line, where it is a list; what isn't is one line, and refused."""
+    """A list becomes one line for each item; anything else is one line, and refused."""
     lines = value if isinstance(value, list) else [value]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()

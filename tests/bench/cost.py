@@ -1,6 +1,7 @@
-# CPU per request of one Envoy worker: nothing, Envoy's own api_key_auth, Lua, ext_authz, and the filter, side by side.
-"""All variants are listeners of one Envoy with one worker, so that they share its memory and luck. In each round each variant gets
-a few seconds of keep-alive load, one after the other. What counts is the CPU time of the worker's thread, not the wall clock."""
+# CPU per request of one Envoy worker: no filter, Envoy's own api_key_auth, Lua, ext_authz, and our filter, compared.
+"""All variants are listeners of one Envoy with one worker, so that they share its memory and conditions. In each round
+each variant gets a few seconds of keep-alive load, one after the other. The CPU time of the worker's thread counts, not
+the wall clock."""
 
 import os
 
@@ -9,7 +10,7 @@ from harness import ROUNDS, SECONDS, ControlPlane, answers, cores, cost_us, fail
 
 LIMIT_SECONDS = 1800
 
-# What the budgets say: ratios to native and to ext_authz, with an upstream and with a direct response.
+# The budgets: ratios to native and to ext_authz, with an upstream and with a direct response.
 BUDGETS = {"upstream": {"native": 1.15, "ext_authz": 0.5}, "direct": {"native": 1.45}}
 
 
@@ -35,14 +36,15 @@ def ext_authz(port):
     return [{"name": "envoy.filters.http.ext_authz", "typed_config": typed("ext_authz.v3.ExtAuthz", {"http_service": server})}]
 
 
-# What can be left out, with the variants that have it and don't. Filter state can't: the guard and the logs stand on it.
+# Optional parts, with the variants that have each and don't. Filter state isn't optional: the guard and the logs need
+# it.
 OPTIONS = [
     ("the guard", "ours, guard", "ours"),
     ("the two identity headers of the default", "ours", "ours, nothing forwarded"),
     ("the two others", "ours, all forwarded", "ours"),
 ]
 
-# Each from a right key and the backend's port to the filters that are measured.
+# Each maps a valid key and the backend's port to the filters that are measured.
 VARIANTS = {
     "none": lambda secret, backend: [],
     "native": lambda secret, backend: native({secret: "acme"}),

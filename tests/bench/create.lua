@@ -1,4 +1,4 @@
--- wrk makes a key with each request; its argument is the admin token.
+-- wrk creates a key with each request; its argument is the admin token.
 function init(arguments)
   wrk.method = "POST"
   wrk.headers["authorization"] = "Bearer " .. arguments[1]

@@ -1,7 +1,7 @@
-# Durable creates a second beside what the disk can do: each answer comes after its fsync.
-"""A control plane and 16 clients, each of which makes a key and waits for the answer before it makes the next. In turn with loops of
-4 KiB writes, each followed by fdatasync, in the same folder: into a file that grows, and over the bytes of one that is there, as a
-write-ahead log that is used again does."""
+# Durable creates a second, compared with the disk's own rate: each answer comes after its fsync.
+"""A control plane and 16 clients, each of which creates a key and waits for the answer before it creates the next. In
+turn with loops of 4 KiB writes, each followed by fdatasync, in the same folder: into a growing file, and over an
+existing one, as a reused write-ahead log does."""
 
 import os
 import time
@@ -48,7 +48,7 @@ def measure(bench):
 
 
 def fsyncs(path, block_of):
-    """Writes of 4 KiB, each on disk before the next, a second; each to the block of its number."""
+    """How many writes of 4 KiB a second, each on disk before the next. `block_of` gives the block of each."""
     file = os.open(path, os.O_RDWR | os.O_CREAT)
     block, count = os.urandom(4096), 0
     began = time.monotonic()

@@ -1,7 +1,8 @@
-# What one change costs by the size of the table it goes into: time until it holds at an Envoy, and the Envoy's CPU.
-"""A control plane and an Envoy with one worker. A key is deactivated over REST, and from the answer on it is used until Envoy
-refuses it; then it is activated. For the CPU the same changes come at a fixed pace while nobody asks anything, and go on for so long
-that all that a change makes necessary later is in it: the pages are published anew after some thousand changes."""
+# The cost of one change by the size of the table: time until an Envoy enforces it, and the Envoy's CPU.
+"""A control plane and an Envoy with one worker. A key is deactivated over REST, and from the answer on it is used until
+Envoy refuses it; then it is activated. For the CPU the same changes come at a fixed pace without requests of clients,
+long enough to include all later work that a change causes: the pages are published again after some thousand
+changes."""
 
 import http.client
 import time
@@ -17,7 +18,7 @@ PACED, IDLE, PACE_SECONDS = 10_000, 1_000, 0.005
 
 
 class Client:
-    """A keep-alive connection that asks with a key."""
+    """A keep-alive connection that sends requests with a key."""
 
     def __init__(self, port):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -87,7 +88,7 @@ def change(control_plane, keys, number):
 
 
 def cpu_ms(envoy, steps, step):
-    """CPU of the process a step, while so many are taken at a pace."""
+    """CPU of the process a step, for `steps` steps at a fixed pace, in milliseconds."""
     before, began = process_cpu_ns(envoy), time.monotonic()
     for number in range(steps):
         step(number)

@@ -1,7 +1,7 @@
-# What one change costs when keys travel as configuration: the native filter by ECDS with all keys, beside our delta.
-"""An Envoy with one worker takes its api_key_auth filter by ECDS from a file, in binary Protocol Buffers as a control plane would send
-it. One key among many goes, and comes back; each time the file is replaced whole. Its CPU is that of the whole process until it
-is idle again. Beside it the same change by our feed."""
+# The cost of one change when keys are configuration: the native filter by ECDS with all keys, compared with our delta.
+"""An Envoy with one worker gets its api_key_auth filter by ECDS from a file, in binary Protocol Buffers as a control
+plane would send it. One key among many is removed and restored; each time the whole file is replaced. The CPU is that
+of the whole process until it is idle again. For comparison, the same change by our feed."""
 
 import os
 import random
@@ -21,7 +21,7 @@ RESOURCE = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 
 
 def field(number, content):
-    """A Protocol Buffers field with a length."""
+    """A length-delimited Protocol Buffers field."""
     content = content.encode() if isinstance(content, str) else content
     length, size = b"", len(content)
     while size > 0x7F:
@@ -37,7 +37,7 @@ def any_of(kind, content):
 def response(version, keys):
     """A DiscoveryResponse with the filter and all its keys."""
     credentials = b"".join(field(1, field(1, key) + field(2, f"client-{number}")) for number, key in enumerate(keys))
-    # key_sources: one header. forwarding: the client's name goes on in a header, the key does not.
+    # key_sources: one header. forwarding: the client's name is forwarded in a header, the key is not.
     filter_ = credentials + field(2, field(1, "x-api-key")) + field(3, field(1, "x-client") + b"\x10\x01")
     extension = field(1, "keys") + field(2, any_of(KIND, filter_))
     return field(1, str(version)) + field(2, any_of(RESOURCE, extension))
@@ -56,7 +56,7 @@ class Native:
         self.process = bench.envoy(f"native-{count}", bootstrap(listener("ecds", self.port, filters)), core)
 
     def push(self, secrets):
-        """Replaces the file; Envoy watches for a name that moves there."""
+        """Replaces the file; Envoy watches for a file that is moved into place."""
         self.version += 1
         text = response(self.version, secrets)
         written = self.file.with_suffix(".new")
@@ -69,7 +69,7 @@ class Native:
 
 
 class Ours:
-    """An Envoy with our filter, at a control plane with so many keys."""
+    """An Envoy with our filter, and a control plane with `count` keys."""
 
     def __init__(self, bench, count, own, others):
         self.keys = keyset.of(count)
@@ -81,7 +81,7 @@ class Ours:
         self.process = bench.envoy(f"ours-{count}", config, own, LATCHKEY_EDGE_TOKEN=token)
 
     def received(self):
-        """Bytes that Envoy got from the control plane so far, HTTP and all."""
+        """Bytes that Envoy has received from the control plane so far, including HTTP."""
         with urlopen(f"http://127.0.0.1:{self.admin}/stats?filter=cluster.latchkey.upstream_cx_rx_bytes_total", timeout=5) as answer:
             return int(answer.read().split()[-1])
 
@@ -115,7 +115,7 @@ def measure(bench):
 
 
 def figures(edge, secret, off, on, what):
-    """Bytes, CPU and time of changes that end a key and bring it back."""
+    """Bytes, CPU and time of changes that remove a key and restore it."""
     say(what)
     wait_until(what, lambda: answers(edge.port, "/v1/plain", **{"x-api-key": secret}) == 200, 120)
     idle = idle_share(edge.process)
@@ -125,7 +125,7 @@ def figures(edge, secret, off, on, what):
         step()
         times.append(client.until(secret, status, time.monotonic()))
     settle(edge.process)
-    # Once more without a client that asks all the time.
+    # Again, without a client that sends requests all the time.
     received = edge.received()
     for step, _ in steps:
         before, began = process_cpu_ns(edge.process), time.monotonic()
@@ -136,7 +136,7 @@ def figures(edge, secret, off, on, what):
 
 
 def idle_share(process, seconds=2):
-    """The part of a core that the process takes when nothing happens."""
+    """The share of a core that the process uses when nothing happens."""
     settle(process)
     before = process_cpu_ns(process)
     time.sleep(seconds)
@@ -144,7 +144,7 @@ def idle_share(process, seconds=2):
 
 
 def settle(process, window=0.4):
-    """Waits until the process takes next to no CPU."""
+    """Waits until the process uses almost no CPU."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         before = process_cpu_ns(process)

@@ -1,6 +1,7 @@
-# What 10,000 edges that wait in its feed cost one control plane: memory, and the time until all of them have a change.
-"""A control plane on one core; on the other a program that is as many edges, without Envoys: each asks over a connection of its own,
-waits, and asks again from where the answer led. Then the control plane is started anew, and all of them come back."""
+# The cost of 10,000 edges that wait in the feed of one control plane: memory, and the time until all have a change.
+"""A control plane on one core; on the other a program that simulates the edges without Envoy: each sends its requests
+over its own connection, waits, and continues from the answer's position. Then the control plane restarts, and all edges
+come back."""
 
 import json
 import os
@@ -51,7 +52,7 @@ def measure(bench):
     for number in range(CHANGES):
         say(f"edges: change {number + 1} of {CHANGES}")
         changes.append(edges.change())
-        # They come back to wait before the next.
+        # Lets all edges wait again before the next change.
         time.sleep(0.5)
     cpu_ms = (process_cpu_ns(control_plane.process) - before) / 1e6 / CHANGES
     most = memory(control_plane.process, "VmHWM")

@@ -1,7 +1,8 @@
 # How long a revocation takes until it is enforced on every worker of two Envoys, and where the time goes.
-"""A control plane with 100,000 keys, and two Envoys with two workers each. A key is deactivated with `Prefer: wait`, so that the answer
-comes once every worker has acknowledged; then it is activated in the same way. The parts of the time are measured by asking less: a change
-that waits for nobody ends with the commit, and one whose key is used until Envoy refuses it ends when a worker has applied it."""
+"""A control plane with 100,000 keys, and two Envoys with two workers each. A key is deactivated with `Prefer: wait`, so
+that the answer comes once every worker has acknowledged; then it is activated in the same way. The parts of the time
+are measured with weaker conditions: a change that doesn't wait ends with the commit, and one whose key is used until
+Envoy refuses it ends when a worker has applied it."""
 
 import datetime
 import http.client
@@ -63,7 +64,7 @@ def measure(bench):
 
 
 def hops(bench, site, keys):
-    """The parts of a change's way, by the logs of all that have a part in it; they share a clock."""
+    """The hops of a change, from the logs of all processes involved, which share a clock."""
     site.end()
     site = Site(bench, "hops", keyset.of(KEYS), is_traced=True)
     say(f"enforced: {CHANGES} changes, every hop of them logged")
@@ -84,7 +85,7 @@ def hops(bench, site, keys):
         missing = [what for what in HOPS if what not in seen]
         if missing:
             fail(f"revision {revision} was answered as enforced, and nobody logged: {', '.join(missing)}")
-        # What several do counts when the last of them has done it.
+        # A hop that several take counts when the last of them has taken it.
         ways.append([began, *(max(seen[what]) for what in HOPS), answered])
     parts = [[(after - before) * 1000 for before, after in zip(way, way[1:])] for way in ways]
     rows = [
@@ -98,7 +99,7 @@ def hops(bench, site, keys):
     ])
 
 
-# What is logged of a change's way, in its order.
+# The log line of each hop of a change, in order.
 HOPS = {
     "committed": r"committed revision=(\d+)",
     "answered": r"a delta is answered .*revision=(\d+)",
@@ -140,7 +141,8 @@ class Site:
         wait_until("that every worker is known", lambda: self.admin.change(keys.paths[0], "activate", 5)[1].startswith(self.expected), 60)
 
     def end(self):
-        """Ends all of it. The Envoys retire, for else the next control plane on this database would wait for them."""
+        """Ends all processes. The Envoys are retired; otherwise the next control plane on this database would wait for
+        them."""
         for process in self.envoys:
             self.bench.end(process)
         for edge in self.control_plane.get("/v1/edges")["items"]:
@@ -148,7 +150,7 @@ class Site:
         self.control_plane.stop()
 
     def logged(self):
-        """Instant, hop and revision of each line that says one."""
+        """Instant, hop and revision of each log line for a hop."""
         for path in self.bench.folder.glob(f"{self.name}-*.log"):
             for line in path.read_text().splitlines():
                 for what, pattern in HOPS.items():
@@ -171,7 +173,7 @@ class Admin:
         self.connection = http.client.HTTPConnection("127.0.0.1", control_plane.port, timeout=30)
 
     def change(self, path, action, wait):
-        """Milliseconds until the answer, what it says of enforcement, and the revision."""
+        """Milliseconds until the answer, its enforcement header, and the revision."""
         headers = {"authorization": f"Bearer {self.token}", **({"prefer": f"wait={wait}"} if wait else {})}
         began = time.monotonic()
         self.connection.request("POST", f"{path}/{action}", headers=headers)

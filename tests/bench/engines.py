@@ -1,7 +1,7 @@
-# What PostgreSQL and more control planes cost and bring, beside SQLite: durable creates, a revocation until it is enforced, waiting edges.
-"""SQLite with one control plane, and PostgreSQL with one and with three, in turn in each round. PostgreSQL is the one of `scripts/postgres`, with
-fsync, on the same disk. All control planes and PostgreSQL share one core, clients and Envoys the other: so three show what they
-cost, and not what they would bring on machines of their own."""
+# PostgreSQL with one and several control planes, compared with SQLite: durable creates, revocations, waiting edges.
+"""SQLite with one control plane, and PostgreSQL with one and with three, in turn in each round. PostgreSQL is started
+by `scripts/postgres`, with fsync, on the same disk. All control planes and PostgreSQL share one core, clients and
+Envoys the other: so three show their cost, and not what they would gain on separate machines."""
 
 import re
 import subprocess
@@ -71,7 +71,7 @@ class Site:
         first.post("/v1/workspaces", {"name": "Acme", "slug": "acme"})
 
     def creates(self, core, seconds=SECONDS):
-        """Keys made a second by all clients, who are spread over the control planes."""
+        """Keys created a second by all clients, which are spread over the control planes."""
         load = {"path": "/v1/workspaces/acme/keys", "script": "create.lua", "arguments": [self.control_planes[0].admin_token], "seconds": seconds}
         shares = [len(range(number, CLIENTS, len(self.control_planes))) for number in range(len(self.control_planes))]
         begun = [wrk_begun(each.port, core, connections=share, **load) for each, share in zip(self.control_planes, shares)]
@@ -133,7 +133,8 @@ def enforced(bench, sites, core):
             times.append(took)
             committed.append(took - int(found.group(1)))
         rows.append([site.name, *(f"{value:.1f}" for value in (median(committed), median(times), percentile(times, 90), percentile(times, 99), max(times)))])
-        # While they still hear that they are retired: else the other control planes would have to wait for them.
+        # Before they end, so that they learn that they are retired: otherwise the other control planes would wait for
+        # them.
         for edge in site.control_planes[0].get("/v1/edges")["items"]:
             site.control_planes[0].retire(edge["instance"])
         for process in envoys:
@@ -157,7 +158,7 @@ def edges(bench, sites, core):
         times = []
         for _ in range(EDGE_CHANGES):
             times.append(edges.change()["enforced_ms"])
-            # They come back to wait before the next.
+            # Lets all edges wait again before the next change.
             time.sleep(0.5)
         cpu_ms = (sum(process_cpu_ns(each.process) for each in site.control_planes) - before) / 1e6 / EDGE_CHANGES
         resident = sum(each.rss() for each in site.control_planes) / 1e6

@@ -64,7 +64,7 @@ def ours(name, cluster="latchkey", **fields):
 
 
 def listener(name, port, filters, action=DIRECT, rule="reviews"):
-    """A listener as YAML: JSON, but for the guard, which is taken as it stands where a filter is "GUARD"."""
+    """A listener as YAML. It is JSON except for the guard, which is copied verbatim where a filter is "GUARD"."""
     route = {"match": {"prefix": "/"}, **action}
     if rule:
         route["metadata"] = {"filter_metadata": {"latchkey": {"rule": rule}}}
@@ -92,7 +92,7 @@ def cluster(name, *ports):
 
 
 def bootstrap(listeners, clusters="", admin=None, loop_stats=False):
-    # With `loop_stats` the event loops tell how long they were busy; the figures are merged twice a second.
+    # With `loop_stats` the event loops report how long they were busy; the figures are merged twice a second.
     text = "enable_dispatcher_stats: true\nstats_flush_interval: 0.5s\n" if loop_stats else ""
     if admin:
         text += f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}\n"

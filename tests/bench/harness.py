@@ -25,7 +25,7 @@ READY_PATH = "/latchkey/ready"
 
 
 def say(text):
-    """Progress, for whoever waits."""
+    """Prints progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
@@ -34,7 +34,7 @@ def fail(text):
 
 
 def cores():
-    """One core for what is measured, one for all else; the same where there is only one."""
+    """One core for the measured process, one for everything else; the same one if there is only one."""
     own = sorted(os.sched_getaffinity(0))
     return own[0], own[-1]
 
@@ -52,7 +52,7 @@ def command(*words):
 
 
 class Bench:
-    """A folder and processes of one measurement; both go with it."""
+    """The folder and the processes of one measurement; both end with it."""
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="latchkey-bench-"))
@@ -120,11 +120,11 @@ class Bench:
 
 
 class ControlPlane:
-    """`latchkey serve` on a database of its own, or on the one that is named, and its REST."""
+    """`latchkey serve` with its own database or a given one, and its REST."""
 
     def __init__(self, bench, name, core, database=None, settings="", log="", tokens=None):
         self.bench, self.name, self.core, self.port = bench, name, core, bench.port()
-        # A line for each request is for operators; here it would be measured.
+        # No log line for each request: it would be measured, too.
         self.log = ",".join(["info", "latchkey::api=warn", *([log] if log else [])])
         self.database = database or bench.folder / f"{name}.db"
         self.settings = bench.folder / f"{name}.toml"
@@ -152,7 +152,7 @@ class ControlPlane:
         return self.call("POST", path, headers, json.dumps(body or {}))
 
     def call(self, method, path, headers, body=None):
-        # The last one may have been idle for longer than the control plane keeps it.
+        # The last connection may have been idle for longer than the control plane keeps it.
         self.connection.close()
         self.connection.request(method, path, body, headers)
         answer = self.connection.getresponse()
@@ -178,7 +178,7 @@ class ControlPlane:
 
 
 def answers(port, path, **headers):
-    """The status of a GET; 0 where nobody answers."""
+    """The status of a GET; 0 without an answer."""
     try:
         with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=5) as answer:
             return answer.status
@@ -200,23 +200,23 @@ def cpu_ns(task):
 
 
 def process_cpu_ns(process):
-    """CPU time of all threads, those that ended not counted."""
+    """CPU time of all threads that have not ended."""
     return sum(cpu_ns(task) for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir())
 
 
 def memory(process, field):
-    """Bytes, from the process's status: VmRSS now, VmHWM at most so far."""
+    """Bytes, from the process's status: VmRSS now, VmHWM at the peak so far."""
     text = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+) kB", text).group(1)) * 1024
 
 
 def wrk(port, core, **load):
-    """Keep-alive load, as fast as it is answered. Answers with what wrk prints."""
+    """Sends keep-alive load, as fast as it is answered. Returns the output of wrk."""
     return printed(wrk_begun(port, core, **load))
 
 
 def printed(run):
-    """What a load printed, once it has ended."""
+    """The output of a load, once it has ended."""
     text, _ = run.communicate()
     if run.returncode:
         fail(f"wrk ended with {run.returncode}: {text}")
@@ -224,7 +224,7 @@ def printed(run):
 
 
 def wrk_begun(port, core, *, path="/v1/plain", connections=8, seconds=SECONDS, headers=(), script=None, arguments=()):
-    """The same load, under way."""
+    """Starts the same load."""
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     for header in headers:
         words += ["-H", header]
@@ -238,7 +238,7 @@ def wrk_begun(port, core, *, path="/v1/plain", connections=8, seconds=SECONDS, h
 
 
 def requests_in(text):
-    """How many requests wrk made; all of them must have been allowed."""
+    """How many requests wrk made; all of them must have been answered 2xx."""
     if "Non-2xx" in text:
         fail(f"not every request was answered 2xx:\n{text}")
     return int(re.search(r"(\d+) requests in", text).group(1))
@@ -262,7 +262,7 @@ def budget(what, limit, seen, unit=""):
 
 
 def percentile(values, share):
-    """The smallest value that `share` of all don't exceed."""
+    """The smallest value that `share` percent of all don't exceed."""
     return sorted(values)[max(0, -(-len(values) * share // 100) - 1)]
 
 

@@ -1,6 +1,7 @@
-# What imports cost a control plane while their bodies come and while they are carried out, and how soon clients that never read are gone.
-"""50 clients each send all of an import but its last byte: their bodies wait on disk. Then one import of 100,000 keys runs alone. Last,
-10,000 clients with a right token ask for more than the system keeps for them, and never read."""
+# The cost of imports while they are received and applied, and how soon clients that never read are disconnected.
+"""50 clients each send all of an import except its last byte: their bodies wait on disk. Then one import of 100,000
+keys runs alone. Last, 10,000 clients with a valid token request more than the system buffers for them, and never
+read."""
 
 import errno
 import hashlib
@@ -17,12 +18,12 @@ from harness import ControlPlane, budget, cores, fail, memory, say, table, wait_
 
 LIMIT_SECONDS = 900
 UNFINISHED = 50
-# Their bodies: 50 of 5 MB are within the 256 MiB that there are for all.
+# The size of a body: 50 of 5 MB fit into the 256 MiB for all.
 UNFINISHED_BYTES = 5_000_000
 KEYS = 100_000
 NOTE = "x" * 200
 READERS = int(os.environ.get("READERS", "10000"))
-# Answers of some 100 KB each.
+# Requests of each client, with answers of about 100 KB each.
 PIPELINED = 40
 PATH = "/v1/workspaces/acme/keys/import"
 
@@ -38,7 +39,7 @@ def head(control_plane, method, path, more=""):
 
 
 def connected(control_plane, received=None):
-    """A connection; `received` is how many bytes the system keeps for a client that doesn't read."""
+    """A connection; `received` is how many bytes the system buffers for a client that doesn't read."""
     client = socket.socket()
     if received:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
@@ -47,7 +48,7 @@ def connected(control_plane, received=None):
 
 
 def begun(control_plane, body):
-    """An import of which the last byte is missing."""
+    """An import without its last byte."""
     client = connected(control_plane)
     lengths = f"content-type: application/jsonl\r\ncontent-length: {len(body)}\r\n"
     client.sendall(head(control_plane, "POST", PATH, lengths) + body[:-1])
@@ -55,14 +56,14 @@ def begun(control_plane, body):
 
 
 def queues(port):
-    """How many connections have bytes on their way to somebody."""
+    """How many connections have bytes in flight."""
     ends = [line.split()[1:5] for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
     own = f":{port:04X}"
     return sum(1 for local, remote, _, queue in ends if (local.endswith(own) or remote.endswith(own)) and queue != "00000000:00000000")
 
 
 def spooled(control_plane):
-    """Bytes in files without a name."""
+    """Bytes in open files that are already removed."""
     total = 0
     for entry in pathlib.Path(f"/proc/{control_plane.process.pid}/fd").iterdir():
         try:
@@ -87,10 +88,10 @@ def unfinished(control_plane):
 
 
 def whole(control_plane):
-    """Memory before and at most, and the seconds that it took."""
+    """Memory before, peak memory, seconds, and the length of the body."""
     body = "".join(line("theirs", number) for number in range(KEYS)).encode()
     before = control_plane.rss()
-    # From here on the most counts anew.
+    # Resets the peak.
     pathlib.Path(f"/proc/{control_plane.process.pid}/clear_refs").write_text("5")
     connection = http.client.HTTPConnection("127.0.0.1", control_plane.port, timeout=300)
     headers = {"authorization": f"Bearer {control_plane.admin_token}", "content-type": "application/jsonl"}
@@ -104,18 +105,18 @@ def whole(control_plane):
 
 
 def served(control_plane):
-    """Connections that the control plane has."""
+    """How many connections the control plane has."""
     port = f":{control_plane.port:04X}"
     ends = [line.split()[1:4] for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    # 01: established; in 0A it listens.
+    # 01: established. 08: closed by the client only.
     return sum(1 for local, _, state in ends if local.endswith(port) and state in ("01", "08"))
 
 
 def never_read(control_plane):
-    """How many came in, the seconds until all of them were gone, and the memory with all of them."""
+    """How many clients connected, the most at a time, the seconds until all were gone, and the peak memory."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # The first shows the token, so each has a place.
+    # The first request shows the token, so the limit for an address doesn't apply.
     asked = head(control_plane, "GET", "/v1/workspaces") + head(control_plane, "GET", "/openapi.json") * PIPELINED
     clients = []
     for number in range(READERS):

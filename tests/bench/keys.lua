@@ -1,4 +1,4 @@
--- wrk asks with a different key each time: the secrets in the file that is its argument, in their order, from the start again at the end.
+-- wrk sends each request with the next secret of the file that is its argument, and starts again at the end.
 local requests, at = {}, 0
 
 function init(arguments)

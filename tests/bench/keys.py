@@ -1,7 +1,7 @@
-# What the number of keys costs an Envoy: CPU a request, memory, and the time and the stalls of loading them.
-"""Two control planes, and an Envoy at each. In each round each Envoy gets a few seconds of keep-alive load with changing keys, one
-after the other. Then each Envoy is started anew some times: with a client that asks again as soon as it is answered, while the
-event loops note how long they were busy."""
+# The cost of the number of keys for an Envoy: CPU a request, memory, and the time and stalls of loading them.
+"""Two control planes, and an Envoy at each. First each Envoy is restarted some times, with a client that sends the next
+request as soon as it is answered, while the event loops record how long they were busy. Then, in each round, each Envoy
+gets a few seconds of keep-alive load with changing keys, one after the other."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ STARTS = 6
 
 
 class Site:
-    """A control plane with so many keys, and what an Envoy at it is started with."""
+    """A control plane with `count` keys, and the config of an Envoy at it."""
 
     def __init__(self, bench, count, core):
         self.bench, self.count = bench, count
@@ -44,7 +44,7 @@ class Site:
         return {"script": "keys.lua", "arguments": [self.secrets]}
 
     def longest_loop_ms(self, loop):
-        """The longest time that an event loop was busy at once, as far as the histogram's buckets tell."""
+        """The longest turn of an event loop, as exactly as the histogram's buckets show it."""
         with urlopen(f"http://127.0.0.1:{self.admin}/stats?filter=dispatcher.loop_duration_us", timeout=5) as answer:
             text = answer.read().decode()
         found = re.search(rf"^{re.escape(loop)}\.dispatcher\.loop_duration_us: .*P100\([^,]*,([0-9.e+]+)\)", text, re.MULTILINE)
@@ -87,7 +87,7 @@ def start(bench, site, own, others):
     envoy = site.envoy(own)
     wait_until("Envoy's start", lambda: answers(site.port, READY_PATH), 30, 0.005)
     alone(envoy, own, others)
-    # Its first answers are `not-ready`, the rest are 200 or a denial: what counts is how long each took.
+    # Its first answers are `not-ready`, the rest are 200 or a denial: only the time of each counts.
     probe = bench.run("probe", ["wrk", "-t1", "-c1", "-d20s", f"http://127.0.0.1:{site.port}{READY_PATH}"], others)
     wait_until(f"{site.count:,} keys at Envoy", site.is_ready, 120, 0.005)
     ready = time.monotonic() - began
@@ -107,8 +107,8 @@ def start(bench, site, own, others):
 
 
 def alone(envoy, own, others):
-    """Leaves a core to the worker and has all other threads, and this one, on the other: a turn of an event loop is timed by the clock
-    on the wall, and whoever takes the core away meanwhile would count."""
+    """Leaves a core to the worker and moves all other threads, and this process, to the other: a turn of an event loop
+    is timed by the wall clock, so any other thread on the core would count."""
     os.sched_setaffinity(0, {others})
     for task in pathlib.Path(f"/proc/{envoy.pid}/task").iterdir():
         if not (task / "comm").read_text().startswith("wrk:worker_"):
@@ -130,7 +130,7 @@ def memories(bench, sites, own):
 
 
 def settled(envoy, still=1.5):
-    """Waits until a process has neither taken nor given back memory for a while: every VM has its keys."""
+    """Waits until the memory of a process has not changed for a while: every VM has its keys."""
     last, since = 0, time.monotonic()
 
     def is_still():
@@ -147,7 +147,7 @@ def section(sites, costs, started, resident):
     few, many = (median(costs[count]) for count in (FEW, MANY))
     more = MANY - FEW
     grown = {workers: (resident[MANY, workers] - resident[FEW, workers]) / more for workers in (1, 2)}
-    # One worker more is one VM more; what else has grown is there once.
+    # One more worker is one more VM; the rest of the growth is there once.
     vm = grown[2] - grown[1]
     shared = grown[1] - 2 * vm
     page_bytes = int(sites[MANY].control_plane.logged(r"made a snapshot.* bytes=(\d+)") or 0)

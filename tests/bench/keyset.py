@@ -1,4 +1,4 @@
-# Databases with many keys, made in seconds: rows are written straight into the file of a control plane that doesn't run.
+# Databases with many keys, made in seconds: rows are written directly into the file of a stopped control plane.
 import atexit
 import functools
 import hashlib
@@ -13,12 +13,12 @@ from harness import Bench, ControlPlane, cores, say
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 WORKSPACES = 100
-# A million secrets needn't be known to ask for keys all over a table.
+# Enough secrets to request keys all over a table of a million.
 KNOWN = 10_000
 
 
 class Keyset:
-    """Keys in a database; the secrets of some are known, and the paths in REST of the same."""
+    """Keys in a database, and the secrets and REST paths of some of them."""
 
     def __init__(self, database, secrets, paths):
         self.database, self.secrets, self.paths = database, secrets, paths
@@ -29,7 +29,7 @@ class Keyset:
 
 
 def secret_text(chance):
-    """A key's text, as docs and policy/src/key_text.rs have it."""
+    """A key's text, as the documents and policy/src/key_text.rs define it."""
     text = "lk_live_" + "".join(chance.choices(ALPHABET, k=32))
     checksum, symbols = zlib.crc32(text.encode()), ""
     for _ in range(6):
@@ -40,7 +40,7 @@ def secret_text(chance):
 
 @functools.cache
 def of(count, workspaces=WORKSPACES):
-    """A database with so many keys in it, each with two scopes, spread over workspaces. Made once a run."""
+    """A database with `count` keys, each with two scopes, spread over workspaces. Made once a run."""
     say(f"making {count:,} keys")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="latchkey-keys-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -53,14 +53,14 @@ def made(bench, database, count, workspaces):
     for number in range(workspaces):
         slug = f"workspace-{number}"
         control_plane.post("/v1/workspaces", {"name": slug, "slug": slug})
-        # Its rows are the pattern of all others in this workspace.
+        # Its rows are the template for all others in this workspace.
         scopes = {"reviews": "read", "webhooks": "write"}
         control_plane.post(f"/v1/workspaces/{slug}/keys", {"name": "pattern", "expires_in": "none", "scopes": scopes})
     control_plane.stop()
 
     count -= workspaces
     chance = random.Random(count)
-    # Known ones all over the table.
+    # Known keys all over the table.
     known = chance.sample(range(count), min(count, KNOWN))
     secrets = {number: secret_text(chance) for number in known}
     digests = [chance.randbytes(32) for _ in range(count)]
@@ -72,10 +72,10 @@ def made(bench, database, count, workspaces):
         file.execute(f"PRAGMA {pragma}")
     file.execute("BEGIN")
     slugs = dict(file.execute("SELECT id, slug FROM workspaces").fetchall())
-    # Like ids that were made one after the other: each workspace has a stretch of them.
+    # As if ids were made one after the other: each workspace has a contiguous range of them.
     owners = [owner for owner in slugs for _ in range(-(-count // workspaces))][:count]
     names = (f"key {chance.randrange(count)}-{number}" for number in range(count))
-    # Those that are known stay active, for whoever asks with them.
+    # Known keys stay active, because requests use them.
     active = (int(number % 1_000 != 500 or number in secrets) for number in range(count))
     insert(file, "keys", ["id", "name", "active"], zip(owners, ids, names, active))
     endings = ("".join(chance.choices(ALPHABET, k=4)) for _ in range(count))

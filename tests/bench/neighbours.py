@@ -1,7 +1,7 @@
-# What one tenant's import costs its neighbours: their requests' time, their revocations', and Envoy's memory.
-"""A control plane with keys of several tenants, and an Envoy with two workers. A client of one tenant asks at a fixed pace while nothing else
-happens, and again while another tenant imports 100,000 digests with 28 networks each; meanwhile keys of the first are deactivated and
-activated with `Prefer: wait`, one after the other."""
+# The cost of one tenant's import for others: the time of their requests and revocations, and Envoy's memory.
+"""A control plane with keys of several tenants, and an Envoy with two workers. A client of one tenant sends requests at
+a fixed pace while nothing else happens, and again while another tenant imports 100,000 digests with 28 networks each;
+meanwhile keys of the first are deactivated and activated with `Prefer: wait`, one after the other."""
 
 import collections
 import http.client
@@ -22,13 +22,14 @@ IMPORTED = int(os.environ.get("IMPORTED", "100000"))
 IMPORTS = int(os.environ.get("IMPORTS", "1"))
 NETWORKS = [f"10.{number}.0.0/16" for number in range(28)]
 QUIET_SECONDS = 20
-# Between two requests of a connection: a client that waits for its turn, not a flood.
+# Between two requests of a connection: the pace of a client, not a flood.
 PACE_SECONDS = 0.01
 BUDGET_MS, BUDGET_RATIO = 5, 2
 
 
 class Asking:
-    """Connections that ask at a pace, each in a process of its own so that they don't wait for each other."""
+    """Connections that send requests at a fixed pace, each in its own process so that they don't wait for each
+    other."""
 
     def __init__(self, port, secrets):
         self.ends = multiprocessing.Event()
@@ -75,7 +76,7 @@ def measure(bench):
     admin = Admin(control_plane)
     expected = f"enforced=true, edges=1, workers={WORKERS + 1}"
     wait_until("that every worker is known", lambda: admin.change(keys.paths[0], "activate", 5)[1].startswith(expected), 60)
-    # The first keys are revoked, the last ones asked with.
+    # The first keys are revoked, and the last ones are used for requests.
     secrets = keys.secrets[-CONNECTIONS:]
     rows, ratio = [], None
 

@@ -1,7 +1,7 @@
-# What lists and look-ups of REST cost by the number of keys there are: the same requests among few keys and among many.
-"""Two control planes, each with all its keys in one workspace, and a keep-alive connection to each. The requests take turns: one to the
-first, the same to the second. The end of a list is reached by its own cursors, from the first page on. Of many keys about every thousandth
-is inactive."""
+# The cost of lists and look-ups in REST by the number of keys: the same requests among few keys and among many.
+"""Two control planes, each with all its keys in one workspace, and a keep-alive connection to each. Each request is
+sent to the first and then to the second. The end of a list is found by its own cursors, from the first page on. Among
+many keys, about one in a thousand is inactive."""
 
 import http.client
 import json
@@ -65,7 +65,7 @@ def measure(bench):
         say(f"rest: {name}")
         times = ([], [])
         began = time.monotonic()
-        # One that takes long need not be asked as often.
+        # A slow request is sent less often.
         while len(times[0]) < TIMED and (len(times[0]) < 11 or time.monotonic() - began < 20):
             for client, (_, asked), seen in zip(clients, sizes, times):
                 seen.append(client.timed(asked[name]))
@@ -89,7 +89,7 @@ def measure(bench):
 
 
 def requests(client, keys):
-    """What is asked, by its name: path and body."""
+    """The requests by their names: path and body."""
     known = keys.paths[0]
     listed = known.rsplit("/", 1)[0]
     log = listed.rsplit("/", 1)[0] + "/audit-events?"

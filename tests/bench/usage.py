@@ -1,7 +1,8 @@
-# What usage costs: counting a request in the filter, and folding what 10,000 edges counted while keys are changed.
-"""Counting is timed in the real VM: a build of the filter with a loop around the very function that each allowed request calls.
-Folding: a control plane on one core, on the other a program that reports as 10,000 edges do, and a client that changes a key again and
-again. The same changes without reports come before and after. At the end the database must hold exactly what was answered."""
+# The cost of usage: counting a request in the filter, and merging the reports of 10,000 edges while keys are changed.
+"""Counting is timed in the real VM, by a build of the filter with a loop around the function that each allowed request
+calls. Merging: a control plane on one core, and on the other a program that reports as 10,000 edges do, and a client
+that changes a key repeatedly. The same changes without reports come after that. At the end the database must contain
+exactly what was answered."""
 
 import http.client
 import json
@@ -25,7 +26,7 @@ KEYS = 100_000
 EDGES = int(os.environ.get("EDGES", "10000"))
 REPORTING_SECONDS = 90
 QUIET_SECONDS = 20
-# Between two changes, so that they are a client's and not a flood.
+# Between two changes: the pace of a client, not a flood.
 PAUSE = 0.02
 BUDGET_MS = 50
 
@@ -62,7 +63,7 @@ def counting(bench):
 
 
 def counted(bench, port, keys):
-    """Nanoseconds, as the filter's log has them."""
+    """Nanoseconds, from the filter's log."""
     pattern = rf"one of {keys} keys took (\d+) ns"
     log = bench.folder / "envoy.log"
     before = len(re.findall(pattern, log.read_text()))
@@ -87,7 +88,7 @@ def folding(bench):
     reports = bench.run("reports", words, others, stdout=subprocess.PIPE)
     line(reports)
     admin, path = Admin(control_plane), keys.paths[0]
-    # What only those pay that come first, and the first round's pages, aside.
+    # Leaves out what only the first changes cost, and the first round's pages.
     say("usage: changes while edges report")
     changes(admin, path, 15)
     cpu, began = process_cpu_ns(control_plane.process), time.monotonic()

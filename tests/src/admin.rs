@@ -1,14 +1,14 @@
-//! An admin's script: REST with the platform admin's token.
+//! A REST client with the platform admin's token.
 
 use std::time::Duration;
 
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 
-/// For what is much on a busy machine.
+/// Time limit of a large request on a busy machine.
 const LONG: Duration = Duration::from_secs(300);
 
-/// A key as it was answered to its creation or rotation.
+/// A key, as the answer to its creation or rotation shows it.
 #[derive(Clone, Debug)]
 pub struct CreatedKey {
     pub id: String,
@@ -17,13 +17,13 @@ pub struct CreatedKey {
 }
 
 impl CreatedKey {
-    /// Where REST has it.
+    /// Its path in REST.
     pub fn path(&self) -> String {
         format!("/v1/workspaces/{}/keys/{}", self.workspace, self.id)
     }
 }
 
-/// Speaks REST as a platform admin. Each call fails the test unless it is answered as expected.
+/// A platform admin's REST client. A method that returns no status fails the test on an unexpected answer.
 #[derive(Clone)]
 pub struct Admin {
     client: Client,
@@ -36,7 +36,7 @@ impl Admin {
         Self { client: client(), base: base.to_owned(), token: token.to_owned() }
     }
 
-    /// Any request, whatever its answer. `None` when there was none.
+    /// Sends any request; returns status and body, or `None` when there was no answer.
     pub fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
         let method = method.parse().expect("a method");
         let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
@@ -47,7 +47,7 @@ impl Admin {
         Some((answer.status().as_u16(), json_of(answer)))
     }
 
-    /// A POST of JSON lines, however long it takes.
+    /// A POST of JSON lines, which may take minutes.
     pub fn send_lines(&self, path: &str, lines: String) -> (u16, Value) {
         self.try_send_lines(path, lines).unwrap_or_else(|| panic!("POST {path}: no answer"))
     }
@@ -92,7 +92,7 @@ impl Admin {
         created(workspace, &answer)
     }
 
-    /// A new secret, the old one ended at once.
+    /// Rotates the secret; the old one ends immediately.
     pub fn rotate(&self, key: &CreatedKey) -> CreatedKey {
         self.rotate_with(key, &json!({}))
     }
@@ -115,7 +115,7 @@ impl Admin {
     }
 }
 
-/// A client for this machine, whatever proxy its network has.
+/// A client for addresses of this machine, which uses no proxy.
 pub(crate) fn client() -> Client {
     Client::builder().no_proxy().build().expect("a client")
 }

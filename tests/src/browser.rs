@@ -1,4 +1,4 @@
-//! A real browser: headless Chromium, told by its driver what a person would do.
+//! A real browser: headless Chromium, used as a person would use it.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,7 @@ pub enum Scripts {
     Off,
 }
 
-/// A browser with a profile of its own. Each call waits until what it names is there, and fails the test when it isn't.
+/// A browser with its own profile. Calls that use an element wait for it, and fail the test if it doesn't appear.
 pub struct Browser {
     driver: WebDriver,
     runtime: Runtime,
@@ -31,7 +31,7 @@ pub struct Browser {
     _folder: TempDir,
 }
 
-/// What the accessibility checker is, once `scripts/axe` has fetched it.
+/// The accessibility checker, which `scripts/axe` fetches.
 const AXE: &str = ".tools/axe.min.js";
 
 impl Browser {
@@ -40,7 +40,7 @@ impl Browser {
         Self::start_knowing(base, scripts, "")
     }
 
-    /// As [`Self::start`], with rules for names of hosts: `MAP keys.test 127.0.0.1`.
+    /// As [`Self::start`], with host name rules: `MAP keys.test 127.0.0.1`.
     pub fn start_knowing(base: &str, scripts: Scripts, hosts: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
@@ -61,13 +61,13 @@ impl Browser {
         self.runtime.block_on(future).map_err(|error| error.to_string())
     }
 
-    /// Goes to a page, by its path or by a whole address.
+    /// Opens a page by its path or its URL.
     pub fn open(&self, path: &str) {
         let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.base) };
         self.wait(self.driver.goto(&url)).expect("a page");
     }
 
-    /// Signs in to the console, as somebody who was asked to.
+    /// Signs in on the console's sign-in page.
     pub fn sign_in(&self, token: &str) {
         self.open("/console/sign-in");
         self.fill("#token", token);
@@ -86,7 +86,7 @@ impl Browser {
         self.wait(self.driver.forward()).expect("the page after");
     }
 
-    /// Loads the page again, as the browser's own button does.
+    /// Reloads the page, as the browser's button does.
     pub fn reload(&self) {
         self.wait(self.driver.refresh()).expect("the page again");
     }
@@ -97,18 +97,17 @@ impl Browser {
         url.as_str().strip_prefix(&self.base).unwrap_or(url.as_str()).to_owned()
     }
 
-    /// All that can be read on the page.
+    /// All visible text of the page.
     pub fn text(&self) -> String {
         self.text_of("body")
     }
 
-    /// The page as it was sent or became.
+    /// The page's HTML, with what scripts have changed.
     pub fn source(&self) -> String {
         self.wait(self.driver.source()).expect("a page")
     }
 
-    /// Finds an element and does something with it; both again while it isn't there, or while a page is about to take the place
-    /// of the one that it is on.
+    /// Finds an element and uses it. Retries both while the element is missing, or while its page is being replaced.
     fn with<T, F: Future<Output = WebDriverResult<T>>>(&self, css: &str, act: impl Fn(WebElement) -> F) -> T {
         eventually(&format!("{css} is on the page and can be used"), || {
             let found = self.wait(async { act(self.driver.find(By::Css(css)).await?).await });
@@ -120,12 +119,12 @@ impl Browser {
         self.with(css, |element| async move { element.text().await })
     }
 
-    /// How many there are of what CSS names.
+    /// How many elements match a CSS selector.
     pub fn count(&self, css: &str) -> usize {
         self.wait(self.driver.find_all(By::Css(css))).expect("elements").len()
     }
 
-    /// What stands in a field.
+    /// The value of a field.
     pub fn value(&self, css: &str) -> String {
         self.with(css, |element| async move { element.prop("value").await }).unwrap_or_default()
     }
@@ -146,7 +145,7 @@ impl Browser {
         });
     }
 
-    /// Replaces what stands in a field.
+    /// Replaces the value of a field.
     pub fn fill(&self, css: &str, text: &str) {
         self.with(css, |element| async move {
             element.clear().await?;
@@ -154,34 +153,34 @@ impl Browser {
         });
     }
 
-    /// Presses keys where the focus is.
+    /// Sends keys to the focused element.
     pub fn keys(&self, text: &str) {
         let element = self.wait(self.driver.active_element()).expect("a focus");
         self.wait(element.send_keys(text)).expect("pressed keys");
     }
 
-    /// Runs a script of ours; it is no page's, so that it runs where pages may not, and by no policy of theirs.
+    /// Runs a script of the test. It runs even if the page's own scripts may not, and outside the page's policy.
     pub fn run(&self, script: &str) -> Value {
         let answer = self.wait(self.driver.execute(script, Vec::new())).expect("a script's answer");
         answer.json().clone()
     }
 
-    /// As [`Self::run`], with an answer that the script hands to `done`.
+    /// As [`Self::run`], with a value that the script passes to `done`.
     pub fn run_async(&self, script: &str) -> Value {
         let script = format!("const done = arguments[arguments.length - 1]; {script}");
         self.wait(self.driver.execute_async(&script, Vec::new())).expect("a script's answer").json().clone()
     }
 
-    /// Lets pages write to the clipboard and read it, as a person would when asked.
+    /// Lets pages write and read the clipboard, as a person can allow it.
     pub fn allow_clipboard(&self) {
         let permissions =
             json!({"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": self.base});
         self.devtools("Browser.grantPermissions", permissions);
     }
 
-    /// Waits until the page says this.
+    /// Waits until the page shows this text.
     pub fn wait_text(&self, text: &str) {
-        eventually(&format!("{} says {text:?}", self.path()), || {
+        eventually(&format!("{} shows {text:?}", self.path()), || {
             let seen = self.text();
             if seen.contains(text) { Ok(()) } else { Err(seen) }
         });
@@ -192,29 +191,29 @@ impl Browser {
         self.wait(tools.execute_cdp_with_params(command, parameters)).expect("an answer of the browser")
     }
 
-    /// The window's size, and what the reader prefers: `light` or `dark`.
+    /// Sets the window's size and the preferred colour scheme, `light` or `dark`.
     pub fn look(&self, width: u32, height: u32, scheme: &str) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
-        // A bar would take its width from the page, and none from the picture.
+        // A scrollbar would make the page narrower, but not the screenshot.
         self.devtools("Emulation.setScrollbarsHidden", json!({"hidden": true}));
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", features);
     }
 
-    /// How many pixels of the page lie beside the window.
+    /// How many pixels the page is wider than the window.
     pub fn overhang(&self) -> i64 {
         let script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth;";
         self.run(script).as_i64().expect("a number")
     }
 
-    /// A picture of the whole page, PNG in base64.
+    /// A screenshot of the whole page, PNG in base64.
     pub fn picture(&self) -> String {
         let shot = self.devtools("Page.captureScreenshot", json!({"captureBeyondViewport": true}));
         shot["data"].as_str().expect("a picture").to_owned()
     }
 
-    /// What the accessibility checker finds wrong with the page: rule, and where.
+    /// What the accessibility checker reports about the page: each rule and place.
     pub fn accessibility_violations(&self) -> Vec<String> {
         let axe =
             std::fs::read_to_string(root().join(AXE)).unwrap_or_else(|error| panic!("{AXE}: {error}; run scripts/axe"));
@@ -239,7 +238,7 @@ impl Drop for Browser {
                 seen.unwrap_or_default()
             );
         }
-        // The driver's end would leave Chromium running.
+        // Ending only the driver would leave Chromium running.
         let _ = self.wait(self.driver.clone().quit());
     }
 }
@@ -257,7 +256,7 @@ fn capabilities(scripts: Scripts, hosts: &str, folder: &Path) -> WebDriverResult
         "--no-first-run",
         "--no-proxy-server",
         "--window-size=1280,900",
-        // Chromium refuses to run as root with it, and the pages are our own.
+        // Chromium refuses to run as root with its sandbox, and the pages are our own.
         "--no-sandbox",
     ] {
         capabilities.add_arg(argument)?;

@@ -1,4 +1,4 @@
-//! Certificates of an authority that a test makes up.
+//! Certificates from a certificate authority that a test creates.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ impl Authority {
     pub fn new(folder: &Path, name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut parameters = CertificateParams::new(Vec::new()).expect("parameters");
-        // A name of its own: a certificate whose issuer has its own name looks as if it had signed itself.
+        // A distinct name: a certificate whose issuer has the same name would look self-signed.
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = parameters.self_signed(&key).expect("a certificate");
@@ -22,7 +22,7 @@ impl Authority {
         Self { folder: folder.to_owned(), issuer: Issuer::new(parameters, key) }
     }
 
-    /// Writes `<name>.pem` and `<name>.key`, good for these names and addresses.
+    /// Writes `<name>.pem` and `<name>.key`, valid for these names and addresses.
     pub fn issue(&self, name: &str, good_for: &[&str]) {
         let key = KeyPair::generate().expect("a key");
         let names = good_for.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();

@@ -33,12 +33,12 @@ impl CommandLine {
         Ended::from(command.output().expect("latchkey"))
     }
 
-    /// What it writes to standard output; it must end with 0.
+    /// Runs a command that must end with 0; returns its standard output.
     pub fn ok(&self, arguments: &[&str]) -> String {
         self.done(arguments).stdout
     }
 
-    /// As [`Self::ok`], with what it says to people.
+    /// As [`Self::ok`]; returns standard error, too.
     pub fn done(&self, arguments: &[&str]) -> Ended {
         let ended = self.run(arguments);
         assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");

@@ -1,4 +1,4 @@
-//! A keep-alive connection that sends what it is told, byte by byte.
+//! A keep-alive connection that sends exactly the given bytes.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ pub struct Connection {
     unread: Vec<u8>,
 }
 
-/// An answer. A header that came twice has both values, joined by a comma.
+/// An answer. A repeated header has all its values, joined by commas.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
@@ -42,7 +42,7 @@ impl Connection {
         Self::try_open_at(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
-    /// As [`Self::try_open`], wherever that is.
+    /// As [`Self::try_open`], at any address.
     pub fn try_open_at(address: SocketAddr) -> Result<Self, String> {
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(DEADLINE)).map_err(|error| error.to_string())?;
@@ -50,7 +50,7 @@ impl Connection {
         Ok(Self { stream, unread: Vec::new() })
     }
 
-    /// A GET with these headers beside `host`.
+    /// A GET with `host` and these headers.
     pub fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
         self.try_get(path, headers).unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
@@ -68,7 +68,7 @@ impl Connection {
         self.try_raw(request.as_bytes())
     }
 
-    /// A HEAD, whose answer names a length and has no body.
+    /// A HEAD, whose answer has a length and no body.
     pub fn head(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
         let request = request_text("HEAD", path, headers);
         self.send(request.as_bytes())

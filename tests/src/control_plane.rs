@@ -1,4 +1,4 @@
-//! A control plane on a database of its own: a SQLite file or, with LATCHKEY_TEST_DATABASE=postgres, one in PostgreSQL.
+//! A control plane with its own database: a SQLite file or, with LATCHKEY_TEST_DATABASE=postgres, one in PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
 use crate::wall_clock::WallClock;
 
-/// A file's name in the folder.
+/// The file name of the SQLite database.
 const DATABASE: &str = "latchkey.db";
 
-/// `latchkey serve`, with its files in a folder that goes away with it.
+/// `latchkey serve`, with its files in a temporary folder.
 pub struct ControlPlane {
     pub process: Process,
     pub port: u16,
@@ -27,7 +27,7 @@ pub struct ControlPlane {
     machine: Machine,
 }
 
-/// What of its machine is a test's and not the system's.
+/// Which part of the machine the test replaces.
 #[derive(Default)]
 enum Machine {
     #[default]
@@ -48,12 +48,12 @@ impl ControlPlane {
         Self::start_as(folder, postgres, Machine::System)
     }
 
-    /// For what is of SQLite's file alone: it stays the same whatever engine the tests are on.
+    /// For tests of the SQLite file, whatever engine the other tests use.
     pub fn of_a_file() -> Self {
         Self::start_as(folder(""), None, Machine::System)
     }
 
-    /// For what is of PostgreSQL alone, like a second control plane.
+    /// For tests that need PostgreSQL, such as those with a second control plane.
     pub fn of_postgres() -> Self {
         let folder = folder("");
         let postgres = Some(Postgres::of(folder.path()));
@@ -66,12 +66,12 @@ impl ControlPlane {
         Self::start_as(folder, postgres, Machine::Clock(clock.clone()))
     }
 
-    /// With its database, a file, on this disk.
+    /// With its database file on this disk.
     pub fn start_on(disk: &Disk) -> Self {
         Self::start_as(folder(""), None, Machine::Disk(disk.clone()))
     }
 
-    /// Another one beside it: with its tokens, and on its database in PostgreSQL by this way there.
+    /// Another replica: with the same tokens, and on the same PostgreSQL database, reached by `way`.
     pub fn start_beside(&self, way: Postgres) -> Self {
         Self::start_as(Arc::clone(&self.folder), Some(way), Machine::System)
     }
@@ -122,13 +122,13 @@ impl ControlPlane {
         }
     }
 
-    /// Its file.
+    /// Its SQLite file.
     pub fn database(&self) -> PathBuf {
         assert!(self.postgres.is_none(), "a test of files begins with `ControlPlane::of_a_file`");
         self.folder.path().join(DATABASE)
     }
 
-    /// Keeps a copy of its database, while it doesn't run.
+    /// Copies its database. It must not be running.
     pub fn keep_copy(&self) {
         match &self.postgres {
             Some(postgres) => postgres.keep_copy(),
@@ -136,7 +136,7 @@ impl ControlPlane {
         }
     }
 
-    /// Puts that copy in the database's place, while it doesn't run.
+    /// Replaces its database with that copy. It must not be running.
     pub fn put_copy_back(&self) {
         match &self.postgres {
             Some(postgres) => postgres.put_copy_back(),
@@ -154,14 +154,15 @@ impl ControlPlane {
     }
 }
 
-/// `latchkey` with these arguments; answers with its exit code and all that it said.
+/// Runs `latchkey`; returns its exit code, and its standard output and error.
 pub fn latchkey(arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(built("dist/latchkey")).args(arguments).output().expect("latchkey");
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// `latchkey serve` as the fixtures start it, with its files in `folder`; `flags` add to these or stand in their place.
+/// `latchkey serve` as the fixtures start it, with its files in `folder`; `flags` are added to the usual ones, or
+/// replace them.
 pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Command {
     let file = |name: &str| folder.join(name).display().to_string();
     let mut all = BTreeMap::from([

@@ -1,4 +1,4 @@
-//! The way between a control plane and its PostgreSQL, which a test cuts.
+//! The link between a control plane and its PostgreSQL, which a test cuts.
 
 use std::io;
 use std::net::Shutdown;
@@ -9,14 +9,14 @@ use tempfile::TempDir;
 
 use crate::postgres::Postgres;
 
-/// A socket that leads to another one for as long as it isn't cut. Ends with the test.
+/// A Unix socket that forwards to another one until it is cut. Ends with the test.
 pub struct DatabaseLink {
     folder: TempDir,
     to: Postgres,
     open: Open,
 }
 
-/// The connections that are open; `None` while it is cut.
+/// The open connections; `None` while the link is cut.
 type Open = Arc<Mutex<Option<Vec<UnixStream>>>>;
 
 impl DatabaseLink {
@@ -27,19 +27,19 @@ impl DatabaseLink {
         let (to, open) = (database.socket_file(), Arc::clone(&link.open));
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
-                // Whatever fails here is a connection that ends.
+                // A failure here only ends the connection.
                 drop(join(stream, &to, &open));
             }
         });
         link
     }
 
-    /// The database, as it is reached by this link.
+    /// The database, reached through this link.
     pub fn way(&self) -> Postgres {
         self.to.through(self.folder.path())
     }
 
-    /// From now on connections end as soon as they begin; those that are open end at once.
+    /// From now on new connections end as soon as they begin; open ones end immediately.
     pub fn cut(&self) {
         for stream in lock(&self.open).take().into_iter().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
@@ -51,7 +51,7 @@ impl DatabaseLink {
     }
 }
 
-/// Has what comes in at either end go out at the other.
+/// Copies bytes in both directions.
 fn join(here: UnixStream, to: &str, open: &Open) -> io::Result<()> {
     let mut open = lock(open);
     let Some(open) = open.as_mut() else { return Ok(()) };

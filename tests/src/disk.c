@@ -1,10 +1,10 @@
 /* A disk that a test can fill, make read-only, break, or cut off from power, for the program that preloads it.
 
-   It is about the file that DISK_FILE names and those whose names begin so (a WAL, a journal). What such a file would hold after a
-   power loss, which is what was synced, is kept beside it in the folder DISK_DURABLE; `.named` there says that the name, too, was
-   synced, by a sync of the directory. As on Linux, a sync that fails leaves its blocks unwritten and takes them for written: only what
-   is written again gets another chance. The file that DISK_FAULT names holds the fault, as a number, and is mapped, so that faults come
-   and go while the program runs. */
+   It covers the file that DISK_FILE names and those whose names begin with that (a WAL, a journal). The folder
+   DISK_DURABLE holds what such a file would contain after a power loss, which is what was synced; a file `.named` there
+   means that a sync of the directory made the name durable, too. As on Linux, a failed sync doesn't write its blocks and
+   marks them as written: only a block that is written again gets another chance. The file that DISK_FAULT names holds
+   the fault as a number. It is mapped, so that faults come and go while the program runs. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -34,7 +34,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const volatile long long *fault;
 static char prefix[512], directory[512];
 
-/* A test that believes in a fault that doesn't come proves nothing. */
+/* A test whose fault doesn't occur proves nothing. */
 static void must(int holds) {
     if (!holds) {
         abort();
@@ -44,7 +44,7 @@ static void must(int holds) {
 __attribute__((constructor)) static void begin(void) {
     const char *file = getenv("DISK_FILE"), *path = getenv("DISK_FAULT");
     must(file && path && getenv("DISK_DURABLE") && strlen(file) < sizeof prefix);
-    /* As the kernel names it. */
+    /* As the kernel shows it in /proc. */
     strcpy(directory, file);
     *strrchr(directory, '/') = 0;
     char *real = realpath(directory, NULL);
@@ -58,7 +58,7 @@ __attribute__((constructor)) static void begin(void) {
     close(mapped);
 }
 
-/* The path of an open file; without its name, if it has none any more. */
+/* The path of an open file; the kernel adds " (deleted)" to that of a removed one. */
 static void path_of(int fd, char *path, size_t size) {
     char link[32];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -70,7 +70,7 @@ static int is_ours(const char *path) {
     return prefix[0] && !strncmp(path, prefix, strlen(prefix));
 }
 
-/* Files that are made anew at each start have nothing to lose. */
+/* Removed files, and those that each start creates again, have nothing to lose. */
 static int survives(const char *path) {
     const char *end = strrchr(path, '-');
     return !strstr(path, " (deleted)") && !(end && (!strcmp(end, "-shm") || !strcmp(end, "-lock")));
@@ -119,7 +119,7 @@ static void keep(int fd, struct file *file) {
     memset(file->is_dirty, 0, sizeof file->is_dirty);
 }
 
-/* The names that are in the directory now reach the disk, and others leave it. */
+/* The names that are in the directory now reach the disk, and all others are removed from it. */
 static void keep_names(void) {
     DIR *kept = opendir(getenv("DISK_DURABLE")), *now = opendir(directory);
     must(kept && now);
@@ -176,7 +176,7 @@ int fdatasync(int fd) {
     return sync_it(fd, SYS_fdatasync);
 }
 
-/* How much of a write the disk takes; 0 with errno set when it refuses. */
+/* How many bytes of a write the disk accepts; 0 with errno set when it refuses. */
 static size_t taken(int fd, off_t at, size_t length) {
     char path[1024];
     path_of(fd, path, sizeof path);
@@ -187,7 +187,7 @@ static size_t taken(int fd, off_t at, size_t length) {
         errno = EROFS;
         return 0;
     }
-    /* The last block that a file has, it has whole. */
+    /* A file's last block is allocated as a whole. */
     off_t room = (size_of(fd) + BLOCK - 1) / BLOCK * BLOCK - at;
     if (*fault == FULL && (off_t)length > room) {
         length = room > 0 ? (size_t)room : 0;
@@ -245,7 +245,7 @@ static int open_it(const char *path, int flags, mode_t mode) {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
-/* The mode is read also where there is none: then nobody looks at it. */
+/* Reads the mode even if the caller passed none; then it is not used. */
 #define OPEN(name) \
     int name(const char *path, int flags, ...) { \
         va_list rest; \

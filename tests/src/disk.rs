@@ -16,15 +16,15 @@ pub enum Fault {
     Nothing,
     /// No file can grow.
     Full,
-    /// Nothing can be written, as when the system has mounted a file system anew after an error.
+    /// Nothing can be written, as when the system remounts a file system read-only after an error.
     ReadOnly,
-    /// A sync fails, and what it was for never gets there unless it is written again, as on Linux.
+    /// A sync fails, and its data never reaches the disk unless it is written again, as on Linux.
     SyncFails,
     /// A sync succeeds and does nothing, as with a drive that lies.
     SyncLies,
 }
 
-/// What a power loss leaves of what was written and not synced.
+/// What a power loss leaves of unsynced writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
     Lost,
@@ -32,7 +32,7 @@ pub enum Unsynced {
     Torn,
 }
 
-/// What is written whole or not at all.
+/// The bytes that are written completely or not at all.
 const SECTOR: usize = 512;
 
 /// The disk of a database. Clones are the same disk.
@@ -49,7 +49,7 @@ impl Disk {
         disk
     }
 
-    /// From now on this is wrong with it.
+    /// From now on the disk has this fault.
     pub fn set(&self, fault: Fault) {
         let number: u64 = match fault {
             Fault::Nothing => 0,
@@ -58,19 +58,19 @@ impl Disk {
             Fault::SyncFails => 3,
             Fault::SyncLies => 4,
         };
-        // In place: the program has this very file mapped.
+        // In place, because the program has this file mapped.
         let file = std::fs::File::options().write(true).open(self.fault_file()).expect("the fault's file");
         file.write_all_at(&number.to_ne_bytes(), 0).expect("the fault's file");
     }
 
-    /// Has `command` keep `database` on this disk.
+    /// Makes `command` keep `database` on this disk.
     pub fn hold(&self, command: &mut Command, database: &Path) {
         preload(command, "disk");
         command.env("DISK_FILE", database).env("DISK_FAULT", self.fault_file()).env("DISK_DURABLE", self.durable());
     }
 
-    /// Makes `database`, whose control plane was killed, what a power loss would have left of it. Answers how many of the bytes
-    /// that were written had not been synced.
+    /// Turns `database`, whose control plane was killed, into what a power loss would have left of it. Returns how many
+    /// bytes had been written and not synced.
     pub fn lose_power(&self, database: &Path, unsynced: Unsynced, random: &mut Rng) -> usize {
         let (folder, name) = (database.parent().expect("a folder"), name(database));
         let mut differing = 0;
@@ -88,7 +88,7 @@ impl Disk {
             let (left, lost) = left(&synced, &live, unsynced, random);
             differing += lost;
             std::fs::write(&written, &left).expect("what is left");
-            // It is on the disk, so it is there after the next loss as well.
+            // It is on the disk now, so the next power loss keeps it, too.
             std::fs::write(&kept, &left).expect("what is left");
         }
         differing
@@ -127,7 +127,7 @@ fn left(synced: &[u8], live: &[u8], unsynced: Unsynced, random: &mut Rng) -> (Ve
     (left, differing)
 }
 
-/// The database or a file beside it, but those that each start makes anew.
+/// The database or a file beside it, except those that each start creates again.
 fn is_part(file: &Path, database: &str) -> bool {
     let name = name(file);
     name.starts_with(database) && !name.ends_with("-lock")

@@ -1,4 +1,4 @@
-//! A tenant and clients that take more than their part of a control plane, for as long as a test likes.
+//! A tenant and clients that use more than their share of a control plane, until the test stops them.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -12,29 +12,29 @@ use serde_json::json;
 
 use crate::{Admin, ControlPlane};
 
-/// From the beginning of one round to the next, about.
+/// The pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Keys that a round imports and deletes again.
 const KEYS: usize = 200;
 
-/// Networks of each, as many as a large tenant has.
+/// Networks of each key, as many as a large tenant has.
 pub const NETWORKS: usize = 28;
 
-/// Rounds after which the server has ended the connections of the first: three times its deadline of 30 s.
+/// Rounds after which the server has closed the connections of the first: three times its deadline of 30 s.
 const HELD_ROUNDS: usize = 9;
 
 const WORKSPACE: &str = "disturber";
 
-/// A thread that imports large keys and deletes them, sends requests whose answers it never reads, and begins imports that it
-/// never ends.
+/// A thread that imports large keys and deletes them, sends requests whose answers it never reads, and starts imports
+/// that it never completes.
 pub struct Disturber {
     end: Sender<()>,
     thread: JoinHandle<usize>,
 }
 
 impl Disturber {
-    /// Makes a workspace of its own.
+    /// Creates its own workspace.
     pub fn start(control_plane: &ControlPlane) -> Self {
         let (end, ended) = mpsc::channel();
         let (admin, port, token) = (control_plane.admin(), control_plane.port, control_plane.admin_token());
@@ -59,18 +59,18 @@ impl Disturber {
         Self { end, thread }
     }
 
-    /// Ends it after its round; answers with how many there were. Fails where one failed.
+    /// Stops it after the current round; returns the number of rounds. Fails if a round failed.
     pub fn stop(self) -> usize {
         drop(self.end);
         self.thread.join().expect("each round of the disturber passes")
     }
 }
 
-/// A line of an import for each of these numbers: keys with many networks, whose digests nobody knows a secret of.
+/// An import line for each of these numbers: a key with many networks and the digest of no known secret.
 pub fn large_lines(numbers: Range<usize>) -> String {
     let networks: Vec<_> = (0..NETWORKS).map(|number| format!("10.{number}.0.0/16")).collect();
     let line = |number: usize| {
-        // As uniform as digests are.
+        // Uniformly distributed, as digests are.
         let digest = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let key = json!({
             "digest": format!("{digest:016x}{number:048x}"),
@@ -101,7 +101,7 @@ fn send(port: u16, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// Many requests whose answers nobody reads.
+/// Many requests whose answers are never read.
 fn unread(port: u16) -> TcpStream {
     send(port, "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(400).as_bytes())
 }

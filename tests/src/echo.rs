@@ -1,4 +1,4 @@
-//! The upstream that answers what it received.
+//! The upstream that answers with what it received.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -29,7 +29,7 @@ impl Echo {
         Self { port, _process: process, _folder: folder }
     }
 
-    /// How many requests it has got so far.
+    /// How many requests it has received so far.
     pub fn seen(&self) -> u64 {
         Connection::open(self.port).get("/echo/seen", &[]).json().as_u64().expect("a number")
     }

@@ -1,4 +1,4 @@
-//! A real Envoy with the filter, by the config that the demo runs.
+//! A real Envoy with the filter and the demo's config.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,7 +29,7 @@ pub struct EnvoyConfig {
 }
 
 impl EnvoyConfig {
-    /// `LATCHKEY_TEST_FEED=worker` has each worker ask the control plane by itself, so that the same tests show the same.
+    /// With `LATCHKEY_TEST_FEED=worker` each worker subscribes itself, so that the same tests cover that mode.
     pub fn new(control_plane_port: u16, upstream_port: u16, edge_token: &str) -> Self {
         let feed = std::env::var("LATCHKEY_TEST_FEED").unwrap_or_else(|_| "process".to_owned());
         Self {
@@ -52,22 +52,22 @@ impl EnvoyConfig {
         }
     }
 
-    /// Changes the text of envoy/demo.yaml, which must have `from` in it.
+    /// Changes the text of envoy/demo.yaml, which must contain `from`.
     pub fn replace(&mut self, from: &str, to: &str) {
         self.replacements.push((from.to_owned(), to.to_owned()));
     }
 }
 
-/// What Envoy reads from a file of its own, so that it can be replaced while Envoy runs.
+/// Which part of the config is in a separate file, so that it can be replaced while Envoy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discovery {
-    /// The whole listener (LDS). Connections that are open stay with the one that they were opened on.
+    /// The whole listener (LDS). Open connections stay with the listener that accepted them.
     Listener,
     /// The filter alone (ECDS).
     Filter,
 }
 
-/// An Envoy that runs. Its listener may not be there yet: see [`Self::wait_ready`].
+/// A running Envoy. Its listener may not be ready yet: see [`Self::wait_ready`].
 pub struct Envoy {
     pub process: Process,
     pub port: u16,
@@ -102,7 +102,7 @@ impl Envoy {
         self.process = run(&self.config, self.folder.path());
     }
 
-    /// Gives the running Envoy another config, as far as it discovers it. Answers once Envoy has read the file.
+    /// Replaces the discovered part of the running Envoy's config. Returns once Envoy has applied it.
     pub fn replace(&self, config: &EnvoyConfig) {
         let discovery = self.discovery.expect("an Envoy that was started with discovery");
         let name = match discovery {
@@ -116,21 +116,21 @@ impl Envoy {
         });
     }
 
-    /// Waits until requests are accepted, whatever they are answered.
+    /// Waits until requests are accepted, whatever the answer.
     pub fn wait_listening(&mut self) {
         let Self { process, port, .. } = self;
         eventually("Envoy's listener answers", || {
             process.assert_runs();
             Connection::try_open(*port).and_then(|mut connection| connection.try_get("/latchkey/ready", &[])).map(drop)
         });
-        // The first worker to listen gets all connections until the others do.
+        // The first worker to listen gets all connections until the others listen, too.
         eventually("every worker listens", || match self.stat_ending("listener_manager.workers_started") {
             1 => Ok(()),
             other => Err(format!("workers_started is {other}")),
         });
     }
 
-    /// Waits until every worker says that it has its keys.
+    /// Waits until every worker reports that it has its keys.
     pub fn wait_ready(&mut self) {
         self.wait_listening();
         for mut connection in self.connections(8) {
@@ -141,7 +141,7 @@ impl Envoy {
         }
     }
 
-    /// New connections: as many as asked for or, where Envoy gave one worker too few of them, some more.
+    /// Opens `count` new connections, and more where Envoy gave a worker too few of them.
     pub fn connections(&self, count: usize) -> Vec<Connection> {
         let before = self.accepted();
         let share = (count / before.len() / 2).max(1);
@@ -176,7 +176,7 @@ impl Envoy {
         Connection::open(self.admin_port).get("/stats", &[]).body
     }
 
-    /// The sum of the statistics whose names end so; at least one must be there.
+    /// The sum of the statistics whose names end with `name`; there must be at least one.
     pub fn stat_ending(&self, name: &str) -> u64 {
         let stats = self.stats();
         let values: Vec<u64> = stats
@@ -189,7 +189,7 @@ impl Envoy {
         values.iter().sum()
     }
 
-    /// Fails when a VM broke since Envoy's start.
+    /// Fails if a VM has failed since Envoy's start.
     pub fn assert_no_vm_broke(&self) {
         for name in ["vm_reload", "vm_reload_backoff", "vm_reload_success", "vm_reload_failure"] {
             assert_eq!(self.stat_ending(&format!("wasm.latchkey.{name}")), 0, "{name}");
@@ -203,14 +203,14 @@ impl Envoy {
     }
 }
 
-/// An Envoy by the config in `folder`.
+/// Starts Envoy with the config in `folder`.
 fn run(config: &EnvoyConfig, folder: &Path) -> Process {
     let mut command = Command::new(built(".tools/bin/envoy"));
     command
         .arg("--config-path")
         .arg(folder.join("envoy.yaml"))
         .args(["--concurrency", &config.workers.to_string()])
-        // Whoever discovers a part of its config has a name.
+        // To discover a part of its config, Envoy needs a node name.
         .args(["--service-node", "test", "--service-cluster", "test"])
         .args(["--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50"])
         .env("LATCHKEY_EDGE_TOKEN", &config.edge_token);
@@ -220,7 +220,7 @@ fn run(config: &EnvoyConfig, folder: &Path) -> Process {
     Process::start("Envoy", &mut command, &folder.join("envoy.log"))
 }
 
-/// The demo's config with the values of a test.
+/// The demo's config with a test's values.
 fn render(config: &EnvoyConfig, port: u16, admin_port: u16) -> String {
     let mut text = std::fs::read_to_string(root().join("envoy/demo.yaml")).expect("envoy/demo.yaml");
     for (from, to) in &config.replacements {
@@ -240,7 +240,7 @@ fn render(config: &EnvoyConfig, port: u16, admin_port: u16) -> String {
     text
 }
 
-/// Moves a part of the config into a file that Envoy watches; answers the rest.
+/// Moves a part of the config into a file that Envoy watches; returns the rest.
 fn apart(text: &str, discovery: Discovery, folder: &Path) -> String {
     let between = |start: &str, end: &str| {
         let start = text.find(start).unwrap_or_else(|| panic!("envoy/demo.yaml has no {start:?}"));
@@ -267,7 +267,7 @@ fn apart(text: &str, discovery: Discovery, folder: &Path) -> String {
             let discovered =
                 format!("            config_discovery: {{config_source: {source}, type_urls: [{wasm}]}}\n");
             let rest = format!("{}{discovered}{}", &text[..part.start], &text[part.end..]);
-            // The resource's fields stand less deep than the filter's.
+            // The resource's fields are indented less than the filter's.
             let lines = text[part].lines().map(|line| format!("{}\n", line.strip_prefix("        ").unwrap_or(line)));
             (format!("{kind}{}", lines.collect::<String>()), rest)
         }

@@ -1,4 +1,4 @@
-//! Envoy by a config file that a test wrote, whatever is in it.
+//! Envoy with a config file that a test wrote.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ pub fn run_envoy(config: &Path) -> Process {
     Process::start("Envoy", &mut command, &config.with_extension("log"))
 }
 
-/// What Envoy says of a config that it refuses.
+/// Envoy's error for a config that it refuses; `None` for one that it accepts.
 pub fn refused_by_envoy(config: &Path) -> Option<String> {
     let mut command = Command::new(built(".tools/bin/envoy"));
     command.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(config);

@@ -1,4 +1,4 @@
-//! Requests without a pause, from before a fault until after it, and every answer that was not the right one.
+//! Requests without a pause, from before a fault until after it, with every wrong answer recorded.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -7,7 +7,7 @@ use std::thread::{JoinHandle, yield_now};
 use crate::connection::Connection;
 use crate::wait::eventually;
 
-/// A key and how every request with it must be answered, as in `200 -` or `401 unknown-key`.
+/// A key and the verdict that every request with it must get, such as `200 -` or `401 unknown-key`.
 #[derive(Clone)]
 pub struct Expected {
     pub secret: String,
@@ -17,15 +17,15 @@ pub struct Expected {
 /// Threads that send requests on connections of their own until [`Self::stop`].
 pub struct Hammer {
     threads: Vec<JoinHandle<Vec<String>>>,
-    /// A thread holds it while its requests are under way.
+    /// A thread holds a read lock while its requests are in flight.
     expected: Arc<RwLock<Vec<Expected>>>,
     ends: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
 }
 
 impl Hammer {
-    /// Hammers these connections, each in a thread of its own. A connection that Envoy closes between two requests is opened
-    /// again on `port`, as soon as somebody listens there.
+    /// Hammers these connections, each in its own thread. A connection that Envoy closes is opened again on `port`, as
+    /// soon as something listens there.
     pub fn start(connections: Vec<Connection>, port: u16, expected: &[Expected]) -> Self {
         let (ends, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let expected = Arc::new(RwLock::new(expected.to_vec()));
@@ -66,12 +66,12 @@ impl Hammer {
         Self { threads, expected, ends, answered }
     }
 
-    /// From here on requests are sent with these keys only. Returns when none of those before is under way.
+    /// From now on requests are sent with these keys only. Returns when no earlier request is in flight.
     pub fn expect(&self, expected: &[Expected]) {
         *self.expected.write().expect("no thread has panicked") = expected.to_vec();
     }
 
-    /// Waits until so many more requests were answered.
+    /// Waits until `more` further requests are answered.
     pub fn wait_for(&self, more: u64) {
         let until = self.answered() + more;
         eventually("requests are answered", || match self.answered() {
@@ -85,14 +85,14 @@ impl Hammer {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Ends it; answers what was wrong.
+    /// Stops the threads; returns the wrong answers.
     pub fn stop(self) -> Vec<String> {
         self.ends.store(true, Ordering::Relaxed);
         self.threads.into_iter().flat_map(|thread| thread.join().expect("a hammering thread")).collect()
     }
 }
 
-/// A new connection in the old one's place. Where nobody listens the old one stays, and fails again.
+/// Replaces a connection with a new one. If nothing listens, the old one stays and fails again.
 fn reopen(connection: &mut Connection, port: u16) {
     match Connection::try_open(port) {
         Ok(new) => *connection = new,

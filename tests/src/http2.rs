@@ -55,14 +55,14 @@ async fn report(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) 
     answer.send_data(Bytes::from(received.to_string()), true)
 }
 
-/// A cluster's lines that have Envoy speak HTTP/2 to it.
+/// Config lines of a cluster to which Envoy speaks HTTP/2.
 pub const HTTP2_CLUSTER: &str = "    typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {http2_protocol_options: {}}
 ";
 
-/// A POST over HTTP/2 with a body and these trailers behind it. An error where Envoy ends the stream without an answer.
+/// A POST over HTTP/2 with a body and these trailers. Returns an error if Envoy ends the stream without an answer.
 pub fn post_with_trailers(
     port: u16,
     path: &str,

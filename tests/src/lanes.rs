@@ -1,13 +1,15 @@
-//! Many requests in little time, over a few connections that are kept.
+//! Many requests in a short time, over a few keep-alive connections.
 
 use crate::connection::{Connection, Response};
 
-/// Connections that are used side by side.
+/// Connections that are used in parallel.
 const LANES: usize = 6;
 
-/// Sends each request, as it is, to `port`; answers in the same order. `None`: the connection was closed without an answer.
+/// Sends each request unchanged to `port`; returns the answers in the same order. `None`: the connection was closed
+/// without an answer.
 ///
-/// A connection has one request under way: Envoy closes one that it answered by itself while there was more to read.
+/// Each connection has one request in flight: Envoy closes a connection on which it answers itself while there is more
+/// to read.
 pub fn send_all(port: u16, requests: &[Vec<u8>]) -> Vec<Option<Response>> {
     let share = requests.len().div_ceil(LANES).max(1);
     std::thread::scope(|scope| {
@@ -21,7 +23,7 @@ fn send_lane(port: u16, requests: &[Vec<u8>]) -> Vec<Option<Response>> {
     requests.iter().map(|request| send(port, request, &mut kept)).collect()
 }
 
-/// Sends a request on the connection that was kept, or on a new one where it was closed meanwhile.
+/// Sends a request on the kept connection, or on a new one if that has been closed.
 fn send(port: u16, request: &[u8], kept: &mut Option<Connection>) -> Option<Response> {
     let answered = kept.take().and_then(|mut connection| Some((connection.try_raw(request).ok()?, connection)));
     let (answer, connection) = answered.or_else(|| {

@@ -1,4 +1,4 @@
-//! The real parts as fixtures: control plane, Envoy with the filter, upstream, and clients that can say anything.
+//! The real parts as fixtures: control plane, Envoy with the filter, upstream, and clients that can send anything.
 
 mod admin;
 mod browser;

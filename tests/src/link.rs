@@ -1,4 +1,4 @@
-//! The way between an Envoy and its control plane, on which a test lets answers come to harm.
+//! The link between an Envoy and its control plane, on which a test damages answers.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,37 +9,37 @@ use fastrand::Rng;
 
 use crate::wait::{eventually, pause};
 
-/// What becomes of the control plane's answers.
+/// What happens to the control plane's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// They come as they are.
+    /// They arrive unchanged.
     Nothing,
-    /// None comes, and nobody hangs up.
+    /// None arrives, and the connection stays open.
     Silence,
-    /// A byte now and then.
+    /// They arrive byte by byte, with pauses.
     Slow,
-    /// Half of one comes, then no more is sent.
+    /// Half of the body arrives, then the sending side closes.
     HalfClosed,
-    /// Half of one comes, then the connection is gone.
+    /// Half of the body arrives, then the connection closes.
     CutOff,
-    /// One byte of the body is another.
+    /// One bit of the body is flipped.
     Flipped,
     /// The head is right, the body is random.
     RandomBody,
     /// Not HTTP at all.
     Random,
-    /// More than Envoy holds of an answer, with its length said before.
+    /// More than Envoy buffers of an answer, with a `content-length`.
     Oversized,
-    /// Chunk after chunk, without an end.
+    /// Chunks without an end.
     Endless,
-    /// A page of somebody on the way, with the status of a success.
+    /// A page from another server on the way, with status 200.
     SomebodyElse,
 }
 
-/// What Envoy's `dispatch_http_call` holds of an answer, at most.
+/// The most bytes that Envoy's `dispatch_http_call` buffers of an answer.
 const MOST_OF_ENVOY: usize = 32 << 20;
 
-/// A port that leads to another one, as well as the trouble allows. Ends with the test.
+/// A port that forwards to another one, with a chosen trouble. Ends with the test.
 pub struct Link {
     pub port: u16,
     shared: Arc<Shared>,
@@ -69,14 +69,14 @@ impl Link {
             while let Ok((stream, _)) = listener.accept() {
                 let shared = Arc::clone(&shared);
                 lock(&shared.open).push(stream.try_clone().expect("a second handle"));
-                // Whatever fails here is a connection that ends.
+                // A failure here only ends the connection.
                 std::thread::spawn(move || drop(shared.answer(stream)));
             }
         });
         link
     }
 
-    /// From now on answers fare so; connections that are open end.
+    /// From now on answers have this trouble; open connections end.
     pub fn set(&self, trouble: Trouble) {
         *lock(&self.shared.trouble) = trouble;
         for stream in lock(&self.shared.open).drain(..) {
@@ -84,11 +84,11 @@ impl Link {
         }
     }
 
-    /// Waits until so many more answers came to harm.
+    /// Waits until `more` further answers are damaged.
     pub fn wait_harmed(&self, more: u64) {
         let harmed = || self.shared.harmed.load(Ordering::Relaxed);
         let until = harmed() + more;
-        eventually("answers come to harm", || match harmed() {
+        eventually("answers are damaged", || match harmed() {
             seen if seen >= until => Ok(()),
             seen => Err(format!("{} to go", until - seen)),
         });
@@ -96,7 +96,7 @@ impl Link {
 }
 
 impl Shared {
-    /// One request and what comes of it; the connection ends with it.
+    /// Handles one request; the connection ends with it.
     fn answer(&self, mut edge: TcpStream) -> std::io::Result<()> {
         let request = read_request(&mut edge)?;
         let trouble = *lock(&self.trouble);
@@ -152,7 +152,7 @@ impl Shared {
                 edge.write_all([head.as_bytes(), page.as_bytes()].concat().as_slice())?;
             }
         }
-        // Nobody hangs up that wasn't told to.
+        // Only `CutOff` closes the connection before the trouble changes.
         while is_current() && !matches!(trouble, Trouble::Nothing | Trouble::CutOff) {
             if edge.read(&mut [0; 4_096])? == 0 {
                 break;
@@ -161,7 +161,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends the request on; the answer ends with its connection.
+    /// Forwards the request; the answer ends with its connection.
     fn ask(&self, request: &[u8]) -> std::io::Result<TcpStream> {
         let mut control_plane = TcpStream::connect(("127.0.0.1", self.to))?;
         let line = request.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -194,7 +194,7 @@ fn read_request(edge: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// What stands behind the head; all of it while there is no whole head.
+/// What follows the head; the whole message while the head is incomplete.
 fn body_of(message: &[u8]) -> &[u8] {
     let end = message.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     &message[end.map_or(0, |end| end + 4)..]

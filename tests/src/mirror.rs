@@ -1,10 +1,10 @@
-//! The upstream that answers which request target it received, byte by byte, whatever is in it.
+//! The upstream that answers with the exact bytes of the request target.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-/// Listens in this process, until that ends: an upstream that parses nothing, so that no request is refused by it.
+/// Listens until this process ends. It validates nothing, so it refuses no request.
 pub struct Mirror {
     pub port: u16,
 }
@@ -13,7 +13,7 @@ pub struct Mirror {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirrored {
     pub target: Vec<u8>,
-    /// The header `x-latchkey-key-id` was there: the filter let it pass for its key.
+    /// The header `x-latchkey-key-id` was present: the filter allowed the request for its key.
     pub is_identified: bool,
 }
 
@@ -47,7 +47,7 @@ impl Mirrored {
     }
 }
 
-/// Answers each request on a connection. None has a body.
+/// Answers each request on a connection. Requests have no body.
 fn mirror(stream: TcpStream) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let (mut reader, mut writer) = (BufReader::new(stream.try_clone().ok()?), stream);

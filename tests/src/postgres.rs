@@ -1,4 +1,4 @@
-//! A PostgreSQL for the control planes of a test binary, where the tests are to run on one.
+//! A PostgreSQL server for the control planes of a test binary.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader};
@@ -8,23 +8,23 @@ use std::sync::OnceLock;
 
 use crate::process::root;
 
-/// The server of this process. It ends when its standard input does, which this process holds.
+/// The server of this process. It ends when its standard input closes, which this process holds open.
 struct Server {
     _process: Child,
-    /// Of its socket.
+    /// The folder of its socket.
     folder: String,
 }
 
-/// A database of that server's.
+/// A database on that server.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     name: String,
-    /// Of the socket that leads there.
+    /// The folder of the socket that leads to it.
     socket: String,
 }
 
 impl Postgres {
-    /// Whether tests that run on either engine are to run on this one: `LATCHKEY_TEST_DATABASE=postgres`.
+    /// Whether tests for either engine run on this one: `LATCHKEY_TEST_DATABASE=postgres`.
     pub fn is_asked_for() -> bool {
         match std::env::var("LATCHKEY_TEST_DATABASE").as_deref() {
             Err(_) | Ok("" | "sqlite") => false,
@@ -33,7 +33,7 @@ impl Postgres {
         }
     }
 
-    /// The database of a control plane with its files in this folder: the same each time, and empty at first.
+    /// The database for the control plane with its files in this folder: the same one each time, and empty at first.
     pub fn of(folder: &Path) -> Self {
         static SERVER: OnceLock<Server> = OnceLock::new();
         let server = SERVER.get_or_init(start);
@@ -47,28 +47,28 @@ impl Postgres {
         database
     }
 
-    /// What is asked of the server itself.
+    /// The server's own database, for statements about databases.
     fn server(&self) -> Self {
         Self { name: "postgres".to_owned(), ..self.clone() }
     }
 
-    /// Keeps a copy, while nobody is connected.
+    /// Makes a copy. No client may be connected.
     pub fn keep_copy(&self) {
         self.server().ask(&format!("CREATE DATABASE {0}_copy TEMPLATE {0}", self.name));
     }
 
-    /// Puts that copy in its place, while nobody is connected.
+    /// Replaces the database with that copy. No client may be connected.
     pub fn put_copy_back(&self) {
         self.server().ask(&format!("DROP DATABASE {}", self.name));
         self.server().ask(&format!("CREATE DATABASE {0} TEMPLATE {0}_copy", self.name));
     }
 
-    /// The same, by way of another socket: the file `.s.PGSQL.5432` in this folder.
+    /// The same database through another socket: the file `.s.PGSQL.5432` in this folder.
     pub fn through(&self, folder: &Path) -> Self {
         Self { socket: folder.to_str().expect("a path in UTF-8").to_owned(), ..self.clone() }
     }
 
-    /// The file of the socket that leads there.
+    /// The file of the socket.
     pub fn socket_file(&self) -> String {
         format!("{}/.s.PGSQL.5432", self.socket)
     }
@@ -78,7 +78,7 @@ impl Postgres {
         format!("postgres://latchkey@/{}?host={}", self.name, self.socket)
     }
 
-    /// What its tables and indexes take.
+    /// Its size, as PostgreSQL reports it.
     pub fn bytes(&self) -> u64 {
         self.ask("SELECT pg_database_size(current_database())").parse().expect("a size")
     }

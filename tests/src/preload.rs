@@ -1,4 +1,4 @@
-//! Libraries of ours that a program loads before all others, so that what it asks of the system is answered by a test.
+//! Preloaded libraries that replace system calls of a program under test.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::process::root;
 
-/// Has `command` load `tests/src/<name>.c`.
+/// Makes `command` preload `tests/src/<name>.c`.
 pub(crate) fn preload(command: &mut Command, name: &str) {
     command.env("LD_PRELOAD", library(name));
 }
 
-/// The source as a library, built once.
+/// The library built from the source, once per process.
 fn library(name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);

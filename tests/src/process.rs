@@ -32,12 +32,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Bytes of memory that it has now.
+    /// Its resident memory now, in bytes.
     pub fn resident(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// Bytes of memory that it had at most so far.
+    /// Its peak resident memory so far, in bytes.
     pub fn most_resident(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -53,14 +53,14 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Fails when the process has ended by itself.
+    /// Fails if the process has ended.
     pub fn assert_runs(&mut self) {
         if let Some(status) = self.child.try_wait().expect("wait") {
-            panic!("{} ended by itself ({status}):\n{}", self.name, self.log());
+            panic!("{} has ended ({status}):\n{}", self.name, self.log());
         }
     }
 
-    /// Ends it the hard way, as a crash or the kernel would.
+    /// Kills it, as a crash or the kernel would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -72,7 +72,7 @@ impl Process {
         assert!(status.success(), "kill -{name} {}", self.pid());
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends; fails if a signal ended it.
     pub fn ended(&mut self) -> ExitStatus {
         let Self { name, child, .. } = self;
         let status = eventually(&format!("{name} ends"), || match child.try_wait() {
@@ -97,20 +97,20 @@ impl Drop for Process {
     }
 }
 
-/// The checkout.
+/// The root of the checkout.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the checkout").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the checkout").to_owned()
 }
 
-/// A program or module that `make build` or `make tools` left.
+/// A program or module that `make build` or `make tools` made.
 pub(crate) fn built(path: &str) -> PathBuf {
     let built = root().join(path);
     assert!(built.exists(), "{path} is not there: run `make build tools`");
     built
 }
 
-/// A port that is free now. It is taken from below the range that the kernel gives to outgoing connections, so that none of
-/// those takes it before its server starts.
+/// A port that is free now. It is below the kernel's range for outgoing connections, so none of those takes it before
+/// its server starts.
 pub fn free_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -16,7 +16,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// All of them: what servers do by default, what their options make them do, and mistakes that upstreams have made.
+    /// All readers: servers by default and with other options, and known mistakes of upstreams.
     pub const ALL: [Self; 26] = [
         Self { name: "Tomcat 10.1", dispatch: servlet::tomcat },
         Self { name: "Tomcat 10.1 that decodes %2f", dispatch: servlet::tomcat_that_decodes_slashes },
@@ -46,12 +46,12 @@ impl Reader {
         Self { name: "all leniencies at once", dispatch: lenient::everything },
     ];
 
-    /// The path it dispatches on, for a request target as it stands in the request line; `None` when it refuses the request.
+    /// The path it dispatches on for the target of a request line; `None` when it refuses the request.
     pub fn read(&self, target: &[u8]) -> Option<Vec<u8>> {
         (self.dispatch)(Self::cut(target))
     }
 
-    /// The path of a request target: what comes before its query.
+    /// The path of a request target: what comes before its query or fragment.
     pub fn cut(target: &[u8]) -> &[u8] {
         let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
         &target[..end]

@@ -1,8 +1,9 @@
-//! Lines that documents and scripts give people to paste.
+//! Shell lines that documents and scripts print for people to paste.
 
 use std::process::Command;
 
-/// Runs a printed line in a shell, somewhere else; answers status and code, as in `401 missing-key`, and all of the answer.
+/// Runs a printed line in a shell, in another folder; returns status and code, such as `401 missing-key`, and the whole
+/// answer.
 pub fn paste(line: &str) -> (String, String) {
     let elsewhere = std::env::temp_dir();
     let output = Command::new("sh").arg("-c").arg(line).current_dir(elsewhere).output().expect("sh");

@@ -1,4 +1,4 @@
-//! A real Envoy by what `latchkey envoy-config` prints, over plain HTTP.
+//! A real Envoy with the config that `latchkey envoy-config` prints, over plain HTTP.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,16 +14,16 @@ use crate::envoy_file::run_envoy;
 use crate::process::{Process, built, free_port};
 use crate::wait::eventually;
 
-/// What differs from one to the next.
+/// What differs from one sidecar to the next.
 pub struct SidecarFlags<'a> {
     pub upstream_port: u16,
-    /// Where clients are taken.
+    /// The address for clients.
     pub listen: IpAddr,
-    /// Where the admin pages and the listener of envoy/leave are.
+    /// The address of the admin pages, and of the listener for envoy/leave.
     pub loopback: IpAddr,
-    /// Further ones.
+    /// Further flags.
     pub flags: &'a [&'a str],
-    /// Replacements in what is printed; each must be found there.
+    /// Replacements in the printed config; each must be found there.
     pub replacements: &'a [(&'a str, &'a str)],
     /// Where the control plane's database is, if that isn't the system's disk.
     pub disk: Option<&'a Disk>,
@@ -36,7 +36,7 @@ impl<'a> SidecarFlags<'a> {
     }
 }
 
-/// Envoy with its control plane. Every worker has its keys.
+/// Envoy with its control plane. A worker has reported ready.
 pub struct Sidecar {
     pub envoy: Process,
     pub control_plane: ControlPlane,
@@ -91,7 +91,8 @@ impl Sidecar {
         self.folder.path().join("envoy.yaml")
     }
 
-    /// A new key by this body, once every worker lets it read reviews at this address of Envoy's.
+    /// Creates a key with this body. Returns when eight connections to this address, one after the other, may read
+    /// reviews with it.
     pub fn key_at(&self, address: SocketAddr, body: &Value) -> CreatedKey {
         let key = self.control_plane.admin().create_key_with("acme", body);
         for _ in 0..8 {
@@ -104,7 +105,7 @@ impl Sidecar {
         key
     }
 
-    /// A new key for reviews, known to every worker.
+    /// Creates a key for reviews, as [`Self::key_at`] does.
     pub fn key(&self) -> CreatedKey {
         let body = json!({"name": "sidecar", "expires_in": "none", "scopes": {"reviews": "write"}});
         self.key_at(SocketAddr::from(([127, 0, 0, 1], self.port)), &body)
@@ -118,7 +119,7 @@ impl Sidecar {
         value.unwrap_or_else(|| panic!("no statistic {name}: {stats:?}"))
     }
 
-    /// One request on a connection of its own.
+    /// One request on a new connection.
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
         Connection::open(self.port).get(path, headers)
     }

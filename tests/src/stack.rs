@@ -21,7 +21,7 @@ impl Stack {
         Self::start_with(|_| {})
     }
 
-    /// For what is of SQLite's file alone, whatever engine the tests are on.
+    /// For tests of the SQLite file, whatever engine the other tests use.
     pub fn of_a_file() -> Self {
         Self::start_at(ControlPlane::of_a_file(), |_| {})
     }

@@ -1,4 +1,4 @@
-//! A console with something to see on every page, and the way to each: for pictures and for the accessibility checker.
+//! A console with content on every page, for screenshots and for the accessibility checker.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::browser::Browser;
 use crate::stack::Stack;
 use crate::wait::{eventually, now};
 
-/// Days of use that are told of.
+/// Days of usage to report.
 const DAYS: i64 = 8;
 
 /// Control plane, Envoy, and keys in every state.
@@ -24,7 +24,7 @@ pub struct Tour {
     edge_token: String,
 }
 
-/// A page, and how a browser that is signed in comes to it.
+/// A page, and how a browser gets to it.
 pub struct Stop {
     pub name: &'static str,
     way: Box<dyn Fn(&Browser)>,
@@ -88,7 +88,7 @@ impl Tour {
         tour
     }
 
-    /// What workers would have reported, had they been there for a week: older hours the control plane doesn't take.
+    /// Reports usage of the last days, as a worker would have. The control plane accepts no older hours.
     fn report_use(&self) {
         let now = now().as_second();
         let used = &self.used;
@@ -127,7 +127,7 @@ impl Tour {
         })
     }
 
-    /// Pages for whoever isn't signed in.
+    /// Pages for a browser that isn't signed in.
     pub fn outside(&self) -> Vec<Stop> {
         vec![
             Stop::at("sign-in", "/console/sign-in"),
@@ -140,7 +140,7 @@ impl Tour {
         ]
     }
 
-    /// Pages for a platform admin, who sees all.
+    /// Pages for a platform admin, who sees everything.
     pub fn inside(&self) -> Vec<Stop> {
         let at = "/console/workspaces/acme";
         let key = |of: &CreatedKey| format!("{at}/keys/{}", of.id);

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// How long anything may take that has no promise of its own.
+/// How long anything without its own deadline may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Asks again and again until the answer is `Ok`; fails with what was seen last.
+/// Checks a condition repeatedly until it is `Ok`; fails with what was seen last.
 pub fn eventually<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
     eventually_within(DEADLINE, what, condition)
 }
 
-/// As [`eventually`], with a deadline that is itself a promise: what comes true later has broken it.
+/// As [`eventually`], with a deadline that is itself a promise: a condition that becomes true later fails.
 pub fn eventually_within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
@@ -34,12 +34,12 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// Lets the others work before the next look.
+/// Waits a moment before the next check.
 pub(crate) fn pause() {
     pause_after(Duration::ZERO);
 }
 
-/// The same, for the longer the longer it takes already: a look every 5 ms is a load of its own.
+/// Waits longer the longer it has taken already: a check every 5 ms would be a load of its own.
 fn pause_after(waited: Duration) {
     let (_sender, receiver) = mpsc::channel::<()>();
     let _ = receiver.recv_timeout((waited / 20).clamp(Duration::from_millis(5), Duration::from_millis(50)));

@@ -1,6 +1,6 @@
-/* Moves the wall clock of the program that preloads it, by the seconds in the file that WALL_CLOCK names. The file is mapped, so
-   the clock moves while the program runs. The monotonic clock is the system's. (libfaketime stops Envoy at its start: it takes
-   locks and memory before Envoy's allocator is there. This takes neither.) */
+/* Moves the wall clock of the program that preloads it, by the seconds in the file that WALL_CLOCK names. The file is
+   mapped, so the clock moves while the program runs. The monotonic clock is the system's. (With libfaketime Envoy
+   doesn't start, because that takes locks and memory before Envoy's allocator is ready. This takes neither.) */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ static long long seconds(void) {
         int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
         void *mapped = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *found, PROT_READ, MAP_SHARED, file, 0);
         if (mapped == MAP_FAILED) {
-            abort(); /* A test that believes in a clock that isn't moved proves nothing. */
+            abort(); /* A test whose clock doesn't move proves nothing. */
         }
         close(file);
         moved_by = found = mapped;

@@ -1,4 +1,4 @@
-//! A wall clock that a test moves while real programs run by it.
+//! A wall clock that a test moves while real programs use it.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// One that shows the right time.
+    /// A clock with the right time.
     pub fn right() -> Self {
         let clock = Self { moved_by: Arc::new(NamedTempFile::new().expect("a file").into_temp_path()) };
         clock.move_by(0);
         clock
     }
 
-    /// From now on it is so many seconds ahead of the right time; behind, when negative.
+    /// Sets it this many seconds ahead of the right time; behind, if negative.
     pub fn move_by(&self, secs: i64) {
         use std::io::Write as _;
-        // In place: the programs have this very file mapped.
+        // In place, because the programs have this file mapped.
         let mut file = std::fs::File::options().write(true).open(&*self.moved_by).expect("the clock's file");
         file.write_all(&secs.to_ne_bytes()).expect("the clock's file");
     }
 
-    /// Has `command` run by this clock.
+    /// Makes `command` use this clock.
     pub(crate) fn rule(&self, command: &mut Command) {
         preload(command, "wall_clock");
         command.env("WALL_CLOCK", &**self.moved_by);

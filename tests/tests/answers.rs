@@ -1,4 +1,4 @@
-//! What a denied client is told: one form for all, and no more than it may know.
+//! Denials: one form for all, without more than the client may know.
 
 use end_to_end::{Connection, CreatedKey, Envoy, Response, Stack, eventually, now};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ fn ask(stack: &Stack, method: &str, path: &str, headers: &[(&str, &str)]) -> Res
     Connection::open(stack.envoy.port).request(method, path, headers)
 }
 
-/// Every worker answers so.
+/// Waits until every worker gives this verdict.
 fn on_all_workers(stack: &Stack, headers: &[(&str, &str)], expected: &str) {
     for mut connection in stack.envoy.connections(8) {
         eventually(expected, || {
@@ -68,7 +68,7 @@ fn a_denied_head_has_no_body_and_a_denied_grpc_call_has_a_grpc_status() {
     let head = connection.head("/v1/reviews", &[]);
     assert_eq!(head.verdict(), "401 missing-key");
     let after = connection.get("/v1/reviews", &[]);
-    assert_eq!(after.verdict(), "401 missing-key", "a body behind HEAD's answer would have been read as this one");
+    assert_eq!(after.verdict(), "401 missing-key", "a body after HEAD's answer would have been read as this one");
     let grpc = ask(&stack, "POST", "/v1/reviews", &[("content-type", "application/grpc"), ("te", "trailers")]);
     assert_eq!(grpc.status, 200, "{grpc:?}");
     assert_eq!(grpc.headers["grpc-status"], "16", "UNAUTHENTICATED: {grpc:?}");
@@ -77,7 +77,7 @@ fn a_denied_head_has_no_body_and_a_denied_grpc_call_has_a_grpc_status() {
 }
 
 #[test]
-fn who_holds_no_right_secret_learns_nothing_of_keys_or_routes() {
+fn a_client_without_a_valid_secret_learns_nothing_about_keys_or_routes() {
     let stack = Stack::start();
     let unknown = "lk_live_000000000000000000000000000000004cjNQE";
     for path in ["/v1/reviews", "/v1/webhooks", "/v1/workspaces/acme", "/v1/workspaces/other", "/elsewhere"] {
@@ -96,7 +96,7 @@ fn who_holds_no_right_secret_learns_nothing_of_keys_or_routes() {
 }
 
 #[test]
-fn a_key_of_another_environment_is_told_so() {
+fn a_key_of_another_environment_is_denied_as_such() {
     let stack = Stack::start_with(|config| config.plugin["environment"] = json!("staging"));
     let key = stack.admin.create_key("acme", "live key at a staging edge");
     let answer = ask(&stack, "GET", "/v1/reviews", &[("x-api-key", &key.secret)]);
@@ -104,7 +104,7 @@ fn a_key_of_another_environment_is_told_so() {
 }
 
 #[test]
-fn a_key_expires_in_the_second_that_was_named() {
+fn a_key_expires_in_its_expiry_second() {
     let stack = Stack::start();
     let expires_at = jiff::Timestamp::from_second(now().as_second() + 4).unwrap();
     let key = stack.admin.create_key_with(
@@ -127,7 +127,7 @@ fn a_key_expires_in_the_second_that_was_named() {
 }
 
 #[test]
-fn a_rotated_secret_says_so_at_once_or_when_its_overlap_ends() {
+fn a_rotated_secret_is_denied_as_rotated_when_its_overlap_ends() {
     let stack = Stack::start();
     let key = stack.admin.create_key("acme", "sync");
     stack.wait_known(&key);
@@ -140,7 +140,7 @@ fn a_rotated_secret_says_so_at_once_or_when_its_overlap_ends() {
 }
 
 #[test]
-fn an_allowlist_is_held_against_the_client_that_envoy_trusts() {
+fn an_allowlist_is_compared_with_the_client_address_that_envoy_trusts() {
     let stack = Stack::start_with(|config| {
         config.replace(
             "          use_remote_address: true\n",
@@ -169,7 +169,7 @@ fn an_allowlist_is_held_against_the_client_that_envoy_trusts() {
         ("203.0.114.9", no),
         ("::ffff:192.0.2.7", yes),
         ("::ffff:192.0.2.8", no),
-        // The last entry is the one that the trusted hop wrote; what a client put before it counts for nothing.
+        // The trusted hop wrote the last entry; entries that a client put before it are ignored.
         ("192.0.2.7, 192.0.2.8", no),
         ("192.0.2.8, 192.0.2.7", yes),
     ] {
@@ -192,14 +192,14 @@ fn a_missing_scope_is_named_with_the_level_that_was_needed() {
 }
 
 #[test]
-fn of_several_reasons_the_first_in_the_order_answers() {
-    // One worker: what one answer shows holds for the next.
+fn a_denial_gives_the_first_of_several_reasons() {
+    // One worker, so that what one answer shows also holds for the next.
     let stack = Stack::start_with(|config| config.workers = 1);
     let elsewhere = json!({"ip_allowlist": ["192.0.2.1"], "scopes": {}});
     let (key, free) = (with_key(&stack, elsewhere.clone()), with_key(&stack, json!({"scopes": {}})));
     let both = [("x-api-key", key.secret.as_str()), ("x-api-key", "not a key")];
     let one = [("x-api-key", key.secret.as_str())];
-    // Everything is wrong with it; what is mended uncovers the next reason.
+    // The request has every fault; fixing one uncovers the next reason.
     let path = "/v1/workspaces/other";
     let verdict = |path: &str, headers: &[(&str, &str)]| ask(&stack, "POST", path, headers).verdict();
     let becomes = |what: &str, secret: &str, expected: &str| {
@@ -249,7 +249,7 @@ fn a_denied_grpc_call_has_the_status_that_grpc_has_for_it() {
 }
 
 #[test]
-fn by_the_config_we_ship_no_client_names_its_own_address() {
+fn with_the_shipped_config_no_client_chooses_its_own_address() {
     let stack = Stack::start();
     let bound = with_key(&stack, json!({"ip_allowlist": ["192.0.2.7"]}));
     let local = with_key(&stack, json!({"ip_allowlist": ["127.0.0.1"]}));

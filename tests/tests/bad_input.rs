@@ -59,8 +59,8 @@ fn hostile_requests_are_denied_and_break_no_worker() {
 fn a_connect_that_a_route_takes_is_denied_without_a_key() {
     let stack = Stack::start_with(|config| {
         config.replacements.push((
-            "              # Each route says".to_owned(),
-            "              - match: {connect_matcher: {}}\n                metadata: {filter_metadata: {latchkey: {rule: key}}}\n                route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}\n              # Each route says".to_owned(),
+            "              # Each route states".to_owned(),
+            "              - match: {connect_matcher: {}}\n                metadata: {filter_metadata: {latchkey: {rule: key}}}\n                route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}\n              # Each route states".to_owned(),
         ));
         config.replacements.push((
             "          stat_prefix: public\n".to_owned(),
@@ -98,15 +98,15 @@ fn a_wrong_plugin_configuration_stops_envoy_and_names_the_field() {
     }
 }
 
-/// What `latchkey serve` says with these flags in place of the usual ones.
+/// Runs `latchkey serve` with these flags in place of the usual ones.
 fn serve(folder: &Path, flags: &[(&str, &str)]) -> Output {
     serve_command(folder, free_port(), flags).output().expect("latchkey serve")
 }
 
-/// One line that says what is wrong and what to do, and a failure.
+/// Asserts a failure with one line that names the fault and the next step.
 fn assert_refused(name: &str, output: &Output, expected: &[&str]) {
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{name} was taken: {error}");
+    assert!(!output.status.success(), "{name} was accepted: {error}");
     assert_eq!(error.trim().lines().count(), 1, "{name}: one line is expected: {error}");
     for part in expected {
         assert!(error.contains(part), "{name}: {part:?} is expected in: {error}");
@@ -114,7 +114,7 @@ fn assert_refused(name: &str, output: &Output, expected: &[&str]) {
 }
 
 #[test]
-fn a_wrong_database_path_is_one_line_that_says_what_to_do() {
+fn a_wrong_database_path_is_refused_in_one_line_with_the_next_step() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = folder.path().join("not/there/latchkey.db");
     let output = serve(folder.path(), &[("database", missing.to_str().unwrap())]);
@@ -126,7 +126,7 @@ fn a_wrong_database_path_is_one_line_that_says_what_to_do() {
 }
 
 #[test]
-fn a_taken_port_is_one_line_that_says_what_to_do() {
+fn a_taken_port_is_refused_in_one_line_with_the_next_step() {
     let folder = tempfile::tempdir().expect("a folder");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -134,7 +134,7 @@ fn a_taken_port_is_one_line_that_says_what_to_do() {
 }
 
 #[test]
-fn a_token_file_that_others_can_read_is_one_line_that_says_what_to_do() {
+fn a_token_file_that_others_can_read_is_refused_in_one_line_with_the_next_step() {
     for name in ["admin-token", "edge-token"] {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join(name);

@@ -1,4 +1,4 @@
-//! The command line against the real control plane and the real Envoy: what it says is so.
+//! The command line against a real control plane and a real Envoy: its output is true.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use end_to_end::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Workers tell what they counted every 10 s.
+/// Deadline for usage to be reported: workers report every 10 s.
 const TOLD: Duration = Duration::from_secs(40);
 
-/// An instance counts as connected for 30 s after its last word.
+/// Deadline for a lease to end: an instance counts as connected for 30 s after its last message.
 const LEASE: Duration = Duration::from_secs(60);
 
 fn verdict(connection: &mut Connection, method: &str, path: &str, secret: &str) -> String {
     connection.request(method, path, &[("x-api-key", secret)]).verdict()
 }
 
-/// Every connection gets this verdict, from the first request on.
+/// Asserts that every connection gets this verdict, from the first request on.
 fn assert_verdict(connections: &mut [Connection], secret: &str, expected: &str) {
     for connection in connections {
         assert_eq!(verdict(connection, "GET", "/v1/reviews", secret), expected);
     }
 }
 
-/// Makes a key; answers with its id and secret.
+/// Creates a key; returns its id and secret.
 fn create(line: &CommandLine, name: &str, more: &[&str]) -> (String, String) {
     let base = ["keys", "create", name, "--expires-in", "none", "--scope", "reviews:read", "--json"];
     let made: Value = serde_json::from_str(&line.ok(&[&base[..], more].concat())).expect("JSON");
@@ -101,7 +101,7 @@ fn what_a_command_waited_for_is_enforced_on_every_worker_of_two_edges() {
     let table = line.ok(&["edges", "list"]);
     assert_eq!(table.lines().count(), 3, "{table}");
 
-    // One that is gone for good is waited for no more, once somebody says so.
+    // Changes stop waiting for an edge that is gone for good once an admin removes it.
     let known = line.run(&["enforcement"]).stdout;
     let connection = &mut envoys[1].connections(1)[0];
     let gone = connection.get("/latchkey/ready", &[]).headers["latchkey-instance"].clone();
@@ -118,7 +118,7 @@ fn what_a_command_waited_for_is_enforced_on_every_worker_of_two_edges() {
 }
 
 #[test]
-fn explain_says_what_envoy_answers() {
+fn explain_gives_the_answer_of_envoy() {
     let stack = Stack::start_with(|config| {
         config.plugin["routes"] = json!([
             {"path": "/v2/reviews/{*rest}", "rule": "reviews"},
@@ -166,7 +166,7 @@ fn explain_says_what_envoy_answers() {
             assert_eq!(ended.code, Some(if passes { 0 } else { 5 }));
             let code = if passes { "-" } else { told["verdict"].as_str().expect("a code") };
             let expected = format!("{} {code}", told["status"]);
-            // A connection each: Envoy closes one after a 400.
+            // One connection for each request, because Envoy closes it after a 400.
             let seen = verdict(&mut Connection::open(stack.envoy.port), method, path, secret);
             assert_eq!(seen, expected, "{method} {path}: {told}");
         }
@@ -174,7 +174,7 @@ fn explain_says_what_envoy_answers() {
 }
 
 #[test]
-fn usage_tells_how_often_a_key_was_used_and_denied() {
+fn usage_shows_how_often_a_key_was_used_and_denied() {
     let stack = Stack::start();
     let line = CommandLine::of(&stack.control_plane);
     let (id, secret) = create(&line, "CI", &["--wait"]);
@@ -185,7 +185,7 @@ fn usage_tells_how_often_a_key_was_used_and_denied() {
     for _ in 0..2 {
         assert_eq!(verdict(&mut connection, "POST", "/v1/reviews?x=y", &secret), "403 missing-scope");
     }
-    let told = eventually_within(TOLD, "the worker has told what it counted", || {
+    let told = eventually_within(TOLD, "the worker has reported what it counted", || {
         let told = line.ok(&["keys", "usage", &id]);
         if told.contains("allowed    3") { Ok(told) } else { Err(told) }
     });
@@ -193,12 +193,12 @@ fn usage_tells_how_often_a_key_was_used_and_denied() {
     let denials = told.split("latest denials\n").nth(1).expect("denials");
     let newest = denials.lines().nth(1).unwrap_or_default();
     assert!(newest.contains("missing-scope") && newest.ends_with("POST    /v1/reviews"), "{told}");
-    // Cleaning up goes by it.
+    // Clean-up relies on this column, the last use.
     assert!(!line.ok(&["keys", "list"]).lines().nth(1).expect("a key").ends_with(" -"));
 }
 
 #[test]
-fn a_hundred_thousand_digests_move_in_and_their_keys_work_from_their_first_request_on() {
+fn a_hundred_thousand_imported_digests_work_from_their_first_request_on() {
     const KEYS: usize = 100_000;
     let secret = |number: usize| format!("theirs.{number:06}");
     let stack = Stack::start_with(|config| config.plugin["foreign_keys"] = json!(true));
@@ -222,7 +222,7 @@ fn a_hundred_thousand_digests_move_in_and_their_keys_work_from_their_first_reque
             "key {number}"
         );
     }
-    // All or none, whoever has the digest.
+    // Nothing is imported if one digest is already taken.
     std::fs::write(&file, [text(KEYS), text(7)].concat()).expect("the file");
     let refused = line.run(&["keys", "import", "keys.jsonl"]);
     assert!(refused.code == Some(1) && refused.stderr.ends_with("  line 2: digest is refused\n"), "{refused:?}");

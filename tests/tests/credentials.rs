@@ -1,9 +1,9 @@
-//! Where a key may stand, and that it stays there for nobody else to see.
+//! The places where a request may carry a key, which nobody behind the filter sees.
 
 use end_to_end::{Connection, CreatedKey, EnvoyConfig, Stack, eventually};
 use serde_json::{Value, json};
 
-/// Envoy with all four kinds of places.
+/// Envoy with all four kinds of places for a key.
 fn stack() -> Stack {
     stack_with(|_| {})
 }
@@ -28,7 +28,7 @@ fn known(stack: &Stack) -> (CreatedKey, Connection) {
 }
 
 #[test]
-fn a_key_passes_from_each_place_and_only_it_is_removed() {
+fn a_key_is_accepted_in_each_place_and_only_it_is_removed() {
     let stack = stack();
     let (key, mut connection) = known(&stack);
     let secret = &key.secret;
@@ -89,7 +89,7 @@ fn a_key_passes_from_each_place_and_only_it_is_removed() {
 }
 
 #[test]
-fn two_keys_are_one_too_many_wherever_they_stand() {
+fn two_keys_are_denied_wherever_they_are() {
     let stack = stack();
     let (key, mut connection) = known(&stack);
     let secret = &key.secret;
@@ -110,8 +110,8 @@ fn two_keys_are_one_too_many_wherever_they_stand() {
 }
 
 #[test]
-fn no_key_reaches_the_access_log_allowed_public_or_denied() {
-    // The whole path and the headers, to see that the filter has removed the key, and not only the log's format.
+fn no_key_reaches_the_access_log_whatever_the_verdict() {
+    // Log the whole path and the headers, to show that the filter removes the key, and not only the log's format.
     let stack = stack_with(|config| {
         config.replace(
             "                  path: \"%PATH(NQ)%\"\n",
@@ -140,7 +140,7 @@ fn no_key_reaches_the_access_log_allowed_public_or_denied() {
 }
 
 #[test]
-fn a_public_route_s_upstream_sees_no_key_and_all_else() {
+fn the_upstream_of_a_public_route_receives_everything_but_the_key() {
     let stack = stack();
     let (key, mut connection) = known(&stack);
     let secret = &key.secret;
@@ -190,7 +190,7 @@ fn a_place_that_is_not_configured_carries_no_key_and_stays_as_it_is() {
 }
 
 #[test]
-fn the_upstream_is_told_what_forward_names_once_each() {
+fn the_upstream_receives_each_forwarded_header_once() {
     let stack = Stack::start_with(|config| {
         config.plugin["forward"] = json!(["key_id", "workspace_id", "workspace", "scopes"]);
     });

@@ -1,4 +1,4 @@
-//! `make demo`: the lines it prints work as printed, and nothing of it stays behind.
+//! `make demo`: the lines it prints work as printed, and it leaves nothing behind.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn free_ports() -> u16 {
     }
 }
 
-/// A demo that was started detached. Stopped, however the test ends.
+/// A detached demo. Stopped however the test ends.
 struct Detached {
     base: u16,
     printed: String,
@@ -68,7 +68,7 @@ fn pids() -> Vec<(String, u64)> {
     pids.into_iter().map(|(name, pid)| (name, pid[0].as_u64().expect("a pid"))).collect()
 }
 
-/// Whether a process runs; one that ended and that nobody waited for doesn't.
+/// Whether a process runs. A zombie doesn't.
 fn runs(pid: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
@@ -83,7 +83,7 @@ fn assert_nothing_is_left(pids: &[(String, u64)], base: u16) {
     }
 }
 
-/// A demo that waits for Ctrl-C. Stopped, however the test ends.
+/// A demo that waits for Ctrl-C. Stopped however the test ends.
 struct Foreground {
     base: u16,
     process: Process,
@@ -121,8 +121,8 @@ fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
         let (verdict, answer) = paste(line);
         assert_eq!(verdict, expected, "{line}\n{answer}");
         if line == ok {
-            assert!(answer.contains("\"x-latchkey-key-id\":["), "who called is missing: {answer}");
-            assert!(answer.contains("\"x-latchkey-workspace-id\":["), "who called is missing: {answer}");
+            assert!(answer.contains("\"x-latchkey-key-id\":["), "the identity headers are missing: {answer}");
+            assert!(answer.contains("\"x-latchkey-workspace-id\":["), "the identity headers are missing: {answer}");
             assert!(!answer.contains("lk_live_"), "the upstream saw the key: {answer}");
         }
     }
@@ -140,7 +140,7 @@ fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
     assert!(demo.printed.contains(console), "the console's address is printed:\n{}", demo.printed);
     let (verdict, page) = paste(&format!("curl -si {console}/sign-in"));
     assert!(verdict == "200" && page.contains("Admin token"), "{page}");
-    assert!(!state.contains("lk_live_") && !state.contains("lkadm_"), "a secret stands in demo.json: {state}");
+    assert!(!state.contains("lk_live_") && !state.contains("lkadm_"), "a secret is in demo.json: {state}");
 
     let pids = pids();
     assert!(pids.iter().filter(|(_, pid)| runs(*pid)).count() == 3, "three programs are expected: {pids:?}");
@@ -181,7 +181,7 @@ fn a_program_that_crashes_ends_the_demo_with_one_line_that_names_its_log() {
 }
 
 #[test]
-fn a_taken_port_is_one_line_that_says_what_to_do() {
+fn a_taken_port_is_refused_in_one_line_with_the_next_step() {
     let _alone = alone();
     let base = free_ports();
     let _taken = TcpListener::bind(("127.0.0.1", base + 1)).expect("a port");

@@ -1,10 +1,10 @@
-//! Ways past the filter that were open once, each tried on the real Envoy.
+//! Former ways past the filter, each tried on a real Envoy.
 
 use end_to_end::{Connection, EnvoyConfig, Stack, eventually};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-const BEFORE_ROUTES: &str = "              # Each route says";
+const BEFORE_ROUTES: &str = "              # Each route states";
 
 /// A route before all others.
 fn route(config: &mut EnvoyConfig, path: &str, metadata: &str, more: &str) {
@@ -17,7 +17,7 @@ fn route(config: &mut EnvoyConfig, path: &str, metadata: &str, more: &str) {
 const UPSTREAM: &str = "                route: {cluster: upstream}";
 
 #[test]
-fn behind_a_proxy_no_word_that_it_appends_makes_a_client_the_proxy() {
+fn behind_a_proxy_no_forwarded_entry_makes_a_client_the_proxy() {
     let stack = Stack::start_with(|config| {
         config.replace(
             "          use_remote_address: true\n",
@@ -25,7 +25,7 @@ fn behind_a_proxy_no_word_that_it_appends_makes_a_client_the_proxy() {
         );
         config.plugin["trusted_hops"] = json!(1);
     });
-    // The proxies' own network, where this test's connections come from, and one client's.
+    // Allows the proxies' network, from which this test connects, and the addresses of clients.
     let key = stack.admin.create_key_with(
         "acme",
         &json!({"name": "k", "expires_in": "none", "scopes": {"reviews": "read"},
@@ -66,7 +66,7 @@ fn behind_a_proxy_no_word_that_it_appends_makes_a_client_the_proxy() {
     ] {
         assert_eq!(ask(lines), "403 address-not-allowed", "{lines:?}");
     }
-    // Denials are reported with the address they were decided by, and an unknown client without one.
+    // A denial is reported with the address that was checked, and without one for an unknown client.
     let path = format!("/v1/workspaces/acme/keys/{}/usage", key.id);
     eventually("the denials have their addresses", || {
         let denials = stack.admin.get(&path)["denials"].clone();
@@ -79,7 +79,7 @@ fn behind_a_proxy_no_word_that_it_appends_makes_a_client_the_proxy() {
 }
 
 #[test]
-fn no_text_reaches_a_redirected_pass_that_is_no_key_here() {
+fn text_that_is_no_key_does_not_reach_a_redirected_request() {
     let foreign = "theirs.000001-with their own punctuation";
     let stack = Stack::start_with(|config| {
         let more = "                request_headers_to_add: [{header: {key: x-echo-redirect, value: \"http://api.example/v1/reviews/7\"}}]\n                route: {cluster: upstream, internal_redirect_policy: {max_internal_redirects: 3}}";
@@ -89,7 +89,7 @@ fn no_text_reaches_a_redirected_pass_that_is_no_key_here() {
     let line = json!({"digest": digest, "name": "theirs", "expires_in": "none", "scopes": {"reviews": "read"}});
     let imported = stack.admin.send_lines("/v1/workspaces/acme/keys/import", format!("{line}\n"));
     assert_eq!(imported.0, 200, "{imported:?}");
-    // Made later: who knows it knows the imported one.
+    // Created later, so a worker that knows it also knows the imported one.
     let key = stack.admin.create_key("acme", "sync");
     stack.wait_known(&key);
     let mut connection = Connection::open(stack.envoy.port);
@@ -99,7 +99,7 @@ fn no_text_reaches_a_redirected_pass_that_is_no_key_here() {
 }
 
 #[test]
-fn a_template_with_too_many_parameters_denies_on_its_route_and_harms_no_other() {
+fn a_template_with_too_many_parameters_denies_on_its_route_and_no_other() {
     let template = (0..26).map(|number| format!("/{{p{number}}}")).collect::<String>();
     let stack = Stack::start_with(|config| {
         route(config, "/v1/many", &format!("{{rule: key, path: \"{template}\"}}"), UPSTREAM);
@@ -120,7 +120,7 @@ fn a_template_with_too_many_parameters_denies_on_its_route_and_harms_no_other() 
 }
 
 #[test]
-fn a_key_reaches_no_upstream_from_where_none_belongs() {
+fn a_key_in_a_wrong_place_reaches_no_upstream() {
     let stack = Stack::start();
     let key = stack.admin.create_key("acme", "sync");
     stack.wait_known(&key);
@@ -158,7 +158,7 @@ fn a_key_reaches_no_upstream_from_where_none_belongs() {
             assert_eq!(echo["headers"][name], json!([expected]), "{path}: {name}");
         }
     }
-    // It is no credential there, and in the host it is refused.
+    // In these places a key is no credential, and in the host it is refused.
     assert_eq!(connection.get("/v1/reviews", &[("x-token", secret)]).verdict(), "401 missing-key");
     assert_eq!(connection.get(&format!("/v1/reviews?leak={secret}"), &[]).verdict(), "401 missing-key");
     let in_host = format!("GET /healthz HTTP/1.1\r\nhost: {secret}.example\r\n\r\n");

@@ -1,4 +1,4 @@
-//! A change that was answered is on disk. A kill can't show that: what a killed process wrote is still in the kernel.
+//! An answered change is on disk. A kill can't show that: what a killed process wrote is still in the kernel.
 
 use std::process::Command;
 

@@ -8,10 +8,10 @@ use end_to_end::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-/// The shortest staleness bound that a configuration may name, in seconds.
+/// The shortest staleness bound that a configuration may have, in seconds.
 const BOUND_SECS: u64 = 10;
 
-/// Two Envoys with two workers each, at one control plane.
+/// Envoys with two workers each, at one control plane.
 struct Site {
     envoys: Vec<Envoy>,
     control_plane: ControlPlane,
@@ -19,7 +19,7 @@ struct Site {
     _echo: Echo,
 }
 
-/// What a change was answered with.
+/// The answer to a change.
 #[derive(Debug)]
 struct Answer {
     enforcement: String,
@@ -35,7 +35,7 @@ impl Site {
         Self::start_at(ControlPlane::start(), envoys, change)
     }
 
-    /// Whose control plane has one wall clock, and whose two Envoys have the other.
+    /// With one wall clock for the control plane, and another one for two Envoys.
     fn start_by(theirs: &WallClock, edges: &WallClock) -> Self {
         Self::start_at(ControlPlane::start_by(theirs), 2, |config| config.wall_clock = Some(edges.clone()))
     }
@@ -53,12 +53,12 @@ impl Site {
         Self { envoys, control_plane, key, _echo: echo }
     }
 
-    /// An action on the key that waits until it is enforced, or for so many seconds.
+    /// Acts on the key and waits until that is enforced, for at most `wait_secs`.
     fn act(&self, action: &str, wait_secs: u64) -> Answer {
         self.change("POST", &format!("{}/{action}", self.key.path()), wait_secs)
     }
 
-    /// A change that waits until it is enforced, or for so many seconds.
+    /// Makes a change and waits until it is enforced, for at most `wait_secs`.
     fn change(&self, method: &str, path: &str, wait_secs: u64) -> Answer {
         let token = std::fs::read_to_string(self.control_plane.folder().join("admin-token")).expect("the admin token");
         let bearer = format!("Bearer {}", token.trim());
@@ -85,7 +85,7 @@ fn verdict(connection: &mut Connection, secret: &str) -> String {
     connection.get("/v1/reviews", &[("x-api-key", secret)]).verdict()
 }
 
-/// 500 changes, each asked about from before it is made until after it was answered.
+/// 500 changes, with requests from before each change until after its answer.
 #[test]
 fn what_is_answered_as_enforced_is_enforced_on_every_worker_and_open_connection() {
     let site = Site::start(2);
@@ -103,7 +103,8 @@ fn what_is_answered_as_enforced_is_enforced_on_every_worker_and_open_connection(
         let rotated = site.change("POST", &format!("{}/rotate", first.path()), 10);
         enforced(&rotated);
         let new = rotated.body["secret"].as_str().expect("a new secret").to_owned();
-        // What is dead stays dead, whatever is done to the key; what may live again is asked for while nothing is done to it.
+        // The old secret must stay denied during every change. The new one, whose verdict changes, is only used between
+        // changes.
         let dead = is(&first.secret, "401 rotated-key");
         for (action, verdict) in [("", "200 -"), ("deactivate", "401 inactive-key"), ("activate", "200 -")] {
             if !action.is_empty() {
@@ -131,10 +132,10 @@ fn without_an_edge_nothing_is_enforced() {
     assert!(answer.enforcement.starts_with("enforced=false, edges=0"), "{answer:?}");
 }
 
-/// Revoked while Envoy is stopped: at once, so that the change lies unread in its socket, or after the control plane has
-/// answered that nothing was new, so that this does.
+/// Revokes while Envoy is stopped: immediately, so that the change is unread in its socket, or after the control plane
+/// has answered that nothing is new, so that this answer is unread there.
 #[test]
-fn a_stopped_envoy_is_named_until_it_denies_by_itself() {
+fn a_change_is_not_enforced_on_a_stopped_envoy_until_its_staleness_bound() {
     for stopped_before_secs in [0, BOUND_SECS / 3 + 1] {
         let site = Site::start(2);
         site.wait_all_known();
@@ -160,7 +161,7 @@ fn a_stopped_envoy_is_named_until_it_denies_by_itself() {
         assert_eq!(first["enforced"], json!(false), "{first}");
         eventually("the stopped Envoy is past its bound", || {
             let seen = enforcement();
-            // It is told in whole seconds, the next one.
+            // The bound is rounded up to whole seconds.
             match (seen["enforced"].as_bool(), now() < bounded_at - SignedDuration::from_secs(1)) {
                 (Some(true), true) => panic!("too early: {seen}"),
                 (Some(true), false) => Ok(()),
@@ -178,7 +179,7 @@ fn a_stopped_envoy_is_named_until_it_denies_by_itself() {
 }
 
 #[test]
-fn an_envoy_that_retired_is_waited_for_no_more_and_denies_until_it_has_another_id() {
+fn changes_do_not_wait_for_a_retired_envoy_which_denies_until_it_has_another_id() {
     let mut site = Site::start(2);
     site.wait_all_known();
     let leaving =
@@ -193,12 +194,12 @@ fn an_envoy_that_retired_is_waited_for_no_more_and_denies_until_it_has_another_i
     assert_eq!(retired.status, 204);
     let answer = site.act("deactivate", 10);
     assert!(answer.enforcement.starts_with("enforced=true"), "{answer:?}");
-    // It may have come back already, but never with what it knew before.
+    // It may be back already, but never with its old table.
     for connection in &mut open {
-        eventually("it has heard of the change under another id", || {
+        eventually("it has applied the change under another id", || {
             match verdict(connection, &site.key.secret).as_str() {
                 "401 inactive-key" => Ok(()),
-                "200 -" => panic!("let through by an Envoy that retired"),
+                "200 -" => panic!("allowed by an Envoy that retired"),
                 seen => Err(seen.to_owned()),
             }
         });
@@ -244,9 +245,9 @@ fn a_worker_that_hangs_for_five_seconds_decides_by_what_was_revoked_meanwhile() 
     assert!(waited < 5, "it hung for {waited} s more");
 }
 
-/// The two ways in which wall clocks would make a bound pass too early, or never.
+/// The two ways in which wrong wall clocks could end a bound too early, or never.
 #[test]
-fn wall_clocks_that_are_set_make_nothing_enforced_too_early() {
+fn changed_wall_clocks_make_nothing_enforced_too_early() {
     const HOUR: i64 = 3_600;
     for (theirs_secs, edges_secs) in [(HOUR, -HOUR), (-HOUR, HOUR)] {
         let (theirs, edges) = (WallClock::right(), WallClock::right());
@@ -275,7 +276,7 @@ fn wall_clocks_that_are_set_make_nothing_enforced_too_early() {
         }
         let answer = site.act("activate", 10);
         assert!(answer.enforcement.starts_with("enforced=true, edges=2"), "{answer:?}");
-        // A worker has the change before it knows how fresh it is.
+        // A worker has the change before it knows its own freshness.
         for connection in &mut open {
             eventually("it is fresh again", || match verdict(connection, &site.key.secret).as_str() {
                 "200 -" => Ok(()),
@@ -310,7 +311,7 @@ fn a_wall_clock_that_is_set_back_revives_no_expired_key() {
     {
         clock.move_by(-3_600);
         all_deny(when);
-        // An answer of the control plane, with its time, has come since.
+        // These changes bring an answer of the control plane, with its time.
         site.act("deactivate", 10);
         site.act("activate", 10);
         all_deny(when);

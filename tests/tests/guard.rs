@@ -1,11 +1,11 @@
-//! The guard behind the filter: what wasn't decided, or was decided by another route's rule, doesn't pass.
+//! The guard behind the filter stops what wasn't decided, or was decided by another route's rule.
 
 use std::path::Path;
 
 use end_to_end::{Connection, ControlPlane, Echo, Envoy, EnvoyConfig, Response, Stack, eventually};
 use serde_json::json;
 
-/// A module whose configuration is taken on the main thread and fails on every worker, as `FAILURE` says.
+/// A module whose configuration succeeds on the main thread and fails on every worker, with the instruction `FAILURE`.
 const FAILS_ON_WORKERS: &str = r#"(module
     (import "env" "proxy_set_shared_data" (func $set (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_get_shared_data" (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -25,13 +25,13 @@ const FAILS_ON_WORKERS: &str = r#"(module
     (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
 )"#;
 
-/// Envoy's own refusal, not one of ours.
+/// Asserts that the refusal is the guard's, not the filter's.
 fn assert_from_guard(name: &str, answer: &Response) {
     assert_eq!(answer.verdict(), "403 -", "{name}: {answer:?}");
     assert!(answer.body.contains("RBAC: access denied"), "{name}: {answer:?}");
 }
 
-/// The guard refuses it, and the upstream doesn't see it.
+/// Asserts that the guard refuses it, and the upstream doesn't see it.
 fn assert_guard_denies(echo: &Echo, connection: &mut Connection, path: &str, headers: &[(&str, &str)]) {
     let before = echo.seen();
     assert_from_guard(path, &connection.get(path, headers));
@@ -96,15 +96,15 @@ fn a_route_that_disables_the_filter_is_denied() {
     assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[("x-api-key", "anything")]);
 }
 
-/// Puts a route in front that takes requests by what the filter removes; `metadata` may be none.
+/// Adds a first route that matches on what the filter removes, with or without `metadata`.
 fn lend_by(config: &mut EnvoyConfig, prefix: &str, matcher: &str, metadata: Option<&str>) {
     let metadata = metadata.map_or(String::new(), |metadata| {
         format!("                metadata: {{filter_metadata: {{latchkey: {metadata}}}}}\n")
     });
     config.replace(
-        "              # Each route says",
+        "              # Each route states",
         &format!(
-            "              - match: {{path_separated_prefix: {prefix}, {matcher}}}\n{metadata}                route: {{cluster: upstream}}\n              # Each route says"
+            "              - match: {{path_separated_prefix: {prefix}, {matcher}}}\n{metadata}                route: {{cluster: upstream}}\n              # Each route states"
         ),
     );
 }
@@ -118,7 +118,7 @@ fn a_public_route_lends_its_rule_to_no_other() {
     let stack = Stack::start_with(|config| lend(config, "/v1/webhooks", "{rule: public}"));
     let mut connection = Connection::open(stack.envoy.port);
     assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[("x-api-key", "anything")]);
-    let log = eventually("the access log says why", || {
+    let log = eventually("the access log shows why", || {
         let log = stack.envoy.process.log();
         if log.contains("rbac_access_denied") { Ok(log) } else { Err(log) }
     });
@@ -181,7 +181,7 @@ fn a_rule_without_a_path_is_not_lent_to_one_whose_path_is_empty() {
     stack.wait_known(&key);
     let mut connection = Connection::open(stack.envoy.port);
     assert_guard_denies(&stack.echo, &mut connection, "/v1/webhooks", &[("x-api-key", &key.secret)]);
-    // By a header that no route looks at, the right rule is read, and no path fits a template that is empty.
+    // With a header that no route matches on, the right rule applies, and no path fits an empty template.
     let bearer = format!("Bearer {}", key.secret);
     let seen = connection.get("/v1/webhooks", &[("authorization", &bearer)]).verdict();
     assert_eq!(seen, "403 no-route-rule");
@@ -195,7 +195,7 @@ fn no_route_is_chosen_by_an_identity_header_of_a_client() {
     });
     let before = stack.echo.seen();
     for name in ["x-latchkey-key-id", "X-Latchkey-Key-Id"] {
-        // The route's own rule answers: the header was gone before Envoy chose a route at all.
+        // The route's own rule decides: the header was removed before Envoy chose a route.
         let seen = Connection::open(stack.envoy.port).get("/v1/webhooks", &[(name, "key_1")]).verdict();
         assert_eq!(seen, "401 missing-key", "{name}");
     }
@@ -228,7 +228,7 @@ fn a_rule_without_a_workspace_is_lent_to_no_rule_with_one() {
             &[("x-api-key", &key.secret)],
         );
     }
-    // By a header that no route looks at, the right rule is read and holds.
+    // With a header that no route matches on, the right rule applies.
     let bearer = format!("Bearer {}", key.secret);
     let headers = [("authorization", bearer.as_str())];
     assert_eq!(connection.get("/v1/workspaces/acme", &headers).verdict(), "200 -");
@@ -236,9 +236,9 @@ fn a_rule_without_a_workspace_is_lent_to_no_rule_with_one() {
 }
 
 #[test]
-fn a_pass_that_envoy_redirected_within_is_decided_anew() {
+fn a_request_that_envoy_redirects_internally_is_decided_again() {
     let stack = Stack::start_with(|config| {
-        // The upstream answers a redirect from one path to another, and Envoy follows it by itself.
+        // The upstream answers a redirect from one path to another, and Envoy follows it internally.
         for (from, rule, to) in [
             ("/v1/moved", "key", "/v1/reviews/7"),
             ("/v1/lent", "public", "/v1/reviews/7"),
@@ -246,15 +246,15 @@ fn a_pass_that_envoy_redirected_within_is_decided_anew() {
             ("/v1/skip", "key", "/v1/skipped"),
         ] {
             config.replace(
-                "              # Each route says",
+                "              # Each route states",
                 &format!(
-                    "              - match: {{path: {from}}}\n                metadata: {{filter_metadata: {{latchkey: {{rule: {rule}}}}}}}\n                request_headers_to_add: [{{header: {{key: x-echo-redirect, value: \"http://api.example{to}\"}}}}]\n                route: {{cluster: upstream, internal_redirect_policy: {{max_internal_redirects: 3}}}}\n              # Each route says"
+                    "              - match: {{path: {from}}}\n                metadata: {{filter_metadata: {{latchkey: {{rule: {rule}}}}}}}\n                request_headers_to_add: [{{header: {{key: x-echo-redirect, value: \"http://api.example{to}\"}}}}]\n                route: {{cluster: upstream, internal_redirect_policy: {{max_internal_redirects: 3}}}}\n              # Each route states"
                 ),
             );
         }
         config.replace(
-            "              # Each route says",
-            "              - match: {path: /v1/skipped}\n                typed_per_filter_config: {latchkey: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true, config: {}}}\n                route: {cluster: upstream}\n              # Each route says",
+            "              # Each route states",
+            "              - match: {path: /v1/skipped}\n                typed_per_filter_config: {latchkey: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true, config: {}}}\n                route: {cluster: upstream}\n              # Each route states",
         );
     });
     let key = stack.admin.create_key("acme", "sync");

@@ -1,4 +1,4 @@
-//! Moving in: clients keep the keys that other software gave them.
+//! Import: clients keep the keys that other software issued.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,7 +50,7 @@ fn a_hundred_thousand_imported_keys_work_and_changes_are_made_meanwhile() {
     assert_eq!((answer.0, &answer.1["imported"]), (200, &json!(KEYS)), "{}", answer.1["detail"]);
     assert!(others > 1, "{others} keys were made while others were imported");
 
-    // The last lines come last.
+    // The last line is applied last.
     for connection in &mut connections {
         eventually("the import has reached every worker", || {
             let seen = verdict(connection, &secret(KEYS - 1));
@@ -66,7 +66,7 @@ fn a_hundred_thousand_imported_keys_work_and_changes_are_made_meanwhile() {
         assert_eq!(verdict(connection, &first.secret), "200 -");
     }
 
-    // One taken digest among new ones: nothing of it is imported.
+    // One digest is already taken, so nothing is imported.
     let lines = [line("new"), line(&secret(KEYS / 2))].concat();
     let (status, refused) = stack.admin.send_lines("/v1/workspaces/acme/keys/import", lines);
     assert_eq!((status, &refused["lines"][0]["line"]), (422, &json!(2)), "{refused}");
@@ -85,7 +85,7 @@ fn a_crash_leaves_an_import_whole_or_absent() {
     };
     std::thread::scope(|scope| {
         let admin = stack.control_plane.admin();
-        // It is killed meanwhile, so there may be no answer.
+        // The control plane is killed meanwhile, so there may be no answer.
         let importing = scope.spawn(move || admin.try_send_lines("/v1/workspaces/acme/keys/import", lines));
         eventually("some of it is carried out", || match count(&stack) {
             0 => Err("nothing is there".to_owned()),

@@ -1,11 +1,11 @@
-//! envoy/leave beside a real Envoy: what it says, and with what it ends.
+//! envoy/leave beside a real Envoy: its output and its exit code.
 
 use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::process::Command;
 
 use end_to_end::{Connection, Echo, Sidecar, SidecarFlags, eventually, free_port, root, run_envoy};
 
-/// Runs envoy/leave with these addresses; answers its exit code and what it said.
+/// Runs envoy/leave with these addresses; returns its exit code and its standard error.
 fn leave(admin: &str, local: &str) -> (Option<i32>, String) {
     let mut command = Command::new(root().join("envoy/leave"));
     command.env("LATCHKEY_ADMIN", admin).env("LATCHKEY_LOCAL", local).env("LATCHKEY_DRAIN_SECS", "1");
@@ -29,7 +29,7 @@ fn an_envoy_on_the_ipv6_loopback_is_retired_and_ends() {
     assert!(said.starts_with("leave: retired instance ") && said.lines().count() == 1, "{said}");
     assert_eq!(code, Some(0));
     assert!(sidecar.envoy.ended().success());
-    assert_eq!(edges(), Some(0), "nothing is waited for any more");
+    assert_eq!(edges(), Some(0), "no change waits for it any more");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn an_envoy_that_cannot_be_reached_is_not_taken_for_one_without_an_instance() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("names no instance (HTTP/1.1 200 OK)") && !said.contains("nothing to retire"), "{said}");
 
-    // Without its control plane it starts, and has no keys.
+    // Without its control plane, Envoy starts and has no keys.
     sidecar.control_plane.process.kill();
     sidecar.envoy.kill();
     sidecar.envoy = run_envoy(&sidecar.config_file());

@@ -1,17 +1,17 @@
-//! The main job: what an admin changes is in force in Envoy, on every worker and on open connections.
+//! The main job: an admin's change is in force in Envoy, on every worker and on open connections.
 
 use std::time::Duration;
 
 use end_to_end::{Admin, Connection, CreatedKey, Envoy, Stack, eventually, eventually_within};
 use serde_json::Value;
 
-/// What a change may take until every worker enforces it.
+/// How long a change may take until every worker enforces it.
 const IN_FORCE: Duration = Duration::from_secs(1);
 
 /// Enough to have several on each of two workers.
 const CONNECTIONS: usize = 16;
 
-/// A secret that nobody made.
+/// A well-formed secret that no key has.
 const UNKNOWN: &str = "lk_live_000000000000000000000000000000004cjNQE";
 
 fn verdict(connection: &mut Connection, secret: &str) -> String {
@@ -92,8 +92,8 @@ fn the_upstream_sees_who_called_and_no_credential() {
 fn an_identity_header_of_a_client_chooses_no_route() {
     let stack = Stack::start_with(|config| {
         config.replace(
-            "              # Each route says",
-            "              - match: {prefix: /, headers: [{name: x-latchkey-key-id, present_match: true}]}\n                metadata: {filter_metadata: {latchkey: {rule: public}}}\n                route: {cluster: upstream}\n              # Each route says",
+            "              # Each route states",
+            "              - match: {prefix: /, headers: [{name: x-latchkey-key-id, present_match: true}]}\n                metadata: {filter_metadata: {latchkey: {rule: public}}}\n                route: {cluster: upstream}\n              # Each route states",
         );
     });
     let forged = [("x-latchkey-key-id", "key_1")];
@@ -138,7 +138,7 @@ fn a_public_route_needs_no_key_and_an_unmatched_path_passes_nobody() {
     assert_eq!(connections[0].request("POST", "/v1/reviews", &with_key).verdict(), "403 missing-scope");
 }
 
-/// All keys of `acme`, without when and from where they were used: an Envoy may report that at any moment.
+/// All keys of `acme` without their last use, which an Envoy may report at any moment.
 fn keys_but_their_use(admin: &Admin) -> Vec<Value> {
     let mut page = admin.get("/v1/workspaces/acme/keys?limit=100");
     let keys = page["items"].as_array_mut().expect("keys");
@@ -150,7 +150,7 @@ fn keys_but_their_use(admin: &Admin) -> Vec<Value> {
 }
 
 #[test]
-fn a_killed_control_plane_forgets_nothing_and_envoy_serves_on() {
+fn a_killed_control_plane_loses_nothing_and_envoy_keeps_serving() {
     let mut stack = Stack::start();
     let keys: Vec<CreatedKey> = (0..20).map(|n| stack.admin.create_key("acme", &format!("key {n}"))).collect();
     stack.admin.act(&keys[1], "deactivate");
@@ -177,9 +177,9 @@ fn a_killed_control_plane_forgets_nothing_and_envoy_serves_on() {
     verdicts(&mut connections);
 
     stack.control_plane.restart();
-    assert_eq!(keys_but_their_use(&stack.admin), before, "what was answered is there");
+    assert_eq!(keys_but_their_use(&stack.admin), before, "every answered change is there");
     let later = stack.admin.create_key("acme", "after the restart");
-    // Each worker asks again within two seconds of a failure.
+    // Each worker retries within two seconds of a failure.
     eventually("a change after the restart reaches every worker", || {
         let seen: Vec<String> = connections.iter_mut().map(|connection| verdict(connection, &later.secret)).collect();
         if seen.iter().all(|verdict| verdict == "200 -") { Ok(()) } else { Err(format!("{seen:?}")) }

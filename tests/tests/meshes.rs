@@ -1,6 +1,7 @@
-//! The Kubernetes files for Istio and Envoy Gateway: what they put into Envoy, assembled as those do, in a real Envoy.
+//! The Kubernetes files for Istio and Envoy Gateway, assembled as those do it, in a real Envoy.
 //!
-//! Neither runs here, and the schemas of their own resources can't be had: those are read as YAML, and no more is claimed.
+//! Neither of the two runs here, and the schemas of their resources aren't available: the resources are only read as
+//! YAML.
 
 use std::path::Path;
 
@@ -10,12 +11,12 @@ use end_to_end::{
 };
 use serde_json::{Value, json};
 
-/// What a mesh's file says, in Envoy's words.
+/// What a mesh's file contains, as Envoy's settings.
 struct Mesh {
     name: &'static str,
     /// The connection manager's settings.
     manager: Value,
-    /// What stands between the filter and the router: the guard first.
+    /// The filters between ours and the router: the guard first.
     behind: Vec<Value>,
     cluster: Value,
     plugin: Value,
@@ -42,7 +43,7 @@ fn istio() -> Mesh {
         patches.map(|patch| patch["patch"]["value"].clone()).collect()
     };
     let value = |to: &str| values(to).into_iter().next().unwrap_or_else(|| panic!("no patch of {to}"));
-    // Each goes before the router, and so behind those that did already.
+    // Each is inserted directly before the router, so after the earlier ones.
     let before_router = |patch: &&Value| patch["applyTo"] == "HTTP_FILTER";
     assert!(patches.iter().filter(before_router).all(|patch| patch["patch"]["operation"] == "INSERT_BEFORE"));
     Mesh {
@@ -74,7 +75,7 @@ fn envoy_gateway() -> Mesh {
     Mesh {
         name: "Envoy Gateway",
         manager,
-        // Each takes the router's place, which moves behind it.
+        // Each takes the place of the router, which moves behind it.
         behind: at("http.router").map(|operation| operation["value"].clone()).collect(),
         cluster: operations[0]["value"].clone(),
         plugin: wasm["config"].clone(),
@@ -83,7 +84,7 @@ fn envoy_gateway() -> Mesh {
     }
 }
 
-/// Where the parts of a test are.
+/// The ports of a test.
 struct Places {
     port: u16,
     admin_port: u16,
@@ -92,7 +93,7 @@ struct Places {
 }
 
 impl Mesh {
-    /// A whole config with this mesh's parts where it puts them.
+    /// A complete config with this mesh's parts where the mesh puts them.
     fn config(&self, places: &Places, folder: &Path) -> Value {
         let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
         let endpoint = |name: &str, port: u16| json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]});
@@ -123,7 +124,7 @@ impl Mesh {
         let listener =
             json!({"name": "mesh", "address": address(places.port), "filter_chains": [{"filters": [filter]}]});
         let mut ours = self.cluster.clone();
-        // Files that this machine has elsewhere.
+        // The token's file is elsewhere on this machine.
         let at = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/http_filters/0\
                   /typed_config/credential/typed_config/credential/sds_config/path_config_source/path";
         *ours.pointer_mut(at).expect("the token's place") = json!(folder.join("edge-token.yaml"));
@@ -142,7 +143,7 @@ impl Mesh {
     }
 }
 
-/// The token as the file's Secret mounts it, with paths of this folder.
+/// Writes the token as the file's Secret mounts it, with paths of this folder.
 fn write_secret(all: &[Value], token: &str, folder: &Path) {
     let files = &kind(all, "Secret")["stringData"];
     let sds = files["edge-token.yaml"].as_str().expect("the secret's file");
@@ -174,12 +175,12 @@ fn decides(mesh: &Mesh, file: &str) {
     };
     let mut config = mesh.config(&places, folder.path());
 
-    // As it stands, TLS included.
+    // Unchanged, with TLS.
     let whole = folder.path().join("whole.json");
     std::fs::write(&whole, config.to_string()).expect("the config");
     assert_eq!(refused_by_envoy(&whole), None, "{}", mesh.name);
 
-    // To a control plane of this machine, which has no certificate of that name.
+    // With a control plane of this machine, which has no certificate for that name.
     let ours = &mut config["static_resources"]["clusters"][1];
     ours.as_object_mut().expect("a cluster").remove("transport_socket").expect("TLS");
     let address =
@@ -229,7 +230,7 @@ fn decides(mesh: &Mesh, file: &str) {
     assert_eq!(answer.json()["trailers"], json!({"checksum": ["1"]}), "{name}");
     drop(envoy);
 
-    // Without the filter nothing passes, whatever the reason that it isn't there.
+    // Without the filter nothing passes, whatever the reason for its absence.
     let filters = &mut config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
     filters.as_array_mut().expect("filters").remove(0);
     let _envoy = start(&config, folder.path());
@@ -240,13 +241,13 @@ fn decides(mesh: &Mesh, file: &str) {
 }
 
 #[test]
-fn what_istio_makes_of_its_file_decides_and_is_guarded() {
+fn the_file_for_istio_decides_requests_and_is_guarded() {
     let mesh = istio();
     assert_eq!(mesh.plugin["feed"], "worker", "Istio's VM id is empty");
     decides(&mesh, "envoy/istio.yaml");
 }
 
 #[test]
-fn what_envoy_gateway_makes_of_its_file_decides_and_is_guarded() {
+fn the_file_for_envoy_gateway_decides_requests_and_is_guarded() {
     decides(&envoy_gateway(), "envoy/envoy-gateway.yaml");
 }

@@ -1,17 +1,17 @@
-//! Alerts and dashboard: every metric and label that they name is one that a control plane or an Envoy has.
+//! Alerts and dashboard name only metrics and labels that a control plane or an Envoy has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use end_to_end::{Stack, eventually, root};
 use serde_json::Value;
 
-/// Names of metrics, each with the labels that it is seen with.
+/// Names of metrics, each with its labels.
 type Metrics = BTreeMap<String, BTreeSet<String>>;
 
 /// Prometheus adds these to what it scrapes.
 const ADDED: [&str; 2] = ["instance", "job"];
 
-/// What a scrape of this text finds.
+/// Adds what a scrape of this text finds.
 fn scraped(text: &str, into: &mut Metrics) {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let name: String = line.chars().take_while(|c| is_word(*c)).collect();
@@ -28,7 +28,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The metrics of ours and Envoy's in an expression, and the labels that it asks of any of them.
+/// Our metrics and Envoy's in an expression, and the labels that it uses.
 fn named(expression: &str) -> (Vec<String>, Vec<String>) {
     let words: Vec<&str> = expression.split(|c| !is_word(c)).collect();
     let ours =
@@ -65,11 +65,11 @@ fn read(file: &str) -> Value {
 }
 
 #[test]
-fn alerts_and_dashboard_name_what_is_there() {
+fn alerts_and_dashboard_name_only_existing_metrics_and_labels() {
     let stack = Stack::start();
     let key = stack.admin.create_key("acme", "counted");
     stack.wait_known(&key);
-    // A code is a label only once it was reported, which takes a worker's ten seconds.
+    // A code becomes a label once it is reported, which takes a worker up to ten seconds.
     let metrics = eventually("an edge has reported a denial", || {
         let mut metrics = Metrics::new();
         stack.envoy.connections(2)[0].get("/v1/reviews", &[]);
@@ -88,7 +88,7 @@ fn alerts_and_dashboard_name_what_is_there() {
         for expression in expressions {
             let (names, labels) = named(expression);
             for name in &names {
-                assert!(metrics.contains_key(name), "{file}: `{expression}` names {name}, which nobody has");
+                assert!(metrics.contains_key(name), "{file}: `{expression}` names {name}, which doesn't exist");
             }
             for label in labels {
                 let has = |name: &String| metrics.get(name).is_some_and(|labels| labels.contains(&label));

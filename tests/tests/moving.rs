@@ -1,4 +1,4 @@
-//! The pages of docs/moving: their commands work as they stand there, and answer what is shown.
+//! The pages of docs/moving: their commands work as written, and print what is shown.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 fn script(page: &str) -> (String, String) {
     let text = std::fs::read_to_string(root().join("docs/moving").join(page)).expect(page);
     let (mut commands, mut expected) = (String::from("set -euo pipefail\n"), String::new());
-    // Pieces between fences: text, block, text, block; an answer stands right behind its commands.
+    // Pieces between fences alternate: text, block, text, block. An answer directly follows its commands.
     let pieces: Vec<&str> = text.split("```").collect();
     for (at, piece) in pieces.iter().enumerate().skip(1).step_by(2) {
         if let Some(block) = piece.strip_prefix("sh\n") {
@@ -23,7 +23,7 @@ fn script(page: &str) -> (String, String) {
     (commands, expected)
 }
 
-/// Runs a page against a control plane and an Envoy that look up such keys, where that page says they stand.
+/// Runs a page against a control plane and an Envoy that accepts foreign keys in the places that the page names.
 fn works(page: &str, credentials: &serde_json::Value) {
     let stack = Stack::start_with(|config| {
         config.plugin["foreign_keys"] = json!(true);

@@ -1,4 +1,4 @@
-//! One tenant imports many large keys; the others feel nothing of it.
+//! One tenant imports many large keys, without effect on the others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,14 +10,15 @@ const IMPORTS: usize = 3;
 const KEYS: usize = 20_000;
 const WORKERS: u32 = 4;
 
-/// Of one record at an edge, about: 76 bytes, its workspace and its networks. Each VM has a table, and shared data has one.
+/// About the size of a table at an edge: a record is 76 bytes, its workspace and its networks. Each VM has a table, and
+/// shared data has one.
 const TABLE_BYTES: u64 = (IMPORTS * KEYS * (100 + 18 * NETWORKS)) as u64;
 const TABLES: u64 = WORKERS as u64 + 2;
 
-/// The longest that a revocation of another tenant may take until it is enforced.
+/// How long a revocation of another tenant may take until it is enforced.
 const ENFORCED_WITHIN: Duration = Duration::from_secs(3);
 
-/// What a change that waits for 10 s is answered with, and after how long.
+/// Makes a change that waits for up to 10 s; returns its enforcement and how long the answer took.
 fn change(stack: &Stack, path: &str) -> (String, Duration) {
     let bearer = format!("Bearer {}", stack.control_plane.admin_token());
     let headers = [("authorization", bearer.as_str()), ("prefer", "wait=10")];
@@ -28,7 +29,7 @@ fn change(stack: &Stack, path: &str) -> (String, Duration) {
 }
 
 #[test]
-fn a_tenant_that_imports_large_keys_costs_the_others_neither_answers_nor_revocations_nor_memory() {
+fn a_large_import_affects_no_other_tenant_and_takes_bounded_memory() {
     let mut stack = Stack::start_with(|config| {
         config.workers = WORKERS;
         config.plugin["foreign_keys"] = json!(true);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const ROUTES: [&str; 2] = ["--route=/healthz=public", "--route=/v1/reviews=reviews"];
 
-/// With which an upstream could read another request than the one that was decided.
+/// Headers by which an upstream could read another request than the one that was decided.
 const OVERRIDES: [(&str, &str); 5] = [
     ("x-http-method-override", "DELETE"),
     ("x-method-override", "DELETE"),
@@ -54,7 +54,7 @@ fn request_trailers_carry_neither_identity_nor_keys_to_the_upstream() {
             let seen = trailers(post_with_trailers(sidecar.port, path, headers, &sent));
             assert_eq!(seen, expected, "{path} {flags:?}");
         }
-        // What an upstream could take for one of them ends the stream.
+        // A trailer that an upstream could take for one of them ends the stream.
         for name in ["x_latchkey_key_id", "x_api_key"] {
             let seen = post_with_trailers(sidecar.port, "/healthz", &[], &[(name, "a")]);
             assert!(seen.is_err(), "{name}: {seen:?}");
@@ -63,7 +63,7 @@ fn request_trailers_carry_neither_identity_nor_keys_to_the_upstream() {
 }
 
 #[test]
-fn headers_that_override_the_request_reach_the_upstream_only_when_asked_for() {
+fn override_headers_reach_the_upstream_only_if_the_flag_keeps_them() {
     let echo = Echo::start();
     for (flags, stay) in [(&[][..], false), (&["--keep-override-headers"][..], true)] {
         let flags = [&ROUTES[..], flags].concat();
@@ -102,7 +102,7 @@ fn spellings_of_paths_that_are_allowed_reach_the_upstream_as_they_are() {
         assert_eq!(answer.json()["path"], expected, "{path}");
         assert_ne!(sidecar.get(path, &[]).status, 200, "{path} without a key");
     }
-    // Never, whatever is allowed.
+    // These never pass, whatever is allowed.
     let before = echo.seen();
     for path in ["/healthz/..%2F/v1/reviews", "/v1/webhooks;x/1", "//v1/reviews/7"] {
         assert_ne!(sidecar.get(path, &[]).status, 200, "{path}");
@@ -139,7 +139,7 @@ fn envoy_and_the_filter_count_the_same_hops() {
 }
 
 #[test]
-fn an_entry_that_envoy_cannot_read_is_not_the_proxys_own_address() {
+fn a_forwarded_entry_that_envoy_cannot_read_does_not_count_as_the_proxy() {
     let echo = Echo::start();
     let flags = [&ROUTES[..], &["--trusted-hops=1"]].concat();
     let sidecar = Sidecar::start(&SidecarFlags::new(echo.port, &flags));

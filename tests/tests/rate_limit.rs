@@ -2,13 +2,13 @@
 
 use end_to_end::{Connection, Stack, root};
 
-/// What envoy/rate-limit.yaml gives a key before it has to wait.
+/// How many requests envoy/rate-limit.yaml allows a key before it has to wait.
 const BURST: usize = 20;
 
 #[test]
-fn a_key_that_asks_too_often_waits_and_the_others_do_not() {
+fn a_key_over_its_rate_limit_waits_and_the_others_do_not() {
     let stack = Stack::start_with(|config| {
-        // One worker, so that the buckets' first fill isn't raced for.
+        // One worker, so that no two of them race for the buckets' first fill.
         config.workers = 1;
         let limit = std::fs::read_to_string(root().join("envoy/rate-limit.yaml")).expect("envoy/rate-limit.yaml");
         let limit: String =
@@ -28,6 +28,6 @@ fn a_key_that_asks_too_often_waits_and_the_others_do_not() {
     assert!(seen[..BURST].iter().all(|verdict| verdict == "200 -"), "{seen:?}");
     assert_eq!(seen[BURST], "429 -", "{seen:?}");
     assert_eq!(verdict(&calm.secret), "200 -", "another key has a bucket of its own");
-    assert_eq!(verdict("nonsense"), "401 malformed-key", "what is denied takes nothing");
-    assert_eq!(connection.get("/healthz", &[]).verdict(), "200 -", "what needs no key has its own bucket too");
+    assert_eq!(verdict("nonsense"), "401 malformed-key", "a denied request takes no token");
+    assert_eq!(connection.get("/healthz", &[]).verdict(), "200 -", "requests without a key have their own bucket, too");
 }

@@ -1,10 +1,10 @@
-//! What an edge says of itself: ready, not ready, stale, and its metrics.
+//! What an edge reports: ready, not ready, stale, and its metrics.
 
 use end_to_end::{Connection, ControlPlane, Echo, Envoy, EnvoyConfig, Stack, eventually, free_port};
 use serde_json::json;
 
 #[test]
-fn an_edge_that_hears_nothing_for_too_long_denies_as_stale_and_recovers() {
+fn an_edge_without_its_control_plane_denies_as_stale_and_recovers() {
     let mut stack = Stack::start_with(|config| config.plugin["max_staleness_secs"] = json!(10));
     let key = stack.admin.create_key("acme", "sync");
     stack.wait_known(&key);
@@ -14,7 +14,7 @@ fn an_edge_that_hears_nothing_for_too_long_denies_as_stale_and_recovers() {
         assert_eq!(
             connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict(),
             "200 -",
-            "the last table serves on"
+            "the last table still serves"
         );
     }
     for connection in &mut connections {
@@ -34,7 +34,7 @@ fn an_edge_that_hears_nothing_for_too_long_denies_as_stale_and_recovers() {
 }
 
 #[test]
-fn an_edge_with_a_wrong_token_says_so_and_is_never_ready() {
+fn an_edge_with_a_wrong_token_logs_it_and_is_never_ready() {
     let stack = Stack::start();
     let mut config = stack.config.clone();
     config.edge_token = "lkedge_000000000000000000000000000000000000".to_owned();
@@ -48,7 +48,7 @@ fn an_edge_with_a_wrong_token_says_so_and_is_never_ready() {
 }
 
 #[test]
-fn an_edge_without_keys_says_so_in_the_form_of_all_denials_and_lets_only_public_routes_pass() {
+fn an_edge_without_keys_answers_not_ready_and_allows_only_public_routes() {
     let (control_plane, echo) = (ControlPlane::start(), Echo::start());
     let mut config = EnvoyConfig::new(free_port(), echo.port, &control_plane.edge_token());
     config.plugin["ready_path"] = json!("/internal/edge-ready");
@@ -78,11 +78,11 @@ fn an_edge_without_keys_says_so_in_the_form_of_all_denials_and_lets_only_public_
 }
 
 #[test]
-fn ready_path_answers_ready_to_whoever_asks_and_is_no_way_in() {
+fn ready_path_answers_everybody_and_is_no_way_in() {
     let (control_plane, echo) = (ControlPlane::start(), Echo::start());
     let mut config = EnvoyConfig::new(control_plane.port, echo.port, &control_plane.edge_token());
     config.plugin["ready_path"] = json!("/v1/reviews/ready");
-    // One worker: the path speaks for the one that is asked.
+    // One worker, because the path reports for the worker that answers.
     config.workers = 1;
     let mut envoy = Envoy::start(&config);
     envoy.wait_listening();

@@ -1,4 +1,4 @@
-//! Two control planes over one PostgreSQL, and an Envoy that asks both: one of them is killed, cut off, or hangs.
+//! Two control planes over one PostgreSQL, and an Envoy that uses both: one of them is killed, cut off, or hangs.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,16 @@ use end_to_end::{
 };
 use serde_json::json;
 
-/// How long a change at one control plane may take to every worker, once the other one is passed over.
+/// How long a change at one control plane may take to reach every worker, once the other one is skipped.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Between two looks at Envoy's revision.
+/// The pause between two readings of Envoy's revision.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// A question that waits for changes is given up after so long: 20 s that it may wait, 10 s for the way.
+/// The timeout of a feed request: 20 s that it may wait for changes, and 10 s of grace.
 const GIVEN_UP: Duration = Duration::from_secs(30);
 
-/// Held by the test that runs: each loads an Envoy, and measures how soon something happens.
+/// Held by the running test: each test puts load on an Envoy, and measures how soon something happens.
 static ALONE: Mutex<()> = Mutex::new(());
 
 struct Site {
@@ -28,7 +28,7 @@ struct Site {
     port: u16,
     admin_port: u16,
     replicas: [ControlPlane; 2],
-    /// The second one's way to the database.
+    /// The link from the second replica to the database.
     link: DatabaseLink,
     _echo: Echo,
     _folder: tempfile::TempDir,
@@ -89,7 +89,7 @@ impl Site {
         (0..8).map(|_| Connection::open(self.port)).collect()
     }
 
-    /// A key that is made and revoked at one control plane: every worker knows it in time, and then refuses it.
+    /// Creates and revokes a key at one control plane: every worker must know it in time, and then refuse it.
     fn assert_changes_arrive(&self, replica: usize, within: Duration) {
         let (admin, mut connections) = (self.replicas[replica].admin(), self.connections());
         let key = admin.create_key("acme", "lives for a moment");
@@ -102,7 +102,7 @@ impl Site {
         });
     }
 
-    /// How many requests of Envoy's one of them has answered, its health checks left out.
+    /// How many of Envoy's requests a replica has answered, without its health checks.
     fn answered_by(&self, replica: usize) -> u64 {
         let clusters = Connection::open(self.admin_port).get("/clusters", &[]).body;
         let name = format!("latchkey::127.0.0.1:{}::rq_success::", self.replicas[replica].port);
@@ -112,13 +112,13 @@ impl Site {
 
     fn wait_used_again(&self, replica: usize) {
         let before = self.answered_by(replica);
-        eventually_within(GIVEN_UP * 2, "the one that came back is asked again", || {
+        eventually_within(GIVEN_UP * 2, "the one that came back is used again", || {
             if self.answered_by(replica) > before { Ok(()) } else { Err(format!("{before} answers")) }
         });
     }
 }
 
-/// What may not happen, whatever becomes of either: a wrong verdict, or an older table after a newer one.
+/// Watches for what must never happen: a wrong verdict, or an older table after a newer one.
 struct Watch {
     hammer: Hammer,
     revisions: JoinHandle<Vec<u64>>,
@@ -138,7 +138,7 @@ impl Watch {
         let ((is_over, ends), admin_port) = (mpsc::channel(), site.admin_port);
         let revisions = std::thread::spawn(move || {
             let (mut seen, mut admin) = (Vec::new(), Connection::open(admin_port));
-            // Statistics are answered by Envoy's main thread, where a worker asks the control planes, too.
+            // Envoy's main thread answers for statistics, and it may also hold the subscriber.
             while ends.recv_timeout(BETWEEN_LOOKS) == Err(RecvTimeoutError::Timeout) {
                 let stats = admin.get("/stats?filter=latchkey_revision", &[]).body;
                 seen.extend(stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()));
@@ -169,7 +169,7 @@ fn wait_verdict(connections: &mut [Connection], key: &CreatedKey, expected: &str
 }
 
 #[test]
-fn a_control_plane_that_is_killed_is_passed_over_and_asked_again_when_it_is_back() {
+fn a_killed_control_plane_is_skipped_and_used_again_when_it_is_back() {
     let mut site = Site::start();
     let watch = Watch::start(&site);
     for replica in [0, 1] {
@@ -186,11 +186,11 @@ fn a_control_plane_that_is_killed_is_passed_over_and_asked_again_when_it_is_back
 }
 
 #[test]
-fn a_control_plane_that_is_cut_off_from_its_database_is_passed_over() {
+fn a_control_plane_that_is_cut_off_from_its_database_is_skipped() {
     let site = Site::start();
     let watch = Watch::start(&site);
     site.link.cut();
-    // It finds out after three seconds, and then says so to whoever waits.
+    // It detects this after three seconds, and then answers the requests that wait.
     site.assert_changes_arrive(0, SOON + Duration::from_secs(3));
     for _ in 0..3 {
         site.assert_changes_arrive(0, SOON);
@@ -206,7 +206,7 @@ fn a_control_plane_that_is_cut_off_from_its_database_is_passed_over() {
 }
 
 #[test]
-fn a_control_plane_that_hangs_holds_one_question_up_and_no_other() {
+fn a_control_plane_that_hangs_delays_one_request_and_no_other() {
     let site = Site::start();
     let watch = Watch::start(&site);
     site.replicas[1].process.signal("STOP");

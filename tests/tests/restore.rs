@@ -1,4 +1,4 @@
-//! Yesterday's backup: what was revoked since stays dead at the edge.
+//! Restoring yesterday's backup: keys that were revoked since then stay denied at the edge.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +17,7 @@ fn verdict(connection: &mut Connection, key: &CreatedKey) -> String {
     connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict()
 }
 
-/// A stack whose keys were revoked after a backup; answers with the backup's path.
+/// A stack whose keys were revoked after a backup; also returns the keys and the backup's path.
 fn start() -> (Stack, Keys, String) {
     let stack = Stack::of_a_file();
     let key = |name| stack.admin.create_key("acme", name);
@@ -59,7 +59,7 @@ fn stop(stack: &mut Stack) {
     stack.control_plane.process.ended();
 }
 
-/// Waits until every worker has loaded the control plane's history as it is now.
+/// Waits until every worker has loaded the control plane's current history.
 fn wait_loaded(stack: &Stack) {
     eventually("every worker has the restored history", || {
         let seen = stack.admin.get("/v1/enforcement");
@@ -68,7 +68,7 @@ fn wait_loaded(stack: &Stack) {
 }
 
 #[test]
-fn a_revoked_key_stays_dead_at_the_edge_when_yesterday_s_backup_is_replayed() {
+fn a_revoked_key_stays_denied_at_the_edge_when_a_backup_is_restored_and_replayed() {
     let (mut stack, keys, backup) = start();
     let before = stack.admin.get("/v1/enforcement")["revision"].as_u64().expect("a revision");
     let log = file(&stack, "audit.jsonl");
@@ -140,9 +140,9 @@ fn a_revoked_key_stays_dead_at_the_edge_when_yesterday_s_backup_is_replayed() {
     stack.envoy.assert_no_vm_broke();
 }
 
-/// What the refusal is about: without it this happens unseen.
+/// What the refusal prevents: without it, this would happen unnoticed.
 #[test]
-fn what_is_accepted_as_lost_is_valid_again() {
+fn revoked_keys_are_valid_again_when_lost_changes_are_accepted() {
     let (mut stack, keys, backup) = start();
     stop(&mut stack);
     let database = file(&stack, "latchkey.db");

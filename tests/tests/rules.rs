@@ -1,9 +1,9 @@
-//! What a route needs: by its metadata, by `routes`, by `unmatched`.
+//! A route's rule: by its metadata, by `routes`, or by `unmatched`.
 
 use end_to_end::{Connection, CreatedKey, EnvoyConfig, Stack};
 use serde_json::{Value, json};
 
-/// Takes all metadata and path normalisation out of the config, so that the filter's own reading is seen.
+/// Removes all metadata and path normalisation from the config, so that the filter's own reading shows.
 fn without_metadata(config: &mut EnvoyConfig) {
     for rule in ["public", "reviews", "webhooks"] {
         config.replace(&format!("                metadata: {{filter_metadata: {{latchkey: {{rule: {rule}}}}}}}\n"), "");
@@ -39,7 +39,7 @@ fn reader(stack: &Stack) -> CreatedKey {
     key
 }
 
-/// Each row on a connection of its own: Envoy closes one that it answered 400 on.
+/// Each row on a new connection, because Envoy closes one after a 400.
 fn assert_verdicts(stack: &Stack, key: &CreatedKey, rows: &[(&str, &str, &str)]) {
     for (method, path, expected) in rows {
         let mut connection = Connection::open(stack.envoy.port);
@@ -89,7 +89,7 @@ fn routes_of_the_plugin_configuration_decide_where_no_metadata_does() {
 }
 
 #[test]
-fn a_path_that_can_be_read_in_two_ways_is_refused_whatever_unmatched_says() {
+fn a_path_that_can_be_read_in_two_ways_is_refused_whatever_unmatched_is() {
     for unmatched in ["deny", "key"] {
         let stack = Stack::start_with(|config| {
             without_metadata(config);
@@ -118,7 +118,7 @@ fn a_path_that_can_be_read_in_two_ways_is_refused_whatever_unmatched_says() {
                 ("GET", "/v1/reviews/caf%C3%A9", "200 -"),
             ],
         );
-        assert_eq!(get(&stack, "/v1/%72eviews"), "400 bad-path", "before any credential is looked at");
+        assert_eq!(get(&stack, "/v1/%72eviews"), "400 bad-path", "before any credential is checked");
     }
 }
 
@@ -194,7 +194,7 @@ fn a_template_in_metadata_refuses_a_path_that_can_be_read_in_two_ways() {
 }
 
 #[test]
-fn with_the_path_options_we_ship_no_spelling_reaches_another_workspace() {
+fn with_the_shipped_path_options_no_spelling_reaches_another_workspace() {
     let stack = Stack::start();
     let key = reader(&stack);
     let before = stack.echo.seen();
@@ -223,9 +223,9 @@ fn a_rule_in_metadata_gives_the_level_that_its_method_needs() {
     let stack = Stack::start_with(|config| {
         for (prefix, rule) in [("/v1/search", "reviews:read"), ("/v1/purge", "reviews:write"), ("/v1/any", "key")] {
             config.replace(
-                "              # Each route says",
+                "              # Each route states",
                 &format!(
-                    "              - match: {{path_separated_prefix: {prefix}}}\n                metadata: {{filter_metadata: {{latchkey: {{rule: \"{rule}\"}}}}}}\n                route: {{cluster: upstream}}\n              # Each route says"
+                    "              - match: {{path_separated_prefix: {prefix}}}\n                metadata: {{filter_metadata: {{latchkey: {{rule: \"{rule}\"}}}}}}\n                route: {{cluster: upstream}}\n              # Each route states"
                 ),
             );
         }
@@ -234,7 +234,7 @@ fn a_rule_in_metadata_gives_the_level_that_its_method_needs() {
         .admin
         .create_key_with("acme", &json!({"name": "writer", "expires_in": "none", "scopes": {"reviews": "write"}}));
     let none = stack.admin.create_key_with("acme", &json!({"name": "none", "expires_in": "none"}));
-    // The last to be made: who knows it knows the others.
+    // Created last, so a worker that knows it also knows the others.
     let reader = reader(&stack);
     let missing = "403 missing-scope";
     for (method, path, [by_none, by_reader, by_writer]) in [
@@ -256,11 +256,11 @@ fn a_rule_in_metadata_gives_the_level_that_its_method_needs() {
 }
 
 #[test]
-fn a_preflight_passes_where_a_route_of_its_own_says_so_and_nowhere_else() {
+fn a_preflight_passes_only_by_a_public_route_of_its_own() {
     let stack = Stack::start_with(|config| {
         config.replace(
-            "              # Each route says",
-            "              - match: {path_separated_prefix: /v1/reviews, headers: [{name: \":method\", string_match: {exact: OPTIONS}}]}\n                metadata: {filter_metadata: {latchkey: {rule: public}}}\n                route: {cluster: upstream}\n              # Each route says",
+            "              # Each route states",
+            "              - match: {path_separated_prefix: /v1/reviews, headers: [{name: \":method\", string_match: {exact: OPTIONS}}]}\n                metadata: {filter_metadata: {latchkey: {rule: public}}}\n                route: {cluster: upstream}\n              # Each route states",
         );
     });
     let preflight = [("origin", "https://app.example"), ("access-control-request-method", "GET")];

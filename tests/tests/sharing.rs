@@ -1,4 +1,4 @@
-//! One subscriber for all workers of an Envoy: what happens when it goes, hangs or is configured anew.
+//! One subscriber for all workers of an Envoy: what happens when it traps, hangs or gets a new configuration.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use end_to_end::{
 };
 use serde_json::{Value, json};
 
-/// Within so long every worker is at the newest revision again, whatever became of the leader.
+/// How soon every worker must have the newest revision again, whatever happened to the leader.
 const PROMISE: Duration = Duration::from_secs(3);
 
-/// Two Envoys with two workers each, whose filter does as `x-fault` says.
+/// Two Envoys with two workers each, whose filter obeys the header `x-fault`.
 struct Pair {
     envoys: Vec<Envoy>,
     config: EnvoyConfig,
     control_plane: ControlPlane,
     admin: Admin,
-    /// Stays good.
+    /// Stays valid.
     good: CreatedKey,
     /// Is deleted.
     dead: CreatedKey,
@@ -55,13 +55,13 @@ impl Pair {
         self.envoys.iter().map(hammer).collect()
     }
 
-    /// Brings a fault about in the worker that leads in `envoy`.
+    /// Causes a fault in the leader of `envoy`.
     fn fault_leader(&self, envoy: usize, fault: &str) {
         let fault = format!("leader-{fault}");
         Connection::open(self.envoys[envoy].port).get("/healthz", &[("x-fault", &fault)]);
     }
 
-    /// A new key reaches every worker in time, counted from before it was made.
+    /// A new key reaches every worker in time, counted from its creation.
     fn assert_newest_reaches_all(&self) {
         self.assert_newest_reaches(&mut self.connections());
     }
@@ -87,8 +87,8 @@ impl Pair {
     }
 }
 
-/// Waits until the VM of Envoy's main thread leads: the probes have reached all others, and who has requests hands the lead
-/// on. Envoy's log names the thread of each line.
+/// Waits until the VM of Envoy's main thread leads: the probes have reached all others, and a VM with requests hands
+/// the lead on. Envoy's log names the thread of each line.
 fn wait_main_leads(envoy: &Envoy) {
     let main = format!("[{}]", envoy.process.pid());
     eventually("the main thread's VM leads", || {
@@ -100,7 +100,7 @@ fn wait_main_leads(envoy: &Envoy) {
     });
 }
 
-/// A build that traps and hangs when a request asks for it; `make test` makes it.
+/// A build of the filter that traps or hangs on request; `make test` builds it.
 fn faulty_filter() -> PathBuf {
     let path = root().join("target/faulty_filter.wasm");
     assert!(path.exists(), "target/faulty_filter.wasm is not there: run `make test`");
@@ -111,7 +111,7 @@ fn no_fields() -> Value {
     json!({})
 }
 
-/// Waits, as long as the promise is, until this is what every connection is answered with the key.
+/// Waits at most [`PROMISE`] until every connection gets this verdict with the key.
 fn wait_verdict(connections: &mut [Connection], key: &CreatedKey, expected: &str) {
     eventually_within(PROMISE, "every worker decides so", || {
         let get = |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
@@ -120,7 +120,7 @@ fn wait_verdict(connections: &mut [Connection], key: &CreatedKey, expected: &str
     });
 }
 
-/// That nothing was wrong but what was in flight on a VM that trapped: Envoy's own 503, once a connection at most.
+/// Asserts that only requests in flight on a trapped VM failed: with Envoy's own 503, at most one for each connection.
 fn assert_only_in_flight(wrong: &[String], most: usize) {
     let in_flight = wrong.iter().filter(|wrong| wrong.starts_with("503 - ")).count();
     assert_eq!(in_flight, wrong.len(), "{wrong:?}");
@@ -200,19 +200,19 @@ fn twenty_new_configs_under_load_lose_neither_table_nor_verdict() {
 }
 
 #[test]
-fn a_worker_that_traps_while_the_control_plane_is_down_has_its_table_at_once() {
+fn a_worker_that_traps_while_the_control_plane_is_down_has_its_table_immediately() {
     let mut pair = Pair::start(&no_fields());
     pair.control_plane.process.kill();
     let mut connections = pair.envoys[0].connections(8);
     for connection in &mut connections {
-        // The connection's worker; the others of that worker end with its VM's requests, not with it.
+        // Traps the connection's worker. That ends the requests of its VM, not its other connections.
         let _ = connection.try_get("/healthz", &[("x-fault", "trap")]);
         let mut again = Connection::open(pair.envoys[0].port);
         for (key, expected) in [(&pair.good, "200 -"), (&pair.dead, "401 unknown-key")] {
             eventually("the new VM decides, or Envoy has not made it yet", || {
                 let seen = again.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
                 match seen.as_str() {
-                    // Envoy makes a new VM a second after it made the last one.
+                    // Envoy creates a new VM at most once a second.
                     "503 -" => Err(seen),
                     seen if seen == expected => Ok(()),
                     other => panic!("{other} instead of {expected}"),
@@ -224,7 +224,7 @@ fn a_worker_that_traps_while_the_control_plane_is_down_has_its_table_at_once() {
 }
 
 #[test]
-fn a_control_plane_replaced_by_an_older_copy_of_its_database_is_believed_and_said() {
+fn an_older_copy_of_the_database_is_followed_and_logged() {
     let mut pair = Pair::start(&no_fields());
     let key = pair.admin.create_key("acme", "revoked-later");
     let mut connections = pair.connections();
@@ -239,7 +239,7 @@ fn a_control_plane_replaced_by_an_older_copy_of_its_database_is_believed_and_sai
     pair.control_plane.put_copy_back();
     pair.control_plane.restart();
     pair.assert_newest_reaches(&mut connections);
-    // What the database in use says.
+    // The database in use decides.
     wait_verdict(&mut connections, &key, "200 -");
     for envoy in &pair.envoys {
         assert!(envoy.process.log().contains("history is another one"), "{}", envoy.process.log());
@@ -250,7 +250,7 @@ fn a_control_plane_replaced_by_an_older_copy_of_its_database_is_believed_and_sai
         envoy.assert_no_vm_broke();
     }
     let log = pair.control_plane.process.log();
-    assert!(log.contains("the database went back"), "the control plane says it too: {log}");
+    assert!(log.contains("the database went back"), "the control plane logs it, too: {log}");
     let wrong: Vec<String> = hammers.into_iter().flat_map(Hammer::stop).collect();
     assert_eq!(wrong, Vec::<String>::new());
 }
@@ -274,7 +274,7 @@ fn an_envoy_that_was_cut_off_catches_up_by_delta_or_by_snapshot() {
             assert_eq!(status, 200, "{answer}");
         };
         (0..changes).for_each(rename);
-        // A snapshot in memory that somebody may be loading holds the log; a restart lets go of it, and compacts.
+        // A snapshot in memory that an edge may be loading holds the log; a restart releases it, and compacts.
         control_plane.process.signal("TERM");
         control_plane.process.ended();
         control_plane.restart();
@@ -293,7 +293,7 @@ fn an_envoy_that_was_cut_off_catches_up_by_delta_or_by_snapshot() {
 }
 
 #[test]
-fn workers_that_ask_by_themselves_keep_the_same_promises() {
+fn workers_that_each_subscribe_keep_the_same_promises() {
     for (fields, vm_id) in [(json!({"feed": "worker"}), "latchkey"), (no_fields(), "\"\"")] {
         let pair = Pair::start_as(&fields, |config| {
             let mut config = config.clone();

@@ -1,4 +1,4 @@
-//! What `latchkey envoy-config` prints, in a real Envoy: TLS on both sides, the token in a file, the way out.
+//! What `latchkey envoy-config` prints, in a real Envoy: TLS on both sides, the token in a file, the shutdown.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,11 +9,11 @@ use end_to_end::{
 };
 use serde_json::{Value, json};
 
-/// A control plane and a sidecar that speak TLS to each other and to clients, with certificates of one authority.
+/// A control plane and a sidecar that use TLS with each other and with clients, with certificates of one authority.
 struct Site {
     envoy: Process,
     _control_plane: Process,
-    /// Whose files that one goes on with.
+    /// The earlier control plane, whose files the present one uses.
     _plain: ControlPlane,
     _echo: Echo,
     folder: tempfile::TempDir,
@@ -23,7 +23,7 @@ struct Site {
     local_port: u16,
     admin_port: u16,
     key: CreatedKey,
-    /// May be used from this address only.
+    /// May be used from [`CLIENT`] only.
     bound: CreatedKey,
     token_id: String,
     admin_token: String,
@@ -40,7 +40,7 @@ impl Site {
         authority.issue("edge", &["shop.example"]);
         let echo = Echo::start();
 
-        // What needs no TLS is made before.
+        // Everything that needs no TLS is created first.
         let mut plain = ControlPlane::start();
         let admin = plain.admin();
         admin.create_workspace("acme");
@@ -117,7 +117,7 @@ impl Site {
         self.folder.path().join("authority.pem").display().to_string()
     }
 
-    /// A client's request over TLS, as in `200` or `401 unknown-key`.
+    /// The verdict of a client's request over TLS, such as `200` or `401 unknown-key`.
     fn verdict(&self, secret: &str, flags: &str) -> String {
         let (authority, port) = (self.authority(), self.port);
         let url = format!("https://localhost:{port}/v1/reviews");
@@ -162,18 +162,18 @@ fn a_request_is_decided_with_tls_on_both_sides() {
     assert_eq!(site.verdict(&site.key.secret, "--http1.1"), "200");
     assert_eq!(site.verdict("lk_live_000000000000000000000000000000004cjNQE", ""), "401 unknown-key");
 
-    // The proxy in front names the client, and what the client names itself counts nothing.
+    // The proxy in front names the client. An address that the client names itself is ignored.
     assert_eq!(site.verdict(&site.bound.secret, &format!("-H 'x-forwarded-for: {CLIENT}'")), "200");
     let lie = format!("-H 'x-forwarded-for: {CLIENT}, 198.51.100.9'");
     assert_eq!(site.verdict(&site.bound.secret, &lie), "403 address-not-allowed");
     assert_eq!(site.verdict(&site.bound.secret, ""), "403 address-not-allowed");
 
-    // The control plane lets no edge in that shows no certificate.
+    // The control plane accepts no edge without a certificate.
     let url = format!("https://localhost:{}/healthz", site.edge_port);
     let (answer, _) = paste(&format!("curl -si --noproxy '*' --cacert {} {url}", site.authority()));
     assert_eq!(answer, "", "without a client certificate there is no answer");
 
-    // Envoy's looks whether it is there show one.
+    // Envoy's health checks present one.
     let healthy = format!("latchkey::127.0.0.1:{}::health_flags::healthy\n", site.edge_port);
     eventually("the control plane is healthy for Envoy", || {
         let clusters = Connection::open(site.admin_port).get("/clusters", &[]).body;
@@ -200,7 +200,7 @@ fn a_token_that_is_moved_into_place_is_used_without_a_restart() {
     let (new, file) = (site.folder.path().join("edge-token.new"), site.folder.path().join("edge-token"));
     std::fs::write(&new, format!("{token}\n")).expect("the new token");
     std::fs::rename(&new, &file).expect("the new token in its place");
-    // From here on the first one opens nothing, and what waits with it is answered.
+    // From here on the first token is revoked, and the request that waits with it is answered.
     site.rest("DELETE", &format!("/v1/edge-tokens/{}", site.token_id), "{}");
     site.rest("POST", &format!("{}/deactivate", site.key.path()), "{}");
     eventually("the change arrives with the new token", || match site.verdict(&site.key.secret, "") {
@@ -210,7 +210,7 @@ fn a_token_that_is_moved_into_place_is_used_without_a_restart() {
 }
 
 #[test]
-fn a_key_that_asks_too_often_is_answered_429() {
+fn a_key_over_its_rate_limit_is_answered_429() {
     let site = Site::start();
     let requests = format!("--next -s -o /dev/null -w '%{{http_code}} ' --cacert {}", site.authority());
     let url = format!("https://localhost:{}/v1/reviews", site.port);
@@ -232,7 +232,7 @@ fn leave_retires_the_instance_and_ends_envoy() {
     assert!(said.starts_with("leave: retired instance ") && said.lines().count() == 1, "{said}");
     assert!(site.envoy.ended().success());
     let edges = site.rest("GET", "/v1/edges", "");
-    assert_eq!(edges["items"], json!([]), "nothing is waited for any more");
+    assert_eq!(edges["items"], json!([]), "no change waits for it any more");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn an_envoy_on_the_control_plane_s_machine_is_served_by_a_unix_socket() {
 
     let echo = Echo::start();
     let flags = [
-        // Nobody can listen on the way, so plain HTTP needs no further word.
+        // Nobody can eavesdrop on the way, so plain HTTP needs no further flag.
         format!("--control-plane={socket}"),
         format!("--upstream=127.0.0.1:{}", echo.port),
         format!("--listen=127.0.0.1:{port}"),
@@ -324,14 +324,14 @@ fn envoy_takes_every_config_that_is_printed() {
         );
         print_to(&[least.as_slice(), &flags].concat(), &path);
         assert_eq!(refused_by_envoy(&path), None, "{name}");
-        // Any key is the last word there, beside a route that needs more.
+        // There the last route accepts any key, beside a route that needs more.
         let warnings = if name == "routes" { "with 1 warning:" } else { "with 0 warnings:" };
         let (code, said) = latchkey(&["check-config", &path.display().to_string()]);
         assert!(code == Some(0) && said.contains(&format!("accepted, {warnings}")), "{name}: {said}");
         let text = std::fs::read_to_string(&path).expect("the config");
         assert!(!text.contains("${") && !text.contains("#if") && !text.contains("#end"), "{name}: {text}");
     }
-    // Each kind of spelling, those that change Envoy's own settings also in Envoy.
+    // Each kind of spelling. Those that change Envoy's own settings are checked in Envoy, too.
     let kinds = ["semicolon", "encoded-slash", "encoded-unreserved", "double-slash", "encoded-query"];
     for allowed in kinds.iter().map(|kind| (*kind).to_owned()).chain([kinds.join(",")]) {
         let path = folder.path().join("envoy.yaml");
@@ -349,7 +349,7 @@ fn envoy_takes_every_config_that_is_printed() {
 }
 
 #[test]
-fn flags_that_would_be_wrong_are_one_line_that_says_what_to_do() {
+fn wrong_flags_are_refused_in_one_line_with_the_next_step() {
     let least = ["envoy-config", "--control-plane=https://keys.example.com", "--upstream=127.0.0.1:8081"];
     for (flags, expected) in [
         (vec!["envoy-config", "--control-plane=http://keys:80", "--upstream=a:1"], "--insecure-http"),

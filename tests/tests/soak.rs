@@ -1,4 +1,6 @@
-//! A long load with changes, beside a tenant and clients that take more than their part: memory stays flat, and no verdict is wrong. `make soak` runs it, for SOAK_SECONDS.
+//! Soak test: under a long load with changes memory stays flat, and no verdict is wrong.
+//!
+//! Meanwhile a tenant and clients use more than their share. `make soak` runs it, for SOAK_SECONDS.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +9,17 @@ use end_to_end::{
 };
 use serde_json::json;
 
-/// Changes until every slot that the filter has in Envoy's shared data is in use, and more: from here on nothing may grow.
+/// More changes than it takes to use every slot of the filter in Envoy's shared data. After them nothing may grow.
 const WARM_UP_CHANGES: u64 = 1_500;
 
-/// What resident memory may grow by after that, and again in the second half: allocators keep some of what a peak took.
+/// How much resident memory may grow after that, and again in the second half: allocators keep some memory of a peak.
 const GROWTH: u64 = 16 << 20;
 
-/// What the control plane's may grow by besides: SQLite's caches, 16 MB for each of five connections, fill as the database grows.
+/// How much more the control plane's may grow: SQLite's caches, 16 MB for each of five connections, fill as the
+/// database grows.
 const CACHES: u64 = 5 * 16_000 * 1_024;
 
-/// How many lines the table has, but for the first and the last.
+/// How many lines the table has after the first.
 const SAMPLES: u32 = 10;
 
 struct Site {
@@ -31,7 +34,7 @@ struct Site {
     _echo: Echo,
 }
 
-/// What is written down now and then.
+/// A line of the table.
 struct Sample {
     requests: u64,
     changes: u64,
@@ -59,7 +62,7 @@ impl Site {
         site
     }
 
-    /// A key's whole life, asked about on both Envoys, new connections and old, after each change is enforced.
+    /// A key's whole life, checked on both Envoys after each change is enforced.
     fn live(&mut self, connections: &mut [Connection]) {
         let key = self.admin.create_key("acme", "a life");
         self.expect(connections, &key, "200 -");
@@ -120,7 +123,7 @@ fn memory_stays_flat_and_no_verdict_is_wrong() {
     let mut connections: Vec<Connection> = site.envoys.iter().flat_map(|envoy| envoy.connections(2)).collect();
     println!("| seconds | requests | changes | control plane, MB | Envoys, MB | database, MB |");
     println!("|---|---|---|---|---|---|");
-    // Names that go to and fro fill the slots quickest.
+    // Renaming a key back and forth fills the slots fastest.
     while site.changes < WARM_UP_CHANGES {
         let (status, answer) = site
             .admin

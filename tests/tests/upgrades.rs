@@ -1,11 +1,11 @@
-//! Requests that become something else: WebSocket and CONNECT are decided at their headers, like any other.
+//! Requests that become something else: WebSocket and CONNECT are decided on their headers, like any other.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use end_to_end::{Connection, Stack};
 
-/// An upstream that takes an upgrade and then sends back what it gets.
+/// An upstream that accepts an upgrade and then echoes what it receives.
 fn upgrading_upstream() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -70,8 +70,8 @@ fn a_connect_is_opened_with_a_key_and_not_without() {
     let stack = Stack::start_with(|config| {
         config.upstream_port = upstream;
         config.replace(
-            "              # Each route says",
-            "              - match: {connect_matcher: {}}\n                metadata: {filter_metadata: {latchkey: {rule: key}}}\n                route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT}]}\n              # Each route says",
+            "              # Each route states",
+            "              - match: {connect_matcher: {}}\n                metadata: {filter_metadata: {latchkey: {rule: key}}}\n                route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT}]}\n              # Each route states",
         );
         config.replace("upgrade_configs: [{upgrade_type: websocket}]", "upgrade_configs: [{upgrade_type: CONNECT}]");
     });
@@ -96,8 +96,8 @@ fn a_connect_is_opened_with_a_key_and_not_without() {
 fn a_denied_upgrade_never_reaches_the_upstream() {
     let stack = Stack::start_with(|config| {
         config.replace(
-            "              # Each route says",
-            "              - match: {connect_matcher: {}}\n                metadata: {filter_metadata: {latchkey: {rule: key}}}\n                route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT}]}\n              # Each route says",
+            "              # Each route states",
+            "              - match: {connect_matcher: {}}\n                metadata: {filter_metadata: {latchkey: {rule: key}}}\n                route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT}]}\n              # Each route states",
         );
         config.replace(
             "upgrade_configs: [{upgrade_type: websocket}]",
@@ -117,10 +117,10 @@ fn a_denied_upgrade_never_reaches_the_upstream() {
         let answer = Connection::open(stack.envoy.port).get(path, &headers);
         assert_eq!(answer.verdict(), expected, "{path}");
     }
-    // What a client sends behind its request, before any answer, is no second request and reaches nobody.
+    // What a client sends after its request, before any answer, is no second request and reaches no upstream.
     let request = "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\nGET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
     assert_eq!(Connection::open(stack.envoy.port).raw(request.as_bytes()).verdict(), "401 missing-key");
-    // An upgrade that no config names is a request like any other, and decided like one.
+    // An upgrade that no config names is decided like any other request.
     let h2c = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABkAAQAAP__")];
     let answer = Connection::open(stack.envoy.port).get("/v1/reviews", &h2c);
     assert!((400..500).contains(&answer.status), "{answer:?}");
@@ -129,7 +129,7 @@ fn a_denied_upgrade_never_reaches_the_upstream() {
 }
 
 #[test]
-fn a_stream_that_runs_ends_at_max_stream_duration() {
+fn a_running_stream_ends_at_max_stream_duration() {
     let upstream = upgrading_upstream();
     let stack = Stack::start_with(|config| {
         config.upstream_port = upstream;

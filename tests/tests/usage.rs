@@ -1,14 +1,15 @@
-//! Who used what, how often and why not: exact, in the real Envoy, whatever happens in between.
+//! Usage and denials of each key: exact, in a real Envoy, whatever happens in between.
 
 use std::time::Duration;
 
 use end_to_end::{Connection, CreatedKey, Stack, eventually_within, root};
 use serde_json::{Value, json};
 
-/// Workers tell what they counted every 10 s; a batch that met a control plane which was away comes 10 s later.
+/// Deadline for usage to be reported: workers report every 10 s, and repeat a batch that found no control plane 10 s
+/// later.
 const TOLD: Duration = Duration::from_secs(40);
 
-/// What is known of a key's use.
+/// The usage of a key.
 fn usage(stack: &Stack, key: &CreatedKey) -> Value {
     let path = format!("/v1/workspaces/acme/keys/{}/usage", key.id);
     let (status, usage) = stack.admin.send("GET", &path, None).expect("an answer");
@@ -16,10 +17,10 @@ fn usage(stack: &Stack, key: &CreatedKey) -> Value {
     usage
 }
 
-/// Waits until the totals of a key are these; fails when they are ever more.
+/// Waits until the totals of a key are these; fails if they are ever higher.
 fn wait_totals(stack: &Stack, key: &CreatedKey, expected: &Value) -> Value {
     let number = |of: &Value| of["allowed"].as_u64().expect("a number");
-    eventually_within(TOLD, "every worker has told what it counted", || {
+    eventually_within(TOLD, "every worker has reported what it counted", || {
         let usage = usage(stack, key);
         let totals = &usage["totals"];
         assert!(number(totals) <= number(expected), "{totals} is more than {expected}");
@@ -27,7 +28,7 @@ fn wait_totals(stack: &Stack, key: &CreatedKey, expected: &Value) -> Value {
     })
 }
 
-/// So many requests with a key, on all of these connections in turn, each answered like this.
+/// Sends `count` requests with a key, on these connections in turn. Each must get this verdict.
 fn send(connections: &mut [Connection], key: &CreatedKey, count: usize, (path, verdict): (&str, &str)) {
     let several = connections.len();
     for connection in (0..count).map(|number| number % several) {
@@ -44,7 +45,7 @@ fn counts_are_exact_over_workers_restarts_of_the_control_plane_and_takeovers_of_
     });
     let key = stack.admin.create_key("acme", "counted");
     let mut connections = stack.envoy.connections(8);
-    // Each worker knows the key before one of them is counted.
+    // Waits until each worker knows the key, which takes one counted request for each connection.
     let mut known = 0;
     for connection in &mut connections {
         eventually_within(TOLD, "the worker knows the key", || {
@@ -56,7 +57,7 @@ fn counts_are_exact_over_workers_restarts_of_the_control_plane_and_takeovers_of_
     send(&mut connections, &key, 10_000 - known, ("/v1/reviews", "200 -"));
     wait_totals(&stack, &key, &json!({"allowed": 10_000, "denied": {}}));
 
-    // A control plane that is killed while batches are under way, and comes back.
+    // A control plane that is killed while batches are in flight, and comes back.
     send(&mut connections, &key, 1_000, ("/v1/reviews", "200 -"));
     stack.control_plane.process.kill();
     send(&mut connections, &key, 1_000, ("/v1/reviews", "200 -"));
@@ -64,7 +65,7 @@ fn counts_are_exact_over_workers_restarts_of_the_control_plane_and_takeovers_of_
     send(&mut connections, &key, 1_000, ("/v1/reviews", "200 -"));
     wait_totals(&stack, &key, &json!({"allowed": 13_000, "denied": {}}));
 
-    // A leader that hangs is replaced; it counts on when it is back.
+    // A leader that hangs is replaced; it continues to count when it is back.
     send(&mut connections, &key, 500, ("/v1/reviews", "200 -"));
     connections[0].get("/healthz", &[("x-fault", "leader-hang=5000")]);
     send(&mut connections, &key, 500, ("/v1/reviews", "200 -"));
@@ -80,7 +81,7 @@ fn counts_are_exact_over_workers_restarts_of_the_control_plane_and_takeovers_of_
 }
 
 #[test]
-fn a_key_tells_from_where_it_was_used_and_why_it_was_denied() {
+fn a_key_shows_where_it_was_used_from_and_why_it_was_denied() {
     let stack = Stack::start();
     let key = stack.admin.create_key("acme", "used");
     stack.wait_known(&key);
@@ -110,7 +111,7 @@ fn a_key_tells_from_where_it_was_used_and_why_it_was_denied() {
     );
 }
 
-/// The filter's own number of requests without a key that it knows, from the control plane's metrics.
+/// How many requests had an unknown key, from the control plane's metrics.
 fn unknown(stack: &Stack) -> u64 {
     let (_, text) = stack.admin.send("GET", "/metrics", None).expect("an answer");
     let name = "latchkey_usage_denied_total{code=\"unknown-key\"} ";
@@ -120,7 +121,7 @@ fn unknown(stack: &Stack) -> u64 {
 
 #[test]
 fn a_flood_of_unknown_keys_leaves_memory_and_database_as_they_were() {
-    // Any text is looked up.
+    // With this, any text is looked up as a key.
     let stack = Stack::start_with(|config| config.plugin["foreign_keys"] = json!(true));
     let threads = 4;
     let flood = |from: u64, count: u64| {
@@ -139,12 +140,12 @@ fn a_flood_of_unknown_keys_leaves_memory_and_database_as_they_were() {
         });
     };
     let wait_told = |count| {
-        eventually_within(TOLD, "the flood was told of", || {
+        eventually_within(TOLD, "the flood was reported", || {
             let seen = unknown(&stack);
             if seen == count { Ok(()) } else { Err(format!("{seen} of {count}")) }
         });
     };
-    // Memory that Envoy and V8 take once for so many requests is theirs.
+    // A first flood, for memory that Envoy and V8 take only once for so many requests.
     let (first, more) =
         (20_000, std::env::var("LATCHKEY_FLOOD").map_or(40_000, |count| count.parse().expect("a number")));
     flood(0, first);
@@ -159,7 +160,7 @@ fn a_flood_of_unknown_keys_leaves_memory_and_database_as_they_were() {
     let mib = 1 << 20;
     assert!(after.0 < before.0 + 8 * mib, "Envoy's memory grew from {} to {}", before.0, after.0);
     assert!(after.1 < before.1 + 8 * mib, "the control plane's memory grew from {} to {}", before.1, after.1);
-    // Its WAL has a fixed size after a while, and pages of the file are used again.
+    // Its WAL has a fixed size after a while, and pages of the file are reused.
     assert!(after.2 <= before.2 + 64 * 1024, "the database grew from {} to {}", before.2, after.2);
     println!(
         "Envoy {} to {} bytes, control plane {} to {}, database {} to {}",

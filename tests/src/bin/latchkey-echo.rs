@@ -36,7 +36,7 @@ async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Resp
         return Json(json!(SEEN.load(Ordering::SeqCst))).into_response();
     }
     SEEN.fetch_add(1, Ordering::SeqCst);
-    // Envoy repeats the header when it follows the redirect, so the path says whether this is the way there.
+    // Envoy repeats the header when it follows the redirect, so only a request for another path is redirected.
     if let Some(to) = headers.get("x-echo-redirect").filter(|to| !to.as_bytes().ends_with(uri.path().as_bytes())) {
         return (StatusCode::FOUND, [(LOCATION, to.clone())]).into_response();
     }

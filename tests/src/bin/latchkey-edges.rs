@@ -1,4 +1,4 @@
-//! Many edges at once without an Envoy: each waits in the feed as a filter does, and notes when a change has come.
+//! Many simulated edges without Envoy: each waits in the feed as a filter does, and records when a change arrives.
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a stage may take: all edges waiting, or all having a change.
+/// Time limit of a stage: until all edges wait, or until all have a change.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lets edges wait in the feed of control planes, and measures how long a change takes to reach all of them.
@@ -37,7 +37,7 @@ struct Arguments {
     edges: usize,
 }
 
-/// An edge has the table of this revision.
+/// An edge has reached this revision.
 struct Reached {
     edge: usize,
     revision: u64,
@@ -45,7 +45,7 @@ struct Reached {
 }
 
 fn main() -> anyhow::Result<()> {
-    // One thread: what is measured is the control plane.
+    // One thread, because the control plane is what is measured.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, run(Arguments::parse()))
 }
@@ -100,7 +100,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until every edge has reached `revision`; answers when each did.
+/// Waits until every edge has reached `revision`; returns when each one did.
 async fn gather(
     reached: &mut mpsc::UnboundedReceiver<Reached>,
     revisions: &mut [u64],
@@ -124,17 +124,17 @@ async fn gather(
     }
 }
 
-/// One edge: its place in the feed, without a table.
+/// One edge: its position in the feed, without a table.
 struct Edge {
     number: usize,
     control_plane: SocketAddr,
     token: Rc<str>,
-    /// Epoch, revision and chain hash, as the last message's header had them.
+    /// Epoch, revision and chain hash from the last message's header.
     position: Option<Position>,
-    /// What the next request says that its worker has applied.
+    /// The revision that the next request acknowledges.
     applied: Option<u64>,
     acknowledged: bool,
-    /// Since the last answer.
+    /// Failures since the last answer.
     failures: u32,
     told: mpsc::UnboundedSender<Reached>,
 }
@@ -147,9 +147,9 @@ struct Position {
 }
 
 impl Edge {
-    /// Asks, and asks again; after a failure as a filter does: later and later, by chance.
+    /// Requests the feed repeatedly. After a failure it waits with a growing, random backoff, as a filter does.
     async fn run(mut self) {
-        // Not all in one instant, like edges that were started one by one.
+        // Spread the starts, as when edges are started one by one.
         sleep(Duration::from_micros(fastrand::u64(..2_000_000))).await;
         while !self.told.is_closed() {
             if self.connected().await.is_err() {
@@ -160,7 +160,7 @@ impl Edge {
         }
     }
 
-    /// Asks over one connection until it ends.
+    /// Sends requests over one connection until it ends.
     async fn connected(&mut self) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect(self.control_plane).await?;
         stream.set_nodelay(true)?;
@@ -201,7 +201,7 @@ impl Edge {
 }
 
 impl Edge {
-    /// Says that its one worker is there, as a filter does; else a token has no room for so many instances.
+    /// Acknowledges for its one worker, as a filter does. Only after that, `applied` in a feed request counts.
     async fn acknowledge(
         &self,
         Position { epoch, revision, .. }: &Position,
@@ -224,7 +224,7 @@ impl Edge {
     }
 }
 
-/// Where a message leads, from its header: `docs/feed-format.md`.
+/// The position that a message leads to, from its header: `docs/feed-format.md`.
 fn position(message: &[u8]) -> Option<Position> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let epoch = hex(message.strip_prefix(b"LATCHKEY")?.get(12..28)?);
@@ -239,7 +239,7 @@ struct Changed {
     at: Instant,
 }
 
-/// Makes the change and waits until it is enforced. Tries again while the control plane isn't there.
+/// Makes the change and waits until it is enforced. Retries while the control plane isn't reachable.
 async fn change(control_plane: SocketAddr, token: String, path: String) -> anyhow::Result<Changed> {
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: latchkey\r\nauthorization: Bearer {token}\r\nprefer: wait=60\r\ncontent-length: 0\r\n\r\n"
@@ -264,7 +264,7 @@ async fn change(control_plane: SocketAddr, token: String, path: String) -> anyho
     Ok(Changed { revision: revision.context("a change without a revision")?, edges, at })
 }
 
-/// An answer of HTTP/1.1 with a `content-length`; the memory is used again for the next.
+/// An HTTP/1.1 answer with a `content-length`. Its buffer is reused for the next answer.
 #[derive(Default)]
 struct Answer {
     bytes: Vec<u8>,

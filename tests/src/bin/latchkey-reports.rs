@@ -1,4 +1,4 @@
-//! Many workers that report usage without an Envoy: what folding costs the control plane.
+//! Many simulated workers that report usage without Envoy: what merging it costs the control plane.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-/// A worker reports so often.
+/// The interval between two reports of a worker.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// How long an answer may take, as in the filter.
+/// Time limit for an answer, as in the filter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reports usage of many keys in the name of many edges, each of one worker.
@@ -39,7 +39,7 @@ struct Arguments {
     seconds: u64,
 }
 
-/// All that edges share.
+/// What all edges share.
 struct Fleet {
     client: Client,
     base: String,
@@ -49,7 +49,7 @@ struct Fleet {
     keys_an_edge: usize,
 }
 
-/// What was answered.
+/// Counts and times of the answers.
 #[derive(Default)]
 struct Answered {
     entries: usize,
@@ -58,7 +58,7 @@ struct Answered {
 }
 
 fn main() -> anyhow::Result<()> {
-    // One thread: what is measured is the control plane.
+    // One thread, because the control plane is what is measured.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, run(Arguments::parse()))
 }
@@ -88,7 +88,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (began, mut reporting) = (Instant::now(), tokio::task::JoinSet::new());
     for edge in 0..arguments.edges {
         let fleet = Rc::clone(&fleet);
-        // Spread over the time between two reports, as those of workers that started one after the other.
+        // Spread over the interval, as when workers started one after the other.
         let first = began + EVERY.mul_f64(edge as f64 / arguments.edges as f64);
         reporting.spawn_local(fleet.report(edge, first, began + Duration::from_secs(arguments.seconds)));
     }
@@ -108,7 +108,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 impl Fleet {
-    /// Makes an edge known: it asks the feed, and says that its one worker is there.
+    /// Makes an edge known: it requests the feed, then acknowledges for its one worker.
     async fn appear(&self, edge: usize) -> anyhow::Result<()> {
         let feed = format!("{}/edge/v1/feed?format=1&edge=edge&instance=i{edge}", self.base);
         let answer = self.client.get(feed).bearer_auth(&self.token).send().await?;
@@ -122,7 +122,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reports every 10 s until the end. A report that isn't counted is sent again, with its sequence.
+    /// Reports every 10 s until the end. A report that isn't counted is sent again with the same sequence number.
     async fn report(self: Rc<Self>, edge: usize, first: Instant, end: Instant) -> Answered {
         let (mut answered, mut sequence, mut due, mut is_counted) = (Answered::default(), 0, first, true);
         while due < end {
@@ -147,7 +147,7 @@ impl Fleet {
         let share = self.keys_an_edge.div_ceil(6);
         let from = sequence % 6 * share;
         let numbers = from..self.keys_an_edge.min(from + share);
-        // Each edge has keys of its own, spread over all of them.
+        // Each edge has its own selection of keys, spread over all of them.
         let entries: Vec<&str> = numbers
             .map(|number| self.entries[(edge * 7_919 + number * 104_729) % self.entries.len()].as_str())
             .collect();

@@ -1,4 +1,4 @@
-//! Takes a picture of every page of the console, light and dark, narrow and wide, for people to look at.
+//! Takes screenshots of every console page, light and dark, narrow and wide, for people to review.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ struct Arguments {
     only: String,
 }
 
-/// Width, height, and what the reader prefers.
+/// Name, width, height and preferred colour scheme.
 const LOOKS: [(&str, u32, u32, &str); 4] = [
     ("wide-light", 1360, 900, "light"),
     ("wide-dark", 1360, 900, "dark"),

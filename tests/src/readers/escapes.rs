@@ -1,13 +1,13 @@
 //! Percent-encoding and UTF-8, as strict or as lenient as servers decode them.
 
-/// Two hex digits behind a percent sign.
+/// The byte of two hex digits after a percent sign.
 fn escaped(rest: &[u8]) -> Option<u8> {
     let digit = |at: usize| rest.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let (high, low) = (digit(1)?, digit(2)?);
     u8::try_from(high << 4 | low).ok()
 }
 
-/// What becomes of a percent sign without two hex digits.
+/// What happens to a percent sign without two hex digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Malformed {
     Refuse,
@@ -19,12 +19,12 @@ pub(super) fn decode_strictly(path: &[u8]) -> Option<Vec<u8>> {
     decode_each(path, Malformed::Refuse, |_| None)
 }
 
-/// Decodes once; a percent sign without two hex digits stays what it is.
+/// Decodes once; a percent sign without two hex digits stays unchanged.
 pub(super) fn decode(path: &[u8]) -> Vec<u8> {
     decode_each(path, Malformed::Keep, |_| None).expect("nothing is refused")
 }
 
-/// As [`decode`], until nothing changes any more.
+/// Repeats [`decode`] until nothing changes.
 pub(super) fn decode_all(path: &[u8]) -> Vec<u8> {
     let decoded = decode(path);
     if decoded == path { decoded } else { decode_all(&decoded) }
@@ -39,7 +39,7 @@ pub(super) fn decode_with_units(path: &[u8], malformed: Malformed) -> Option<Vec
     })
 }
 
-/// `other` answers what another form of escape stands for, and its length.
+/// `other` returns the bytes of another form of escape, and the length of the escape.
 fn decode_each(
     path: &[u8],
     malformed: Malformed,
@@ -71,8 +71,8 @@ fn decode_each(
     Some(decoded)
 }
 
-/// UTF-8 by its lead bytes alone: neither the shortest form nor the form of continuation bytes is checked, and sequences of up
-/// to six bytes are taken, as decoders did before RFC 3629.
+/// Decodes UTF-8 by its lead bytes alone. It checks neither the shortest form nor continuation bytes, and accepts
+/// sequences of up to six bytes, as decoders did before RFC 3629.
 pub(super) fn utf8_without_checks(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -1,11 +1,11 @@
-//! Mistakes that upstreams have made, one after the other and all at once.
+//! Mistakes that upstreams have made, one by one and all together.
 
 use super::escapes::{
     Malformed, decode, decode_all as decoded_all, decode_with_units, utf8_without_checks, valid_utf8,
 };
 use super::segments::{backslashes_to_slashes, clean, cut_parameters, map, trim_blanks as trimmed};
 
-/// As behind a proxy that decodes, and does not encode again.
+/// As behind a proxy that decodes a path and doesn't encode it again.
 pub(super) fn decode_twice(path: &[u8]) -> Option<Vec<u8>> {
     clean(&backslashes_to_slashes(&decode(&decode(path))))
 }
@@ -39,12 +39,12 @@ pub(super) fn drop_control_bytes(path: &[u8]) -> Option<Vec<u8>> {
     clean(&backslashes_to_slashes(&without))
 }
 
-/// `/a%3f/../b` is `/a`, as when a decoded path is parsed as a URL once more, or handed to something that ends at NUL.
+/// `/a%3f/../b` is `/a`, as when a decoded path is parsed again as a URL, or passed to code that ends at NUL.
 pub(super) fn cut_at_delimiters(path: &[u8]) -> Option<Vec<u8>> {
     clean(&until_delimiter(decode(path)))
 }
 
-/// Whatever anybody does; nothing is refused.
+/// All leniencies together; nothing is refused.
 pub(super) fn everything(path: &[u8]) -> Option<Vec<u8>> {
     let decoded = utf8_without_checks(&decoded_all(&decode_with_units(path, Malformed::Keep)?));
     let cut = cut_parameters(&backslashes_to_slashes(&until_delimiter(decoded)));

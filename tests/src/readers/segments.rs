@@ -1,11 +1,11 @@
 //! What servers do with the segments of a path.
 
-/// Each segment without what stands behind its first `;`.
+/// Cuts each segment at its first `;`.
 pub(super) fn cut_parameters(path: &[u8]) -> Vec<u8> {
     map(path, |segment| segment.split(|byte| *byte == b';').next().unwrap_or_default().to_vec())
 }
 
-/// The same segments, each changed.
+/// Changes each segment.
 pub(super) fn map(path: &[u8], change: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     path.split(|byte| *byte == b'/').map(change).collect::<Vec<_>>().join(&b'/')
 }
@@ -20,14 +20,14 @@ pub(super) fn backslashes_to_slashes(path: &[u8]) -> Vec<u8> {
     path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect()
 }
 
-/// What becomes of a `..` that leads above the root.
+/// What happens to a `..` that leads above the root.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum AboveRoot {
     Refuse,
     Stay,
 }
 
-/// Without `.` and `..` as segments. Like most servers it takes an empty segment for one that `..` leads out of.
+/// Resolves `.` and `..` segments. As in most servers, `..` removes an empty segment like any other.
 pub(super) fn resolve_dots(path: &[u8], above_root: AboveRoot) -> Option<Vec<u8>> {
     let mut segments: Vec<&[u8]> = Vec::new();
     let mut rest = path.strip_prefix(b"/")?.split(|byte| *byte == b'/').peekable();
@@ -53,12 +53,12 @@ pub(super) fn resolve_dots(path: &[u8], above_root: AboveRoot) -> Option<Vec<u8>
     Some([b"/", segments.join(&b'/').as_slice()].concat())
 }
 
-/// Decodes to plain segments: slashes are merged, then dots are resolved within the root.
+/// Merges slashes, then resolves dots within the root.
 pub(super) fn clean(path: &[u8]) -> Option<Vec<u8>> {
     resolve_dots(&merge_slashes(path), AboveRoot::Stay)
 }
 
-/// A blank, or what some trim as one: control bytes and the no-break space.
+/// The length without a blank at the end. Some servers trim control bytes and the no-break space like one.
 fn ends_blank(segment: &[u8]) -> Option<usize> {
     match segment {
         [rest @ .., 0xc2, 0xa0] => Some(rest.len()),
@@ -75,7 +75,7 @@ fn begins_blank(segment: &[u8]) -> Option<usize> {
     }
 }
 
-/// Without blanks and control bytes at both ends.
+/// Trims blanks and control bytes at both ends.
 pub(super) fn trim_blanks(segment: &[u8]) -> Vec<u8> {
     let mut rest = segment;
     while let Some(end) = ends_blank(rest) {

@@ -1,9 +1,9 @@
-//! Web servers and frameworks that are no servlet containers.
+//! Web servers and frameworks other than servlet containers.
 
 use super::escapes::{Malformed, decode, decode_strictly, decode_with_units};
 use super::segments::{AboveRoot, backslashes_to_slashes, clean, map, merge_slashes, resolve_dots};
 
-/// Decoded once, slashes merged, dots resolved in what is decoded; a path above the root and NUL are refused.
+/// Decodes once, merges slashes, then resolves dots; refuses NUL and a path above the root.
 pub(super) fn nginx(path: &[u8]) -> Option<Vec<u8>> {
     resolve_dots(&merge_slashes(&nginx_decoded(path)?), AboveRoot::Refuse)
 }
@@ -22,7 +22,7 @@ pub(super) fn wsgi(path: &[u8]) -> Option<Vec<u8>> {
     Some(decode(path))
 }
 
-/// As Werkzeug's and Rails' routers.
+/// As the routers of Werkzeug and Rails.
 pub(super) fn wsgi_that_merges_slashes(path: &[u8]) -> Option<Vec<u8>> {
     Some(merge_slashes(&decode(path)))
 }
@@ -32,13 +32,13 @@ pub(super) fn as_sent(path: &[u8]) -> Option<Vec<u8>> {
     Some(path.to_vec())
 }
 
-/// Decoded once, and refused unless that gives UTF-8.
+/// Decodes once, and refuses what is not UTF-8 then.
 pub(super) fn decode_uri_component(path: &[u8]) -> Option<Vec<u8>> {
     decode_strictly(path).filter(|decoded| std::str::from_utf8(decoded).is_ok())
 }
 
-/// `new URL(req.url, "http://localhost").pathname`: tabs go away, `\` is `/`, `//host` names a host, and dots are resolved,
-/// `%2e` for `.` among them. Other escapes stay.
+/// `new URL(req.url, "http://localhost").pathname`: drops tabs, takes `\` for `/` and `//host` for a host, and resolves
+/// dots, including `%2e`. Other escapes stay.
 pub(super) fn whatwg_url(path: &[u8]) -> Option<Vec<u8>> {
     let without_tabs: Vec<u8> = path.iter().copied().filter(|byte| *byte != b'\t').collect();
     let slashes = backslashes_to_slashes(&without_tabs);
@@ -57,15 +57,16 @@ pub(super) fn whatwg_url(path: &[u8]) -> Option<Vec<u8>> {
     if dots.is_empty() { Some(b"/".to_vec()) } else { resolve_dots(&dots, AboveRoot::Stay) }
 }
 
-/// Decoded once, refused with a NUL or when `..` is left, as `send` does; else cleaned as a path of files.
+/// Decodes once and refuses NUL, as `send` does; then cleans the path like one of files.
 pub(super) fn static_files(path: &[u8]) -> Option<Vec<u8>> {
     let decoded = decode_uri_component(path)?;
     let cleaned = clean(&decoded)?;
     (!decoded.contains(&0)).then_some(cleaned)
 }
 
-/// `%uXXXX` is a UTF-16 unit, `\` is `/`, and the path is resolved as one of files on Windows: blanks at a segment's end are
-/// nothing. NUL is refused. That Windows drops dots there, too, is a suffix as `.json` is: closed by `deny` as the last word.
+/// Decodes `%uXXXX` as a UTF-16 unit, takes `\` for `/`, and drops blanks at a segment's end, as Windows does in file
+/// paths. Refuses NUL. Windows also drops dots there: a suffix like `.json`, against which only a final `deny`
+/// protects.
 pub(super) fn iis(path: &[u8]) -> Option<Vec<u8>> {
     let decoded = backslashes_to_slashes(&decode_with_units(path, Malformed::Refuse)?);
     let trimmed = map(&decoded, |segment| without(segment, b" ").to_vec());

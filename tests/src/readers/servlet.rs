@@ -34,12 +34,12 @@ pub(super) fn tomcat_with_backslash(path: &[u8]) -> Option<Vec<u8>> {
     read_as_tomcat(path, EncodedSlash::Decode, Backslash::IsSlash)
 }
 
-/// Path parameters are cut, what is left is decoded once, normalised, and refused unless it is UTF-8.
+/// Cuts path parameters, decodes the rest once, normalises it, and refuses what is not UTF-8.
 fn read_as_tomcat(path: &[u8], encoded_slash: EncodedSlash, backslash: Backslash) -> Option<Vec<u8>> {
     let cut = cut_parameters(path);
     let decoded = match encoded_slash {
         EncodedSlash::Reject if contains(&cut, b"%2f") => return None,
-        // Escapes of the slash stay, and with them those of the percent sign: or `%252f` would become one.
+        // Escapes of the slash stay, and so do those of the percent sign; otherwise `%252f` would become `%2f`.
         EncodedSlash::PassThrough => decode_strictly(&keep(&keep(&cut, b"%25"), b"%2f"))?,
         EncodedSlash::Reject | EncodedSlash::Decode => decode_strictly(&cut)?,
     };
@@ -53,7 +53,7 @@ fn read_as_tomcat(path: &[u8], encoded_slash: EncodedSlash, backslash: Backslash
     std::str::from_utf8(&plain).is_ok().then_some(plain)
 }
 
-/// Encodes the percent sign of this escape once more, so that decoding leaves the escape.
+/// Encodes the percent sign of this escape once more, so that decoding restores the escape.
 fn keep(path: &[u8], escape: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(path.len());
     for at in 0..path.len() {
@@ -69,17 +69,17 @@ fn contains(path: &[u8], escape: &[u8]) -> bool {
     path.windows(escape.len()).any(|window| window.eq_ignore_ascii_case(escape))
 }
 
-/// On the request's URI as it was sent: parameters are cut, the rest is decoded, slashes are merged. Dots stay.
+/// Works on the URI as sent: cuts parameters, decodes the rest, and merges slashes. Dots stay.
 pub(super) fn spring_url_path_helper(path: &[u8]) -> Option<Vec<u8>> {
     Some(merge_slashes(&decode_strictly(&cut_parameters(path))?))
 }
 
-/// The same in the other order, in which `%3b` begins parameters, too.
+/// Decodes before it cuts parameters, so `%3b` begins parameters, too.
 pub(super) fn spring_that_decodes_first(path: &[u8]) -> Option<Vec<u8>> {
     Some(merge_slashes(&cut_parameters(&decode_strictly(path)?)))
 }
 
-/// Each segment by itself: its parameters are cut, then it is decoded. A slash that it has then parts nothing.
+/// Cuts the parameters of each segment, then decodes it. A decoded slash separates no segments.
 pub(super) fn spring_path_pattern(path: &[u8]) -> Option<Vec<u8>> {
     decode_strictly(path)?;
     Some(map(&cut_parameters(path), |segment| {
@@ -88,7 +88,7 @@ pub(super) fn spring_path_pattern(path: &[u8]) -> Option<Vec<u8>> {
     }))
 }
 
-/// Parameters of any segment end the path.
+/// The first parameter of any segment ends the path.
 pub(super) fn cut_at_first_semicolon(path: &[u8]) -> Option<Vec<u8>> {
     let end = path.iter().position(|byte| *byte == b';').unwrap_or(path.len());
     resolve_dots(&merge_slashes(&decode_strictly(&path[..end])?), AboveRoot::Refuse)

@@ -1,10 +1,10 @@
-//! What each reader makes of known inputs.
+//! How each reader dispatches known inputs.
 
 use super::Reader;
 
 const REFUSED: &str = "refused";
 
-/// What these readers dispatch to, or `REFUSED`.
+/// Asserts what this reader dispatches to, or `REFUSED`.
 fn assert_read(name: &str, rows: &[(&str, &str)]) {
     let reader = Reader::ALL.into_iter().find(|reader| reader.name == name).expect("a reader of this name");
     for (target, expected) in rows {
@@ -15,7 +15,7 @@ fn assert_read(name: &str, rows: &[(&str, &str)]) {
 }
 
 #[test]
-fn an_ordinary_path_is_the_same_to_all() {
+fn all_readers_read_an_ordinary_path_the_same() {
     for reader in Reader::ALL {
         for path in [
             "/",
@@ -135,7 +135,7 @@ fn frameworks_decode_once_or_not_at_all() {
 }
 
 #[test]
-fn iis_reads_as_windows_reads_files() {
+fn iis_reads_paths_as_windows_reads_files() {
     assert_read(
         "IIS with file paths",
         &[
@@ -151,7 +151,7 @@ fn iis_reads_as_windows_reads_files() {
 }
 
 #[test]
-fn mistakes_are_made_as_they_are_known() {
+fn lenient_readers_make_the_known_mistakes() {
     assert_read("decodes twice", &[("/a/%252e%252e%252fb", "/b"), ("/a/%25252e./b", "/a/%2e./b"), ("/a\\b", "/a/b")]);
     assert_read("decodes until nothing changes", &[("/a/%25252e./b", "/b"), ("/a/%zz", "/a/%zz")]);
     assert_read("decodes until nothing changes, then cuts parameters", &[("/a/..%25253bx/b", "/b")]);

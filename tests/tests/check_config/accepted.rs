@@ -1,4 +1,4 @@
-//! What is accepted: all that is shipped, and edits that open nothing.
+//! Accepted configurations: the shipped ones, also with edits that open nothing.
 
 use end_to_end::{latchkey, root};
 use serde_json::{Value, json};
@@ -10,10 +10,10 @@ use crate::printed::{
 
 type Edit = fn(&mut Value);
 
-/// A name, an edit, and what is warned of.
+/// A name, an edit, and the expected warning.
 type Weakened = (&'static str, Box<dyn Fn(&mut Value)>, &'static str);
 
-/// Each opens nothing.
+/// Edits that open nothing.
 fn harmless() -> Vec<(&'static str, Edit)> {
     vec![
         ("another name for the policy", |config| {
@@ -135,7 +135,7 @@ fn harmless() -> Vec<(&'static str, Edit)> {
     ]
 }
 
-/// Each field of a message under its other name.
+/// Renames each field of a message to camel case.
 fn in_camel_case(value: Value) -> Value {
     const CHOSEN: [&str; 4] =
         ["policies", "allowed_capabilities", "filter_metadata", "typed_extension_protocol_options"];
@@ -190,7 +190,7 @@ fn an_edit_that_opens_nothing_is_accepted_without_a_warning() {
 }
 
 #[test]
-fn an_edit_that_weakens_is_warned_of_and_accepted() {
+fn an_edit_that_weakens_is_accepted_with_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
     let base = printed(&Places::nowhere(), folder.path());
     let public = |path: Value| ruled(path, "public", json!({"cluster": "upstream"}));
@@ -306,7 +306,7 @@ fn an_edit_that_weakens_is_warned_of_and_accepted() {
 }
 
 #[test]
-fn all_that_is_shipped_is_accepted() {
+fn the_shipped_mesh_files_are_accepted() {
     for file in ["envoy/istio.yaml", "envoy/envoy-gateway.yaml"] {
         let (code, said) = latchkey(&["check-config", &root().join(file).display().to_string()]);
         assert!(code == Some(0) && said.contains("accepted, with 0 warnings: 1 filter of the edge"), "{file}: {said}");
@@ -314,7 +314,7 @@ fn all_that_is_shipped_is_accepted() {
 }
 
 #[test]
-fn what_a_mesh_is_given_is_compared_too() {
+fn a_weakened_mesh_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     for (file, from, to, words) in [
         (

@@ -14,7 +14,7 @@ const CLIENT: &str = "203.0.113.7";
 /// A client's view of one configuration.
 pub struct Probe {
     port: u16,
-    /// Of the listener that an edit has added.
+    /// The port of the listener that an edit has added.
     second: Option<u16>,
     /// A key that may read reviews.
     reader: String,
@@ -27,7 +27,7 @@ impl Probe {
         Connection::open(self.port).get(path, headers)
     }
 
-    /// Reviews, without a key.
+    /// Whether a request reaches reviews without a key.
     pub fn reaches(&self, path: &str, headers: &[(&str, &str)]) -> bool {
         arrived(&self.get(path, headers), "/v1/reviews/1")
     }
@@ -36,23 +36,23 @@ impl Probe {
         arrived(&self.get(path, &[]), goal)
     }
 
-    /// The route that a public one lends its rule, once the header by which Envoy chose that is gone.
+    /// Whether a public route lends its rule to another, once the header by which Envoy chose it is removed.
     pub fn lends(&self) -> bool {
         arrived(&self.get("/v1/webhooks", &[("x-api-key", "anything"), ("x-skip", "yes")]), "/v1/webhooks")
     }
 
-    /// The upstream was asked, which takes no WebSocket.
+    /// Whether an upgrade reached the upstream, which answers 200 because it has no WebSocket.
     pub fn upgrades(&self) -> bool {
         self.get("/v1/reviews/1", &[("connection", "upgrade"), ("upgrade", "websocket")]).status == 200
     }
 
-    /// The upstream is told an identity, or what it may take for one.
+    /// Whether the upstream receives an identity header, or one that it may take for that.
     pub fn forges(&self, path: &str, headers: &[(&str, &str)], name: &str) -> bool {
         let answer = self.get(path, headers);
         answer.status == 200 && answer.json()["headers"][name].is_array()
     }
 
-    /// A key that is stolen works from elsewhere.
+    /// Whether a stolen key works from another address.
     pub fn names_an_address(&self) -> bool {
         arrived(&self.get("/v1/reviews/1", &[("x-api-key", &self.bound), ("x-forwarded-for", CLIENT)]), "/v1/reviews/1")
     }
@@ -65,13 +65,13 @@ impl Probe {
         self.second.is_some_and(|port| arrived(&Connection::open(port).get("/v1/reviews/1", &[]), "/v1/reviews/1"))
     }
 
-    /// Envoy has added the edge token.
+    /// Whether a request reaches the control plane with the edge token that Envoy adds.
     pub fn reaches_the_control_plane(&self) -> bool {
         let answer = Connection::open(self.port).request("DELETE", "/edge/v1/instances/none", &[]);
         !matches!(answer.status, 401 | 403 | 503)
     }
 
-    /// Another one than the upstream answers.
+    /// Whether another server than the upstream answers.
     pub fn names_a_cluster(&self) -> bool {
         let answer = self.get("/healthz", &[("x-cluster", "latchkey")]);
         answer.status == 200 && !answer.body.contains("body_bytes")
@@ -83,12 +83,12 @@ impl Probe {
     }
 }
 
-/// The upstream was asked for this path.
+/// Whether the upstream received this path.
 fn arrived(answer: &Response, path: &str) -> bool {
     answer.status == 200 && answer.body.contains("body_bytes") && answer.json()["path"] == path
 }
 
-/// A public route that a header of the client chooses, and that the guard keeps from lending its rule.
+/// Adds a public route that a client's header chooses. The guard must not let it lend its rule.
 fn lend(config: &mut Value) {
     let header = json!({"name": "x-api-key", "present_match": true});
     let matched = json!({"path_separated_prefix": "/v1/webhooks", "headers": [header]});
@@ -103,7 +103,7 @@ struct Door {
     second: Option<u16>,
 }
 
-/// Puts the listeners of an edited configuration, under names and ports of their own, and its clusters into `all`.
+/// Adds the listeners of an edited configuration, under new names and ports, and its clusters to `all`.
 fn add(all: &mut Value, edited: Value, row: &Row, is_open: fn(&Probe) -> bool) -> Door {
     let mut edited = edited;
     let known: BTreeSet<String> =
@@ -135,7 +135,7 @@ fn run(config: &Value, folder: &Path) -> end_to_end::Process {
 }
 
 #[test]
-fn a_request_finds_each_door_that_is_refused_and_none_in_what_is_printed() {
+fn each_refused_door_is_open_to_a_request_and_the_printed_configuration_has_none() {
     let (control_plane, echo) = (ControlPlane::start(), Echo::start());
     let folder = tempfile::tempdir().expect("a folder");
     let admin = control_plane.admin();

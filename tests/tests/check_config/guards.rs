@@ -1,4 +1,4 @@
-//! Edits of the guard, of our filter, and of what routes say of either.
+//! Edits of the guard, of our filter, and of the routes' overrides of either.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const PER_ROUTE: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 const SHIPPED: &str = "take the filter `latchkey-guard` from what `latchkey envoy-config` prints";
 
-/// In front of another message, by a header of the request.
+/// Wraps a filter so that a header of the request skips it.
 fn matched(name: &str, inner: Value) -> Value {
     let skip =
         json!({"name": "skip", "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter")});

@@ -1,4 +1,4 @@
-//! Edits by which another way leads to the upstream, the control plane or Envoy's admin pages.
+//! Edits that open another way to the upstream, the control plane or Envoy's admin pages.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::printed::{
 };
 use crate::refused::Row;
 
-/// A route to the upstream, for whatever comes.
+/// A route for all requests to this cluster.
 fn to(cluster: &str) -> Value {
     json!({"match": {"prefix": "/"}, "route": {"cluster": cluster}})
 }

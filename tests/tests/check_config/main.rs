@@ -1,4 +1,6 @@
-//! `latchkey check-config` on what `latchkey envoy-config` prints: each edit that opens a door is refused, and a real Envoy shows the door.
+//! `latchkey check-config` refuses each edit that opens a door in what `latchkey envoy-config` prints.
+//!
+//! A real Envoy shows that the door is open.
 
 mod accepted;
 mod chains;

@@ -5,7 +5,7 @@ use std::path::Path;
 use end_to_end::{latchkey, root};
 use serde_json::{Value, json};
 
-/// Where the parts of a configuration are.
+/// The addresses and ports of a configuration.
 pub struct Places {
     pub control_plane_port: u16,
     pub upstream_port: u16,
@@ -30,7 +30,7 @@ impl Places {
     }
 }
 
-/// The configuration with three routes: one public, two that need a scope; all else is denied.
+/// The configuration with three routes: one public, two that need a scope; everything else is denied.
 pub fn printed(places: &Places, folder: &Path) -> Value {
     let flags = flags(places, folder);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -64,7 +64,7 @@ fn text(flags: &[&str]) -> String {
     said
 }
 
-/// What `check-config` says of it, with its exit code.
+/// The exit code and the output of `check-config`.
 pub fn check(config: &Value, folder: &Path) -> (Option<i32>, String) {
     let file = folder.join("edited.json");
     std::fs::write(&file, config.to_string()).expect("the edited file");
@@ -93,7 +93,7 @@ pub fn filters(config: &mut Value) -> &mut Vec<Value> {
     items(manager(config), "/http_filters")
 }
 
-/// Where the filter with this name stands.
+/// The index of the filter with this name.
 pub fn place_of(config: &mut Value, name: &str) -> usize {
     filters(config).iter().position(|filter| filter["name"] == name).unwrap_or_else(|| panic!("no filter {name}"))
 }
@@ -139,7 +139,7 @@ pub fn routes(config: &mut Value) -> &mut Vec<Value> {
     items(host(config), "/routes")
 }
 
-/// The route that takes what is below this path.
+/// The route for everything below this path.
 pub fn route<'a>(config: &'a mut Value, path: &str) -> &'a mut Value {
     let found = routes(config).iter_mut().find(|route| route["match"]["path_separated_prefix"] == path);
     found.unwrap_or_else(|| panic!("no route for {path}"))

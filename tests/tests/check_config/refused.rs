@@ -1,18 +1,18 @@
-//! The table of edits that open a door: each is refused by name, with what to do.
+//! The table of edits that open a door: each is refused by name, with the next step.
 
 use crate::doors::Probe;
 use crate::printed::{Places, check, printed};
 use crate::{chains, guards, listeners, routes};
 use serde_json::Value;
 
-/// An edit of what is printed.
+/// An edit of the printed configuration.
 pub struct Row {
     pub name: &'static str,
     pub edit: fn(&mut Value),
-    /// Where it is refused, and what the refusal says: the door, then what to do.
+    /// Parts of the refusal: the place, the door, and the next step.
     pub words: [&'static str; 3],
-    /// True where a request shows that the door is open; none where no real Envoy runs the edit, or where it opens only
-    /// together with something else, like a worker whose VM failed.
+    /// Whether a request shows that the door is open. `None` if no real Envoy runs the edit, or if it opens a door only
+    /// together with something else, such as a worker whose VM failed.
     pub door: Option<fn(&Probe) -> bool>,
 }
 
@@ -21,7 +21,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn each_edit_that_opens_a_door_is_refused_with_what_to_do() {
+fn each_edit_that_opens_a_door_is_refused_with_the_next_step() {
     let folder = tempfile::tempdir().expect("a folder");
     let base = printed(&Places::nowhere(), folder.path());
     let (code, said) = check(&base, folder.path());

@@ -1,4 +1,4 @@
-//! Edits of routes by which one takes what another is meant to protect.
+//! Edits of routes by which one takes requests that another one should protect.
 
 use serde_json::json;
 

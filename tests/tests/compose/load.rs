@@ -1,4 +1,4 @@
-//! Clients of both Envoys, from before a fault until after it.
+//! Load on both Envoys, from before a fault until after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,12 +10,12 @@ use end_to_end::{Connection, eventually};
 
 use crate::stack::Stack;
 
-/// Between two requests of one client: each key has a rate limit.
+/// Pause between two requests of a client, because each key has a rate limit.
 const PAUSE: Duration = Duration::from_millis(5);
 
 const UNKNOWN: &str = "lk_live_000000000000000000000000000000004cjNQE";
 
-/// Clients of both Envoys, as a load balancer would send them: one that doesn't answer, or answers 503, is passed over.
+/// Clients of both Envoys, as behind a load balancer: an Envoy that doesn't answer, or answers 503, is skipped.
 pub struct Load {
     clients: Vec<JoinHandle<Vec<String>>>,
     ends: Arc<AtomicBool>,
@@ -23,7 +23,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Three clients, each with a key of its own that must be let in, and with one that must not.
+    /// Three clients, each with its own valid key, an inactive key, and an unknown one.
     pub fn start(stack: &Stack) -> Self {
         let dead = stack.key("dead");
         stack.wait_enforced_at(2);

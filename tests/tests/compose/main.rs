@@ -1,6 +1,6 @@
 //! The stacks of compose.yaml under load, while their parts are cut off, killed, replaced and restarted.
 //!
-//! scripts/test-compose starts each stack and runs its module; they say nothing where no Docker engine runs.
+//! scripts/test-compose starts each stack and runs its module. Without a Docker engine the tests are ignored.
 
 mod load;
 mod one_control_plane;

@@ -1,4 +1,4 @@
-//! The stack as it starts without a profile: one control plane with a file.
+//! The stack without a profile: one control plane with a SQLite file.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ fn a_control_plane_that_was_killed_and_replaced_has_every_key_and_its_envoys() {
 
 #[test]
 #[ignore = "needs a Docker engine: scripts/test-compose"]
-fn an_envoy_that_is_replaced_leaves_nothing_that_changes_wait_for() {
+fn changes_do_not_wait_for_an_envoy_that_was_replaced() {
     let stack = Stack::of_this_run();
     let load = Load::start(&stack);
     let key = stack.key("asked at the new Envoy");

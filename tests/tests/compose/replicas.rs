@@ -1,4 +1,4 @@
-//! The profile `postgres`: two control planes over a PostgreSQL, and two Envoys that ask both.
+//! The profile `postgres`: two control planes over one PostgreSQL, and two Envoys that use both.
 
 use end_to_end::{Connection, eventually, eventually_within};
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use end_to_end::{Admin, Connection, CreatedKey, eventually, eventually_within, root};
 use serde_json::Value;
 
-/// An Envoy that was cut off asks again at the latest when its last request has timed out.
+/// Deadline for a reconnect: an Envoy that was cut off asks again at the latest when its last request times out.
 pub const RECONNECTED: Duration = Duration::from_secs(90);
 
 /// The stack that scripts/test-compose started.
 pub struct Stack {
     pub admin: Admin,
     token: String,
-    /// The ports of the control plane that is asked, and of all there may be.
+    /// The ports of the control plane in use, and of all that may exist.
     pub control_plane: u16,
     pub control_planes: [u16; 2],
     pub envoys: [u16; 2],
@@ -48,7 +48,7 @@ impl Stack {
         key
     }
 
-    /// A change, and what was answered of its enforcement.
+    /// Makes a change; returns its enforcement and its revision.
     pub fn change(&self, method: &str, path: &str, wait_secs: u64) -> (String, u64) {
         let (bearer, prefer) = (format!("Bearer {}", self.token), format!("wait={wait_secs}"));
         let headers = [("authorization", bearer.as_str()), ("prefer", prefer.as_str())];
@@ -57,7 +57,7 @@ impl Stack {
         (header("latchkey-enforcement"), header("latchkey-revision").parse().expect("a revision"))
     }
 
-    /// Waits until a change is answered as enforced at so many Envoys.
+    /// Waits until a change is answered as enforced at this many Envoys.
     pub fn wait_enforced_at(&self, edges: usize) {
         let key = self.admin.create_key("acme", "asked whether all have it");
         let expected = format!("enforced=true, edges={edges}, workers={}, disconnected=0", 3 * edges);
@@ -76,7 +76,7 @@ impl Stack {
     }
 }
 
-/// Asks on connections that are open together, so that each worker has some of them.
+/// Checks the verdict on connections that are open at the same time, so that each worker has some of them.
 pub fn all_workers(port: u16, secret: &str, expected: &str) -> Result<(), String> {
     let mut connections = (0..8).map(|_| Connection::try_open(port)).collect::<Result<Vec<_>, _>>()?;
     for connection in &mut connections {
@@ -104,12 +104,13 @@ fn run(command: &mut Command) -> String {
     said
 }
 
-/// That so many containers run, none as root, with a file system that it can write, or with a secret in its environment.
+/// Asserts that `count` containers run, and that none runs as root, can write its file system, or has a secret in its
+/// environment.
 pub fn assert_shut_in(count: usize) {
     let inspect = |container| -> Value { serde_json::from_str(&docker(&["inspect", container])).expect("JSON") };
     let containers = compose(&["ps", "-q"]);
     let all: Vec<(&str, Value)> = containers.lines().map(|container| (container, inspect(container))).collect();
-    // What has made a secret and ended is there, too.
+    // Containers that made a secret and ended are listed, too.
     let running: Vec<_> = all.iter().filter(|(_, inspected)| inspected[0]["State"]["Running"] == true).collect();
     assert_eq!(running.len(), count, "{containers}");
     for (container, inspected) in running {
@@ -120,6 +121,6 @@ pub fn assert_shut_in(count: usize) {
         assert!(status.contains("Uid:\t10001\t10001\t10001\t10001"), "{name}: {status}");
         let environment = inspected[0]["Config"]["Env"].to_string();
         let is_secret = environment.contains("lkedge_") || environment.contains("PASSWORD=");
-        assert!(!is_secret, "a secret stands in the environment: {environment}");
+        assert!(!is_secret, "a secret is in the environment: {environment}");
     }
 }

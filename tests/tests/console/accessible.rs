@@ -1,15 +1,15 @@
-//! Every page, as those read it who don't see it well, and those who have a small window.
+//! Every page for people who don't see it well, or who have a small window.
 
 use end_to_end::{Browser, Scripts, Stop, Tour};
 
-/// Widths and what the reader prefers, for the checker. Colours don't depend on the width.
+/// Widths and colour schemes for the checker. Colours don't depend on the width.
 const LOOKS: [(u32, &str); 2] = [(1280, "light"), (320, "dark")];
 
 /// From a small phone to a large screen.
 const WIDTHS: [u32; 7] = [320, 390, 768, 1024, 1200, 1280, 1920];
 
 #[test]
-fn no_page_has_anything_that_the_accessibility_checker_finds_nor_anything_beside_the_window() {
+fn every_page_passes_the_accessibility_checker_and_fits_the_window() {
     let tour = Tour::start();
     let browser = Browser::start(&tour.stack.control_plane.url(), Scripts::On);
     let mut found = Vec::new();
@@ -25,7 +25,7 @@ fn no_page_has_anything_that_the_accessibility_checker_finds_nor_anything_beside
                 browser.look(width, 900, "light");
                 let overhang = browser.overhang();
                 if overhang > 0 {
-                    found.push(format!("{} at {width} px: {overhang} px of it lie beside the window", stop.name));
+                    found.push(format!("{} at {width} px: {overhang} px of it are outside the window", stop.name));
                 }
             }
         }

@@ -1,21 +1,21 @@
-//! The life of a key, as somebody lives it who has only a browser.
+//! The life of a key, managed only in a browser.
 
 use std::process::Command;
 use std::time::Duration;
 
 use end_to_end::{Browser, Connection, Scripts, Stack, eventually, eventually_within};
 
-/// Workers tell what they counted every 10 s.
+/// Deadline for usage to be reported: workers report every 10 s.
 const TOLD: Duration = Duration::from_secs(40);
 
 const KEYS: &str = "/console/workspaces/acme/keys";
 
-/// What a request with this secret is answered, as a client sees it.
+/// The verdict of a request with this secret.
 fn asked(stack: &Stack, secret: &str) -> String {
     Connection::open(stack.envoy.port).get("/v1/reviews", &[("x-api-key", secret)]).verdict()
 }
 
-/// Waits until every worker answers like this.
+/// Waits until every worker gives this verdict.
 fn answered(stack: &Stack, secret: &str, verdict: &str) {
     for mut connection in stack.envoy.connections(8) {
         eventually(&format!("a request is answered {verdict}"), || {
@@ -38,7 +38,7 @@ fn secret(browser: &Browser) -> String {
     browser.text_of("#secret")
 }
 
-/// From the list to a secret that works, through all that can be done with a key, to its end.
+/// From the list to a working secret, through every action on a key, to its deletion.
 fn a_key_lives(scripts: Scripts) {
     let mut stack = Stack::start();
     let gateway = format!("gateway_url = \"http://127.0.0.1:{}/v1/reviews\"\n", stack.envoy.port);
@@ -47,7 +47,7 @@ fn a_key_lives(scripts: Scripts) {
     stack.control_plane.restart();
     let browser = browser(&stack, scripts);
 
-    // The list is empty, and says what a key is for.
+    // The list is empty, and explains what a key is for.
     browser.press("acme");
     browser.wait_text("No keys yet");
     browser.wait_text("webhooks");
@@ -64,13 +64,13 @@ fn a_key_lives(scripts: Scripts) {
     assert_eq!(browser.value("#name"), "Nightly export", "what was typed is kept");
     browser.press("Create key");
 
-    // The secret, once: it works, and so does the line to paste.
+    // The secret is shown once. It works, and so does the line to paste.
     let first = secret(&browser);
     answered(&stack, &first, "200 -");
     let line = browser.text_of("#line");
     let output = Command::new("sh").arg("-c").arg(format!("{line} -s")).output().expect("sh");
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200"), "{line}: {output:?}");
-    // Loading the page again sends the form again, which makes nothing and shows nothing.
+    // Reloading the page sends the form again, which creates nothing and shows no secret.
     browser.reload();
     browser.wait_text("Already created");
     assert!(!browser.source().contains(&first));
@@ -85,7 +85,7 @@ fn a_key_lives(scripts: Scripts) {
         assert!(!browser.source().contains(&first), "going back shows the secret again");
     }
 
-    // Edited: what edges must know, they know.
+    // Edited: the edges enforce the change.
     browser.open(&page);
     browser.press("Edit");
     browser.wait_text("Fixed when the key was made");
@@ -101,7 +101,7 @@ fn a_key_lives(scripts: Scripts) {
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
     assert_eq!(asked(&stack, &first), "200 -");
 
-    // Rotated at once: the old secret says so.
+    // Rotated without an overlap: the old secret is denied as rotated.
     browser.press("Rotate");
     browser.press("Rotate key");
     let second = secret(&browser);
@@ -119,7 +119,7 @@ fn a_key_lives(scripts: Scripts) {
     assert!(!browser.source().contains(&second), "going back shows the secret again");
     browser.open(&page);
 
-    // Rotated with an overlap: both work, and the page says who uses which.
+    // Rotated with an overlap: both work, and the page shows which are used.
     browser.press("Rotate");
     browser.press("12 hours");
     browser.press("Rotate key");
@@ -129,7 +129,7 @@ fn a_key_lives(scripts: Scripts) {
     browser.wait_text("The new secret was not used yet.");
     answered(&stack, &third, "200 -");
     answered(&stack, &second, "200 -");
-    eventually_within(TOLD, "the page says that both secrets are used", || {
+    eventually_within(TOLD, "the page shows that both secrets are used", || {
         if scripts == Scripts::Off {
             browser.reload();
         }
@@ -142,8 +142,8 @@ fn a_key_lives(scripts: Scripts) {
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
     assert_eq!((asked(&stack, &second), asked(&stack, &third)), ("401 rotated-key".to_owned(), "200 -".to_owned()));
 
-    // Why it was denied stands on its page.
-    eventually_within(TOLD, "the page says why a request was denied", || {
+    // The key's page shows why it was denied.
+    eventually_within(TOLD, "the page shows why a request was denied", || {
         browser.open(&format!("{KEYS}/{key}"));
         let seen = browser.text();
         let is_there = seen.contains("rotated-key") && seen.contains("GET /v1/reviews") && seen.contains("127.0.0.1");
@@ -163,7 +163,7 @@ fn a_key_lives(scripts: Scripts) {
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
     assert_eq!(asked(&stack, &third), "200 -");
 
-    // Deleted, by its name.
+    // Deleted, once its name is typed.
     browser.press("Delete");
     browser.fill("#confirm", "something else");
     browser.press("Delete key");
@@ -174,7 +174,7 @@ fn a_key_lives(scripts: Scripts) {
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
     assert_eq!(asked(&stack, &third), "401 unknown-key");
 
-    // What it was is in the audit trail, by name.
+    // The audit trail has every action.
     browser.press("Audit trail");
     for action in [
         "Key created",
@@ -200,7 +200,7 @@ fn a_key_is_made_used_edited_rotated_stopped_and_deleted_without_scripts() {
 }
 
 #[test]
-fn lists_are_searched_filtered_sorted_and_turned_page_by_page() {
+fn lists_are_searched_filtered_sorted_and_paginated() {
     let control_plane = end_to_end::ControlPlane::start();
     let admin = control_plane.admin();
     admin.create_workspace("acme");
@@ -239,7 +239,7 @@ fn lists_are_searched_filtered_sorted_and_turned_page_by_page() {
 }
 
 #[test]
-fn a_page_that_was_opened_before_a_change_says_itself_when_it_is_enforced() {
+fn a_page_updates_itself_when_a_change_becomes_enforced() {
     let stack = Stack::start();
     let key = stack.admin.create_key("acme", "watched");
     stack.wait_known(&key);
@@ -252,7 +252,7 @@ fn a_page_that_was_opened_before_a_change_says_itself_when_it_is_enforced() {
     browser.wait_text("0 of 3 workers have it");
     browser.wait_text("Whatever happens, it holds everywhere from");
     stack.envoy.process.signal("CONT");
-    // A worker that was stopped for long is no part of it until it has caught up, and decides nothing before.
+    // A worker that was stopped for long isn't counted until it has caught up, and decides nothing before.
     browser.wait_text("Enforced on ");
     let seen = asked(&stack, &key.secret);
     assert!(["401 inactive-key", "503 not-ready"].contains(&seen.as_str()), "{seen}");
@@ -267,12 +267,12 @@ fn everything_can_be_done_with_the_keyboard_alone() {
     const ENTER: &str = "\u{e007}";
     const SPACE: &str = " ";
     browser.open("/console/sign-in");
-    // The one field has the focus.
+    // The only field has the focus.
     browser.keys(&control_plane.admin_token());
     browser.keys(ENTER);
     browser.wait_text("Workspaces");
     browser.open(&format!("{KEYS}/new"));
-    // The first stop leads past the menu.
+    // The first tab stop skips the menu.
     browser.keys(TAB);
     assert_eq!(browser.run("return document.activeElement.className"), "skip");
     browser.keys(ENTER);
@@ -304,7 +304,7 @@ fn everything_can_be_done_with_the_keyboard_alone() {
     let key = control_plane.admin().get("/v1/workspaces/acme/keys")["items"][0].clone();
     assert_eq!((&key["name"], &key["scopes"]["reviews"]), (&"By keyboard".into(), &"read".into()));
 
-    // A dialog opens, has the focus, and closes by Escape, which gives it back.
+    // A dialog opens with the focus. Escape closes it and returns the focus.
     browser.open(&format!("{KEYS}/{}", key["id"].as_str().expect("an id")));
     browser.run("document.querySelector('[data-opens]').focus()");
     browser.keys(ENTER);

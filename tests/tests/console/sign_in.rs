@@ -1,10 +1,10 @@
-//! Signing in and out, as browsers keep and drop sessions.
+//! Signing in and out, with browsers that keep or drop the session.
 
 use end_to_end::{Browser, ControlPlane, Scripts, serve_command};
 use end_to_end::{Process, eventually, free_port};
 
 #[test]
-fn whoever_signs_in_comes_to_the_page_that_was_asked_for_and_out_again() {
+fn signing_in_leads_to_the_requested_page_and_signing_out_ends_the_session() {
     for scripts in [Scripts::On, Scripts::Off] {
         let control_plane = ControlPlane::start();
         control_plane.admin().create_workspace("acme");
@@ -29,8 +29,8 @@ fn whoever_signs_in_comes_to_the_page_that_was_asked_for_and_out_again() {
 }
 
 #[test]
-fn a_browser_that_drops_the_cookie_is_told_why() {
-    // Plain HTTP at a name that isn't this machine's: what browsers take for unsafe.
+fn a_browser_that_drops_the_cookie_gets_the_reason() {
+    // Plain HTTP at a name that isn't this machine's, which browsers treat as insecure.
     let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
     let url = format!("http://console.test:{port}");
     let mut command = serve_command(folder.path(), port, &[("public-url", &url)]);
@@ -51,7 +51,7 @@ fn a_browser_that_drops_the_cookie_is_told_why() {
 }
 
 #[test]
-fn a_member_looks_and_changes_nothing() {
+fn a_member_sees_keys_and_changes_nothing() {
     let control_plane = ControlPlane::start();
     let admin = control_plane.admin();
     admin.create_workspace("acme");

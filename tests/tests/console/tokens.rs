@@ -22,7 +22,7 @@ fn a_leaked_key_is_found_and_stopped() {
         browser.press("Deactivate the key");
         browser.press("Deactivate key");
         browser.wait_text("The key is deactivated.");
-        // Nobody is there to enforce it.
+        // There is no edge to enforce it.
         browser.wait_text("No edge is known");
         assert_eq!(admin.key(&key)["status"], "inactive");
     }
@@ -86,7 +86,7 @@ fn workspaces_and_tokens_are_made_shown_once_and_revoked() {
 }
 
 #[test]
-fn the_edges_page_names_each_instance_and_lets_an_admin_say_that_one_is_gone() {
+fn the_edges_page_lists_each_instance_and_removes_no_connected_one() {
     let mut stack = Stack::start();
     let browser = Browser::start(&stack.control_plane.url(), Scripts::Off);
     browser.sign_in(&stack.control_plane.admin_token());

@@ -1,4 +1,4 @@
-//! Wall clocks that are wrong: what expires within an hour is denied early, nothing is removed, and it heals.
+//! Wrong wall clocks: keys that expire within an hour are denied early, nothing is removed, and it recovers.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
 #[test]
-fn a_wall_clock_that_is_set_forward_denies_early_what_expires_and_nothing_else() {
+fn a_wall_clock_set_forward_denies_expiring_keys_early_and_no_others() {
     let (theirs, edges) = (WallClock::right(), WallClock::right());
     let (control_plane, echo) = (ControlPlane::start_by(&theirs), Echo::start());
     let admin = control_plane.admin();
@@ -34,7 +34,7 @@ fn a_wall_clock_that_is_set_forward_denies_early_what_expires_and_nothing_else()
     for (clock, whose) in [(&edges, "the edge's"), (&theirs, "the control plane's")] {
         for (moved, expected) in [(0, "200 -"), (HOUR, "401 expired-key"), (0, "200 -")] {
             clock.move_by(moved);
-            // Its answer tells the control plane's time.
+            // The feed's answer carries the control plane's time.
             let told = admin.create_key("acme", "told");
             let when = format!("{whose} clock moved by {moved} s");
             wait(&told, "200 -", &when);
@@ -63,7 +63,7 @@ fn a_start_400_days_ahead_of_the_right_time_removes_nothing_that_is_kept_for_a_y
         control_plane.process.kill();
         clock.move_by(moved);
         control_plane.restart();
-        // It comes after what the start removes.
+        // This line is logged after what the start removes.
         eventually("the audit log's head is in the log", || {
             let log = control_plane.process.log();
             if log.contains("the audit log's head") { Ok(()) } else { Err(log) }

@@ -1,4 +1,4 @@
-//! Thousands of clients that send a byte at a time and never finish: everybody else is served meanwhile.
+//! Thousands of clients that send a byte at a time and never finish: everybody else is still served.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use end_to_end::{Connection, Stack, eventually_within};
 
-/// As many as a machine of ours is made for; fewer where it allows fewer open files.
+/// The number of connections; fewer if the limit on open files is lower.
 const MOST: usize = 10_000;
 
-/// How long each pause between two bytes of a connection is.
+/// The pause between two bytes of a connection.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What anybody else may have to wait for an answer, on a busy machine.
+/// How long anybody else may wait for an answer, on a busy machine.
 const PROMISE: Duration = Duration::from_secs(5);
 
-/// How many connections this process may open, and leave the others their files.
+/// How many connections this process may open. Leaves some files for everything else.
 fn connections() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("the limits");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("that of open files");
@@ -35,12 +35,12 @@ fn drip(port: u16, others: impl FnOnce(&AtomicUsize)) {
     let head = b"GET /v1/reviews HTTP/1.1\r\nhost: api.example\r\nx-slow: ";
     let rounds = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        // Ends with `others`, also when a promise breaks there.
+        // Ends with `others`, even if that panics.
         let (_open, is_over) = mpsc::channel::<()>();
         let rounds = &rounds;
         scope.spawn(move || {
             for byte in head.iter().chain(std::iter::repeat(&b'a')) {
-                // Those that were ended meanwhile are none of ours.
+                // Drops connections that the server has closed.
                 open.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
                 rounds.fetch_add(1, Ordering::Relaxed);
                 if is_over.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Disconnected) {
@@ -53,7 +53,7 @@ fn drip(port: u16, others: impl FnOnce(&AtomicUsize)) {
 }
 
 #[test]
-fn thousands_of_slow_clients_keep_the_control_plane_and_the_edge_from_nobody() {
+fn thousands_of_slow_clients_block_nobody_from_the_control_plane_or_the_edge() {
     let stack = Stack::start();
     let bearer = format!("Bearer {}", stack.control_plane.admin_token());
     let mut slowest = Duration::ZERO;
@@ -67,7 +67,7 @@ fn thousands_of_slow_clients_keep_the_control_plane_and_the_edge_from_nobody() {
             let mut number = 0;
             while rounds.load(Ordering::Relaxed) < 5 || number < 20 {
                 number += 1;
-                // From the same address, so by its token alone.
+                // From the same address, so only its token sets the admin apart.
                 within("an admin is answered, on a new connection", &mut || {
                     let mut connection = Connection::try_open(stack.control_plane.port)?;
                     let seen = connection.try_get("/v1/workspaces", &[("authorization", &bearer)])?.verdict();

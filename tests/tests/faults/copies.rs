@@ -1,4 +1,4 @@
-//! Copies made with SQLite's own tools, as docs/operating.md says to make them.
+//! Copies made with SQLite's own tools, as docs/operating.md describes.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use end_to_end::{Admin, ControlPlane, CreatedKey, Stack, eventually, latchkey};
 use serde_json::json;
 
-/// `sqlite3` on a database.
+/// Runs `sqlite3` on a database.
 fn sqlite3(database: &Path, command: &str) {
     let output = Command::new("sqlite3").arg("-batch").arg(database).arg(command).output().expect("sqlite3");
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A control plane whose database is these files, each copied to the name behind it.
+/// A control plane whose database is a copy of these files, each under the name beside it.
 fn serve_copy(files: &[(&Path, &str)]) -> ControlPlane {
     let mut copy = ControlPlane::of_a_file();
     copy.process.kill();
@@ -41,7 +41,7 @@ fn text(path: &Path) -> String {
 }
 
 #[test]
-fn a_copy_that_sqlite3_makes_of_a_database_in_use_has_all_that_was_answered() {
+fn a_sqlite3_copy_of_a_database_in_use_has_every_answered_change() {
     let control_plane = ControlPlane::of_a_file();
     let admin = control_plane.admin();
     admin.create_workspace("acme");
@@ -70,7 +70,7 @@ fn a_copy_that_sqlite3_makes_of_a_database_in_use_has_all_that_was_answered() {
 }
 
 #[test]
-fn the_file_without_its_wal_is_no_copy_and_both_together_are() {
+fn the_database_file_is_a_copy_only_together_with_its_wal() {
     let mut control_plane = ControlPlane::of_a_file();
     let admin = control_plane.admin();
     admin.create_workspace("acme");
@@ -85,13 +85,13 @@ fn the_file_without_its_wal_is_no_copy_and_both_together_are() {
     assert_eq!(code, Some(1), "{said}");
 
     assert_has(&serve_copy(&[(&file, "latchkey.db"), (&wal, "latchkey.db-wal")]).admin(), &keys);
-    // The refusal left all as it was.
+    // The refusal changed nothing.
     control_plane.restart();
     assert_has(&control_plane.admin(), &keys);
 }
 
 #[test]
-fn edges_follow_what_was_restored_from_a_copy_that_sqlite3_made() {
+fn edges_follow_a_database_restored_from_a_sqlite3_copy() {
     let mut stack = Stack::of_a_file();
     let key = stack.admin.create_key("acme", "kept");
     stack.wait_known(&key);
@@ -110,7 +110,7 @@ fn edges_follow_what_was_restored_from_a_copy_that_sqlite3_made() {
     });
     assert!(
         stack.envoy.process.log().contains("history is another one"),
-        "the edge says that it follows another history"
+        "the edge logs that it follows another history"
     );
     stack.envoy.assert_no_vm_broke();
 }

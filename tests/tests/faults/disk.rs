@@ -1,4 +1,4 @@
-//! A disk that takes nothing more: changes are refused with a clear answer, all else goes on, and no restart is needed.
+//! A disk that accepts no writes: changes are refused clearly, everything else works, no restart is needed.
 
 use std::process::Command;
 
@@ -88,16 +88,16 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
         }
         assert_eq!(site.status_of("/readyz"), 503, "{fault:?}");
         assert_eq!(site.status_of("/healthz"), 200, "{fault:?}");
-        // Reads go on, and show what was there before.
+        // Reads still work, and show the state from before.
         assert_eq!(site.revision(), before, "{fault:?}");
         assert_eq!(site.admin.key(&site.good), key, "{fault:?}");
         assert_eq!(site.admin.get("/v1/workspaces")["items"].as_array().map(Vec::len), Some(1), "{fault:?}");
-        // So does the feed: the edge is heard of.
+        // So does the feed: every worker still counts as current.
         site.wait_enforced();
         hammer.wait_for(100);
 
         site.disk.set(Fault::Nothing);
-        let key = eventually("changes are taken again", || {
+        let key = eventually("changes are accepted again", || {
             let body = json!({"name": format!("after {fault:?}"), "expires_in": "none", "scopes": {"reviews": "read"}});
             match site.admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)).expect("an answer") {
                 (201, made) => Ok(made),
@@ -119,13 +119,13 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
     site.envoy.assert_no_vm_broke();
     let log = site.control_plane.process.log();
     for cause in ["database or disk is full", "disk I/O error"] {
-        assert!(log.contains(cause), "the log says why: {cause}");
+        assert!(log.contains(cause), "the log names the cause: {cause}");
     }
 }
 
-/// A WAL that begins anew has room where the disk has none: for small changes, until it is full.
+/// A WAL that restarts at its beginning has room for small changes on a full disk, until it is full itself.
 #[test]
-fn a_change_that_finds_room_makes_no_full_disk_ready_and_probes_do_when_there_is_room_again() {
+fn a_full_disk_becomes_ready_by_a_probe_and_not_by_a_small_change() {
     let disk = Disk::new();
     let control_plane = ControlPlane::start_on(&disk);
     let admin = control_plane.admin();
@@ -157,9 +157,9 @@ fn a_change_that_finds_room_makes_no_full_disk_ready_and_probes_do_when_there_is
     });
 }
 
-/// Whoever can't write can't promise anything, so it doesn't begin to serve.
+/// A control plane that can't write can't promise anything, so it doesn't start to serve.
 #[test]
-fn a_start_on_a_disk_that_takes_nothing_says_so_in_one_line() {
+fn a_start_on_a_full_or_read_only_disk_fails_with_one_line() {
     for fault in [Fault::Full, Fault::ReadOnly] {
         let (disk, folder, port) = (Disk::new(), tempfile::tempdir().expect("a folder"), free_port());
         disk.set(fault);
@@ -171,7 +171,7 @@ fn a_start_on_a_disk_that_takes_nothing_says_so_in_one_line() {
         let said = process.log();
         assert_eq!(status.code(), Some(1), "{fault:?}: {said}");
         assert!(said.contains("latchkey.db") && said.lines().count() == 1, "{fault:?}: {said}");
-        // And it leaves nothing that the next start would take for a database or a token.
+        // It also leaves nothing that the next start would take for a database or a token.
         disk.set(Fault::Nothing);
         let mut process = Process::start("the control plane", &mut command, &folder.path().join("log"));
         eventually("it serves", || {

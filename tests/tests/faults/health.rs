@@ -1,12 +1,12 @@
-//! What Envoy asks of a control plane, to know whether its workers should ask it for changes.
+//! Envoy's health check of a control plane, which decides whether workers may use its feed.
 
 use end_to_end::{Connection, Disk, Echo, Fault, Sidecar, SidecarFlags, eventually};
 use serde_json::json;
 
 #[test]
-fn an_envoy_goes_on_with_a_control_plane_whose_disk_is_full() {
+fn envoy_keeps_using_a_control_plane_whose_disk_is_full() {
     let (disk, echo) = (Disk::new(), Echo::start());
-    // Often, so that nobody waits for it.
+    // Frequent, so that the test needn't wait.
     let replacements = [("interval: 10s", "interval: 0.2s"), ("unhealthy_interval: 5s", "unhealthy_interval: 0.2s")];
     let wanted = SidecarFlags { replacements: &replacements, disk: Some(&disk), ..SidecarFlags::new(echo.port, &[]) };
     let sidecar = Sidecar::start(&wanted);
@@ -25,5 +25,5 @@ fn an_envoy_goes_on_with_a_control_plane_whose_disk_is_full() {
         || if asked() > until { Ok(()) } else { Err(format!("{} of {until}", asked())) },
     );
     assert_eq!((failed(), sidecar.stat("cluster.latchkey.membership_healthy")), (before, 1));
-    assert_eq!(admin.get("/v1/enforcement")["enforced"], json!(true), "the feed goes on");
+    assert_eq!(admin.get("/v1/enforcement")["enforced"], json!(true), "the feed still works");
 }

@@ -1,4 +1,4 @@
-//! Control plane and Envoy killed at random under load, together with changes: nothing dead ever passes.
+//! Control plane and Envoy killed at random, under load and during changes: no deleted key ever passes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,13 @@ use serde_json::json;
 
 const ROUNDS: u64 = 5;
 
-/// What a request with a dead key may be answered while its Envoy, or its VM, comes and goes. Never 200.
+/// Whether a request with a deleted key may get this verdict while Envoy, or its VM, restarts. Never 200.
 fn is_denied(verdict: &str) -> bool {
     verdict == "401 unknown-key" || verdict == "503 not-ready" || verdict == "503 stale"
 }
 
-/// Asks with dead keys until told to end, through every restart; answers whatever wasn't a denial, and how many were.
+/// Sends requests with a deleted key until `is_over`, through every restart. Returns the verdicts that were no denials,
+/// and the number of denials.
 fn ask(port: u16, dead: &CreatedKey, is_over: &AtomicBool) -> (Vec<String>, usize) {
     let (mut wrong, mut denied) = (Vec::new(), 0);
     while !is_over.load(Ordering::Relaxed) {
@@ -36,7 +37,7 @@ fn ask(port: u16, dead: &CreatedKey, is_over: &AtomicBool) -> (Vec<String>, usiz
 }
 
 #[test]
-fn control_plane_and_envoy_killed_at_random_let_nothing_dead_pass() {
+fn control_plane_and_envoy_killed_at_random_let_no_deleted_key_pass() {
     let seed = 7;
     let mut random = Rng::with_seed(seed);
     let mut stack = Stack::start();
@@ -53,7 +54,7 @@ fn control_plane_and_envoy_killed_at_random_let_nothing_dead_pass() {
         let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| ask(port, &dead, &is_over))).collect();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 0..ROUNDS {
-                // Changes until a random one, and the kill while another is under way.
+                // A random number of changes, and the kill while another one is in flight.
                 let mut keys: Vec<CreatedKey> =
                     (0..random.usize(2..12)).map(|n| stack.admin.create_key("acme", &n.to_string())).collect();
                 let gone = keys.swap_remove(random.usize(..keys.len()));
@@ -87,7 +88,7 @@ fn control_plane_and_envoy_killed_at_random_let_nothing_dead_pass() {
                     stack.envoy.restart();
                     stack.envoy.wait_ready();
                 }
-                // What was answered is there, at both.
+                // Every answered change is there, at both.
                 for key in &keys {
                     stack.wait_known(key);
                 }

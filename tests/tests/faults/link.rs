@@ -1,4 +1,4 @@
-//! Answers of the feed that come to harm: workers keep what they have until it is stale, no VM breaks, and nobody has to help.
+//! Damaged answers of the feed: workers keep their table until it is stale, no VM fails, and nobody has to intervene.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const ALL: [Trouble; 10] = [
     Trouble::SomebodyElse,
 ];
 
-/// Whoever waits for what doesn't come asks but once.
+/// Whether the edge waits for the answer, and so sends only one request.
 fn is_waited_for(trouble: Trouble) -> bool {
     matches!(trouble, Trouble::Silence | Trouble::Slow)
 }
@@ -41,7 +41,7 @@ fn wait_verdict(connections: &mut [Connection], key: &CreatedKey, expected: &str
 }
 
 #[test]
-fn answers_that_come_to_harm_change_no_verdict_and_break_no_vm() {
+fn damaged_answers_change_no_verdict_and_break_no_vm() {
     let (control_plane, echo) = (ControlPlane::start(), Echo::start());
     let admin = control_plane.admin();
     admin.create_workspace("acme");
@@ -61,7 +61,7 @@ fn answers_that_come_to_harm_change_no_verdict_and_break_no_vm() {
     let mut connections = envoy.connections(4);
     for trouble in ALL {
         link.set(trouble);
-        // So that there is an answer to be harmed.
+        // Changes, so that there is an answer to damage.
         let (new, victim) = (admin.create_key("acme", "new"), admin.create_key("acme", "victim"));
         admin.delete(&victim);
         link.wait_harmed(if is_waited_for(trouble) { 1 } else { 2 });
@@ -76,7 +76,7 @@ fn answers_that_come_to_harm_change_no_verdict_and_break_no_vm() {
 }
 
 #[test]
-fn an_edge_that_hears_nothing_true_denies_when_its_bound_has_passed_and_recovers() {
+fn an_edge_with_only_damaged_answers_denies_after_its_staleness_bound_and_recovers() {
     const BOUND_SECS: u64 = 10;
     let (control_plane, echo) = (ControlPlane::start(), Echo::start());
     let admin = control_plane.admin();
@@ -91,7 +91,7 @@ fn an_edge_that_hears_nothing_true_denies_when_its_bound_has_passed_and_recovers
     wait_verdict(&mut connections, &key, "200 -");
     links.iter().zip(troubles).for_each(|(link, trouble)| link.set(trouble));
     admin.delete(&key);
-    // Half a second a tick, and a busy machine.
+    // Allows for half a second between ticks, and for a busy machine.
     eventually_within(Duration::from_secs(BOUND_SECS + 3), "every worker denies", || {
         let get = |connection: &mut Connection| connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict();
         let seen: Vec<String> = connections.iter_mut().map(get).collect();
@@ -102,7 +102,7 @@ fn an_edge_that_hears_nothing_true_denies_when_its_bound_has_passed_and_recovers
     envoys.iter().for_each(Envoy::assert_no_vm_broke);
 }
 
-/// The first table, too, comes only whole.
+/// The first table, too, is only applied as a whole.
 #[test]
 fn an_envoy_that_starts_on_a_bad_link_denies_until_it_is_good() {
     let (control_plane, echo) = (ControlPlane::start(), Echo::start());

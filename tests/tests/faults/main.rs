@@ -1,4 +1,4 @@
-//! Faults on the real parts: power, disk, clocks, kills, the link between edge and control plane, clients that never finish.
+//! Faults on the real parts: power, disk, clocks, kills, the edge's link, clients that never finish.
 
 mod clocks;
 mod connections;

@@ -1,4 +1,4 @@
-//! Power loss: of what was written and not synced, any part is gone. What was answered is there after it.
+//! Power loss: any part of the unsynced writes is gone, and every answered change is still there.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const ROUNDS: u64 = 12;
 const WRITERS: usize = 4;
 
-/// What a change was answered with: the key, and the revision that it has then.
+/// Answered changes: each key with the revision that its last answer gave.
 type Answered = BTreeMap<String, u64>;
 
 fn note(answered: &mut Answered, key: &Value) {
@@ -38,7 +38,7 @@ fn write_until_the_end(admin: &Admin, name: &str) -> Answered {
     answered
 }
 
-/// Writes under load until a random moment, then kills the control plane; answers what it answered.
+/// Writes under load until a random moment, then kills the control plane; returns the answered changes.
 fn load_and_kill(control_plane: &mut ControlPlane, round: u64, random: &mut Rng) -> Answered {
     let start = revision(&control_plane.admin());
     let until = start + random.u64(5..120);
@@ -63,7 +63,7 @@ fn revision(admin: &Admin) -> u64 {
     admin.get("/v1/enforcement")["revision"].as_u64().expect("a revision")
 }
 
-/// Changes that were answered and aren't there.
+/// Answered changes that are missing.
 fn lost(admin: &Admin, answered: &Answered) -> Vec<String> {
     let is_lost = |(id, revision): &(&String, &u64)| {
         let (_, key) = admin.send("GET", &format!("/v1/workspaces/acme/keys/{id}"), None).expect("an answer");
@@ -72,7 +72,7 @@ fn lost(admin: &Admin, answered: &Answered) -> Vec<String> {
     answered.iter().filter(is_lost).map(|(id, revision)| format!("{id} at {revision}")).collect()
 }
 
-/// Fails unless the file is whole, and each revision has its event.
+/// Fails unless the file is intact, and each revision has its event.
 fn assert_whole(control_plane: &ControlPlane, when: &str) {
     let database = control_plane.database().display().to_string();
     let copy = control_plane.folder().join(format!("{when}.db")).display().to_string();
@@ -85,12 +85,12 @@ fn assert_whole(control_plane: &ControlPlane, when: &str) {
 }
 
 #[test]
-fn what_was_answered_outlives_a_power_loss() {
+fn answered_changes_survive_a_power_loss() {
     let disk = Disk::new();
     let mut control_plane = ControlPlane::start_on(&disk);
     control_plane.admin().create_workspace("acme");
     let (mut answered, mut unsynced, mut round) = (Answered::new(), 0, 0);
-    // A kill may find all synced each time.
+    // Continues while every kill found everything synced.
     while round < ROUNDS || unsynced == 0 {
         assert!(round < 10 * ROUNDS, "no round had anything to lose");
         let mut random = Rng::with_seed(round);
@@ -105,9 +105,9 @@ fn what_was_answered_outlives_a_power_loss() {
     println!("{} keys, {round} power losses, {unsynced} bytes that were written and not synced", answered.len());
 }
 
-/// That the test above can fail.
+/// Shows that the test above can fail.
 #[test]
-fn a_disk_that_lies_about_its_syncs_loses_what_was_answered() {
+fn a_disk_that_lies_about_its_syncs_loses_answered_changes() {
     let disk = Disk::new();
     let mut control_plane = ControlPlane::start_on(&disk);
     control_plane.admin().create_workspace("acme");
@@ -118,9 +118,9 @@ fn a_disk_that_lies_about_its_syncs_loses_what_was_answered() {
     assert_eq!(lost(&control_plane.admin(), &answered).len(), answered.len());
 }
 
-/// A sync that failed may have lost what it was for, though the next one succeeds.
+/// A failed sync may have lost its data, although the next one succeeds.
 #[test]
-fn a_sync_that_fails_is_told_and_loses_nothing_that_was_answered() {
+fn a_failed_sync_is_reported_and_loses_no_answered_change() {
     let disk = Disk::new();
     let mut control_plane = ControlPlane::start_on(&disk);
     let admin = control_plane.admin();
@@ -149,13 +149,13 @@ fn a_sync_that_fails_is_told_and_loses_nothing_that_was_answered() {
     let admin = control_plane.admin();
     assert_eq!(lost(&admin, &answered), Vec::<String>::new());
     let keys = admin.get("/v1/workspaces/acme/keys?limit=100");
-    assert_eq!(keys["items"].as_array().map(Vec::len), Some(answered.len()), "what was refused isn't there");
+    assert_eq!(keys["items"].as_array().map(Vec::len), Some(answered.len()), "refused changes aren't there");
     assert_whole(&control_plane, "after");
 }
 
-/// Beside the database there may lie anything after a crash.
+/// A crash may leave anything beside the database.
 #[test]
-fn what_a_crash_left_beside_the_database_does_no_harm() {
+fn files_that_a_crash_left_beside_the_database_do_no_harm() {
     let mut control_plane = ControlPlane::of_a_file();
     control_plane.admin().create_workspace("acme");
     let keys: Vec<CreatedKey> = (0..20).map(|n| control_plane.admin().create_key("acme", &n.to_string())).collect();

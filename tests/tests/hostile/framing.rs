@@ -1,4 +1,4 @@
-//! Requests that two readers could part or read in two ways.
+//! Requests that two readers could split or read in different ways.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use crate::{check, check_stack, stack};
 
-/// How the names of those end that Envoy's codec answers itself with 501, as RFC 9112 6.1 has it: the only 5xx that isn't ours.
+/// The end of the names of requests that Envoy's codec answers with 501, as RFC 9112 6.1 requires: the only 5xx that
+/// isn't ours.
 const UNKNOWN_CODING: &str = "unknown coding";
 
-/// Requests with a right key, but such that two readers could part or read them in two ways.
+/// Requests with a valid key that two readers could split or read in different ways.
 fn ambiguous(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     let smuggled = "GET /v1/webhooks/smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     let key = format!("host: a\r\nx-api-key: {secret}\r\n");
@@ -71,18 +72,18 @@ fn ambiguous(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn a_request_that_can_be_parted_in_two_ways_reaches_no_upstream() {
+fn a_request_that_can_be_split_in_two_ways_reaches_no_upstream() {
     let (stack, key) = stack();
     let passed = AtomicU64::new(0);
     let before = stack.echo.seen();
     let requests = ambiguous(&key.secret);
-    // Side by side: Envoy waits a second before it closes.
+    // In parallel, because Envoy waits a second before it closes.
     std::thread::scope(|scope| {
         for (name, request) in &requests {
             let (stack, key, passed) = (&stack, &key, &passed);
             scope.spawn(move || {
                 let mut connection = Connection::open(stack.envoy.port);
-                // Envoy closes on some of them without a word.
+                // Envoy closes the connection of some of them without an answer.
                 let Ok(answer) = connection.try_raw(request) else { return };
                 if name.ends_with(UNKNOWN_CODING) {
                     assert_eq!((answer.status, answer.body.as_str()), (501, "Not Implemented"), "{name}");
@@ -125,7 +126,7 @@ fn what_envoy_reads_leniently_reaches_the_upstream_once_and_plain() {
 }
 
 #[test]
-fn a_key_opens_its_own_request_and_none_behind_it_on_the_connection() {
+fn a_key_allows_its_own_request_and_no_later_one_on_the_connection() {
     let (stack, key) = stack();
     let with_key = format!("GET /v1/reviews HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n\r\n", key.secret);
     let public = "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -137,13 +138,13 @@ fn a_key_opens_its_own_request_and_none_behind_it_on_the_connection() {
         ("none, then public", [without, public], ["401 missing-key", "200 -"]),
     ] {
         let mut connection = Connection::open(stack.envoy.port);
-        // Both at once, before any answer.
+        // Both together, before any answer.
         connection.send(requests.concat().as_bytes()).expect("sent");
         let seen = expected.map(|_| connection.read_answer().expect("an answer").verdict());
         assert_eq!(seen, expected, "{name}");
     }
     let mut connection = Connection::open(stack.envoy.port);
-    // A body is never taken for a request, whoever may send it.
+    // A body is never read as a request.
     let body = [with_key.as_str(), without].concat();
     let post = format!("POST /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let answer = connection.raw(post.as_bytes());
@@ -154,7 +155,7 @@ fn a_key_opens_its_own_request_and_none_behind_it_on_the_connection() {
 }
 
 #[test]
-fn no_header_that_steers_proxies_changes_what_is_decided() {
+fn no_proxy_header_changes_the_decision() {
     let (stack, key) = stack();
     let before = stack.echo.seen();
     for (name, value) in [
@@ -181,10 +182,11 @@ fn no_header_that_steers_proxies_changes_what_is_decided() {
         assert_eq!(ask("x"), "401 malformed-key", "{name}");
     }
     assert_eq!(stack.echo.seen(), before, "the upstream saw one of them");
-    // Envoy takes away what `connection` names, before any filter: so the key too, and nobody gets in by that.
+    // Before any filter, Envoy removes the headers that `connection` names. That includes the key, so nobody gets in
+    // this way.
     let named = [("connection", "x-api-key"), ("x-api-key", key.secret.as_str())];
     assert_eq!(Connection::open(stack.envoy.port).get("/v1/reviews", &named).verdict(), "401 missing-key");
     let named = [("connection", "x-latchkey-key-id, x-latchkey-workspace-id"), ("x-api-key", key.secret.as_str())];
     let echo = Connection::open(stack.envoy.port).get("/v1/reviews", &named).json();
-    assert_eq!(echo["headers"]["x-latchkey-key-id"], json!([key.id]), "no client has it taken away: {echo}");
+    assert_eq!(echo["headers"]["x-latchkey-key-id"], json!([key.id]), "no client can have it removed: {echo}");
 }

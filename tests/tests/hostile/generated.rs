@@ -9,7 +9,7 @@ use crate::{check, check_stack, from_upstream, stack};
 /// Requests of the generator, each from its own seed.
 const GENERATED: u64 = 10_000;
 
-/// A request that is complete, so that nobody waits for the rest of it.
+/// A complete request, so that nobody waits for the rest of it.
 fn generated(seed: u64, secret: &str) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let pick = |random: &mut fastrand::Rng, from: &[&str]| from[random.usize(..from.len())].to_owned();
@@ -40,7 +40,7 @@ fn generated(seed: u64, secret: &str) -> Vec<u8> {
         "",
     ];
     let mut path = pick(&mut random, &paths);
-    // The secret stands only where a key may stand: what else a client sends is its own affair, and passes as it is.
+    // The secret is only in the places where a request may carry a key.
     let strange =
         ["lk_live_000000000000000000000000000000004cjNQE", "", "x", "lk_", "%00", "Bearer", "\u{e9}", "lk_live_"];
     let value = |random: &mut fastrand::Rng, is_ours: bool| {
@@ -93,7 +93,7 @@ fn generated(seed: u64, secret: &str) -> Vec<u8> {
         }
         request.extend(b"\r\n");
     }
-    // After this answer the connection ends, so that a second reading of the request would be a second answer.
+    // The request has no body, so that it is complete.
     request.extend(b"content-length: 0\r\n\r\n");
     request
 }
@@ -117,7 +117,7 @@ fn ten_thousand_generated_requests_open_nothing() {
                         (Ok(()), true) => connection.read_head(),
                         (Ok(()), false) => connection.read_answer(),
                     };
-                    // A request that Envoy can't read may be answered by closing.
+                    // Envoy may close instead of answering a request that it can't read.
                     let Ok(answer) = answer else { continue };
                     check(&format!("seed {seed}"), &request, &answer, &key.secret, passed);
                     let upstream = from_upstream(&answer)
@@ -136,6 +136,6 @@ fn ten_thousand_generated_requests_open_nothing() {
             });
         }
     });
-    assert!(passed.load(Ordering::SeqCst) > 100, "some of them are right, else this shows nothing");
+    assert!(passed.load(Ordering::SeqCst) > 100, "some of them pass, otherwise this shows nothing");
     check_stack(&stack, before, &passed, &key.secret);
 }

@@ -1,4 +1,4 @@
-//! Hostile requests by raw socket: whatever they say, nothing passes that wasn't allowed and no worker breaks.
+//! Hostile requests over raw sockets: nothing passes that wasn't allowed, and no worker fails.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,12 +28,12 @@ fn stack() -> (Stack, CreatedKey) {
     (stack, key)
 }
 
-/// True when the upstream answered: its answer says what it received.
+/// Whether the upstream answered: its answer contains what it received.
 fn from_upstream(answer: &Response) -> bool {
     answer.status == 200 && answer.body.contains("\"body_bytes\"")
 }
 
-/// What must hold of any answer; counts those that came from the upstream.
+/// Checks what must hold for any answer; counts the answers from the upstream.
 fn check(name: &str, request: &[u8], answer: &Response, secret: &str, passed: &AtomicU64) {
     let ours = answer.headers.contains_key("latchkey-code");
     assert!(answer.status < 500 || ours, "{name}: {answer:?}\n{}", String::from_utf8_lossy(request));
@@ -43,13 +43,13 @@ fn check(name: &str, request: &[u8], answer: &Response, secret: &str, passed: &A
     }
 }
 
-/// Nothing broke, nothing was seen that didn't pass, and nothing was logged that mustn't be.
+/// Checks that no VM failed, that the upstream saw only what passed, and that the log has no secret.
 fn check_stack(stack: &Stack, seen_before: u64, passed: &AtomicU64, secret: &str) {
     stack.envoy.assert_no_vm_broke();
     let expected = seen_before + passed.load(Ordering::SeqCst);
     assert_eq!(stack.echo.seen(), expected, "the upstream saw a request whose client saw no answer of it");
     let mut last = Connection::open(stack.envoy.port);
-    assert_eq!(last.get("/v1/reviews/last", &[("x-api-key", secret)]).verdict(), "200 -", "the edge serves on");
+    assert_eq!(last.get("/v1/reviews/last", &[("x-api-key", secret)]).verdict(), "200 -", "the edge still serves");
     let seen = stack.echo.seen();
     let log = eventually("the access log has each request that the upstream saw", || {
         let log = stack.envoy.process.log();
@@ -66,7 +66,7 @@ fn check_stack(stack: &Stack, seen_before: u64, passed: &AtomicU64, secret: &str
     assert!(leaks.is_empty(), "the access log has the secret: {leaks:#?}");
 }
 
-/// The access log's lines of requests that Envoy sent to the upstream. No request may break the form of its line.
+/// The access log's lines for requests that Envoy sent to the upstream. Every line must be valid JSON.
 fn to_upstream(log: &str) -> Vec<Value> {
     let parsed = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     let lines = log.lines().filter(|line| line.starts_with('{') && line.ends_with('}')).map(parsed);

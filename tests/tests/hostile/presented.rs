@@ -1,4 +1,4 @@
-//! Hand-made values where a key may stand.
+//! Hand-made values in the places for a key.
 
 use std::sync::atomic::AtomicU64;
 
@@ -33,12 +33,12 @@ fn values(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Ten ways to send a value; the value is never the right one as it stands.
+/// Ten ways to send a value, which is never a valid key itself.
 fn requests(value: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let header = |start: &[u8], end: &[u8]| {
         [b"GET /v1/reviews HTTP/1.1\r\nhost: a\r\n", start, value, end, b"\r\n\r\n"].concat()
     };
-    // What can't stand in a request line is escaped, as a client would.
+    // Escaped, as a client does with what a request line can't contain.
     let escaped: String = value.iter().map(|byte| format!("%{byte:02X}")).collect();
     let path = |query: String| format!("GET /v1/reviews?{query} HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes();
     vec![
@@ -68,7 +68,7 @@ fn two_hundred_hostile_credentials_open_nothing() {
             // Envoy may refuse to read some of them at all, and close.
             let Ok(answer) = Connection::open(stack.envoy.port).try_raw(&request) else { continue };
             check(&name, &request, &answer, &key.secret, &passed);
-            // In a header without a prefix "Bearer" is part of the key; behind a prefix it is one "Bearer " too many.
+            // Without a prefix, "Bearer" is a part of the key; after a prefix, it is one "Bearer " too many.
             assert!(!from_upstream(&answer), "{name} passed: {answer:?}");
             assert!((400..500).contains(&answer.status), "{name}: {answer:?}");
         }

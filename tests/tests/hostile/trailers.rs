@@ -1,10 +1,10 @@
-//! What a client says behind its request's body, over HTTP/2, reaches the upstream only as far as it may be a header.
+//! Request trailers over HTTP/2 bring the upstream no identity, key or override header.
 
 use end_to_end::{HTTP2_CLUSTER, Http2Upstream, Stack, post_with_trailers};
 use serde_json::json;
 
 #[test]
-fn no_trailer_of_the_demos_configuration_is_an_identity_or_a_key() {
+fn with_the_demo_configuration_no_trailer_is_an_identity_or_a_key() {
     let upstream = Http2Upstream::start();
     let stack = Stack::start_with(|config| {
         config.upstream_port = upstream.port;
@@ -34,7 +34,7 @@ fn no_trailer_of_the_demos_configuration_is_an_identity_or_a_key() {
             assert_eq!(answer.json()["trailers"], json!({"checksum": ["1"]}), "{path}");
         }
     }
-    // Trailers are not read as headers: a key there opens nothing.
+    // Trailers are not read as headers: a key there allows nothing.
     let answer = post_with_trailers(stack.envoy.port, "/v1/reviews", &[], &sent).expect("an answer");
     assert_eq!(answer.verdict(), "401 missing-key");
     stack.envoy.assert_no_vm_broke();

@@ -1,11 +1,11 @@
-//! Twenty thousand generated paths: nothing passes that any reader dispatches on a route with another rule.
+//! Twenty thousand generated paths: none passes that a reader dispatches to a route with another rule.
 
 use end_to_end::{Mirrored, Reader, send_all};
 
 use crate::generator;
 use crate::site::{Site, request};
 
-/// A path that passed, and what a reader makes of it.
+/// A path that passed, and how a reader dispatches it.
 struct Misread {
     sent: Vec<u8>,
     received: Vec<u8>,
@@ -15,7 +15,8 @@ struct Misread {
     other: &'static str,
 }
 
-/// What passed, without a key and with one for reviews, and is a path of another rule to a reader: how many, and the first.
+/// The paths that passed, without a key and with one for reviews, and that a reader dispatches to another rule: how
+/// many there are, and the first of them.
 pub fn misread(site: &Site<'_>) -> Vec<String> {
     let paths = generator::all();
     let of = |(who, key): (&str, Option<&str>)| {
@@ -28,12 +29,12 @@ pub fn misread(site: &Site<'_>) -> Vec<String> {
     [("no key", None), ("a key for reviews", Some(site.key.secret.as_str()))].into_iter().filter_map(of).collect()
 }
 
-/// What reached the upstream, and as what.
+/// The paths that reached the upstream, and what it received.
 fn passed<'a>(site: &Site<'_>, paths: &'a [Vec<u8>], key: Option<&str>) -> Vec<(&'a [u8], Mirrored)> {
     let requests: Vec<Vec<u8>> = paths.iter().map(|path| request(path, key)).collect();
     let mut passed = Vec::new();
     for (path, answer) in paths.iter().zip(send_all(site.port, &requests)) {
-        // A request that Envoy can't read may be answered by closing.
+        // Envoy may close instead of answering a request that it can't read.
         let Some(answer) = answer else { continue };
         match (answer.status, Mirrored::parse(&answer.body)) {
             (200, Some(mirrored)) => passed.push((path.as_slice(), mirrored)),
@@ -44,7 +45,7 @@ fn passed<'a>(site: &Site<'_>, paths: &'a [Vec<u8>], key: Option<&str>) -> Vec<(
     passed
 }
 
-/// Each reader that takes a path that passed for one with another rule.
+/// The readers that dispatch a path that passed to another rule.
 fn by_readers(site: &Site<'_>, sent: &[u8], mirrored: &Mirrored) -> Vec<Misread> {
     let received = &mirrored.target;
     let rule = site.setup.rule(Reader::cut(received));

@@ -1,4 +1,4 @@
-//! Paths from a generator with fixed seeds: ordinary ones with everything mixed in that somebody reads in another way.
+//! Paths from a generator with fixed seeds: ordinary ones, mixed with everything that some server reads differently.
 
 use fastrand::Rng;
 
@@ -79,7 +79,7 @@ const DOTS: [&str; 17] = [
     ".%ff.",
     ".%0a.",
 ];
-/// What stands in or behind a segment, and is cut, trimmed, dropped or refused by somebody.
+/// Text in or after a segment that some server cuts, trims, drops or refuses.
 const EXTRAS: [&str; 44] = [
     ";",
     ";x",
@@ -126,7 +126,7 @@ const EXTRAS: [&str; 44] = [
     "-",
     "~",
 ];
-/// What HTTP/1.1 allows in a request line, or nearly: most of it Envoy refuses, and closes the connection.
+/// Bytes that HTTP/1.1 allows in a request line, or nearly. Envoy refuses most of them, and closes the connection.
 const RAW: [&[u8]; 8] = [b"\t", b"\x01", b"\x7f", b"\xff", b"\xc3\xa9", b"\xc0\xaf", b"\xc2\xa0", b"\"<>^`{|}"];
 
 /// All of them, in an order that is always the same.
@@ -155,12 +155,12 @@ fn pick<T: Copy>(random: &mut Rng, from: &[T]) -> T {
     from[random.usize(..from.len())]
 }
 
-/// `/` mostly, else something that somebody takes for it.
+/// Mostly `/`, otherwise something that some server takes for it.
 fn slash(random: &mut Rng) -> &'static str {
     if random.u8(..3) > 0 { "/" } else { pick(random, &SLASHES) }
 }
 
-/// From a prefix up by dot segments of any spelling, and down to another one.
+/// Up from a prefix by dot segments of any spelling, and down to another one.
 fn climb(random: &mut Rng) -> Vec<u8> {
     let mut path = pick(random, &STARTS).to_owned();
     for _ in 0..random.usize(1..=3) {
@@ -175,7 +175,7 @@ fn climb(random: &mut Rng) -> Vec<u8> {
     rooted(path)
 }
 
-/// An ordinary path with a few things put in anywhere.
+/// An ordinary path with a few insertions anywhere.
 fn mixed(random: &mut Rng) -> Vec<u8> {
     let mut path = pick(random, &STARTS).to_owned();
     for _ in 0..random.usize(..4) {

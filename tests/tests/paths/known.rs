@@ -1,4 +1,4 @@
-//! Known attacks, each by hand: 400 before any credential is looked at.
+//! Known attacks, hand-made: 400 before any credential is checked.
 
 use end_to_end::Response;
 
@@ -33,7 +33,7 @@ const ATTACKS: [&str; 62] = [
     "/healthz/%2e%2e%5Cv1/reviews/1",
     "/v1%2fwebhooks/1",
     "/v1%5cwebhooks/1",
-    // UTF-8 that is longer than it may be, or none.
+    // Overlong or invalid UTF-8.
     "/healthz/..%c0%afv1/reviews/1",
     "/healthz/..%C0%AFv1/reviews/1",
     "/healthz/..%c1%9cv1/reviews/1",
@@ -67,23 +67,23 @@ const ATTACKS: [&str; 62] = [
     "/v1/webhooks%20/1",
     "/v1/webhooks%00/1",
     "/healthz/a%01b",
-    // What would end a path.
+    // Escapes of what would end a path.
     "/healthz/..%3f/v1/reviews/1",
     "/healthz/..%23/v1/reviews/1",
     "/v1/webhooks%3f/1",
-    // No escapes at all.
+    // Malformed escapes.
     "/healthz/%",
     "/healthz/%2",
     "/healthz/%zz",
     "/healthz/%2%65",
 ];
 
-/// 400 where paths stay as they are sent. Where Envoy makes them plain, they are what stands beside, and are decided as that.
+/// 400 where Envoy keeps paths as sent. Where Envoy normalises them, each is decided as the path beside it.
 const MADE_PLAIN: [(&str, &str); 12] = [
     ("/healthz/../v1/reviews/1", "/v1/reviews/1"),
     ("/healthz/%2e%2e/v1/reviews/1", "/v1/reviews/1"),
     ("/healthz;/../v1/reviews/1", "/v1/reviews/1"),
-    // Not encoded, Envoy takes this for a dot segment.
+    // Envoy takes this for a dot segment, because it isn't encoded.
     ("/healthz/..;/v1/reviews/1", "/v1/reviews/1"),
     ("/healthz/..;x=1/v1/reviews/1", "/v1/reviews/1"),
     ("/healthz/.;/..;/v1/reviews/1", "/v1/reviews/1"),
@@ -95,10 +95,10 @@ const MADE_PLAIN: [(&str, &str); 12] = [
     ("/healthz//../v1/reviews/1", "/healthz/v1/reviews/1"),
 ];
 
-/// No key, one that was never made, and no key at all by its form.
+/// No key, an unknown key, and a malformed one.
 const KEYS: [Option<&str>; 3] = [None, Some("lk_live_000000000000000000000000000000004cjNQE"), Some("k")];
 
-/// Each attack that is answered in another way than it must be.
+/// The attacks that get a wrong answer.
 pub fn passed(site: &Site<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut ask = |path: &str, is_right: &dyn Fn(&Response, Option<&str>) -> bool| {

@@ -1,4 +1,4 @@
-//! One reading of a path, or 400: what passes is dispatched by every kind of upstream on the route that Envoy matched.
+//! One reading of a path, or 400: every kind of upstream dispatches what passes to the route that Envoy matched.
 
 mod generated;
 mod generator;
@@ -10,7 +10,7 @@ mod tomcat;
 
 use site::{CATCH_ALL, PRINTED, ROUTES, Setup, Site, TEMPLATES};
 
-/// All that must hold in this setup, of one Envoy: starting one is most of what a test costs.
+/// Checks everything about this setup on one Envoy, because starting one is most of what a test costs.
 fn assert_read_in_one_way(setup: &Setup) {
     let mut site = Site::start(setup);
     let wrong = [known::passed(&site), ordinary::refused(&site), generated::misread(&site)].concat();

@@ -22,7 +22,7 @@ const SUFFIXES: [&str; 62] = [
     "/%D0%BF%D1%83%D1%82%D1%8C/%D0%BA",
     "/%F0%9F%98%80",
     "/e%CC%81",
-    // U+FF0F looks like a slash, and is none to anybody who decodes UTF-8.
+    // U+FF0F looks like a slash, but is none to a server that decodes UTF-8.
     "/a%EF%BC%8Fb",
     "/a%20b",
     "/a%20b/c%20d",
@@ -63,7 +63,7 @@ const SUFFIXES: [&str; 62] = [
     "/a%7Cb",
     "/a%5Eb",
     "/a%60b",
-    // Dots that are no segment.
+    // Dots that aren't dot segments.
     "/.well-known/openid-configuration",
     "/.hidden",
     "/..a",
@@ -77,7 +77,7 @@ const SUFFIXES: [&str; 62] = [
     "/1?",
 ];
 
-/// Each of them that is answered in another way than its route says, or reaches the upstream otherwise than it was sent.
+/// The paths that get another answer than their route's rule gives, or that reach the upstream changed.
 pub fn refused(site: &Site<'_>) -> Vec<String> {
     let long = format!("/{}", "long-".repeat(400));
     let deep = "/deep".repeat(100);

@@ -1,11 +1,11 @@
-//! What has no path to judge, or isn't judged: readiness, `OPTIONS *`, CONNECT.
+//! Requests without a path to check, or whose path isn't checked: readiness, `OPTIONS *`, CONNECT.
 
 use end_to_end::{Connection, eventually};
 
 use crate::site::{Site, TEMPLATES};
 
 #[test]
-fn readiness_and_requests_without_a_path_are_answered_as_before() {
+fn readiness_and_requests_without_a_path_get_their_usual_answers() {
     let site = Site::start(&TEMPLATES);
     let ask = |method: &str, path: &str| Connection::open(site.port).request(method, path, &[]).verdict();
     // A query is not the path. A worker that has its keys is ready a little later.

@@ -1,20 +1,20 @@
-//! Envoys by what `latchkey envoy-config` prints, each with routes of another kind, in front of an upstream that parses nothing.
+//! Envoys with what `latchkey envoy-config` prints, each with other routes, before an upstream that parses nothing.
 
 use end_to_end::{
     Connection, ControlPlane, CreatedKey, Mirror, Process, Response, eventually, free_port, latchkey, root, run_envoy,
 };
 
-/// Where the rules of a configuration stand, and what they are.
+/// Where a configuration has its rules, and what they are.
 pub struct Setup {
     pub name: &'static str,
     /// `--route` flags.
     pub routes: &'static [&'static str],
-    /// Replacements in what is printed; each must be found there.
+    /// Replacements in the printed configuration; each must be found there.
     pub edits: &'static [(&'static str, &'static str)],
     pub paths: Paths,
     /// Prefixes of whole segments and the rule of each, the longest first.
     pub rules: &'static [(&'static str, &'static str)],
-    /// The rule of all else.
+    /// The rule of every other path.
     pub otherwise: &'static str,
 }
 
@@ -25,14 +25,14 @@ pub enum Paths {
     AsSent,
 }
 
-/// Takes Envoy's path options away, so that the filter's own reading is seen.
+/// Removes Envoy's path options, so that the filter's own reading shows.
 const AS_SENT: [(&str, &str); 3] = [
     ("          normalize_path: true\n", ""),
     ("          merge_slashes: true\n", ""),
     ("          path_with_escaped_slashes_action: REJECT_REQUEST\n", ""),
 ];
 
-/// Rules in route metadata, nothing else.
+/// Rules in route metadata only.
 pub const PRINTED: Setup = Setup {
     name: "as printed",
     routes: &["/healthz=public", "/v1/reviews=reviews", "/v1/webhooks=webhooks"],
@@ -86,7 +86,7 @@ pub const TEMPLATES: Setup = Setup {
     otherwise: "deny",
 };
 
-/// As printed, with a public route for all that no other one takes.
+/// As printed, with a public route for everything that no other one matches.
 pub const CATCH_ALL: Setup = Setup {
     name: "a public catch-all",
     routes: &["/=public", "/v1/reviews=reviews", "/v1/webhooks=webhooks"],
@@ -97,14 +97,14 @@ pub const CATCH_ALL: Setup = Setup {
 };
 
 impl Setup {
-    /// The rule of this path, where it is read in one way.
+    /// The rule of this path, if it has only one reading.
     pub fn rule(&self, path: &[u8]) -> &'static str {
         let is_below = |prefix: &str| matches!(path.strip_prefix(prefix.as_bytes()), Some([] | [b'/', ..]));
         self.rules.iter().find(|(prefix, _)| is_below(prefix)).map_or(self.otherwise, |(_, rule)| rule)
     }
 }
 
-/// A setup that runs.
+/// A running setup.
 pub struct Site<'a> {
     pub setup: &'a Setup,
     pub port: u16,
@@ -167,7 +167,7 @@ impl<'a> Site<'a> {
             let stats = Connection::try_open(admin_port)?.try_get("/stats?filter=workers_started", &[])?.body;
             if stats.contains("workers_started: 1") { Ok(()) } else { Err(stats) }
         });
-        // All at once, so that each worker has its share of them.
+        // All open at the same time, so that each worker has its share of them.
         let mut connections: Vec<Connection> = (0..8).map(|_| Connection::open(*port)).collect();
         for connection in &mut connections {
             eventually("the key is known to every worker", || {
@@ -178,13 +178,13 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// A GET on a connection of its own: Envoy closes one that it answered 400 on.
+    /// A GET on a new connection, because Envoy closes one after a 400.
     pub fn get(&self, path: &str, key: Option<&str>) -> Response {
         let headers: Vec<(&str, &str)> = key.map(|key| ("x-api-key", key)).into_iter().collect();
         Connection::open(self.port).get(path, &headers)
     }
 
-    /// Fails when a worker broke, or ended.
+    /// Fails if a VM has trapped, or Envoy has ended.
     pub fn assert_no_vm_broke(&mut self) {
         self.envoy.assert_runs();
         let log = self.envoy.log();
@@ -192,7 +192,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// A GET of this path, byte by byte.
+/// A GET of exactly this path.
 pub fn request(path: &[u8], key: Option<&str>) -> Vec<u8> {
     let key = key.map_or(String::new(), |key| format!("x-api-key: {key}\r\n"));
     [b"GET ", path, format!(" HTTP/1.1\r\nhost: api.example\r\n{key}\r\n").as_bytes()].concat()

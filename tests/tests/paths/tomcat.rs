@@ -12,7 +12,7 @@ use crate::site::{PRINTED, Setup, Site, request};
 /// Where Debian's package puts it.
 const HOME: &str = "/usr/share/tomcat10";
 
-/// Connectors of one Tomcat, by their options, and the reader that is a model of each.
+/// Connectors of one Tomcat, by their options, and the reader that models each.
 const CONNECTORS: [(&str, &str); 4] = [
     ("", "Tomcat 10.1"),
     ("encodedSolidusHandling=\"decode\"", "Tomcat 10.1 that decodes %2f"),
@@ -41,7 +41,7 @@ const WEB_DEFAULTS: &str = r#"<web-app xmlns="https://jakarta.ee/xml/ns/jakartae
 "#;
 
 struct Tomcat {
-    /// Of each of the connectors.
+    /// The port of each connector.
     ports: [u16; CONNECTORS.len()],
     _process: Process,
     _folder: tempfile::TempDir,
@@ -78,7 +78,7 @@ impl Tomcat {
             std::fs::write(base.join(file), text).expect("a file of Tomcat's");
         }
         let mut command = Command::new("java");
-        // What starts soonest: it doesn't serve for long.
+        // Options for a fast start, because it doesn't serve for long.
         command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp"]);
         command.arg(format!("{0}/bootstrap.jar:{0}/tomcat-juli.jar", bin.display()));
         command.arg(format!("-Dcatalina.home={HOME}")).arg(format!("-Dcatalina.base={}", base.display()));
@@ -108,12 +108,12 @@ fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }
 
-/// What Envoy forwards at all.
+/// Whether Envoy forwards this path at all.
 fn is_forwarded(path: &[u8]) -> bool {
     path.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
-/// Tomcat wants these of a request line escaped, even with `allowBackslash`.
+/// Whether Tomcat accepts this path: it requires these characters to be escaped, even with `allowBackslash`.
 fn is_taken(path: &[u8]) -> bool {
     is_forwarded(path) && !path.iter().any(|byte| br#""<>[\]^`{|}"#.contains(byte))
 }
@@ -122,7 +122,7 @@ fn is_taken(path: &[u8]) -> bool {
 #[expect(clippy::disallowed_methods, reason = "a test that is skipped says so")]
 fn no_path_that_passes_is_another_route_to_tomcat() {
     let Some(tomcat) = Tomcat::start() else {
-        // Not by a macro, whose output only a failing test shows.
+        // Not with a macro, whose output is shown only for a failing test.
         let lacking = "skipped: no tomcat10 here; scripts/debian-packages \"the test behind Tomcat\" tomcat10-common";
         return writeln!(std::io::stderr(), "{lacking}").expect("standard error");
     };
@@ -162,7 +162,7 @@ fn assert_hole_is_closed(tomcat: &Tomcat, site: &Site<'_>) {
     ] {
         for path in [sent, forwarded] {
             let direct = Connection::open(tomcat.ports[0]).get(path, &[]);
-            assert_eq!(dispatched(&direct).as_deref(), Some(served.as_bytes()), "Tomcat by itself: {path}");
+            assert_eq!(dispatched(&direct).as_deref(), Some(served.as_bytes()), "Tomcat alone: {path}");
         }
         for key in [None, Some(site.key.secret.as_str())] {
             assert_eq!(site.get(sent, key).verdict(), "400 bad-path", "{sent}, key {key:?}");
@@ -173,7 +173,8 @@ fn assert_hole_is_closed(tomcat: &Tomcat, site: &Site<'_>) {
     assert_eq!(site.get("/v1/reviews/1", None).verdict(), "401 missing-key");
 }
 
-/// Of some generated paths, what passes without a key is public to Tomcat, and what passes with one for reviews is that.
+/// Of some generated paths, those that pass without a key are public to Tomcat, and those that pass with a key for
+/// reviews are public or reviews.
 fn assert_generated_pass_as_matched(setup: &Setup, site: &Site<'_>) {
     let paths: Vec<Vec<u8>> = generator::all().into_iter().filter(|path| is_forwarded(path)).take(3_000).collect();
     for (key, rules) in [(None, &["public"][..]), (Some(site.key.secret.as_str()), &["public", "reviews"])] {
