@@ -19,13 +19,13 @@ pub struct Metrics {
     usage_dropped: u32,
 }
 
-/// A counter, and what was counted since Envoy was told last.
+/// A counter, and what Envoy's counter doesn't have yet.
 struct Counter {
     id: u32,
-    untold: Cell<u64>,
+    pending: Cell<u64>,
 }
 
-/// What a worker knows, or all of an Envoy's together.
+/// What a worker knows, or all workers of an Envoy together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -33,13 +33,13 @@ pub struct Report {
     pub revision: u64,
     /// Digests in the table.
     pub keys: u64,
-    /// Seconds since the control plane was asked for the word that the table stands on.
+    /// Seconds since the request was sent whose answer confirmed the table.
     pub age_secs: u64,
-    /// Whether requests are decided: there is a table, and it isn't stale.
+    /// Whether requests are decided: there is a table that isn't stale.
     pub is_ready: bool,
 }
 
-/// What a request can end as besides a denial.
+/// Outcomes of a request besides denials.
 const PASSES: [&str; 2] = ["allowed", "public"];
 
 impl Metrics {
@@ -48,7 +48,7 @@ impl Metrics {
         // In the words of `wasm.latchkey_verdict`, without its `denied:`.
         let counter = |verdict| {
             let id = host.define_counter(&format!("latchkey_requests_total.verdict={verdict}"));
-            (verdict, Counter { id, untold: Cell::new(0) })
+            (verdict, Counter { id, pending: Cell::new(0) })
         };
         Self {
             verdicts: PASSES.into_iter().chain(CODES).map(counter).collect(),
@@ -61,35 +61,35 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that ended so. Calls nobody: see [`Self::tell`].
+    /// Counts a request that ended so. Makes no host call: see [`Self::flush`].
     pub fn count(&self, verdict: &str) {
         if let Some(counter) = self.verdicts.get(verdict) {
-            counter.untold.set(counter.untold.get().saturating_add(1));
+            counter.pending.set(counter.pending.get().saturating_add(1));
         }
     }
 
-    /// Tells Envoy what was counted since the last time.
-    pub fn tell(&self, host: &dyn Host) {
-        for counter in self.verdicts.values().filter(|counter| counter.untold.get() > 0) {
-            host.add(counter.id, counter.untold.take());
+    /// Adds what was counted since the last call to Envoy's counters.
+    pub fn flush(&self, host: &dyn Host) {
+        for counter in self.verdicts.values().filter(|counter| counter.pending.get() > 0) {
+            host.add(counter.id, counter.pending.take());
         }
     }
 
-    /// The control plane turned out so many times to have another history than an edge's.
+    /// How often the control plane turned out to have another history than an edge.
     pub fn history_changed(&self, host: &dyn Host, times: u64) {
         if times > 0 {
             host.add(self.history_changes, times);
         }
     }
 
-    /// So many requests found no room to be counted by key.
+    /// How many requests found no room to be counted by key.
     pub fn usage_dropped(&self, host: &dyn Host, requests: u64) {
         if requests > 0 {
             host.add(self.usage_dropped, requests);
         }
     }
 
-    /// Shows what this Envoy knows.
+    /// Sets the gauges.
     pub fn report(&self, host: &dyn Host, report: Report) {
         let Report { revision, keys, age_secs, is_ready } = report;
         host.record(self.revision, revision);

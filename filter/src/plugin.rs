@@ -1,4 +1,4 @@
-//! Envoy's callbacks, handed on to the files that know what to do.
+//! Envoy's callbacks, routed to the source, the request path and the metrics.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -18,8 +18,8 @@ use crate::subscription::Progress;
 use crate::trailers;
 use crate::vm::{self, SharedSource};
 
-/// Gauges are shown once a second.
-const TICKS_A_REPORT: u32 = 10;
+/// Ticks between two updates of the gauges: a second.
+const TICKS_PER_REPORT: u32 = 10;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(SdkLogLevel::Info);
@@ -34,7 +34,7 @@ struct Root {
     ticks: u32,
 }
 
-/// A configuration that was taken.
+/// A configuration that Envoy accepted.
 #[derive(Clone)]
 struct Serving {
     edge: Rc<Edge>,
@@ -47,7 +47,7 @@ impl Root {
         Self { id, host: Rc::new(Envoy), serving: OnceCell::new(), ticks: 0 }
     }
 
-    /// Shows what this Envoy knows, if this worker is the one to show it.
+    /// Sets the gauges, if this worker sets them for its Envoy.
     fn show_gauges(&self) {
         let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
         let Ok(source) = source.try_borrow() else { return };
@@ -56,14 +56,14 @@ impl Root {
         }
     }
 
-    /// Hands an event to the source, and what came of it to the metrics.
-    fn hand_on(&self, event: impl FnOnce(&mut source::Source, &Envoy) -> Progress) {
+    /// Lets the source handle an event, and records the outcome in the metrics.
+    fn handle(&self, event: impl FnOnce(&mut source::Source, &Envoy) -> Progress) {
         let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
         let progress = {
             let Ok(mut source) = source.try_borrow_mut() else { return };
             let progress = event(&mut source, &self.host);
             metrics.history_changed(&*self.host, source.take_history_changes());
-            metrics.usage_dropped(&*self.host, source.usage.take_untold());
+            metrics.usage_dropped(&*self.host, source.usage.take_dropped());
             progress
         };
         if let Progress::Serves(_) = progress {
@@ -75,11 +75,11 @@ impl Root {
 impl Context for Root {
     fn on_http_call_response(&mut self, token_id: u32, num_headers: usize, body_size: usize, _num_trailers: usize) {
         let received = self.host.call_answer(num_headers, body_size);
-        self.hand_on(|source, host| source.answered(host, self.id, token_id, received));
+        self.handle(|source, host| source.answered(host, self.id, token_id, received));
     }
 }
 
-/// Envoy called [`proxy_on_delete`], or never took this configuration. In a callback of its own, `proxy_on_done`, each request
+/// Envoy called [`proxy_on_delete`], or rejected this configuration. In a callback of its own, `proxy_on_done`, each request
 /// would cost another entry into the VM.
 ///
 /// [`proxy_on_delete`]: https://github.com/proxy-wasm/spec
@@ -87,7 +87,7 @@ impl Drop for Root {
     fn drop(&mut self) {
         let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
         self.host.set_tick(Duration::ZERO);
-        metrics.tell(&*self.host);
+        metrics.flush(&*self.host);
         if let Ok(mut source) = source.try_borrow_mut() {
             source.leave(&*self.host, self.id);
         }
@@ -136,24 +136,24 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        self.hand_on(|source, host| {
+        self.handle(|source, host| {
             #[cfg(feature = "faults")]
             faults::on_tick(host, source.leads());
             source.tick(host, self.id);
             Progress::Quiet
         });
         if let Some(Serving { metrics, .. }) = self.serving.get() {
-            metrics.tell(&*self.host);
+            metrics.flush(&*self.host);
         }
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(TICKS_A_REPORT) {
+        if self.ticks.is_multiple_of(TICKS_PER_REPORT) {
             self.show_gauges();
         }
     }
 
     fn on_queue_ready(&mut self, queue_id: u32) {
         self.host.empty_queue(queue_id);
-        self.hand_on(|source, host| {
+        self.handle(|source, host| {
             source.woken(host, queue_id);
             Progress::Quiet
         });

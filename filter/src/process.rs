@@ -1,13 +1,13 @@
-//! The workers of one Envoy that share one subscriber: who is there, who leads, and what the leader hands on.
+//! Replication between the workers of one Envoy: their membership, and what the leader hands on to the others.
 //!
-//! All of it stands in Envoy's shared data, under names that belong to one source of keys. Whatever is read there may be
-//! damaged or old: it is checked as an answer of the control plane is.
+//! All of it is in Envoy's shared data, under keys that belong to one source. Values there may be damaged or old: they are
+//! checked as an answer of the control plane is.
 
 pub mod follower;
 pub mod head;
+pub mod membership;
 pub mod publisher;
-pub mod roster;
-pub mod shelf;
+pub mod shared_store;
 mod turn;
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
-//! The head: where the leader's table stands, and from where another worker can follow or begin.
+//! The head: the position of the leader's table, and where another worker can begin or follow.
 
 use policy::{Position, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::shelf::{Deposed, Shelf};
+use super::shared_store::{Deposed, SharedStore};
 use crate::host::Host;
 use crate::keys::{Clocks, Heard};
 
-/// What all workers go by.
+/// What the leader publishes for all workers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
     /// Of the leader that wrote it.
     pub term: u64,
-    /// Grows with each snapshot. Who holds another one begins anew.
+    /// Grows with each snapshot. A worker with another generation starts again.
     pub generation: u64,
-    /// Between how many slots the deltas of this generation go round.
+    /// The size of the ring buffer of this generation's deltas.
     pub slots: u64,
     /// Whether the pages and the deltas behind `base` are all there, for a worker that begins.
     pub is_complete: bool,
@@ -23,7 +23,7 @@ pub struct Head {
     pub base: Mark,
     /// Where the deltas lead to.
     pub to: Mark,
-    /// When the control plane was asked for its last word on `to`.
+    /// When the request was sent whose answer confirmed `to`.
     pub vouched: Option<Clocks>,
     pub heard: Option<Heard>,
 }
@@ -63,14 +63,14 @@ impl TryFrom<MarkText> for Mark {
 
 impl Head {
     /// The head of this source; `None` before the first leader has a table, or when it can't be read.
-    pub fn read(host: &dyn Host, shelf: &Shelf) -> Option<Self> {
-        let (bytes, _) = host.shared(&shelf.head())?;
+    pub fn read(host: &dyn Host, store: &SharedStore) -> Option<Self> {
+        let (bytes, _) = host.shared(&store.head())?;
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Puts this head in the place of one of the same term or an older one.
-    pub fn write(&self, host: &dyn Host, shelf: &Shelf) -> Result<(), Deposed> {
-        let name = shelf.head();
+    /// Replaces a head of the same term or an older one.
+    pub fn write(&self, host: &dyn Host, store: &SharedStore) -> Result<(), Deposed> {
+        let name = store.head();
         let before = host.shared(&name);
         let theirs = before.as_ref().and_then(|(bytes, _)| serde_json::from_slice::<Self>(bytes).ok());
         if theirs.is_some_and(|theirs| theirs.term > self.term) {

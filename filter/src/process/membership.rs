@@ -1,6 +1,6 @@
-//! The roster: which workers there are, what each knows, and who leads.
+//! The membership: which workers one Envoy has, what each knows, and which of them leads.
 //!
-//! Rules without a host: each takes the roster as it was read and answers what to write.
+//! Rules without a host: each takes the membership as it was read and changes it into what is to be written.
 
 use policy::protocol::acknowledgement::{Acknowledgement, WorkerReport};
 use policy::protocol::timing::{LEADER_LEASE_MS, LEASE_PATIENCE_MS, WORKER_GONE_MS, WORKER_HEARTBEAT_MS};
@@ -11,138 +11,143 @@ use crate::metrics::Report;
 /// All workers of one source in this Envoy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Roster {
+pub struct Membership {
     /// Names this Envoy to the control plane.
     pub instance: String,
-    /// Grows with each change of the leader.
+    /// Grows with each change of the leader: a fencing token for what leaders write.
     pub term: u64,
     /// The id of the worker that leads.
     pub leader: String,
-    /// When it renewed its lease, by the monotonic clock.
+    /// When the leader renewed its lease, by the monotonic clock.
     pub renewed_ms: u64,
-    pub workers: Vec<Worker>,
-    /// Who is gone, until the control plane has been told.
-    pub ended: Vec<Ended>,
+    pub workers: Vec<WorkerEntry>,
+    /// Tombstones of workers that are gone, until the control plane has acknowledged their end.
+    pub ended: Vec<EndedWorker>,
 }
 
-/// A worker that is gone. If it was only held up, it comes back under another id.
+/// A worker that is gone. If it was only held up, it returns under another id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ended {
+pub struct EndedWorker {
     pub id: String,
     /// Unix seconds.
     pub started_at: i64,
 }
 
-/// A worker, as it signed last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A worker, as of its last heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Worker {
-    /// Random, made at its start.
+pub struct WorkerEntry {
+    /// Random, drawn at its start.
     pub id: String,
     /// The queue that wakes it.
     pub queue: Option<u32>,
-    /// When it signed, by the monotonic clock.
+    /// Its last heartbeat, by the monotonic clock.
     pub signed_ms: u64,
-    /// When it signed first, by the monotonic clock.
+    /// Its first heartbeat, by the monotonic clock.
     pub joined_ms: u64,
     /// The same by the wall clock, in Unix seconds.
     pub started_at: i64,
     /// The epoch of its table; empty without one.
     pub epoch: String,
-    /// Whether it has ever been given a request: such a worker had better not lead, since loading takes its time.
+    /// Whether it has ever received a request. Such a worker is a worse leader, because loading would delay its requests.
     pub has_requests: bool,
     pub report: Report,
-    /// The generation that it could not load from the other workers.
+    /// The generation that it could not load from the shared store.
     pub broken: Option<u64>,
-    /// The largest and the smallest staleness bound of its configurations; `None`: one has none, or all have none.
+    /// The largest and the smallest staleness bound of its configurations; `None`: one has no bound, or none has one.
     pub largest_bound: Option<u64>,
     pub smallest_bound: Option<u64>,
 }
 
-/// What a worker has to do.
+/// Whether a worker holds the leader's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Leads { term: u64 },
-    Follows,
+pub enum Lease {
+    Held { term: u64 },
+    NotHeld,
 }
 
-impl Roster {
-    /// Signs for `me`: strikes out who is gone, takes or renews the lease, or hands it to a worker that is better for it.
-    /// `instance` is used when there is none yet.
-    pub fn sign(&mut self, me: Worker, instance: &str, now_ms: u64) -> Role {
+impl Membership {
+    /// The heartbeat of a worker: strikes out workers that are gone, and takes or renews the lease, or hands it to a worker that
+    /// is a better leader. `instance` names this Envoy if it has no name yet.
+    pub fn renew(&mut self, entry: WorkerEntry, instance: &str, now_ms: u64) -> Lease {
         if self.instance.is_empty() {
             instance.clone_into(&mut self.instance);
         }
-        self.workers.retain(|worker| worker.id != me.id);
+        self.workers.retain(|worker| worker.id != entry.id);
         let gone = self.workers.extract_if(.., |worker| now_ms.saturating_sub(worker.signed_ms) >= WORKER_GONE_MS);
-        self.ended.extend(gone.map(Ended::from));
-        let idle = |worker: &&Worker| {
+        self.ended.extend(gone.map(EndedWorker::from));
+        let idle = |worker: &&WorkerEntry| {
             !worker.has_requests
                 && now_ms.saturating_sub(worker.signed_ms) < LEADER_LEASE_MS
                 && now_ms.saturating_sub(worker.joined_ms) > LEADER_LEASE_MS
         };
-        let better = self.workers.iter().find(idle).filter(|_| me.has_requests).map(|worker| worker.id.clone());
-        let role = if self.leader == me.id {
+        let better = self.workers.iter().find(idle).filter(|_| entry.has_requests).map(|worker| worker.id.clone());
+        let lease = if self.leader == entry.id {
             self.renewed_ms = now_ms;
             match better {
                 Some(better) => {
                     self.leader = better;
                     self.term = self.term.saturating_add(1);
-                    Role::Follows
+                    Lease::NotHeld
                 }
-                None => Role::Leads { term: self.term },
+                None => Lease::Held { term: self.term },
             }
         } else {
             let patience = if better.is_some() { LEASE_PATIENCE_MS } else { 0 };
             let is_free = if self.leader.is_empty() {
-                // One without requests may come any moment.
-                !me.has_requests || now_ms.saturating_sub(me.joined_ms) >= LEASE_PATIENCE_MS
+                // A worker without requests may start at any moment.
+                !entry.has_requests || now_ms.saturating_sub(entry.joined_ms) >= LEASE_PATIENCE_MS
             } else {
                 now_ms.saturating_sub(self.renewed_ms) > LEADER_LEASE_MS.saturating_add(patience)
             };
             if is_free {
-                self.leader.clone_from(&me.id);
+                self.leader.clone_from(&entry.id);
                 self.term = self.term.saturating_add(1);
                 self.renewed_ms = now_ms;
-                Role::Leads { term: self.term }
+                Lease::Held { term: self.term }
             } else {
-                Role::Follows
+                Lease::NotHeld
             }
         };
-        self.workers.push(me);
-        role
+        self.workers.push(entry);
+        lease
     }
 
-    /// When a worker should sign again: soon enough to be known as there, and at once when the lease runs out.
-    pub fn next_signature_ms(&self, has_requests: bool, now_ms: u64) -> u64 {
+    /// When a worker's next heartbeat is due: often enough to be known as alive, and at once when the lease runs out.
+    pub fn next_heartbeat_ms(&self, has_requests: bool, now_ms: u64) -> u64 {
         let patience = if has_requests { LEASE_PATIENCE_MS } else { 0 };
         let lease_ms = if self.leader.is_empty() { 0 } else { LEADER_LEASE_MS };
         let runs_out = self.renewed_ms.saturating_add(lease_ms).saturating_add(patience).saturating_add(1);
-        // One that has run out and was left to a better worker is looked at with each tick.
+        // A lease that has run out and was left to a better worker is checked with each tick.
         runs_out.max(now_ms.saturating_add(1)).min(now_ms.saturating_add(WORKER_HEARTBEAT_MS))
     }
 
-    /// Strikes out a worker whose last configuration went.
+    /// Strikes out a worker whose last configuration has ended.
     pub fn leave(&mut self, id: &str) {
-        self.ended.extend(self.workers.extract_if(.., |worker| worker.id == id).map(Ended::from));
+        self.ended.extend(self.workers.extract_if(.., |worker| worker.id == id).map(EndedWorker::from));
         if self.leader == id {
             self.leader.clear();
         }
     }
 
-    /// Notes that the control plane counts a worker that isn't here. It was struck out, and told so; an older word that came
-    /// late has brought it back.
-    pub fn buries(&mut self, id: &str) {
+    /// Adds a tombstone for a worker that the control plane counts and that isn't here. Its end was acknowledged before; an
+    /// older message that arrived late has brought it back.
+    pub fn add_tombstone(&mut self, id: &str) {
         let is_here = self.workers.iter().any(|worker| worker.id == id) || self.ended.iter().any(|own| own.id == id);
         if !is_here {
-            self.ended.push(Ended { id: id.to_owned(), started_at: 0 });
+            self.ended.push(EndedWorker { id: id.to_owned(), started_at: 0 });
         }
     }
 
-    /// The queues that wake the others.
+    /// The queues that wake the other workers.
     pub fn queues_but_mine<'a>(&'a self, me: &'a str) -> impl Iterator<Item = u32> + 'a {
         self.workers.iter().filter(move |worker| worker.id != me).filter_map(|worker| worker.queue)
+    }
+
+    /// Whether this worker has the lowest id, and so speaks for all where no worker leads.
+    pub fn is_first(&self, id: &str) -> bool {
+        self.workers.iter().map(|worker| worker.id.as_str()).min() == Some(id)
     }
 
     /// What the Envoy as a whole knows: the lowest revision, the greatest age, and whether all are ready.
@@ -182,7 +187,7 @@ impl Roster {
         }
     }
 
-    /// The largest and the smallest staleness bound; the largest is `None` when anybody has none.
+    /// The largest and the smallest staleness bound of all workers; the largest is `None` when one has no bound.
     pub fn bounds(&self) -> (Option<u64>, Option<u64>) {
         let largest = self.workers.iter().map(|worker| worker.largest_bound);
         let largest = largest.reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten();
@@ -190,8 +195,8 @@ impl Roster {
     }
 }
 
-impl From<Worker> for Ended {
-    fn from(Worker { id, started_at, .. }: Worker) -> Self {
+impl From<WorkerEntry> for EndedWorker {
+    fn from(WorkerEntry { id, started_at, .. }: WorkerEntry) -> Self {
         Self { id, started_at }
     }
 }
@@ -200,8 +205,8 @@ impl From<Worker> for Ended {
 mod tests {
     use super::*;
 
-    fn worker(id: &str, now_ms: u64) -> Worker {
-        Worker {
+    fn worker(id: &str, now_ms: u64) -> WorkerEntry {
+        WorkerEntry {
             id: id.to_owned(),
             queue: None,
             signed_ms: now_ms,
@@ -216,105 +221,109 @@ mod tests {
         }
     }
 
-    fn busy(id: &str, now_ms: u64) -> Worker {
-        Worker { has_requests: true, ..worker(id, now_ms) }
+    fn busy(id: &str, now_ms: u64) -> WorkerEntry {
+        WorkerEntry { has_requests: true, ..worker(id, now_ms) }
     }
 
     #[test]
     fn the_first_leads_until_it_stops_renewing() {
-        let mut roster = Roster::default();
-        assert_eq!(roster.sign(worker("a", 0), "i", 0), Role::Leads { term: 1 });
-        assert_eq!(roster.sign(worker("b", 10), "j", 10), Role::Follows);
-        assert_eq!(roster.instance, "i", "the first names the instance");
-        assert_eq!(roster.sign(worker("a", 500), "i", 500), Role::Leads { term: 1 });
-        assert_eq!(roster.sign(worker("b", 2_500), "j", 2_500), Role::Follows, "the lease runs out after its length");
-        assert_eq!(roster.sign(worker("b", 2_501), "j", 2_501), Role::Leads { term: 2 });
-        assert_eq!(roster.sign(worker("a", 2_600), "i", 2_600), Role::Follows, "one that comes back late follows");
+        let mut membership = Membership::default();
+        assert_eq!(membership.renew(worker("a", 0), "i", 0), Lease::Held { term: 1 });
+        assert_eq!(membership.renew(worker("b", 10), "j", 10), Lease::NotHeld);
+        assert_eq!(membership.instance, "i", "the first names the instance");
+        assert_eq!(membership.renew(worker("a", 500), "i", 500), Lease::Held { term: 1 });
+        assert_eq!(
+            membership.renew(worker("b", 2_500), "j", 2_500),
+            Lease::NotHeld,
+            "the lease runs out after its length"
+        );
+        assert_eq!(membership.renew(worker("b", 2_501), "j", 2_501), Lease::Held { term: 2 });
+        assert_eq!(membership.renew(worker("a", 2_600), "i", 2_600), Lease::NotHeld, "one that returns late follows");
     }
 
     #[test]
     fn a_worker_with_requests_hands_the_lease_to_one_without() {
-        let mut roster = Roster::default();
-        roster.sign(worker("idle", 0), "i", 0);
-        roster.leader = "busy".to_owned();
-        roster.sign(worker("idle", 2_400), "i", 2_400);
-        let role = roster.sign(busy("busy", 2_500), "i", 2_500);
-        assert_eq!((role, roster.leader.as_str(), roster.term), (Role::Follows, "idle", 2));
-        assert_eq!(roster.sign(worker("idle", 2_600), "i", 2_600), Role::Leads { term: 2 });
+        let mut membership = Membership::default();
+        membership.renew(worker("idle", 0), "i", 0);
+        membership.leader = "busy".to_owned();
+        membership.renew(worker("idle", 2_400), "i", 2_400);
+        let lease = membership.renew(busy("busy", 2_500), "i", 2_500);
+        assert_eq!((lease, membership.leader.as_str(), membership.term), (Lease::NotHeld, "idle", 2));
+        assert_eq!(membership.renew(worker("idle", 2_600), "i", 2_600), Lease::Held { term: 2 });
     }
 
     #[test]
-    fn a_worker_with_requests_leaves_a_free_lease_to_one_without_for_a_while() {
-        let mut roster = Roster::default();
-        roster.sign(worker("gone", 0), "i", 0);
-        roster.sign(worker("idle", 2_100), "i", 1_900);
-        assert_eq!(roster.sign(busy("busy", 2_100), "i", 2_100), Role::Follows);
-        assert_eq!(roster.sign(busy("busy", 2_201), "i", 2_201), Role::Leads { term: 2 });
+    fn a_worker_with_requests_leaves_a_free_lease_to_one_without_for_some_time() {
+        let mut membership = Membership::default();
+        membership.renew(worker("gone", 0), "i", 0);
+        membership.renew(worker("idle", 2_100), "i", 1_900);
+        assert_eq!(membership.renew(busy("busy", 2_100), "i", 2_100), Lease::NotHeld);
+        assert_eq!(membership.renew(busy("busy", 2_201), "i", 2_201), Lease::Held { term: 2 });
     }
 
     #[test]
-    fn a_lease_that_runs_out_is_looked_at_at_once() {
-        let mut roster = Roster::default();
-        roster.sign(worker("a", 0), "i", 0);
-        assert_eq!(roster.next_signature_ms(false, 0), WORKER_HEARTBEAT_MS);
-        assert_eq!(roster.next_signature_ms(false, 1_800), LEADER_LEASE_MS + 1);
-        assert_eq!(roster.next_signature_ms(true, 1_800), LEADER_LEASE_MS + LEASE_PATIENCE_MS + 1);
-        assert_eq!(roster.next_signature_ms(false, 2_050), 2_051);
+    fn a_lease_that_runs_out_makes_a_heartbeat_due() {
+        let mut membership = Membership::default();
+        membership.renew(worker("a", 0), "i", 0);
+        assert_eq!(membership.next_heartbeat_ms(false, 0), WORKER_HEARTBEAT_MS);
+        assert_eq!(membership.next_heartbeat_ms(false, 1_800), LEADER_LEASE_MS + 1);
+        assert_eq!(membership.next_heartbeat_ms(true, 1_800), LEADER_LEASE_MS + LEASE_PATIENCE_MS + 1);
+        assert_eq!(membership.next_heartbeat_ms(false, 2_050), 2_051);
     }
 
     #[test]
     fn a_worker_with_requests_lets_one_without_begin() {
-        let mut roster = Roster::default();
-        let new = |id: &str, now_ms| Worker { joined_ms: 1_000, ..busy(id, now_ms) };
-        assert_eq!(roster.sign(new("busy", 1_000), "i", 1_000), Role::Follows);
-        assert_eq!(roster.next_signature_ms(true, 1_000), 1_001, "it looks again with its next tick");
-        assert_eq!(roster.sign(new("busy", 1_200), "i", 1_200), Role::Leads { term: 1 }, "nobody came");
+        let mut membership = Membership::default();
+        let new = |id: &str, now_ms| WorkerEntry { joined_ms: 1_000, ..busy(id, now_ms) };
+        assert_eq!(membership.renew(new("busy", 1_000), "i", 1_000), Lease::NotHeld);
+        assert_eq!(membership.next_heartbeat_ms(true, 1_000), 1_001, "it checks again with its next tick");
+        assert_eq!(membership.renew(new("busy", 1_200), "i", 1_200), Lease::Held { term: 1 }, "nobody came");
     }
 
     #[test]
-    fn who_left_or_stopped_signing_is_struck_out() {
-        let mut roster = Roster::default();
-        roster.sign(worker("a", 0), "i", 0);
-        roster.sign(worker("b", 0), "i", 0);
-        roster.sign(worker("c", WORKER_GONE_MS), "i", WORKER_GONE_MS);
-        assert_eq!(roster.workers.len(), 1);
-        assert_eq!(roster.ended.iter().map(|ended| ended.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        roster.leave("c");
-        assert!(roster.workers.is_empty() && roster.leader.is_empty());
+    fn a_worker_that_left_or_has_no_heartbeat_is_struck_out() {
+        let mut membership = Membership::default();
+        membership.renew(worker("a", 0), "i", 0);
+        membership.renew(worker("b", 0), "i", 0);
+        membership.renew(worker("c", WORKER_GONE_MS), "i", WORKER_GONE_MS);
+        assert_eq!(membership.workers.len(), 1);
+        assert_eq!(membership.ended.iter().map(|ended| ended.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        membership.leave("c");
+        assert!(membership.workers.is_empty() && membership.leader.is_empty());
     }
 
     #[test]
-    fn who_is_counted_and_not_here_has_ended_and_nobody_else_has() {
-        let mut roster = Roster::default();
-        roster.sign(worker("a", 0), "i", 0);
+    fn only_a_worker_that_is_not_here_gets_a_tombstone() {
+        let mut membership = Membership::default();
+        membership.renew(worker("a", 0), "i", 0);
         for id in ["a", "b", "b"] {
-            roster.buries(id);
+            membership.add_tombstone(id);
         }
-        assert_eq!(roster.workers.len(), 1);
-        assert_eq!(roster.ended, [Ended { id: "b".to_owned(), started_at: 0 }]);
+        assert_eq!(membership.workers.len(), 1);
+        assert_eq!(membership.ended, [EndedWorker { id: "b".to_owned(), started_at: 0 }]);
     }
 
     #[test]
     fn an_envoy_is_as_ready_as_its_last_worker() {
-        let mut roster = Roster::default();
+        let mut membership = Membership::default();
         let report = |revision, age_secs, is_ready| Report { revision, keys: 3, age_secs, is_ready };
-        assert!(!roster.report().is_ready);
+        assert!(!membership.report().is_ready);
         for (id, own) in [("a", report(7, 1, true)), ("b", report(5, 9, true))] {
-            roster.sign(Worker { report: own, ..worker(id, 0) }, "i", 0);
+            membership.renew(WorkerEntry { report: own, ..worker(id, 0) }, "i", 0);
         }
-        assert_eq!(roster.report(), report(5, 9, true));
-        roster.sign(Worker { report: Report::default(), ..worker("c", 0) }, "i", 0);
-        assert!(!roster.report().is_ready);
+        assert_eq!(membership.report(), report(5, 9, true));
+        membership.renew(WorkerEntry { report: Report::default(), ..worker("c", 0) }, "i", 0);
+        assert!(!membership.report().is_ready);
     }
 
     #[test]
     fn bounds_are_those_of_all_workers() {
-        let mut roster = Roster::default();
+        let mut membership = Membership::default();
         for (id, largest, smallest) in [("a", Some(60), Some(10)), ("b", Some(90), Some(90))] {
-            roster.sign(Worker { largest_bound: largest, smallest_bound: smallest, ..worker(id, 0) }, "i", 0);
+            membership.renew(WorkerEntry { largest_bound: largest, smallest_bound: smallest, ..worker(id, 0) }, "i", 0);
         }
-        assert_eq!(roster.bounds(), (Some(90), Some(10)));
-        roster.sign(worker("c", 0), "i", 0);
-        assert_eq!(roster.bounds(), (None, Some(10)), "one that is never stale");
+        assert_eq!(membership.bounds(), (Some(90), Some(10)));
+        membership.renew(worker("c", 0), "i", 0);
+        assert_eq!(membership.bounds(), (None, Some(10)), "one that is never stale");
     }
 }

@@ -3,7 +3,7 @@
 use policy::config::Feed;
 
 use super::head::Head;
-use super::shelf::{MIN_SLOTS, Shelf};
+use super::shared_store::{MIN_SLOTS, SharedStore};
 use crate::fake_control_plane::{FakeControlPlane, answer_of, secret};
 use crate::host::CallAnswer;
 use crate::source::SourceName;
@@ -275,11 +275,11 @@ fn a_worker_with_requests_leaves_the_lead_to_one_without() {
 fn two_sources_never_share() {
     let mut process = Process::new(1);
     process.settle();
-    let other = Shelf::of(&name("another"));
+    let other = SharedStore::of(&name("another"));
     assert!(Head::read(&process.workers[0].host, &other).is_none());
     let tricky = SourceName { authority: "\", \"x".to_owned(), ..name("a") };
     let twin = SourceName { authority: "x".to_owned(), ..name("a\", \"") };
-    assert_ne!(Shelf::of(&tricky).head(), Shelf::of(&twin).head());
+    assert_ne!(SharedStore::of(&tricky).head(), SharedStore::of(&twin).head());
 }
 
 #[test]

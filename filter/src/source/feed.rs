@@ -1,31 +1,23 @@
-//! What a worker asks the control plane, and what it makes of the answers.
+//! Feed requests: what a worker requests from the control plane, and what it does with the answers.
 
 use std::time::Duration;
 
 use policy::Position;
 use policy::protocol::{HEAD_HEADER, RETRY_AFTER_HEADER, TIME_HEADER};
 
-use super::{Part, Source, When, clocks, log, random};
-use crate::host::{Call, CallAnswer, Host, LogLevel};
+use super::calls::CallKind;
+use super::configurations::Bounds;
+use super::replication::WorkerRole;
+use super::reporting::{Piggyback, When};
+use super::{Source, clocks, log, random_byte};
+use crate::host::{CallAnswer, Host, LogLevel};
 use crate::keys::Clocks;
 use crate::process::publisher::Wake;
-use crate::process::shelf::Deposed;
 use crate::subscription::{Answer, Asking, Failure, News, Outcome, Progress};
 
 impl Source {
-    /// The answer to the call with this number, which `root` sent. What went wrong is logged here.
-    pub fn answered(&mut self, host: &dyn Host, root: u32, number: u32, received: CallAnswer) -> Progress {
-        if self.teller.take_if(|teller| *teller == (root, number)).is_some() {
-            self.acknowledged(host, root, &received);
-            return Progress::Quiet;
-        }
-        if self.reporter.take_if(|reporter| *reporter == (root, number)).is_some() {
-            self.usage_reported(host, &received);
-            return Progress::Quiet;
-        }
-        if self.caller.take_if(|caller| *caller == (root, number)).is_none() {
-            return Progress::Quiet;
-        }
+    /// The answer to a feed request that `root` sent. A failure is logged here.
+    pub(super) fn feed_answered(&mut self, host: &dyn Host, root: u32, received: CallAnswer) -> Progress {
         let answer = Answer {
             status: header(&received, ":status"),
             time_ms: header(&received, TIME_HEADER),
@@ -34,22 +26,21 @@ impl Source {
             body: received.body,
         };
         let now = clocks(host);
-        if self.doubts(now) {
-            // An answer to what was asked before this worker was held up: it may have lain there as long.
-            self.ask(host, root, now);
+        if self.distrusts(now) {
+            // It answers what was requested before this worker was held up, and may have waited here as long.
+            self.request_feed(host, root, now);
             return Progress::Quiet;
         }
-        // Another one may lead by now, and go on from what this one published: a change taken in now would be taken back.
-        self.sign(host, now);
-        if matches!(self.part, Part::Follows | Part::TakesOver { .. }) {
-            // An answer to a leader that was deposed meanwhile.
-            self.subscription.abandon();
-            self.acknowledging.arrived(false);
+        // Another worker may lead by now, and go on from what this one published: a change applied now would be undone.
+        self.renew(host, now);
+        if self.replication.depends_on_another() {
+            // It answers a leader that was deposed meanwhile.
+            self.abandon(CallKind::Feed);
             return Progress::Quiet;
         }
         let (before, wanted) = (self.keys.holding.position(), self.subscription.wants_snapshot());
-        let Outcome { progress, news } = self.subscription.answered(&mut self.keys, now, random(host), answer);
-        self.acknowledging.arrived(!matches!(progress, Progress::Failed(_)));
+        let Outcome { progress, news } = self.subscription.answered(&mut self.keys, now, random_byte(host), answer);
+        self.acknowledgements.feed_answered(!matches!(progress, Progress::Failed(_)));
         let feed = &mut self.outages.feed;
         log(host, if let Progress::Failed(failure) = &progress { feed.failed(failure, now) } else { feed.worked(now) });
         if let (News::Snapshot(begins), Some(before)) = (&news, before)
@@ -58,75 +49,65 @@ impl Source {
             self.history_changes = self.history_changes.saturating_add(1);
             host.log(LogLevel::Error, &another_history(*begins, before));
         }
-        if let (News::Delta(_), Some(newest)) = (&news, self.keys.holding.newest()) {
-            host.log(LogLevel::Debug, &format!("revision {} has come", newest.revision));
-        }
-        if let Part::Leads(publisher) = &mut self.part {
-            match publisher.publish(host, &self.shelf, &self.keys, &news) {
-                Ok(Wake::Everybody) => {
-                    self.others.iter().for_each(|queue| host.wake(*queue));
-                    if let Some(newest) = self.keys.holding.newest() {
-                        host.log(LogLevel::Debug, &format!("revision {} is published", newest.revision));
-                    }
-                }
-                Ok(Wake::Nobody) => {}
-                Err(Deposed) => {
-                    // Nothing was decided by what the answer brought, and nothing is before this worker is in step again.
-                    self.keys.distrust();
-                    self.step_down();
-                }
-            }
-        }
-        if let (Part::Leads(_), Progress::Quiet | Progress::Serves(_)) = (&self.part, &progress) {
-            // The control plane itself has said what holds, once nothing is missing.
-            self.was_held_up &= self.keys.holding.is_loading() || self.subscription.wants_snapshot();
+        self.publish(host, &news);
+        if let Progress::Quiet | Progress::Serves(_) = progress {
+            // The control plane itself has answered what is newest, unless something is still missing.
+            let is_complete = !self.keys.holding.is_loading() && !self.subscription.wants_snapshot();
+            self.replication.was_answered(is_complete);
         }
         if progress == Progress::Failed(Failure::Retired) {
             self.retire(host);
         }
         if let Progress::Serves(_) = progress {
-            self.signs_ms = None;
-            self.sign(host, now);
+            self.registration.renew_soon();
+            self.renew(host, now);
         }
-        self.ask(host, root, now);
+        self.request_feed(host, root, now);
         self.acknowledge(host, root, now, When::Even);
         progress
     }
 
-    /// Sends what is to be known next, if it is time and this worker's part. Envoy takes it for a call of `root`, whose callback
+    /// A leader hands on what an answer brought.
+    fn publish(&mut self, host: &dyn Host, news: &News) {
+        let newest = self.keys.holding.newest().map(|newest| newest.revision);
+        if let (News::Delta(_), Some(newest)) = (news, newest) {
+            host.log(LogLevel::Debug, &format!("revision {newest} has come"));
+        }
+        let published = self.replication.publish(host, &self.store, &self.keys, news);
+        match (&published, newest) {
+            (Ok(Wake::Everybody), Some(newest)) => {
+                host.log(LogLevel::Debug, &format!("revision {newest} is published"));
+            }
+            (Ok(_), _) => {}
+            // Nothing was decided by what the answer brought, and nothing is before this worker is in step again.
+            (Err(_), _) => self.keys.distrust(),
+        }
+        self.wake_peers(host, published);
+    }
+
+    /// Sends the next feed request, if one is due and this worker subscribes. Envoy takes it for a call of `root`, whose callback
     /// is running.
-    pub(super) fn ask(&mut self, host: &dyn Host, root: u32, now: Clocks) {
-        let (largest_bound, smallest_bound) = match (&self.part, self.shares) {
-            (Part::Alone, _) => self.own_bounds(),
-            (Part::Leads(_), _) => self.bounds,
-            (Part::Follows | Part::TakesOver { .. }, _) => return,
+    pub(super) fn request_feed(&mut self, host: &dyn Host, root: u32, now: Clocks) {
+        let Bounds { largest, smallest } = match self.replication.role() {
+            WorkerRole::Independent => self.configurations.bounds(),
+            WorkerRole::Leader(_) => self.registration.bounds(),
+            WorkerRole::Follower | WorkerRole::TakingOver { .. } => return,
         };
         if !self.subscription.is_due(now) {
             return;
         }
-        let Ok(rides) = self.rides(host, now) else { return };
-        let (Some(instance), Some(newest)) = (&self.instance, self.roots.values().next_back()) else { return };
-        let applied = rides.as_ref().map(|(revision, _)| *revision);
-        let asking = Asking { instance, largest_bound, smallest_bound, applied };
+        let Ok(piggyback) = self.piggyback(host, now) else { return };
+        let Some(instance) = self.registration.instance() else { return };
+        let applied = piggyback.as_ref().map(|Piggyback { applied, .. }| *applied);
+        let asking = Asking { instance, largest_bound: largest, smallest_bound: smallest, applied };
         let Some(fetch) = self.subscription.next_fetch(&self.keys, asking, now) else { return };
-        let call = Call {
-            cluster: &self.name.cluster,
-            authority: &self.name.authority,
-            path: &fetch.path,
-            token: newest.token.as_deref(),
-            body: None,
-            timeout: Duration::from_millis(fetch.timeout_ms),
-        };
-        match host.dispatch(&call) {
+        match self.send(host, &fetch.path, None, Duration::from_millis(fetch.timeout_ms)) {
             Ok(number) => {
-                self.caller = Some((root, number));
-                self.waits_since_ms = None;
-                if let Some((_, acknowledgement)) = rides {
-                    self.acknowledging.rode(acknowledgement, now);
-                }
+                self.calls.sent(CallKind::Feed, root, number);
+                self.acknowledgements.feed_requested(piggyback.map(|sent| sent.acknowledgement), now);
             }
             Err(_) => {
-                let failure = self.subscription.not_sent(now, random(host));
+                let failure = self.subscription.not_sent(now, random_byte(host));
                 log(host, self.outages.feed.failed(&failure, now));
             }
         }
@@ -141,7 +122,7 @@ fn another_history(begins: Position, before: Position) -> String {
     )
 }
 
-/// A header of an answer, read as what it should be.
+/// A header of an answer, parsed.
 pub(super) fn header<T: std::str::FromStr>(received: &CallAnswer, name: &str) -> Option<T> {
     let found = received.headers.iter().find(|(own, _)| own == name);
     found.and_then(|(_, value)| str::from_utf8(value).ok()).and_then(|text| text.parse().ok())

@@ -1,5 +1,5 @@
-//! A source's word to the control plane: what the workers have applied, what this one counted, and what follows when the
-//! instance counts no more.
+//! Reports to the control plane: what the workers have applied, and what this worker counted; and what follows when the
+//! instance is retired.
 
 use std::time::Duration;
 
@@ -7,35 +7,44 @@ use policy::protocol::acknowledgement::Acknowledgement;
 use policy::protocol::timing::{ACKNOWLEDGEMENT_TIMEOUT_MS, USAGE_TIMEOUT_MS};
 use policy::protocol::{ACKNOWLEDGEMENTS_PATH, MISSING_WORKER_HEADER, USAGE_PATH, is_name};
 
-use super::asking::header;
-use super::{Part, Shares, Source, When, change_roster, clocks, hex, log, random, read_roster};
-use crate::acknowledgement::Rides;
-use crate::host::{Call, CallAnswer, Host};
+use super::calls::CallKind;
+use super::feed::header;
+use super::registration::Sharing;
+use super::replication::WorkerRole;
+use super::{Source, clocks, log, random_byte};
+use crate::acknowledgement::Fits;
+use crate::host::{CallAnswer, Host};
 use crate::keys::Clocks;
-use crate::process::roster::{Roster, Worker};
-use crate::process::shelf::Deposed;
+use crate::process::membership::Membership;
 use crate::subscription::Failure;
-use crate::usage::Told;
+use crate::usage::BatchOutcome;
 
-/// The longest that a feed request waits for workers that were woken, in milliseconds. They take a few; one that hangs must not
-/// keep the others from the next revocation, which comes at most a tick later then.
-const UNEVEN_MS: u64 = 20;
+/// Whether an acknowledgement waits for the workers that lag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// Not before all workers have the same revision.
+    Even,
+    Now,
+}
 
-/// The feed request waits.
-pub(super) struct Waits;
+/// An acknowledgement that travels with a feed request.
+pub(super) struct Piggyback {
+    pub(super) applied: u64,
+    pub(super) acknowledgement: Acknowledgement,
+}
+
+/// The feed request waits for workers that were woken a moment ago.
+pub(super) struct Wait;
 
 impl Source {
     /// The answer to an acknowledgement.
     pub(super) fn acknowledged(&mut self, host: &dyn Host, root: u32, received: &CallAnswer) {
         let now = clocks(host);
         let status = header(received, ":status");
-        let failure = match (self.acknowledging.answered(now, status), status) {
-            (Some(told), _) => {
-                let ended: Vec<_> = told.ended().collect();
-                if !ended.is_empty() && self.shares != Shares::Nothing {
-                    let name = self.shelf.roster();
-                    change_roster(host, &name, |roster| roster.ended.retain(|own| !ended.contains(&own.id.as_str())));
-                }
+        let failure = match (self.acknowledgements.answered(now, status), status) {
+            (Some(acknowledged), _) => {
+                let ended: Vec<_> = acknowledged.ended().collect();
+                self.registration.forget_ended(host, &self.store, &ended);
                 self.acknowledge(host, root, now, When::Even);
                 return log(host, self.outages.acknowledgements.worked(now));
             }
@@ -44,166 +53,110 @@ impl Source {
                 Failure::Retired
             }
             (None, Some(409)) => {
-                self.bury(host, header(received, MISSING_WORKER_HEADER));
+                let missing = header::<String>(received, MISSING_WORKER_HEADER).filter(|id| is_name(id));
+                if let Some(id) = missing {
+                    self.registration.add_tombstone(host, &self.store, &id);
+                }
                 Failure::NotAcknowledged(409)
             }
-            // A control plane that is down is the feed's to report.
+            // A control plane that is down is reported for the feed.
             (None, Some(503 | 504) | None) => return,
             (None, Some(other)) => Failure::NotAcknowledged(other),
         };
         log(host, self.outages.acknowledgements.failed(&failure, now));
     }
 
-    /// Has the next acknowledgement say that a worker has ended which the control plane counts, and the roster doesn't: all that
-    /// decide stand there.
-    fn bury(&self, host: &dyn Host, missing: Option<String>) {
-        if let Some(id) = missing.filter(|id| is_name(id)).filter(|_| self.shares != Shares::Nothing) {
-            change_roster(host, &self.shelf.roster(), |roster| roster.buries(&id));
-        }
-    }
-
-    /// The control plane no longer counts this instance: it takes a new id, and nothing is decided before that was heard of.
+    /// The control plane no longer counts this instance: it takes a new id, and decides nothing before that was answered.
     pub(super) fn retire(&mut self, host: &dyn Host) {
-        let retired = self.instance.take().unwrap_or_default();
-        if self.shares == Shares::Nothing {
-            // The worker's id is the instance's.
-            self.me = None;
-        } else if let Some(fresh) = hex(host.random()) {
-            let name = self.shelf.roster();
-            let changed = change_roster(host, &name, |roster| {
-                if roster.instance == retired {
-                    roster.instance.clone_from(&fresh);
-                    // The new instance never had them.
-                    roster.ended.clear();
-                }
-            });
-            self.instance = changed.map(|(roster, ())| roster.instance);
-        }
+        self.registration.retire(host, &self.store);
         self.keys.distrust();
-        self.subscription.rests(clocks(host), random(host));
-        if let Part::Leads(publisher) = &self.part {
-            match publisher.announce(host, &self.shelf, &self.keys) {
-                Ok(()) => self.others.iter().for_each(|queue| host.wake(*queue)),
-                Err(Deposed) => self.step_down(),
-            }
-        }
+        self.subscription.rests(clocks(host), random_byte(host));
+        let announced = self.replication.announce(host, &self.store, &self.keys);
+        self.wake_peers(host, announced);
     }
 
-    /// What the workers have applied, if it is this worker's part to tell.
-    fn acknowledgement(&self, host: &dyn Host, now: Clocks) -> Option<Acknowledgement> {
-        let (me, position) = (self.me.as_ref()?, self.keys.holding.position()?);
-        let roster = match self.shares {
-            Shares::Unknown => return None,
-            Shares::Nothing => {
-                let mut own = Roster { instance: me.clone(), ..Roster::default() };
-                own.sign(self.entry(now, me), me, now.monotonic_ms);
-                own
+    /// What the workers have applied, if this worker acknowledges it.
+    fn acknowledgement(&mut self, host: &dyn Host, now: Clocks) -> Option<Acknowledgement> {
+        let epoch = self.keys.holding.position()?.epoch.to_string();
+        let id = self.registration.id()?.to_owned();
+        let alone = match self.registration.sharing() {
+            Sharing::Unknown => return None,
+            Sharing::Nothing => {
+                let mut alone = Membership { instance: id.clone(), ..Membership::default() };
+                alone.renew(self.entry(now), &id, now.monotonic_ms);
+                Some(alone)
             }
-            Shares::Roster | Shares::Everything => read_roster(host, &self.shelf.roster()).0,
+            Sharing::Membership | Sharing::Everything => None,
         };
-        let tells = match self.part {
-            Part::Leads(_) => true,
-            Part::Alone => roster.workers.iter().map(|worker| &worker.id).min() == Some(me),
-            Part::Follows | Part::TakesOver { .. } => false,
+        let instance = self.registration.instance().map(str::to_owned);
+        let membership = match &alone {
+            Some(alone) => alone,
+            None => self.registration.membership(host, &self.store),
         };
-        let tells = tells && self.instance.as_ref() == Some(&roster.instance);
-        tells.then(|| roster.acknowledgement(&self.name.edge, &position.epoch.to_string()))
+        let acknowledges = match self.replication.role() {
+            WorkerRole::Leader(_) => true,
+            WorkerRole::Independent => membership.is_first(&id),
+            WorkerRole::Follower | WorkerRole::TakingOver { .. } => false,
+        };
+        let is_own_instance = instance.as_deref() == Some(membership.instance.as_str());
+        (acknowledges && is_own_instance).then(|| membership.acknowledgement(&self.name.edge, &epoch))
     }
 
-    /// What the next feed request says of the workers, and what it is known by once it was sent. `Err`: it has to wait, for
-    /// those that were woken a moment ago.
-    pub(super) fn rides(&mut self, host: &dyn Host, now: Clocks) -> Result<Option<(u64, Acknowledgement)>, Waits> {
-        let asks_for_all = matches!(self.part, Part::Leads(_)) || self.shares == Shares::Nothing;
-        if !asks_for_all || self.keys.holding.is_loading() || self.subscription.wants_snapshot() {
+    /// What the next feed request acknowledges. `Err`: it has to wait, for workers that were woken a moment ago.
+    pub(super) fn piggyback(&mut self, host: &dyn Host, now: Clocks) -> Result<Option<Piggyback>, Wait> {
+        let subscribes_for_all = self.replication.is_leader() || self.registration.sharing() == Sharing::Nothing;
+        if !subscribes_for_all || self.keys.holding.is_loading() || self.subscription.wants_snapshot() {
             return Ok(None);
         }
         if self.subscription.is_behind() {
-            // What waits there may matter more than what an import brings just now.
+            // What waits at the control plane may matter more than what an import brings just now.
             return Ok(None);
         }
         let Some(acknowledgement) = self.acknowledgement(host, now) else { return Ok(None) };
-        match self.acknowledging.rides(&acknowledgement) {
-            Rides::Nothing => Ok(None),
-            Rides::Applied(revision) => Ok(Some((revision, acknowledgement))),
-            Rides::Uneven => {
-                let since_ms = *self.waits_since_ms.get_or_insert(now.monotonic_ms);
-                if now.monotonic_ms.saturating_sub(since_ms) < UNEVEN_MS { Err(Waits) } else { Ok(None) }
-            }
+        match self.acknowledgements.fits(&acknowledgement, now) {
+            Fits::Not => Ok(None),
+            Fits::Applied(applied) => Ok(Some(Piggyback { applied, acknowledgement })),
+            Fits::InAMoment => Err(Wait),
         }
     }
 
-    /// Tells the control plane what the workers have applied, if that is this worker's part and there is something to tell.
+    /// Acknowledges what the workers have applied, if this worker does that and there is something to acknowledge.
     pub(super) fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: When) {
-        let Some(newest) = self.roots.values().next_back() else { return };
         let Some(acknowledgement) = self.acknowledgement(host, now) else { return };
-        // Those that have it already wait for the others, which tell this worker; its next tick doesn't.
-        if (when == When::Even && !acknowledgement.is_even()) || !self.acknowledging.is_due(&acknowledgement, now) {
+        // Workers that have it already wait for the others, which wake this worker; its next tick doesn't wait.
+        if (when == When::Even && !acknowledgement.is_even()) || !self.acknowledgements.is_due(&acknowledgement, now) {
             return;
         }
         let Ok(body) = serde_json::to_string(&acknowledgement) else { return };
-        let call = Call {
-            cluster: &self.name.cluster,
-            authority: &self.name.authority,
-            path: ACKNOWLEDGEMENTS_PATH,
-            token: newest.token.as_deref(),
-            body: Some(&body),
-            timeout: Duration::from_millis(ACKNOWLEDGEMENT_TIMEOUT_MS),
-        };
-        match host.dispatch(&call) {
-            Ok(number) => self.teller = Some((root, number)),
+        let timeout = Duration::from_millis(ACKNOWLEDGEMENT_TIMEOUT_MS);
+        match self.send(host, ACKNOWLEDGEMENTS_PATH, Some(&body), timeout) {
+            Ok(number) => self.calls.sent(CallKind::Acknowledgement, root, number),
             Err(_) => {
-                self.acknowledging.answered(now, None);
+                self.acknowledgements.answered(now, None);
             }
         }
     }
 
-    /// Tells the control plane what this worker counted, if it is time: each VM for itself, so that nothing is lost with another.
+    /// Reports what this worker counted, if it is time: each VM for itself, so that nothing is lost with another.
     pub(super) fn report_usage(&mut self, host: &dyn Host, root: u32, now: Clocks) {
-        let (Some(instance), Some(newest)) = (&self.instance, self.roots.values().next_back()) else { return };
-        let names = (self.name.edge.as_str(), instance.as_str());
-        let Some(batch) = self.reporting.due(&self.usage, names, now, || host.random()) else { return };
+        let Some(instance) = self.registration.instance() else { return };
+        let names = (self.name.edge.as_str(), instance);
+        let Some(batch) = self.usage_reports.due(&self.usage, names, now, || host.random()) else { return };
         let Ok(body) = serde_json::to_string(batch) else { return };
-        let call = Call {
-            cluster: &self.name.cluster,
-            authority: &self.name.authority,
-            path: USAGE_PATH,
-            token: newest.token.as_deref(),
-            body: Some(&body),
-            timeout: Duration::from_millis(USAGE_TIMEOUT_MS),
-        };
-        match host.dispatch(&call) {
-            Ok(number) => self.reporter = Some((root, number)),
-            Err(_) => self.reporting.abandon(),
+        match self.send(host, USAGE_PATH, Some(&body), Duration::from_millis(USAGE_TIMEOUT_MS)) {
+            Ok(number) => self.calls.sent(CallKind::Usage, root, number),
+            Err(_) => self.usage_reports.abandon(),
         }
     }
 
-    /// The answer to a batch of usage. A control plane that is down is the feed's to report.
-    pub(super) fn usage_reported(&mut self, host: &dyn Host, received: &CallAnswer) {
-        let now = clocks(host);
-        let status = header(received, ":status");
+    /// The answer to a batch of usage. A control plane that is down is reported for the feed.
+    pub(super) fn usage_answered(&mut self, host: &dyn Host, received: &CallAnswer) {
+        let (now, status) = (clocks(host), header(received, ":status"));
         let usage = &mut self.outages.usage;
-        match self.reporting.answered(&self.usage, self.instance.as_deref(), status) {
-            Told::Counted => log(host, usage.worked(now)),
-            Told::Again => {}
-            Told::Refused(status) => log(host, usage.failed(&Failure::UsageRefused(status), now)),
-        }
-    }
-
-    /// This worker, as it signs.
-    pub(super) fn entry(&self, now: Clocks, id: &str) -> Worker {
-        let (largest_bound, smallest_bound) = self.own_bounds();
-        Worker {
-            id: id.to_owned(),
-            queue: self.queue.map(|(_, queue)| queue),
-            signed_ms: now.monotonic_ms,
-            joined_ms: self.joined_ms,
-            started_at: self.started_at,
-            epoch: self.keys.holding.position().map(|position| position.epoch.to_string()).unwrap_or_default(),
-            has_requests: self.has_requests,
-            report: self.keys.report(now, smallest_bound),
-            broken: self.follower.broken(),
-            largest_bound,
-            smallest_bound,
+        match self.usage_reports.answered(&self.usage, self.registration.instance(), status) {
+            BatchOutcome::Counted => log(host, usage.worked(now)),
+            BatchOutcome::SentAgain => {}
+            BatchOutcome::Refused(status) => log(host, usage.failed(&Failure::UsageRefused(status), now)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! When a worker tells the control plane what it counted, and what it makes of the answer.
+//! When a worker reports usage, and what the answers mean.
 
 use policy::protocol::timing::{USAGE_INTERVAL_MS, USAGE_TIMEOUT_MS};
 use policy::protocol::usage::{MAX_KEYS, UsageBatch};
@@ -6,10 +6,10 @@ use policy::protocol::usage::{MAX_KEYS, UsageBatch};
 use super::Usage;
 use crate::keys::Clocks;
 
-/// One worker's batches: one at a time, each until it is answered.
+/// Sends one worker's batches: one at a time, each until it is answered.
 #[derive(Default)]
-pub struct Reporting {
-    /// Random, this VM's for as long as it lives: what was counted under it is known by it.
+pub struct UsageReporter {
+    /// Random, and this VM's for as long as it lives: with the sequence it makes a batch's idempotency key.
     worker: Option<String>,
     sequence: u64,
     frozen: Option<UsageBatch>,
@@ -17,18 +17,18 @@ pub struct Reporting {
     due_ms: Option<u64>,
 }
 
-/// What an answer meant.
+/// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum BatchOutcome {
     /// The batch counts.
     Counted,
     /// It is sent again.
-    Again,
-    /// It is never taken, and was given up.
+    SentAgain,
+    /// The control plane will never take it.
     Refused(u16),
 }
 
-impl Reporting {
+impl UsageReporter {
     /// The batch that is to be sent now, if one is; the caller sends it, then hands in [`Self::answered`] once. `random` is for
     /// this worker's name, and for its own time among many.
     pub fn due(
@@ -69,7 +69,7 @@ impl Reporting {
     }
 
     /// The answer's status, `None` without one. `instance` is this process's now.
-    pub fn answered(&mut self, usage: &Usage, instance: Option<&str>, status: Option<u16>) -> Told {
+    pub fn answered(&mut self, usage: &Usage, instance: Option<&str>, status: Option<u16>) -> BatchOutcome {
         self.sent_ms = None;
         match status {
             Some(200) => {
@@ -77,22 +77,22 @@ impl Reporting {
                 if self.frozen.take().is_some_and(|batch| batch.keys.len() == MAX_KEYS) {
                     self.due_ms = None;
                 }
-                Told::Counted
+                BatchOutcome::Counted
             }
             Some(status @ (400 | 413 | 422)) => {
                 if let Some(batch) = self.frozen.take() {
                     usage.lose(&batch);
                 }
-                Told::Refused(status)
+                BatchOutcome::Refused(status)
             }
             // The control plane has forgotten the instance that it was counted for.
             Some(404) => {
                 if let (Some(batch), Some(instance)) = (&mut self.frozen, instance) {
                     instance.clone_into(&mut batch.instance);
                 }
-                Told::Again
+                BatchOutcome::SentAgain
             }
-            Some(_) | None => Told::Again,
+            Some(_) | None => BatchOutcome::SentAgain,
         }
     }
 

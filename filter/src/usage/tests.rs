@@ -1,4 +1,4 @@
-//! Counting, keeping and telling, without an Envoy.
+//! Counting and reporting, without an Envoy.
 
 use policy::protocol::usage::KeyUsage;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn random() -> Option<[u8; 16]> {
     Some([0; 16])
 }
 
-fn due(reporting: &mut Reporting, usage: &Usage, ms: u64) -> Option<Value> {
+fn due(reporting: &mut UsageReporter, usage: &Usage, ms: u64) -> Option<Value> {
     let batch = reporting.due(usage, ("edge", "i1"), at(ms), random);
     batch.map(|batch| serde_json::to_value(batch).unwrap())
 }
@@ -104,8 +104,8 @@ fn what_finds_no_room_is_counted_as_dropped_and_known_keys_go_on() {
     for _ in 0..3 {
         (0..slots + 100).for_each(|number| allow(&usage, number));
     }
-    assert_eq!(usage.take_untold(), 300);
-    assert_eq!(usage.take_untold(), 0);
+    assert_eq!(usage.take_dropped(), 300);
+    assert_eq!(usage.take_dropped(), 0);
     let (mut allowed, mut batches) = (0, 0);
     while let Some(batch) = usage.take() {
         assert!(batch.keys.len() <= MAX_KEYS);
@@ -165,7 +165,7 @@ fn a_path_is_shown_short_without_its_query_and_without_a_credential() {
 
 #[test]
 fn a_batch_is_sent_as_it_is_until_it_is_answered() {
-    let (usage, mut reporting) = (Usage::default(), Reporting::default());
+    let (usage, mut reporting) = (Usage::default(), UsageReporter::default());
     assert_eq!(due(&mut reporting, &usage, 0), None, "this worker has no name yet");
     assert_eq!(due(&mut reporting, &usage, 1), None, "nothing was counted");
     allow(&usage, 1);
@@ -175,14 +175,14 @@ fn a_batch_is_sent_as_it_is_until_it_is_answered() {
     allow(&usage, 1);
     assert_eq!(due(&mut reporting, &usage, 30_000), None, "one at a time");
     for (ms, status) in [(40_000, None), (50_000, Some(503)), (60_000, Some(401))] {
-        assert_eq!(reporting.answered(&usage, Some("i1"), status), Told::Again);
+        assert_eq!(reporting.answered(&usage, Some("i1"), status), BatchOutcome::SentAgain);
         assert_eq!(due(&mut reporting, &usage, ms), Some(first.clone()));
     }
     // Forgotten there, it is sent for the instance that this is now.
-    assert_eq!(reporting.answered(&usage, Some("i2"), Some(404)), Told::Again);
+    assert_eq!(reporting.answered(&usage, Some("i2"), Some(404)), BatchOutcome::SentAgain);
     let again = due(&mut reporting, &usage, 70_000).unwrap();
     assert_eq!((&again["sequence"], &again["instance"], &again["keys"]), (&json!(1), &json!("i2"), &first["keys"]));
-    assert_eq!(reporting.answered(&usage, Some("i2"), Some(200)), Told::Counted);
+    assert_eq!(reporting.answered(&usage, Some("i2"), Some(200)), BatchOutcome::Counted);
     let second = due(&mut reporting, &usage, 80_000).unwrap();
     assert_eq!((&second["sequence"], &second["keys"][0]["allowed"]), (&json!(2), &json!(1)));
     assert_eq!(second["worker"], first["worker"]);
@@ -193,19 +193,19 @@ fn a_batch_is_sent_as_it_is_until_it_is_answered() {
 
 #[test]
 fn a_batch_that_is_never_taken_is_dropped_and_said() {
-    let (usage, mut reporting) = (Usage::default(), Reporting::default());
+    let (usage, mut reporting) = (Usage::default(), UsageReporter::default());
     due(&mut reporting, &usage, 0);
     (0..7).for_each(|_| allow(&usage, 1));
     due(&mut reporting, &usage, 1).unwrap();
-    assert_eq!(reporting.answered(&usage, Some("i1"), Some(422)), Told::Refused(422));
-    assert_eq!(usage.take_untold(), 7);
+    assert_eq!(reporting.answered(&usage, Some("i1"), Some(422)), BatchOutcome::Refused(422));
+    assert_eq!(usage.take_dropped(), 7);
     let next = due(&mut reporting, &usage, 20_000).unwrap();
     assert_eq!((&next["sequence"], &next["dropped"]["requests"]), (&json!(2), &json!(7)));
 }
 
 #[test]
 fn many_keys_are_told_in_batches_one_after_the_other() {
-    let (usage, mut reporting) = (Usage::default(), Reporting::default());
+    let (usage, mut reporting) = (Usage::default(), UsageReporter::default());
     due(&mut reporting, &usage, 0);
     (0..2_500).for_each(|number| allow(&usage, number));
     let mut told = 0;

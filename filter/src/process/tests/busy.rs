@@ -3,7 +3,7 @@
 use policy::Digest;
 use policy::wire::Op;
 
-use super::super::shelf::MIN_SLOTS;
+use super::super::shared_store::MIN_SLOTS;
 use super::*;
 use crate::fake_control_plane::record;
 use crate::source::clocks;

@@ -1,6 +1,6 @@
 //! Workers that stood still for a while and come back.
 
-use super::super::shelf::MIN_SLOTS;
+use super::super::shared_store::MIN_SLOTS;
 use super::workers::*;
 use crate::fake_control_plane::{answer_of, secret};
 use crate::host::CallAnswer;

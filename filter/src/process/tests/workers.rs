@@ -6,7 +6,7 @@ use policy::wire::Op;
 use policy::{Digest, Position};
 
 use super::super::head::Head;
-use super::super::shelf::Shelf;
+use super::super::shared_store::SharedStore;
 use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::FakeEnvoy;
 use crate::host::CallAnswer;
@@ -265,7 +265,7 @@ impl Process {
     }
 
     pub(super) fn head(&self) -> Head {
-        Head::read(&self.workers[0].host, &Shelf::of(&name("latchkey"))).expect("there is a head")
+        Head::read(&self.workers[0].host, &SharedStore::of(&name("latchkey"))).expect("there is a head")
     }
 
     pub(super) fn instances(&self) -> Vec<String> {

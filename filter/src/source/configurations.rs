@@ -1,0 +1,51 @@
+//! The configurations of one worker that use a source.
+
+use std::collections::BTreeMap;
+
+use policy::config::Feed;
+
+/// The shortest and the longest time that some configuration decides without word from the control plane, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// `None`: one of them has no bound.
+    pub(super) largest: Option<u64>,
+    /// `None`: none of them has one.
+    pub(super) smallest: Option<u64>,
+}
+
+/// What a root context brings: one configuration in one worker.
+#[derive(Clone, Debug)]
+pub struct Root {
+    pub id: u32,
+    pub token: Option<String>,
+    pub max_staleness_secs: Option<u64>,
+    pub feed: Feed,
+}
+
+/// The root contexts that are alive, by their ids: the newest is the last.
+#[derive(Default)]
+pub(super) struct Configurations(BTreeMap<u32, Root>);
+
+impl Configurations {
+    pub(super) fn add(&mut self, root: Root) {
+        self.0.insert(root.id, root);
+    }
+
+    pub(super) fn remove(&mut self, root: u32) {
+        self.0.remove(&root);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn newest(&self) -> Option<&Root> {
+        self.0.values().next_back()
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        let bounds = || self.0.values().map(|root| root.max_staleness_secs);
+        let largest = bounds().reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other))).flatten();
+        Bounds { largest, smallest: bounds().flatten().min() }
+    }
+}
