@@ -44,7 +44,7 @@ demo-stop: ## end what `make demo` started
 
 screenshots: tools build ## write pictures of every page of the console to target/screenshots
 	@scripts/browser
-	@cargo run --quiet -p end-to-end --bin latchkey-screenshots
+	@cargo run --quiet -p latchkey-end-to-end --bin latchkey-screenshots
 
 compose-up: tools build ## run all of it in containers: control plane, two Envoys, an upstream; PROFILE=postgres: two control planes over PostgreSQL
 	@scripts/compose up

@@ -6,10 +6,11 @@
 
 use std::hint::black_box;
 
+use edge::host::{Host as _, LogLevel};
+use edge::usage::{Address, Usage};
 use policy::{Digest, KeyId, UnixSeconds};
 
-use crate::host::{Envoy, Host as _, LogLevel};
-use crate::usage::{Address, Usage};
+use crate::host::Envoy;
 
 /// Where a fault waits for the leader.
 const WAITING: &str = "latchkey/fault";

@@ -4,18 +4,19 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use edge::edge::Edge;
+use edge::host::{Host as _, LogLevel};
+use edge::metrics::Metrics;
+use edge::request::{self, Outcome};
+use edge::source::{self, Root as SourceRoot, SourceName, TICK};
+use edge::subscription::Progress;
+use edge::trailers;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel as SdkLogLevel};
 
-use crate::edge::Edge;
 #[cfg(feature = "faults")]
 use crate::faults;
-use crate::host::{Envoy, Host as _, LogLevel};
-use crate::metrics::Metrics;
-use crate::request::{self, Outcome};
-use crate::source::{self, Root as SourceRoot, SourceName, TICK};
-use crate::subscription::Progress;
-use crate::trailers;
+use crate::host::Envoy;
 use crate::vm::{self, SharedSource};
 
 /// Ticks between two updates of the gauges: a second.

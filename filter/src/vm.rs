@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use crate::host::Host;
-use crate::metrics::Metrics;
-use crate::source::{Source, SourceName};
+use edge::host::Host;
+use edge::metrics::Metrics;
+use edge::source::{Source, SourceName};
 
 /// A source that configurations share.
 pub type SharedSource = Rc<RefCell<Source>>;

@@ -3,9 +3,9 @@
 
 use std::sync::LazyLock;
 
-use filter::credential::{Removal, find};
-use filter::edge::Edge;
-use filter::metadata::RouteMetadata;
+use edge::credential::{Removal, find};
+use edge::edge::Edge;
+use edge::metadata::RouteMetadata;
 use libfuzzer_sys::fuzz_target;
 use policy::key_text::find_key;
 use policy::path::{PathKind, Paths};

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use filter::edge::Edge;
-use filter::host::CallAnswer;
-use filter::metrics::Metrics;
-use filter::request::{on_request, on_request_headers};
-use filter::source::{Root, Source, SourceName, TICK, clocks};
+use edge::edge::Edge;
+use edge::host::CallAnswer;
+use edge::metrics::Metrics;
+use edge::request::{on_request, on_request_headers};
+use edge::source::{Root, Source, SourceName, TICK, clocks};
 use policy::Position;
 
 use crate::control_plane::EDGE;

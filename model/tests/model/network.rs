@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::Method;
-use filter::host::{Call, CallAnswer};
+use edge::host::{Call, CallAnswer};
 use policy::{Position, Revision};
 use tokio::task::JoinHandle;
 

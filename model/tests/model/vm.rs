@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use filter::host::{Call, CallAnswer, Header, Host, LogLevel, NotSent, PropertyError};
-use filter::source::TICK;
+use edge::host::{Call, CallAnswer, Header, Host, LogLevel, NotSent, PropertyError};
+use edge::source::TICK;
 
 use crate::network::Question;
 use crate::time::Time;

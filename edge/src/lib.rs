@@ -1,0 +1,25 @@
+//! What an edge does, whatever its host is: it decides requests by a table that it keeps up to date.
+//!
+//! `request.rs` decides a request, `source.rs` keeps the keys up to date: from the control plane by `subscription.rs`, from the
+//! other workers by `process.rs`. `host.rs` is the trait that a host implements.
+
+pub mod acknowledgement;
+pub mod answer;
+pub mod client_address;
+pub mod credential;
+pub mod edge;
+#[cfg(test)]
+mod fake_control_plane;
+#[cfg(test)]
+mod fake_envoy;
+pub mod host;
+pub mod keys;
+pub mod metadata;
+pub mod metrics;
+pub mod process;
+pub mod request;
+pub mod source;
+pub mod subscription;
+pub mod templates;
+pub mod trailers;
+pub mod usage;
