@@ -1,7 +1,7 @@
 //! A keep-alive connection that sends exactly the given bytes.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
@@ -174,6 +174,8 @@ impl Connection {
                 self.unread.extend_from_slice(&buffer[..length]);
                 Ok(())
             }
+            // A process that was stopped and continued: with a timeout, Linux doesn't restart the call (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     }
