@@ -63,7 +63,7 @@ impl Edges {
             let mut changed = self.changed.subscribe();
             let is_leaving = |()| self.lock().get(id).is_some_and(|known| known.is_leaving);
             let left = async { while is_leaving(()) && changed.changed().await.is_ok() {} };
-            // It is answered all the same: what counts is not this answer.
+            // It is answered nevertheless: this answer is not what counts.
             let _ = tokio::time::timeout(TOLD_BY_OTHERS, left).await;
         }
         Ok(())

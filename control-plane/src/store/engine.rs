@@ -152,7 +152,7 @@ impl Engine {
     }
 
     /// Runs `work` as one change: all of it, or nothing if it fails. It is on disk when this returns `Ok`. If the
-    /// caller stops waiting, the change may be carried out all the same.
+    /// caller stops waiting, the change may still be carried out.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,

@@ -139,7 +139,7 @@ fn a_batch_of_usage_has_these_bytes() {
     assert_eq!(serde_json::to_string(&batch).unwrap(), text);
     assert_eq!(serde_json::from_str::<UsageBatch>(&text).unwrap(), batch);
 
-    // Entries that can't be read are entries all the same, to whoever reads them one by one.
+    // An entry that can't be read costs no other, where each is read by itself.
     type Unread<'a> = UsageBatch<&'a RawValue, &'a RawValue, &'a RawValue, &'a RawValue>;
     let damaged = text.replacen("\"allowed\":5", "\"allowed\":-5", 1);
     assert!(serde_json::from_str::<UsageBatch>(&damaged).is_err());
