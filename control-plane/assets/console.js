@@ -95,7 +95,7 @@
     document.querySelectorAll("[data-once]").forEach(once);
     document.querySelectorAll("[data-opens]").forEach(opens);
     document.querySelectorAll("[data-live]").forEach((part) => live(part));
-    // "Look again" is for pages without a script.
+    // "Refresh" is for pages without a script.
     document.querySelectorAll(".again").forEach((link) => (link.hidden = true));
     // Focus the first field with an error.
     document.querySelector("[aria-invalid=true]")?.focus();

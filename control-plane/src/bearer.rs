@@ -3,11 +3,11 @@
 use axum::http::{HeaderMap, header};
 
 /// The bearer token of a request, from exactly one `Authorization` header with the scheme Bearer.
-pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let (first, None) = (given.next()?, given.next()) else { return None };
-    let (scheme, presented) = first.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| presented.trim_matches(' '))
+pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (first, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = first.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
 #[cfg(test)]
@@ -29,7 +29,7 @@ mod tests {
             for value in values {
                 headers.append(header::AUTHORIZATION, value.parse().unwrap());
             }
-            assert_eq!(presented(&headers), expected, "{name}");
+            assert_eq!(token(&headers), expected, "{name}");
         }
     }
 }

@@ -15,14 +15,14 @@ mod json;
 mod keys;
 mod log;
 mod login;
-mod made;
+mod new_secret;
 mod output;
-mod pages;
+mod pagination;
 mod problem;
 mod progress;
 mod redact;
+mod secret_input;
 mod serve;
-mod token;
 mod tokens;
 mod waiting;
 mod workspaces;
@@ -35,18 +35,18 @@ use clap_complete::Shell;
 
 use self::audit::{AuditCommand, run_audit};
 use self::check_config::{CheckConfigOptions, run_check_config};
-use self::connection::Remote;
+use self::connection::RemoteOptions;
 use self::copy::{CopyOptions, run_copy};
 use self::database::{BackupOptions, RestoreOptions, run_backup, run_restore};
 use self::edge_tokens::{EdgeTokensOptions, run_edge_tokens};
 use self::edges::{EdgesOptions, EnforcementOptions, run_edges, run_enforcement};
 use self::envoy_config::{EnvoyConfigOptions, run_envoy_config};
 use self::explain::{ExplainOptions, run_explain};
-use self::failure::{Outcome, exit_code, is_unread};
+use self::failure::{Outcome, exit_code, is_broken_pipe};
 use self::keys::{KeysOptions, run_keys};
 use self::log::Log;
 use self::login::{run_login, run_logout};
-use self::output::say;
+use self::output::print;
 use self::redact::{holds_secret, without_secrets};
 pub use self::serve::ServeOptions;
 use self::tokens::{TokensOptions, run_tokens};
@@ -61,13 +61,13 @@ Exit codes:
   1  refused, or failed
   2  the command line is wrong, or incomplete
   3  done, but not enforced on every worker of every edge (--wait, enforcement)
-  4  no answer from the control plane, or it can't at the moment: try again
+  4  no answer from the control plane, or it is temporarily unavailable: try again
   5  the request would be denied (explain)";
 
 /// API keys for Envoy, enforced at the edge.
 ///
-/// `serve`, `backup`, `restore`, `copy` and `audit verify` work on the database of this machine. All others speak REST to a control
-/// plane, as whoever signed in with `login`.
+/// `serve`, `backup`, `restore`, `copy` and `audit verify` work on the database itself. All others send REST requests
+/// to a control plane, with the token that `login` stored.
 #[derive(Parser)]
 #[command(name = "latchkey", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
@@ -81,34 +81,35 @@ enum Command {
     ///
     /// Writes the address to standard output once it serves, and logs to standard error; LATCHKEY_LOG sets how much
     /// (error, warn, info, debug; info by default), and LATCHKEY_LOG_FORMAT=json makes each line an object. SIGTERM and
-    /// SIGINT end it: what was accepted is answered first.
+    /// SIGINT shut it down: it answers the requests that it has accepted first.
     #[command(after_long_help = "A first start needs nothing but two paths for the token files:\n  \
         latchkey serve --admin-token-file admin.token --edge-token-file edge.token")]
     Serve(ServeOptions),
 
-    /// Prints the OpenAPI document of the REST API, as GET /openapi.json answers it.
+    /// Prints the OpenAPI document of the REST API, as GET /openapi.json returns it.
     Openapi,
 
-    /// Copies the database into a new file, also while a control plane serves it.
+    /// Backs the database up into a new file, even while a control plane serves it.
     ///
-    /// The copy is of one instant, checked, on disk, and readable by its owner alone. `latchkey restore` puts it back.
+    /// The backup is a consistent snapshot: checked, flushed to disk, and readable only by its owner. `latchkey
+    /// restore` restores it.
     Backup(BackupOptions),
 
-    /// Puts a backup in the place of the database. Stop the control plane first.
+    /// Replaces the database with a backup. Stop the control plane first.
     ///
-    /// What was revoked after the backup was made would be valid again, so a backup that lacks changes is refused: give
-    /// --replay-audit with an audit log that was exported later, or accept the loss. Edges take the restored keys as a new
-    /// history, with revisions above all that they have seen.
+    /// Secrets that were revoked after the backup would be valid again, so a backup that lacks changes is refused: give
+    /// --replay-audit with an audit log that was exported later, or accept the loss. Edges load the restored keys as a
+    /// new history, with revisions above all that they have seen.
     ///
-    /// For PostgreSQL: stop all control planes, put the backup back with pg_restore or to a point in time, and run this
-    /// without --from before one starts again.
+    /// For PostgreSQL: stop all control planes, restore the backup with pg_restore or to a point in time, and run this
+    /// without --from before you start one again.
     Restore(RestoreOptions),
 
-    /// Moves everything from a file to PostgreSQL, or back. Stop the control plane first.
+    /// Copies the database from a file to PostgreSQL, or back. Stop the control plane first.
     ///
-    /// All of it, with its whole history, in one transaction: what is interrupted leaves the target as it was. Rows and audit
-    /// log are compared before it counts. The source is only read. A control plane that is then started on the target goes on
-    /// where the source was, and edges keep their tables.
+    /// Everything is copied with its whole history, in one transaction: an interrupted copy leaves the target
+    /// unchanged. Rows and audit log are compared before the commit. The source is only read. A control plane that is
+    /// then started on the target continues where the source stopped, and edges keep their tables.
     #[command(after_long_help = "Example:\n  \
         latchkey copy --from latchkey.db --to postgres://latchkey@db.example.com/latchkey \\\n    \
           --database-password-file db.password")]
@@ -116,44 +117,47 @@ enum Command {
 
     /// Stores a control plane's URL and an admin token, for the other commands.
     ///
-    /// The token is asked for on a terminal, else read from standard input or --token-file; it is never an argument, for
-    /// every process of a machine can read those. It is tried, and stored in ~/.config/latchkey/config.toml for you alone.
+    /// On a terminal it asks for the token, otherwise it reads standard input or --token-file. The token is never an
+    /// argument, because every process of a machine can read those. It is verified, and stored in
+    /// ~/.config/latchkey/config.toml, readable only by you.
     #[command(after_long_help = "Example:\n  latchkey login --url https://keys.example.com")]
-    Login(Remote),
+    Login(RemoteOptions),
 
-    /// Forgets what `login` stored.
+    /// Deletes what `login` stored.
     Logout,
 
-    /// The tenants.
+    /// Manages workspaces, the tenants.
     Workspaces(WorkspacesOptions),
 
-    /// What clients have: made, found, changed, moved in, cleaned up.
+    /// Manages keys: create, list, change, rotate, import, clean up.
     Keys(KeysOptions),
 
-    /// Admin tokens.
+    /// Manages admin tokens.
     Tokens(TokensOptions),
 
-    /// What edges show to the feed.
+    /// Manages edge tokens, which edges present to the feed.
     EdgeTokens(EdgeTokensOptions),
 
-    /// The Envoy processes that use the feed.
+    /// Lists and removes the Envoy processes that use the feed.
     Edges(EdgesOptions),
 
-    /// Says whether a change is enforced on every worker of every edge.
+    /// Reports whether a change is enforced on every worker of every edge.
     ///
-    /// Ends with 3 when it isn't, and says where not.
+    /// Exits with 3 if it isn't, and names the edges where it isn't.
     Enforcement(EnforcementOptions),
 
-    /// Who changed what; and, in the database, whether it was written so.
+    /// Lists and exports the audit log, and verifies it in the database.
     #[command(subcommand)]
     Audit(AuditCommand),
 
-    /// Says what an edge would refuse of a configuration, and why.
+    /// Reports what an edge would refuse in a configuration, and why.
     ///
-    /// Of a plugin configuration, or of an Envoy file with our filter in it: also what would let requests pass the filter by.
+    /// Takes a plugin configuration, or an Envoy file with our filter in it. In an Envoy file it also reports how
+    /// requests could bypass the filter.
     CheckConfig(CheckConfigOptions),
 
-    /// Prints an Envoy configuration for a gateway or sidecar: TLS, the filter, its guard, a rate limit, logs, all filled in.
+    /// Prints an Envoy configuration for a gateway or sidecar: TLS, the filter, its guard, a rate limit, logs, all
+    /// filled in.
     ///
     /// Save it and what the same command prints with `--print token-secret`, and run Envoy 1.37.1 or newer with it.
     #[command(after_long_help = "Example:\n  \
@@ -161,13 +165,13 @@ enum Command {
           --upstream 127.0.0.1:8081 --route /v1/reviews=reviews > envoy.yaml")]
     EnvoyConfig(Box<EnvoyConfigOptions>),
 
-    /// Says what a request would be answered, by which rule, and why.
+    /// Explains the decision on a request: allowed or denied, by which rule, and why.
     ///
-    /// With the code that decides in Envoy. Nothing is sent to an edge, and no secret is needed. Ends with 5 when the request
-    /// would be denied.
+    /// It runs the same code as the filter in Envoy. Nothing is sent to an edge, and no secret is needed. Exits with 5
+    /// if the request would be denied.
     Explain(ExplainOptions),
 
-    /// Writes completions for a shell.
+    /// Prints completions for a shell.
     #[command(after_help = "Example:\n  latchkey completions bash > /etc/bash_completion.d/latchkey")]
     Completions {
         /// The shell.
@@ -179,25 +183,25 @@ enum Command {
 pub fn run() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(Cli { command }) => command,
-        Err(error) if error.use_stderr() => return refuse(&error),
+        Err(error) if error.use_stderr() => return usage_error(&error),
         // Help, or the version.
         Err(error) => error.exit(),
     };
     let log = match log(&command) {
         Ok(log) => log,
         Err(error) => {
-            tell(&format!("latchkey: cannot start a thread for the log: {error}\n"));
+            print_error(&format!("latchkey: cannot start a thread for the log: {error}\n"));
             return ExitCode::FAILURE;
         }
     };
-    match carry_out(&command, log.as_ref()) {
+    match execute(&command, log.as_ref()) {
         Ok(outcome) => outcome.code().into(),
-        Err(error) if is_unread(&error) => ExitCode::FAILURE,
+        Err(error) if is_broken_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
             let line = format!("latchkey: {error:#}\n");
             match &log {
-                Some(log) => log.say(&without_secrets(&line)),
-                None => tell(&line),
+                Some(log) => log.write_line(&without_secrets(&line)),
+                None => print_error(&line),
             }
             exit_code(&error).into()
         }
@@ -211,29 +215,31 @@ fn log(command: &Command) -> std::io::Result<Option<Log>> {
 }
 
 /// Reports a wrong command line.
-fn refuse(error: &clap::Error) -> ExitCode {
+fn usage_error(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
-    tell(&text);
+    print_error(&text);
     if holds_secret(&text) {
-        tell("latchkey: a secret was given as an argument, which every process of this machine can read: replace it\n");
+        print_error(
+            "latchkey: a secret was given as an argument, which every process of this machine can read: replace it\n",
+        );
     }
     ExitCode::from(2)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a command tells its user; nothing else waits for it")]
-fn tell(text: &str) {
+#[expect(clippy::disallowed_methods, reason = "a command reports to its user; nothing else waits for it")]
+fn print_error(text: &str) {
     // A failure can't be reported if stderr is gone.
     let _ = write!(std::io::stderr(), "{}", without_secrets(text));
 }
 
-fn carry_out(command: &Command, log: Option<&Log>) -> anyhow::Result<Outcome> {
+fn execute(command: &Command, log: Option<&Log>) -> anyhow::Result<Outcome> {
     match command {
         Command::Serve(options) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let lines_lost = log.map(Log::lines_lost).unwrap_or_default();
             runtime.block_on(serve(options.clone(), lines_lost))?;
         }
-        Command::Openapi => say(&openapi::text())?,
+        Command::Openapi => print(&openapi::text())?,
         Command::Backup(options) => run_backup(options)?,
         Command::Restore(options) => run_restore(options)?,
         Command::Copy(options) => run_copy(options)?,
@@ -247,12 +253,12 @@ fn carry_out(command: &Command, log: Option<&Log>) -> anyhow::Result<Outcome> {
         Command::Enforcement(options) => return run_enforcement(options),
         Command::Audit(command) => return run_audit(command),
         Command::CheckConfig(options) => return run_check_config(options),
-        Command::EnvoyConfig(options) => say(&run_envoy_config(options)?)?,
+        Command::EnvoyConfig(options) => print(&run_envoy_config(options)?)?,
         Command::Explain(options) => return run_explain(options),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "latchkey", &mut script);
-            say(&String::from_utf8_lossy(&script))?;
+            print(&String::from_utf8_lossy(&script))?;
         }
     }
     Ok(Outcome::Done)

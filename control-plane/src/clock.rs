@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use policy::UnixSeconds;
 
-const NANOS_A_SECOND: u64 = 1_000_000_000;
-const NANOS_A_MILLISECOND: u64 = 1_000_000;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const NANOS_PER_MILLISECOND: u64 = 1_000_000;
 
 /// The source of the time. Tests pass their own.
 #[derive(Clone)]
@@ -25,38 +25,38 @@ impl Clock {
         })
     }
 
-    /// A clock with these nanoseconds since 1970; its monotonic side is the machine's.
+    /// A clock with these nanoseconds since 1970; its monotonic clock is the machine's.
     pub fn from_nanos(nanos: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         let start = Instant::now();
         Self { wall: Arc::new(nanos), monotonic: Arc::new(move || start.elapsed()) }
     }
 
-    /// The same clock with another monotonic side.
+    /// The same clock with another monotonic clock.
     pub fn with_monotonic(self, since: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self { monotonic: Arc::new(since), ..self }
     }
 
-    /// A clock that stays at `at`, in a process that began at `since`.
+    /// A clock that is stopped at `at`, in a process that started at `started_at`.
     #[cfg(test)]
-    pub(crate) fn standing_at(at: UnixSeconds, since: UnixSeconds) -> Self {
+    pub(crate) fn fixed_at(at: UnixSeconds, started_at: UnixSeconds) -> Self {
         let secs = |secs: i64| u64::try_from(secs).unwrap_or_default();
-        let passed = Duration::from_secs(secs(at.0 - since.0));
-        Self::from_nanos(move || secs(at.0) * NANOS_A_SECOND).with_monotonic(move || passed)
+        let passed = Duration::from_secs(secs(at.0 - started_at.0));
+        Self::from_nanos(move || secs(at.0) * NANOS_PER_SECOND).with_monotonic(move || passed)
     }
 
-    /// Time since some instant of this process. Nobody can set it.
+    /// Time since a fixed instant in this process. Unlike the wall clock, nobody can set it.
     pub fn monotonic(&self) -> Duration {
         (self.monotonic)()
     }
 
     /// Whole seconds since 1970.
     pub fn now(&self) -> UnixSeconds {
-        UnixSeconds(i64::try_from(self.unix_nanos() / NANOS_A_SECOND).unwrap_or(i64::MAX))
+        UnixSeconds(i64::try_from(self.unix_nanos() / NANOS_PER_SECOND).unwrap_or(i64::MAX))
     }
 
     /// Whole milliseconds since 1970.
     pub fn unix_millis(&self) -> u64 {
-        self.unix_nanos() / NANOS_A_MILLISECOND
+        self.unix_nanos() / NANOS_PER_MILLISECOND
     }
 
     /// Nanoseconds since 1970; good until the year 2554.

@@ -1,4 +1,4 @@
-//! The operator's file, `latchkey.toml`: the environments and scopes, and how much history is kept.
+//! The operator's configuration file, `latchkey.toml`: the environments and scopes, and how much history is kept.
 
 mod limits;
 
@@ -13,7 +13,7 @@ pub use self::limits::{Limits, TokenKind};
 /// A record counts a key's scopes in a byte, so the catalogue has no more; environments are numbered in a byte.
 const MAX_NAMES: usize = 255;
 
-/// Below this, new snapshots would be made all the time: one serves while it is behind by a tenth of the log.
+/// With a shorter log, new snapshots would be made all the time: one serves while it is behind by a tenth of the log.
 const MIN_LOG_REVISIONS: u64 = 1_000;
 
 /// 1.6 GB on disk. Catching up on so many takes longer than a snapshot of a million keys.
@@ -88,8 +88,8 @@ impl Config {
             ConfigError::Parse { path: path.to_owned(), line, message }
         })?;
         let refused = |field, message| ConfigError::Value { path: path.to_owned(), field, message };
-        check(&config.environments).map_err(|message| refused("environments", message))?;
-        check(&config.scopes).map_err(|message| refused("scopes", message))?;
+        check_names(&config.environments).map_err(|message| refused("environments", message))?;
+        check_names(&config.scopes).map_err(|message| refused("scopes", message))?;
         if config.environments.is_empty() {
             return Err(refused("environments", "is empty: name at least one, like \"live\"".to_owned()));
         }
@@ -100,7 +100,7 @@ impl Config {
             let message = format!("has a text of {} characters; at most {MAX_TEXT} are possible", text.chars().count());
             return Err(refused("scope_meanings", message));
         }
-        if config.gateway_url.as_ref().is_some_and(|url| !is_address(url)) {
+        if config.gateway_url.as_ref().is_some_and(|url| !is_http_url(url)) {
             let message = "must be an address like \"https://api.example.com/v1/reviews\"".to_owned();
             return Err(refused("gateway_url", message));
         }
@@ -113,8 +113,8 @@ impl Config {
 
     /// What a scope gives access to, if that is known.
     pub fn meaning(&self, scope: &Scope) -> Option<&str> {
-        let usual = || CATALOGUE.into_iter().find(|(name, _)| *name == scope.as_str()).map(|(_, meaning)| meaning);
-        self.scope_meanings.get(scope).map(String::as_str).or_else(usual)
+        let default = || CATALOGUE.into_iter().find(|(name, _)| *name == scope.as_str()).map(|(_, meaning)| meaning);
+        self.scope_meanings.get(scope).map(String::as_str).or_else(default)
     }
 
     /// The environment of a key that is made without one.
@@ -124,13 +124,13 @@ impl Config {
 }
 
 /// Whether a text is an HTTP URL that can be pasted into a command.
-fn is_address(url: &str) -> bool {
+fn is_http_url(url: &str) -> bool {
     let is_plain = url.len() <= MAX_TEXT && url.bytes().all(|byte| byte.is_ascii_graphic());
     let uri = url.parse::<axum::http::Uri>().ok();
     is_plain && uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some())
 }
 
-fn check<T: Ord + std::fmt::Display>(names: &[T]) -> Result<(), String> {
+fn check_names<T: Ord + std::fmt::Display>(names: &[T]) -> Result<(), String> {
     if names.len() > MAX_NAMES {
         return Err(format!("has {} names; at most {MAX_NAMES} are possible", names.len()));
     }

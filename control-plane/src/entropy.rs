@@ -1,4 +1,4 @@
-//! Everything random: secrets and ids.
+//! The source of randomness: secrets, ids and jitter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +47,11 @@ impl Entropy {
         Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes.as_ref())))
     }
 
-    /// A random length between four and six fifths of `length`, evenly distributed; about `length` without randomness.
+    /// A random duration between four and six fifths of `length`, evenly distributed; about `length` if the source
+    /// fails.
     pub fn jittered(&self, length: Duration) -> Duration {
         let mut byte = [128];
-        // If the source fails, the middle.
+        // If the source fails, use the middle.
         let [byte] = (self.0)(&mut byte).map_or([128], |()| byte);
         length * 4 / 5 + length * 2 / 5 * u32::from(byte) / 255
     }

@@ -1,7 +1,7 @@
-//! Limits imports at a time: space for incoming bodies, and places for complete ones.
+//! Limits concurrent imports: space for incoming bodies, and permits for complete ones.
 //!
-//! A place is taken when the last byte of a body has arrived, so a client that sends slowly, or stops, keeps nobody
-//! else from importing.
+//! An import acquires its permit when the last byte of its body has arrived, so a client that sends slowly, or stops,
+//! keeps nobody else from importing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,44 +12,44 @@ use crate::config::Limits;
 use crate::problem::Problem;
 use crate::spool::Spool;
 
-/// What the imports of a control plane share. Clones share it.
+/// Limits the imports of a control plane. Clones share the counts.
 #[derive(Clone)]
-pub struct Imports {
+pub struct ImportLimiter {
     limits: Limits,
     spool: Spool,
-    running: Arc<Mutex<Running>>,
+    running: Arc<Mutex<RunningImports>>,
 }
 
 #[derive(Default)]
-struct Running {
+struct RunningImports {
     all: u64,
     of_workspace: HashMap<WorkspaceId, u64>,
 }
 
-/// The place of a running import. Dropping it frees the place.
-pub(crate) struct ImportPlace {
-    running: Arc<Mutex<Running>>,
+/// The permit of a running import. Dropping it frees the permit.
+pub(crate) struct ImportPermit {
+    running: Arc<Mutex<RunningImports>>,
     workspace: Option<WorkspaceId>,
 }
 
-impl Imports {
+impl ImportLimiter {
     pub fn new(limits: Limits, spool: Spool) -> Self {
         Self { limits, spool, running: Arc::default() }
     }
 
-    /// Where bodies are kept until they are imported.
+    /// Where bodies are stored until they are imported.
     pub(crate) fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// How many imports run.
+    /// How many imports are running.
     pub fn running(&self) -> u64 {
         lock(&self.running).all
     }
 
-    /// A place for an import whose body is complete; 429 if there is none. `workspace`: the one that all of it goes
-    /// into, if there is one.
-    pub(crate) fn take(&self, workspace: Option<WorkspaceId>) -> Result<ImportPlace, Problem> {
+    /// A permit for an import whose body is complete; 429 if a limit is reached. `workspace`: the only workspace that
+    /// it goes into, if there is only one.
+    pub(crate) fn acquire(&self, workspace: Option<WorkspaceId>) -> Result<ImportPermit, Problem> {
         let mut running = lock(&self.running);
         let of_workspace = workspace.and_then(|id| running.of_workspace.get(&id)).copied().unwrap_or_default();
         let own = self.limits.imports_of_workspace().filter(|limit| of_workspace >= limit.maximum);
@@ -63,11 +63,11 @@ impl Imports {
             *number = number.saturating_add(1);
         }
         drop(running);
-        Ok(ImportPlace { running: Arc::clone(&self.running), workspace })
+        Ok(ImportPermit { running: Arc::clone(&self.running), workspace })
     }
 }
 
-impl Drop for ImportPlace {
+impl Drop for ImportPermit {
     fn drop(&mut self) {
         let mut running = lock(&self.running);
         running.all = running.all.saturating_sub(1);
@@ -81,7 +81,7 @@ impl Drop for ImportPlace {
     }
 }
 
-fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+fn lock(running: &Mutex<RunningImports>) -> MutexGuard<'_, RunningImports> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -90,36 +90,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_limited_in_all_and_by_workspace_and_freed_when_an_import_ends() {
+    fn permits_are_limited_in_all_and_by_workspace_and_freed_when_an_import_ends() {
         let limits: Limits = toml::from_str("imports_per_workspace = 2\nimports_at_once = 4").unwrap();
-        let imports = Imports::new(limits, Spool::new(std::env::temp_dir(), 0));
+        let imports = ImportLimiter::new(limits, Spool::new(std::env::temp_dir(), 0));
         let [one, other, third] = [1, 2, 3].map(|id| Some(WorkspaceId::from_bytes([id; 16])));
         let refused = |into| {
-            let problem = imports.take(into).err().unwrap();
+            let problem = imports.acquire(into).err().unwrap();
             assert_eq!((problem.status().as_u16(), problem.code()), (429, "limit-reached"));
             problem.detail().to_owned()
         };
-        let mut places: Vec<_> = [one, one, None].map(|into| imports.take(into).ok()).into();
-        assert!(places.iter().all(Option::is_some));
+        let mut permits: Vec<_> = [one, one, None].map(|into| imports.acquire(into).ok()).into();
+        assert!(permits.iter().all(Option::is_some));
         assert!(refused(one).contains("`imports_per_workspace`"));
-        places.push(imports.take(other).ok());
+        permits.push(imports.acquire(other).ok());
         for into in [other, third, None] {
             assert!(refused(into).contains("`imports_at_once`"), "{into:?}");
         }
         assert!(refused(one).contains("`imports_per_workspace`"), "the limit that the workspace can act on");
-        drop(places.remove(0));
-        places.push(imports.take(one).ok());
-        assert!(places.iter().all(Option::is_some));
-        drop(places);
+        drop(permits.remove(0));
+        permits.push(imports.acquire(one).ok());
+        assert!(permits.iter().all(Option::is_some));
+        drop(permits);
         let of_workspace = lock(&imports.running).of_workspace.len();
-        assert_eq!((imports.running(), of_workspace), (0, 0), "all places are free again");
+        assert_eq!((imports.running(), of_workspace), (0, 0), "all permits are free again");
     }
 
     #[test]
-    fn without_limits_there_is_always_a_place() {
+    fn without_limits_there_is_always_a_permit() {
         let limits = toml::from_str("imports_per_workspace = 0\nimports_at_once = 0").unwrap();
-        let imports = Imports::new(limits, Spool::new(std::env::temp_dir(), 0));
+        let imports = ImportLimiter::new(limits, Spool::new(std::env::temp_dir(), 0));
         let into = Some(WorkspaceId::from_bytes([1; 16]));
-        assert!((0..100).map(|_| imports.take(into)).collect::<Result<Vec<_>, _>>().is_ok());
+        assert!((0..100).map(|_| imports.acquire(into)).collect::<Result<Vec<_>, _>>().is_ok());
     }
 }

@@ -25,20 +25,20 @@ const LATENCIES: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    requests: Family<Answered, Counter>,
-    latency: Family<Asked, Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabels, Histogram>,
     panics: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct RequestLabels {
     method: &'static str,
     route: String,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Asked {
+struct RouteLabels {
     method: &'static str,
     route: String,
 }
@@ -49,7 +49,7 @@ impl Metrics {
         Self::with_log(store, feed, Counter::default())
     }
 
-    /// The same, with the counter of lines that the log has lost.
+    /// The same, with the counter of log lines that were lost.
     pub fn with_log(store: Store, feed: Feed, lines_lost: Counter) -> Self {
         let mut registry = Registry::with_prefix("latchkey");
         let requests = Family::default();
@@ -70,19 +70,19 @@ impl Metrics {
         let panics = Counter::default();
         registry.register("panics", "Requests whose handler panicked, answered with 500", panics.clone());
         registry.register("log_lines_lost", "Lines of the log that couldn't be written", lines_lost);
-        registry.register_collector(Box::new(Counted { store, feed }));
+        registry.register_collector(Box::new(StatsCollector { store, feed }));
         Self { registry: Arc::new(registry), requests, latency, panics }
     }
 
     /// Counts a request. `route` is one of the router's templates.
-    pub(crate) fn answered(&self, method: &Method, route: &str, status: u16, elapsed: Duration) {
-        let method = word(method);
-        self.requests.get_or_create(&Answered { method, route: route.to_owned(), status }).inc();
-        self.latency.get_or_create(&Asked { method, route: route.to_owned() }).observe(elapsed.as_secs_f64());
+    pub(crate) fn record_request(&self, method: &Method, route: &str, status: u16, elapsed: Duration) {
+        let method = method_label(method);
+        self.requests.get_or_create(&RequestLabels { method, route: route.to_owned(), status }).inc();
+        self.latency.get_or_create(&RouteLabels { method, route: route.to_owned() }).observe(elapsed.as_secs_f64());
     }
 
     /// Counts a handler that panicked.
-    pub(crate) fn panicked(&self) {
+    pub(crate) fn record_panic(&self) {
         self.panics.inc();
     }
 
@@ -94,8 +94,8 @@ impl Metrics {
     }
 }
 
-/// A fixed word, because a client can send any word as its method.
-fn word(method: &Method) -> &'static str {
+/// One of a few fixed words, because a client can send any word as its method.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -108,26 +108,26 @@ fn word(method: &Method) -> &'static str {
     }
 }
 
-/// What store and feed count themselves, read for each scrape.
-struct Counted {
+/// Collects the counts that store and feed maintain, at each scrape.
+struct StatsCollector {
     store: Store,
     feed: Feed,
 }
 
-impl fmt::Debug for Counted {
+impl fmt::Debug for StatsCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Counted")
+        f.write_str("StatsCollector")
     }
 }
 
-impl Collector for Counted {
+impl Collector for StatsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let StoreStats { revision, changes, commits, refused, queued } = self.store.stats();
-        let (states, lag) = self.feed.edges().counted();
+        let (states, lag) = self.feed.edges().count_by_state();
         let mut edges = encoder.encode_descriptor("edges", "Known instances, by state", None, MetricType::Gauge)?;
         for (state, count) in State::ALL.into_iter().zip(states) {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-            gauge.encode(edges.encode_family(&[("state", state.word())])?)?;
+            gauge.encode(edges.encode_family(&[("state", state.name())])?)?;
         }
         let help = "Denials without a right secret that edges reported, by code";
         let mut denied = encoder.encode_descriptor("usage_denied", help, None, MetricType::Counter)?;
@@ -137,12 +137,12 @@ impl Collector for Counted {
         }
         let help = "Entries of usage that were left out, by reason";
         let mut left_out = encoder.encode_descriptor("usage_refused", help, None, MetricType::Counter)?;
-        for (why, count) in self.feed.usage().left_out().each() {
+        for (why, count) in self.feed.usage().skipped().each() {
             let counter = ConstCounter::new(count);
-            counter.encode(left_out.encode_family(&[("why", why.word())])?)?;
+            counter.encode(left_out.encode_family(&[("why", why.label())])?)?;
         }
         let help = "Instances of the edge token that comes nearest to its limit, as a part of it; 1: it is reached";
-        let fullest = ConstGauge::new(self.feed.edges().fullest());
+        let fullest = ConstGauge::new(self.feed.edges().highest_token_use());
         let name = "edge_token_instances_ratio";
         fullest.encode(encoder.encode_descriptor(name, help, None, fullest.metric_type())?)?;
         let mut gauge = |name, help, value: u64| {
@@ -161,7 +161,7 @@ impl Collector for Counted {
         counter("writes", "Changes that were committed, notes of a token's last use included", changes)?;
         counter("commits", "Transactions that were committed, each a group of changes", commits)?;
         counter("writes_refused", "Changes that the storage couldn't take", refused)?;
-        let (batches, dropped) = self.feed.usage().counted();
+        let (batches, dropped) = self.feed.usage().totals();
         counter("usage_batches", "Batches of usage that were folded", batches)?;
         counter("usage_dropped", "Requests that edges had no room to count by key", dropped)
     }

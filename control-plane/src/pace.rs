@@ -1,4 +1,4 @@
-//! The pace of a request's body: whether its client keeps sending, and how long we have waited for it.
+//! The pace of a request's body: whether its client sends fast enough, and how long we have waited for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,11 +10,11 @@ const BYTES_PER_SECOND: u64 = 1 << 10;
 
 /// How slow a body may be. Only the time in which a handler waits for the client counts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slowest {
-    /// How long nothing may arrive.
-    pub(crate) still: Duration,
+pub(crate) struct PaceLimits {
+    /// How long the client may send nothing.
+    pub(crate) max_idle: Duration,
     /// How far a body may be behind [`BYTES_PER_SECOND`].
-    pub(crate) behind: Duration,
+    pub(crate) max_lag: Duration,
 }
 
 /// The pace of one body. Clones share it.
@@ -22,27 +22,27 @@ pub(crate) struct Slowest {
 pub(crate) struct Pace(Arc<Mutex<Progress>>);
 
 impl Pace {
-    pub(crate) fn new(slowest: Slowest) -> Self {
-        Self(Arc::new(Mutex::new(Progress::new(slowest))))
+    pub(crate) fn new(limits: PaceLimits) -> Self {
+        Self(Arc::new(Mutex::new(Progress::new(limits))))
     }
 
-    /// Notes that a handler waits for more. Returns until when it may wait if nothing arrives.
-    pub(crate) fn waits(&self, now: Instant) -> Instant {
-        self.lock().waits(now)
+    /// Records that a handler starts to wait for more. Returns until when it may wait if nothing arrives.
+    pub(crate) fn start_wait(&self, now: Instant) -> Instant {
+        self.lock().start_wait(now)
     }
 
-    /// Notes that this many bytes arrived.
+    /// Records that this many bytes arrived.
     pub(crate) fn received(&self, now: Instant, bytes: usize) {
         self.lock().received(now, bytes);
     }
 
-    /// Notes that nothing arrived until then.
-    pub(crate) fn ran_out(&self) {
-        self.lock().has_run_out = true;
+    /// Records that nothing arrived until then.
+    pub(crate) fn mark_expired(&self) {
+        self.lock().is_expired = true;
     }
 
-    pub(crate) fn has_run_out(&self) -> bool {
-        self.lock().has_run_out
+    pub(crate) fn is_expired(&self) -> bool {
+        self.lock().is_expired
     }
 
     /// How long we have waited for the client, up to now.
@@ -56,40 +56,40 @@ impl Pace {
 }
 
 /// A token bucket: each byte that arrives adds a part of a second, waiting spends it, and the bucket is full at the
-/// start. So a body that keeps the average rate never runs out, however it is cut into pieces, and any slower one does
-/// in the end.
+/// start. So a body that keeps the average rate never runs out, however it is split into pieces, and any slower one
+/// eventually does.
 #[derive(Debug)]
 struct Progress {
-    slowest: Slowest,
-    /// How much longer we may wait for it; at most `slowest.behind`.
+    limits: PaceLimits,
+    /// How much longer we may wait for it; at most `limits.max_lag`.
     left: Duration,
-    waits_since: Option<Instant>,
+    waiting_since: Option<Instant>,
     /// In all, without the current wait.
     waited: Duration,
-    has_run_out: bool,
+    is_expired: bool,
 }
 
 impl Progress {
-    fn new(slowest: Slowest) -> Self {
-        Self { slowest, left: slowest.behind, waits_since: None, waited: Duration::ZERO, has_run_out: false }
+    fn new(limits: PaceLimits) -> Self {
+        Self { limits, left: limits.max_lag, waiting_since: None, waited: Duration::ZERO, is_expired: false }
     }
 
-    fn waits(&mut self, now: Instant) -> Instant {
-        let since = *self.waits_since.get_or_insert(now);
-        since + self.left.min(self.slowest.still)
+    fn start_wait(&mut self, now: Instant) -> Instant {
+        let since = *self.waiting_since.get_or_insert(now);
+        since + self.left.min(self.limits.max_idle)
     }
 
     fn received(&mut self, now: Instant, bytes: usize) {
-        let waited = self.waits_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let paid = Duration::from_micros(bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND);
+        let earned = Duration::from_micros(bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND);
         self.waited = self.waited.saturating_add(waited);
-        self.left = self.left.saturating_sub(waited).saturating_add(paid).min(self.slowest.behind);
+        self.left = self.left.saturating_sub(waited).saturating_add(earned).min(self.limits.max_lag);
     }
 
     fn waited(&self, now: Instant) -> Duration {
-        let goes_on = self.waits_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        self.waited.saturating_add(goes_on)
+        let current = self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.waited.saturating_add(current)
     }
 }
 
@@ -97,14 +97,14 @@ impl Progress {
 mod tests {
     use super::*;
 
-    const SLOWEST: Slowest = Slowest { still: Duration::from_secs(30), behind: Duration::from_secs(60) };
+    const LIMITS: PaceLimits = PaceLimits { max_idle: Duration::from_secs(30), max_lag: Duration::from_secs(60) };
 
     /// How many seconds a body lasts that sends `bytes` every `each_secs` seconds, up to an hour.
-    fn lives(bytes: usize, each_secs: u64) -> u64 {
-        let (start, mut progress) = (Instant::now(), Progress::new(SLOWEST));
+    fn lasts_secs(bytes: usize, each_secs: u64) -> u64 {
+        let (start, mut progress) = (Instant::now(), Progress::new(LIMITS));
         for sent in 1..=3_600 / each_secs {
             let [before, at] = [sent - 1, sent].map(|sent| start + Duration::from_secs(sent * each_secs));
-            let until = progress.waits(before);
+            let until = progress.start_wait(before);
             if until < at {
                 return (until - start).as_secs();
             }
@@ -125,29 +125,29 @@ mod tests {
             ("a byte a second", 1, 1, 60),
             ("a byte each 29 seconds", 1, 29, 60),
             ("100 bytes a second", 100, 1, 66),
-            ("half of it", 512, 1, 119),
+            ("half the minimum rate", 512, 1, 119),
         ] {
-            assert_eq!(lives(bytes, each_secs), expected, "{name}");
+            assert_eq!(lasts_secs(bytes, each_secs), expected, "{name}");
         }
     }
 
     #[test]
     fn a_fast_start_earns_no_more_than_the_initial_allowance() {
-        let (start, mut progress) = (Instant::now(), Progress::new(SLOWEST));
+        let (start, mut progress) = (Instant::now(), Progress::new(LIMITS));
         progress.received(start, 64 << 20);
-        assert_eq!(progress.left, SLOWEST.behind);
+        assert_eq!(progress.left, LIMITS.max_lag);
     }
 
     #[test]
     fn a_handler_s_own_time_does_not_count_against_the_client() {
-        let (start, mut progress) = (Instant::now(), Progress::new(SLOWEST));
+        let (start, mut progress) = (Instant::now(), Progress::new(LIMITS));
         let at = |secs| start + Duration::from_secs(secs);
-        progress.waits(at(0));
-        // Asked again while it waits.
-        assert_eq!(progress.waits(at(5)), at(30));
+        progress.start_wait(at(0));
+        // Another call while it waits.
+        assert_eq!(progress.start_wait(at(5)), at(30));
         assert_eq!(progress.waited(at(7)), Duration::from_secs(7));
         progress.received(at(10), 1);
         assert_eq!(progress.waited(at(500)), Duration::from_secs(10));
-        assert_eq!(progress.waits(at(500)), at(530), "the handler's 490 seconds cost nothing");
+        assert_eq!(progress.start_wait(at(500)), at(530), "the handler's 490 seconds cost nothing");
     }
 }

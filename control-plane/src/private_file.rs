@@ -1,4 +1,4 @@
-//! Files that hold a token or a password: who besides this process may read them.
+//! Permissions of files that contain a token or a password: who else may read them.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,7 +7,7 @@ use rustix::process::{getegid, geteuid, getgroups};
 
 /// Who a file is exposed to, and what to do. The caller puts the file's name before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Exposed {
+pub enum FileExposure {
     #[error(
         "others can read it (mode {mode:03o}); run `chmod 600` on it, and replace what is in it if it may have been seen"
     )]
@@ -35,27 +35,27 @@ struct Process {
     groups: Vec<u32>,
 }
 
-/// Checks that only its owner can read a file, or a group through which this process was given it. Kubernetes mounts a
-/// secret with `fsGroup` like that: the file is root's, 0440, and its group is one of the process's.
-pub(crate) fn check(file: &Metadata) -> Result<(), Exposed> {
-    // If that fails, the process is in its own group alone.
+/// Checks that a file can be read only by its owner, or by a group that gives this process access to it. Kubernetes
+/// mounts a secret with `fsGroup` like that: the file is root's, 0440, and its group is one of the process's.
+pub(crate) fn check(file: &Metadata) -> Result<(), FileExposure> {
+    // If that fails, only the process's own group counts.
     let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(|group| group.as_raw());
     let process = Process { user: geteuid().as_raw(), groups: groups.collect() };
     process.may_use(file.mode() & 0o777, file.uid(), file.gid())
 }
 
 impl Process {
-    fn may_use(&self, mode: u32, owner: u32, group: u32) -> Result<(), Exposed> {
+    fn may_use(&self, mode: u32, owner: u32, group: u32) -> Result<(), FileExposure> {
         if mode & 0o007 != 0 {
-            Err(Exposed::Others { mode })
+            Err(FileExposure::Others { mode })
         } else if mode & 0o030 != 0 {
-            Err(Exposed::Writers { mode })
+            Err(FileExposure::Writers { mode })
         } else if mode & 0o040 == 0 {
             Ok(())
         } else if owner == self.user {
-            Err(Exposed::OwnGroup { mode })
+            Err(FileExposure::OwnGroup { mode })
         } else if !self.groups.contains(&group) {
-            Err(Exposed::OtherGroup { mode, group })
+            Err(FileExposure::OtherGroup { mode, group })
         } else {
             Ok(())
         }
@@ -76,15 +76,15 @@ mod tests {
             (0o600, root, 0, Ok(())),
             (0o440, root, 2000, Ok(())),
             (0o640, root, 1000, Ok(())),
-            (0o640, own, 2000, Err(Exposed::OwnGroup { mode: 0o640 })),
-            (0o440, root, 3000, Err(Exposed::OtherGroup { mode: 0o440, group: 3000 })),
-            (0o660, root, 2000, Err(Exposed::Writers { mode: 0o660 })),
-            (0o420, root, 2000, Err(Exposed::Writers { mode: 0o420 })),
-            (0o450, root, 2000, Err(Exposed::Writers { mode: 0o450 })),
-            (0o444, root, 2000, Err(Exposed::Others { mode: 0o444 })),
-            (0o604, own, 1000, Err(Exposed::Others { mode: 0o604 })),
-            (0o601, own, 1000, Err(Exposed::Others { mode: 0o601 })),
-            (0o602, root, 2000, Err(Exposed::Others { mode: 0o602 })),
+            (0o640, own, 2000, Err(FileExposure::OwnGroup { mode: 0o640 })),
+            (0o440, root, 3000, Err(FileExposure::OtherGroup { mode: 0o440, group: 3000 })),
+            (0o660, root, 2000, Err(FileExposure::Writers { mode: 0o660 })),
+            (0o420, root, 2000, Err(FileExposure::Writers { mode: 0o420 })),
+            (0o450, root, 2000, Err(FileExposure::Writers { mode: 0o450 })),
+            (0o444, root, 2000, Err(FileExposure::Others { mode: 0o444 })),
+            (0o604, own, 1000, Err(FileExposure::Others { mode: 0o604 })),
+            (0o601, own, 1000, Err(FileExposure::Others { mode: 0o601 })),
+            (0o602, root, 2000, Err(FileExposure::Others { mode: 0o602 })),
         ] {
             assert_eq!(process.may_use(mode, owner, group), expected, "{mode:03o}, owner {owner}, group {group}");
         }

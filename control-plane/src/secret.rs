@@ -1,4 +1,4 @@
-//! A secret's text while we hold it: from its creation to the one answer that shows it.
+//! A secret's text in memory: from its creation to the one response that shows it.
 
 use policy::Digest;
 use zeroize::Zeroizing;
@@ -6,13 +6,13 @@ use zeroize::Zeroizing;
 /// The text that a client keeps and sends. Wiped when dropped; has no `Debug`, no `Display`, no `Serialize`.
 pub struct Secret(Zeroizing<String>);
 
-/// The secret's last 4 characters, to tell keys apart; empty if they aren't known, as for an imported digest.
+/// The secret's last 4 characters, to tell keys apart; empty if they are unknown, as for an imported digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastCharacters(pub String);
 
 impl LastCharacters {
-    /// `None` if they aren't known.
-    pub fn known(self) -> Option<String> {
+    /// `None` if they are unknown.
+    pub fn into_option(self) -> Option<String> {
         Some(self.0).filter(|characters| !characters.is_empty())
     }
 }
@@ -33,7 +33,7 @@ impl Secret {
         LastCharacters(self.0.get(from..).unwrap_or_default().to_owned())
     }
 
-    /// The text itself. Only for the answer that shows it once, and for the token file that holds it.
+    /// The text itself. Only for the response that shows it once, and for the token file that contains it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -20,26 +20,26 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 pub use self::address::ListenAddress;
-use self::connections::{Deadlines, Door};
-use self::listener::{Listener, Listening, listeners, places, raise_open_files};
+use self::connections::{ConnectionContext, Deadlines};
+use self::listener::{Listener, ListeningSocket, listeners, raise_open_files, slot_limits};
 use self::proxies::TrustedProxies;
 pub use self::proxies::TrustedProxy;
 use self::signals::Signals;
 use crate::api::{Api, Parts, router};
+use crate::auth_failures::AuthFailureLimiter;
 use crate::cli::ServeOptions;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connection_slots::ConnectionSlots;
 use crate::edges::Edges;
 use crate::entropy::Entropy;
 use crate::feed::Feed;
-use crate::guesses::Guesses;
-use crate::imports::Imports;
-use crate::lossy::LossyWriter;
+use crate::imports::ImportLimiter;
+use crate::lossy_log::LossyWriter;
 use crate::metrics::Metrics;
-use crate::places::Places;
 use crate::spool::Spool;
-use crate::store::{Acting, Store};
-use crate::tokens::{Origin, Token};
+use crate::store::{ChangeContext, Store};
+use crate::tokens::{Token, TokenFileOrigin};
 
 /// How often expired data is removed, and the audit log's head is logged.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -68,18 +68,19 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     let (listener, edge_listener) = listeners(&options, &ending)?;
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let store =
-        Store::open(options.database.database(), entropy.id(&clock)?, &config, Acting::system(clock.now())).await?;
+        Store::open(options.database.database(), entropy.id(&clock)?, &config, ChangeContext::system(clock.now()))
+            .await?;
     if has_token_file && store.was_new() {
         warn!(
             database = %options.database.database(),
-            "the database is new, but there are token files already. If this control plane has served before, its database is \
-             lost or its volume isn't mounted, and all keys are unknown: stop it, and mount the volume or restore a backup \
-             (docs/operating.md). At a first start with token files of your own nothing is wrong"
+            "the database is new, but there are token files already. If this control plane has served before, its \
+             database is lost or its volume isn't mounted, and all keys are unknown: stop it, and mount the volume or \
+             restore a backup (docs/operating.md). At a first start with token files of your own, this is expected"
         );
     }
     let token = |(path, kind): (&PathBuf, Kind)| -> anyhow::Result<Token> {
         let (token, origin) = Token::from_file(path, &kind, &entropy)?;
-        if origin == Origin::Made {
+        if origin == TokenFileOrigin::Created {
             info!(file = %path.display(), "made a token file");
         }
         Ok(token)
@@ -87,13 +88,13 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     let [admin, edge] = tokens;
     let (admin_token, edge_token) = (token(admin)?, token(edge)?);
 
-    let guesses = Guesses::new(store.clone(), clock.clone());
-    let (shared, kept) = (guesses.clone(), config.log_revisions);
+    let auth_failures = AuthFailureLimiter::new(store.clone(), clock.clone());
+    let (shared, kept) = (auth_failures.clone(), config.log_revisions);
     let edges = Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await?;
     let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, edges.clone(), kept, ending.clone());
     let spool = Spool::new(Spool::folder(&options.database.database()), options.import_spool_bytes);
     let api = Api::from(Parts {
-        imports: Imports::new(config.limits, spool),
+        imports: ImportLimiter::new(config.limits, spool),
         store: store.clone(),
         clock: clock.clone(),
         entropy,
@@ -102,45 +103,45 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
         edge_token,
         edges: edges.clone(),
         metrics: Metrics::with_log(store.clone(), feed.clone(), log_lines_lost),
-        guesses: guesses.clone(),
+        auth_failures: auth_failures.clone(),
         public_url: options.public_url.unwrap_or_else(|| listener.public_url()),
     });
-    // Before the first edge asks, so that none gets more of the log than is kept. The store has logged a failure.
+    // Before the first feed request, so that no edge gets more of the log than is kept. The store has logged a failure.
     let _ = feed.compact().await;
     // Before the address is announced, because a signal may follow.
     let signals = Signals::listen()?;
     let revision = store.head().borrow().revision.0;
     info!(address = listener.addresses().join(", "), public_url = %api.public_url, open_files, revision, "serving");
-    // For the program that started this one. The service runs even if nobody reads it, or if standard output is closed.
+    // For the program that started this one. The service runs even if standard output is closed or has no reader.
     let announcements = LossyWriter::start(std::io::stdout(), Counter::default())?;
-    let say_all = |what: &str, listener: &Listener| {
+    let announce = |what: &str, listener: &Listener| {
         let lines = listener.addresses().into_iter().map(|address| format!("latchkey: {what} on {address}\n"));
-        announcements.say(&lines.collect::<String>());
+        announcements.write_lines(&lines.collect::<String>());
     };
-    say_all("listening", &listener);
+    announce("listening", &listener);
     let measuring = tokio::spawn(edges.clone().measure());
-    let compacting = tokio::spawn(feed.clone().keep_log());
-    let at_once = places(open_files, edge_listener.is_some(), api.config.limits.connections());
+    let compacting = tokio::spawn(feed.clone().compact_log());
+    let limits = slot_limits(open_files, edge_listener.is_some(), api.config.limits.connections());
     let (deadlines, entropy) = (Deadlines::of(Duration::from_millis(options.still_ms)), api.entropy.clone());
     let proxies = TrustedProxies::new(&options.trusted_proxies);
     let services = match edge_listener {
         None => vec![(listener, router::router(api, feed))],
         Some(edge) => {
-            say_all("edges", &edge);
+            announce("edges", &edge);
             vec![(listener, router::rest(&api)), (edge, router::edge_router(&api, feed))]
         }
     };
     let services = services.into_iter().flat_map(|(Listener { sockets, tls, .. }, router)| {
-        let (places, entropy) = (Places::new(at_once), entropy.clone());
-        let door = Door { router, tls, places, proxies: proxies.clone(), deadlines, entropy };
-        sockets.into_iter().map(move |socket| (socket, door.clone()))
+        let (slots, entropy) = (ConnectionSlots::new(limits), entropy.clone());
+        let context = ConnectionContext { router, tls, slots, proxies: proxies.clone(), deadlines, entropy };
+        sockets.into_iter().map(move |socket| (socket, context.clone()))
     });
     let services = services.collect();
     let served = edges.clone();
     let watching = tokio::spawn(store.clone().watch(ending.clone()));
-    let hourly = tokio::spawn(hourly(store.clone(), clock, guesses, edges, ending));
+    let maintenance = tokio::spawn(run_hourly(store.clone(), clock, auth_failures, edges, ending));
     run(services, end, signals).await;
-    let _ = tokio::join!(hourly, watching, compacting, measuring);
+    let _ = tokio::join!(maintenance, watching, compacting, measuring);
     served.release().await;
     store.close().await;
     announcements.flush_within(FLUSH);
@@ -149,13 +150,13 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
 }
 
 /// Serves until a signal arrives, and then until all accepted requests are answered, or [`DRAIN`] has passed.
-async fn run(services: Vec<(Listening, Door)>, end: watch::Sender<bool>, mut signals: Signals) {
+async fn run(services: Vec<(ListeningSocket, ConnectionContext)>, end: watch::Sender<bool>, mut signals: Signals) {
     let mut serving = tokio::task::JoinSet::new();
-    for (socket, door) in services {
-        serving.spawn(connections::serve(socket, door, end.subscribe()));
+    for (socket, context) in services {
+        serving.spawn(connections::serve(socket, context, end.subscribe()));
     }
     let signal = signals.next().await;
-    info!(signal, "ending: no more requests are accepted");
+    info!(signal, "shutting down: no further requests are accepted");
     end.send_replace(true);
     if tokio::time::timeout(DRAIN, serving.join_all()).await.is_err() {
         error!("some requests didn't end in time");
@@ -163,7 +164,13 @@ async fn run(services: Vec<(Listening, Door)>, end: watch::Sender<bool>, mut sig
 }
 
 /// Removes expired data, and logs the audit log's head, at the start and every hour.
-async fn hourly(store: Store, clock: Clock, guesses: Guesses, edges: Edges, mut ending: watch::Receiver<bool>) {
+async fn run_hourly(
+    store: Store,
+    clock: Clock,
+    auth_failures: AuthFailureLimiter,
+    edges: Edges,
+    mut ending: watch::Receiver<bool>,
+) {
     let mut hours = tokio::time::interval(HOUR);
     hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -171,7 +178,7 @@ async fn hourly(store: Store, clock: Clock, guesses: Guesses, edges: Edges, mut 
             _ = hours.tick() => {}
             _ = ending.wait_for(|ending| *ending) => return,
         }
-        guesses.forget_quiet();
+        auth_failures.evict_idle();
         // The store has logged the cause; the next hour tries again.
         let _ = store.sweep(&clock).await;
         let _ = edges.forget_silent().await;

@@ -1,4 +1,4 @@
-//! Token files: one token per file, made at the first start, and authoritative from then on.
+//! Token files: one token per file, created at the first start, and authoritative from then on.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -11,21 +11,21 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::entropy::{Entropy, EntropyError};
-use crate::private_file::{self, Exposed};
+use crate::private_file::{self, FileExposure};
 use crate::secret::Secret;
 
 /// The most bytes to read from a token file.
 const MAX_FILE_BYTES: u64 = 4096;
 
-/// A token that clients may present. Held as a digest: the text is in its file alone.
+/// A token that clients may present. Kept as a digest: only its file contains the text.
 #[derive(Clone)]
 pub struct Token(Digest);
 
-/// Whether a token file existed or was made.
+/// Whether a token file existed or was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    Found,
-    Made,
+pub enum TokenFileOrigin {
+    Existing,
+    Created,
 }
 
 /// Why a token file can't be used. Each error names the file and what to do.
@@ -34,11 +34,11 @@ pub enum TokenFileError {
     #[error("token file {path}: cannot read it: {cause}")]
     Read { path: PathBuf, cause: io::Error },
     #[error("token file {path}: cannot make it: {cause}; make its directory, or name another file")]
-    Make { path: PathBuf, cause: io::Error },
+    Create { path: PathBuf, cause: io::Error },
     #[error("token file {path}: it is not a file; name a file, or a path where one can be made")]
     NotAFile { path: PathBuf },
     #[error("token file {path}: {cause}")]
-    Exposed { path: PathBuf, cause: Exposed },
+    Exposed { path: PathBuf, cause: FileExposure },
     #[error(
         "token file {path}: expected one {expected} token in it and nothing else; delete the file to have one made"
     )]
@@ -63,11 +63,11 @@ impl Token {
         self.0.0.ct_eq(&digest.0).into()
     }
 
-    /// The token in the file at `path`; makes file and token when there is none.
-    pub fn from_file(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<(Self, Origin), TokenFileError> {
+    /// The token in the file at `path`; creates the file and the token when there is none.
+    pub fn from_file(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<(Self, TokenFileOrigin), TokenFileError> {
         match Self::existing(path, kind)? {
-            Some(token) => Ok((token, Origin::Found)),
-            None => make(path, kind, entropy).map(|token| (token, Origin::Made)),
+            Some(token) => Ok((token, TokenFileOrigin::Existing)),
+            None => create(path, kind, entropy).map(|token| (token, TokenFileOrigin::Created)),
         }
     }
 
@@ -98,8 +98,8 @@ fn read(path: &Path, file: File, kind: &Kind) -> Result<Token, TokenFileError> {
     if is_token(token, kind) { Ok(Token::of(token)) } else { Err(refused()) }
 }
 
-fn make(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<Token, TokenFileError> {
-    let failed = |cause| TokenFileError::Make { path: path.to_owned(), cause };
+fn create(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<Token, TokenFileError> {
+    let failed = |cause| TokenFileError::Create { path: path.to_owned(), cause };
     let secret = entropy.secret(kind).map_err(|cause| TokenFileError::Entropy { path: path.to_owned(), cause })?;
     // Exclusive: a file that appears there meanwhile is not overwritten, and a link is not followed.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
@@ -115,7 +115,7 @@ fn write(mut file: File, path: &Path, secret: &Secret) -> io::Result<()> {
     file.write_all(secret.expose().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    // The name must survive a power failure, too; otherwise the next start would make another token.
+    // The name must survive a power failure, too; otherwise the next start would create another token.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
@@ -135,22 +135,22 @@ mod tests {
 
     use super::*;
 
-    fn load(path: &Path) -> Result<(Token, Origin), TokenFileError> {
+    fn load(path: &Path) -> Result<(Token, TokenFileOrigin), TokenFileError> {
         Token::from_file(path, &Kind::AdminToken, &Entropy::system())
     }
 
     #[test]
-    fn a_missing_file_is_made_for_its_owner_alone_and_found_at_the_next_start() {
+    fn a_missing_file_is_created_for_its_owner_only_and_read_at_the_next_start() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.token");
-        let (made, origin) = load(&path).ok().unwrap();
-        assert_eq!(origin, Origin::Made);
+        let (created, origin) = load(&path).ok().unwrap();
+        assert_eq!(origin, TokenFileOrigin::Created);
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         let text = read_to_string(&path).unwrap();
-        assert!(made.is(text.trim_end()) && !made.is(&text) && !made.is(""));
-        let (found, origin) = load(&path).ok().unwrap();
-        assert_eq!(origin, Origin::Found);
-        assert!(found.is(text.trim_end()));
+        assert!(created.is(text.trim_end()) && !created.is(&text) && !created.is(""));
+        let (existing, origin) = load(&path).ok().unwrap();
+        assert_eq!(origin, TokenFileOrigin::Existing);
+        assert!(existing.is(text.trim_end()));
     }
 
     #[test]

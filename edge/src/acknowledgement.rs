@@ -1,29 +1,29 @@
-//! When to acknowledge what the workers of this Envoy have applied, and how.
+//! Acknowledgements: when and how an Envoy reports the revisions that its workers have applied.
 //!
-//! Where nothing but a revision differs from the last acknowledgement, the next feed request carries it, as `applied`: so a
-//! change costs the control plane one request for each Envoy, not two.
+//! If only the revision differs from the last acknowledgement, it is piggybacked on the next feed request, as
+//! `applied`. So a change costs the control plane one request for each Envoy, not two.
 
 use policy::protocol::acknowledgement::Acknowledgement;
 use policy::protocol::timing::{ACKNOWLEDGEMENT_HEARTBEAT_MS, ACKNOWLEDGEMENT_TIMEOUT_MS};
 
 use crate::keys::Clocks;
 
-/// How long to wait after an answer other than 200, in milliseconds.
+/// The retry delay after a response other than 200, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
-/// The longest that a feed request waits for workers that were woken, in milliseconds. They take a few; one that hangs must not
-/// keep the others from the next revocation, which arrives at most a tick later then.
-const UNEVEN_MS: u64 = 20;
+/// How long a feed request waits at most for workers that were woken, in milliseconds. They take a few. A worker that
+/// hangs must not keep the next revocation from the others: with this limit it arrives at most one tick later.
+const MAX_PIGGYBACK_WAIT_MS: u64 = 20;
 
 /// Whether the next feed request can carry an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fits {
-    /// There is nothing new, or it needs more than one revision.
-    Not,
-    /// All workers have this revision.
+pub enum PiggybackState {
+    /// No: there is nothing new, or one revision does not describe it.
+    Unavailable,
+    /// Yes: all workers have applied this revision.
     Applied(u64),
-    /// Not all workers have it yet, and those that lack it will in a moment.
-    InAMoment,
+    /// Soon: some workers were woken a moment ago and have not applied it yet.
+    Pending,
 }
 
 /// Sends acknowledgements: at once when something changed, as a heartbeat when nothing did, and one at a time.
@@ -31,83 +31,89 @@ pub enum Fits {
 pub struct AcknowledgementSender {
     /// The request in flight, and when it was sent.
     in_flight: Option<(Acknowledgement, u64)>,
-    /// What the control plane has, and since when.
-    known: Option<Acknowledgement>,
-    known_ms: u64,
+    /// The last acknowledgement that the control plane has, and when it got it.
+    acknowledged: Option<Acknowledgement>,
+    acknowledged_ms: u64,
     retry_ms: u64,
-    /// `known` was sent with a feed request that isn't answered yet.
-    is_with_feed: bool,
-    /// Since when the next feed request waits for other workers.
+    /// `acknowledged` was piggybacked on a feed request that isn't answered yet.
+    is_piggybacked: bool,
+    /// When the next feed request began to wait for other workers.
     waits_since_ms: Option<u64>,
 }
 
 impl AcknowledgementSender {
-    /// Whether to send this now; the caller sends it, then calls [`Self::answered`] once.
+    /// Whether to send this acknowledgement now. The caller sends it, then calls [`Self::answered`] once.
     pub fn is_due(&mut self, acknowledgement: &Acknowledgement, now: Clocks) -> bool {
         let now_ms = now.monotonic_ms;
-        // Envoy reports the end of each call; the deadline is for one whose context has ended.
+        // Envoy reports the end of each call, except when the context that sent it has ended: hence the deadline.
         self.in_flight
             .take_if(|(_, sent_ms)| now_ms.saturating_sub(*sent_ms) > ACKNOWLEDGEMENT_TIMEOUT_MS.saturating_mul(2));
-        let is_news = self.known.as_ref() != Some(acknowledgement)
-            || now_ms.saturating_sub(self.known_ms) > ACKNOWLEDGEMENT_HEARTBEAT_MS;
-        let is_due = self.in_flight.is_none() && now_ms >= self.retry_ms && is_news;
+        let needs_sending = self.acknowledged.as_ref() != Some(acknowledgement)
+            || now_ms.saturating_sub(self.acknowledged_ms) > ACKNOWLEDGEMENT_HEARTBEAT_MS;
+        let is_due = self.in_flight.is_none() && now_ms >= self.retry_ms && needs_sending;
         if is_due {
             self.in_flight = Some((acknowledgement.clone(), now_ms));
         }
         is_due
     }
 
-    /// Whether the next feed request can carry this.
-    pub fn fits(&mut self, acknowledgement: &Acknowledgement, now: Clocks) -> Fits {
-        let Some(known) = self.known.as_ref().filter(|_| self.in_flight.is_none()) else { return Fits::Not };
-        if known == acknowledgement || !differ_in_revisions_alone(known, acknowledgement) {
-            return Fits::Not;
+    /// Whether the next feed request can carry this acknowledgement.
+    pub fn piggyback_state(&mut self, acknowledgement: &Acknowledgement, now: Clocks) -> PiggybackState {
+        let Some(acknowledged) = self.acknowledged.as_ref().filter(|_| self.in_flight.is_none()) else {
+            return PiggybackState::Unavailable;
+        };
+        if acknowledged == acknowledgement || !differ_only_in_revisions(acknowledged, acknowledgement) {
+            return PiggybackState::Unavailable;
         }
         match acknowledgement.workers.first() {
-            Some(worker) if acknowledgement.is_even() => Fits::Applied(worker.applied),
+            Some(worker) if acknowledgement.is_uniform() => PiggybackState::Applied(worker.applied),
             Some(_) => {
                 let since_ms = *self.waits_since_ms.get_or_insert(now.monotonic_ms);
-                if now.monotonic_ms.saturating_sub(since_ms) < UNEVEN_MS { Fits::InAMoment } else { Fits::Not }
+                if now.monotonic_ms.saturating_sub(since_ms) < MAX_PIGGYBACK_WAIT_MS {
+                    PiggybackState::Pending
+                } else {
+                    PiggybackState::Unavailable
+                }
             }
-            None => Fits::Not,
+            None => PiggybackState::Unavailable,
         }
     }
 
-    /// A feed request was sent, and may carry an acknowledgement.
-    pub fn feed_requested(&mut self, carried: Option<Acknowledgement>, now: Clocks) {
+    /// A feed request was sent, perhaps with a piggybacked acknowledgement.
+    pub fn feed_requested(&mut self, piggybacked: Option<Acknowledgement>, now: Clocks) {
         self.waits_since_ms = None;
-        if carried.is_some() {
-            (self.known, self.known_ms, self.is_with_feed) = (carried, now.monotonic_ms, true);
+        if piggybacked.is_some() {
+            (self.acknowledged, self.acknowledged_ms, self.is_piggybacked) = (piggybacked, now.monotonic_ms, true);
         }
     }
 
-    /// A feed request was answered, or never will be: what it carried is known, or has to be sent again.
-    pub fn feed_answered(&mut self, is_known: bool) {
-        if std::mem::take(&mut self.is_with_feed) && !is_known {
-            self.known = None;
+    /// A feed request was answered, or never will be. Unless it succeeded, its acknowledgement has to be sent again.
+    pub fn feed_answered(&mut self, is_acknowledged: bool) {
+        if std::mem::take(&mut self.is_piggybacked) && !is_acknowledged {
+            self.acknowledged = None;
         }
     }
 
-    /// The answer's status, `None` without one. Returns what was acknowledged, if it was.
+    /// The response's status, `None` without a response. Returns the acknowledgement if the control plane accepted it.
     pub fn answered(&mut self, now: Clocks, status: Option<u16>) -> Option<Acknowledgement> {
         let (acknowledgement, _) = self.in_flight.take()?;
         if status == Some(200) {
-            self.known = Some(acknowledgement.clone());
-            self.known_ms = now.monotonic_ms;
+            self.acknowledged = Some(acknowledgement.clone());
+            self.acknowledged_ms = now.monotonic_ms;
             return Some(acknowledgement);
         }
         self.retry_ms = now.monotonic_ms.saturating_add(RETRY_MS);
         None
     }
 
-    /// The call in flight will never be answered here.
+    /// The answer to the call in flight will never arrive.
     pub fn abandon(&mut self) {
         self.in_flight = None;
     }
 }
 
 /// Whether two acknowledgements name the same workers, none of which has ended.
-fn differ_in_revisions_alone(one: &Acknowledgement, other: &Acknowledgement) -> bool {
+fn differ_only_in_revisions(one: &Acknowledgement, other: &Acknowledgement) -> bool {
     let sender = |of: &Acknowledgement| (of.instance.clone(), of.epoch.clone(), of.max_staleness_secs);
     let ids =
         |of: &Acknowledgement| of.workers.iter().map(|worker| (worker.id.clone(), worker.ended)).collect::<Vec<_>>();

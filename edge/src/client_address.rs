@@ -1,14 +1,14 @@
-//! Whose request it is: the client's address, as far as the operator's proxies are trusted.
+//! The client's address, as far as the operator's proxies are trusted.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::host::{Header, Host};
 
-/// The trusted client address; `None`, which fits no allowlist, where anything about it is in doubt.
+/// The trusted client address. `None`, which matches no allowlist, if there is any doubt about it.
 ///
-/// Without proxies of the operator's own it is Envoy's `source.address`. With `trusted_hops` of them it is the entry of
-/// `x-forwarded-for` that Envoy means: Envoy appended its peer before filters ran, so it is the one behind so many others,
-/// from the right. Envoy itself takes the peer where that entry is no bare address, and on a redirected pass.
+/// Without proxies of the operator it is Envoy's `source.address`. With `trusted_hops` proxies it is the entry of
+/// `x-forwarded-for` that Envoy uses: Envoy appended its peer before filters ran, so skip that many entries from the
+/// right. Envoy itself falls back to the peer if that entry is not a bare address, and on a redirected pass.
 pub fn client_address(host: &dyn Host, headers: &[Header], trusted_hops: u32) -> Option<IpAddr> {
     match usize::try_from(trusted_hops).ok()? {
         0 => {
@@ -23,7 +23,8 @@ pub fn client_address(host: &dyn Host, headers: &[Header], trusted_hops: u32) ->
     }
 }
 
-/// `192.0.2.7`, `192.0.2.7:443`, `2001:db8::7`, `[2001:db8::7]` or `[2001:db8::7]:443`; a mapped IPv4 address is that address.
+/// `192.0.2.7`, `192.0.2.7:443`, `2001:db8::7`, `[2001:db8::7]` or `[2001:db8::7]:443`; a mapped IPv4 address is that
+/// address.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry.trim_ascii()).ok()?;
     let in_brackets = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
@@ -43,7 +44,11 @@ mod tests {
         let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", line.as_bytes())).collect();
         let envoy = FakeEnvoy::new("GET", "/", &lines);
         let address = client_address(&envoy, &envoy.request_headers(), trusted_hops);
-        assert_eq!(envoy.addresses_read.get(), u32::from(trusted_hops == 0), "Envoy is asked without proxies only");
+        assert_eq!(
+            envoy.addresses_read.get(),
+            u32::from(trusted_hops == 0),
+            "source.address is read only without proxies"
+        );
         address.map(|address| address.to_string())
     }
 
@@ -53,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_proxies_it_is_what_the_outermost_of_them_named() {
+    fn behind_proxies_it_is_the_address_that_the_outermost_proxy_reported() {
         for (lines, hops, expected) in [
             (&["203.0.113.9,10.0.0.1"][..], 1, Some("203.0.113.9")),
             (&["198.51.100.1, 203.0.113.9 ,10.0.0.1"], 1, Some("203.0.113.9")),
@@ -73,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_address_is_an_unknown_client() {
+    fn an_entry_that_is_not_an_address_is_an_unknown_client() {
         for (lines, hops) in [
             (&[][..], 1),
             (&["10.0.0.1"], 1),

@@ -1,7 +1,7 @@
-//! Finding the key in a request, and what the request looks like without it.
+//! Credentials of a request: finds its keys, and the header edits that remove them.
 //!
-//! What an edge takes for a key is removed, whatever becomes of the request; so is the text of any key of ours that a client
-//! put somewhere else, where no upstream expects it and where its log would keep it.
+//! A key is removed whether the request is allowed or denied. So is the text of any Latchkey key in another place,
+//! where no upstream expects it and where the upstream's log would keep it.
 
 use std::borrow::Cow;
 
@@ -11,79 +11,84 @@ use policy::path::escaped;
 
 use crate::host::Header;
 
-/// What a request carries where keys may stand.
+/// The result of searching a request's headers for keys.
 #[derive(Debug, Default)]
-pub struct Found<'a> {
-    /// All keys, in the order of the headers; more than one is one too many, even if they are equal.
+pub struct CredentialScan<'a> {
+    /// All keys, in the order of the headers. More than one is an error, even if they are equal.
     pub keys: Vec<Cow<'a, [u8]>>,
-    /// What to do to the request's headers before anybody else sees them.
-    pub removals: Vec<Removal<'a>>,
+    /// How to change the request's headers before any other filter, log or upstream reads them.
+    pub header_edits: Vec<HeaderEdit<'a>>,
     /// Whether the request's host holds a key, which can't be removed from there.
     pub in_authority: bool,
 }
 
-/// A header that carried a key.
+/// The change to a header that carried a key.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Removal<'a> {
-    /// All of it goes.
-    Header(&'a str),
-    /// It carried something else beside the key, which stays as it was.
+pub enum HeaderEdit<'a> {
+    /// The whole header is removed.
+    Remove(&'a str),
+    /// The header is replaced by the rest of its value, which stays as it was.
     Rewrite(&'a str, Vec<u8>),
 }
 
-/// What one line of a header becomes.
-enum Line {
-    Stays,
-    Goes,
-    Becomes(Vec<u8>),
+/// The change to one line of a header.
+enum LineEdit {
+    Keep,
+    Remove,
+    Replace(Vec<u8>),
 }
 
-/// What stands for a key in a header where none belongs.
+/// Replaces a key in a header where no key belongs.
 const REMOVED: &[u8] = b"removed";
 
-/// Looks at all places that may carry a key, and at all others for one that was put there.
-pub fn find<'a>(headers: &'a [Header], sources: &[CredentialSource]) -> Found<'a> {
-    let mut found = Found::default();
-    let mut changed: Vec<(usize, Line)> = Vec::new();
+/// Searches all configured places for keys, and all other headers for stray ones.
+pub fn find<'a>(headers: &'a [Header], sources: &[CredentialSource]) -> CredentialScan<'a> {
+    let mut scan = CredentialScan::default();
+    let mut changed: Vec<(usize, LineEdit)> = Vec::new();
     for (at, (name, value)) in headers.iter().enumerate() {
         let line = match name.as_str() {
-            ":path" => in_path(value, sources, &mut found.keys),
-            "cookie" => in_cookie(value, sources, &mut found.keys),
+            ":path" => scan_path(value, sources, &mut scan.keys),
+            "cookie" => scan_cookie(value, sources, &mut scan.keys),
             ":authority" | "host" => {
-                found.in_authority |= find_key(value).is_some();
-                Line::Stays
+                scan.in_authority |= find_key(value).is_some();
+                LineEdit::Keep
             }
-            name => in_header(name, value, sources, &mut found.keys),
+            name => scan_header(name, value, sources, &mut scan.keys),
         };
-        if !matches!(line, Line::Stays) {
+        if !matches!(line, LineEdit::Keep) {
             changed.push((at, line));
         }
     }
     for (number, (at, _)) in changed.iter().enumerate() {
         let Some((name, _)) = headers.get(*at) else { continue };
-        let is_earlier = |(at, _): &(usize, Line)| headers.get(*at).is_some_and(|(own, _)| own == name);
+        let is_earlier = |(at, _): &(usize, LineEdit)| headers.get(*at).is_some_and(|(own, _)| own == name);
         if !changed.iter().take(number).any(is_earlier) {
-            found.removals.push(removal(name, headers, &changed));
+            scan.header_edits.push(header_edit(name, headers, &changed));
         }
     }
-    found
+    scan
 }
 
-/// What a header with changed lines becomes: its other lines stay, in one (RFC 9110 5.3, RFC 6265 5.4).
-fn removal<'a>(name: &'a str, headers: &[Header], changed: &[(usize, Line)]) -> Removal<'a> {
+/// The edit of a header with changed lines: the remaining lines are joined into one (RFC 9110 5.3, RFC 6265 5.4).
+fn header_edit<'a>(name: &'a str, headers: &[Header], changed: &[(usize, LineEdit)]) -> HeaderEdit<'a> {
     let lines = headers.iter().enumerate().filter(|(_, (own, _))| own == name);
     let kept: Vec<&[u8]> = lines
         .filter_map(|(at, (_, value))| match changed.iter().find(|(own, _)| *own == at) {
-            None | Some((_, Line::Stays)) => Some(value.as_slice()),
-            Some((_, Line::Becomes(value))) => Some(value),
-            Some((_, Line::Goes)) => None,
+            None | Some((_, LineEdit::Keep)) => Some(value.as_slice()),
+            Some((_, LineEdit::Replace(value))) => Some(value),
+            Some((_, LineEdit::Remove)) => None,
         })
         .collect();
     let separator: &[u8] = if name == "cookie" { b"; " } else { b"," };
-    if kept.is_empty() { Removal::Header(name) } else { Removal::Rewrite(name, kept.join(separator)) }
+    if kept.is_empty() { HeaderEdit::Remove(name) } else { HeaderEdit::Rewrite(name, kept.join(separator)) }
 }
 
-fn in_header<'a>(name: &str, value: &'a [u8], sources: &[CredentialSource], keys: &mut Vec<Cow<'a, [u8]>>) -> Line {
+fn scan_header<'a>(
+    name: &str,
+    value: &'a [u8],
+    sources: &[CredentialSource],
+    keys: &mut Vec<Cow<'a, [u8]>>,
+) -> LineEdit {
     for source in sources {
         let CredentialSource::Header { name: own, prefix } = source else { continue };
         if own != name {
@@ -92,33 +97,34 @@ fn in_header<'a>(name: &str, value: &'a [u8], sources: &[CredentialSource], keys
         match prefix {
             None => {
                 keys.push(Cow::Borrowed(value));
-                return Line::Goes;
+                return LineEdit::Remove;
             }
             Some(prefix) => {
-                let (own, rest) = behind_prefix(value, prefix);
+                let (own, rest) = split_prefixed_keys(value, prefix);
                 if !own.is_empty() {
                     keys.extend(own.into_iter().map(Cow::Borrowed));
-                    // What stands beside a key may be one in another place.
+                    // The rest of the value may hold a stray key, too.
                     return if rest.is_empty() {
-                        Line::Goes
+                        LineEdit::Remove
                     } else {
-                        Line::Becomes(without_keys(&rest).unwrap_or(rest))
+                        LineEdit::Replace(redact_keys(&rest).unwrap_or(rest))
                     };
                 }
             }
         }
     }
     match name {
-        "sec-websocket-protocol" => in_list(value),
-        // They say how the request is framed, so Envoy reads them before anybody; none of them is a client's to fill.
+        "sec-websocket-protocol" => scan_list(value),
+        // These define how the request is framed: Envoy reads them before this filter, and a client can't choose their
+        // text.
         ":method" | ":scheme" | ":protocol" | "connection" | "content-length" | "expect" | "http2-settings"
-        | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" => Line::Stays,
-        _ => without_keys(value).map_or(Line::Stays, Line::Becomes),
+        | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" => LineEdit::Keep,
+        _ => redact_keys(value).map_or(LineEdit::Keep, LineEdit::Replace),
     }
 }
 
-/// The value with a word in place of each key; `None` when it has none.
-fn without_keys(value: &[u8]) -> Option<Vec<u8>> {
+/// The value with each key replaced by [`REMOVED`]; `None` when it holds no key.
+fn redact_keys(value: &[u8]) -> Option<Vec<u8>> {
     let mut kept = Vec::new();
     let mut rest = value;
     while let Some(at) = find_key(rest) {
@@ -133,37 +139,37 @@ fn without_keys(value: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// A list whose entries the upstream chooses from: those that hold a key go.
-fn in_list(value: &[u8]) -> Line {
+/// A list that the upstream chooses an entry from: entries that hold a key are removed.
+fn scan_list(value: &[u8]) -> LineEdit {
     if find_key(value).is_none() {
-        return Line::Stays;
+        return LineEdit::Keep;
     }
     let entries = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let kept: Vec<&[u8]> = entries.filter(|entry| find_key(entry).is_none()).collect();
-    if kept.is_empty() { Line::Goes } else { Line::Becomes(kept.join(&b", "[..])) }
+    if kept.is_empty() { LineEdit::Remove } else { LineEdit::Replace(kept.join(&b", "[..])) }
 }
 
-/// The keys behind their prefix, whatever the prefix's case, and what else the value has. Envoy joins repeated
-/// `authorization` headers by commas, so a part that has the prefix begins a key. All up to the next part with the prefix
-/// belongs to it, since a text from elsewhere may hold commas; a key of ours ends before another scheme, too. A prefix with
-/// nothing behind it carries the empty key, also without the space at its end, which HTTP strips.
-fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> (Vec<&'a [u8]>, Vec<u8>) {
+/// Splits a value into the keys after their prefix, in any case, and the rest. Envoy joins repeated `authorization`
+/// headers by commas, so each part with the prefix begins a key. The key extends to the next part with the prefix,
+/// since a foreign key may contain commas; a Latchkey key also ends before another scheme. A prefix with nothing after
+/// it is an empty key, also without the space at its end, which HTTP strips.
+fn split_prefixed_keys<'a>(value: &'a [u8], prefix: &str) -> (Vec<&'a [u8]>, Vec<u8>) {
     let mut keys: Vec<&[u8]> = Vec::new();
     let mut others: Vec<&[u8]> = Vec::new();
     let mut rest = value;
     while !rest.is_empty() {
         let (part, behind) = split_once(rest, b',');
-        let Some(start) = start_of_key(part, prefix) else {
+        let Some(start) = key_start(part, prefix) else {
             others.push(part.trim_ascii());
             rest = behind;
             continue;
         };
         let key = rest.get(start..).unwrap_or_default();
-        let is_ours = key.trim_ascii_start().starts_with(KEY_PREFIX);
-        let end = if is_ours && begins_with_scheme(behind) {
+        let is_latchkey_key = key.trim_ascii_start().starts_with(KEY_PREFIX);
+        let end = if is_latchkey_key && begins_with_scheme(behind) {
             part.len().saturating_sub(start)
         } else {
-            next_key(key, prefix).unwrap_or(key.len())
+            next_prefixed_key(key, prefix).unwrap_or(key.len())
         };
         let (key, behind) = key.split_at_checked(end).unwrap_or((key, b""));
         keys.push(key.trim_ascii());
@@ -172,7 +178,7 @@ fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> (Vec<&'a [u8]>, Vec<u8>) 
     (keys, others.join(&b", "[..]))
 }
 
-/// Whether this begins as a credential with a scheme of its own does: a word, a blank, and more (RFC 9110 11.4).
+/// Whether this begins like a credential with its own scheme: a word, a space, and more (RFC 9110 11.4).
 fn begins_with_scheme(bytes: &[u8]) -> bool {
     let (scheme, rest) = split_once(bytes.trim_ascii_start(), b' ');
     !scheme.is_empty()
@@ -181,8 +187,8 @@ fn begins_with_scheme(bytes: &[u8]) -> bool {
         && !rest.trim_ascii().is_empty()
 }
 
-/// Where the key begins in a part that has the prefix.
-fn start_of_key(part: &[u8], prefix: &str) -> Option<usize> {
+/// The offset of the key in a part that has the prefix.
+fn key_start(part: &[u8], prefix: &str) -> Option<usize> {
     let trimmed = part.trim_ascii_start();
     let blank = part.len().saturating_sub(trimmed.len());
     let bare = prefix.trim_end();
@@ -194,18 +200,18 @@ fn start_of_key(part: &[u8], prefix: &str) -> Option<usize> {
     Some(blank + length)
 }
 
-/// Where, behind a key, the comma stands that another one follows.
-fn next_key(rest: &[u8], prefix: &str) -> Option<usize> {
+/// The offset of the comma before the next key.
+fn next_prefixed_key(rest: &[u8], prefix: &str) -> Option<usize> {
     let commas = rest.iter().enumerate().filter(|(_, byte)| **byte == b',').map(|(at, _)| at);
     commas.into_iter().find(|comma| {
         let behind = rest.get(comma.saturating_add(1)..).unwrap_or_default();
-        start_of_key(split_once(behind, b',').0, prefix).is_some()
+        key_start(split_once(behind, b',').0, prefix).is_some()
     })
 }
 
 /// `?a=1&api_key=…&b=2`: names and values are percent-decoded before they are compared.
-fn in_path<'a>(path: &'a [u8], sources: &[CredentialSource], keys: &mut Vec<Cow<'a, [u8]>>) -> Line {
-    let Some(at) = path.iter().position(|byte| *byte == b'?') else { return Line::Stays };
+fn scan_path<'a>(path: &'a [u8], sources: &[CredentialSource], keys: &mut Vec<Cow<'a, [u8]>>) -> LineEdit {
+    let Some(at) = path.iter().position(|byte| *byte == b'?') else { return LineEdit::Keep };
     let (plain, query) = path.split_at_checked(at).unwrap_or((path, b""));
     let query = query.strip_prefix(b"?").unwrap_or(query);
     let is_ours = |name: &[u8]| {
@@ -226,18 +232,18 @@ fn in_path<'a>(path: &'a [u8], sources: &[CredentialSource], keys: &mut Vec<Cow<
         }
     }
     if !any {
-        return Line::Stays;
+        return LineEdit::Keep;
     }
     let mut rewritten = plain.to_vec();
     if !kept.is_empty() {
         rewritten.push(b'?');
         rewritten.extend(kept.join(&b'&'));
     }
-    Line::Becomes(rewritten)
+    LineEdit::Replace(rewritten)
 }
 
 /// `a=1; api_key=…; b=2`.
-fn in_cookie<'a>(value: &'a [u8], sources: &[CredentialSource], keys: &mut Vec<Cow<'a, [u8]>>) -> Line {
+fn scan_cookie<'a>(value: &'a [u8], sources: &[CredentialSource], keys: &mut Vec<Cow<'a, [u8]>>) -> LineEdit {
     let is_ours = |name: &[u8]| {
         let ours = |source: &CredentialSource| matches!(source, CredentialSource::Cookie { name: own } if own.as_bytes() == name);
         sources.iter().any(ours)
@@ -256,9 +262,9 @@ fn in_cookie<'a>(value: &'a [u8], sources: &[CredentialSource], keys: &mut Vec<C
         }
     }
     match kept.as_slice() {
-        _ if !any => Line::Stays,
-        [] => Line::Goes,
-        kept => Line::Becomes(kept.join(&b"; "[..])),
+        _ if !any => LineEdit::Keep,
+        [] => LineEdit::Remove,
+        kept => LineEdit::Replace(kept.join(&b"; "[..])),
     }
 }
 
@@ -267,12 +273,12 @@ fn holds_key(part: &[u8]) -> bool {
     find_key(part).is_some() || (part.contains(&b'%') && find_key(&percent_decoded(part)).is_some())
 }
 
-/// A cookie's value may stand in double quotes (RFC 6265 4.1.1).
+/// A cookie's value without its double quotes, if it has them (RFC 6265 4.1.1).
 fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
 
-/// What stands before and behind the first `separator`; nothing behind it when there is none.
+/// The bytes before and after the first `separator`; none after it if there is no separator.
 fn split_once(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
     let mut parts = bytes.splitn(2, |byte| *byte == separator);
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())

@@ -1,4 +1,4 @@
-//! One configuration of the filter, checked and ready to serve.
+//! One configuration of the filter, validated and ready to serve.
 
 use policy::config::{Config, ConfigError};
 use policy::path::RequestPath;
@@ -7,7 +7,7 @@ use policy::route::{self, RouteRule, Routes};
 use crate::metadata::RouteMetadata;
 use crate::templates::Templates;
 
-/// What an edge was configured to do.
+/// An edge, as configured.
 pub struct Edge {
     pub config: Config,
     pub token: Option<String>,
@@ -19,8 +19,8 @@ pub struct Edge {
 /// Whether the edge could be set up in Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    Sound,
-    /// Envoy refused something that enforcement stands on: nothing but denials leaves this worker.
+    Healthy,
+    /// Envoy refused something that enforcement depends on: this worker denies every request.
     DenyAll,
 }
 
@@ -28,10 +28,10 @@ impl Edge {
     /// Parses and checks the plugin configuration; an error names the field.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let (config, routes) = Config::parse(json)?;
-        Ok(Self { config, routes, templates: Templates::default(), token: None, health: Health::Sound })
+        Ok(Self { config, routes, templates: Templates::default(), token: None, health: Health::Healthy })
     }
 
-    /// From now on this edge lets nothing through.
+    /// From now on this edge denies every request.
     pub fn deny_all(&mut self) {
         self.health = Health::DenyAll;
     }
@@ -40,8 +40,8 @@ impl Edge {
         self.health
     }
 
-    /// What the request's route asks for: by its metadata, else by `routes`, else by `unmatched`; nothing where the path
-    /// can be read in more than one way, which is `None`.
+    /// What the request's route requires: by its metadata, else by `routes`, else by `unmatched`. A path that is
+    /// ambiguous is `None`, and is denied.
     pub fn route_rule<'a>(
         &'a self,
         metadata: RouteMetadata<'a>,
@@ -50,15 +50,15 @@ impl Edge {
     ) -> RouteRule<'a> {
         let Some(path) = path else { return RouteRule::BadPath };
         match (self.health, metadata) {
-            (Health::DenyAll, _) | (Health::Sound, RouteMetadata::Unusable) => RouteRule::Unknown,
-            (Health::Sound, RouteMetadata::Absent) => self.routes.find(method, path, self.config.unmatched.rule()),
-            (Health::Sound, RouteMetadata::Rule { rule, path: template }) => {
-                route::stated(rule, template.map(|template| self.templates.bind(template, path)))
+            (Health::DenyAll, _) | (Health::Healthy, RouteMetadata::Unusable) => RouteRule::Unknown,
+            (Health::Healthy, RouteMetadata::Absent) => self.routes.find(method, path, self.config.unmatched.rule()),
+            (Health::Healthy, RouteMetadata::Rule { rule, path: template }) => {
+                route::rule_from_metadata(rule, template.map(|template| self.templates.bind(template, path)))
             }
         }
     }
 
-    /// True for the path that readiness probes ask for.
+    /// Whether this is the path of readiness probes.
     pub fn is_ready_path(&self, path: &[u8]) -> bool {
         path.split(|byte| *byte == b'?').next() == Some(self.config.ready_path.as_bytes())
     }

@@ -8,12 +8,12 @@ use policy::wire::{KeyRecord, Op, Snapshot, SnapshotBuilder, encode_change, enco
 use policy::{Allowlist, Digest, Environment, Epoch, KeyId, Level, Position, Revision, UnixSeconds, WorkspaceId};
 
 use crate::host::CallAnswer;
-use crate::subscription::Answer;
+use crate::subscription::FeedResponse;
 
 /// The scopes it has, in the order of their numbers.
 pub const SCOPES: [&str; 2] = ["reviews", "webhooks"];
 
-/// Answers fetches as the real one does, at once instead of after a wait.
+/// Answers fetches like the real control plane, at once instead of after a long poll.
 #[derive(Clone)]
 pub struct FakeControlPlane {
     pub time_ms: i64,
@@ -21,7 +21,7 @@ pub struct FakeControlPlane {
     first: Revision,
     bodies: Vec<Vec<u8>>,
     records: BTreeMap<Digest, KeyRecord>,
-    /// What edges that start are given, until [`Self::snapshot_now`].
+    /// The snapshot for edges that start, until [`Self::snapshot_now`].
     snapshot: Rc<Snapshot>,
 }
 
@@ -51,20 +51,20 @@ impl FakeControlPlane {
         }
     }
 
-    /// Edges that start from now on get a snapshot of what there is now.
+    /// Edges that start from now on get a snapshot of the current records.
     pub fn snapshot_now(&mut self) {
         let mut builder = builder(self.position);
         self.records.values().for_each(|record| builder.push(record).unwrap());
         self.snapshot = builder.finish().unwrap().into();
     }
 
-    pub fn answer(&self, path: &str) -> Answer {
+    pub fn respond(&self, path: &str) -> FeedResponse {
         let (status, body) = self.status_and_body(path);
-        Answer { status: Some(status), time_ms: Some(self.time_ms), head: None, retry_after_secs: None, body }
+        FeedResponse { status: Some(status), time_ms: Some(self.time_ms), head: None, retry_after_secs: None, body }
     }
 
-    /// Whether the edge's history is a part of this one.
-    fn is_ours(&self, epoch: &str, since: Revision, head: &str) -> bool {
+    /// Whether the edge's history is a prefix of this one.
+    fn has_history(&self, epoch: &str, since: Revision, head: &str) -> bool {
         let known = since.0.checked_sub(self.first.0).and_then(|known| usize::try_from(known).ok());
         let Some(bodies) = known.and_then(|known| self.bodies.get(..known)) else { return false };
         let reached =
@@ -86,7 +86,7 @@ impl FakeControlPlane {
             path.split_once('?').unwrap().1.split('&').filter_map(|pair| pair.split_once('=')).collect();
         let since = query.get("since").map(|since| Revision(since.parse().unwrap()));
         match since {
-            Some(since) if self.is_ours(query["epoch"], since, query["head"]) => {
+            Some(since) if self.has_history(query["epoch"], since, query["head"]) => {
                 if since == self.position.revision {
                     return (204, Vec::new());
                 }
@@ -98,9 +98,9 @@ impl FakeControlPlane {
     }
 }
 
-/// What Envoy would hand over as the answer to a call for `path`.
+/// The answer to a call for `path`, as Envoy would deliver it.
 pub fn answer_of(control_plane: &FakeControlPlane, path: &str) -> CallAnswer {
-    let Answer { status, time_ms, body, .. } = control_plane.answer(path);
+    let FeedResponse { status, time_ms, body, .. } = control_plane.respond(path);
     let header = |name: &str, value: String| (name.to_owned(), value.into_bytes());
     let headers = [
         status.map(|status| header(":status", status.to_string())),
@@ -114,13 +114,13 @@ fn builder(position: Position) -> SnapshotBuilder {
     SnapshotBuilder::new(position, scopes, vec![(0, Environment::default())])
 }
 
-/// A secret that is the same for the same `seed`.
+/// A secret that is derived from `seed`.
 pub fn secret(seed: u8) -> String {
-    let same = |bytes: &mut [u8]| {
+    let fill = |bytes: &mut [u8]| {
         bytes.fill(seed);
         Ok::<(), std::convert::Infallible>(())
     };
-    compose(&Kind::Key(Environment::default()), same).unwrap()
+    compose(&Kind::Key(Environment::default()), fill).unwrap()
 }
 
 /// An active key that may read reviews, from anywhere, for ever.

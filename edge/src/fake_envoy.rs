@@ -1,57 +1,57 @@
-//! An Envoy for tests: a worker with one request, and what became of it; workers may share a process.
+//! A fake Envoy for tests: a worker with one request and its outcome. Several workers can share a process.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::host::{Call, CallAnswer, Header, Host, Life, LogLevel, NotSent, PropertyError};
+use crate::host::{Call, CallAnswer, Header, Host, LifeSpan, LogLevel, NotSent, PropertyError};
 use crate::keys::Clocks;
 use crate::source::TICK;
 
-/// An answer that the filter gave.
+/// A response that the filter sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct LocalReply {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
-/// One request on its way through the filter.
+/// One worker, with one request that passes the filter.
 pub struct FakeEnvoy {
     pub headers: RefCell<Vec<Header>>,
     pub trailers: RefCell<Vec<Header>>,
     pub metadata: Result<Option<Vec<u8>>, PropertyError>,
     pub source: Option<&'static str>,
     pub filter_state: RefCell<BTreeMap<String, Vec<u8>>>,
-    pub answer: RefCell<Option<Answered>>,
+    pub answer: RefCell<Option<LocalReply>>,
     pub addresses_read: Cell<u32>,
     pub process: Rc<FakeProcess>,
-    /// Workers of a process have different ones.
+    /// The worker's number, unique in its process.
     pub worker: u8,
     pub vm_id: &'static str,
-    /// Calls that wait for an answer: number and path.
+    /// Feed requests in flight: number and path.
     pub calls: RefCell<VecDeque<(u32, String)>>,
-    /// Acknowledgements that wait for an answer: number and JSON.
+    /// Acknowledgements in flight: number and JSON.
     pub acknowledged: RefCell<VecDeque<(u32, String)>>,
-    /// Batches of usage that wait for an answer: number and JSON.
+    /// Usage batches in flight: number and JSON.
     pub reported: RefCell<VecDeque<(u32, String)>>,
-    /// How many calls were ever made.
-    pub called: Cell<u32>,
+    /// How many calls were sent.
+    pub call_count: Cell<u32>,
     pub logged: RefCell<Vec<String>>,
     pub tick: Cell<Duration>,
-    pub drawn: Cell<u32>,
+    pub random_draws: Cell<u32>,
 }
 
-/// What the workers of one Envoy share.
+/// The state that the workers of one Envoy share.
 pub struct FakeProcess {
     pub clocks: Cell<Clocks>,
     pub shared: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     writes: Cell<u32>,
     queues: RefCell<Vec<String>>,
-    /// How often a worker looked at the clock to measure its own work: each look finds that so much more time has passed.
-    looks: Cell<u64>,
-    pub look_us: Cell<u64>,
+    /// The time that all readings of the microsecond clock took together. Each reading advances it by `clock_read_us`.
+    clock_reads_us: Cell<u64>,
+    pub clock_read_us: Cell<u64>,
     /// Wakes that were not delivered yet.
     pub wakes: RefCell<VecDeque<u32>>,
 }
@@ -63,14 +63,14 @@ impl Default for FakeProcess {
             shared: RefCell::default(),
             writes: Cell::new(0),
             queues: RefCell::default(),
-            looks: Cell::new(0),
-            look_us: Cell::new(350),
+            clock_reads_us: Cell::new(0),
+            clock_read_us: Cell::new(350),
             wakes: RefCell::default(),
         }
     }
 }
 
-/// A map as Envoy hands it over: see `RouteMetadata::read`.
+/// A map in Envoy's encoding: see `RouteMetadata::read`.
 pub fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
     let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
@@ -103,14 +103,14 @@ impl FakeEnvoy {
             calls: RefCell::default(),
             acknowledged: RefCell::default(),
             reported: RefCell::default(),
-            called: Cell::new(0),
+            call_count: Cell::new(0),
             logged: RefCell::default(),
             tick: Cell::new(TICK),
-            drawn: Cell::new(0),
+            random_draws: Cell::new(0),
         }
     }
 
-    /// What the upstream would get under this name.
+    /// The values of this header that the upstream would receive.
     pub fn forwarded(&self, name: &str) -> Vec<String> {
         let headers = self.headers.borrow();
         let values = headers.iter().filter(|(own, _)| own == name);
@@ -121,10 +121,11 @@ impl FakeEnvoy {
         self.filter_state.borrow().get(name).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// Envoy redirects the request within: a new pass, with what lives as long as the request.
+    /// An internal redirect: a new pass, which keeps the filter state that lives as long as the request.
     pub fn redirect(&self, path: &str) {
-        let lives_on =
-            |name: &str| crate::request::FILTER_STATE.iter().any(|own| own.name == name && own.life == Life::Request);
+        let lives_on = |name: &str| {
+            crate::request::FILTER_STATE.iter().any(|own| own.name == name && own.life_span == LifeSpan::Request)
+        };
         self.filter_state.borrow_mut().retain(|name, _| lives_on(name));
         self.answer.replace(None);
         self.set_request_header(":path", path.as_bytes());
@@ -173,7 +174,7 @@ impl Host for FakeEnvoy {
     fn respond(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let body = String::from_utf8(body.to_vec()).unwrap();
-        let earlier = self.answer.replace(Some(Answered { status, headers, body }));
+        let earlier = self.answer.replace(Some(LocalReply { status, headers, body }));
         assert_eq!(earlier, None, "a request is answered once");
     }
 
@@ -186,27 +187,27 @@ impl Host for FakeEnvoy {
     }
 
     fn monotonic_us(&self) -> u64 {
-        self.process.looks.set(self.process.looks.get() + self.process.look_us.get());
-        self.monotonic_ms() * 1_000 + self.process.looks.get()
+        self.process.clock_reads_us.set(self.process.clock_reads_us.get() + self.process.clock_read_us.get());
+        self.monotonic_ms() * 1_000 + self.process.clock_reads_us.get()
     }
 
     fn random(&self) -> Option<[u8; 16]> {
         let mut bytes = [self.worker; 16];
-        self.drawn.set(self.drawn.get() + 1);
-        bytes[12..].copy_from_slice(&self.drawn.get().to_be_bytes());
+        self.random_draws.set(self.random_draws.get() + 1);
+        bytes[12..].copy_from_slice(&self.random_draws.get().to_be_bytes());
         Some(bytes)
     }
 
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
-        self.called.set(self.called.get() + 1);
+        self.call_count.set(self.call_count.get() + 1);
         match call.body {
             Some(body) if call.path == policy::protocol::USAGE_PATH => {
-                self.reported.borrow_mut().push_back((self.called.get(), body.to_owned()));
+                self.reported.borrow_mut().push_back((self.call_count.get(), body.to_owned()));
             }
-            Some(body) => self.acknowledged.borrow_mut().push_back((self.called.get(), body.to_owned())),
-            None => self.calls.borrow_mut().push_back((self.called.get(), call.path.to_owned())),
+            Some(body) => self.acknowledged.borrow_mut().push_back((self.call_count.get(), body.to_owned())),
+            None => self.calls.borrow_mut().push_back((self.call_count.get(), call.path.to_owned())),
         }
-        Ok(self.called.get())
+        Ok(self.call_count.get())
     }
 
     fn call_answer(&self, _headers: usize, _body_bytes: usize) -> CallAnswer {
@@ -249,7 +250,7 @@ impl Host for FakeEnvoy {
 
     fn register_queue(&self, name: &str) -> u32 {
         let mut queues = self.process.queues.borrow_mut();
-        assert!(!queues.iter().any(|own| own == name), "a queue of this name would take the other's wakes");
+        assert!(!queues.iter().any(|own| own == name), "two queues with one name would steal each other's wakes");
         queues.push(name.to_owned());
         u32::try_from(queues.len()).unwrap()
     }

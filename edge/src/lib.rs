@@ -1,10 +1,9 @@
-//! What an edge does, whatever its host is: it decides requests by a table that it keeps up to date.
+//! The edge, independent of its host: it decides requests by a table of keys that it keeps up to date.
 //!
-//! `request.rs` decides a request, `source.rs` keeps the keys up to date: from the control plane by `subscription.rs`, from the
-//! other workers by `process.rs`. `host.rs` is the trait that a host implements.
+//! `request.rs` decides a request. `source.rs` keeps the keys up to date: from the control plane through
+//! `subscription.rs`, from the other workers through `process.rs`. `host.rs` is the trait that a host implements.
 
 pub mod acknowledgement;
-pub mod answer;
 pub mod client_address;
 pub mod credential;
 pub mod edge;
@@ -18,6 +17,7 @@ pub mod metadata;
 pub mod metrics;
 pub mod process;
 pub mod request;
+pub mod response;
 pub mod source;
 pub mod subscription;
 pub mod templates;

@@ -1,20 +1,20 @@
 //! The rule in a route's metadata: `filter_metadata.latchkey {rule, path?}`.
 
-/// What a route's metadata says.
+/// A route's metadata, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteMetadata<'a> {
-    /// The route has no metadata of ours.
+    /// The route has no metadata for Latchkey.
     Absent,
     /// A rule, and the template that binds a workspace, if there is one.
     Rule { rule: &'a str, path: Option<&'a str> },
-    /// Metadata of ours without a rule, or that can't be read: it denies.
+    /// Metadata for Latchkey without a rule, or that can't be read: the request is denied.
     Unusable,
 }
 
 impl<'a> RouteMetadata<'a> {
-    /// Reads the metadata as Envoy hands over a map: a count, the lengths of each name and value, then each name and value
-    /// with a zero byte behind it; lengths are `u32` LE. A value that isn't text arrives as the raw bytes of a number or
-    /// truth: it parses as no rule, and the guard behind the filter doesn't take it for text either.
+    /// Reads the metadata in Envoy's encoding of a map: a count, the lengths of each name and value, then each name and
+    /// value followed by a zero byte; lengths are `u32` LE. A value that isn't text arrives as the raw bytes of a
+    /// number or boolean: it parses as no rule, and the guard after the filter doesn't accept it as text either.
     pub fn read(bytes: Option<&'a [u8]>) -> Self {
         let Some(bytes) = bytes else { return Self::Absent };
         let Some(pairs) = Pairs::read(bytes) else { return Self::Unusable };
@@ -35,8 +35,8 @@ impl<'a> RouteMetadata<'a> {
         }
     }
 
-    /// The text that the guard behind the filter builds from the route that Envoy then took. Of routes that may be passed
-    /// no two have the same one: a rule and a template hold no blank, and a template is never empty.
+    /// The text that the guard after the filter builds from the route that Envoy selected in the end. No two routes
+    /// that can be allowed have the same text: rules and templates contain no space, and a template is never empty.
     pub fn guard_text(&self) -> String {
         match self {
             Self::Rule { rule, path: Some("") } => format!("{rule} \"\""),
@@ -46,7 +46,7 @@ impl<'a> RouteMetadata<'a> {
     }
 }
 
-/// The pairs of a map, in the order of the wire; `None` is a pair that ends early.
+/// The pairs of a map, in their encoded order; `None` is a truncated pair.
 struct Pairs<'a> {
     lengths: &'a [[u8; 8]],
     rest: &'a [u8],
@@ -93,7 +93,7 @@ mod tests {
         for (name, pairs, expected) in [
             ("rule", &[("rule", &b"reviews:read"[..])][..], read),
             ("path first", &[("path", b"/v1/{workspace}"), ("rule", b"reviews:read")], bound),
-            ("others are left alone", &[("owner", b"team-a"), ("rule", b"reviews:read")], read),
+            ("other names are ignored", &[("owner", b"team-a"), ("rule", b"reviews:read")], read),
             ("no rule", &[("path", b"/v1/{workspace}")], RouteMetadata::Unusable),
             ("empty", &[], RouteMetadata::Unusable),
             ("a number's bytes", &[("rule", b"\x00\x00\x00\x00\x00\x00\xf0\xbf")], RouteMetadata::Unusable),
@@ -105,15 +105,15 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_early_or_lies_about_its_length_is_unusable() {
+    fn truncated_metadata_or_a_wrong_length_is_unusable() {
         let whole = map(&[("rule", b"key"), ("path", b"/a")]);
         for length in 0..whole.len() {
             assert_eq!(RouteMetadata::read(Some(&whole[..length])), RouteMetadata::Unusable, "{length} bytes");
         }
         for at in 0..20 {
-            let mut lying = whole.clone();
-            lying[at] ^= 0xff;
-            assert_eq!(RouteMetadata::read(Some(&lying)), RouteMetadata::Unusable, "byte {at}");
+            let mut corrupted = whole.clone();
+            corrupted[at] ^= 0xff;
+            assert_eq!(RouteMetadata::read(Some(&corrupted)), RouteMetadata::Unusable, "byte {at}");
         }
     }
 
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(rule.guard_text(), "key ");
         assert_eq!(RouteMetadata::Rule { rule: "key", path: Some("/{workspace}") }.guard_text(), "key /{workspace}");
         let empty = RouteMetadata::Rule { rule: "key", path: Some("") };
-        assert_eq!(empty.guard_text(), "key \"\"", "it denies, where no path at all does not");
+        assert_eq!(empty.guard_text(), "key \"\"", "an empty path denies, unlike no path");
         assert_eq!(RouteMetadata::Absent.guard_text(), "-");
     }
 }

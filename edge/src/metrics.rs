@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 
-/// Ids of the metrics, defined once a worker: Envoy frees none.
+/// Ids of the metrics, defined once for each worker, since Envoy never frees any.
 pub struct Metrics {
     verdicts: BTreeMap<&'static str, Counter>,
     revision: u32,
@@ -19,13 +19,13 @@ pub struct Metrics {
     usage_dropped: u32,
 }
 
-/// A counter, and what Envoy's counter doesn't have yet.
+/// A counter, and what was not added to Envoy's counter yet.
 struct Counter {
     id: u32,
     pending: Cell<u64>,
 }
 
-/// What a worker knows, or all workers of an Envoy together.
+/// The state of the keys in a worker, or in all workers of an Envoy together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -45,7 +45,7 @@ const PASSES: [&str; 2] = ["allowed", "public"];
 impl Metrics {
     /// Defines all metrics.
     pub fn define(host: &dyn Host) -> Self {
-        // In the words of `wasm.latchkey_verdict`, without its `denied:`.
+        // The values of `wasm.latchkey_verdict`, without the prefix `denied:`.
         let counter = |verdict| {
             let id = host.define_counter(&format!("latchkey_requests_total.verdict={verdict}"));
             (verdict, Counter { id, pending: Cell::new(0) })
@@ -61,28 +61,28 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that ended so. Makes no host call: see [`Self::flush`].
+    /// Counts a request with this verdict. Makes no host call: see [`Self::flush`].
     pub fn count(&self, verdict: &str) {
         if let Some(counter) = self.verdicts.get(verdict) {
             counter.pending.set(counter.pending.get().saturating_add(1));
         }
     }
 
-    /// Adds what was counted since the last call to Envoy's counters.
+    /// Adds the counts since the last flush to Envoy's counters.
     pub fn flush(&self, host: &dyn Host) {
         for counter in self.verdicts.values().filter(|counter| counter.pending.get() > 0) {
             host.add(counter.id, counter.pending.take());
         }
     }
 
-    /// How often the control plane turned out to have another history than an edge.
+    /// Counts how often the control plane's history differed from this edge's.
     pub fn history_changed(&self, host: &dyn Host, times: u64) {
         if times > 0 {
             host.add(self.history_changes, times);
         }
     }
 
-    /// How many requests found no room to be counted by key.
+    /// Counts requests that could not be counted by key, because there was no space.
     pub fn usage_dropped(&self, host: &dyn Host, requests: u64) {
         if requests > 0 {
             host.add(self.usage_dropped, requests);

@@ -1,4 +1,4 @@
-//! A request: gather the facts, decide, act.
+//! The request path: gathers the facts, decides, acts.
 
 use std::cell::{OnceCell, RefCell};
 
@@ -7,63 +7,63 @@ use policy::decide::{Credential, Decision, Denial, DenyReason, Facts, Knowledge,
 use policy::key_text::PresentedKey;
 use policy::{Digest, UnixSeconds};
 
-use crate::answer::{self, Form};
 use crate::client_address::client_address;
-use crate::credential::{self, Removal};
+use crate::credential::{self, HeaderEdit};
 use crate::edge::{Edge, Health};
-use crate::host::{FilterState, Header, Host, Life};
+use crate::host::{FilterState, Header, Host, LifeSpan};
 use crate::keys::Clocks;
 use crate::metadata::RouteMetadata;
 use crate::metrics::Metrics;
+use crate::response::{self, DenialFormat};
 use crate::source::{Source, clocks};
-use crate::usage::{Address, Denied};
+use crate::usage::{DeniedRequest, LazyAddress};
 
 #[cfg(test)]
 mod tests;
 
-/// Headers that tell the upstream who it is; whatever a client sends under these names is removed.
+/// The prefix of the identity headers for the upstream. Headers of a client with this prefix are removed.
 pub const IDENTITY_PREFIX: &str = "x-latchkey-";
 
-/// What the filter tells the filters behind it and the access log. The verdict and the rule must end with the pass: after an
-/// internal redirect that skipped us, the guard must find none.
+/// The filter state for the filters after this one and for the access log. The verdict and the rule must end with the
+/// pass: after an internal redirect that skipped this filter, the guard must find none.
 pub const FILTER_STATE: [FilterState; 4] = [
-    FilterState { name: VERDICT, life: Life::Pass },
-    FilterState { name: RULE, life: Life::Pass },
-    FilterState { name: KEY_ID, life: Life::Pass },
-    FilterState { name: DIGEST, life: Life::Request },
+    FilterState { name: VERDICT, life_span: LifeSpan::Pass },
+    FilterState { name: RULE, life_span: LifeSpan::Pass },
+    FilterState { name: KEY_ID, life_span: LifeSpan::Pass },
+    FilterState { name: DIGEST, life_span: LifeSpan::Request },
 ];
 
 /// `allowed`, `public` or `denied:<code>`.
 const VERDICT: &str = "latchkey_verdict";
 /// The rule and path of the route that was decided by: see [`RouteMetadata::guard_text`].
 const RULE: &str = "latchkey_rule";
-/// Whose secret was right.
+/// The id of the key whose secret was valid.
 const KEY_ID: &str = "latchkey_key_id";
-/// By which a pass that Envoy redirected within finds its key again, whose text was removed.
+/// The key's digest, by which a pass after an internal redirect finds the key again: its text was removed.
 const DIGEST: &str = "latchkey_digest";
 
-/// What Envoy is to do with the request.
+/// What Envoy does with the request next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// On to the next filter.
+pub enum RequestOutcome {
+    /// It continues to the next filter.
     Passes,
-    /// It has been answered.
+    /// The filter has sent a response.
     Answered,
 }
 
-/// A request has come to this worker: where it may have missed something, it looks before it decides.
-pub fn on_request(host: &dyn Host, edge: &Edge, source: &RefCell<Source>, metrics: &Metrics) -> Outcome {
+/// Decides a request. A worker that may have missed a change catches up first.
+pub fn on_request(host: &dyn Host, edge: &Edge, source: &RefCell<Source>, metrics: &Metrics) -> RequestOutcome {
     let now = clocks(host);
     let is_current = source.try_borrow_mut().is_ok_and(|mut source| {
-        source.takes_requests();
-        !source.is_late(now) || source.catches_up(host)
+        source.record_request();
+        !source.is_late(now) || source.catch_up(host)
     });
     let source = source.try_borrow().ok();
     on_request_headers(host, edge, source.as_deref(), is_current, now, metrics)
 }
 
-/// Decides a request at its headers. `source` is what this worker knows; `None` denies, and so does one that isn't current, for
-/// it may have missed a change.
+/// Decides a request at its headers. Without `source`, this worker's keys, it is denied; also if `source` isn't
+/// current, so that it may have missed a change.
 pub fn on_request_headers(
     host: &dyn Host,
     edge: &Edge,
@@ -71,29 +71,29 @@ pub fn on_request_headers(
     is_current: bool,
     now: Clocks,
     metrics: &Metrics,
-) -> Outcome {
+) -> RequestOutcome {
     let headers = host.request_headers();
-    let found = credential::find(&headers, &edge.config.credentials);
-    // Before any answer, so that no access log and no upstream ever has them.
-    for removal in &found.removals {
-        match removal {
-            Removal::Header(name) => host.remove_request_header(name),
-            Removal::Rewrite(name, value) => host.set_request_header(name, value),
+    let scan = credential::find(&headers, &edge.config.credentials);
+    // Before any response, so that no access log and no upstream ever contains a key.
+    for edit in &scan.header_edits {
+        match edit {
+            HeaderEdit::Remove(name) => host.remove_request_header(name),
+            HeaderEdit::Rewrite(name, value) => host.set_request_header(name, value),
         }
     }
     remove_identity(host, &headers);
 
     let (method, path) = (header(&headers, ":method"), header(&headers, ":path"));
-    let form = Form::of(header(&headers, "content-type"));
+    let format = DenialFormat::of(header(&headers, "content-type"));
     let knowledge = match (edge.health(), source) {
-        (Health::Sound, Some(source)) if is_current => source.keys.knowledge(now, edge.config.max_staleness_secs),
-        (Health::Sound | Health::DenyAll, _) => Knowledge::NotReady,
+        (Health::Healthy, Some(source)) if is_current => source.keys.knowledge(now, edge.config.max_staleness_secs),
+        (Health::Healthy | Health::DenyAll, _) => Knowledge::NotReady,
     };
     if edge.is_ready_path(path) {
-        let ready =
-            source.filter(|source| matches!(knowledge, Knowledge::Serving(_)) && source.is_everybody_ready(host, now));
-        answer::ready(host, ready.map(|source| source.instance().unwrap_or_default()), form);
-        return Outcome::Answered;
+        let ready = source
+            .filter(|source| matches!(knowledge, Knowledge::Serving(_)) && source.are_all_workers_ready(host, now));
+        response::ready(host, ready.map(|source| source.instance().unwrap_or_default()), format);
+        return RequestOutcome::Answered;
     }
 
     let metadata = host.route_metadata();
@@ -102,13 +102,13 @@ pub fn on_request_headers(
         Err(_) => RouteMetadata::Unusable,
     };
     host.set_filter_state(RULE, metadata.guard_text().as_bytes());
-    let read = edge.config.paths.read(method, path);
-    let route = edge.route_rule(metadata, method, read.as_ref());
+    let request_path = edge.config.paths.read(method, path);
+    let route = edge.route_rule(metadata, method, request_path.as_ref());
     let facts = Facts {
-        credential: match found.keys.as_slice() {
-            _ if found.in_authority => Credential::InAuthority,
+        credential: match scan.keys.as_slice() {
+            _ if scan.in_authority => Credential::InAuthority,
             [] if route.is_public() => Credential::Missing,
-            [] => kept_credential(host),
+            [] => redirected_credential(host),
             [key] => Credential::One(key),
             [_, _, ..] => Credential::Multiple,
         },
@@ -122,41 +122,45 @@ pub fn on_request_headers(
     let address = OnceCell::new();
     let client = || client_address(host, &headers, edge.config.trusted_hops);
     let decision = decide(&facts, || *address.get_or_init(client));
-    let address = Address { known: address.into_inner().flatten(), read: client };
+    let address = LazyAddress { known: address.into_inner().flatten(), read: client };
     match decision {
         Decision::Public => {
-            if let [key] = found.keys.as_slice() {
-                keep_digest(host, edge, key);
+            if let [key] = scan.keys.as_slice() {
+                store_digest(host, edge, key);
             }
             host.set_filter_state(VERDICT, b"public");
             metrics.count("public");
-            Outcome::Passes
+            RequestOutcome::Passes
         }
         Decision::Allow(permit) => {
             allow(host, edge, &permit);
             if let Some(source) = source {
-                source.usage.allowed(permit.key, &permit.record.digest(), facts.now, address);
+                source.usage.count_allowed(permit.key, &permit.record.digest(), facts.now, address);
             }
             metrics.count("allowed");
-            Outcome::Passes
+            RequestOutcome::Passes
         }
         Decision::Deny(denial) => {
-            deny(host, &denial, form);
+            deny(host, &denial, format);
             if let Some(source) = source {
-                let (code, secret) = (denial.reason.code(), found.keys.first().map(AsRef::as_ref));
+                let (code, secret) = (denial.reason.code(), scan.keys.first().map(AsRef::as_ref));
                 match denial.key {
-                    Some(key) => source.usage.denied(&Denied { key, code, method, path, secret }, facts.now, address),
-                    None => source.usage.denied_nobody(code),
+                    Some(key) => source.usage.count_denied(
+                        &DeniedRequest { key, code, method, path, secret },
+                        facts.now,
+                        address,
+                    ),
+                    None => source.usage.count_denied_without_key(code),
                 }
             }
             metrics.count(denial.reason.code());
-            Outcome::Answered
+            RequestOutcome::Answered
         }
     }
 }
 
-/// Keeps a key for a pass that Envoy may redirect within, if it would be taken for one here.
-fn keep_digest(host: &dyn Host, edge: &Edge, key: &[u8]) {
+/// Stores a key's digest in the filter state, for a pass after an internal redirect, if this edge accepts such keys.
+fn store_digest(host: &dyn Host, edge: &Edge, key: &[u8]) {
     let presented = PresentedKey::parse(key, edge.config.foreign());
     if presented.is_ok_and(|key| !key.is_for_another(&edge.config.environment)) {
         host.set_filter_state(DIGEST, &Digest::of(key).0);
@@ -180,12 +184,12 @@ fn allow(host: &dyn Host, edge: &Edge, permit: &Permit<'_>) {
     }
 }
 
-fn deny(host: &dyn Host, denial: &Denial<'_>, form: Form) {
+fn deny(host: &dyn Host, denial: &Denial<'_>, format: DenialFormat) {
     if let Some(key) = denial.key {
         host.set_filter_state(KEY_ID, &key.text());
     }
     host.set_filter_state(VERDICT, format!("denied:{}", denial.reason.code()).as_bytes());
-    answer::deny(host, denial.reason, form);
+    response::deny(host, denial.reason, format);
 }
 
 /// `reviews:read webhooks:write`, sorted by the scope's name.
@@ -196,10 +200,10 @@ fn scopes(permit: &Permit<'_>) -> String {
     scopes.join(" ")
 }
 
-/// The key of an earlier pass of this request, if Envoy redirected it within.
-fn kept_credential<'a>(host: &dyn Host) -> Credential<'a> {
+/// The key of an earlier pass of this request, if there was an internal redirect.
+fn redirected_credential<'a>(host: &dyn Host) -> Credential<'a> {
     let digest = host.filter_state(DIGEST).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    digest.map_or(Credential::Missing, |bytes| Credential::Kept(Digest(bytes)))
+    digest.map_or(Credential::Missing, |bytes| Credential::FromRedirect(Digest(bytes)))
 }
 
 fn remove_identity(host: &dyn Host, headers: &[Header]) {
@@ -210,12 +214,12 @@ fn remove_identity(host: &dyn Host, headers: &[Header]) {
     }
 }
 
-/// A header's first value; empty where there is none, as with CONNECT's `:path`.
+/// A header's first value; empty if there is none, as with CONNECT's `:path`.
 fn header<'a>(headers: &'a [Header], name: &str) -> &'a [u8] {
     headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice()).unwrap_or_default()
 }
 
-/// The answer of a worker that can't decide at all, because its own state is in use: it should never be seen.
+/// The response of a worker that can't decide at all, because its own state is in use. This should never happen.
 pub fn refuse(host: &dyn Host) {
-    answer::deny(host, DenyReason::NotReady, Form::Problem);
+    response::deny(host, DenyReason::NotReady, DenialFormat::Problem);
 }

@@ -1,7 +1,7 @@
-//! A source of keys in one worker: what it knows, and how events keep that up to date.
+//! A source of keys in one worker: its table, and the events that keep it up to date.
 //!
-//! With `feed: "process"` one worker of the Envoy subscribes to the control plane and the others follow it; with `"worker"`
-//! each subscribes for itself. Configurations that name the same source share one of these.
+//! With `feed: "process"` one worker of the Envoy subscribes to the control plane and the others follow it; with
+//! `"worker"` each subscribes for itself. Configurations that name the same source share one [`Source`].
 
 mod calls;
 mod configurations;
@@ -17,7 +17,7 @@ mod timer;
 use std::time::Duration;
 
 use policy::Config;
-use policy::config::Feed;
+use policy::config::FeedMode;
 
 pub use self::configurations::Root;
 pub use self::timer::TICK;
@@ -27,21 +27,22 @@ use self::configurations::Configurations;
 use self::outage::Outages;
 use self::registration::{Registration, Sharing};
 use self::replication::Replication;
-use self::reporting::When;
+use self::reporting::AcknowledgeWhen;
 use self::timer::FastTimer;
 use crate::acknowledgement::AcknowledgementSender;
 use crate::host::{Call, CallAnswer, Host, LogLevel, NotSent};
 use crate::keys::{Clocks, Keys};
 use crate::metrics::Report;
 use crate::process::shared_store::SharedStore;
-use crate::subscription::{Failure, Progress, Subscription};
+use crate::subscription::{Failure, FeedProgress, Subscription};
 use crate::usage::{Usage, UsageReporter};
 
-/// Logged once where `feed: "process"` is impossible.
-const LONELY: &str = "the VM id is empty, so that any plugin could write what workers share: each worker asks the control plane \
-                      by itself, and `ready_path` speaks for the one that is asked; set `vm_id` to change that";
+/// Logged once if `feed: "process"` is impossible.
+const NOTHING_SHARED_WARNING: &str = "the VM id is empty, so any plugin could write to the workers' shared data: \
+                                      each worker subscribes to the control plane by itself, and `ready_path` reports \
+                                      only the worker that receives the probe; set `vm_id` to change that";
 
-/// What a table belongs to. Two configurations that differ in any of it never share one.
+/// The name of a source. Configurations that differ in any of its parts never share a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceName {
     pub cluster: String,
@@ -62,7 +63,7 @@ impl SourceName {
     }
 }
 
-/// A source of keys in one worker: a router of events to the parts that have the state.
+/// A source of keys in one worker: it routes events to the parts that hold the state.
 pub struct Source {
     name: SourceName,
     store: SharedStore,
@@ -72,13 +73,13 @@ pub struct Source {
     registration: Registration,
     replication: Replication,
     acknowledgements: AcknowledgementSender,
-    /// What requests of this worker counted.
+    /// The usage that this worker's requests counted.
     pub usage: Usage,
     usage_reports: UsageReporter,
     calls: PendingCalls,
     timer: FastTimer,
     outages: Outages,
-    /// How often the control plane turned out to have another history, since [`Self::take_history_changes`].
+    /// How often the control plane's history has changed since [`Self::take_history_changes`].
     history_changes: u64,
 }
 
@@ -107,7 +108,8 @@ impl Source {
         self.configurations.add(root);
     }
 
-    /// A configuration has ended. Envoy drops its calls and its queue; the next tick of another one replaces both.
+    /// A configuration has ended. Envoy drops its calls and its queue; the next tick of another configuration replaces
+    /// both.
     pub fn leave(&mut self, host: &dyn Host, root: u32) {
         self.configurations.remove(root);
         self.timer.forget_root(root);
@@ -120,50 +122,50 @@ impl Source {
         }
     }
 
-    /// This worker was given a request: another worker is a better leader.
-    pub fn takes_requests(&mut self) {
-        self.registration.receives_requests();
+    /// This worker has received a request, so a worker without requests is a better leader.
+    pub fn record_request(&mut self) {
+        self.registration.record_request();
     }
 
-    /// The timer of `root`: everything that no other event brings.
+    /// The timer of `root`: all work that no other event starts.
     pub fn tick(&mut self, host: &dyn Host, root: u32) {
-        // The newest configuration's timer drives; the others' would only repeat it.
+        // Only the newest configuration's timer: the others would repeat the same work.
         let is_newest = self.configurations.newest().is_some_and(|newest| newest.id == root);
         if !is_newest && !self.timer.is_of(root) {
             return;
         }
         let now = clocks(host);
         self.registration.begin_event();
-        self.distrusts(now);
-        if !self.is_set_up(host, now) {
+        self.discard_if_late(now);
+        if !self.ensure_set_up(host, now) {
             return;
         }
         self.renew(host, now);
         self.advance(host, root, now);
         self.report_usage(host, root, now);
         if self.replication.rebases_alone()
-            && let Some(table) = self.keys.holding.table_mut()
+            && let Some(table) = self.keys.live_table.table_mut()
         {
             table.rebase_a_page();
         }
         self.request_feed(host, root, now);
-        self.acknowledge(host, root, now, When::Now);
+        self.acknowledge(host, root, now, AcknowledgeWhen::Now);
     }
 
-    /// Another worker, or this one, put something into this worker's queue.
+    /// A worker has put a message into this worker's queue.
     pub fn woken(&mut self, host: &dyn Host, queue: u32) {
-        // Wakes for the queue of a context that has ended arrive here, too.
+        // Wakes for the queue of an ended context arrive here, too.
         if let Some(root) = self.registration.root_of_queue(queue) {
             let now = clocks(host);
             self.registration.begin_event();
             self.advance(host, root, now);
             self.request_feed(host, root, now);
-            self.acknowledge(host, root, now, When::Even);
+            self.acknowledge(host, root, now, AcknowledgeWhen::Uniform);
         }
     }
 
-    /// The answer to the call with this number, which `root` sent. A failure is logged here.
-    pub fn answered(&mut self, host: &dyn Host, root: u32, number: u32, received: CallAnswer) -> Progress {
+    /// Handles the answer to the call with this number, which `root` sent, and logs a failure.
+    pub fn answered(&mut self, host: &dyn Host, root: u32, number: u32, received: CallAnswer) -> FeedProgress {
         self.registration.begin_event();
         match self.calls.take(root, number) {
             Some(CallKind::Feed) => return self.feed_answered(host, root, received),
@@ -171,25 +173,25 @@ impl Source {
             Some(CallKind::Usage) => self.usage_answered(host, &received),
             None => {}
         }
-        Progress::Quiet
+        FeedProgress::NoChange
     }
 
-    /// The id under which the control plane knows this Envoy, or this worker where nothing is shared.
+    /// The instance id of this Envoy at the control plane; of this worker alone if nothing is shared.
     pub fn instance(&self) -> Option<&str> {
         self.registration.instance()
     }
 
     /// Whether this worker subscribes to the control plane for the others.
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.replication.is_leader()
     }
 
-    /// How often, since the last call, the control plane turned out to have another history than this worker's.
+    /// How often the control plane's history has changed since the last call.
     pub fn take_history_changes(&mut self) -> u64 {
         std::mem::take(&mut self.history_changes)
     }
 
-    /// What the gauges of this Envoy are to show; `None` when another worker shows them.
+    /// The values for the gauges of this Envoy; `None` if another worker sets them.
     pub fn report(&self, host: &dyn Host) -> Option<Report> {
         match self.registration.sharing() {
             Sharing::Unknown => None,
@@ -202,21 +204,22 @@ impl Source {
         }
     }
 
-    /// Determines what there is to share, and gives this worker its names. False while it can't request anything.
-    fn is_set_up(&mut self, host: &dyn Host, now: Clocks) -> bool {
+    /// Determines what is shared, and draws this worker's ids if needed. False while this worker can't request
+    /// anything.
+    fn ensure_set_up(&mut self, host: &dyn Host, now: Clocks) -> bool {
         if !self.registration.draw_id(host, now) {
             log(host, self.outages.feed.failed(&Failure::NoName, now));
             return false;
         }
         let Some(feed) = self.configurations.newest().map(|root| root.feed) else { return false };
         if let Some(sharing) = self.registration.determine_sharing(host, feed) {
-            if sharing == Sharing::Nothing && feed == Feed::Process {
-                host.log(LogLevel::Warn, LONELY);
+            if sharing == Sharing::Nothing && feed == FeedMode::Process {
+                host.log(LogLevel::Warn, NOTHING_SHARED_WARNING);
             }
             self.step_down();
             if sharing != Sharing::Everything {
                 self.replication.become_independent();
-                self.subscription.take_up(&mut self.keys);
+                self.subscription.become_subscriber(&mut self.keys);
             }
         }
         true
@@ -229,7 +232,7 @@ impl Source {
         host.dispatch(&Call { cluster, authority, path, token: newest.token.as_deref(), body, timeout })
     }
 
-    /// The answer to the call of this kind will never arrive, or is of no use.
+    /// The answer to the call of this kind will never arrive, or is no longer of use.
     fn abandon(&mut self, kind: CallKind) {
         self.calls.forget(kind);
         match kind {
@@ -243,7 +246,7 @@ impl Source {
     }
 }
 
-/// 16 random bytes as text; `None` where Envoy has no randomness.
+/// 16 random bytes in hexadecimal; `None` if Envoy has no randomness.
 fn random_id(host: &dyn Host) -> Option<String> {
     host.random().map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

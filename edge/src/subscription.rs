@@ -1,7 +1,8 @@
-//! What to ask the control plane next, and what to make of its answers.
+//! The subscription to the control plane: which request to send next, and how to apply the responses.
 //!
-//! Knows no Envoy and no clock: time comes as an argument, calls go out as [`Fetch`]es. After a snapshot's manifest come
-//! the changes since it, then its pages; it counts only once the control plane has said that nothing is newer.
+//! It has no Envoy and no clock: time is an argument, and calls are returned as [`Fetch`]es. After a snapshot's
+//! manifest it fetches the changes since, then the pages. The snapshot serves only once the control plane has confirmed
+//! that nothing is newer.
 
 use policy::protocol::feed::FeedRequest;
 use policy::protocol::page_path;
@@ -12,16 +13,17 @@ use policy::table::Loading;
 use policy::wire::{Delta, FORMAT, WireError};
 use policy::{Position, Revision, Table};
 
-use crate::keys::{Clocks, Heard, Keys};
+use crate::keys::{Clocks, ControlPlaneTime, Keys};
 
 #[cfg(test)]
 mod tests;
 
-/// The backoff in milliseconds after a first failure, before jitter. It doubles with each failure, up to [`MAX_BACKOFF_MS`].
+/// The backoff in milliseconds after a first failure, before jitter. It doubles with each failure, up to
+/// [`MAX_BACKOFF_MS`].
 const MIN_BACKOFF_MS: u64 = 400;
 
-/// How often a page is asked for that isn't there, before the snapshot is taken for gone: of several control planes only the one
-/// that made it has its pages, and Envoy asks now this one and now that one. A miss costs no more than its way.
+/// How often a missing page is requested before the snapshot is given up. Of several control planes only the one that
+/// made a snapshot has its pages, and Envoy sends requests to any of them. A miss costs only a round trip.
 const PAGE_TRIES: u32 = 48;
 
 /// A GET to the control plane.
@@ -31,325 +33,339 @@ pub struct Fetch {
     pub timeout_ms: u64,
 }
 
-/// An answer of the control plane, or of somebody between.
+/// A response of the control plane, or of a proxy on the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// `None`: no answer came.
+pub struct FeedResponse {
+    /// `None`: there was no response.
     pub status: Option<u16>,
-    /// The control plane's clock, milliseconds since 1970; without it an answer isn't the control plane's.
+    /// The control plane's clock, milliseconds since 1970. A response without it is not the control plane's.
     pub time_ms: Option<i64>,
-    /// The newest revision at the control plane, if it said so.
+    /// The newest revision at the control plane, if the response contains it.
     pub head: Option<u64>,
-    /// With a 503: in how many seconds it is worth a try, if it said so.
+    /// With a 503: after how many seconds to retry, if the response contains it.
     pub retry_after_secs: Option<u64>,
     pub body: Vec<u8>,
 }
 
-/// What an answer led to, for the log and the metrics.
+/// The effect of a response on the table, for the log and the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Nothing that anybody would want to read of.
-    Quiet,
+pub enum FeedProgress {
+    /// Nothing to report.
+    NoChange,
     /// A newer table serves.
-    Serves(Position),
-    /// It didn't work; it is tried again.
+    Updated(Position),
+    /// The request failed, and is retried.
     Failed(Failure),
 }
 
-/// What an answer brought, for whoever hands it on to the other workers of this Envoy.
+/// The update in a response, for a leader to publish to the other workers of this Envoy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Nothing but, perhaps, that nothing is newer.
-    Nothing,
+pub enum FeedUpdate {
+    /// No update; perhaps the confirmation that nothing is newer.
+    None,
     /// A snapshot begins here.
     Snapshot(Position),
     /// A delta that was applied.
     Delta(Vec<u8>),
-    /// This page of the snapshot was taken.
+    /// The page of the snapshot with this number was added.
     Page(usize),
 }
 
-/// What came of an answer.
+/// The result of handling a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub progress: Progress,
-    pub news: News,
+pub struct FeedOutcome {
+    pub progress: FeedProgress,
+    pub update: FeedUpdate,
 }
 
-/// Why an answer was of no use.
+/// Why a request to the control plane failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error(
-        "Envoy gives no random numbers, so this worker has no name to ask under; allow `random_get` in its capability list"
+        "Envoy provides no random numbers, so this worker can't draw an id; allow `random_get` in its capability list"
     )]
     NoName,
     #[error("no answer from the control plane")]
     NoAnswer,
-    #[error("the control plane was not asked: Envoy has no such cluster, or no host in it")]
+    #[error("the request to the control plane was not sent: Envoy has no such cluster, or the cluster has no host")]
     NotSent,
-    #[error("the control plane refused the edge token; check the token that this edge was given")]
+    #[error("the control plane refused the edge token; check the token of this edge")]
     Token,
-    #[error("this instance was retired at the control plane; it goes on under a new id")]
+    #[error("the control plane has retired this instance; it continues under a new id")]
     Retired,
-    #[error("the control plane did not take what the workers have applied: status {0}")]
+    #[error("the control plane refused an acknowledgement of applied revisions: status {0}")]
     NotAcknowledged(u16),
-    #[error("the control plane can't read what was counted of keys (status {0}); it is lost: their use is incomplete")]
+    #[error("the control plane refused a usage batch (status {0}); its counts are lost, so usage is incomplete")]
     UsageRefused(u16),
-    #[error("the control plane does not speak feed format {FORMAT}; update the older of the two")]
+    #[error("the control plane does not support feed format {FORMAT}; update the older of the two")]
     Format,
     #[error(
-        "the control plane can't be reached (status {0} on the way to it); is it up, and does Envoy's cluster lead there?"
+        "the control plane can't be reached (status {0} on the way to it); check that it runs and Envoy's cluster is right"
     )]
     Unreachable(u16),
-    #[error("the control plane has no place for another connection; it is asked again within half a minute")]
+    #[error("the control plane has no place for another connection; this worker retries within 30 s")]
     Crowded,
     #[error("the control plane answered with status {0}")]
     Status(u16),
-    #[error("an answer that is not the control plane's: it has no `latchkey-time`")]
+    #[error("a response that is not from the control plane: it has no `latchkey-time`; check Envoy's cluster")]
     NotOurs,
-    #[error("an answer that can't be used: {0}")]
+    #[error("invalid response from the control plane: {0}")]
     Wire(#[from] WireError),
 }
 
-/// The calls to the control plane, one at a time.
+/// The subscription: one call to the control plane at a time.
 pub struct Subscription {
     edge: String,
-    /// A snapshot is wanted, because there is no table or it can't be trusted to lead on.
-    is_wanted: bool,
-    /// The last delta didn't lead to the newest revision: more is waiting.
+    /// A snapshot is needed, because there is no table or deltas can't be applied to it.
+    needs_snapshot: bool,
+    /// The last delta didn't reach the newest revision: there are more.
     is_behind: bool,
-    flight: Option<Flight>,
+    in_flight: Option<InFlightFetch>,
     retry_at_ms: u64,
     failures: u32,
-    /// How often in a row a page wasn't there.
-    misses: u32,
+    /// How often in a row a page was missing.
+    page_misses: u32,
 }
 
-/// Who asks, and what the answers are for.
+/// The subscriber's parameters in a feed request.
 #[derive(Clone, Copy, Debug)]
-pub struct Asking<'a> {
-    /// Names this subscriber to the control plane.
+pub struct FeedParameters<'a> {
+    /// The subscriber's id at the control plane.
     pub instance: &'a str,
-    /// The largest staleness bound in seconds of those that use the answers; `None`: one of them has none.
+    /// The largest staleness bound in seconds of the configurations that use the responses; `None`: one of them has
+    /// none.
     pub largest_bound: Option<u64>,
-    /// The smallest of them.
+    /// The smallest of these bounds.
     pub smallest_bound: Option<u64>,
-    /// What all workers have applied, if the feed is to be told so.
+    /// The piggybacked acknowledgement: the revision that all workers have applied.
     pub applied: Option<u64>,
 }
 
-struct Flight {
+/// A fetch whose response hasn't arrived.
+struct InFlightFetch {
     sent: Clocks,
     deadline_ms: u64,
-    kind: Kind,
+    kind: FetchKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FetchKind {
     Feed,
     Page(usize),
 }
 
 impl Subscription {
-    /// A subscription of this edge that has asked nothing yet.
+    /// A subscription of this edge that has sent no request yet.
     pub fn new(edge: &str) -> Self {
         Self {
             edge: edge.to_owned(),
-            is_wanted: false,
+            needs_snapshot: false,
             is_behind: false,
-            flight: None,
+            in_flight: None,
             retry_at_ms: 0,
             failures: 0,
-            misses: 0,
+            page_misses: 0,
         }
     }
 
-    /// From now on this worker asks, with what it holds: a snapshot that somebody else began is left.
-    pub fn take_up(&mut self, keys: &mut Keys) {
-        self.flight = None;
-        self.is_wanted = keys.holding.table().is_none();
+    /// This worker subscribes from now on, beginning with its own table.
+    pub fn become_subscriber(&mut self, keys: &mut Keys) {
+        self.in_flight = None;
+        self.needs_snapshot = keys.live_table.table().is_none();
     }
 
-    /// The next question is for a snapshot, whatever this worker holds.
-    pub fn want_snapshot(&mut self) {
-        self.is_wanted = true;
+    /// The next request is for a snapshot, whatever table this worker has.
+    pub fn request_snapshot(&mut self) {
+        self.needs_snapshot = true;
     }
 
-    /// The control plane retired the id that was asked under: nothing is asked under another one for some seconds. Most who are
-    /// retired end then, and a new id that is never heard again would have to be waited for. `random` adds up to a third.
-    pub fn rests(&mut self, now: Clocks, random: u8) {
+    /// The control plane has retired this instance: sends no request under the new id for some seconds. Most retired
+    /// instances end soon, and changes would have to wait for a new id that never acknowledges. `random` adds up to a
+    /// third.
+    pub fn pause_after_retirement(&mut self, now: Clocks, random: u8) {
         let pause = RETIRED_PAUSE_MS.saturating_add(RETIRED_PAUSE_MS.saturating_mul(u64::from(random)) / 768);
         self.retry_at_ms = now.monotonic_ms.saturating_add(pause);
     }
 
-    /// Whether a snapshot was asked for, not the changes since a position.
+    /// Whether this worker requests a snapshot, not the changes since a position.
     pub fn wants_snapshot(&self) -> bool {
-        self.is_wanted
+        self.needs_snapshot
     }
 
-    /// Whether the control plane had more than its last answer brought.
+    /// Whether the control plane had more changes than its last response contained.
     pub fn is_behind(&self) -> bool {
         self.is_behind
     }
 
-    /// Whether it is time to ask.
+    /// Whether a request is due.
     pub fn is_due(&self, now: Clocks) -> bool {
-        let is_in_flight = self.flight.as_ref().is_some_and(|flight| now.monotonic_ms < flight.deadline_ms);
+        let is_in_flight = self.in_flight.as_ref().is_some_and(|fetch| now.monotonic_ms < fetch.deadline_ms);
         !is_in_flight && now.monotonic_ms >= self.retry_at_ms
     }
 
-    /// What to ask now, if it is time. The caller sends it, then hands in [`Self::answered`] once.
-    pub fn next_fetch(&mut self, keys: &Keys, asking: Asking<'_>, now: Clocks) -> Option<Fetch> {
+    /// The next request, if one is due. The caller sends it, then calls [`Self::answered`] once.
+    pub fn next_fetch(&mut self, keys: &Keys, parameters: FeedParameters<'_>, now: Clocks) -> Option<Fetch> {
         if !self.is_due(now) {
             return None;
         }
-        let outgrown = keys.holding.table().is_some_and(Table::is_outgrown);
-        self.is_wanted |= outgrown || keys.holding.newest().is_none();
-        let (kind, path, wait_secs) = if self.is_wanted {
-            (Kind::Feed, self.feed_request(asking, None, 0).path(), 0)
+        let outgrown = keys.live_table.table().is_some_and(Table::is_outgrown);
+        self.needs_snapshot |= outgrown || keys.live_table.newest().is_none();
+        let (kind, path, wait_secs) = if self.needs_snapshot {
+            (FetchKind::Feed, self.feed_request(parameters, None, 0).path(), 0)
         } else if let (Some(page), Some(Position { epoch, .. }), Some(revision)) =
-            (keys.holding.wanted(), keys.holding.newest(), keys.holding.snapshot_revision())
+            (keys.live_table.wanted(), keys.live_table.newest(), keys.live_table.snapshot_revision())
         {
-            (Kind::Page(page), page_path(epoch, revision, page), 0)
+            (FetchKind::Page(page), page_path(epoch, revision, page), 0)
         } else {
-            // A word that is needed now isn't waited for.
-            let is_urgent = keys.holding.is_loading() || keys.vouched().is_none();
-            let wait = if is_urgent { 0 } else { wait_secs(asking.smallest_bound) };
-            (Kind::Feed, self.feed_request(asking, keys.holding.newest(), wait).path(), wait)
+            // No long poll if a confirmation is needed now.
+            let is_urgent = keys.live_table.is_loading() || keys.confirmed_at().is_none();
+            let wait = if is_urgent { 0 } else { wait_secs(parameters.smallest_bound) };
+            (FetchKind::Feed, self.feed_request(parameters, keys.live_table.newest(), wait).path(), wait)
         };
         let timeout_ms = wait_secs.saturating_mul(1_000).saturating_add(ANSWER_GRACE_MS);
-        // Envoy reports each call's end by itself; the deadline is for a call whose context went away.
+        // Envoy reports the end of each call, except when the context that sent it has ended: hence the deadline.
         let deadline_ms = now.monotonic_ms.saturating_add(timeout_ms).saturating_add(MAX_BACKOFF_MS);
-        self.flight = Some(Flight { sent: now, deadline_ms, kind });
+        self.in_flight = Some(InFlightFetch { sent: now, deadline_ms, kind });
         Some(Fetch { path, timeout_ms })
     }
 
-    /// The call in flight will never be answered here: ask again.
+    /// The answer to the call in flight will never arrive: the next request is due.
     pub fn abandon(&mut self) {
-        self.flight = None;
+        self.in_flight = None;
     }
 
     /// The call could not be sent.
     pub fn not_sent(&mut self, now: Clocks, random: u8) -> Failure {
-        self.flight = None;
-        self.failed(now, random, &Failure::NotSent);
+        self.in_flight = None;
+        self.schedule_retry(now, random, &Failure::NotSent);
         Failure::NotSent
     }
 
-    /// The answer to the last fetch. `random` jitters the retry of a failure.
-    pub fn answered(&mut self, keys: &mut Keys, now: Clocks, random: u8, answer: Answer) -> Outcome {
-        let quiet = Outcome { progress: Progress::Quiet, news: News::Nothing };
-        let Some(flight) = self.flight.take() else { return quiet };
+    /// Handles the response to the last fetch. `random` is the jitter of the retry after a failure.
+    pub fn answered(&mut self, keys: &mut Keys, now: Clocks, random: u8, response: FeedResponse) -> FeedOutcome {
+        let no_change = FeedOutcome { progress: FeedProgress::NoChange, update: FeedUpdate::None };
+        let Some(fetch) = self.in_flight.take() else { return no_change };
         self.is_behind = false;
-        let before = keys.holding.position();
-        match self.take(keys, now, &flight, answer) {
-            Ok(news) => {
+        let before = keys.live_table.position();
+        match self.handle_response(keys, now, &fetch, response) {
+            Ok(update) => {
                 self.failures = 0;
                 self.retry_at_ms = 0;
-                let reached = keys.holding.position().filter(|reached| Some(*reached) != before);
-                Outcome { progress: reached.map_or(Progress::Quiet, Progress::Serves), news }
+                let reached = keys.live_table.position().filter(|reached| Some(*reached) != before);
+                FeedOutcome { progress: reached.map_or(FeedProgress::NoChange, FeedProgress::Updated), update }
             }
             Err(failure) => {
-                self.failed(now, random, &failure);
-                Outcome { progress: Progress::Failed(failure), ..quiet }
+                self.schedule_retry(now, random, &failure);
+                FeedOutcome { progress: FeedProgress::Failed(failure), ..no_change }
             }
         }
     }
 
-    fn failed(&mut self, now: Clocks, random: u8, failure: &Failure) {
-        let most = if matches!(failure, Failure::Crowded) { MAX_CROWDED_BACKOFF_MS } else { MAX_BACKOFF_MS };
-        let pause = MIN_BACKOFF_MS.saturating_mul(1 << self.failures.min(7)).min(most);
+    fn schedule_retry(&mut self, now: Clocks, random: u8, failure: &Failure) {
+        let max_ms = if matches!(failure, Failure::Crowded) { MAX_CROWDED_BACKOFF_MS } else { MAX_BACKOFF_MS };
+        let pause = MIN_BACKOFF_MS.saturating_mul(1 << self.failures.min(7)).min(max_ms);
         self.failures = self.failures.saturating_add(1);
-        // Half of it and as much again by chance, so that edges that failed together don't come back together.
+        // Half of it, and up to as much again by chance, so that edges that failed together don't retry together.
         let jittered = (pause / 2).saturating_add(pause.saturating_mul(u64::from(random)) / 512);
         self.retry_at_ms = now.monotonic_ms.saturating_add(jittered);
     }
 
-    fn take(&mut self, keys: &mut Keys, now: Clocks, flight: &Flight, answer: Answer) -> Result<News, Failure> {
-        let status = answer.status.ok_or(Failure::NoAnswer)?;
+    fn handle_response(
+        &mut self,
+        keys: &mut Keys,
+        now: Clocks,
+        fetch: &InFlightFetch,
+        response: FeedResponse,
+    ) -> Result<FeedUpdate, Failure> {
+        let status = response.status.ok_or(Failure::NoAnswer)?;
         match status {
             200 | 204 => {}
             401 | 403 => return Err(Failure::Token),
             406 => return Err(Failure::Format),
-            // It may be at another control plane. When it is gone, the feed knows a newer one.
-            410 if matches!(flight.kind, Kind::Page(_)) => {
-                self.misses = self.misses.saturating_add(1);
-                if self.misses >= PAGE_TRIES {
-                    (self.misses, self.is_wanted) = (0, true);
+            // Another control plane may have the snapshot. If it is gone, the feed has a newer one.
+            410 if matches!(fetch.kind, FetchKind::Page(_)) => {
+                self.page_misses = self.page_misses.saturating_add(1);
+                if self.page_misses >= PAGE_TRIES {
+                    (self.page_misses, self.needs_snapshot) = (0, true);
                 }
-                return Ok(News::Nothing);
+                return Ok(FeedUpdate::None);
             }
-            // Before anything of the feed is reached, so without its time; Envoy's own 503 has none.
-            503 if answer.retry_after_secs.is_some_and(|secs| secs >= CROWDED_RETRY_AFTER_SECS) => {
+            // Sent before the request reached the feed, so without its time. Envoy's own 503 has no `retry-after`.
+            503 if response.retry_after_secs.is_some_and(|secs| secs >= CROWDED_RETRY_AFTER_SECS) => {
                 return Err(Failure::Crowded);
             }
-            other if answer.time_ms.is_none() => return Err(Failure::Unreachable(other)),
+            other if response.time_ms.is_none() => return Err(Failure::Unreachable(other)),
             410 => return Err(Failure::Retired),
             other => return Err(Failure::Status(other)),
         }
-        let time_ms = answer.time_ms.ok_or(Failure::NotOurs)?;
-        keys.hear(Heard { time_ms, at_ms: now.monotonic_ms });
-        match flight.kind {
-            Kind::Page(number) => self.take_page(keys, number, answer.body),
-            Kind::Feed if status == 204 => Ok(self.take_no_change(keys, flight.sent)),
-            Kind::Feed => self.take_change(keys, flight.sent, answer),
+        let time_ms = response.time_ms.ok_or(Failure::NotOurs)?;
+        keys.set_control_plane_time(ControlPlaneTime { time_ms, at_ms: now.monotonic_ms });
+        match fetch.kind {
+            FetchKind::Page(number) => self.add_page(keys, number, response.body),
+            FetchKind::Feed if status == 204 => Ok(self.confirm_unchanged(keys, fetch.sent)),
+            FetchKind::Feed => self.apply_change(keys, fetch.sent, response),
         }
     }
 
-    fn take_page(&mut self, keys: &mut Keys, number: usize, page: Vec<u8>) -> Result<News, Failure> {
-        if keys.holding.wanted() != Some(number) {
-            return Ok(News::Nothing);
+    fn add_page(&mut self, keys: &mut Keys, number: usize, page: Vec<u8>) -> Result<FeedUpdate, Failure> {
+        if keys.live_table.wanted() != Some(number) {
+            return Ok(FeedUpdate::None);
         }
-        self.misses = 0;
-        // A page that doesn't fit: the snapshot is asked for anew.
-        keys.holding.add(page).inspect_err(|_| self.is_wanted = true)?;
-        keys.settle();
-        Ok(News::Page(number))
+        self.page_misses = 0;
+        // After an invalid page, the snapshot is requested again.
+        keys.live_table.add(page).inspect_err(|_| self.needs_snapshot = true)?;
+        keys.apply_confirmation();
+        Ok(FeedUpdate::Page(number))
     }
 
-    /// Nothing is newer: a snapshot that was catching up has caught up.
-    fn take_no_change(&mut self, keys: &mut Keys, sent: Clocks) -> News {
-        // Whoever asked for a snapshot isn't told that nothing is newer.
-        if !self.is_wanted
-            && let Some(newest) = keys.holding.newest()
+    /// Nothing is newer: a snapshot that was catching up is up to date.
+    fn confirm_unchanged(&mut self, keys: &mut Keys, sent: Clocks) -> FeedUpdate {
+        // The response to a request for a snapshot can't confirm a position.
+        if !self.needs_snapshot
+            && let Some(newest) = keys.live_table.newest()
         {
-            keys.holding.caught_up();
-            keys.vouch(newest, sent);
+            keys.live_table.caught_up();
+            keys.confirm(newest, sent);
         }
-        News::Nothing
+        FeedUpdate::None
     }
 
-    fn take_change(&mut self, keys: &mut Keys, sent: Clocks, answer: Answer) -> Result<News, Failure> {
-        let Answer { head, body, .. } = answer;
+    fn apply_change(&mut self, keys: &mut Keys, sent: Clocks, response: FeedResponse) -> Result<FeedUpdate, Failure> {
+        let FeedResponse { head, body, .. } = response;
         if !Delta::is_delta(&body) {
             let loading = Loading::start(&body)?;
             let position = loading.position();
-            keys.holding.begin(loading);
-            (self.misses, self.is_wanted) = (0, false);
-            return Ok(News::Snapshot(position));
+            keys.live_table.begin(loading);
+            (self.page_misses, self.needs_snapshot) = (0, false);
+            return Ok(FeedUpdate::Snapshot(position));
         }
-        if self.is_wanted {
+        if self.needs_snapshot {
             return Err(Failure::Wire(WireError::Kind));
         }
-        // When it doesn't fit, the old table serves on, but no delta leads on from it: a snapshot does.
-        keys.holding.apply(&body).inspect_err(|_| self.is_wanted = true)?;
-        let newest = keys.holding.newest();
+        // If the delta can't be applied, the old table still serves, but only a snapshot can replace it.
+        keys.live_table.apply(&body).inspect_err(|_| self.needs_snapshot = true)?;
+        let newest = keys.live_table.newest();
         self.is_behind = head.zip(newest).is_some_and(|(head, newest)| head > newest.revision.0);
-        // One that doesn't lead to the newest revision says nothing of how fresh the table is.
+        // A delta that doesn't reach the newest revision confirms nothing.
         if let Some(newest) = newest.filter(|_| !self.is_behind) {
-            keys.vouch(newest, sent);
+            keys.confirm(newest, sent);
         }
-        Ok(News::Delta(body))
+        Ok(FeedUpdate::Delta(body))
     }
 
-    fn feed_request<'a>(&'a self, asking: Asking<'a>, position: Option<Position>, wait_secs: u64) -> FeedRequest<'a> {
+    fn feed_request<'a>(
+        &'a self,
+        parameters: FeedParameters<'a>,
+        position: Option<Position>,
+        wait_secs: u64,
+    ) -> FeedRequest<'a> {
         FeedRequest {
             edge: self.edge.as_str().into(),
-            instance: asking.instance.into(),
+            instance: parameters.instance.into(),
             wait_secs,
-            max_staleness_secs: asking.largest_bound,
+            max_staleness_secs: parameters.largest_bound,
             position,
-            applied: asking.applied.map(Revision),
+            applied: parameters.applied.map(Revision),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a client may not bring behind its request's body, where it may not bring it as a header.
+//! Request trailers: removes those that a client could use to bypass the checks of headers.
 
 use policy::config::{Config, CredentialSource};
 use policy::key_text::find_key;
@@ -6,12 +6,12 @@ use policy::key_text::find_key;
 use crate::host::Host;
 use crate::request::IDENTITY_PREFIX;
 
-/// Headers with which an upstream reads another request than the one that was decided.
+/// Headers that make an upstream handle another request than the one that was decided.
 const OVERRIDES: [&str; 5] =
     ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
-/// Removes what an upstream that takes trailers for headers could read as an identity, a credential or another request, and
-/// any trailer that holds a key. The request was decided at its headers; a trailer is no credential.
+/// Removes trailers that an upstream that treats trailers as headers could read as an identity, a credential or another
+/// request, and any trailer that holds a key. The request was decided at its headers; a trailer is no credential.
 pub fn on_request_trailers(host: &dyn Host, config: &Config) {
     for (name, value) in host.request_trailers() {
         let may_carry_key = config

@@ -1,11 +1,11 @@
-//! What a worker counts of each request, until the control plane has it.
+//! Usage: a worker's counts of requests by key, until the control plane has acknowledged them.
 //!
-//! Counting is a look-up and an addition in the VM's memory: no call, and no allocation for a key that was counted before.
+//! Counting is a look-up and an addition in the VM's memory: no host call, and no allocation for a key that has counts.
 //! See `docs/decisions/usage.md`.
 
 mod denials;
+mod key_hour;
 mod reporting;
-mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -18,14 +18,14 @@ use policy::decide::CODES;
 use policy::protocol::usage::{DroppedUsage, MAX_KEYS, UsageBatch};
 use policy::{Digest, KeyId, UnixSeconds};
 
-use denials::{A_KEY, Denials};
+use denials::{Denials, MAX_DENIALS_PER_KEY};
+use key_hour::{KeyHour, KeyHourCounts, KeyHourHasher};
 pub use reporting::{BatchOutcome, UsageReporter};
-use slot::{Slot, SlotHasher, SlotName};
 
-/// Keys that are counted at a time, each hour separately: about 1 MB when all are used.
-const SLOTS: usize = 4_096;
+/// How many pairs of key and hour are counted at a time: about 1 MB when all are used.
+const MAX_KEY_HOURS: usize = 4_096;
 
-/// What was counted and not yet put into a batch.
+/// Counts that are not in a batch yet.
 #[derive(Default)]
 pub struct Usage {
     counters: RefCell<Counters>,
@@ -33,97 +33,108 @@ pub struct Usage {
 
 #[derive(Default)]
 struct Counters {
-    slots: HashMap<SlotName, Slot, BuildHasherDefault<SlotHasher>>,
+    key_hours: HashMap<KeyHour, KeyHourCounts, BuildHasherDefault<KeyHourHasher>>,
     denials: Denials,
-    /// Denials without a right secret, as [`CODES`] are ordered.
-    nobody: [u64; CODES.len()],
+    /// Denials without a valid secret, in the order of [`CODES`].
+    keyless_denials: [u64; CODES.len()],
     dropped: DroppedUsage,
-    /// Of these, what the metric doesn't have yet.
+    /// Dropped requests that were not added to the metric yet.
     unreported: u64,
-    /// Grows every 10 s: a key's address is read once in each.
+    /// Grows every 10 s: a key's address is read once in each period.
     period: u32,
 }
 
-/// The client's address: as the decision has read it, and how to read it.
-pub struct Address<R> {
+/// The client's address: known if the decision has read it, else read on demand.
+pub struct LazyAddress<R> {
     pub known: Option<IpAddr>,
     pub read: R,
 }
 
-/// A request with a right secret that was denied.
-pub struct Denied<'a> {
+/// A denied request with a valid secret.
+pub struct DeniedRequest<'a> {
     pub key: KeyId,
     pub code: &'static str,
     pub method: &'a [u8],
     pub path: &'a [u8],
-    /// What the client presented.
+    /// The text that the client presented.
     pub secret: Option<&'a [u8]>,
 }
 
 impl Usage {
-    /// Counts a request that was allowed. The address is read only where it must be.
-    pub fn allowed(
+    /// Counts an allowed request. The address is read at most once for each key and period.
+    pub fn count_allowed(
         &self,
         key: KeyId,
         digest: &Digest,
         now: UnixSeconds,
-        address: Address<impl FnOnce() -> Option<IpAddr>>,
+        address: LazyAddress<impl FnOnce() -> Option<IpAddr>>,
     ) {
-        // Never borrowed elsewhere: a VM has one thread, and nothing called in between returns here.
+        // Never borrowed elsewhere: a VM has one thread, and nothing that is called while borrowed comes back here.
         let Ok(mut counters) = self.counters.try_borrow_mut() else { return };
         let period = counters.period;
-        let Some(slot) = counters.slot(key, now) else { return };
-        slot.allow(digest, now);
+        let Some(counts) = counters.counts(key, now) else { return };
+        counts.allow(digest, now);
         if address.known.is_some() {
-            slot.came_from(address.known, period);
-        } else if !slot.has_address_of(period) {
-            slot.came_from((address.read)(), period);
+            counts.set_address(address.known, period);
+        } else if !counts.has_address_of(period) {
+            counts.set_address((address.read)(), period);
         }
     }
 
-    /// Counts a denial of a right secret, and keeps it if it is one of the key's first in this period.
-    pub fn denied(&self, denied: &Denied<'_>, now: UnixSeconds, address: Address<impl FnOnce() -> Option<IpAddr>>) {
+    /// Counts a denied request, and stores its details if it is one of the key's first denials in this period.
+    pub fn count_denied(
+        &self,
+        denied: &DeniedRequest<'_>,
+        now: UnixSeconds,
+        address: LazyAddress<impl FnOnce() -> Option<IpAddr>>,
+    ) {
         let Ok(mut counters) = self.counters.try_borrow_mut() else { return };
         let period = counters.period;
-        let Some(slot) = counters.slot(denied.key, now) else { return };
-        slot.deny(denied.code);
-        if slot.keeps_denial(period, A_KEY) {
+        let Some(counts) = counters.counts(denied.key, now) else { return };
+        counts.deny(denied.code);
+        if counts.admit_denial(period, MAX_DENIALS_PER_KEY) {
             let address = address.known.or_else(address.read);
-            let is_older_gone = counters.denials.keep(denied, now, address);
-            counters.dropped.denials = counters.dropped.denials.saturating_add(u64::from(is_older_gone));
+            let has_dropped_one = counters.denials.push(denied, now, address);
+            counters.dropped.denials = counters.dropped.denials.saturating_add(u64::from(has_dropped_one));
         }
     }
 
-    /// Counts a denial without a right secret: nothing is known of it but why.
-    pub fn denied_nobody(&self, code: &'static str) {
+    /// Counts a denial without a valid secret: only its reason is known.
+    pub fn count_denied_without_key(&self, code: &'static str) {
         let Ok(mut counters) = self.counters.try_borrow_mut() else { return };
-        if let Some((count, _)) = counters.nobody.iter_mut().zip(CODES).find(|(_, own)| *own == code) {
+        if let Some((count, _)) = counters.keyless_denials.iter_mut().zip(CODES).find(|(_, own)| *own == code) {
             *count = count.saturating_add(1);
         }
     }
 
-    /// A new period: addresses are read again.
+    /// Begins a new period: addresses are read again.
     pub fn next_period(&self) {
         if let Ok(mut counters) = self.counters.try_borrow_mut() {
             counters.period = counters.period.wrapping_add(1);
         }
     }
 
-    /// How many requests found no room since the last call, for the metric.
+    /// How many requests could not be counted since the last call, for the metric.
     pub fn take_dropped(&self) -> u64 {
         self.counters.try_borrow_mut().map(|mut counters| std::mem::take(&mut counters.unreported)).unwrap_or_default()
     }
 
-    /// Takes out what makes the next batch, which still lacks its names; `None` when nothing was counted.
+    /// Removes and returns the counts for the next batch, without its ids; `None` if there are none.
     fn take(&self) -> Option<UsageBatch> {
         let mut counters = self.counters.try_borrow_mut().ok()?;
-        let denied = CODES.into_iter().zip(std::mem::take(&mut counters.nobody)).filter(|(_, count)| *count > 0);
+        let denied =
+            CODES.into_iter().zip(std::mem::take(&mut counters.keyless_denials)).filter(|(_, count)| *count > 0);
         let batch = UsageBatch {
             edge: String::new(),
             instance: String::new(),
             worker: String::new(),
             sequence: 0,
-            keys: counters.slots.extract_if(|_, _| true).take(MAX_KEYS).map(|(name, slot)| slot.report(name)).collect(),
+            keys: counters
+                .key_hours
+                .extract_if(|_, _| true)
+                .take(MAX_KEYS)
+                .map(|(name, counts)| counts.report(name))
+                .collect(),
             denials: counters.denials.take(),
             denied: denied.map(|(code, count)| (code.into(), count)).collect(),
             dropped: Some(std::mem::take(&mut counters.dropped)),
@@ -135,8 +146,8 @@ impl Usage {
         (!is_empty).then_some(batch)
     }
 
-    /// The control plane will never take this batch: its requests count as dropped.
-    fn lose(&self, batch: &UsageBatch) {
+    /// The control plane will never accept this batch: its requests count as dropped.
+    fn drop_batch(&self, batch: &UsageBatch) {
         if let Ok(mut counters) = self.counters.try_borrow_mut() {
             counters.drop_requests(batch.keys.iter().fold(0, |sum, key| key.requests().saturating_add(sum)));
         }
@@ -144,15 +155,15 @@ impl Usage {
 }
 
 impl Counters {
-    /// The slot of a key in this hour; `None` when there is no room for another.
-    fn slot(&mut self, key: KeyId, now: UnixSeconds) -> Option<&mut Slot> {
-        let name = SlotName::of(key, now);
-        // Looked up once where the key is known, which is nearly always.
-        if self.slots.len() >= SLOTS && !self.slots.contains_key(&name) {
+    /// The counts of a key in this hour; `None` if there is no space for another key.
+    fn counts(&mut self, key: KeyId, now: UnixSeconds) -> Option<&mut KeyHourCounts> {
+        let name = KeyHour::of(key, now);
+        // One look-up if there is space, which is nearly always.
+        if self.key_hours.len() >= MAX_KEY_HOURS && !self.key_hours.contains_key(&name) {
             self.drop_requests(1);
             return None;
         }
-        Some(self.slots.entry(name).or_default())
+        Some(self.key_hours.entry(name).or_default())
     }
 
     fn drop_requests(&mut self, requests: u64) {

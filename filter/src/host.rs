@@ -1,7 +1,7 @@
-//! The host over proxy-wasm: all contact with Envoy. No other file names a host call.
+//! The host over proxy-wasm: all calls to Envoy. No other file contains a host call.
 //!
-//! The SDK's functions panic on a status that they don't expect, and a panic stops the worker. So each method below names
-//! the statuses that Envoy 1.40 can answer with in the callbacks where it is called.
+//! The SDK's functions panic on a status that they don't expect, and a panic stops the worker. So each method below
+//! lists the statuses that Envoy 1.40 can return in the callbacks where it is called.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,9 +9,9 @@ use coarsetime::{Duration as Ticks, Instant};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
-use edge::host::{Call, CallAnswer, FilterState, Header, Host, Life, LogLevel, NotSent, PropertyError};
+use edge::host::{Call, CallAnswer, FilterState, Header, Host, LifeSpan, LogLevel, NotSent, PropertyError};
 
-/// The number of a write that never was: with it, Envoy sets a value only where there is none.
+/// The CAS number of no write: with it, Envoy sets a value only if there is none.
 const NO_WRITE: u32 = u32::MAX;
 
 /// The real Envoy.
@@ -23,22 +23,22 @@ impl Envoy {
         hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
     }
 
-    /// Declares a filter state. Answers whether Envoy took it.
-    /// Statuses: Ok, BadArgument (declared before in this root context), all handed on by the SDK.
+    /// Declares a filter state. Returns whether Envoy accepted it.
+    /// Statuses: Ok, BadArgument (declared before in this root context), all returned by the SDK.
     pub fn declare(&self, state: &FilterState) -> bool {
-        // DeclarePropertyArguments {name = 1, type = 3, span = 5}: String and DownstreamRequest are 1, the defaults, Bytes
-        // and FilterChain, are 0.
+        // DeclarePropertyArguments {name = 1, type = 3, span = 5}: String and DownstreamRequest are 1, the defaults,
+        // Bytes and FilterChain, are 0.
         let Ok(length) = u8::try_from(state.name.len()) else { return false };
         let mut arguments = vec![0x0a, length];
         arguments.extend_from_slice(state.name.as_bytes());
-        arguments.extend_from_slice(match state.life {
-            Life::Pass => &[0x18, 0x01],
-            Life::Request => &[0x28, 0x01],
+        arguments.extend_from_slice(match state.life_span {
+            LifeSpan::Pass => &[0x18, 0x01],
+            LifeSpan::Request => &[0x28, 0x01],
         });
         hostcalls::call_foreign_function("declare_property", Some(&arguments)).is_ok()
     }
 
-    /// Takes all that is in a queue: how often it was put there says nothing. Statuses: Ok, Empty, NotFound.
+    /// Removes all messages from a queue: their number has no meaning. Statuses: Ok, Empty, NotFound.
     pub fn empty_queue(&self, queue: u32) {
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
     }
@@ -50,7 +50,7 @@ impl Host for Envoy {
         hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
     }
 
-    /// Statuses: Ok, NotFound, SerializationFailure, InternalFailure, all handed on by the SDK.
+    /// Statuses: Ok, NotFound, SerializationFailure, InternalFailure, all returned by the SDK.
     fn route_metadata(&self) -> Result<Option<Vec<u8>>, PropertyError> {
         hostcalls::get_property(vec!["xds", "route_metadata", "filter_metadata", "latchkey"]).map_err(|_| PropertyError)
     }
@@ -62,7 +62,7 @@ impl Host for Envoy {
 
     /// Statuses in `on_request_headers`: Ok.
     fn remove_request_header(&self, name: &str) {
-        // A failure would leave the credential for the upstream; it can only be a panic, which denies.
+        // A failure would leak the credential to the upstream, but the only possible failure is a panic, which denies.
         let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
     }
 
@@ -81,7 +81,8 @@ impl Host for Envoy {
         let _ = hostcalls::remove_map_value(MapType::HttpRequestTrailers, name);
     }
 
-    /// Statuses while a stream is there: Ok, for a property that was declared writable. Without it the guard denies.
+    /// Statuses while a stream exists: Ok, for a property that was declared writable. Without the value, the guard
+    /// denies.
     fn set_filter_state(&self, name: &str, value: &[u8]) {
         let _ = hostcalls::set_property(vec![name], Some(value));
     }
@@ -108,17 +109,17 @@ impl Host for Envoy {
     }
 
     fn monotonic_ms(&self) -> u64 {
-        // The standard library's `Instant` hides its origin, so two workers couldn't compare theirs.
+        // The standard library's `Instant` hides its origin, so two workers couldn't compare their values.
         Ticks::from_ticks(Instant::now_without_cache_update().as_ticks()).as_millis()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the filter's one door to the system's randomness")]
+    #[expect(clippy::disallowed_methods, reason = "the filter's only source of the system's randomness")]
     fn random(&self) -> Option<[u8; 16]> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).ok().map(|()| bytes)
     }
 
-    /// Statuses: Ok, BadArgument (unknown cluster), InternalFailure (no host), all handed on by the SDK.
+    /// Statuses: Ok, BadArgument (unknown cluster), InternalFailure (no host), all returned by the SDK.
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
         let authorization = call.token.map(|token| format!("Bearer {token}"));
         let method = if call.body.is_some() { "POST" } else { "GET" };
@@ -134,7 +135,7 @@ impl Host for Envoy {
         hostcalls::dispatch_http_call(call.cluster, headers, body, Vec::new(), call.timeout).map_err(|_| NotSent)
     }
 
-    /// Statuses in `on_http_call_response`: Ok. Without headers nothing is asked for.
+    /// Statuses in `on_http_call_response`: Ok. Without headers, nothing is read.
     fn call_answer(&self, headers: usize, body_bytes: usize) -> CallAnswer {
         if headers == 0 {
             return CallAnswer::default();
@@ -147,7 +148,8 @@ impl Host for Envoy {
         CallAnswer { headers, body: body.unwrap_or_default() }
     }
 
-    /// Statuses: as for the route's metadata. Without an answer the id counts as empty: then nothing is shared.
+    /// Statuses: as for the route's metadata. If the property can't be read, the id counts as empty, and nothing is
+    /// shared.
     fn vm_id_is_empty(&self) -> bool {
         hostcalls::get_property(vec!["plugin_vm_id"]).ok().flatten().is_none_or(|id| id.is_empty())
     }
@@ -173,18 +175,18 @@ impl Host for Envoy {
         hostcalls::set_tick_period(period).is_ok()
     }
 
-    /// Statuses: Ok, NotFound, handed on by the SDK.
+    /// Statuses: Ok, NotFound, returned by the SDK.
     fn wake(&self, queue: u32) {
-        // An empty message would look like an empty queue to the one that takes it out.
+        // To the reader, an empty message would look like an empty queue.
         let _ = hostcalls::enqueue_shared_queue(queue, Some(b"!"));
     }
 
-    /// Statuses: Ok, NotFound and BadArgument, all handed on by the SDK.
+    /// Statuses: Ok, NotFound and BadArgument, all returned by the SDK.
     fn add(&self, metric: u32, by: u64) {
         let _ = hostcalls::increment_metric(metric, i64::try_from(by).unwrap_or(i64::MAX));
     }
 
-    /// Statuses: Ok, NotFound, handed on by the SDK.
+    /// Statuses: Ok, NotFound, returned by the SDK.
     fn record(&self, metric: u32, value: u64) {
         let _ = hostcalls::record_metric(metric, value);
     }

@@ -1,7 +1,7 @@
-//! The proxy-wasm host of an edge: Envoy's callbacks and calls, for the `edge` crate that decides.
+//! The proxy-wasm host of an edge: Envoy's callbacks and host calls, for the `edge` crate, which decides.
 //!
-//! `plugin.rs` routes Envoy's callbacks, `vm.rs` has what all configurations of a worker share, and `host.rs` is the only file
-//! that calls Envoy.
+//! `plugin.rs` routes Envoy's callbacks, `vm.rs` has the state that all configurations of a worker share, and `host.rs`
+//! is the only file that calls Envoy.
 
 #[cfg(all(feature = "faults", not(test)))]
 mod faults;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use edge::edge::Edge;
 use edge::host::{Host as _, LogLevel};
 use edge::metrics::Metrics;
-use edge::request::{self, Outcome};
+use edge::request::{self, RequestOutcome};
 use edge::source::{self, Root as SourceRoot, SourceName, TICK};
-use edge::subscription::Progress;
+use edge::subscription::FeedProgress;
 use edge::trailers;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel as SdkLogLevel};
@@ -31,13 +31,13 @@ proxy_wasm::main! {{
 struct Root {
     id: u32,
     host: Rc<Envoy>,
-    serving: OnceCell<Serving>,
+    active: OnceCell<ActiveConfiguration>,
     ticks: u32,
 }
 
 /// A configuration that Envoy accepted.
 #[derive(Clone)]
-struct Serving {
+struct ActiveConfiguration {
     edge: Rc<Edge>,
     source: SharedSource,
     metrics: Rc<Metrics>,
@@ -45,12 +45,12 @@ struct Serving {
 
 impl Root {
     fn new(id: u32) -> Self {
-        Self { id, host: Rc::new(Envoy), serving: OnceCell::new(), ticks: 0 }
+        Self { id, host: Rc::new(Envoy), active: OnceCell::new(), ticks: 0 }
     }
 
     /// Sets the gauges, if this worker sets them for its Envoy.
-    fn show_gauges(&self) {
-        let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
+    fn update_gauges(&self) {
+        let Some(ActiveConfiguration { source, metrics, .. }) = self.active.get() else { return };
         let Ok(source) = source.try_borrow() else { return };
         if let Some(report) = source.report(&*self.host) {
             metrics.report(&*self.host, report);
@@ -58,8 +58,8 @@ impl Root {
     }
 
     /// Lets the source handle an event, and records the outcome in the metrics.
-    fn handle(&self, event: impl FnOnce(&mut source::Source, &Envoy) -> Progress) {
-        let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
+    fn handle(&self, event: impl FnOnce(&mut source::Source, &Envoy) -> FeedProgress) {
+        let Some(ActiveConfiguration { source, metrics, .. }) = self.active.get() else { return };
         let progress = {
             let Ok(mut source) = source.try_borrow_mut() else { return };
             let progress = event(&mut source, &self.host);
@@ -67,8 +67,8 @@ impl Root {
             metrics.usage_dropped(&*self.host, source.usage.take_dropped());
             progress
         };
-        if let Progress::Serves(_) = progress {
-            self.show_gauges();
+        if let FeedProgress::Updated(_) = progress {
+            self.update_gauges();
         }
     }
 }
@@ -80,13 +80,13 @@ impl Context for Root {
     }
 }
 
-/// Envoy called [`proxy_on_delete`], or rejected this configuration. In a callback of its own, `proxy_on_done`, each request
-/// would cost another entry into the VM.
+/// Envoy called [`proxy_on_delete`], or rejected this configuration. The clean-up is here, not in `proxy_on_done`,
+/// because that callback would cost each request another entry into the VM.
 ///
 /// [`proxy_on_delete`]: https://github.com/proxy-wasm/spec
 impl Drop for Root {
     fn drop(&mut self) {
-        let Some(Serving { source, metrics, .. }) = self.serving.get() else { return };
+        let Some(ActiveConfiguration { source, metrics, .. }) = self.active.get() else { return };
         self.host.set_tick(Duration::ZERO);
         metrics.flush(&*self.host);
         if let Ok(mut source) = source.try_borrow_mut() {
@@ -96,8 +96,9 @@ impl Drop for Root {
 }
 
 impl RootContext for Root {
-    /// Parses, declares and sets the tick. False only for a configuration that is wrong in itself: a false or a trap in a
-    /// worker, after the main thread took the configuration, would make Envoy skip the filter.
+    /// Parses the configuration, declares filter state and sets the tick. False only if the configuration itself is
+    /// invalid: a false or a trap in a worker, after the main thread accepted the configuration, would make Envoy skip
+    /// the filter.
     fn on_configure(&mut self, _plugin_configuration_size: usize) -> bool {
         let mut edge = match Edge::parse(&self.host.plugin_configuration()) {
             Ok(edge) => edge,
@@ -133,22 +134,22 @@ impl RootContext for Root {
             Err(_) => edge.deny_all(),
         }
         let metrics = vm::metrics(&*self.host);
-        self.serving.set(Serving { edge: Rc::new(edge), source, metrics }).is_ok()
+        self.active.set(ActiveConfiguration { edge: Rc::new(edge), source, metrics }).is_ok()
     }
 
     fn on_tick(&mut self) {
         self.handle(|source, host| {
             #[cfg(feature = "faults")]
-            faults::on_tick(host, source.leads());
+            faults::on_tick(host, source.is_leader());
             source.tick(host, self.id);
-            Progress::Quiet
+            FeedProgress::NoChange
         });
-        if let Some(Serving { metrics, .. }) = self.serving.get() {
+        if let Some(ActiveConfiguration { metrics, .. }) = self.active.get() {
             metrics.flush(&*self.host);
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_REPORT) {
-            self.show_gauges();
+            self.update_gauges();
         }
     }
 
@@ -156,12 +157,12 @@ impl RootContext for Root {
         self.host.empty_queue(queue_id);
         self.handle(|source, host| {
             source.woken(host, queue_id);
-            Progress::Quiet
+            FeedProgress::NoChange
         });
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream { host: Rc::clone(&self.host), serving: self.serving.get().cloned() }))
+        Some(Box::new(Stream { host: Rc::clone(&self.host), active: self.active.get().cloned() }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -172,27 +173,27 @@ impl RootContext for Root {
 /// One request.
 struct Stream {
     host: Rc<Envoy>,
-    serving: Option<Serving>,
+    active: Option<ActiveConfiguration>,
 }
 
 impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        let Some(Serving { edge, source, metrics }) = &self.serving else {
+        let Some(ActiveConfiguration { edge, source, metrics }) = &self.active else {
             request::refuse(&*self.host);
             return Action::Pause;
         };
         #[cfg(feature = "faults")]
         faults::on_request(&self.host);
         match request::on_request(&*self.host, edge, source, metrics) {
-            Outcome::Passes => Action::Continue,
-            Outcome::Answered => Action::Pause,
+            RequestOutcome::Passes => Action::Continue,
+            RequestOutcome::Answered => Action::Pause,
         }
     }
 
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
-        let Some(Serving { edge, .. }) = &self.serving else { return Action::Pause };
+        let Some(ActiveConfiguration { edge, .. }) = &self.active else { return Action::Pause };
         trailers::on_request_trailers(&*self.host, &edge.config);
         Action::Continue
     }

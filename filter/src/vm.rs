@@ -1,7 +1,7 @@
-//! What all configurations in one worker share: a source of keys for each that they name.
+//! The state that all configurations in one worker share: the sources of keys, by name, and the metrics.
 //!
-//! A new configuration starts with the table that the old one had, and open connections on the old one see each change
-//! that the new one learns of.
+//! A new configuration starts with the table of the old one, and open connections on the old one get each change that
+//! the new one receives.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -20,14 +20,14 @@ thread_local! {
     static METRICS: RefCell<Option<Rc<Metrics>>> = const { RefCell::new(None) };
 }
 
-/// The source of this name: the one that a living configuration uses, else a new one.
+/// The source with this name: the one that a live configuration uses, else a new one.
 pub fn source(name: &SourceName) -> SharedSource {
     let fresh = || Rc::new(RefCell::new(Source::new(name.clone())));
     SOURCES.with(|sources| {
         let Ok(mut sources) = sources.try_borrow_mut() else { return fresh() };
         sources.retain(|(_, source)| source.strong_count() > 0);
-        let known = sources.iter().find(|(own, _)| own == name).and_then(|(_, source)| source.upgrade());
-        known.unwrap_or_else(|| {
+        let existing = sources.iter().find(|(own, _)| own == name).and_then(|(_, source)| source.upgrade());
+        existing.unwrap_or_else(|| {
             let source = fresh();
             sources.push((name.clone(), Rc::downgrade(&source)));
             source
@@ -35,7 +35,7 @@ pub fn source(name: &SourceName) -> SharedSource {
     })
 }
 
-/// This worker's metrics; defined once, since Envoy frees none.
+/// This worker's metrics, defined once, since Envoy never frees any.
 pub fn metrics(host: &dyn Host) -> Rc<Metrics> {
     METRICS.with(|metrics| {
         let Ok(mut metrics) = metrics.try_borrow_mut() else { return Rc::new(Metrics::define(host)) };

@@ -7,7 +7,7 @@ use policy::wire::encode_delta;
 use policy::{Digest, Table};
 
 /// What a table has for some digests, and its position.
-fn seen(table: &Table, of: &[Digest]) -> Vec<String> {
+fn table_state(table: &Table, of: &[Digest]) -> Vec<String> {
     let known = of.iter().map(|digest| {
         read_fully(table, digest);
         table.find(digest).map_or_else(String::new, |view| {
@@ -21,10 +21,10 @@ fuzz_target!(|bytes: &[u8]| {
     let mut table = load(&snapshot());
     let known: Vec<_> = bytes.windows(32).filter_map(|window| window.try_into().ok()).map(Digest).collect();
     let known: Vec<_> = known.into_iter().chain(digests()).collect();
-    let before = seen(&table, &known);
+    let before = table_state(&table, &known);
     match table.apply(bytes) {
         Ok(()) => assert!(table.position() != load(&snapshot()).position(), "an applied delta moves the position"),
-        Err(_) => assert_eq!(seen(&table, &known), before),
+        Err(_) => assert_eq!(table_state(&table, &known), before),
     }
 
     // The first byte decides how the rest is split into changes.
@@ -34,13 +34,13 @@ fuzz_target!(|bytes: &[u8]| {
         let from = table.position();
         let Some(to) = bodies.iter().try_fold(from, |position, body| position.then(body)) else { return };
         let Ok(message) = encode_delta(from.revision, to, &bodies) else { return };
-        let before = seen(&table, &known);
+        let before = table_state(&table, &known);
         match table.apply(&message) {
             Ok(()) => assert_eq!(table.position(), to),
-            Err(_) => assert_eq!(seen(&table, &known), before, "a delta that is refused changes nothing"),
+            Err(_) => assert_eq!(table_state(&table, &known), before, "a delta that is refused changes nothing"),
         }
-        let after = seen(&table, &known);
+        let after = table_state(&table, &known);
         while table.rebase_a_page() {}
-        assert_eq!(seen(&table, &known), after, "moving changes into the pages changes no answer");
+        assert_eq!(table_state(&table, &known), after, "moving changes into the pages changes no answer");
     }
 });

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use edge::credential::{Removal, find};
+use edge::credential::{HeaderEdit, find};
 use edge::edge::Edge;
 use edge::metadata::RouteMetadata;
 use libfuzzer_sys::fuzz_target;
@@ -42,13 +42,13 @@ fn read(edge: &Edge, bytes: &[u8]) {
     let values = [path, parts.next().unwrap_or_default(), parts.next().unwrap_or_default()];
     let headers: Vec<_> = names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
 
-    let found = find(&headers, &edge.config.credentials);
-    assert!(found.keys.is_empty() || !found.removals.is_empty());
+    let scan = find(&headers, &edge.config.credentials);
+    assert!(scan.keys.is_empty() || !scan.header_edits.is_empty());
     let mut left = headers.clone();
-    for removal in &found.removals {
-        match removal {
-            Removal::Header(name) => left.retain(|(own, _)| own != name),
-            Removal::Rewrite(name, value) => {
+    for edit in &scan.header_edits {
+        match edit {
+            HeaderEdit::Remove(name) => left.retain(|(own, _)| own != name),
+            HeaderEdit::Rewrite(name, value) => {
                 left.iter_mut().filter(|(own, _)| own == name).for_each(|(_, own)| own.clone_from(value));
             }
         }
@@ -70,7 +70,7 @@ fn read(edge: &Edge, bytes: &[u8]) {
     let (ours, admitting) = (Paths::default(), Paths { allow: PathKind::ALL.into() });
     for read in [ours.read(b"GET", path), admitting.read(b"GET", path)].into_iter().flatten() {
         for template in &*TEMPLATES {
-            if let Binding::Fits { workspace: Some(workspace) } = template.bind(&read) {
+            if let Binding::Match { workspace: Some(workspace) } = template.bind(&read) {
                 assert!(!workspace.is_empty() && !workspace.contains(['/', ';']), "{workspace}");
             }
         }

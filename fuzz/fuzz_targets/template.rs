@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     let filled: String = text.chars().filter(|c| !matches!(c, '{' | '}' | '*')).collect();
     for path in [filled.as_bytes(), path] {
         let Some(path) = Paths::default().read(b"GET", path) else { continue };
-        if let Binding::Fits { workspace: Some(workspace) } = template.bind(&path) {
+        if let Binding::Match { workspace: Some(workspace) } = template.bind(&path) {
             assert!(text.contains("/{workspace}") && !workspace.contains('/'), "{workspace}");
         }
     }

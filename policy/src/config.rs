@@ -9,10 +9,10 @@ use crate::protocol::{NAME_EXPECTED, is_name};
 use crate::route::{Route, Routes};
 use crate::rule::Rule;
 
-/// The shortest staleness bound, in seconds: below it, a slow answer of the feed would deny everything.
+/// The shortest staleness bound, in seconds: below it, a slow response of the feed would deny everything.
 pub const MIN_STALENESS_SECS: u64 = 10;
 
-/// A configuration as it is written. Unknown fields are refused; all but `control_plane` have defaults.
+/// A configuration as in the file. Unknown fields are refused; all but `control_plane` have defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -27,10 +27,10 @@ pub struct Config {
     pub credentials: Vec<CredentialSource>,
     #[serde(default)]
     pub routes: Vec<Route>,
-    /// What a request gets that neither route metadata nor `routes` knows.
+    /// The rule of a request that matches neither route metadata nor `routes`.
     #[serde(default)]
     pub unmatched: Unmatched,
-    /// What the upstream is told of an allowed request.
+    /// The identity headers that the upstream receives with an allowed request.
     #[serde(default = "default_forward")]
     pub forward: Vec<Forward>,
     /// The path that answers 200 once this edge has its keys.
@@ -39,16 +39,17 @@ pub struct Config {
     /// Whether keys that other systems made, and that were imported, are looked up.
     #[serde(default)]
     pub foreign_keys: bool,
-    /// How long the last table may serve without word from the control plane. `null` must be written and means for ever.
-    #[serde(default = "default_staleness", deserialize_with = "bound")]
+    /// How long the last table may serve without a confirmation from the control plane. `null` must be written, and
+    /// means for ever.
+    #[serde(default = "default_staleness", deserialize_with = "deserialize_bound")]
     pub max_staleness_secs: Option<u64>,
     #[serde(default)]
-    pub feed: Feed,
+    pub feed: FeedMode,
     /// Spellings of paths that are admitted although upstreams may read them in different ways.
     #[serde(default)]
     pub paths: Paths,
-    /// Proxies of the operator's own before Envoy, as its `xff_num_trusted_hops` says; with any, the client's address is read from
-    /// `x-forwarded-for`.
+    /// The operator's own proxies in front of Envoy, as in its `xff_num_trusted_hops`; with any, the client's address
+    /// is read from `x-forwarded-for`.
     #[serde(default)]
     pub trusted_hops: u32,
 }
@@ -66,12 +67,12 @@ pub struct ControlPlane {
     pub token_env: Option<String>,
 }
 
-/// A place of the request that may carry a key. Names of headers are in lower case; those of query parameters and cookies
-/// are compared as they are, after percent-decoding for the former.
+/// A place of the request that may carry a key. Names of headers are in lower case; those of query parameters and
+/// cookies are compared as they are, after percent-decoding for the former.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WrittenSource", into = "WrittenSource")]
+#[serde(try_from = "RawCredentialSource", into = "RawCredentialSource")]
 pub enum CredentialSource {
-    /// A header, and what stands before the key there, whatever its case; a value without that prefix is no key.
+    /// A header, and the prefix before the key in it, in upper or lower case. A value without that prefix is no key.
     Header {
         name: String,
         prefix: Option<String>,
@@ -84,10 +85,10 @@ pub enum CredentialSource {
     },
 }
 
-/// A place as it is written: `{"header": …, "prefix": …}`, `{"query": …}` or `{"cookie": …}`.
+/// A place as it is configured: `{"header": …, "prefix": …}`, `{"query": …}` or `{"cookie": …}`.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct WrittenSource {
+struct RawCredentialSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     header: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,13 +112,13 @@ enum SourceError {
     Name,
 }
 
-impl TryFrom<WrittenSource> for CredentialSource {
+impl TryFrom<RawCredentialSource> for CredentialSource {
     type Error = SourceError;
 
-    fn try_from(written: WrittenSource) -> Result<Self, SourceError> {
+    fn try_from(written: RawCredentialSource) -> Result<Self, SourceError> {
         let is_word = |name: &String| (1..=100).contains(&name.len()) && name.bytes().all(is_word_byte);
         match written {
-            WrittenSource { header: Some(name), prefix, query: None, cookie: None } => {
+            RawCredentialSource { header: Some(name), prefix, query: None, cookie: None } => {
                 let plain = is_word(&name) && !name.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'.');
                 if !plain || name.starts_with("x-latchkey-") || name == "cookie" {
                     return Err(SourceError::Header);
@@ -131,14 +132,14 @@ impl TryFrom<WrittenSource> for CredentialSource {
                 }
                 Ok(Self::Header { name, prefix })
             }
-            WrittenSource { header: None, prefix: None, query: Some(name), cookie: None } => {
+            RawCredentialSource { header: None, prefix: None, query: Some(name), cookie: None } => {
                 if is_word(&name) {
                     Ok(Self::Query { name })
                 } else {
                     Err(SourceError::Name)
                 }
             }
-            WrittenSource { header: None, prefix: None, query: None, cookie: Some(name) } => {
+            RawCredentialSource { header: None, prefix: None, query: None, cookie: Some(name) } => {
                 if is_word(&name) {
                     Ok(Self::Cookie { name })
                 } else {
@@ -150,7 +151,7 @@ impl TryFrom<WrittenSource> for CredentialSource {
     }
 }
 
-impl From<CredentialSource> for WrittenSource {
+impl From<CredentialSource> for RawCredentialSource {
     fn from(source: CredentialSource) -> Self {
         match source {
             CredentialSource::Header { name, prefix } => Self { header: Some(name), prefix, ..Self::default() },
@@ -160,12 +161,12 @@ impl From<CredentialSource> for WrittenSource {
     }
 }
 
-/// What names are made of.
+/// Whether names may contain this byte.
 fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
-/// The rule of requests that no route knows.
+/// The rule of requests that no route matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unmatched {
@@ -194,10 +195,10 @@ pub enum Forward {
     Scopes,
 }
 
-/// Who asks the control plane for changes.
+/// Which workers request changes from the control plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Feed {
+pub enum FeedMode {
     /// One worker of an Envoy for all of them.
     #[default]
     Process,
@@ -223,7 +224,7 @@ impl Config {
         Ok((config, routes))
     }
 
-    /// Whether imported keys are looked up, as the rules name it.
+    /// Whether imported keys are looked up.
     pub fn foreign(&self) -> ForeignKeys {
         if self.foreign_keys { ForeignKeys::LookedUp } else { ForeignKeys::Refused }
     }
@@ -269,8 +270,8 @@ fn refused(field: &str, reason: impl Into<String>) -> ConfigError {
     ConfigError::Field { field: field.to_owned(), reason: reason.into() }
 }
 
-/// A bound that is given as `null` means never; one that isn't given is the default.
-fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+/// `null` means never; an absent field gets the default.
+fn deserialize_bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     Option::deserialize(deserializer)
 }
 
@@ -304,19 +305,19 @@ mod tests {
     use super::*;
     use crate::fixtures::test;
 
-    const LEAST: &str = r#"{"control_plane": {"cluster": "latchkey", "authority": "latchkey"}}"#;
+    const MINIMAL: &str = r#"{"control_plane": {"cluster": "latchkey", "authority": "latchkey"}}"#;
 
     fn error(json: &str) -> String {
         Config::parse(json.as_bytes()).map(|_| ()).unwrap_err().to_string()
     }
 
     fn with(field: &str) -> String {
-        LEAST.replacen('{', &format!("{{{field}, "), 1)
+        MINIMAL.replacen('{', &format!("{{{field}, "), 1)
     }
 
     #[test]
     fn all_but_the_control_plane_has_defaults() {
-        let (config, routes) = Config::parse(LEAST.as_bytes()).unwrap();
+        let (config, routes) = Config::parse(MINIMAL.as_bytes()).unwrap();
         assert_eq!(config.edge, "edge");
         assert_eq!(config.environment, Environment::default());
         assert_eq!(config.credentials, default_credentials());
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_may_stand_in_four_kinds_of_places() {
+    fn a_key_may_be_in_four_kinds_of_places() {
         let places = r#"[{"header":"x-api-key"},{"header":"authorization","prefix":"Bearer "},{"query":"api_key"},{"cookie":"api_key"}]"#;
         let (config, _) = Config::parse(with(&format!(r#""credentials": {places}"#)).as_bytes()).unwrap();
         assert_eq!(config.credentials.len(), 4);
@@ -369,7 +370,7 @@ mod tests {
             (&with(r#""ready_path": "ready""#), "`ready_path`"),
             (&with(r#""max_staleness_secs": 9"#), "`max_staleness_secs`"),
             (&with(r#""feed": "nobody""#), "`feed`"),
-            (&format!("{LEAST} x"), "."),
+            (&format!("{MINIMAL} x"), "."),
         ] {
             assert!(error(json).contains(field), "{json}: {}", error(json));
         }

@@ -4,26 +4,26 @@ use std::net::IpAddr;
 
 use crate::digest::Digest;
 use crate::environment::Environment;
-use crate::holding::{Holding, Known};
 use crate::id::{KeyId, WorkspaceId};
 use crate::key_text::{ForeignKeys, PresentedKey};
+use crate::live_table::{KeyLookup, LiveTable};
 use crate::route::RouteRule;
 use crate::rule::Rule;
 use crate::scope::Level;
 use crate::time::UnixSeconds;
 use crate::wire::{Catalogue, RecordView};
 
-/// What a request carries in the places for keys.
+/// What a request has in the places that may carry a key.
 #[derive(Clone, Copy)]
 pub enum Credential<'a> {
     Missing,
-    /// The request's host contains one, which can't be removed from there.
+    /// The request's host contains a key, which can't be removed from there.
     InAuthority,
     /// More than one, equal or not.
     Multiple,
     One(&'a [u8]),
     /// The key of the pass before an internal redirect of Envoy. Its text has already been removed from the request.
-    Kept(Digest),
+    FromRedirect(Digest),
 }
 
 /// What this worker knows about keys.
@@ -33,7 +33,7 @@ pub enum Knowledge<'a> {
     NotReady,
     /// Keys whose last confirmation from the control plane is older than the operator allows.
     Stale,
-    Serving(&'a Holding),
+    Serving(&'a LiveTable),
 }
 
 /// The facts for a decision. The client's address isn't among them, because reading it costs a host call.
@@ -47,7 +47,7 @@ pub struct Facts<'a> {
     pub now: UnixSeconds,
 }
 
-/// The decision about a request. Anything but `Public` and `Allow` is a denial.
+/// The decision about a request. Everything except `Public` and `Allow` is a denial.
 pub enum Decision<'a> {
     /// Passes without a key.
     Public,
@@ -115,7 +115,7 @@ pub const CODES: [&str; 16] = [
 ];
 
 impl DenyReason<'_> {
-    /// The word that answers, metrics and logs use; one of [`CODES`].
+    /// The code in responses, metrics and logs; one of [`CODES`].
     pub fn code(&self) -> &'static str {
         match self {
             Self::BadPath => "bad-path",
@@ -137,7 +137,7 @@ impl DenyReason<'_> {
         }
     }
 
-    /// The HTTP status of the answer.
+    /// The HTTP status of the response.
     pub fn status(&self) -> u16 {
         match self {
             Self::MissingKey
@@ -161,7 +161,7 @@ impl DenyReason<'_> {
                 "The path can be read in more than one way. Send it without dot segments, `//`, `;`, backslashes, blanks at the ends of a segment, and needless or broken percent-encoding."
             }
             Self::BadAuthority => {
-                "The host of the request holds an API key. Send the key in the header that this API names, and replace it: hosts are logged on the way."
+                "The host of the request contains an API key. Send the key in the header that this API names, and replace it: hosts are logged on the way."
             }
             Self::MissingKey => "The request has no API key. Send one in the header that this API names.",
             Self::MultipleKeys => "The request has more than one API key. Send exactly one.",
@@ -170,7 +170,7 @@ impl DenyReason<'_> {
             }
             Self::WrongEnvironment => "This API key is for another environment. Use a key made for this one.",
             Self::NotReady => "This gateway has not received its keys yet. Try again in a few seconds.",
-            Self::Stale => "This gateway has been without word from its control plane for too long. Try again later.",
+            Self::Stale => "This gateway has had no contact with its control plane for too long. Try again later.",
             Self::UnknownKey => {
                 "This API key is not known here. Check that it is the current one, or ask for a new one."
             }
@@ -193,67 +193,70 @@ impl DenyReason<'_> {
 ///
 /// Costs one SHA-256 and one look-up, whatever the number of keys, and allocates nothing.
 pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Decision<'a> {
-    let nobody = |reason| Decision::Deny(Denial { reason, key: None });
-    // First, for every rule: the upstream must read the request as it was decided.
+    let anonymous = |reason| Decision::Deny(Denial { reason, key: None });
+    // First, for every rule: the upstream must read the request in the way it was decided.
     match (facts.route, facts.credential) {
-        (RouteRule::BadPath, _) => return nobody(DenyReason::BadPath),
-        (_, Credential::InAuthority) => return nobody(DenyReason::BadAuthority),
+        (RouteRule::BadPath, _) => return anonymous(DenyReason::BadPath),
+        (_, Credential::InAuthority) => return anonymous(DenyReason::BadAuthority),
         (route, _) if route.is_public() => return Decision::Public,
         (RouteRule::Rule { .. } | RouteRule::Unknown, _) => {}
     }
     match authenticate(facts, source) {
-        Ok(known) => match authorize(facts, known) {
+        Ok(found) => match authorize(facts, found) {
             Ok(permit) => Decision::Allow(permit),
-            Err(reason) => Decision::Deny(Denial { reason, key: Some(known.record.key()) }),
+            Err(reason) => Decision::Deny(Denial { reason, key: Some(found.record.key()) }),
         },
         Err(denial) => Decision::Deny(denial),
     }
 }
 
 /// Authenticates: finds the record of a key that may be used now and from this address.
-fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<Known<'a>, Denial<'a>> {
-    let nobody = |reason| Denial { reason, key: None };
-    // What the text alone shows is checked before what this worker knows.
+fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<KeyLookup<'a>, Denial<'a>> {
+    let anonymous = |reason| Denial { reason, key: None };
+    // What the text itself reveals is checked before the table is read.
     let digest = match facts.credential {
-        Credential::InAuthority => return Err(nobody(DenyReason::BadAuthority)),
-        Credential::Missing => return Err(nobody(DenyReason::MissingKey)),
-        Credential::Multiple => return Err(nobody(DenyReason::MultipleKeys)),
+        Credential::InAuthority => return Err(anonymous(DenyReason::BadAuthority)),
+        Credential::Missing => return Err(anonymous(DenyReason::MissingKey)),
+        Credential::Multiple => return Err(anonymous(DenyReason::MultipleKeys)),
         Credential::One(text) => {
-            let key = PresentedKey::parse(text, facts.foreign_keys).map_err(|_| nobody(DenyReason::MalformedKey))?;
+            let key = PresentedKey::parse(text, facts.foreign_keys).map_err(|_| anonymous(DenyReason::MalformedKey))?;
             if key.is_for_another(facts.environment) {
-                return Err(nobody(DenyReason::WrongEnvironment));
+                return Err(anonymous(DenyReason::WrongEnvironment));
             }
             Digest::of(key.text())
         }
-        Credential::Kept(digest) => digest,
+        Credential::FromRedirect(digest) => digest,
     };
-    let holding = match facts.knowledge {
-        Knowledge::NotReady => return Err(nobody(DenyReason::NotReady)),
-        Knowledge::Stale => return Err(nobody(DenyReason::Stale)),
-        Knowledge::Serving(holding) => holding,
+    let live_table = match facts.knowledge {
+        Knowledge::NotReady => return Err(anonymous(DenyReason::NotReady)),
+        Knowledge::Stale => return Err(anonymous(DenyReason::Stale)),
+        Knowledge::Serving(live_table) => live_table,
     };
-    let is_here = |known: &Known<'_>| known.catalogue.is_environment(known.record.environment(), facts.environment);
-    let Some(known) = holding.find(&digest).filter(is_here) else { return Err(nobody(DenyReason::UnknownKey)) };
-    let record = known.record;
+    let is_in_environment =
+        |found: &KeyLookup<'_>| found.catalogue.is_environment(found.record.environment(), facts.environment);
+    let Some(found) = live_table.find(&digest).filter(is_in_environment) else {
+        return Err(anonymous(DenyReason::UnknownKey));
+    };
+    let record = found.record;
     let denied = |reason| Err(Denial { reason, key: Some(record.key()) });
-    if record.superseded_at().has_come(facts.now) {
+    if record.superseded_at().is_reached(facts.now) {
         return denied(DenyReason::RotatedKey);
     }
     if !record.is_active() {
         return denied(DenyReason::InactiveKey);
     }
-    if record.expires_at().has_come(facts.now) {
+    if record.expires_at().is_reached(facts.now) {
         return denied(DenyReason::ExpiredKey);
     }
     if record.has_allowlist() && !record.permits(source()) {
         return denied(DenyReason::AddressNotAllowed);
     }
-    Ok(known)
+    Ok(found)
 }
 
 /// Authorizes: checks the record's rights against the route's rule.
-fn authorize<'a>(facts: &Facts<'a>, known: Known<'a>) -> Result<Permit<'a>, DenyReason<'a>> {
-    let Known { record, catalogue } = known;
+fn authorize<'a>(facts: &Facts<'a>, found: KeyLookup<'a>) -> Result<Permit<'a>, DenyReason<'a>> {
+    let KeyLookup { record, catalogue } = found;
     let (rule, bound) = match facts.route {
         RouteRule::Rule { rule, workspace } => (rule, workspace),
         RouteRule::BadPath => return Err(DenyReason::BadPath),

@@ -17,7 +17,7 @@ impl Digest {
         Self(sha2::Sha256::digest(secret).into())
     }
 
-    /// The first 64 bits, which select a digest's page and guide the look-up in it.
+    /// The first 64 bits, which select a digest's page and the place to look in it.
     pub fn prefix(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])

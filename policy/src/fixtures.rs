@@ -103,7 +103,7 @@ pub(crate) fn delta(from: Position, changes: &[Vec<Op>]) -> (Vec<u8>, Position) 
 
 /// What `table` has for `digest`, as the control plane's record. The allowlist is left out, because a table answers
 /// only for single addresses.
-pub(crate) fn known(table: &Table, digest: &Digest) -> Option<KeyRecord> {
+pub(crate) fn stored_record(table: &Table, digest: &Digest) -> Option<KeyRecord> {
     let view = table.find(digest)?;
     Some(KeyRecord {
         digest: view.digest(),

@@ -16,7 +16,7 @@ pub const RANDOM_SYMBOLS: usize = 32;
 /// Symbols of the checksum: six digits in base 62 hold any CRC-32.
 pub const CHECKSUM_SYMBOLS: usize = 6;
 
-/// The longest credential that is looked up, in bytes. Imported keys may be this long.
+/// The longest credential that is looked up, in bytes. Imported keys may have this length.
 pub const MAX_FOREIGN_BYTES: usize = 256;
 
 /// What each key begins with.

@@ -9,9 +9,9 @@ pub mod digest;
 pub mod environment;
 #[cfg(test)]
 mod fixtures;
-pub mod holding;
 pub mod id;
 pub mod key_text;
+pub mod live_table;
 pub mod path;
 pub mod position;
 #[cfg(test)]
@@ -29,8 +29,8 @@ pub use config::Config;
 pub use decide::{Decision, DenyReason, decide};
 pub use digest::Digest;
 pub use environment::Environment;
-pub use holding::Holding;
 pub use id::{AdminTokenId, EdgeTokenId, Epoch, KeyId, WorkspaceId};
+pub use live_table::LiveTable;
 pub use position::{ChainHash, Position, Revision};
 pub use rule::Rule;
 pub use scope::{Level, Scope, Scopes};

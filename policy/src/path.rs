@@ -1,4 +1,4 @@
-//! Reads a request's path, which passes only if every plausible upstream reads it as Envoy matched it.
+//! Reads a request's path, and refuses it unless every plausible upstream reads it as Envoy does.
 //!
 //! Between Envoy and the service that handles a request, a path is read more than once. Readers decode escapes once or
 //! twice, cut off what follows `;`, treat `\` as `/`, and resolve dot segments before or after any of these. A path
@@ -44,7 +44,7 @@ impl PathKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
-    /// What is admitted although it can be read in several ways. Dot segments, under any reading, never are.
+    /// Spellings that are admitted although they can be read in several ways. Dot segments, in any reading, never are.
     pub allow: BTreeSet<PathKind>,
 }
 
@@ -77,24 +77,24 @@ impl Paths {
         if is_ordinary(path) {
             return Some(RequestPath { plain: Cow::Borrowed(str::from_utf8(path).ok()?), decoded: None });
         }
-        self.read_closely(str::from_utf8(path).ok()?)
+        self.read_with_decoding(str::from_utf8(path).ok()?)
     }
 
     fn admits(&self, kind: PathKind) -> Option<()> {
         self.allow.contains(&kind).then_some(())
     }
 
-    fn read_closely<'a>(&self, path: &'a str) -> Option<RequestPath<'a>> {
+    fn read_with_decoding<'a>(&self, path: &'a str) -> Option<RequestPath<'a>> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         let mut plain = Reading::default();
         let mut decoded = Reading::default();
         for segment in segments {
             self.check_spelling(segment)?;
             let text = decode(segment)?;
-            plain.push(cut(&decode_but(segment, is_delimiter)?, &[';']));
+            plain.push(cut(&decode_except(segment, is_delimiter)?, &[';']));
             for part in text.split('/') {
                 for end in [&[][..], &[';'], &['?', '#'], &[';', '?', '#']] {
-                    is_one_name(cut(part, end))?;
+                    is_plain_name(cut(part, end))?;
                 }
                 decoded.push(cut(part, &[';']));
             }
@@ -174,7 +174,7 @@ fn is_ordinary(path: &[u8]) -> bool {
 }
 
 /// `Some` for a segment that no reader takes for a dot segment, and none trims.
-fn is_one_name(segment: &str) -> Option<()> {
+fn is_plain_name(segment: &str) -> Option<()> {
     // JavaScript also trims a byte order mark.
     let is_blank = |c: char| c.is_whitespace() || c == '\u{feff}';
     let is_trimmed = segment.starts_with(is_blank) || segment.ends_with(is_blank);
@@ -194,18 +194,18 @@ fn is_delimiter(byte: u8) -> bool {
 
 /// Decodes once; `None` if the result isn't UTF-8 (overlong forms included) or has control characters.
 pub(crate) fn decode(segment: &str) -> Option<Cow<'_, str>> {
-    decode_but(segment, |_| false)
+    decode_except(segment, |_| false)
 }
 
-/// The same, but leaves escapes of the bytes that `stays` selects.
-fn decode_but(segment: &str, stays: impl Fn(u8) -> bool) -> Option<Cow<'_, str>> {
+/// The same, but leaves escapes of the bytes that `is_kept` selects.
+fn decode_except(segment: &str, is_kept: impl Fn(u8) -> bool) -> Option<Cow<'_, str>> {
     let text = if segment.contains('%') {
         let mut bytes = Vec::with_capacity(segment.len());
         let mut rest = segment.as_bytes();
         while let [first, behind @ ..] = rest {
             rest = behind;
             match (first, behind) {
-                (b'%', [high, low, behind @ ..]) if !stays(escaped(*high, *low)?) => {
+                (b'%', [high, low, behind @ ..]) if !is_kept(escaped(*high, *low)?) => {
                     bytes.push(escaped(*high, *low)?);
                     rest = behind;
                 }

@@ -11,15 +11,15 @@ mod texts;
 use proptest::test_runner::Config;
 
 /// The usual number of cases, or fewer where a case is expensive. Failures are in the test's output, not in a file.
-fn cases(work: Work) -> Config {
-    let cases = match work {
-        Work::Little => Config::default().cases,
-        Work::Much => Config::default().cases.div_ceil(4),
+fn cases(cost: CaseCost) -> Config {
+    let cases = match cost {
+        CaseCost::Low => Config::default().cases,
+        CaseCost::High => Config::default().cases.div_ceil(4),
     };
     Config { cases, failure_persistence: None, ..Config::default() }
 }
 
-enum Work {
-    Little,
-    Much,
+enum CaseCost {
+    Low,
+    High,
 }

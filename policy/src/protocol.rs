@@ -1,7 +1,7 @@
 //! The protocol between an edge and the control plane: paths, headers, messages and timings, once for both sides.
 //!
-//! `wire.rs` has the bytes of snapshots and deltas; `docs/feed-format.md` describes all of it for other programs. A field
-//! or a query parameter that the receiver doesn't know is left alone, so that either side can be updated first.
+//! `wire.rs` has the bytes of snapshots and deltas; `docs/feed-format.md` describes all of it for other programs. The
+//! receiver ignores fields and query parameters that it doesn't know, so that either side can be updated first.
 
 pub mod acknowledgement;
 pub mod feed;
@@ -31,13 +31,15 @@ pub const INSTANCE_PATH: &str = "/edge/v1/instances/{instance}";
 /// GET of a page of a snapshot: see [`page_path`].
 pub const PAGE_PATH: &str = "/edge/v1/snapshots/{epoch}/{revision}/{page}";
 
-/// On each answer: the control plane's clock, milliseconds since 1970. An answer without it comes from a proxy between.
+/// On each response: the control plane's clock, in milliseconds since 1970. A response without it comes from a proxy in
+/// between.
 pub const TIME_HEADER: &str = "latchkey-time";
 
-/// On answers with keys: the newest revision at that moment. A message that leads to an older one makes no table fresh.
+/// On responses with keys: the newest revision at that moment. A message that leads to an older one makes no table
+/// fresh.
 pub const HEAD_HEADER: &str = "latchkey-head";
 
-/// With 409: a worker that the acknowledgement left out and that the control plane counts.
+/// With 409: a worker that the acknowledgement omits and that the control plane counts.
 pub const MISSING_WORKER_HEADER: &str = "latchkey-missing-worker";
 
 /// With 503: in how many seconds a retry is worthwhile (RFC 9110, 10.2.3).

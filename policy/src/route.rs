@@ -11,7 +11,7 @@ use self::template::{pattern, spellings};
 use crate::path::RequestPath;
 use crate::rule::{Rule, RuleText};
 
-/// One line of `routes` in the plugin configuration.
+/// One entry of `routes` in the plugin configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -30,7 +30,7 @@ pub enum RouteRule<'a> {
     Rule { rule: Rule<'a>, workspace: Option<&'a str> },
     /// A path that Envoy or an upstream may read differently.
     BadPath,
-    /// No route matches the request, or its text isn't a rule.
+    /// No route matches the request, or the route's text isn't a rule.
     Unknown,
 }
 
@@ -45,18 +45,18 @@ impl RouteRule<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     router: matchit::Router<usize>,
-    templates: Vec<Lines>,
+    templates: Vec<TemplateRoutes>,
 }
 
-/// All lines of one template.
+/// All routes of one template.
 #[derive(Clone, Debug)]
-struct Lines {
+struct TemplateRoutes {
     template: String,
-    lines: Vec<Line>,
+    routes: Vec<MethodRoute>,
 }
 
 #[derive(Clone, Debug)]
-struct Line {
+struct MethodRoute {
     methods: Vec<String>,
     rule: RuleText,
 }
@@ -67,48 +67,48 @@ pub enum RouteError {
     #[error("`{path}` is not a path template: {reason}")]
     Template { path: String, reason: String },
     #[error("`{path}` is given twice for the same methods")]
-    Twice { path: String },
-    #[error("`{path}` takes paths that `{workspace}` would bind to a workspace; give both the same shape")]
-    HidesWorkspace { path: String, workspace: String },
+    Duplicate { path: String },
+    #[error("`{path}` shadows `{workspace}`, which binds the same paths to a workspace; give both the same shape")]
+    ShadowsWorkspace { path: String, workspace: String },
     #[error("`{path}` has a method that is not a word of capital letters")]
     Method { path: String },
 }
 
 impl Routes {
-    /// Compiles the lines of a configuration; their order doesn't matter.
+    /// Compiles the routes of a configuration; their order doesn't matter.
     pub fn compile(routes: &[Route]) -> Result<Self, RouteError> {
-        let mut by_pattern: BTreeMap<String, Lines> = BTreeMap::new();
+        let mut by_pattern: BTreeMap<String, TemplateRoutes> = BTreeMap::new();
         for Route { methods, path, rule } in routes {
             let is_method =
                 |method: &String| !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
             if !methods.iter().all(is_method) {
                 return Err(RouteError::Method { path: path.clone() });
             }
-            let new = || Lines { template: path.clone(), lines: Vec::new() };
-            let lines = &mut by_pattern.entry(pattern(path)?).or_insert_with(new).lines;
-            let overlaps = |line: &Line| {
-                (line.methods.is_empty() && methods.is_empty())
-                    || line.methods.iter().any(|method| methods.contains(method))
+            let new = || TemplateRoutes { template: path.clone(), routes: Vec::new() };
+            let same_template = &mut by_pattern.entry(pattern(path)?).or_insert_with(new).routes;
+            let overlaps = |other: &MethodRoute| {
+                (other.methods.is_empty() && methods.is_empty())
+                    || other.methods.iter().any(|method| methods.contains(method))
             };
-            if lines.iter().any(overlaps) {
-                return Err(RouteError::Twice { path: path.clone() });
+            if same_template.iter().any(overlaps) {
+                return Err(RouteError::Duplicate { path: path.clone() });
             }
-            lines.push(Line { methods: methods.clone(), rule: rule.clone() });
+            same_template.push(MethodRoute { methods: methods.clone(), rule: rule.clone() });
         }
-        refuse_hidden_workspaces(&by_pattern)?;
+        refuse_shadowed_workspaces(&by_pattern)?;
         let mut compiled = Self::default();
-        for (pattern, lines) in &by_pattern {
+        for (pattern, template_routes) in &by_pattern {
             let number = compiled.templates.len();
-            // A prefix that has a line of its own keeps it.
+            // A prefix that has a route of its own keeps it.
             let is_free = |spelling: &String| spelling == pattern || !by_pattern.contains_key(spelling);
             for spelling in spellings(pattern).filter(is_free) {
                 let template = |error: matchit::InsertError| RouteError::Template {
-                    path: lines.template.clone(),
+                    path: template_routes.template.clone(),
                     reason: error.to_string(),
                 };
                 compiled.router.insert(spelling, number).map_err(template)?;
             }
-            compiled.templates.push(lines.clone());
+            compiled.templates.push(template_routes.clone());
         }
         Ok(compiled)
     }
@@ -130,10 +130,10 @@ impl Routes {
 
     fn find_one<'a>(&'a self, method: &[u8], path: &'a str, unmatched: Rule<'a>) -> RouteRule<'a> {
         let Ok(found) = self.router.at(path) else { return RouteRule::Rule { rule: unmatched, workspace: None } };
-        let lines = self.templates.get(*found.value).map(|template| template.lines.as_slice()).unwrap_or_default();
-        let exact = lines.iter().find(|line| line.methods.iter().any(|own| own.as_bytes() == method));
-        match exact.or_else(|| lines.iter().find(|line| line.methods.is_empty())) {
-            Some(line) => RouteRule::Rule { rule: line.rule.rule(), workspace: found.params.get("workspace") },
+        let routes = self.templates.get(*found.value).map(|template| template.routes.as_slice()).unwrap_or_default();
+        let exact = routes.iter().find(|route| route.methods.iter().any(|own| own.as_bytes() == method));
+        match exact.or_else(|| routes.iter().find(|route| route.methods.is_empty())) {
+            Some(route) => RouteRule::Rule { rule: route.rule.rule(), workspace: found.params.get("workspace") },
             None => RouteRule::Unknown,
         }
     }
@@ -141,30 +141,31 @@ impl Routes {
     /// The template that matches a path, whatever the method, for an explanation of the decision.
     pub fn template(&self, path: &RequestPath<'_>) -> Option<&str> {
         let found = self.router.at(path.readings().0).ok()?;
-        self.templates.get(*found.value).map(|lines| lines.template.as_str())
+        self.templates.get(*found.value).map(|template| template.template.as_str())
     }
 }
 
-/// The requirement of a route that states its rule itself, as route metadata does. `binding` is how the path matches
-/// its template, if there is one. A text that isn't a rule, and a path that doesn't match, deny.
-pub fn stated<'a>(rule: &'a str, binding: Option<Binding<'a>>) -> RouteRule<'a> {
+/// The requirement of a route whose metadata contains its rule. `binding` is how the path matches the metadata's
+/// template, if there is one. A text that isn't a rule, and a path that doesn't match, deny.
+pub fn rule_from_metadata<'a>(rule: &'a str, binding: Option<Binding<'a>>) -> RouteRule<'a> {
     let Ok(rule) = Rule::parse(rule) else { return RouteRule::Unknown };
     match binding {
         None => RouteRule::Rule { rule, workspace: None },
-        Some(Binding::Fits { workspace }) => RouteRule::Rule { rule, workspace },
+        Some(Binding::Match { workspace }) => RouteRule::Rule { rule, workspace },
         Some(Binding::Ambiguous) => RouteRule::BadPath,
-        Some(Binding::NoFit) => RouteRule::Unknown,
+        Some(Binding::NoMatch) => RouteRule::Unknown,
     }
 }
 
 /// `matchit` treats two templates of one shape as the same only if their parameters have the same names. Where one
 /// binds a workspace and another matches the same paths without binding it, a request could bypass the binding.
-fn refuse_hidden_workspaces(by_pattern: &BTreeMap<String, Lines>) -> Result<(), RouteError> {
+fn refuse_shadowed_workspaces(by_pattern: &BTreeMap<String, TemplateRoutes>) -> Result<(), RouteError> {
     let binds = |pattern: &str| pattern.split('/').any(|segment| segment == "{workspace}");
     for (workspace, bound) in by_pattern.iter().filter(|(pattern, _)| binds(pattern)) {
-        let hidden = by_pattern.iter().find(|(pattern, _)| *pattern != workspace && hides(pattern, workspace));
-        if let Some((_, lines)) = hidden {
-            return Err(RouteError::HidesWorkspace { path: lines.template.clone(), workspace: bound.template.clone() });
+        let shadowing = by_pattern.iter().find(|(pattern, _)| *pattern != workspace && shadows(pattern, workspace));
+        if let Some((_, other)) = shadowing {
+            let (path, workspace) = (other.template.clone(), bound.template.clone());
+            return Err(RouteError::ShadowsWorkspace { path, workspace });
         }
     }
     Ok(())
@@ -174,7 +175,7 @@ fn refuse_hidden_workspaces(by_pattern: &BTreeMap<String, Lines>) -> Result<(), 
 ///
 /// From the left, the router prefers plain text to a parameter, a parameter with text around it to a bare one, and a
 /// bare one to `{*rest}`. A preference in an earlier segment decides, whatever comes later.
-fn hides(other: &str, workspace: &str) -> bool {
+fn shadows(other: &str, workspace: &str) -> bool {
     let mut is_narrower = false;
     for (own, bound) in other.split('/').zip(workspace.split('/')) {
         let is_parameter = own.contains('{');

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_methods_known_to_be_safe_read() {
+    fn only_safe_methods_read() {
         for (method, level) in [
             ("GET", Level::Read),
             ("HEAD", Level::Read),

@@ -1,24 +1,24 @@
-//! A worker's table: the received pages, read in place, each with its changes since beside it.
+//! A worker's table: the received pages, read in place, each with the changes since then beside it.
 
 mod loading;
 mod pages;
 
 use crate::digest::Digest;
 use crate::position::Position;
-use crate::wire::{Catalogue, Cut, Delta, EncodeError, OpView, Page, PageId, RecordView, WireError};
+use crate::wire::{Catalogue, Delta, EncodeError, OpView, Page, PageId, PageLayout, RecordView, WireError};
 
 pub use self::loading::Loading;
-pub(crate) use self::pages::Look;
+pub(crate) use self::pages::Lookup;
 use self::pages::{Change, Pages};
 
 /// A page is split in two before it grows past this, so that a worker can rebuild it in one turn of its event loop, in
 /// about a millisecond.
-const CUT_BYTES: usize = if cfg!(any(test, feature = "model")) { 1_000 } else { 256 << 10 };
+const SPLIT_BYTES: usize = if cfg!(any(test, feature = "model")) { 1_000 } else { 256 << 10 };
 
 /// So few changed digests that their memory doesn't matter, and no page is rebased.
 const FEW_CHANGES: usize = if cfg!(test) { 16 } else { 1024 };
 
-/// One record of a table in this many may also have changed before a page is rebased. A pass over a page then merges
+/// One in this many records of a table may also have changed before a page is rebased. A pass over a page then merges
 /// many changes, and the cost of a change doesn't depend on the number of keys.
 const CHANGED_SHARE: u64 = 64;
 
@@ -27,11 +27,11 @@ const CHANGED_SHARE: u64 = 64;
 const HEAVY_BYTES: usize = if cfg!(any(test, feature = "model")) { 4_000 } else { 1 << 20 };
 const HEAVY_SHARE: usize = 8;
 
-/// All records at one position. Takes the pages' bytes, and for each digest that changed recently its record and about
+/// All records at one position. Uses the pages' bytes, and for each digest that changed recently its record and about
 /// 80 bytes: see [`Self::rebase_a_page`].
 ///
-/// While a snapshot is being loaded, a table may have given up pages, or not have all of them yet: see
-/// [`Holding`](crate::Holding).
+/// While a snapshot is being loaded, a table may have freed pages, or not have all of them yet: see
+/// [`LiveTable`](crate::LiveTable).
 pub struct Table {
     position: Position,
     catalogue: Catalogue,
@@ -40,13 +40,13 @@ pub struct Table {
     outgrown: bool,
 }
 
-/// What rebasing a page led to.
+/// The outcome of rebasing a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rebased {
+pub enum RebaseOutcome {
     /// The page contains all its changes.
     Merged,
     /// The page would have grown too large and is now two pages, whose changes are not merged yet.
-    Cut([PageId; 2]),
+    Split([PageId; 2]),
     /// There is no such page: it was split before.
     Gone,
     /// The page can't be rebased: see [`Table::is_outgrown`].
@@ -56,20 +56,20 @@ pub enum Rebased {
 impl Table {
     /// The record of `digest`. Its cost doesn't depend on the number of keys; it allocates nothing.
     pub fn find(&self, digest: &Digest) -> Option<RecordView<'_>> {
-        match self.look(digest) {
-            Look::Known(record) => Some(record),
-            Look::Unknown | Look::NotHere => None,
+        match self.lookup(digest) {
+            Lookup::Found(record) => Some(record),
+            Lookup::Absent | Lookup::PageMissing => None,
         }
     }
 
     /// What this table knows about `digest`. Costs as much as [`Self::find`].
-    pub(crate) fn look(&self, digest: &Digest) -> Look<'_> {
-        self.pages.slot(digest).map_or(Look::NotHere, |slot| slot.look(digest))
+    pub(crate) fn lookup(&self, digest: &Digest) -> Lookup<'_> {
+        self.pages.slot(digest).map_or(Lookup::PageMissing, |slot| slot.lookup(digest))
     }
 
     /// Frees the pages whose digests are all below `end`, by their first 64 bits.
-    pub(crate) fn give_up_before(&mut self, end: u128) {
-        self.pages.give_up_before(end);
+    pub(crate) fn free_pages_below(&mut self, end: u128) {
+        self.pages.free_pages_below(end);
     }
 
     /// The position of the last change that was applied.
@@ -105,8 +105,8 @@ impl Table {
         let mut changes = Vec::with_capacity(ops.len());
         for op in ops {
             match op {
-                OpView::Upsert(alone) => {
-                    changes.push((RecordView::alone(alone)?.digest(), Change::Upserted(alone.into())));
+                OpView::Upsert(standalone) => {
+                    changes.push((RecordView::standalone(standalone)?.digest(), Change::Upserted(standalone.into())));
                 }
                 OpView::Remove(digest) => changes.push((digest, Change::Removed)),
                 OpView::DefineScope(number, scope) => {
@@ -133,30 +133,30 @@ impl Table {
         }
         // The page with the most changes, for which a pass is worth the most.
         let fullest = self.pages.slots().iter().max_by_key(|slot| slot.changes.len()).map(|slot| slot.id);
-        fullest.is_some_and(|id| matches!(self.rebase(id), Rebased::Merged | Rebased::Cut(_)))
+        fullest.is_some_and(|id| matches!(self.rebase(id), RebaseOutcome::Merged | RebaseOutcome::Split(_)))
     }
 
-    /// Whether there are so many changes beside the pages that rebasing should not wait.
+    /// Whether the changes beside the pages use so much memory that rebasing should not wait.
     pub fn is_heavy(&self) -> bool {
         let changes = self.pages.change_bytes();
         !self.outgrown && changes > HEAVY_BYTES && changes > self.bytes().saturating_sub(changes) / HEAVY_SHARE
     }
 
     /// Merges the changes of a page into it, or splits it in two where that would make it too large.
-    pub fn rebase(&mut self, id: PageId) -> Rebased {
-        let Some(at) = self.pages.find(id) else { return Rebased::Gone };
-        let Some(slot) = self.pages.slots().get(at) else { return Rebased::Gone };
+    pub fn rebase(&mut self, id: PageId) -> RebaseOutcome {
+        let Some(at) = self.pages.find(id) else { return RebaseOutcome::Gone };
+        let Some(slot) = self.pages.slots().get(at) else { return RebaseOutcome::Gone };
         if slot.changes.is_empty() {
-            return Rebased::Merged;
+            return RebaseOutcome::Merged;
         }
-        let rebased = if slot.bytes() > CUT_BYTES && slot.id.halves().is_some() {
-            self.pages.split(at, self.position).map(Rebased::Cut)
+        let rebased = if slot.bytes() > SPLIT_BYTES && slot.id.halves().is_some() {
+            self.pages.split(at, self.position).map(RebaseOutcome::Split)
         } else {
-            self.pages.merge(at, self.position).map(|()| Rebased::Merged)
+            self.pages.merge(at, self.position).map(|()| RebaseOutcome::Merged)
         };
         rebased.unwrap_or_else(|_| {
             self.outgrown = true;
-            Rebased::Outgrown
+            RebaseOutcome::Outgrown
         })
     }
 
@@ -185,11 +185,12 @@ impl Table {
         self.pages.slots().get(self.pages.find(id)?)?.page.as_ref().map(Page::message)
     }
 
-    /// What another worker needs to copy this table's pages as they are. The deltas after `position` complete them.
-    pub fn cut(&self, position: Position) -> Result<Vec<u8>, EncodeError> {
+    /// The message that another worker needs to copy this table's pages as they are. The deltas after `position`
+    /// complete them.
+    pub fn layout(&self, position: Position) -> Result<Vec<u8>, EncodeError> {
         let id = |slot: &pages::Slot| slot.page.is_some().then_some(slot.id).ok_or(EncodeError::Order);
         let pages = self.pages.slots().iter().map(id).collect::<Result<_, _>>()?;
-        Cut { position, catalogue: self.catalogue.clone(), pages }.encode()
+        PageLayout { position, catalogue: self.catalogue.clone(), pages }.encode()
     }
 
     /// True when a page has too many changes to merge, and its digests share too many bits to split it. The table stays

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 pub struct UnixSeconds(pub i64);
 
 impl UnixSeconds {
-    /// Before every other instant: the end of what was ended immediately, whatever an edge's clock shows.
+    /// Before every other instant: the end of a secret that was ended immediately, whatever an edge's clock shows.
     pub const DISTANT_PAST: Self = Self(i64::MIN);
 
-    /// After every other instant: the end of what never ends.
+    /// After every other instant: the end of a key that never expires.
     pub const DISTANT_FUTURE: Self = Self(i64::MAX);
 
     /// True from this instant on, its own second included.
-    pub fn has_come(self, now: Self) -> bool {
+    pub fn is_reached(self, now: Self) -> bool {
         self <= now
     }
 
@@ -31,17 +31,17 @@ mod tests {
     use crate::fixtures::test;
 
     #[test]
-    fn an_instant_has_come_in_its_own_second() {
+    fn an_instant_is_reached_in_its_own_second() {
         let at = UnixSeconds(1_000);
-        assert!(!at.has_come(UnixSeconds(999)));
-        assert!(at.has_come(UnixSeconds(1_000)));
-        assert!(at.has_come(UnixSeconds(1_001)));
+        assert!(!at.is_reached(UnixSeconds(999)));
+        assert!(at.is_reached(UnixSeconds(1_000)));
+        assert!(at.is_reached(UnixSeconds(1_001)));
     }
 
     #[test]
     fn the_distant_instants_hold_at_any_clock() {
-        assert!(UnixSeconds::DISTANT_PAST.has_come(UnixSeconds(i64::MIN)));
-        assert!(!UnixSeconds::DISTANT_FUTURE.has_come(UnixSeconds(i64::MAX - 1)));
+        assert!(UnixSeconds::DISTANT_PAST.is_reached(UnixSeconds(i64::MIN)));
+        assert!(!UnixSeconds::DISTANT_FUTURE.is_reached(UnixSeconds(i64::MAX - 1)));
         assert_eq!(UnixSeconds::DISTANT_FUTURE.saturating_add_secs(1), UnixSeconds::DISTANT_FUTURE);
     }
 }

@@ -28,7 +28,7 @@ class Edges:
     def line(self):
         line = self.process.stdout.readline()
         if not line:
-            fail("latchkey-edges ended; it says why above")
+            fail("latchkey-edges ended: see its error above")
         return json.loads(line)
 
     def change(self):

@@ -103,7 +103,7 @@ def hops(bench, site, keys):
 HOPS = {
     "committed": r"committed revision=(\d+)",
     "answered": r"a delta is answered .*revision=(\d+)",
-    "came": r"revision (\d+) has come",
+    "came": r"revision (\d+) is received",
     "published": r"revision (\d+) is published",
     "applied": r"revision (\d+) is applied",
     "acknowledged": r" acknowledged .*revision=(\d+)",
@@ -114,7 +114,7 @@ HOP_NAMES = [
     "fetch: until the leaders have them",
     "publish: until they are in shared data",
     "apply: until the other workers have them",
-    "acknowledge: until the control plane has been told by all",
+    "acknowledge: until the control plane has the acknowledgement of every worker",
     "answer: until the client has it",
 ]
 ACTIONS = ("deactivate", "activate")

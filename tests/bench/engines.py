@@ -46,7 +46,7 @@ class Postgres:
         self.process = bench.run("postgres", [ROOT / "scripts/postgres"], core, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.folder = self.process.stdout.readline().decode().strip()
         if self.process.stdout.readline().decode().strip() != "ready":
-            fail("PostgreSQL did not start; it says why above")
+            fail("PostgreSQL did not start: see its error above")
 
     def database(self, name):
         """The URL of a new database."""
@@ -126,10 +126,10 @@ def enforced(bench, sites, core):
         times, committed = [], []
         for number in range(CHANGES):
             admin = admins[number // 2 % len(admins)]
-            took, told, _ = admin.change(key, ACTIONS[number % 2], 10)
-            found = re.search(r"elapsed_ms=(\d+)", told)
-            if not told.startswith(expected) or not found:
-                fail(f"a change was answered {told!r}, not {expected!r}")
+            took, enforcement, _ = admin.change(key, ACTIONS[number % 2], 10)
+            found = re.search(r"elapsed_ms=(\d+)", enforcement)
+            if not enforcement.startswith(expected) or not found:
+                fail(f"a change was answered {enforcement!r}, not {expected!r}")
             times.append(took)
             committed.append(took - int(found.group(1)))
         rows.append([site.name, *(f"{value:.1f}" for value in (median(committed), median(times), percentile(times, 90), percentile(times, 99), max(times)))])

@@ -113,17 +113,17 @@ def served(control_plane):
 
 
 def never_read(control_plane):
-    """How many clients connected, the most at a time, the seconds until all were gone, and the peak memory."""
+    """How many clients connected, the most at a time, the seconds until all were disconnected, and the peak memory."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # The first request shows the token, so the limit for an address doesn't apply.
-    asked = head(control_plane, "GET", "/v1/workspaces") + head(control_plane, "GET", "/openapi.json") * PIPELINED
+    requests = head(control_plane, "GET", "/v1/workspaces") + head(control_plane, "GET", "/openapi.json") * PIPELINED
     clients = []
     for number in range(READERS):
         try:
             client = connected(control_plane, received=4096)
             client.setblocking(False)
-            client.send(asked)
+            client.send(requests)
             clients.append(client)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -168,9 +168,9 @@ def measure(bench):
         table(["resident memory of the control plane", "before", "with"], rows),
         "",
         f"The unfinished bodies had {megabytes(on_disk)} on disk. The import took {seconds:.1f} s on one core.",
-        f"{clients:,} clients with a right token asked for {PIPELINED} answers each and never read, {at_once:,} of them at once; all were gone {gone:.0f} s after the last had asked.",
+        f"{clients:,} clients with a valid token requested {PIPELINED} answers each and never read, {at_once:,} of them at once; all were disconnected {gone:.0f} s after the last request.",
         "",
         budget(f"more memory with {UNFINISHED} unfinished imports", 32, (held - alone) / (1 << 20), " MiB"),
         budget("more memory during an import", 64, (most - before) / (1 << 20), " MiB"),
-        budget("time for clients that never read to be gone", 45, gone, " s"),
+        budget("time until clients that never read are disconnected", 45, gone, " s"),
     ])

@@ -94,11 +94,11 @@ def start(bench, site, own, others):
     # The histograms are merged twice a second.
     seen = {}
 
-    def is_told():
+    def is_reported():
         seen.update(worker=site.longest_loop_ms("listener_manager.worker_0"), main=site.longest_loop_ms("server"))
         return None not in seen.values() and time.monotonic() - began > ready + 2
 
-    wait_until("the event loops' figures", is_told, 30, 0.2)
+    wait_until("the event loops' figures", is_reported, 30, 0.2)
     bench.interrupt(probe)
     text = (bench.folder / "probe.log").read_text()
     longest = re.findall(r"Latency +[0-9.]+[mu]?s +[0-9.]+[mu]?s +([0-9.]+)(us|ms|s)", text)[-1]

@@ -67,8 +67,8 @@ def measure(bench):
         began = time.monotonic()
         # A slow request is sent less often.
         while len(times[0]) < TIMED and (len(times[0]) < 11 or time.monotonic() - began < 20):
-            for client, (_, asked), seen in zip(clients, sizes, times):
-                seen.append(client.timed(asked[name]))
+            for client, (_, requested), seen in zip(clients, sizes, times):
+                seen.append(client.timed(requested[name]))
         few, many = (median(seen) for seen in times)
         medians[name] = few, many
         rows.append([name, f"{few:.2f}", f"{many:.2f}", f"{percentile(times[1], 99):.2f}", f"{many / few:.2f}"])
@@ -113,6 +113,6 @@ def requests(client, keys):
         "one key": known,
         "audit log, an action that nothing did": log + "action=nothing",
     }
-    asked = {name: (path,) for name, path in paths.items()}
-    asked["identify"] = ("/v1/keys/identify", {"secret": keys.secrets[0]})
-    return asked
+    by_name = {name: (path,) for name, path in paths.items()}
+    by_name["identify"] = ("/v1/keys/identify", {"secret": keys.secrets[0]})
+    return by_name

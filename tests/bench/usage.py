@@ -94,24 +94,24 @@ def folding(bench):
     cpu, began = process_cpu_ns(control_plane.process), time.monotonic()
     folded = changes(admin, path, REPORTING_SECONDS - 25)
     cpu = (process_cpu_ns(control_plane.process) - cpu) / 1e9 / (time.monotonic() - began)
-    told = line(reports)
+    totals = line(reports)
     say("usage: the same changes without reports")
     quiet = changes(admin, path, QUIET_SECONDS)
     control_plane.stop()
     counts = counted_in(file) - before
-    if counts != told["entries"]:
-        fail(f"{told['entries']} were answered as counted, and {counts} are in the database")
+    if counts != totals["entries"]:
+        fail(f"{totals['entries']} were answered as counted, and {counts} are in the database")
     figures = lambda times: [len(times), *(f"{percentile(times, share):.1f}" for share in (50, 90, 99, 100))]
-    per_second = told["entries"] / told["seconds"]
+    per_second = totals["entries"] / totals["seconds"]
     return "\n".join([
         f"{EDGES:,} edges with 1,000 of {KEYS:,} keys each a minute, a sixth of them every 10 s, for {REPORTING_SECONDS} s: {per_second:,.0f} entries a "
-        f"second were counted, {told['refused']} batches were sent again, and the database has each exactly once. The control plane and the "
+        f"second were counted, {totals['refused']} batches were sent again, and the database has each exactly once. The control plane and the "
         "edges have a core each.",
         "",
         table(["a key is changed, ms until it is answered", "changes", "median", "p90", "p99", "max"],
               [["while edges report", *figures(folded)], ["without reports", *figures(quiet)]]),
         "",
-        f"A batch was answered after {told['p50_ms'] / 1000:.1f} s (median; p99 {told['p99_ms'] / 1000:.1f} s). The control plane took {cpu * 100:.0f} % of its core.",
+        f"A batch was answered after {totals['p50_ms'] / 1000:.1f} s (median; p99 {totals['p99_ms'] / 1000:.1f} s). The control plane took {cpu * 100:.0f} % of its core.",
         "",
         budget("folding delays a change, p99,", BUDGET_MS, percentile(folded, 99) - percentile(quiet, 99), " ms"),
     ])
@@ -133,5 +133,5 @@ def counted_in(file):
 def line(process):
     text = process.stdout.readline()
     if not text:
-        fail("latchkey-reports ended; it says why above")
+        fail("latchkey-reports ended: see its error above")
     return json.loads(text)

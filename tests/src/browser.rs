@@ -37,11 +37,11 @@ const AXE: &str = ".tools/axe.min.js";
 impl Browser {
     /// Opens a browser for the pages of one address.
     pub fn start(base: &str, scripts: Scripts) -> Self {
-        Self::start_knowing(base, scripts, "")
+        Self::start_with_hosts(base, scripts, "")
     }
 
     /// As [`Self::start`], with host name rules: `MAP keys.test 127.0.0.1`.
-    pub fn start_knowing(base: &str, scripts: Scripts, hosts: &str) -> Self {
+    pub fn start_with_hosts(base: &str, scripts: Scripts, hosts: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let mut command = Command::new("chromedriver");
@@ -72,7 +72,7 @@ impl Browser {
         self.open("/console/sign-in");
         self.fill("#token", token);
         self.press("Sign in");
-        eventually("somebody is signed in", || {
+        eventually("the sign-in succeeds", || {
             let path = self.path();
             if path.starts_with("/console/sign-in") { Err(path) } else { Ok(()) }
         });
@@ -192,7 +192,7 @@ impl Browser {
     }
 
     /// Sets the window's size and the preferred colour scheme, `light` or `dark`.
-    pub fn look(&self, width: u32, height: u32, scheme: &str) {
+    pub fn set_viewport(&self, width: u32, height: u32, scheme: &str) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
         // A scrollbar would make the page narrower, but not the screenshot.
@@ -202,15 +202,15 @@ impl Browser {
     }
 
     /// How many pixels the page is wider than the window.
-    pub fn overhang(&self) -> i64 {
+    pub fn horizontal_overflow(&self) -> i64 {
         let script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth;";
         self.run(script).as_i64().expect("a number")
     }
 
     /// A screenshot of the whole page, PNG in base64.
-    pub fn picture(&self) -> String {
+    pub fn screenshot(&self) -> String {
         let shot = self.devtools("Page.captureScreenshot", json!({"captureBeyondViewport": true}));
-        shot["data"].as_str().expect("a picture").to_owned()
+        shot["data"].as_str().expect("a screenshot").to_owned()
     }
 
     /// What the accessibility checker reports about the page: each rule and place.

@@ -12,9 +12,9 @@ pub struct CommandLine {
     folder: PathBuf,
 }
 
-/// How a command ended.
+/// The exit code and the output of a command.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -25,28 +25,28 @@ impl CommandLine {
         Self { url: control_plane.url(), folder: control_plane.folder().to_owned() }
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Ended {
+    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
         let mut command = Command::new(built("dist/latchkey"));
         command.current_dir(&self.folder).env_clear().args(arguments);
         command.env("LATCHKEY_URL", &self.url).env("LATCHKEY_TOKEN_FILE", "admin-token");
         command.env("LATCHKEY_WORKSPACE", "acme").env("HOME", &self.folder);
-        Ended::from(command.output().expect("latchkey"))
+        CommandOutput::from(command.output().expect("latchkey"))
     }
 
     /// Runs a command that must end with 0; returns its standard output.
     pub fn ok(&self, arguments: &[&str]) -> String {
-        self.done(arguments).stdout
+        self.run_ok(arguments).stdout
     }
 
     /// As [`Self::ok`]; returns standard error, too.
-    pub fn done(&self, arguments: &[&str]) -> Ended {
-        let ended = self.run(arguments);
-        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
-        ended
+    pub fn run_ok(&self, arguments: &[&str]) -> CommandOutput {
+        let output = self.run(arguments);
+        assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+        output
     }
 }
 
-impl From<Output> for Ended {
+impl From<Output> for CommandOutput {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }

@@ -44,36 +44,36 @@ impl ControlPlane {
     /// With this as its `latchkey.toml`.
     pub fn start_with(config: &str) -> Self {
         let folder = folder(config);
-        let postgres = Postgres::is_asked_for().then(|| Postgres::of(folder.path()));
+        let postgres = Postgres::is_selected().then(|| Postgres::of(folder.path()));
         Self::start_as(folder, postgres, Machine::System)
     }
 
     /// For tests of the SQLite file, whatever engine the other tests use.
-    pub fn of_a_file() -> Self {
+    pub fn start_on_sqlite() -> Self {
         Self::start_as(folder(""), None, Machine::System)
     }
 
     /// For tests that need PostgreSQL, such as those with a second control plane.
-    pub fn of_postgres() -> Self {
+    pub fn start_on_postgres() -> Self {
         let folder = folder("");
         let postgres = Some(Postgres::of(folder.path()));
         Self::start_as(folder, postgres, Machine::System)
     }
 
-    pub fn start_by(clock: &WallClock) -> Self {
+    pub fn start_with_clock(clock: &WallClock) -> Self {
         let folder = folder("");
-        let postgres = Postgres::is_asked_for().then(|| Postgres::of(folder.path()));
+        let postgres = Postgres::is_selected().then(|| Postgres::of(folder.path()));
         Self::start_as(folder, postgres, Machine::Clock(clock.clone()))
     }
 
     /// With its database file on this disk.
-    pub fn start_on(disk: &Disk) -> Self {
+    pub fn start_on_disk(disk: &Disk) -> Self {
         Self::start_as(folder(""), None, Machine::Disk(disk.clone()))
     }
 
-    /// Another replica: with the same tokens, and on the same PostgreSQL database, reached by `way`.
-    pub fn start_beside(&self, way: Postgres) -> Self {
-        Self::start_as(Arc::clone(&self.folder), Some(way), Machine::System)
+    /// Another replica: with the same tokens, and on the same PostgreSQL database, reached through `database`.
+    pub fn start_replica(&self, database: Postgres) -> Self {
+        Self::start_as(Arc::clone(&self.folder), Some(database), Machine::System)
     }
 
     fn start_as(folder: Arc<TempDir>, postgres: Option<Postgres>, machine: Machine) -> Self {
@@ -124,29 +124,29 @@ impl ControlPlane {
 
     /// Its SQLite file.
     pub fn database(&self) -> PathBuf {
-        assert!(self.postgres.is_none(), "a test of files begins with `ControlPlane::of_a_file`");
+        assert!(self.postgres.is_none(), "a test of files begins with `ControlPlane::start_on_sqlite`");
         self.folder.path().join(DATABASE)
     }
 
     /// Copies its database. It must not be running.
-    pub fn keep_copy(&self) {
+    pub fn save_copy(&self) {
         match &self.postgres {
-            Some(postgres) => postgres.keep_copy(),
+            Some(postgres) => postgres.save_copy(),
             None => drop(std::fs::copy(self.database(), self.database().with_extension("copy")).expect("a copy")),
         }
     }
 
     /// Replaces its database with that copy. It must not be running.
-    pub fn put_copy_back(&self) {
+    pub fn restore_copy(&self) {
         match &self.postgres {
-            Some(postgres) => postgres.put_copy_back(),
+            Some(postgres) => postgres.restore_copy(),
             None => drop(std::fs::copy(self.database().with_extension("copy"), self.database()).expect("a copy")),
         }
     }
 
     /// Its database in PostgreSQL.
     pub fn postgres(&self) -> &Postgres {
-        self.postgres.as_ref().expect("a test of PostgreSQL begins with `ControlPlane::of_postgres`")
+        self.postgres.as_ref().expect("a test of PostgreSQL begins with `ControlPlane::start_on_postgres`")
     }
 
     pub fn folder(&self) -> &Path {
@@ -157,8 +157,8 @@ impl ControlPlane {
 /// Runs `latchkey`; returns its exit code, and its standard output and error.
 pub fn latchkey(arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(built("dist/latchkey")).args(arguments).output().expect("latchkey");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
 /// `latchkey serve` as the fixtures start it, with its files in `folder`; `flags` are added to the usual ones, or
@@ -175,7 +175,7 @@ pub fn serve_command(folder: &Path, port: u16, flags: &[(&str, &str)]) -> Comman
     }
     all.extend(flags.iter().map(|(name, value)| (*name, (*value).to_owned())));
     all.entry("database")
-        .or_insert_with(|| if Postgres::is_asked_for() { Postgres::of(folder).url() } else { file(DATABASE) });
+        .or_insert_with(|| if Postgres::is_selected() { Postgres::of(folder).url() } else { file(DATABASE) });
     let mut command = Command::new(built("dist/latchkey"));
     command.arg("serve").args(all.iter().map(|(name, value)| format!("--{name}={value}")));
     command
@@ -192,8 +192,8 @@ fn serve(folder: &Path, port: u16, postgres: Option<&Postgres>, machine: &Machin
     let mut command = serve_command(folder, port, &[("database", &database)]);
     match machine {
         Machine::System => {}
-        Machine::Clock(clock) => clock.rule(&mut command),
-        Machine::Disk(disk) => disk.hold(&mut command, &folder.join(DATABASE)),
+        Machine::Clock(clock) => clock.attach(&mut command),
+        Machine::Disk(disk) => disk.attach(&mut command, &folder.join(DATABASE)),
     }
     Process::start("the control plane", &mut command, &folder.join(format!("control-plane-{port}.log")))
 }

@@ -23,19 +23,19 @@ impl DatabaseLink {
     pub fn to(database: &Postgres) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let link = Self { folder, to: database.clone(), open: Arc::new(Mutex::new(Some(Vec::new()))) };
-        let listener = UnixListener::bind(link.way().socket_file()).expect("a socket");
+        let listener = UnixListener::bind(link.database().socket_file()).expect("a socket");
         let (to, open) = (database.socket_file(), Arc::clone(&link.open));
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 // A failure here only ends the connection.
-                drop(join(stream, &to, &open));
+                drop(forward(stream, &to, &open));
             }
         });
         link
     }
 
     /// The database, reached through this link.
-    pub fn way(&self) -> Postgres {
+    pub fn database(&self) -> Postgres {
         self.to.through(self.folder.path())
     }
 
@@ -46,13 +46,14 @@ impl DatabaseLink {
         }
     }
 
-    pub fn mend(&self) {
+    /// From now on new connections are forwarded again.
+    pub fn restore(&self) {
         lock(&self.open).get_or_insert_default();
     }
 }
 
 /// Copies bytes in both directions.
-fn join(here: UnixStream, to: &str, open: &Open) -> io::Result<()> {
+fn forward(here: UnixStream, to: &str, open: &Open) -> io::Result<()> {
     let mut open = lock(open);
     let Some(open) = open.as_mut() else { return Ok(()) };
     let there = UnixStream::connect(to)?;

@@ -35,26 +35,26 @@ static const volatile long long *fault;
 static char prefix[512], directory[512];
 
 /* A test whose fault doesn't occur proves nothing. */
-static void must(int holds) {
+static void require(int holds) {
     if (!holds) {
         abort();
     }
 }
 
-__attribute__((constructor)) static void begin(void) {
+__attribute__((constructor)) static void initialize(void) {
     const char *file = getenv("DISK_FILE"), *path = getenv("DISK_FAULT");
-    must(file && path && getenv("DISK_DURABLE") && strlen(file) < sizeof prefix);
+    require(file && path && getenv("DISK_DURABLE") && strlen(file) < sizeof prefix);
     /* As the kernel shows it in /proc. */
     strcpy(directory, file);
     *strrchr(directory, '/') = 0;
     char *real = realpath(directory, NULL);
-    must(real != NULL);
-    must(snprintf(prefix, sizeof prefix, "%s%s", real, strrchr(file, '/')) < (int)sizeof prefix);
+    require(real != NULL);
+    require(snprintf(prefix, sizeof prefix, "%s%s", real, strrchr(file, '/')) < (int)sizeof prefix);
     strcpy(directory, real);
     free(real);
     int mapped = open(path, O_RDONLY | O_CLOEXEC);
     fault = mmap(NULL, sizeof *fault, PROT_READ, MAP_SHARED, mapped, 0);
-    must(fault != MAP_FAILED);
+    require(fault != MAP_FAILED);
     close(mapped);
 }
 
@@ -80,7 +80,7 @@ static struct file *tracked(const char *path) {
     const char *name = strrchr(path, '/') + 1;
     for (struct file *file = files; file < files + FILES; file++) {
         if (!file->name[0]) {
-            must(strlen(name) < sizeof file->name);
+            require(strlen(name) < sizeof file->name);
             strcpy(file->name, name);
         }
         if (!strcmp(file->name, name)) {
@@ -97,32 +97,32 @@ static off_t size_of(int fd) {
 
 static int durable(const char *name, const char *suffix, int flags) {
     char path[1024];
-    must(snprintf(path, sizeof path, "%s/%s%s", getenv("DISK_DURABLE"), name, suffix) < (int)sizeof path);
+    require(snprintf(path, sizeof path, "%s/%s%s", getenv("DISK_DURABLE"), name, suffix) < (int)sizeof path);
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0600);
 }
 
 /* The blocks that were written since the last sync reach the disk. */
-static void keep(int fd, struct file *file) {
+static void persist_blocks(int fd, struct file *file) {
     off_t size = size_of(fd);
-    must(size <= (off_t)BLOCK * BLOCKS);
+    require(size <= (off_t)BLOCK * BLOCKS);
     int copy = durable(file->name, "", O_WRONLY | O_CREAT);
-    must(copy >= 0);
+    require(copy >= 0);
     for (off_t at = 0; at < size; at += BLOCK) {
         if (file->is_dirty[at / BLOCK]) {
             char block[BLOCK];
             ssize_t length = pread(fd, block, BLOCK, at);
-            must(length >= 0 && syscall(SYS_pwrite64, copy, block, length, at) == length);
+            require(length >= 0 && syscall(SYS_pwrite64, copy, block, length, at) == length);
         }
     }
-    must(!syscall(SYS_ftruncate, copy, size));
+    require(!syscall(SYS_ftruncate, copy, size));
     close(copy);
     memset(file->is_dirty, 0, sizeof file->is_dirty);
 }
 
 /* The names that are in the directory now reach the disk, and all others are removed from it. */
-static void keep_names(void) {
+static void persist_names(void) {
     DIR *kept = opendir(getenv("DISK_DURABLE")), *now = opendir(directory);
-    must(kept && now);
+    require(kept && now);
     for (struct dirent *entry; (entry = readdir(kept));) {
         char *suffix = strstr(entry->d_name, ".named"), path[1024];
         if (suffix) {
@@ -144,7 +144,7 @@ static void keep_names(void) {
     closedir(now);
 }
 
-static int sync_it(int fd, long call) {
+static int sync_fd(int fd, long call) {
     char path[1024];
     path_of(fd, path, sizeof path);
     int is_names = prefix[0] && !strcmp(path, directory);
@@ -159,7 +159,7 @@ static int sync_it(int fd, long call) {
             memset(tracked(path)->is_dirty, 0, BLOCKS);
         }
     } else if (*fault != SYNC_LIES) {
-        is_names ? keep_names() : keep(fd, tracked(path));
+        is_names ? persist_names() : persist_blocks(fd, tracked(path));
     }
     pthread_mutex_unlock(&lock);
     if (failed) {
@@ -169,15 +169,15 @@ static int sync_it(int fd, long call) {
 }
 
 int fsync(int fd) {
-    return sync_it(fd, SYS_fsync);
+    return sync_fd(fd, SYS_fsync);
 }
 
 int fdatasync(int fd) {
-    return sync_it(fd, SYS_fdatasync);
+    return sync_fd(fd, SYS_fdatasync);
 }
 
 /* How many bytes of a write the disk accepts; 0 with errno set when it refuses. */
-static size_t taken(int fd, off_t at, size_t length) {
+static size_t accepted_length(int fd, off_t at, size_t length) {
     char path[1024];
     path_of(fd, path, sizeof path);
     if (!is_ours(path)) {
@@ -195,7 +195,7 @@ static size_t taken(int fd, off_t at, size_t length) {
     }
     if (survives(path) && length) {
         pthread_mutex_lock(&lock);
-        must(at + (off_t)length <= (off_t)BLOCK * BLOCKS);
+        require(at + (off_t)length <= (off_t)BLOCK * BLOCKS);
         size_t first = (size_t)at / BLOCK, last = ((size_t)at + length - 1) / BLOCK;
         memset(tracked(path)->is_dirty + first, 1, last - first + 1);
         pthread_mutex_unlock(&lock);
@@ -204,7 +204,7 @@ static size_t taken(int fd, off_t at, size_t length) {
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at) {
-    size_t part = length ? taken(fd, at, length) : 0;
+    size_t part = length ? accepted_length(fd, at, length) : 0;
     return length && !part ? -1 : syscall(SYS_pwrite64, fd, bytes, part, at);
 }
 
@@ -214,7 +214,7 @@ ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at) {
 
 ssize_t write(int fd, const void *bytes, size_t length) {
     off_t at = fd > 2 ? lseek(fd, 0, SEEK_CUR) : -1;
-    size_t part = length && at >= 0 ? taken(fd, at, length) : length;
+    size_t part = length && at >= 0 ? accepted_length(fd, at, length) : length;
     return length && !part ? -1 : syscall(SYS_write, fd, bytes, part);
 }
 
@@ -232,7 +232,7 @@ int ftruncate(int fd, off_t size) {
     return ftruncate64(fd, size);
 }
 
-static int open_it(const char *path, int flags, mode_t mode) {
+static int open_path(const char *path, int flags, mode_t mode) {
     int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT);
     if (fault && is_ours(path) && writes && *fault == READ_ONLY) {
         errno = EROFS;
@@ -252,7 +252,7 @@ static int open_it(const char *path, int flags, mode_t mode) {
         va_start(rest, flags); \
         mode_t mode = va_arg(rest, mode_t); \
         va_end(rest); \
-        return open_it(path, flags, mode); \
+        return open_path(path, flags, mode); \
     }
 
 OPEN(open)

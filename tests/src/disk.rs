@@ -12,7 +12,7 @@ use crate::preload::preload;
 
 /// What is wrong with a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum DiskFault {
     Nothing,
     /// No file can grow.
     Full,
@@ -20,13 +20,13 @@ pub enum Fault {
     ReadOnly,
     /// A sync fails, and its data never reaches the disk unless it is written again, as on Linux.
     SyncFails,
-    /// A sync succeeds and does nothing, as with a drive that lies.
+    /// A sync reports success and does nothing, as with a drive that ignores flushes.
     SyncLies,
 }
 
 /// What a power loss leaves of unsynced writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsynced {
+pub enum UnsyncedWrites {
     Lost,
     /// Any part of it, in sectors.
     Torn,
@@ -50,13 +50,13 @@ impl Disk {
     }
 
     /// From now on the disk has this fault.
-    pub fn set(&self, fault: Fault) {
+    pub fn set(&self, fault: DiskFault) {
         let number: u64 = match fault {
-            Fault::Nothing => 0,
-            Fault::Full => 1,
-            Fault::ReadOnly => 2,
-            Fault::SyncFails => 3,
-            Fault::SyncLies => 4,
+            DiskFault::Nothing => 0,
+            DiskFault::Full => 1,
+            DiskFault::ReadOnly => 2,
+            DiskFault::SyncFails => 3,
+            DiskFault::SyncLies => 4,
         };
         // In place, because the program has this file mapped.
         let file = std::fs::File::options().write(true).open(self.fault_file()).expect("the fault's file");
@@ -64,17 +64,17 @@ impl Disk {
     }
 
     /// Makes `command` keep `database` on this disk.
-    pub fn hold(&self, command: &mut Command, database: &Path) {
+    pub fn attach(&self, command: &mut Command, database: &Path) {
         preload(command, "disk");
         command.env("DISK_FILE", database).env("DISK_FAULT", self.fault_file()).env("DISK_DURABLE", self.durable());
     }
 
     /// Turns `database`, whose control plane was killed, into what a power loss would have left of it. Returns how many
     /// bytes had been written and not synced.
-    pub fn lose_power(&self, database: &Path, unsynced: Unsynced, random: &mut Rng) -> usize {
+    pub fn lose_power(&self, database: &Path, unsynced: UnsyncedWrites, random: &mut Rng) -> usize {
         let (folder, name) = (database.parent().expect("a folder"), name(database));
         let mut differing = 0;
-        let written: Vec<PathBuf> = files(folder).into_iter().filter(|file| is_part(file, &name)).collect();
+        let written: Vec<PathBuf> = files(folder).into_iter().filter(|file| is_database_file(file, &name)).collect();
         for file in written {
             if !self.durable().join(format!("{}.named", self::name(&file))).exists() {
                 std::fs::remove_file(file).expect("a file whose name wasn't synced");
@@ -85,11 +85,11 @@ impl Disk {
             let (kept, written) = (self.durable().join(&name), folder.join(&name));
             let synced = std::fs::read(&kept).unwrap_or_default();
             let live = std::fs::read(&written).unwrap_or_else(|_| synced.clone());
-            let (left, lost) = left(&synced, &live, unsynced, random);
+            let (content, lost) = content_after_loss(&synced, &live, unsynced, random);
             differing += lost;
-            std::fs::write(&written, &left).expect("what is left");
+            std::fs::write(&written, &content).expect("the remaining content");
             // It is on the disk now, so the next power loss keeps it, too.
-            std::fs::write(&kept, &left).expect("what is left");
+            std::fs::write(&kept, &content).expect("the remaining content");
         }
         differing
     }
@@ -110,25 +110,25 @@ impl Default for Disk {
 }
 
 /// A file's content after a power loss, and how many bytes of it were written and not synced.
-fn left(synced: &[u8], live: &[u8], unsynced: Unsynced, random: &mut Rng) -> (Vec<u8>, usize) {
+fn content_after_loss(synced: &[u8], live: &[u8], unsynced: UnsyncedWrites, random: &mut Rng) -> (Vec<u8>, usize) {
     let longest = synced.len().max(live.len());
     let padded = |bytes: &[u8]| [bytes, &vec![0; longest - bytes.len()]].concat();
     let (mut left, mut differing) = (padded(synced), 0);
     for (old, new) in left.chunks_mut(SECTOR).zip(padded(live).chunks(SECTOR)) {
         if old != new {
             differing += new.len();
-            if unsynced == Unsynced::Torn && random.bool() {
+            if unsynced == UnsyncedWrites::Torn && random.bool() {
                 old.copy_from_slice(new);
             }
         }
     }
-    let is_new_length = unsynced == Unsynced::Torn && random.bool();
+    let is_new_length = unsynced == UnsyncedWrites::Torn && random.bool();
     left.truncate(if is_new_length { live.len() } else { synced.len() });
     (left, differing)
 }
 
 /// The database or a file beside it, except those that each start creates again.
-fn is_part(file: &Path, database: &str) -> bool {
+fn is_database_file(file: &Path, database: &str) -> bool {
     let name = name(file);
     name.starts_with(database) && !name.ends_with("-lock")
 }

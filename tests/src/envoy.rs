@@ -91,7 +91,7 @@ impl Envoy {
         let (port, admin_port) = (free_port(), free_port());
         let folder = tempfile::tempdir().expect("a folder");
         let text = render(config, port, admin_port);
-        let text = discovery.map_or(text.clone(), |discovery| apart(&text, discovery, folder.path()));
+        let text = discovery.map_or(text.clone(), |discovery| split_config(&text, discovery, folder.path()));
         std::fs::write(folder.path().join("envoy.yaml"), text).expect("the config");
         let process = run(config, folder.path());
         Self { process, port, admin_port, config: config.clone(), folder, discovery }
@@ -110,7 +110,7 @@ impl Envoy {
             Discovery::Filter => "extension_config_discovery.http_filter.latchkey.config_reload",
         };
         let before = self.stat_ending(name);
-        apart(&render(config, self.port, self.admin_port), discovery, self.folder.path());
+        split_config(&render(config, self.port, self.admin_port), discovery, self.folder.path());
         eventually("Envoy has taken the new config", || {
             if self.stat_ending(name) > before { Ok(()) } else { Err(format!("{name} is still {before}")) }
         });
@@ -190,7 +190,7 @@ impl Envoy {
     }
 
     /// Fails if a VM has failed since Envoy's start.
-    pub fn assert_no_vm_broke(&self) {
+    pub fn assert_no_vm_failed(&self) {
         for name in ["vm_reload", "vm_reload_backoff", "vm_reload_success", "vm_reload_failure"] {
             assert_eq!(self.stat_ending(&format!("wasm.latchkey.{name}")), 0, "{name}");
         }
@@ -215,7 +215,7 @@ fn run(config: &EnvoyConfig, folder: &Path) -> Process {
         .args(["--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50"])
         .env("LATCHKEY_EDGE_TOKEN", &config.edge_token);
     if let Some(clock) = &config.wall_clock {
-        clock.rule(&mut command);
+        clock.attach(&mut command);
     }
     Process::start("Envoy", &mut command, &folder.join("envoy.log"))
 }
@@ -241,7 +241,7 @@ fn render(config: &EnvoyConfig, port: u16, admin_port: u16) -> String {
 }
 
 /// Moves a part of the config into a file that Envoy watches; returns the rest.
-fn apart(text: &str, discovery: Discovery, folder: &Path) -> String {
+fn split_config(text: &str, discovery: Discovery, folder: &Path) -> String {
     let between = |start: &str, end: &str| {
         let start = text.find(start).unwrap_or_else(|| panic!("envoy/demo.yaml has no {start:?}"));
         start..start + text[start..].find(end).unwrap_or_else(|| panic!("envoy/demo.yaml has no {end:?}"))

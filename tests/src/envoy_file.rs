@@ -18,6 +18,6 @@ pub fn refused_by_envoy(config: &Path) -> Option<String> {
     let mut command = Command::new(built(".tools/bin/envoy"));
     command.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(config);
     let output = command.output().expect("Envoy");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (!output.status.success()).then_some(said)
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    (!output.status.success()).then_some(error)
 }

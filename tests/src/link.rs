@@ -1,4 +1,4 @@
-//! The link between an Envoy and its control plane, on which a test damages answers.
+//! The link between an Envoy and its control plane, on which a test injects faults into answers.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::wait::{eventually, pause};
 
 /// What happens to the control plane's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum LinkFault {
     /// They arrive unchanged.
     Nothing,
     /// None arrives, and the connection stays open.
@@ -32,14 +32,14 @@ pub enum Trouble {
     Oversized,
     /// Chunks without an end.
     Endless,
-    /// A page from another server on the way, with status 200.
-    SomebodyElse,
+    /// The page of a captive portal in between, with status 200.
+    CaptivePortal,
 }
 
 /// The most bytes that Envoy's `dispatch_http_call` buffers of an answer.
-const MOST_OF_ENVOY: usize = 32 << 20;
+const ENVOY_BUFFER_LIMIT: usize = 32 << 20;
 
-/// A port that forwards to another one, with a chosen trouble. Ends with the test.
+/// A port that forwards to another one, with a chosen fault. Ends with the test.
 pub struct Link {
     pub port: u16,
     shared: Arc<Shared>,
@@ -47,9 +47,9 @@ pub struct Link {
 
 struct Shared {
     to: u16,
-    trouble: Mutex<Trouble>,
+    fault: Mutex<LinkFault>,
     open: Mutex<Vec<TcpStream>>,
-    harmed: AtomicU64,
+    damaged: AtomicU64,
 }
 
 impl Link {
@@ -59,9 +59,9 @@ impl Link {
         let own = listener.local_addr().expect("its port").port();
         let shared = Shared {
             to: port,
-            trouble: Mutex::new(Trouble::Nothing),
+            fault: Mutex::new(LinkFault::Nothing),
             open: Mutex::default(),
-            harmed: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
         };
         let shared = Arc::new(shared);
         let link = Self { port: own, shared: Arc::clone(&shared) };
@@ -70,25 +70,25 @@ impl Link {
                 let shared = Arc::clone(&shared);
                 lock(&shared.open).push(stream.try_clone().expect("a second handle"));
                 // A failure here only ends the connection.
-                std::thread::spawn(move || drop(shared.answer(stream)));
+                std::thread::spawn(move || drop(shared.handle(stream)));
             }
         });
         link
     }
 
-    /// From now on answers have this trouble; open connections end.
-    pub fn set(&self, trouble: Trouble) {
-        *lock(&self.shared.trouble) = trouble;
+    /// From now on answers have this fault. Closes the open connections.
+    pub fn set(&self, fault: LinkFault) {
+        *lock(&self.shared.fault) = fault;
         for stream in lock(&self.shared.open).drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
     /// Waits until `more` further answers are damaged.
-    pub fn wait_harmed(&self, more: u64) {
-        let harmed = || self.shared.harmed.load(Ordering::Relaxed);
-        let until = harmed() + more;
-        eventually("answers are damaged", || match harmed() {
+    pub fn wait_damaged(&self, more: u64) {
+        let damaged = || self.shared.damaged.load(Ordering::Relaxed);
+        let until = damaged() + more;
+        eventually("answers are damaged", || match damaged() {
             seen if seen >= until => Ok(()),
             seen => Err(format!("{} to go", until - seen)),
         });
@@ -97,31 +97,31 @@ impl Link {
 
 impl Shared {
     /// Handles one request; the connection ends with it.
-    fn answer(&self, mut edge: TcpStream) -> std::io::Result<()> {
+    fn handle(&self, mut edge: TcpStream) -> std::io::Result<()> {
         let request = read_request(&mut edge)?;
-        let trouble = *lock(&self.trouble);
-        if trouble != Trouble::Nothing {
-            self.harmed.fetch_add(1, Ordering::Relaxed);
+        let fault = *lock(&self.fault);
+        if fault != LinkFault::Nothing {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
         }
-        let is_current = || *lock(&self.trouble) == trouble;
-        match trouble {
-            Trouble::Nothing => drop(std::io::copy(&mut self.ask(&request)?, &mut edge)?),
-            Trouble::Silence => {}
-            Trouble::Slow => {
-                for byte in real(&mut self.ask(&request)?)? {
+        let is_current = || *lock(&self.fault) == fault;
+        match fault {
+            LinkFault::Nothing => drop(std::io::copy(&mut self.forward(&request)?, &mut edge)?),
+            LinkFault::Silence => {}
+            LinkFault::Slow => {
+                for byte in read_answer(&mut self.forward(&request)?)? {
                     edge.write_all(&[byte])?;
                     (0..20).for_each(|_| pause());
                 }
             }
-            Trouble::HalfClosed | Trouble::CutOff => {
-                let answer = real(&mut self.ask(&request)?)?;
+            LinkFault::HalfClosed | LinkFault::CutOff => {
+                let answer = read_answer(&mut self.forward(&request)?)?;
                 edge.write_all(&answer[..answer.len() - body_of(&answer).len().div_ceil(2)])?;
-                edge.shutdown(if trouble == Trouble::CutOff { Shutdown::Both } else { Shutdown::Write })?;
+                edge.shutdown(if fault == LinkFault::CutOff { Shutdown::Both } else { Shutdown::Write })?;
             }
-            Trouble::Flipped | Trouble::RandomBody => {
-                let mut answer = real(&mut self.ask(&request)?)?;
+            LinkFault::Flipped | LinkFault::RandomBody => {
+                let mut answer = read_answer(&mut self.forward(&request)?)?;
                 let (mut random, start) = (Rng::new(), answer.len() - body_of(&answer).len());
-                if trouble == Trouble::RandomBody {
+                if fault == LinkFault::RandomBody {
                     answer[start..].iter_mut().for_each(|byte| *byte = random.u8(..));
                 } else if start < answer.len() {
                     let at = random.usize(start..answer.len());
@@ -129,31 +129,31 @@ impl Shared {
                 }
                 edge.write_all(&answer)?;
             }
-            Trouble::Random => {
+            LinkFault::Random => {
                 let mut random = Rng::new();
                 edge.write_all(&(0..10_000).map(|_| random.u8(..)).collect::<Vec<_>>())?;
             }
-            Trouble::Oversized => {
-                let bytes = vec![0; MOST_OF_ENVOY + 1];
+            LinkFault::Oversized => {
+                let bytes = vec![0; ENVOY_BUFFER_LIMIT + 1];
                 edge.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len()).as_bytes())?;
                 edge.write_all(&bytes)?;
             }
-            Trouble::Endless => {
+            LinkFault::Endless => {
                 edge.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
                 let chunk = [b"100000\r\n".as_slice(), &vec![0; 1 << 20], b"\r\n"].concat();
                 while is_current() {
                     edge.write_all(&chunk)?;
                 }
             }
-            Trouble::SomebodyElse => {
+            LinkFault::CaptivePortal => {
                 let page = "<html>please sign in</html>";
                 let head =
                     format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n", page.len());
                 edge.write_all([head.as_bytes(), page.as_bytes()].concat().as_slice())?;
             }
         }
-        // Only `CutOff` closes the connection before the trouble changes.
-        while is_current() && !matches!(trouble, Trouble::Nothing | Trouble::CutOff) {
+        // Only `CutOff` closes the connection before the fault changes.
+        while is_current() && !matches!(fault, LinkFault::Nothing | LinkFault::CutOff) {
             if edge.read(&mut [0; 4_096])? == 0 {
                 break;
             }
@@ -162,7 +162,7 @@ impl Shared {
     }
 
     /// Forwards the request; the answer ends with its connection.
-    fn ask(&self, request: &[u8]) -> std::io::Result<TcpStream> {
+    fn forward(&self, request: &[u8]) -> std::io::Result<TcpStream> {
         let mut control_plane = TcpStream::connect(("127.0.0.1", self.to))?;
         let line = request.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let (line, rest) = request.split_at(line);
@@ -171,7 +171,7 @@ impl Shared {
     }
 }
 
-fn real(control_plane: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+fn read_answer(control_plane: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     control_plane.read_to_end(&mut answer)?;
     Ok(answer)

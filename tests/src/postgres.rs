@@ -25,7 +25,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Whether tests for either engine run on this one: `LATCHKEY_TEST_DATABASE=postgres`.
-    pub fn is_asked_for() -> bool {
+    pub fn is_selected() -> bool {
         match std::env::var("LATCHKEY_TEST_DATABASE").as_deref() {
             Err(_) | Ok("" | "sqlite") => false,
             Ok("postgres") => true,
@@ -41,8 +41,8 @@ impl Postgres {
         folder.canonicalize().expect("a folder").hash(&mut hasher);
         let database = Self { name: format!("test_{:016x}", hasher.finish()), socket: server.folder.clone() };
         let (name, server) = (&database.name, database.server());
-        if server.ask(&format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'")) == "0" {
-            server.ask(&format!("CREATE DATABASE {name} ENCODING UTF8 TEMPLATE template0"));
+        if server.query(&format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'")) == "0" {
+            server.query(&format!("CREATE DATABASE {name} ENCODING UTF8 TEMPLATE template0"));
         }
         database
     }
@@ -53,14 +53,14 @@ impl Postgres {
     }
 
     /// Makes a copy. No client may be connected.
-    pub fn keep_copy(&self) {
-        self.server().ask(&format!("CREATE DATABASE {0}_copy TEMPLATE {0}", self.name));
+    pub fn save_copy(&self) {
+        self.server().query(&format!("CREATE DATABASE {0}_copy TEMPLATE {0}", self.name));
     }
 
     /// Replaces the database with that copy. No client may be connected.
-    pub fn put_copy_back(&self) {
-        self.server().ask(&format!("DROP DATABASE {}", self.name));
-        self.server().ask(&format!("CREATE DATABASE {0} TEMPLATE {0}_copy", self.name));
+    pub fn restore_copy(&self) {
+        self.server().query(&format!("DROP DATABASE {}", self.name));
+        self.server().query(&format!("CREATE DATABASE {0} TEMPLATE {0}_copy", self.name));
     }
 
     /// The same database through another socket: the file `.s.PGSQL.5432` in this folder.
@@ -80,11 +80,11 @@ impl Postgres {
 
     /// Its size, as PostgreSQL reports it.
     pub fn bytes(&self) -> u64 {
-        self.ask("SELECT pg_database_size(current_database())").parse().expect("a size")
+        self.query("SELECT pg_database_size(current_database())").parse().expect("a size")
     }
 
-    /// The answer to a statement, as psql prints it.
-    pub fn ask(&self, statement: &str) -> String {
+    /// The result of a statement, as psql prints it.
+    pub fn query(&self, statement: &str) -> String {
         let mut command = Command::new("psql");
         command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
         let output = command.arg(self.url()).arg("--command").arg(statement).output().expect("psql");

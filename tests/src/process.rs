@@ -33,12 +33,12 @@ impl Process {
     }
 
     /// Its resident memory now, in bytes.
-    pub fn resident(&self) -> u64 {
+    pub fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
     /// Its peak resident memory so far, in bytes.
-    pub fn most_resident(&self) -> u64 {
+    pub fn peak_resident_bytes(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
@@ -73,7 +73,7 @@ impl Process {
     }
 
     /// Waits until it ends; fails if a signal ended it.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
         let Self { name, child, .. } = self;
         let status = eventually(&format!("{name} ends"), || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
@@ -102,10 +102,10 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the checkout").to_owned()
 }
 
-/// A program or module that `make build` or `make tools` made.
+/// A program or module that `make build` or `make tools` built.
 pub(crate) fn built(path: &str) -> PathBuf {
     let built = root().join(path);
-    assert!(built.exists(), "{path} is not there: run `make build tools`");
+    assert!(built.exists(), "{path} is missing: run `make build tools`");
     built
 }
 

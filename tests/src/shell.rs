@@ -4,7 +4,7 @@ use std::process::Command;
 
 /// Runs a printed line in a shell, in another folder; returns status and code, such as `401 missing-key`, and the whole
 /// answer.
-pub fn paste(line: &str) -> (String, String) {
+pub fn run_in_shell(line: &str) -> (String, String) {
     let elsewhere = std::env::temp_dir();
     let output = Command::new("sh").arg("-c").arg(line).current_dir(elsewhere).output().expect("sh");
     let answer = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -47,32 +47,32 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    pub fn start(wanted: &SidecarFlags<'_>) -> Self {
-        let control_plane = wanted.disk.map_or_else(ControlPlane::start, ControlPlane::start_on);
+    pub fn start(options: &SidecarFlags<'_>) -> Self {
+        let control_plane = options.disk.map_or_else(ControlPlane::start, ControlPlane::start_on_disk);
         let folder = tempfile::tempdir().expect("a folder");
         control_plane.admin().create_workspace("acme");
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("edge-token"), control_plane.edge_token()).expect("the edge token");
         let [port, admin_port, local_port] = std::array::from_fn(|_| free_port());
         let (admin, local) =
-            (SocketAddr::new(wanted.loopback, admin_port), SocketAddr::new(wanted.loopback, local_port));
+            (SocketAddr::new(options.loopback, admin_port), SocketAddr::new(options.loopback, local_port));
         let flags = [
             format!("--control-plane=http://127.0.0.1:{}", control_plane.port),
             "--insecure-http".to_owned(),
-            format!("--upstream=127.0.0.1:{}", wanted.upstream_port),
-            format!("--listen={}", SocketAddr::new(wanted.listen, port)),
+            format!("--upstream=127.0.0.1:{}", options.upstream_port),
+            format!("--listen={}", SocketAddr::new(options.listen, port)),
             format!("--admin={admin}"),
             format!("--local={local}"),
             format!("--token-file={}", file("edge-token").display()),
             format!("--token-secret={}", file("edge-token.yaml").display()),
             format!("--wasm={}", built("dist/latchkey_filter.wasm").display()),
         ];
-        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(wanted.flags.iter().copied()).collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(options.flags.iter().copied()).collect();
         std::fs::write(file("edge-token.yaml"), print(&[&flags, &["--print=token-secret"][..]].concat()))
             .expect("the secret");
         let mut config = print(&flags);
-        for (from, to) in wanted.replacements {
-            assert!(config.contains(from), "what is printed no longer has {from:?}");
+        for (from, to) in options.replacements {
+            assert!(config.contains(from), "the printed config no longer has {from:?}");
             config = config.replace(from, to);
         }
         std::fs::write(file("envoy.yaml"), config).expect("the config");
@@ -93,10 +93,10 @@ impl Sidecar {
 
     /// Creates a key with this body. Returns when eight connections to this address, one after the other, may read
     /// reviews with it.
-    pub fn key_at(&self, address: SocketAddr, body: &Value) -> CreatedKey {
+    pub fn create_key_at(&self, address: SocketAddr, body: &Value) -> CreatedKey {
         let key = self.control_plane.admin().create_key_with("acme", body);
         for _ in 0..8 {
-            eventually("the key is let in", || {
+            eventually("the key is accepted", || {
                 let mut connection = Connection::try_open_at(address)?;
                 let seen = connection.try_get("/v1/reviews", &[("x-api-key", &key.secret)])?.verdict();
                 if seen == "200 -" { Ok(()) } else { Err(seen) }
@@ -105,10 +105,10 @@ impl Sidecar {
         key
     }
 
-    /// Creates a key for reviews, as [`Self::key_at`] does.
-    pub fn key(&self) -> CreatedKey {
+    /// Creates a key for reviews, as [`Self::create_key_at`] does.
+    pub fn create_key(&self) -> CreatedKey {
         let body = json!({"name": "sidecar", "expires_in": "none", "scopes": {"reviews": "write"}});
-        self.key_at(SocketAddr::from(([127, 0, 0, 1], self.port)), &body)
+        self.create_key_at(SocketAddr::from(([127, 0, 0, 1], self.port)), &body)
     }
 
     /// The value of one of Envoy's statistics.
@@ -126,7 +126,7 @@ impl Sidecar {
 }
 
 fn print(flags: &[&str]) -> String {
-    let (code, said) = latchkey(&[&["envoy-config"], flags].concat());
-    assert_eq!(code, Some(0), "{said}");
-    said
+    let (code, output) = latchkey(&[&["envoy-config"], flags].concat());
+    assert_eq!(code, Some(0), "{output}");
+    output
 }

@@ -22,8 +22,8 @@ impl Stack {
     }
 
     /// For tests of the SQLite file, whatever engine the other tests use.
-    pub fn of_a_file() -> Self {
-        Self::start_at(ControlPlane::of_a_file(), |_| {})
+    pub fn start_on_sqlite() -> Self {
+        Self::start_at(ControlPlane::start_on_sqlite(), |_| {})
     }
 
     /// As [`Self::start`], with changes to Envoy's config.
@@ -42,7 +42,7 @@ impl Stack {
         Self { envoy, config, control_plane, echo, admin }
     }
 
-    /// Waits until every worker lets this key read reviews.
+    /// Waits until every worker allows this key to read reviews.
     pub fn wait_known(&self, key: &CreatedKey) {
         for mut connection in self.envoy.connections(8) {
             eventually("the key is known to every worker", || {

@@ -14,14 +14,14 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// A clock with the right time.
-    pub fn right() -> Self {
+    /// A clock with the system's time.
+    pub fn accurate() -> Self {
         let clock = Self { moved_by: Arc::new(NamedTempFile::new().expect("a file").into_temp_path()) };
         clock.move_by(0);
         clock
     }
 
-    /// Sets it this many seconds ahead of the right time; behind, if negative.
+    /// Sets it this many seconds ahead of the system's time; behind, if negative.
     pub fn move_by(&self, secs: i64) {
         use std::io::Write as _;
         // In place, because the programs have this file mapped.
@@ -30,7 +30,7 @@ impl WallClock {
     }
 
     /// Makes `command` use this clock.
-    pub(crate) fn rule(&self, command: &mut Command) {
+    pub(crate) fn attach(&self, command: &mut Command) {
         preload(command, "wall_clock");
         command.env("WALL_CLOCK", &**self.moved_by);
     }

@@ -51,7 +51,7 @@ fn hostile_requests_are_denied_and_break_no_worker() {
         let answer = connection.raw(b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n");
         assert!((400..500).contains(&answer.status), "CONNECT was answered {answer:?}");
     }
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
     assert!(!stack.envoy.process.log().contains(&key.secret), "the access log has a secret");
 }
 
@@ -71,7 +71,7 @@ fn a_connect_that_a_route_takes_is_denied_without_a_key() {
         let answer = connection.raw(b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n");
         assert_eq!(answer.verdict(), "401 missing-key");
     }
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_wrong_plugin_configuration_stops_envoy_and_names_the_field() {
         let mut config = EnvoyConfig::new(free_port(), free_port(), "no token");
         config.plugin = plugin.clone();
         let mut envoy = Envoy::start(&config);
-        let status = envoy.process.ended();
+        let status = envoy.process.wait_for_exit();
         let log = envoy.process.log();
         assert_eq!(status.code(), Some(1), "{plugin}: {log}");
         assert!(log.contains(&format!("`{field}`")), "{plugin}: the log doesn't name {field}:\n{log}");

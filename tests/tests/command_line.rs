@@ -1,15 +1,16 @@
-//! The command line against a real control plane and a real Envoy: its output is true.
+//! The command line against a real control plane and a real Envoy: what it prints is true.
 
 use std::time::Duration;
 
 use end_to_end::{
-    CommandLine, Connection, ControlPlane, Echo, Ended, Envoy, EnvoyConfig, Stack, eventually, eventually_within,
+    CommandLine, CommandOutput, Connection, ControlPlane, Echo, Envoy, EnvoyConfig, Stack, eventually,
+    eventually_within,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Deadline for usage to be reported: workers report every 10 s.
-const TOLD: Duration = Duration::from_secs(40);
+const REPORT_DEADLINE: Duration = Duration::from_secs(40);
 
 /// Deadline for a lease to end: an instance counts as connected for 30 s after its last message.
 const LEASE: Duration = Duration::from_secs(60);
@@ -28,17 +29,17 @@ fn assert_verdict(connections: &mut [Connection], secret: &str, expected: &str) 
 /// Creates a key; returns its id and secret.
 fn create(line: &CommandLine, name: &str, more: &[&str]) -> (String, String) {
     let base = ["keys", "create", name, "--expires-in", "none", "--scope", "reviews:read", "--json"];
-    let made: Value = serde_json::from_str(&line.ok(&[&base[..], more].concat())).expect("JSON");
+    let created: Value = serde_json::from_str(&line.ok(&[&base[..], more].concat())).expect("JSON");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    (text(&made["key"]["id"]), text(&made["secret"]))
+    (text(&created["key"]["id"]), text(&created["secret"]))
 }
 
 /// `enforced on 6 of 6 workers of 2 edges after 9 ms`
-fn assert_enforced(ended: &Ended) {
-    let last = ended.stderr.lines().last().unwrap_or_default();
+fn assert_enforced(output: &CommandOutput) {
+    let last = output.stderr.lines().last().unwrap_or_default();
     let ms =
         last.strip_prefix("enforced on 6 of 6 workers of 2 edges after ").and_then(|rest| rest.strip_suffix(" ms"));
-    assert!(ms.is_some_and(|ms| ms.parse::<u32>().is_ok()), "{ended:?}");
+    assert!(ms.is_some_and(|ms| ms.parse::<u32>().is_ok()), "{output:?}");
 }
 
 #[test]
@@ -56,14 +57,14 @@ fn what_a_command_waited_for_is_enforced_on_every_worker_of_two_edges() {
     let mut connections: Vec<Connection> = envoys.iter().flat_map(|envoy| envoy.connections(4)).collect();
     let connections = connections.as_mut_slice();
 
-    let made = line.done(&["keys", "create", "CI", "--expires-in", "90d", "--scope", "reviews:write", "--wait"]);
-    assert_enforced(&made);
-    let first = made.stdout.trim_end();
+    let created = line.run_ok(&["keys", "create", "CI", "--expires-in", "90d", "--scope", "reviews:write", "--wait"]);
+    assert_enforced(&created);
+    let first = created.stdout.trim_end();
     assert_verdict(connections, first, "200 -");
     let keys: Value = serde_json::from_str(&line.ok(&["keys", "list", "--json"])).expect("JSON");
     let id = keys[0]["id"].as_str().expect("an id");
 
-    let rotated = line.done(&["keys", "rotate", id, "--overlap", "12h", "--wait"]);
+    let rotated = line.run_ok(&["keys", "rotate", id, "--overlap", "12h", "--wait"]);
     assert_enforced(&rotated);
     let second = rotated.stdout.trim_end();
     assert_verdict(connections, first, "200 -");
@@ -82,11 +83,11 @@ fn what_a_command_waited_for_is_enforced_on_every_worker_of_two_edges() {
         (&["keys", "deactivate", "--name", "C*", "--yes"], second, "401 inactive-key"),
         (&["keys", "delete", id], second, "401 unknown-key"),
     ] {
-        assert_enforced(&line.done(&[arguments, &["--wait"]].concat()));
+        assert_enforced(&line.run_ok(&[arguments, &["--wait"]].concat()));
         assert_verdict(connections, secret, expected);
     }
 
-    // An edge that hangs is named, and the change is made.
+    // The output names an edge that hangs, and the change is still made.
     envoys[1].process.signal("STOP");
     let late = line.run(&["keys", "create", "late", "--expires-in", "none", "--scope", "reviews:read", "--wait=1"]);
     envoys[1].process.signal("CONT");
@@ -96,24 +97,24 @@ fn what_a_command_waited_for_is_enforced_on_every_worker_of_two_edges() {
         last.starts_with("not enforced after 1") && last.contains("3 of 6 workers of 2 edges have it; test "),
         "{late:?}"
     );
-    assert!(last.contains(" is behind; at "), "{late:?}");
+    assert!(last.contains(" is behind; it is enforced at "), "{late:?}");
     assert_verdict(&mut envoys[0].connections(4), late.stdout.trim_end(), "200 -");
     let table = line.ok(&["edges", "list"]);
     assert_eq!(table.lines().count(), 3, "{table}");
 
-    // Changes stop waiting for an edge that is gone for good once an admin removes it.
+    // Once an admin removes a permanently lost edge, changes no longer wait for it.
     let known = line.run(&["enforcement"]).stdout;
     let connection = &mut envoys[1].connections(1)[0];
     let gone = connection.get("/latchkey/ready", &[]).headers["latchkey-instance"].clone();
     assert!(known.contains(&gone), "{known}");
     envoys[1].process.kill();
     eventually_within(LEASE, "its lease has run out", || {
-        let ended = line.run(&["edges", "remove", &gone]);
-        let connected = ended.code == Some(1) && ended.stderr.contains("(edge-connected)");
-        assert!(connected || ended.code == Some(0), "{ended:?}");
-        if connected { Err(ended.stderr) } else { Ok(()) }
+        let output = line.run(&["edges", "remove", &gone]);
+        let connected = output.code == Some(1) && output.stderr.contains("(edge-connected)");
+        assert!(connected || output.code == Some(0), "{output:?}");
+        if connected { Err(output.stderr) } else { Ok(()) }
     });
-    let alone = line.done(&["keys", "create", "alone", "--expires-in", "none", "--wait"]);
+    let alone = line.run_ok(&["keys", "create", "alone", "--expires-in", "none", "--wait"]);
     assert!(alone.stderr.contains("enforced on 3 of 3 workers of 1 edge after "), "{alone:?}");
 }
 
@@ -160,15 +161,15 @@ fn explain_gives_the_answer_of_envoy() {
                 arguments.extend(["--rule", rule]);
                 arguments.extend(template.iter().flat_map(|template| ["--template", template]));
             }
-            let ended = line.run(&arguments);
-            let told: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
-            let passes = told["allowed"] == json!(true);
-            assert_eq!(ended.code, Some(if passes { 0 } else { 5 }));
-            let code = if passes { "-" } else { told["verdict"].as_str().expect("a code") };
-            let expected = format!("{} {code}", told["status"]);
+            let output = line.run(&arguments);
+            let explanation: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+            let passes = explanation["allowed"] == json!(true);
+            assert_eq!(output.code, Some(if passes { 0 } else { 5 }));
+            let code = if passes { "-" } else { explanation["verdict"].as_str().expect("a code") };
+            let expected = format!("{} {code}", explanation["status"]);
             // One connection for each request, because Envoy closes it after a 400.
             let seen = verdict(&mut Connection::open(stack.envoy.port), method, path, secret);
-            assert_eq!(seen, expected, "{method} {path}: {told}");
+            assert_eq!(seen, expected, "{method} {path}: {explanation}");
         }
     }
 }
@@ -185,14 +186,14 @@ fn usage_shows_how_often_a_key_was_used_and_denied() {
     for _ in 0..2 {
         assert_eq!(verdict(&mut connection, "POST", "/v1/reviews?x=y", &secret), "403 missing-scope");
     }
-    let told = eventually_within(TOLD, "the worker has reported what it counted", || {
-        let told = line.ok(&["keys", "usage", &id]);
-        if told.contains("allowed    3") { Ok(told) } else { Err(told) }
+    let report = eventually_within(REPORT_DEADLINE, "the worker has reported what it counted", || {
+        let report = line.ok(&["keys", "usage", &id]);
+        if report.contains("allowed    3") { Ok(report) } else { Err(report) }
     });
-    assert!(told.contains("denied     2 (missing-scope:2)") && told.contains(" from 127.0.0.1"), "{told}");
-    let denials = told.split("latest denials\n").nth(1).expect("denials");
+    assert!(report.contains("denied     2 (missing-scope:2)") && report.contains(" from 127.0.0.1"), "{report}");
+    let denials = report.split("latest denials\n").nth(1).expect("denials");
     let newest = denials.lines().nth(1).unwrap_or_default();
-    assert!(newest.contains("missing-scope") && newest.ends_with("POST    /v1/reviews"), "{told}");
+    assert!(newest.contains("missing-scope") && newest.ends_with("POST    /v1/reviews"), "{report}");
     // Clean-up relies on this column, the last use.
     assert!(!line.ok(&["keys", "list"]).lines().nth(1).expect("a key").ends_with(" -"));
 }
@@ -211,7 +212,7 @@ fn a_hundred_thousand_imported_digests_work_from_their_first_request_on() {
     };
     let file = stack.control_plane.folder().join("keys.jsonl");
     std::fs::write(&file, (0..KEYS).map(text).collect::<String>()).expect("the file");
-    let moved = line.done(&["keys", "import", "keys.jsonl", "--wait=60"]);
+    let moved = line.run_ok(&["keys", "import", "keys.jsonl", "--wait=60"]);
     assert!(moved.stdout.starts_with("imported 100000 keys, up to revision "), "{moved:?}");
     assert!(moved.stderr.starts_with("enforced on 3 of 3 workers of 1 edge after "), "{moved:?}");
     let mut connections = stack.envoy.connections(8);

@@ -1,4 +1,4 @@
-//! The places where a request may carry a key, which nobody behind the filter sees.
+//! The places where a request may carry a key. The filter removes the key before the upstream and the logs.
 
 use end_to_end::{Connection, CreatedKey, EnvoyConfig, Stack, eventually};
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use end_to_end::{Connection, Process, eventually, eventually_within, free_port, paste, root};
+use end_to_end::{Connection, Process, eventually, eventually_within, free_port, root, run_in_shell};
 use serde_json::Value;
 
 /// A checkout has one demo at a time: its files are in `.demo`.
@@ -44,18 +44,18 @@ fn free_ports() -> u16 {
 }
 
 /// A detached demo. Stopped however the test ends.
-struct Detached {
+struct DetachedDemo {
     base: u16,
     printed: String,
 }
 
-impl Detached {
+impl DetachedDemo {
     fn start(base: u16) -> Self {
         Self { base, printed: run(command(&[], base).env("DETACH", "1")) }
     }
 }
 
-impl Drop for Detached {
+impl Drop for DetachedDemo {
     fn drop(&mut self) {
         let _ = command(&["stop"], self.base).output();
     }
@@ -84,12 +84,12 @@ fn assert_nothing_is_left(pids: &[(String, u64)], base: u16) {
 }
 
 /// A demo that waits for Ctrl-C. Stopped however the test ends.
-struct Foreground {
+struct ForegroundDemo {
     base: u16,
     process: Process,
 }
 
-impl Foreground {
+impl ForegroundDemo {
     fn start(base: u16, log: &Path) -> Self {
         let mut demo = Self { base, process: Process::start("the demo", &mut command(&[], base), log) };
         eventually("the demo is ready", || {
@@ -101,7 +101,7 @@ impl Foreground {
     }
 }
 
-impl Drop for Foreground {
+impl Drop for ForegroundDemo {
     fn drop(&mut self) {
         let _ = command(&["stop"], self.base).output();
     }
@@ -111,14 +111,14 @@ impl Drop for Foreground {
 fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
     let _alone = alone();
     let base = free_ports();
-    let demo = Detached::start(base);
+    let demo = DetachedDemo::start(base);
     let lines: Vec<&str> = demo.printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
     let [ok, missing, unknown, scope, revoke] = lines.as_slice() else {
         panic!("five lines are expected:\n{}", demo.printed)
     };
     let expected = ["200", "401 missing-key", "401 unknown-key", "403 missing-scope", "200"];
     for (line, expected) in [ok, missing, unknown, scope, revoke].into_iter().zip(expected) {
-        let (verdict, answer) = paste(line);
+        let (verdict, answer) = run_in_shell(line);
         assert_eq!(verdict, expected, "{line}\n{answer}");
         if line == ok {
             assert!(answer.contains("\"x-latchkey-key-id\":["), "the identity headers are missing: {answer}");
@@ -126,7 +126,7 @@ fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
             assert!(!answer.contains("lk_live_"), "the upstream saw the key: {answer}");
         }
     }
-    eventually_within(Duration::from_secs(1), "the revoked key is refused", || match paste(ok) {
+    eventually_within(Duration::from_secs(1), "the revoked key is refused", || match run_in_shell(ok) {
         (verdict, _) if verdict == "401 inactive-key" => Ok(()),
         (_, answer) => Err(answer),
     });
@@ -138,7 +138,7 @@ fn the_printed_lines_work_as_printed_and_stop_leaves_nothing() {
     }
     let console = fields["console"].as_str().expect("an address");
     assert!(demo.printed.contains(console), "the console's address is printed:\n{}", demo.printed);
-    let (verdict, page) = paste(&format!("curl -si {console}/sign-in"));
+    let (verdict, page) = run_in_shell(&format!("curl -si {console}/sign-in"));
     assert!(verdict == "200" && page.contains("Admin token"), "{page}");
     assert!(!state.contains("lk_live_") && !state.contains("lkadm_"), "a secret is in demo.json: {state}");
 
@@ -153,13 +153,13 @@ fn ctrl_c_and_demo_stop_end_all_of_a_foreground_demo() {
     let _alone = alone();
     for by in ["Ctrl-C", "demo-stop"] {
         let (base, folder) = (free_ports(), tempfile::tempdir().expect("a folder"));
-        let mut demo = Foreground::start(base, &folder.path().join("log"));
+        let mut demo = ForegroundDemo::start(base, &folder.path().join("log"));
         let pids = pids();
         match by {
             "Ctrl-C" => demo.process.signal("INT"),
             _ => drop(run(&mut command(&["stop"], base))),
         }
-        assert!(demo.process.ended().success(), "{by}: {}", demo.process.log());
+        assert!(demo.process.wait_for_exit().success(), "{by}: {}", demo.process.log());
         assert_nothing_is_left(&pids, base);
     }
 }
@@ -168,15 +168,15 @@ fn ctrl_c_and_demo_stop_end_all_of_a_foreground_demo() {
 fn a_program_that_crashes_ends_the_demo_with_one_line_that_names_its_log() {
     let _alone = alone();
     let (base, folder) = (free_ports(), tempfile::tempdir().expect("a folder"));
-    let mut demo = Foreground::start(base, &folder.path().join("log"));
+    let mut demo = ForegroundDemo::start(base, &folder.path().join("log"));
     let pids = pids();
     let (_, envoy) = pids.iter().find(|(name, _)| name == "envoy").expect("Envoy");
     assert!(Command::new("kill").args(["-KILL", &envoy.to_string()]).status().expect("kill").success());
-    assert_eq!(demo.process.ended().code(), Some(1), "{}", demo.process.log());
+    assert_eq!(demo.process.wait_for_exit().code(), Some(1), "{}", demo.process.log());
     let log = demo.process.log();
-    let (_, said) = log.split_once("Ctrl-C ends all of it.\n").expect("it was ready");
-    assert!(said.starts_with("demo: envoy ended by itself"), "{said}");
-    assert!(said.contains(".demo/envoy.log") && said.trim().lines().count() == 1, "{said}");
+    let (_, message) = log.split_once("Ctrl-C ends all of it.\n").expect("it was ready");
+    assert!(message.starts_with("demo: envoy ended by itself"), "{message}");
+    assert!(message.contains(".demo/envoy.log") && message.trim().lines().count() == 1, "{message}");
     assert_nothing_is_left(&pids, base);
 }
 

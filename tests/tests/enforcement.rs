@@ -1,9 +1,10 @@
-//! "Enforced" as an answer: what it promises, and when it must not be given.
+//! The enforcement status: what "enforced" promises, and when no answer may report it.
 
 use std::time::{Duration, Instant};
 
 use end_to_end::{
-    Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, Expected, Hammer, WallClock, eventually, now, root,
+    Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, Expected, LoadGenerator, WallClock, eventually,
+    now, root,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -36,8 +37,10 @@ impl Site {
     }
 
     /// With one wall clock for the control plane, and another one for two Envoys.
-    fn start_by(theirs: &WallClock, edges: &WallClock) -> Self {
-        Self::start_at(ControlPlane::start_by(theirs), 2, |config| config.wall_clock = Some(edges.clone()))
+    fn start_with_clocks(control_plane: &WallClock, edges: &WallClock) -> Self {
+        Self::start_at(ControlPlane::start_with_clock(control_plane), 2, |config| {
+            config.wall_clock = Some(edges.clone())
+        })
     }
 
     fn start_at(control_plane: ControlPlane, envoys: usize, change: impl FnOnce(&mut EnvoyConfig)) -> Self {
@@ -91,9 +94,9 @@ fn what_is_answered_as_enforced_is_enforced_on_every_worker_and_open_connection(
     let site = Site::start(2);
     site.wait_all_known();
     let admin = site.control_plane.admin();
-    let hammers: Vec<_> =
-        site.envoys.iter().map(|envoy| Hammer::start(envoy.connections(2), envoy.port, &[])).collect();
-    let expect = |expected: &[Expected]| hammers.iter().for_each(|hammer| hammer.expect(expected));
+    let loads: Vec<_> =
+        site.envoys.iter().map(|envoy| LoadGenerator::start(envoy.connections(2), envoy.port, &[])).collect();
+    let expect = |expected: &[Expected]| loads.iter().for_each(|load| load.expect(expected));
     let enforced = |answer: &Answer| {
         assert!(answer.enforcement.starts_with("enforced=true, edges=2, workers=6, disconnected=0"), "{answer:?}");
     };
@@ -112,17 +115,17 @@ fn what_is_answered_as_enforced_is_enforced_on_every_worker_and_open_connection(
                 enforced(&site.change("POST", &format!("{}/{action}", first.path()), 10));
             }
             expect(&[dead.clone(), is(&new, verdict)]);
-            hammers.iter().for_each(|hammer| hammer.wait_for(16));
+            loads.iter().for_each(|load| load.wait_for(16));
         }
         expect(&[]);
         enforced(&site.change("DELETE", &first.path(), 10));
         expect(&[is(&first.secret, "401 unknown-key"), is(&new, "401 unknown-key")]);
-        hammers.iter().for_each(|hammer| hammer.wait_for(16));
+        loads.iter().for_each(|load| load.wait_for(16));
     }
-    for hammer in hammers {
-        assert_eq!(hammer.stop(), Vec::<String>::new());
+    for load in loads {
+        assert_eq!(load.stop(), Vec::<String>::new());
     }
-    site.envoys.iter().for_each(Envoy::assert_no_vm_broke);
+    site.envoys.iter().for_each(Envoy::assert_no_vm_failed);
 }
 
 #[test]
@@ -142,7 +145,7 @@ fn a_change_is_not_enforced_on_a_stopped_envoy_until_its_staleness_bound() {
         let mut open = site.envoys[1].connections(2);
         site.envoys[1].process.signal("STOP");
         let stopped = now();
-        eventually("the control plane has answered what the stopped Envoy asked", || {
+        eventually("the control plane has answered the stopped Envoy's request", || {
             let since = now().duration_since(stopped).as_secs();
             if since >= i64::try_from(stopped_before_secs).expect("seconds") {
                 Ok(())
@@ -216,7 +219,7 @@ fn a_restarted_control_plane_waits_for_every_instance_that_it_knows() {
     site.wait_all_known();
     site.envoys[1].process.signal("STOP");
     site.control_plane.process.signal("TERM");
-    site.control_plane.process.ended();
+    site.control_plane.process.wait_for_exit();
     site.control_plane.restart();
     let answer = site.act("deactivate", 3);
     assert!(answer.enforcement.starts_with("enforced=false, edges=2"), "{answer:?}");
@@ -235,28 +238,28 @@ fn a_worker_that_hangs_for_five_seconds_decides_by_what_was_revoked_meanwhile() 
     hangs.send(request.as_bytes()).expect("sent");
     let answer = site.act("deactivate", 10);
     assert!(answer.enforcement.starts_with("enforced=true"), "{answer:?}");
-    let asked = now();
+    let start = now();
     for connection in &mut others {
         let seen = verdict(connection, &site.key.secret);
         assert!(["503 not-ready", "401 inactive-key"].contains(&seen.as_str()), "{seen}");
     }
     hangs.read_head().expect("the answer to the request that made it hang");
-    let waited = now().duration_since(asked).as_secs();
+    let waited = now().duration_since(start).as_secs();
     assert!(waited < 5, "it hung for {waited} s more");
 }
 
-/// The two ways in which wrong wall clocks could end a bound too early, or never.
+/// Wrong wall clocks could end a bound too early, or never.
 #[test]
 fn changed_wall_clocks_make_nothing_enforced_too_early() {
     const HOUR: i64 = 3_600;
-    for (theirs_secs, edges_secs) in [(HOUR, -HOUR), (-HOUR, HOUR)] {
-        let (theirs, edges) = (WallClock::right(), WallClock::right());
-        let site = Site::start_by(&theirs, &edges);
+    for (control_plane_secs, edges_secs) in [(HOUR, -HOUR), (-HOUR, HOUR)] {
+        let (control_plane, edges) = (WallClock::accurate(), WallClock::accurate());
+        let site = Site::start_with_clocks(&control_plane, &edges);
         site.wait_all_known();
         let mut open = site.envoys[1].connections(2);
         site.envoys[1].process.signal("STOP");
         let stopped = Instant::now();
-        theirs.move_by(theirs_secs);
+        control_plane.move_by(control_plane_secs);
         edges.move_by(edges_secs);
         let answer = site.act("deactivate", 1);
         assert!(answer.enforcement.starts_with("enforced=false, edges=2"), "{answer:?}");
@@ -281,7 +284,7 @@ fn changed_wall_clocks_make_nothing_enforced_too_early() {
             eventually("it is fresh again", || match verdict(connection, &site.key.secret).as_str() {
                 "200 -" => Ok(()),
                 seen @ ("503 stale" | "503 not-ready") => Err(seen.to_owned()),
-                seen => panic!("{seen}, {theirs_secs}"),
+                seen => panic!("{seen}, {control_plane_secs}"),
             });
         }
     }
@@ -289,8 +292,8 @@ fn changed_wall_clocks_make_nothing_enforced_too_early() {
 
 #[test]
 fn a_wall_clock_that_is_set_back_revives_no_expired_key() {
-    let (theirs, edges) = (WallClock::right(), WallClock::right());
-    let site = Site::start_by(&theirs, &edges);
+    let (control_plane, edges) = (WallClock::accurate(), WallClock::accurate());
+    let site = Site::start_with_clocks(&control_plane, &edges);
     site.wait_all_known();
     let expires_at = now() + Duration::from_secs(2);
     let body = json!({"name": "short", "expires_at": expires_at.to_string(), "scopes": {"reviews": "read"}});
@@ -307,7 +310,7 @@ fn a_wall_clock_that_is_set_back_revives_no_expired_key() {
     };
     all_deny("");
     for (clock, when) in
-        [(&edges, "with the edges' clock set back"), (&theirs, "with the control plane's clock set back")]
+        [(&edges, "with the edges' clock set back"), (&control_plane, "with the control plane's clock set back")]
     {
         clock.move_by(-3_600);
         all_deny(when);

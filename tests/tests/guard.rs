@@ -71,7 +71,7 @@ fn a_request_whose_worker_skips_the_filter_is_denied() {
         let open = envoy_with_broken_workers(&control_plane, &echo, folder.path(), failure, false);
         for mut connection in open.connections(4) {
             let seen = connection.get("/v1/reviews", &[]).verdict();
-            assert_eq!(seen, "200 -", "{name}: Envoy skips such a filter: that is the hole");
+            assert_eq!(seen, "200 -", "{name}: without the guard, Envoy skips a filter that failed");
         }
         let guarded = envoy_with_broken_workers(&control_plane, &echo, folder.path(), failure, true);
         for mut connection in guarded.connections(4) {

@@ -36,19 +36,19 @@ fn a_hundred_thousand_imported_keys_work_and_changes_are_made_meanwhile() {
     let is_done = AtomicBool::new(false);
     let (answer, others) = std::thread::scope(|scope| {
         let other = scope.spawn(|| {
-            let (admin, mut made) = (stack.control_plane.admin(), 0_u32);
+            let (admin, mut created) = (stack.control_plane.admin(), 0_u32);
             while !is_done.load(Ordering::Relaxed) {
                 admin.create_key("acme", "made meanwhile");
-                made += 1;
+                created += 1;
             }
-            made
+            created
         });
         let answer = stack.admin.send_lines("/v1/workspaces/acme/keys/import", lines.clone());
         is_done.store(true, Ordering::Relaxed);
         (answer, other.join().expect("the other admin"))
     });
     assert_eq!((answer.0, &answer.1["imported"]), (200, &json!(KEYS)), "{}", answer.1["detail"]);
-    assert!(others > 1, "{others} keys were made while others were imported");
+    assert!(others > 1, "{others} keys were created during the import");
 
     // The last line is applied last.
     for connection in &mut connections {
@@ -71,14 +71,14 @@ fn a_hundred_thousand_imported_keys_work_and_changes_are_made_meanwhile() {
     let (status, refused) = stack.admin.send_lines("/v1/workspaces/acme/keys/import", lines);
     assert_eq!((status, &refused["lines"][0]["line"]), (422, &json!(2)), "{refused}");
     assert_eq!(verdict(&mut connections[0], "new"), "401 unknown-key");
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
 }
 
 #[test]
 fn a_crash_leaves_an_import_whole_or_absent() {
-    const SOME: usize = 20_000;
+    const IMPORTED: usize = 20_000;
     let mut stack = Stack::start_with(|config| config.plugin["foreign_keys"] = json!(true));
-    let lines: String = (0..SOME).map(|number| line(&secret(number))).collect();
+    let lines: String = (0..IMPORTED).map(|number| line(&secret(number))).collect();
     let count = |stack: &Stack| {
         let events = stack.admin.export_audit();
         events.lines().filter(|line| line.contains("\"action\":\"keys.import\"")).count()
@@ -87,7 +87,7 @@ fn a_crash_leaves_an_import_whole_or_absent() {
         let admin = stack.control_plane.admin();
         // The control plane is killed meanwhile, so there may be no answer.
         let importing = scope.spawn(move || admin.try_send_lines("/v1/workspaces/acme/keys/import", lines));
-        eventually("some of it is carried out", || match count(&stack) {
+        eventually("a part of the import is committed", || match count(&stack) {
             0 => Err("nothing is there".to_owned()),
             _ => Ok(()),
         });
@@ -95,9 +95,9 @@ fn a_crash_leaves_an_import_whole_or_absent() {
         drop(importing.join().expect("the import's client"));
     });
     stack.control_plane.restart();
-    assert_eq!(count(&stack), SOME / 100);
+    assert_eq!(count(&stack), IMPORTED / 100);
     let mut connection = Connection::open(stack.envoy.port);
-    for number in [0, SOME / 2, SOME - 1] {
+    for number in [0, IMPORTED / 2, IMPORTED - 1] {
         eventually("every key of it is there", || {
             let seen = verdict(&mut connection, &secret(number));
             if seen == "200 -" { Ok(()) } else { Err(seen) }

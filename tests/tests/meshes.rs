@@ -85,7 +85,7 @@ fn envoy_gateway() -> Mesh {
 }
 
 /// The ports of a test.
-struct Places {
+struct Ports {
     port: u16,
     admin_port: u16,
     upstream_port: u16,
@@ -94,7 +94,7 @@ struct Places {
 
 impl Mesh {
     /// A complete config with this mesh's parts where the mesh puts them.
-    fn config(&self, places: &Places, folder: &Path) -> Value {
+    fn config(&self, ports: &Ports, folder: &Path) -> Value {
         let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
         let endpoint = |name: &str, port: u16| json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]});
         let typed = |kind: &str| json!({"@type": format!("type.googleapis.com/{kind}")});
@@ -122,14 +122,14 @@ impl Mesh {
         manager["http_filters"] = json!(filters);
         let filter = json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager});
         let listener =
-            json!({"name": "mesh", "address": address(places.port), "filter_chains": [{"filters": [filter]}]});
+            json!({"name": "mesh", "address": address(ports.port), "filter_chains": [{"filters": [filter]}]});
         let mut ours = self.cluster.clone();
         // The token's file is elsewhere on this machine.
         let at = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/http_filters/0\
                   /typed_config/credential/typed_config/credential/sds_config/path_config_source/path";
-        *ours.pointer_mut(at).expect("the token's place") = json!(folder.join("edge-token.yaml"));
+        *ours.pointer_mut(at).expect("the token's path") = json!(folder.join("edge-token.yaml"));
         let upstream = json!({
-            "name": "upstream", "type": "STATIC", "load_assignment": endpoint("upstream", places.upstream_port),
+            "name": "upstream", "type": "STATIC", "load_assignment": endpoint("upstream", ports.upstream_port),
             "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http2_protocol_options": {}},
@@ -137,7 +137,7 @@ impl Mesh {
         });
         json!({
             "node": {"id": "mesh", "cluster": "mesh"},
-            "admin": {"address": address(places.admin_port)},
+            "admin": {"address": address(ports.admin_port)},
             "static_resources": {"listeners": [listener], "clusters": [upstream, ours]},
         })
     }
@@ -160,20 +160,20 @@ fn start(config: &Value, folder: &Path) -> Process {
     run_envoy(&file)
 }
 
-fn decides(mesh: &Mesh, file: &str) {
+fn assert_decides(mesh: &Mesh, file: &str) {
     let (control_plane, upstream) = (ControlPlane::start(), Http2Upstream::start());
     let admin = control_plane.admin();
     admin.create_workspace("acme");
     let key = admin.create_key("acme", "mesh");
     let folder = tempfile::tempdir().expect("a folder");
     write_secret(&resources(file), &control_plane.edge_token(), folder.path());
-    let places = Places {
+    let ports = Ports {
         port: free_port(),
         admin_port: free_port(),
         upstream_port: upstream.port,
         control_plane_port: control_plane.port,
     };
-    let mut config = mesh.config(&places, folder.path());
+    let mut config = mesh.config(&ports, folder.path());
 
     // Unchanged, with TLS.
     let whole = folder.path().join("whole.json");
@@ -185,17 +185,17 @@ fn decides(mesh: &Mesh, file: &str) {
     ours.as_object_mut().expect("a cluster").remove("transport_socket").expect("TLS");
     let address =
         &mut ours["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
-    *address = json!({"address": "127.0.0.1", "port_value": places.control_plane_port});
+    *address = json!({"address": "127.0.0.1", "port_value": ports.control_plane_port});
     let mut envoy = start(&config, folder.path());
     let verdict = |method: &str, path: &str, headers: &[(&str, &str)]| {
-        Connection::try_open(places.port)?
+        Connection::try_open(ports.port)?
             .try_request(method, path, headers)
             .map(|answer| (answer.verdict(), answer.body))
     };
     let right = [("x-api-key", key.secret.as_str())];
     let name = mesh.name;
     for _ in 0..8 {
-        eventually(&format!("{name}: a right key is let in"), || {
+        eventually(&format!("{name}: a valid key is accepted"), || {
             envoy.assert_runs();
             let (seen, _) = verdict("GET", "/v1/reviews", &right)?;
             if seen == "200 -" { Ok(()) } else { Err(seen) }
@@ -226,7 +226,7 @@ fn decides(mesh: &Mesh, file: &str) {
         ("cookie", "a=b"),
         right[0],
     ]);
-    let answer = post_with_trailers(places.port, "/healthz", &[], &sent).expect("an answer");
+    let answer = post_with_trailers(ports.port, "/healthz", &[], &sent).expect("an answer");
     assert_eq!(answer.json()["trailers"], json!({"checksum": ["1"]}), "{name}");
     drop(envoy);
 
@@ -235,7 +235,7 @@ fn decides(mesh: &Mesh, file: &str) {
     filters.as_array_mut().expect("filters").remove(0);
     let _envoy = start(&config, folder.path());
     let answer = eventually(&format!("{name}: the guard answers"), || {
-        Connection::try_open(places.port)?.try_get("/v1/reviews", &right)
+        Connection::try_open(ports.port)?.try_get("/v1/reviews", &right)
     });
     assert_eq!((answer.verdict().as_str(), answer.body.as_str()), ("403 -", "RBAC: access denied"), "{name}");
 }
@@ -244,10 +244,10 @@ fn decides(mesh: &Mesh, file: &str) {
 fn the_file_for_istio_decides_requests_and_is_guarded() {
     let mesh = istio();
     assert_eq!(mesh.plugin["feed"], "worker", "Istio's VM id is empty");
-    decides(&mesh, "envoy/istio.yaml");
+    assert_decides(&mesh, "envoy/istio.yaml");
 }
 
 #[test]
 fn the_file_for_envoy_gateway_decides_requests_and_is_guarded() {
-    decides(&envoy_gateway(), "envoy/envoy-gateway.yaml");
+    assert_decides(&envoy_gateway(), "envoy/envoy-gateway.yaml");
 }

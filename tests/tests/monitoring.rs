@@ -92,7 +92,10 @@ fn alerts_and_dashboard_name_only_existing_metrics_and_labels() {
             }
             for label in labels {
                 let has = |name: &String| metrics.get(name).is_some_and(|labels| labels.contains(&label));
-                assert!(names.iter().any(has), "{file}: `{expression}` asks for {label}, which none of {names:?} has");
+                assert!(
+                    names.iter().any(has),
+                    "{file}: `{expression}` uses the label {label}, which none of {names:?} has"
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The pages of docs/moving: their commands work as written, and print what is shown.
+//! The migration guides in docs/moving: their commands work as written, and print the output shown.
 
 use std::process::Command;
 
@@ -24,7 +24,7 @@ fn script(page: &str) -> (String, String) {
 }
 
 /// Runs a page against a control plane and an Envoy that accepts foreign keys in the places that the page names.
-fn works(page: &str, credentials: &serde_json::Value) {
+fn assert_works(page: &str, credentials: &serde_json::Value) {
     let stack = Stack::start_with(|config| {
         config.plugin["foreign_keys"] = json!(true);
         config.plugin["credentials"] = credentials.clone();
@@ -45,15 +45,15 @@ fn works(page: &str, credentials: &serde_json::Value) {
 
 #[test]
 fn the_page_for_api_key_auth_works() {
-    works("api-key-auth.md", &json!([{"header": "x-api-key"}]));
+    assert_works("api-key-auth.md", &json!([{"header": "x-api-key"}]));
 }
 
 #[test]
 fn the_page_for_kong_works() {
-    works("kong.md", &json!([{"header": "apikey"}, {"query": "apikey"}]));
+    assert_works("kong.md", &json!([{"header": "apikey"}, {"query": "apikey"}]));
 }
 
 #[test]
 fn the_page_for_ext_authz_works() {
-    works("ext-authz.md", &json!([{"header": "authorization", "prefix": "Bearer "}]));
+    assert_works("ext-authz.md", &json!([{"header": "authorization", "prefix": "Bearer "}]));
 }

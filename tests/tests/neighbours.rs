@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use end_to_end::{Connection, Expected, Hammer, NETWORKS, Stack, eventually_within, large_lines};
+use end_to_end::{Connection, Expected, LoadGenerator, NETWORKS, Stack, eventually_within, large_lines};
 use serde_json::json;
 
 const IMPORTS: usize = 3;
@@ -44,10 +44,10 @@ fn a_large_import_affects_no_other_tenant_and_takes_bounded_memory() {
         let (seen, _) = revoke("activate");
         if seen.starts_with(&expected) { Ok(()) } else { Err(seen) }
     });
-    let before = stack.envoy.process.resident();
+    let before = stack.envoy.process.resident_bytes();
 
     let is_allowed = [Expected { secret: used.secret.clone(), verdict: "200 -" }];
-    let hammer = Hammer::start(stack.envoy.connections(2), stack.envoy.port, &is_allowed);
+    let load = LoadGenerator::start(stack.envoy.connections(2), stack.envoy.port, &is_allowed);
     let is_done = AtomicBool::new(false);
     let (mut revocations, mut slowest) = (0, Duration::ZERO);
     std::thread::scope(|scope| {
@@ -75,13 +75,13 @@ fn a_large_import_affects_no_other_tenant_and_takes_bounded_memory() {
             }
         }
     });
-    let wrong = hammer.stop();
+    let wrong = load.stop();
     assert_eq!(wrong, Vec::<String>::new(), "what another tenant's client was answered");
     assert!(revocations > 20, "{revocations} changes");
     assert!(slowest < ENFORCED_WITHIN, "a change of another tenant took {slowest:?} of {revocations}");
-    let grew = stack.envoy.process.most_resident().saturating_sub(before);
+    let grew = stack.envoy.process.peak_resident_bytes().saturating_sub(before);
     assert!(grew > TABLE_BYTES, "{grew} bytes more: the keys are not there");
     let most = TABLES * TABLE_BYTES * 3 / 2;
     assert!(grew < most, "Envoy grew by {} MB, and should by {} MB at most", grew >> 20, most >> 20);
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
 }

@@ -27,7 +27,7 @@ fn a_key_over_its_rate_limit_waits_and_the_others_do_not() {
     let seen: Vec<String> = (0..=BURST).map(|_| verdict(&busy.secret)).collect();
     assert!(seen[..BURST].iter().all(|verdict| verdict == "200 -"), "{seen:?}");
     assert_eq!(seen[BURST], "429 -", "{seen:?}");
-    assert_eq!(verdict(&calm.secret), "200 -", "another key has a bucket of its own");
+    assert_eq!(verdict(&calm.secret), "200 -", "another key has its own bucket");
     assert_eq!(verdict("nonsense"), "401 malformed-key", "a denied request takes no token");
     assert_eq!(connection.get("/healthz", &[]).verdict(), "200 -", "requests without a key have their own bucket, too");
 }

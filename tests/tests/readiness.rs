@@ -74,7 +74,7 @@ fn an_edge_without_keys_answers_not_ready_and_allows_only_public_routes() {
         assert_eq!(echo.seen(), 0, "nothing has reached the upstream yet");
     }
     assert_eq!(Connection::open(envoy.port).get("/healthz", &[]).verdict(), "200 -", "public");
-    envoy.assert_no_vm_broke();
+    envoy.assert_no_vm_failed();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Two control planes over one PostgreSQL, and an Envoy that uses both: one of them is killed, cut off, or hangs.
+//! Failover between two replicas over one PostgreSQL: one of them is killed, cut off, or hangs.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,22 +6,22 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use end_to_end::{
-    Connection, ControlPlane, CreatedKey, DatabaseLink, Echo, Expected, Hammer, Process, eventually, eventually_within,
-    free_port, latchkey, root, run_envoy,
+    Connection, ControlPlane, CreatedKey, DatabaseLink, Echo, Expected, LoadGenerator, Process, eventually,
+    eventually_within, free_port, latchkey, root, run_envoy,
 };
 use serde_json::json;
 
 /// How long a change at one control plane may take to reach every worker, once the other one is skipped.
-const SOON: Duration = Duration::from_secs(5);
+const PROPAGATION_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The pause between two readings of Envoy's revision.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The timeout of a feed request: 20 s that it may wait for changes, and 10 s of grace.
-const GIVEN_UP: Duration = Duration::from_secs(30);
+const FEED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Held by the running test: each test puts load on an Envoy, and measures how soon something happens.
-static ALONE: Mutex<()> = Mutex::new(());
+static SERIAL: Mutex<()> = Mutex::new(());
 
 struct Site {
     envoy: Process,
@@ -37,10 +37,10 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = ControlPlane::of_postgres();
+        let alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = ControlPlane::start_on_postgres();
         let link = DatabaseLink::to(first.postgres());
-        let second = first.start_beside(link.way());
+        let second = first.start_replica(link.database());
         first.admin().create_workspace("acme");
         let (echo, folder) = (Echo::start(), tempfile::tempdir().expect("a folder"));
         let [port, local_port, admin_port] = std::array::from_fn(|_| free_port());
@@ -61,9 +61,9 @@ impl Site {
         ];
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         for (name, more) in [("envoy.yaml", "--print=config"), ("edge-token.yaml", "--print=token-secret")] {
-            let (code, said) = latchkey(&[&["envoy-config", more], flags.as_slice()].concat());
-            assert_eq!(code, Some(0), "{said}");
-            std::fs::write(folder.path().join(name), said).expect("a file");
+            let (code, output) = latchkey(&[&["envoy-config", more], flags.as_slice()].concat());
+            assert_eq!(code, Some(0), "{output}");
+            std::fs::write(folder.path().join(name), output).expect("a file");
         }
         let envoy = run_envoy(&folder.path().join("envoy.yaml"));
         let mut site = Self {
@@ -96,7 +96,7 @@ impl Site {
         wait_verdict(&mut connections, &key, "200 -", within);
         admin.act(&key, "deactivate");
         wait_verdict(&mut connections, &key, "401 inactive-key", within);
-        eventually("it is answered as enforced", || {
+        eventually("the change is enforced", || {
             let seen = admin.get("/v1/enforcement?wait=1");
             if seen["enforced"] == json!(true) { Ok(()) } else { Err(seen.to_string()) }
         });
@@ -110,10 +110,10 @@ impl Site {
         count.unwrap_or_else(|| panic!("no {name} in:\n{clusters}"))
     }
 
-    /// Waits until Envoy's health checks have found out about a replica: from then on it gets no new request.
+    /// Waits until Envoy's health checks have failed for a replica: from then on it gets no new request.
     fn wait_skipped(&self, replica: usize) {
         let name = format!("latchkey::127.0.0.1:{}::health_flags::", self.replicas[replica].port);
-        eventually_within(GIVEN_UP, "the one that hangs is skipped", || {
+        eventually_within(FEED_TIMEOUT, "the replica that hangs is skipped", || {
             let clusters = Connection::open(self.admin_port).get("/clusters", &[]).body;
             match clusters.lines().find_map(|line| line.strip_prefix(&name)) {
                 Some(flags) if flags.contains("/failed_active_hc") => Ok(()),
@@ -124,51 +124,51 @@ impl Site {
 
     fn wait_used_again(&self, replica: usize) {
         let before = self.answered_by(replica);
-        eventually_within(GIVEN_UP * 2, "the one that came back is used again", || {
+        eventually_within(FEED_TIMEOUT * 2, "the replica that came back is used again", || {
             if self.answered_by(replica) > before { Ok(()) } else { Err(format!("{before} answers")) }
         });
     }
 }
 
 /// Watches for what must never happen: a wrong verdict, or an older table after a newer one.
-struct Watch {
-    hammer: Hammer,
+struct InvariantMonitor {
+    load: LoadGenerator,
     revisions: JoinHandle<Vec<u64>>,
     is_over: Sender<()>,
 }
 
-impl Watch {
+impl InvariantMonitor {
     fn start(site: &Site) -> Self {
         let admin = site.replicas[0].admin();
         let [good, dead] = ["good", "dead"].map(|name| admin.create_key("acme", name));
         admin.act(&dead, "deactivate");
-        wait_verdict(&mut site.connections(), &good, "200 -", SOON);
-        wait_verdict(&mut site.connections(), &dead, "401 inactive-key", SOON);
+        wait_verdict(&mut site.connections(), &good, "200 -", PROPAGATION_DEADLINE);
+        wait_verdict(&mut site.connections(), &dead, "401 inactive-key", PROPAGATION_DEADLINE);
         let expected = [(good, "200 -"), (dead, "401 inactive-key")]
             .map(|(CreatedKey { secret, .. }, verdict)| Expected { secret, verdict });
-        let hammer = Hammer::start((0..4).map(|_| Connection::open(site.port)).collect(), site.port, &expected);
+        let load = LoadGenerator::start((0..4).map(|_| Connection::open(site.port)).collect(), site.port, &expected);
         let ((is_over, ends), admin_port) = (mpsc::channel(), site.admin_port);
         let revisions = std::thread::spawn(move || {
             let (mut seen, mut admin) = (Vec::new(), Connection::open(admin_port));
             // Envoy's main thread answers for statistics, and it may also hold the subscriber.
-            while ends.recv_timeout(BETWEEN_LOOKS) == Err(RecvTimeoutError::Timeout) {
+            while ends.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let stats = admin.get("/stats?filter=latchkey_revision", &[]).body;
                 seen.extend(stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()));
             }
             seen
         });
-        Self { hammer, revisions, is_over }
+        Self { load, revisions, is_over }
     }
 
-    fn assert_all_right(self, site: &Site) {
-        let answered = self.hammer.answered();
-        assert_eq!(self.hammer.stop(), Vec::<String>::new());
+    fn assert_no_violation(self, site: &Site) {
+        let answered = self.load.answered();
+        assert_eq!(self.load.stop(), Vec::<String>::new());
         drop(self.is_over);
-        let revisions = self.revisions.join().expect("the one that looks at revisions");
+        let revisions = self.revisions.join().expect("the thread that reads revisions");
         assert!(revisions.len() > 2 && answered > 100, "{} revisions, {answered} requests", revisions.len());
         assert!(revisions.is_sorted(), "an older revision came after a newer one: {revisions:?}");
         let log = site.envoy.log();
-        assert!(!log.contains("history is another one"), "{log}");
+        assert!(!log.contains("history has changed"), "{log}");
     }
 }
 
@@ -183,53 +183,53 @@ fn wait_verdict(connections: &mut [Connection], key: &CreatedKey, expected: &str
 #[test]
 fn a_killed_control_plane_is_skipped_and_used_again_when_it_is_back() {
     let mut site = Site::start();
-    let watch = Watch::start(&site);
+    let monitor = InvariantMonitor::start(&site);
     for replica in [0, 1] {
         site.replicas[replica].process.kill();
         for _ in 0..3 {
-            site.assert_changes_arrive(1 - replica, SOON);
+            site.assert_changes_arrive(1 - replica, PROPAGATION_DEADLINE);
         }
         site.replicas[replica].restart();
         site.wait_used_again(replica);
-        site.assert_changes_arrive(replica, SOON);
-        site.assert_changes_arrive(1 - replica, SOON);
+        site.assert_changes_arrive(replica, PROPAGATION_DEADLINE);
+        site.assert_changes_arrive(1 - replica, PROPAGATION_DEADLINE);
     }
-    watch.assert_all_right(&site);
+    monitor.assert_no_violation(&site);
 }
 
 #[test]
 fn a_control_plane_that_is_cut_off_from_its_database_is_skipped() {
     let site = Site::start();
-    let watch = Watch::start(&site);
+    let monitor = InvariantMonitor::start(&site);
     site.link.cut();
     // It detects this after three seconds, and then answers the requests that wait.
-    site.assert_changes_arrive(0, SOON + Duration::from_secs(3));
+    site.assert_changes_arrive(0, PROPAGATION_DEADLINE + Duration::from_secs(3));
     for _ in 0..3 {
-        site.assert_changes_arrive(0, SOON);
+        site.assert_changes_arrive(0, PROPAGATION_DEADLINE);
     }
-    site.link.mend();
+    site.link.restore();
     eventually("it reaches its database", || match site.replicas[1].admin().send("GET", "/readyz", None) {
         Some((200, _)) => Ok(()),
         other => Err(format!("{other:?}")),
     });
     site.wait_used_again(1);
-    site.assert_changes_arrive(1, SOON);
-    watch.assert_all_right(&site);
+    site.assert_changes_arrive(1, PROPAGATION_DEADLINE);
+    monitor.assert_no_violation(&site);
 }
 
 #[test]
 fn a_control_plane_that_hangs_delays_one_request_and_no_other() {
     let site = Site::start();
-    let watch = Watch::start(&site);
+    let monitor = InvariantMonitor::start(&site);
     site.replicas[1].process.signal("STOP");
     // A request that went there before may still hang.
     site.wait_skipped(1);
-    site.assert_changes_arrive(0, GIVEN_UP + SOON);
+    site.assert_changes_arrive(0, FEED_TIMEOUT + PROPAGATION_DEADLINE);
     for _ in 0..3 {
-        site.assert_changes_arrive(0, SOON);
+        site.assert_changes_arrive(0, PROPAGATION_DEADLINE);
     }
     site.replicas[1].process.signal("CONT");
     site.wait_used_again(1);
-    site.assert_changes_arrive(1, SOON);
-    watch.assert_all_right(&site);
+    site.assert_changes_arrive(1, PROPAGATION_DEADLINE);
+    monitor.assert_no_violation(&site);
 }

@@ -19,7 +19,7 @@ fn verdict(connection: &mut Connection, key: &CreatedKey) -> String {
 
 /// A stack whose keys were revoked after a backup; also returns the keys and the backup's path.
 fn start() -> (Stack, Keys, String) {
-    let stack = Stack::of_a_file();
+    let stack = Stack::start_on_sqlite();
     let key = |name| stack.admin.create_key("acme", name);
     let keys = Keys {
         untouched: key("untouched"),
@@ -31,14 +31,14 @@ fn start() -> (Stack, Keys, String) {
         stack.wait_known(known);
     }
     let (database, backup) = (file(&stack, "latchkey.db"), file(&stack, "yesterday.db"));
-    let (code, said) = latchkey(&["backup", "--database", &database, "--to", &backup]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.starts_with("backed up "), "{said}");
+    let (code, output) = latchkey(&["backup", "--database", &database, "--to", &backup]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.starts_with("backed up "), "{output}");
 
     stack.admin.act(&keys.deactivated, "deactivate");
     stack.admin.rotate_with(&keys.rotated, &json!({"overlap": "7d"}));
     stack.admin.delete(&keys.deleted);
-    eventually("what was revoked is dead", || {
+    eventually("the edge denies the revoked keys", || {
         let mut connection = Connection::open(stack.envoy.port);
         let seen = (verdict(&mut connection, &keys.deactivated), verdict(&mut connection, &keys.deleted));
         if seen == ("401 inactive-key".to_owned(), "401 unknown-key".to_owned()) {
@@ -56,7 +56,7 @@ fn file(stack: &Stack, name: &str) -> String {
 
 fn stop(stack: &mut Stack) {
     stack.control_plane.process.signal("TERM");
-    stack.control_plane.process.ended();
+    stack.control_plane.process.wait_for_exit();
 }
 
 /// Waits until every worker has loaded the control plane's current history.
@@ -75,25 +75,25 @@ fn a_revoked_key_stays_denied_at_the_edge_when_a_backup_is_restored_and_replayed
     std::fs::write(&log, CommandLine::of(&stack.control_plane).ok(&["audit", "export"])).expect("the export");
     let database = file(&stack, "latchkey.db");
     let restore = ["restore", "--from", &backup, "--database", &database];
-    let (code, said) = latchkey(&restore);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("another control plane has it open"), "{said}");
+    let (code, output) = latchkey(&restore);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("another control plane has it open"), "{output}");
     stop(&mut stack);
-    let (code, said) = latchkey(&restore);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, output) = latchkey(&restore);
+    assert_eq!(code, Some(1), "{output}");
     for part in [
         &format!("revision {before} was reached since"),
         "deactivations: 1, rotations: 1, deletions: 1",
         "--replay-audit",
     ] {
-        assert!(said.contains(part), "{said}");
+        assert!(output.contains(part), "{output}");
     }
 
     // From before the restore until every worker has loaded it, no request with a revoked key passes.
     let is_loaded = AtomicBool::new(false);
     let mut connections = stack.envoy.connections(4);
     let passed: Vec<(u32, u32)> = std::thread::scope(|scope| {
-        let hammers: Vec<_> = connections
+        let clients: Vec<_> = connections
             .iter_mut()
             .map(|connection| {
                 let (is_loaded, keys) = (&is_loaded, &keys);
@@ -111,14 +111,17 @@ fn a_revoked_key_stays_denied_at_the_edge_when_a_backup_is_restored_and_replayed
                 })
             })
             .collect();
-        let (code, said) = latchkey(&[&restore[..], &["--replay-audit", &log]].concat());
-        assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains("1 keys deactivated, 1 rotated, 1 deleted"), "{said}");
-        assert!(said.contains(&format!("rotate again, its new secret is lost: {} rotated", keys.rotated.id)), "{said}");
+        let (code, output) = latchkey(&[&restore[..], &["--replay-audit", &log]].concat());
+        assert_eq!(code, Some(0), "{output}");
+        assert!(output.contains("1 keys deactivated, 1 rotated, 1 deleted"), "{output}");
+        assert!(
+            output.contains(&format!("rotate again, its new secret is lost: {} rotated", keys.rotated.id)),
+            "{output}"
+        );
         stack.control_plane.restart();
         wait_loaded(&stack);
         is_loaded.store(true, Ordering::Relaxed);
-        hammers.into_iter().map(|hammer| hammer.join().expect("a client")).collect()
+        clients.into_iter().map(|client| client.join().expect("a client")).collect()
     });
     assert!(passed.iter().all(|(requests, served)| *requests > 0 && *served > 0), "{passed:?}");
 
@@ -137,7 +140,7 @@ fn a_revoked_key_stays_denied_at_the_edge_when_a_backup_is_restored_and_replayed
     // Its owner gets another secret, as after any rotation.
     let fresh = stack.admin.rotate(&keys.rotated);
     stack.wait_known(&fresh);
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
 }
 
 /// What the refusal prevents: without it, this would happen unnoticed.
@@ -146,9 +149,9 @@ fn revoked_keys_are_valid_again_when_lost_changes_are_accepted() {
     let (mut stack, keys, backup) = start();
     stop(&mut stack);
     let database = file(&stack, "latchkey.db");
-    let (code, said) = latchkey(&["restore", "--from", &backup, "--database", &database, "--accept-lost-changes"]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("lost: the changes of revisions "), "{said}");
+    let (code, output) = latchkey(&["restore", "--from", &backup, "--database", &database, "--accept-lost-changes"]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("lost: the changes of revisions "), "{output}");
     stack.control_plane.restart();
     wait_loaded(&stack);
     for revived in [&keys.untouched, &keys.deactivated, &keys.rotated, &keys.deleted] {

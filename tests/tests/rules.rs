@@ -264,13 +264,13 @@ fn a_preflight_passes_only_by_a_public_route_of_its_own() {
         );
     });
     let preflight = [("origin", "https://app.example"), ("access-control-request-method", "GET")];
-    let ask = |method: &str, path: &str, headers: &[(&str, &str)]| {
+    let verdict = |method: &str, path: &str, headers: &[(&str, &str)]| {
         Connection::open(stack.envoy.port).request(method, path, headers).verdict()
     };
-    assert_eq!(ask("OPTIONS", "/v1/reviews/7", &preflight), "200 -", "a preflight carries no key");
-    assert_eq!(ask("GET", "/v1/reviews/7", &preflight), "401 missing-key", "what it asks for still needs one");
-    assert_eq!(ask("OPTIONS", "/v1/webhooks", &preflight), "401 missing-key", "another route");
+    assert_eq!(verdict("OPTIONS", "/v1/reviews/7", &preflight), "200 -", "a preflight carries no key");
+    assert_eq!(verdict("GET", "/v1/reviews/7", &preflight), "401 missing-key", "the request itself still needs one");
+    assert_eq!(verdict("OPTIONS", "/v1/webhooks", &preflight), "401 missing-key", "another route");
     let overridden = [preflight[0], ("x-http-method-override", "GET"), ("x-http-method", "DELETE")];
-    assert_eq!(ask("GET", "/v1/reviews/7", &overridden), "401 missing-key");
-    assert_eq!(ask("OPTIONS", "/v1/reviews/7", &[("x-api-key", "anything")]), "200 -", "public, whatever is sent");
+    assert_eq!(verdict("GET", "/v1/reviews/7", &overridden), "401 missing-key");
+    assert_eq!(verdict("OPTIONS", "/v1/reviews/7", &[("x-api-key", "anything")]), "200 -", "public, whatever is sent");
 }

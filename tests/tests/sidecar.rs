@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use end_to_end::{
-    Admin, Authority, Connection, ControlPlane, CreatedKey, Echo, Process, eventually, free_port, latchkey, paste,
-    refused_by_envoy, root, run_envoy, serve_command,
+    Admin, Authority, Connection, ControlPlane, CreatedKey, Echo, Process, eventually, free_port, latchkey,
+    refused_by_envoy, root, run_envoy, run_in_shell, serve_command,
 };
 use serde_json::{Value, json};
 
@@ -121,13 +121,13 @@ impl Site {
     fn verdict(&self, secret: &str, flags: &str) -> String {
         let (authority, port) = (self.authority(), self.port);
         let url = format!("https://localhost:{port}/v1/reviews");
-        paste(&format!("curl -si --noproxy '*' --cacert {authority} {flags} -H 'x-api-key: {secret}' {url}")).0
+        run_in_shell(&format!("curl -si --noproxy '*' --cacert {authority} {flags} -H 'x-api-key: {secret}' {url}")).0
     }
 
     /// REST of the control plane, over TLS.
     fn rest(&self, method: &str, path: &str, body: &str) -> Value {
         let (authority, port, token) = (self.authority(), self.control_plane_port, &self.admin_token);
-        let (_, answer) = paste(&format!(
+        let (_, answer) = run_in_shell(&format!(
             "curl -s --noproxy '*' --cacert {authority} -X {method} -H 'authorization: Bearer {token}' \
              -H 'content-type: application/json' -d '{body}' https://localhost:{port}{path}"
         ));
@@ -137,22 +137,22 @@ impl Site {
 
 /// The id and the text of a new token for the edge `shop`.
 fn edge_token(admin: &Admin, name: &str) -> (String, String) {
-    let (status, made) =
+    let (status, created) =
         admin.send("POST", "/v1/edge-tokens", Some(&json!({"name": name, "edge": "shop"}))).expect("an answer");
-    assert_eq!(status, 201, "{made}");
-    token_of(&made)
+    assert_eq!(status, 201, "{created}");
+    token_of(&created)
 }
 
-fn token_of(made: &Value) -> (String, String) {
-    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no text in {made}")).to_owned();
-    (text(&made["token"]["id"]), text(&made["secret"]))
+fn token_of(created: &Value) -> (String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no text in {created}")).to_owned();
+    (text(&created["token"]["id"]), text(&created["secret"]))
 }
 
-/// Runs `latchkey envoy-config` with these flags; what it prints goes to `file`.
+/// Runs `latchkey envoy-config` with these flags; writes its output to `file`.
 fn print_to(flags: &[&str], file: &Path) {
-    let (code, said) = latchkey(&[&["envoy-config"], flags].concat());
-    assert_eq!(code, Some(0), "{said}");
-    std::fs::write(file, said).expect("the config");
+    let (code, output) = latchkey(&[&["envoy-config"], flags].concat());
+    assert_eq!(code, Some(0), "{output}");
+    std::fs::write(file, output).expect("the config");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_request_is_decided_with_tls_on_both_sides() {
 
     // The control plane accepts no edge without a certificate.
     let url = format!("https://localhost:{}/healthz", site.edge_port);
-    let (answer, _) = paste(&format!("curl -si --noproxy '*' --cacert {} {url}", site.authority()));
+    let (answer, _) = run_in_shell(&format!("curl -si --noproxy '*' --cacert {} {url}", site.authority()));
     assert_eq!(answer, "", "without a client certificate there is no answer");
 
     // Envoy's health checks present one.
@@ -195,8 +195,8 @@ fn a_request_is_decided_with_tls_on_both_sides() {
 #[test]
 fn a_token_that_is_moved_into_place_is_used_without_a_restart() {
     let site = Site::start();
-    let made = site.rest("POST", "/v1/edge-tokens", r#"{"name": "second", "edge": "shop"}"#);
-    let (_, token) = token_of(&made);
+    let created = site.rest("POST", "/v1/edge-tokens", r#"{"name": "second", "edge": "shop"}"#);
+    let (_, token) = token_of(&created);
     let (new, file) = (site.folder.path().join("edge-token.new"), site.folder.path().join("edge-token"));
     std::fs::write(&new, format!("{token}\n")).expect("the new token");
     std::fs::rename(&new, &file).expect("the new token in its place");
@@ -215,7 +215,8 @@ fn a_key_over_its_rate_limit_is_answered_429() {
     let requests = format!("--next -s -o /dev/null -w '%{{http_code}} ' --cacert {}", site.authority());
     let url = format!("https://localhost:{}/v1/reviews", site.port);
     let many: String = (0..300).map(|_| format!(" {requests} -H 'x-api-key: {}' {url}", site.key.secret)).collect();
-    let (_, answers) = paste(&format!("curl -s --noproxy '*' {}", many.trim_start().trim_start_matches("--next")));
+    let (_, answers) =
+        run_in_shell(&format!("curl -s --noproxy '*' {}", many.trim_start().trim_start_matches("--next")));
     let (allowed, limited) = (answers.matches("200").count(), answers.matches("429").count());
     assert!(allowed >= 50 && limited >= 1 && allowed + limited == 300, "{allowed} allowed, {limited} limited");
 }
@@ -228,9 +229,9 @@ fn leave_retires_the_instance_and_ends_envoy() {
     leave.env("LATCHKEY_ADMIN", format!("127.0.0.1:{}", site.admin_port));
     leave.env("LATCHKEY_LOCAL", format!("127.0.0.1:{}", site.local_port)).env("LATCHKEY_DRAIN_SECS", "1");
     let output = leave.output().expect("envoy/leave");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.starts_with("leave: retired instance ") && said.lines().count() == 1, "{said}");
-    assert!(site.envoy.ended().success());
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.starts_with("leave: retired instance ") && stderr.lines().count() == 1, "{stderr}");
+    assert!(site.envoy.wait_for_exit().success());
     let edges = site.rest("GET", "/v1/edges", "");
     assert_eq!(edges["items"], json!([]), "no change waits for it any more");
 }
@@ -252,7 +253,7 @@ fn an_envoy_on_the_control_plane_s_machine_is_served_by_a_unix_socket() {
 
     let echo = Echo::start();
     let flags = [
-        // Nobody can eavesdrop on the way, so plain HTTP needs no further flag.
+        // A Unix socket can't be intercepted, so plain HTTP needs no further flag.
         format!("--control-plane={socket}"),
         format!("--upstream=127.0.0.1:{}", echo.port),
         format!("--listen=127.0.0.1:{port}"),
@@ -267,14 +268,14 @@ fn an_envoy_on_the_control_plane_s_machine_is_served_by_a_unix_socket() {
     print_to(&[&flags, &["--print=token-secret"][..]].concat(), &folder.path().join("edge-token.yaml"));
     let config = folder.path().join("envoy.yaml");
     print_to(&flags, &config);
-    let (code, said) = latchkey(&["check-config", &config.display().to_string()]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = latchkey(&["check-config", &config.display().to_string()]);
+    assert_eq!(code, Some(0), "{output}");
     let _envoy = run_envoy(&config);
     let verdict = || -> Result<String, String> {
         let mut connection = Connection::try_open(port)?;
         Ok(connection.try_get("/v1/reviews", &[("x-api-key", &key.secret)])?.verdict())
     };
-    eventually("the key is let in", || match verdict()?.as_str() {
+    eventually("the key is accepted", || match verdict()?.as_str() {
         "200 -" => Ok(()),
         other => Err(other.to_owned()),
     });
@@ -326,8 +327,8 @@ fn envoy_takes_every_config_that_is_printed() {
         assert_eq!(refused_by_envoy(&path), None, "{name}");
         // There the last route accepts any key, beside a route that needs more.
         let warnings = if name == "routes" { "with 1 warning:" } else { "with 0 warnings:" };
-        let (code, said) = latchkey(&["check-config", &path.display().to_string()]);
-        assert!(code == Some(0) && said.contains(&format!("accepted, {warnings}")), "{name}: {said}");
+        let (code, output) = latchkey(&["check-config", &path.display().to_string()]);
+        assert!(code == Some(0) && output.contains(&format!("accepted, {warnings}")), "{name}: {output}");
         let text = std::fs::read_to_string(&path).expect("the config");
         assert!(!text.contains("${") && !text.contains("#if") && !text.contains("#end"), "{name}: {text}");
     }
@@ -375,8 +376,8 @@ fn wrong_flags_are_refused_in_one_line_with_the_next_step() {
             "--allow-in-paths semicolon: Envoy can take /=public for a request that the upstream reads as /v1/webhooks=webhooks",
         ),
     ] {
-        let (code, said) = latchkey(&flags);
-        assert_eq!(code, Some(1), "{flags:?}: {said}");
-        assert!(said.contains(expected) && said.trim().lines().count() == 1, "{flags:?}: {said}");
+        let (code, output) = latchkey(&flags);
+        assert_eq!(code, Some(1), "{flags:?}: {output}");
+        assert!(output.contains(expected) && output.trim().lines().count() == 1, "{flags:?}: {output}");
     }
 }

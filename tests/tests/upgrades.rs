@@ -1,4 +1,4 @@
-//! Requests that become something else: WebSocket and CONNECT are decided on their headers, like any other.
+//! Protocol upgrades: WebSocket and CONNECT are decided on their headers, like any other request.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -61,7 +61,7 @@ fn a_websocket_is_opened_with_a_key_and_not_without() {
     assert!(answer.headers["seen"].contains(&key.id), "{answer:?}");
     connection.send(b"hello").expect("the connection is open");
     assert_eq!(connection.read_bytes(5), b"hello", "what follows goes through");
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_connect_is_opened_with_a_key_and_not_without() {
         assert_eq!(connection.read_bytes(5), b"hello");
         Ok(())
     });
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_denied_upgrade_never_reaches_the_upstream() {
     let answer = Connection::open(stack.envoy.port).get("/v1/reviews", &h2c);
     assert!((400..500).contains(&answer.status), "{answer:?}");
     assert_eq!(stack.echo.seen(), before, "the upstream saw one of them");
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
 }
 
 #[test]

@@ -9,21 +9,23 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::answer::{PageBody, changed, gone, listed, shown};
 use super::authority::AnyAdmin;
-use super::fields::{Fields, QueryFields, Refused};
+use super::fields::{Fields, InvalidValue, QueryFields};
 use super::idempotency::{self, IdempotencyKey};
 use super::path::AdminTokenInPath;
 use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::requests::{CreateAdminToken, RoleName, TokenStatus};
+use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{AdminToken, Changed, Made, NewAdminToken, NewSecret, Role, StoreError, TokenQuery, WorkspaceName};
+use crate::store::{
+    AdminToken, AtRevision, NewAdminToken, NewSecret, OnceResult, Role, StoreError, TokenQuery, WorkspaceName,
+};
 
-/// A token as JSON. All fields are there, `null` where there is nothing.
+/// A token as JSON. All fields are present, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AdminToken)]
 struct TokenBody {
@@ -70,17 +72,17 @@ impl TokenBody {
     }
 }
 
-/// The one answer that shows a token's text.
+/// The only response that shows a token's text.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AdminTokenWithSecret)]
 struct TokenWithSecret<'a> {
     token: TokenBody,
-    /// `null` in the answer to a repeat, which has no text to show.
+    /// `null` in the response to a retry: the text is shown only once.
     #[schema(required)]
     secret: Option<&'a str>,
 }
 
-/// Makes an admin token, and shows its text: this once.
+/// Creates an admin token, and shows its text once.
 #[utoipa::path(
     post,
     path = "/admin-tokens",
@@ -94,24 +96,24 @@ pub(super) async fn create(
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let once = key.once(fields.digest());
+    let once = key.for_body(fields.digest());
     let principal = principal.once(once);
     let make = async {
         let now = api.clock.now();
         let (made, secret) = make(&api, &principal, fields).await?;
         let body = TokenWithSecret { token: TokenBody::new(made.value, now), secret: Some(secret.expose()) };
-        changed(StatusCode::CREATED, &body, made.revision)
+        changed_resource(StatusCode::CREATED, &body, made.revision)
     };
-    idempotency::answer(&api, once, make, |made| again(&api, &principal, made)).await
+    idempotency::run_once(&api, once, make, |made| replay(&api, &principal, made)).await
 }
 
-/// The answer to a repeated request: the token as it is now.
-async fn again(api: &Api, principal: &Principal, made: Made) -> Result<Response, Problem> {
+/// The response to a retry: the token as it is now.
+async fn replay(api: &Api, principal: &Principal, made: OnceResult) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
-    let token = api.store.admin_token(id, principal.reach()).await.map_err(of_token)?;
+    let token = api.store.admin_token(id, principal.reach()).await.map_err(token_problem)?;
     let revision = token.revision;
     let body = TokenWithSecret { token: TokenBody::new(token, api.clock.now()), secret: None };
-    changed(StatusCode::CREATED, &body, revision)
+    changed_resource(StatusCode::CREATED, &body, revision)
 }
 
 /// Creates the token that the fields describe. Returns its text, which is shown once.
@@ -119,38 +121,38 @@ pub(crate) async fn make(
     api: &Api,
     principal: &Principal,
     mut fields: Fields,
-) -> Result<(Changed<AdminToken>, Secret), Problem> {
-    let acting = principal.acting(&api.clock);
+) -> Result<(AtRevision<AdminToken>, Secret), Problem> {
+    let context = principal.change_context(&api.clock);
     let name = fields.required("name", values::name);
-    let word = fields.required("role", role_word);
+    let role_name = fields.required("role", requested_role);
     let is_given = fields.has("workspace");
     let workspace = match fields.optional("workspace", values::optional_string) {
         None if is_given => None,
-        named => workspace_for(api, principal, word, named.flatten(), &mut fields).await?,
+        named => workspace_for(api, principal, role_name, named.flatten(), &mut fields).await?,
     };
-    let expires_at = expiration(&mut fields, principal, acting.at);
-    let role = word.and_then(|word| granted(word, workspace));
+    let expires_at = expiration(&mut fields, principal, context.at);
+    let role = role_name.and_then(|role_name| bound_role(role_name, workspace));
     let (name, role, expires_at) = fields.finish(|| Some((name?, role?, expires_at?)))?;
 
     let secret = api.entropy.secret(&Kind::AdminToken)?;
     let new = NewAdminToken {
         id: api.entropy.id(&api.clock)?,
         name,
-        role: within(principal, role)?,
+        role: require_included(principal, role)?,
         expires_at,
         secret: NewSecret::from(&secret),
     };
-    Ok((api.store.create_admin_token(new, acting).await?, secret))
+    Ok((api.store.create_admin_token(new, context).await?, secret))
 }
 
-/// Lists the admin tokens within reach, oldest first.
+/// Lists the admin tokens that the token may see, oldest first.
 #[utoipa::path(
     get,
     path = "/admin-tokens",
     operation_id = "list_admin_tokens",
     params(
         ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
     ),
     responses((status = 200, description = "A page", body = PageBody<TokenBody>))
 )]
@@ -160,13 +162,13 @@ pub(super) async fn list(
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-    let after = fields.optional("cursor", |value| cursor::read::<AdminTokenId>(&values::string(value)?));
+    let after = fields.optional("cursor", |value| cursor::decode::<AdminTokenId>(&values::string(value)?));
     let query = fields.finish(|| Some(TokenQuery { limit, after }))?;
     let now = api.clock.now();
     let page = api.store.list_admin_tokens(query, principal.reach()).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
+    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
     let items: Vec<_> = page.items.into_iter().map(|token| TokenBody::new(token, now)).collect();
-    listed(&PageBody { items, next_cursor })
+    ok_json(&PageBody { items, next_cursor })
 }
 
 /// Shows an admin token.
@@ -181,12 +183,12 @@ pub(super) async fn show(
     AnyAdmin(principal): AnyAdmin,
     AdminTokenInPath(id): AdminTokenInPath,
 ) -> Result<Response, Problem> {
-    let token = api.store.admin_token(id, principal.reach()).await.map_err(of_token)?;
+    let token = api.store.admin_token(id, principal.reach()).await.map_err(token_problem)?;
     let revision = token.revision;
-    shown(&TokenBody::new(token, api.clock.now()), revision)
+    resource(&TokenBody::new(token, api.clock.now()), revision)
 }
 
-/// Revokes an admin token, for good and at once.
+/// Revokes an admin token permanently, with immediate effect.
 #[utoipa::path(
     delete,
     path = "/admin-tokens/{token}",
@@ -199,44 +201,44 @@ pub(super) async fn revoke(
     AdminTokenInPath(id): AdminTokenInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let acting = principal.acting(&api.clock);
-    let revoked = api.store.revoke_admin_token(id, principal.reach(), precondition, acting).await;
-    Ok(gone(revoked.map_err(of_token)?.revision))
+    let context = principal.change_context(&api.clock);
+    let revoked = api.store.revoke_admin_token(id, principal.reach(), precondition, context).await;
+    Ok(no_content(revoked.map_err(token_problem)?.revision))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum RoleWord {
+enum RequestedRole {
     PlatformAdmin,
     WorkspaceAdmin,
     WorkspaceMember,
 }
 
-fn role_word(value: Value) -> Result<RoleWord, Refused> {
+fn requested_role(value: Value) -> Result<RequestedRole, InvalidValue> {
     match values::string(value)?.as_str() {
-        "platform_admin" => Ok(RoleWord::PlatformAdmin),
-        "workspace_admin" => Ok(RoleWord::WorkspaceAdmin),
-        "workspace_member" => Ok(RoleWord::WorkspaceMember),
-        _ => Err(Refused::new("unknown-role", "must be one of platform_admin, workspace_admin, workspace_member")),
+        "platform_admin" => Ok(RequestedRole::PlatformAdmin),
+        "workspace_admin" => Ok(RequestedRole::WorkspaceAdmin),
+        "workspace_member" => Ok(RequestedRole::WorkspaceMember),
+        _ => Err(InvalidValue::new("unknown-role", "must be one of platform_admin, workspace_admin, workspace_member")),
     }
 }
 
-/// The workspace that a role is bound to: the named one, else the principal's own. One outside the principal's reach is
-/// refused like one that doesn't exist.
+/// The workspace that a role is bound to: the named one, or by default the principal's own. One outside the principal's
+/// reach is refused like one that doesn't exist.
 async fn workspace_for(
     api: &Api,
     principal: &Principal,
-    word: Option<RoleWord>,
+    role_name: Option<RequestedRole>,
     named: Option<String>,
     fields: &mut Fields,
 ) -> Result<Option<WorkspaceId>, Problem> {
-    let refusal = match (word, named) {
-        (None, _) | (Some(RoleWord::PlatformAdmin), None) => return Ok(None),
-        (Some(RoleWord::PlatformAdmin), Some(_)) => {
-            Refused::new("ambiguous", "goes with the roles of a workspace; leave it out for a platform_admin")
+    let refusal = match (role_name, named) {
+        (None, _) | (Some(RequestedRole::PlatformAdmin), None) => return Ok(None),
+        (Some(RequestedRole::PlatformAdmin), Some(_)) => {
+            InvalidValue::new("ambiguous", "belongs to the roles of a workspace; leave it out for a platform_admin")
         }
         (Some(_), None) => match principal.reach() {
             Some(own) => return Ok(Some(own)),
-            None => Refused::new("required", "is required for this role: a workspace's id or slug"),
+            None => InvalidValue::new("required", "is required for this role: a workspace's id or slug"),
         },
         (Some(_), Some(text)) => {
             let name = text.parse().map_or(WorkspaceName::Slug(text), WorkspaceName::Id);
@@ -247,7 +249,7 @@ async fn workspace_for(
             };
             match found.filter(|id| principal.reach().is_none_or(|own| own == *id)) {
                 Some(id) => return Ok(Some(id)),
-                None => Refused::new("unknown-workspace", "names no workspace that you may see"),
+                None => InvalidValue::new("unknown-workspace", "is not a workspace that you may see"),
             }
         }
     };
@@ -255,23 +257,25 @@ async fn workspace_for(
     Ok(None)
 }
 
-fn granted(word: RoleWord, workspace: Option<WorkspaceId>) -> Option<Role> {
-    match word {
-        RoleWord::PlatformAdmin => Some(Role::PlatformAdmin),
-        RoleWord::WorkspaceAdmin => workspace.map(Role::WorkspaceAdmin),
-        RoleWord::WorkspaceMember => workspace.map(Role::WorkspaceMember),
+fn bound_role(role_name: RequestedRole, workspace: Option<WorkspaceId>) -> Option<Role> {
+    match role_name {
+        RequestedRole::PlatformAdmin => Some(Role::PlatformAdmin),
+        RequestedRole::WorkspaceAdmin => workspace.map(Role::WorkspaceAdmin),
+        RequestedRole::WorkspaceMember => workspace.map(Role::WorkspaceMember),
     }
 }
 
 /// The role, if the principal's own role includes it.
-fn within(principal: &Principal, role: Role) -> Result<Role, Problem> {
+fn require_included(principal: &Principal, role: Role) -> Result<Role, Problem> {
     let has = match (principal.role(), role) {
         (Role::PlatformAdmin, _) => true,
-        (Role::WorkspaceAdmin(own), Role::WorkspaceAdmin(asked) | Role::WorkspaceMember(asked)) => own == asked,
-        (Role::WorkspaceMember(own), Role::WorkspaceMember(asked)) => own == asked,
+        (Role::WorkspaceAdmin(own), Role::WorkspaceAdmin(requested) | Role::WorkspaceMember(requested)) => {
+            own == requested
+        }
+        (Role::WorkspaceMember(own), Role::WorkspaceMember(requested)) => own == requested,
         (Role::WorkspaceAdmin(_) | Role::WorkspaceMember(_), _) => false,
     };
-    if has { Ok(role) } else { Err(Problem::forbidden("one that has this role itself")) }
+    if has { Ok(role) } else { Err(Problem::forbidden("a token whose own role includes the new token's role")) }
 }
 
 /// When the token ends: as requested, by default with the token that creates it.
@@ -280,18 +284,18 @@ fn expiration(fields: &mut Fields, principal: &Principal, now: UnixSeconds) -> O
     let Some(field) = ["expires_in", "expires_at"].into_iter().find(|name| fields.has(name)) else {
         return Some(own);
     };
-    let asked = values::expiration(fields, now)?;
+    let requested = values::expiration(fields, now)?;
     match own {
-        Some(own) if asked.is_none_or(|asked| asked > own) => {
+        Some(own) if requested.is_none_or(|requested| requested > own) => {
             let message = format!("would outlive your own token, which ends {}", instant::text(own));
-            fields.refuse(field, Refused::new("beyond-own", message));
+            fields.refuse(field, InvalidValue::new("beyond-own", message));
             None
         }
-        _ => Some(asked),
+        _ => Some(requested),
     }
 }
 
-pub(crate) fn of_token(error: StoreError) -> Problem {
+pub(crate) fn token_problem(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::unknown_token(),
         other => other.into(),

@@ -1,4 +1,4 @@
-//! What each role may do: one extractor for each rule, so that handlers need no checks.
+//! Authorization: one extractor for each required role, so that handlers need no checks.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -9,7 +9,7 @@ use super::path::parameter;
 use super::principal::Principal;
 use super::values::workspace_name;
 use crate::problem::Problem;
-use crate::store::{Once, Role, StoreError, Workspace};
+use crate::store::{OnceKey, Role, StoreError, Workspace};
 
 /// A platform admin.
 pub(crate) struct PlatformAdmin(pub(crate) Principal);
@@ -31,7 +31,7 @@ pub(crate) struct InWorkspace {
 
 impl InWorkspace {
     /// The same, for a change that is made only once.
-    pub(crate) fn once(mut self, once: impl Into<Option<Once>>) -> Self {
+    pub(crate) fn once(mut self, once: impl Into<Option<OnceKey>>) -> Self {
         self.principal = self.principal.once(once);
         self
     }
@@ -51,7 +51,7 @@ impl FromRequestParts<Api> for PlatformAdmin {
         let principal = Principal::from_request_parts(parts, api).await?;
         match principal.role() {
             Role::PlatformAdmin => Ok(Self(principal)),
-            Role::WorkspaceAdmin(_) | Role::WorkspaceMember(_) => Err(Problem::forbidden("a platform admin's")),
+            Role::WorkspaceAdmin(_) | Role::WorkspaceMember(_) => Err(Problem::forbidden("a platform admin's token")),
         }
     }
 }
@@ -63,7 +63,7 @@ impl FromRequestParts<Api> for AnyAdmin {
         let principal = Principal::from_request_parts(parts, api).await?;
         match principal.role() {
             Role::PlatformAdmin | Role::WorkspaceAdmin(_) => Ok(Self(principal)),
-            Role::WorkspaceMember(_) => Err(Problem::forbidden("an admin's")),
+            Role::WorkspaceMember(_) => Err(Problem::forbidden("an admin's token")),
         }
     }
 }
@@ -71,7 +71,7 @@ impl FromRequestParts<Api> for AnyAdmin {
 impl FromRequestParts<Api> for MemberOf {
     type Rejection = Problem;
 
-    /// The answer is the same for a workspace that doesn't exist and one that is out of the principal's reach.
+    /// The response is the same for a workspace that doesn't exist and one that is out of the principal's reach.
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let principal = Principal::from_request_parts(parts, api).await?;
         let text = parameter(parts, api, "workspace").await.ok_or_else(Problem::unknown_workspace)?;
@@ -96,7 +96,7 @@ impl FromRequestParts<Api> for AdminOf {
         let MemberOf(at) = MemberOf::from_request_parts(parts, api).await?;
         match at.principal.role() {
             Role::PlatformAdmin | Role::WorkspaceAdmin(_) => Ok(Self(at)),
-            Role::WorkspaceMember(_) => Err(Problem::forbidden("an admin's of this workspace")),
+            Role::WorkspaceMember(_) => Err(Problem::forbidden("a token of an admin of this workspace")),
         }
     }
 }

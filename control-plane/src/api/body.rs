@@ -24,22 +24,22 @@ impl<S: Sync> FromRequest<S> for Fields {
         if bytes.is_empty() {
             return Ok(Self::new(Map::new()));
         }
-        let (taken, patches) = match parts.method {
+        let (accepted, is_patch) = match parts.method {
             Method::PATCH => ("application/merge-patch+json", true),
             _ => ("application/json", false),
         };
-        if !is_json(&parts.headers, patches) {
-            return Err(Problem::not_json_type(taken));
+        if !is_json(&parts.headers, is_patch) {
+            return Err(Problem::not_json_type(accepted));
         }
         object(&bytes).map_err(|error| match error {
-            NoObject::NotJson(detail) => Problem::not_json(detail),
-            NoObject::Other(error) => Problem::invalid(vec![error]),
+            NotAnObject::NotJson(detail) => Problem::not_json(detail),
+            NotAnObject::Other(error) => Problem::invalid(vec![error]),
         })
     }
 }
 
-/// Why bytes aren't a JSON object.
-pub(super) enum NoObject {
+/// Why a body isn't a JSON object.
+pub(super) enum NotAnObject {
     /// The message names a position, and repeats no content.
     NotJson(String),
     /// JSON of another type.
@@ -47,13 +47,13 @@ pub(super) enum NoObject {
 }
 
 /// The fields of a JSON object.
-pub(super) fn object(bytes: &[u8]) -> Result<Fields, NoObject> {
-    let Strict(value) = serde_json::from_slice(bytes).map_err(|error| NoObject::NotJson(error.to_string()))?;
+pub(super) fn object(bytes: &[u8]) -> Result<Fields, NotAnObject> {
+    let StrictJson(value) = serde_json::from_slice(bytes).map_err(|error| NotAnObject::NotJson(error.to_string()))?;
     match value {
         Value::Object(object) => Ok(Fields::new(object)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            let message = "must be a JSON object, in curly brackets".to_owned();
-            Err(NoObject::Other(FieldError { field: String::new(), code: "wrong-type", message }))
+            let message = "must be a JSON object, in curly braces".to_owned();
+            Err(NotAnObject::Other(FieldError { field: String::new(), code: "wrong-type", message }))
         }
     }
 }
@@ -63,7 +63,7 @@ async fn read(body: Body, headers: &HeaderMap) -> Result<axum::body::Bytes, Prob
     if declared_length(headers).is_some_and(|length| length > MAX_BODY_BYTES) {
         return Err(too_large());
     }
-    // The other cause is a client that disconnected, which gets no answer anyway.
+    // The other cause is a client that disconnected, which receives no response anyway.
     to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| too_large())
 }
 
@@ -72,17 +72,17 @@ pub(super) fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn is_json(headers: &HeaderMap, patches: bool) -> bool {
+fn is_json(headers: &HeaderMap, is_patch: bool) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
-        || patches && essence.eq_ignore_ascii_case("application/merge-patch+json")
+        || is_patch && essence.eq_ignore_ascii_case("application/merge-patch+json")
 }
 
 /// JSON without duplicate fields in an object: parsers disagree on which one counts.
-struct Strict(Value);
+struct StrictJson(Value);
 
-impl<'de> Deserialize<'de> for Strict {
+impl<'de> Deserialize<'de> for StrictJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(StrictVisitor).map(Self)
     }
@@ -123,7 +123,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut array = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
+        while let Some(StrictJson(item)) = items.next_element()? {
             array.push(item);
         }
         Ok(Value::Array(array))
@@ -132,9 +132,9 @@ impl<'de> Visitor<'de> for StrictVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
-            let Strict(value) = fields.next_value()?;
+            let StrictJson(value) = fields.next_value()?;
             if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a field stands there twice"));
+                return Err(A::Error::custom("a field is given twice"));
             }
         }
         Ok(Value::Object(object))
@@ -155,9 +155,9 @@ mod tests {
             (r#"{"a":1"#, false),
             (r#"{"a":1} x"#, false),
         ] {
-            let strict = serde_json::from_str::<Strict>(text);
+            let strict = serde_json::from_str::<StrictJson>(text);
             assert_eq!(strict.is_ok(), fits, "{text}");
-            if let Ok(Strict(value)) = strict {
+            if let Ok(StrictJson(value)) = strict {
                 assert_eq!(value, serde_json::from_str::<Value>(text).unwrap());
             }
         }

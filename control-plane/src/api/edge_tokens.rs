@@ -8,7 +8,6 @@ use policy::{EdgeTokenId, Revision, UnixSeconds};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{PageBody, changed, gone, listed, shown};
 use super::authority::PlatformAdmin;
 use super::fields::{Fields, QueryFields};
 use super::idempotency::{self, IdempotencyKey};
@@ -16,13 +15,14 @@ use super::path::EdgeTokenInPath;
 use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::requests::CreateEdgeToken;
+use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{Changed, EdgeToken, Made, NewEdgeToken, NewSecret, StoreError, TokenQuery};
+use crate::store::{AtRevision, EdgeToken, NewEdgeToken, NewSecret, OnceResult, StoreError, TokenQuery};
 
-/// A token as JSON. All fields are there, `null` where there is nothing.
+/// A token as JSON. All fields are present, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EdgeToken)]
 struct TokenBody {
@@ -49,17 +49,17 @@ impl From<EdgeToken> for TokenBody {
     }
 }
 
-/// The one answer that shows a token's text.
+/// The only response that shows a token's text.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EdgeTokenWithSecret)]
 struct TokenWithSecret<'a> {
     token: TokenBody,
-    /// `null` in the answer to a repeat, which has no text to show.
+    /// `null` in the response to a retry: the text is shown only once.
     #[schema(required)]
     secret: Option<&'a str>,
 }
 
-/// Makes an edge token, and shows its text: this once.
+/// Creates an edge token, and shows its text once.
 #[utoipa::path(
     post,
     path = "/edge-tokens",
@@ -73,22 +73,22 @@ pub(super) async fn create(
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let once = key.once(fields.digest());
+    let once = key.for_body(fields.digest());
     let principal = principal.once(once);
     let make = async {
         let (made, secret) = make(&api, &principal, fields).await?;
         let body = TokenWithSecret { token: made.value.into(), secret: Some(secret.expose()) };
-        changed(StatusCode::CREATED, &body, made.revision)
+        changed_resource(StatusCode::CREATED, &body, made.revision)
     };
-    idempotency::answer(&api, once, make, |made| again(&api, made)).await
+    idempotency::run_once(&api, once, make, |made| replay(&api, made)).await
 }
 
-/// The answer to a repeated request: the token as it is now.
-async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
+/// The response to a retry: the token as it is now.
+async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
-    let token = api.store.edge_token(id).await.map_err(of_token)?;
+    let token = api.store.edge_token(id).await.map_err(token_problem)?;
     let revision = token.revision;
-    changed(StatusCode::CREATED, &TokenWithSecret { token: token.into(), secret: None }, revision)
+    changed_resource(StatusCode::CREATED, &TokenWithSecret { token: token.into(), secret: None }, revision)
 }
 
 /// Creates the token that the fields describe. Returns its text, which is shown once.
@@ -96,12 +96,12 @@ pub(crate) async fn make(
     api: &Api,
     principal: &Principal,
     mut fields: Fields,
-) -> Result<(Changed<EdgeToken>, Secret), Problem> {
+) -> Result<(AtRevision<EdgeToken>, Secret), Problem> {
     let (name, edge) = (fields.required("name", values::name), fields.required("edge", values::edge));
     let (name, edge) = fields.finish(|| name.zip(edge))?;
     let secret = api.entropy.secret(&Kind::EdgeToken)?;
     let new = NewEdgeToken { id: api.entropy.id(&api.clock)?, name, edge, secret: NewSecret::from(&secret) };
-    Ok((api.store.create_edge_token(new, principal.acting(&api.clock)).await?, secret))
+    Ok((api.store.create_edge_token(new, principal.change_context(&api.clock)).await?, secret))
 }
 
 /// Lists the edge tokens, oldest first.
@@ -111,7 +111,7 @@ pub(crate) async fn make(
     operation_id = "list_edge_tokens",
     params(
         ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
     ),
     responses((status = 200, description = "A page", body = PageBody<TokenBody>))
 )]
@@ -121,11 +121,11 @@ pub(super) async fn list(
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-    let after = fields.optional("cursor", |value| cursor::read::<EdgeTokenId>(&values::string(value)?));
+    let after = fields.optional("cursor", |value| cursor::decode::<EdgeTokenId>(&values::string(value)?));
     let query = fields.finish(|| Some(TokenQuery { limit, after }))?;
     let page = api.store.list_edge_tokens(query).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
-    listed(&PageBody { items: page.items.into_iter().map(TokenBody::from).collect(), next_cursor })
+    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
+    ok_json(&PageBody { items: page.items.into_iter().map(TokenBody::from).collect(), next_cursor })
 }
 
 /// Shows an edge token.
@@ -140,12 +140,12 @@ pub(super) async fn show(
     _: PlatformAdmin,
     EdgeTokenInPath(id): EdgeTokenInPath,
 ) -> Result<Response, Problem> {
-    let token = api.store.edge_token(id).await.map_err(of_token)?;
+    let token = api.store.edge_token(id).await.map_err(token_problem)?;
     let revision = token.revision;
-    shown(&TokenBody::from(token), revision)
+    resource(&TokenBody::from(token), revision)
 }
 
-/// Revokes an edge token, for good and at once.
+/// Revokes an edge token permanently, with immediate effect.
 #[utoipa::path(
     delete,
     path = "/edge-tokens/{token}",
@@ -158,12 +158,12 @@ pub(super) async fn revoke(
     EdgeTokenInPath(id): EdgeTokenInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let acting = principal.acting(&api.clock);
-    let revoked = api.store.revoke_edge_token(id, precondition, acting).await.map_err(of_token)?;
-    Ok(gone(revoked.revision))
+    let context = principal.change_context(&api.clock);
+    let revoked = api.store.revoke_edge_token(id, precondition, context).await.map_err(token_problem)?;
+    Ok(no_content(revoked.revision))
 }
 
-pub(crate) fn of_token(error: StoreError) -> Problem {
+pub(crate) fn token_problem(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::unknown_token(),
         other => other.into(),

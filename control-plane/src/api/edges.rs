@@ -1,4 +1,4 @@
-//! `/v1/edges`: the instances that use the feed, with the revision of each.
+//! `/v1/edges`: the instances that subscribe to the feed, with the revision of each.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use policy::{Revision, UnixSeconds};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{PageBody, done, gone, listed};
 use super::authority::PlatformAdmin;
 use super::fields::QueryFields;
 use super::path::InstanceInPath;
 use super::principal::Principal;
 use super::requests::EdgeState;
+use super::response::{PageBody, bulk_summary, no_content, ok_json};
 use super::{Api, cursor, values};
-use crate::edges::{Bound, Removed, Seen};
+use crate::edges::{InstanceView, RemovalSummary, StalenessBound};
 use crate::instant;
 use crate::problem::Problem;
 
@@ -24,7 +24,7 @@ use crate::problem::Problem;
 #[schema(as = Worker)]
 struct WorkerBody {
     id: String,
-    /// `null`: it hasn't said since the control plane started.
+    /// `null`: not reported since the control plane started.
     #[schema(value_type = Option<u64>, required)]
     applied: Option<Revision>,
     #[serde(serialize_with = "instant::serialize")]
@@ -32,7 +32,7 @@ struct WorkerBody {
     started_at: UnixSeconds,
 }
 
-/// One Envoy process, as to a revision.
+/// One Envoy process, and how far it is behind a revision.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Edge)]
 pub(super) struct EdgeBody {
@@ -41,27 +41,27 @@ pub(super) struct EdgeBody {
     instance: String,
     #[schema(value_type = EdgeState)]
     state: &'static str,
-    /// Whether no request that starts from now on is decided there without the revision.
+    /// Whether every request that starts from now on is decided with the revision.
     enforced: bool,
-    /// What all of its workers have; `null`: it hasn't said since the control plane started.
+    /// The revision that all of its workers have applied; `null`: not reported since the control plane started.
     #[schema(value_type = Option<u64>, required)]
     applied: Option<Revision>,
-    /// Revisions that it lacks.
+    /// The number of revisions that it hasn't applied.
     lag: u64,
     workers: Vec<WorkerBody>,
-    /// How long it decides without a word from the control plane; `null`: for ever.
+    /// How long it keeps deciding without a confirmation from the control plane; `null`: for ever.
     #[schema(required)]
     max_staleness_secs: Option<u64>,
-    /// From when on it denies by itself if it says nothing more; `null`: never.
+    /// When it starts to deny all requests if it has no more contact; `null`: never.
     #[serde(serialize_with = "instant::optional::serialize")]
     #[schema(value_type = Option<String>, format = DateTime, required)]
     bounded_at: Option<UnixSeconds>,
-    /// The filter's.
+    /// The filter's version.
     #[schema(required)]
     version: Option<String>,
-    /// The feed's.
+    /// The feed's wire format.
     format: u16,
-    /// For platform admins; else `null`.
+    /// Shown to platform admins; otherwise `null`.
     #[schema(value_type = Option<String>, required)]
     address: Option<IpAddr>,
     #[serde(serialize_with = "instant::serialize")]
@@ -75,12 +75,12 @@ pub(super) struct EdgeBody {
 impl EdgeBody {
     /// All known instances, measured against `revision`, as this principal may see them.
     pub(super) fn all(api: &Api, principal: &Principal, revision: Revision) -> Vec<Self> {
-        let seen = api.edges.seen(revision).into_iter();
+        let seen = api.edges.views(revision).into_iter();
         seen.map(|seen| Self::new(api, seen, revision, principal.reach().is_none())).collect()
     }
 
-    fn new(api: &Api, seen: Seen, revision: Revision, with_address: bool) -> Self {
-        let Seen { instance, facts, applied, state, is_enforced } = seen;
+    fn new(api: &Api, seen: InstanceView, revision: Revision, with_address: bool) -> Self {
+        let InstanceView { instance, facts, applied, state, is_enforced } = seen;
         let worker = |(worker, applied): (crate::store::Worker, Option<Revision>)| WorkerBody {
             id: worker.id,
             applied,
@@ -89,16 +89,16 @@ impl EdgeBody {
         Self {
             edge: instance.edge,
             instance: instance.id,
-            state: state.word(),
+            state: state.name(),
             enforced: is_enforced,
             applied: facts.applied,
             lag: facts.lag(revision),
             workers: instance.workers.into_iter().zip(applied).map(worker).collect(),
             max_staleness_secs: match instance.bound {
-                Bound::Secs(secs) => Some(secs),
-                Bound::Never => None,
+                StalenessBound::Secs(secs) => Some(secs),
+                StalenessBound::Never => None,
             },
-            bounded_at: facts.denies_at().map(|at| api.edges.wall(at)),
+            bounded_at: facts.denies_at().map(|at| api.edges.wall_clock(at)),
             version: instance.version,
             format: instance.format,
             address: instance.address.filter(|_| with_address),
@@ -108,25 +108,25 @@ impl EdgeBody {
     }
 }
 
-/// What came of removing the dead instances of an edge.
+/// The result of removing the dead instances of an edge.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RemovedEdges)]
 struct RemovedBody {
     edge: String,
-    /// Instances that count no more.
+    /// The number of removed instances.
     removed: u64,
-    /// Those of the edge that stay, because they are connected.
+    /// The number of instances that stay, because they are connected.
     connected: u64,
 }
 
-/// Lists the instances that use the feed, by edge.
+/// Lists the instances that subscribe to the feed, by edge.
 #[utoipa::path(
     get,
     path = "/edges",
     operation_id = "list_edges",
     params(
         ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
     ),
     responses((status = 200, description = "A page", body = PageBody<EdgeBody>))
 )]
@@ -136,10 +136,10 @@ pub(super) async fn list(
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-    let after = fields.optional("cursor", |value| cursor::read::<(String, String)>(&values::string(value)?));
+    let after = fields.optional("cursor", |value| cursor::decode::<(String, String)>(&values::string(value)?));
     fields.finish(|| Some(()))?;
     let head = api.store.head().borrow().revision;
-    api.edges.knows_all_at(head).await?;
+    api.edges.check_complete_at(head).await?;
     let mut items = EdgeBody::all(&api, &principal, head);
     if let Some((edge, instance)) = after {
         items.retain(|item| (&item.edge, &item.instance) > (&edge, &instance));
@@ -147,33 +147,33 @@ pub(super) async fn list(
     let limit = usize::try_from(limit.get()).unwrap_or(usize::MAX);
     let has_more = items.len() > limit;
     items.truncate(limit);
-    let next_cursor = items.last().filter(|_| has_more).map(|last| cursor::write(&(&last.edge, &last.instance)));
-    listed(&PageBody { items, next_cursor })
+    let next_cursor = items.last().filter(|_| has_more).map(|last| cursor::encode(&(&last.edge, &last.instance)));
+    ok_json(&PageBody { items, next_cursor })
 }
 
-/// Says that an instance is gone. Refused while it is connected.
+/// Removes an instance that is gone. Refused while it is connected.
 #[utoipa::path(
     delete,
     path = "/edges/{instance}",
     operation_id = "remove_edge",
-    responses((status = 204, description = "It counts no more"))
+    responses((status = 204, description = "It is removed"))
 )]
 pub(super) async fn remove(
     State(api): State<Api>,
     PlatformAdmin(principal): PlatformAdmin,
     InstanceInPath(id): InstanceInPath,
 ) -> Result<Response, Problem> {
-    let removed = api.edges.remove(&id, principal.acting(&api.clock)).await?;
-    Ok(gone(removed.revision))
+    let removed = api.edges.remove(&id, principal.change_context(&api.clock)).await?;
+    Ok(no_content(removed.revision))
 }
 
-/// Says that all instances of an edge are gone that aren't connected.
+/// Removes all instances of an edge that aren't connected.
 #[utoipa::path(
     delete,
     path = "/edges",
     operation_id = "remove_dead_edges",
     params(("edge" = String, Query, description = "The edge's name")),
-    responses((status = 200, description = "How many count no more, and how many are connected", body = RemovedBody))
+    responses((status = 200, description = "How many were removed, and how many are connected", body = RemovedBody))
 )]
 pub(super) async fn remove_dead(
     State(api): State<Api>,
@@ -182,7 +182,8 @@ pub(super) async fn remove_dead(
 ) -> Result<Response, Problem> {
     let edge = fields.required("edge", values::edge);
     let edge = fields.finish(|| edge)?;
-    let Removed { removed, connected, revision } = api.edges.remove_dead(&edge, &principal.acting(&api.clock)).await?;
+    let RemovalSummary { removed, connected, revision } =
+        api.edges.remove_dead(&edge, &principal.change_context(&api.clock)).await?;
     let head = api.store.head().borrow().revision;
-    done(&RemovedBody { edge, removed, connected }, revision.unwrap_or(head))
+    bulk_summary(&RemovedBody { edge, removed, connected }, revision.unwrap_or(head))
 }

@@ -1,4 +1,4 @@
-//! GET /v1/enforcement: whether a revision is enforced everywhere; if not, where it isn't, and by when it will be.
+//! GET /v1/enforcement: whether a revision is enforced on all instances; if not, where it isn't, and when it will be.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::answer::listed;
 use super::edges::EdgeBody;
-use super::fields::{QueryFields, Refused};
+use super::fields::{InvalidValue, QueryFields};
 use super::principal::Principal;
+use super::response::ok_json;
 use super::values;
-use crate::edges::{Bounded, Edges, Enforcement};
+use crate::edges::{Edges, Enforcement, EnforcementDeadline};
 use crate::instant;
 use crate::problem::Problem;
 
@@ -28,24 +28,24 @@ pub(super) const MAX_WAIT_SECS: u64 = 60;
 struct EnforcementBody {
     #[schema(value_type = u64)]
     revision: Revision,
-    /// Every known instance has it on every worker, or denies by itself. False when no instance is known.
+    /// Every known instance has applied it on every worker, or denies all requests. False when no instance is known.
     enforced: bool,
-    /// From when on it is enforced even if no edge says anything more: an instant, or `never`; `null` when it is.
+    /// When it is enforced even if no edge reports anything more: an instant, or `never`; `null` when it is enforced.
     #[schema(required)]
     bounded_at: Option<String>,
     edges: Vec<EdgeBody>,
 }
 
-/// Says whether a revision is enforced everywhere; waits for that, when asked to.
+/// Shows whether a revision is enforced on all instances. Can wait until it is.
 #[utoipa::path(
     get,
     path = "/enforcement",
     operation_id = "get_enforcement",
     params(
         ("revision" = Option<u64>, Query, description = "A change's `Latchkey-Revision`; the newest by default"),
-        ("wait" = Option<u64>, Query, description = "Seconds to wait for it; 0 by default", maximum = 60),
+        ("wait" = Option<u64>, Query, description = "Seconds to wait until it is enforced; 0 by default", maximum = 60),
     ),
-    responses((status = 200, description = "The answer, and each instance", body = EnforcementBody))
+    responses((status = 200, description = "The result, and each instance", body = EnforcementBody))
 )]
 pub(super) async fn show(
     State(api): State<Api>,
@@ -62,22 +62,22 @@ pub(super) async fn show(
         return Err(Problem::unknown_revision(head));
     }
     let deadline = Instant::now().checked_add(Duration::from_secs(wait));
-    let found = api.edges.enforced_by(revision, deadline).await.enforcement;
+    let found = api.edges.wait_until_enforced(revision, deadline).await.enforcement;
     let bounded_at = bounded_at(&api.edges, &found);
     let edges = EdgeBody::all(&api, &principal, revision);
-    listed(&EnforcementBody { revision, enforced: found.is_enforced(), bounded_at, edges })
+    ok_json(&EnforcementBody { revision, enforced: found.is_enforced(), bounded_at, edges })
 }
 
 /// An instant or `never`; `None` when it is enforced.
 pub(super) fn bounded_at(edges: &Edges, found: &Enforcement) -> Option<String> {
-    match found.bounded {
-        Bounded::Already => None,
-        Bounded::At(at) => Some(instant::text(edges.wall(at))),
-        Bounded::Never => Some("never".to_owned()),
+    match found.deadline {
+        EnforcementDeadline::Already => None,
+        EnforcementDeadline::At(at) => Some(instant::text(edges.wall_clock(at))),
+        EnforcementDeadline::Never => Some("never".to_owned()),
     }
 }
 
-fn number(value: Value, max: u64) -> Result<u64, Refused> {
+fn number(value: Value, max: u64) -> Result<u64, InvalidValue> {
     let number = values::string(value)?.parse().ok().filter(|number| *number <= max);
-    number.ok_or_else(|| Refused::new("out-of-range", format!("must be a whole number from 0 to {max}")))
+    number.ok_or_else(|| InvalidValue::new("out-of-range", format!("must be a whole number from 0 to {max}")))
 }

@@ -23,7 +23,7 @@ pub fn body(bytes: &[u8]) {
     read(&|fields| {
         fields.required("name", values::name);
         if let Some(Some(at)) = values::expiration(fields, NOW) {
-            assert!(at > NOW, "a key that is made has not expired");
+            assert!(at > NOW, "a new key has not expired");
         }
         fields.optional("scopes", |value| values::scopes(value, &config));
         if let Some(Allowlist::Only(networks)) = fields.optional("ip_allowlist", values::allowlist) {

@@ -5,32 +5,32 @@ use axum::http::header;
 use axum::response::IntoResponse;
 
 use super::Api;
-use super::fields::{QueryFields, Refused};
+use super::fields::{InvalidValue, QueryFields};
 use super::requests::Health;
 use super::values;
 use crate::feed::Feed;
 use crate::problem::Problem;
 use crate::store::Store;
 
-/// What a readiness probe is about.
+/// What a readiness probe checks.
 #[derive(Clone, Copy)]
-enum For {
+enum ReadyFor {
     Changes,
     Edges,
 }
 
-/// Answers while the process runs.
+/// Answers as long as the process runs.
 #[utoipa::path(
     get,
     path = "/healthz",
     operation_id = "get_healthz",
-    responses((status = 200, description = "It runs", body = Health))
+    responses((status = 200, description = "The process runs", body = Health))
 )]
 pub(super) async fn alive() -> impl IntoResponse {
-    told("{\"status\":\"ok\"}\n")
+    json("{\"status\":\"ok\"}\n")
 }
 
-/// Answers when changes are taken, or when edges are served.
+/// Answers when changes are accepted, or when edges are served.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -38,13 +38,14 @@ pub(super) async fn alive() -> impl IntoResponse {
     params((
         "for" = Option<String>,
         Query,
-        description = "`changes`: whether changes are taken, the default at `--listen`. `edges`: whether the feed is served, which \
-                       goes on while changes are refused: for a load balancer in front of edges, and the default at `--edge-listen`"
+        description = "`changes`: whether changes are accepted, the default at `--listen`. `edges`: whether the feed is \
+                       served, which continues while changes are refused: for a load balancer of edges, and the default at \
+                       `--edge-listen`"
     )),
-    responses((status = 200, description = "It can serve", body = Health))
+    responses((status = 200, description = "It is ready", body = Health))
 )]
 pub(super) async fn ready(State(api): State<Api>, query: QueryFields) -> Result<impl IntoResponse, Problem> {
-    answer(&api.store, query, For::Changes).await
+    respond(&api.store, query, ReadyFor::Changes).await
 }
 
 /// Readiness at an address that serves only edges.
@@ -52,27 +53,27 @@ pub(super) async fn ready_for_edges(
     State(feed): State<Feed>,
     query: QueryFields,
 ) -> Result<impl IntoResponse, Problem> {
-    answer(feed.store(), query, For::Edges).await
+    respond(feed.store(), query, ReadyFor::Edges).await
 }
 
-async fn answer(
+async fn respond(
     store: &Store,
     QueryFields(mut fields): QueryFields,
-    default: For,
+    default: ReadyFor,
 ) -> Result<impl IntoResponse + use<>, Problem> {
-    let asked = fields.optional("for", |value| match values::string(value)?.as_str() {
-        "changes" => Ok(For::Changes),
-        "edges" => Ok(For::Edges),
-        _ => Err(Refused::new("unknown-value", "must be `changes` or `edges`")),
+    let requested = fields.optional("for", |value| match values::string(value)?.as_str() {
+        "changes" => Ok(ReadyFor::Changes),
+        "edges" => Ok(ReadyFor::Edges),
+        _ => Err(InvalidValue::new("unknown-value", "must be `changes` or `edges`")),
     });
     fields.finish(|| Some(()))?;
-    match asked.unwrap_or(default) {
-        For::Changes => store.ready().await?,
-        For::Edges => store.feed_ready().await?,
+    match requested.unwrap_or(default) {
+        ReadyFor::Changes => store.ready().await?,
+        ReadyFor::Edges => store.feed_ready().await?,
     }
-    Ok(told("{\"status\":\"ready\"}\n"))
+    Ok(json("{\"status\":\"ready\"}\n"))
 }
 
-fn told(body: &'static str) -> impl IntoResponse {
+fn json(body: &'static str) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body)
 }

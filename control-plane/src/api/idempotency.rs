@@ -8,15 +8,15 @@ use policy::Digest;
 use policy::key_text::find_secret;
 
 use super::Api;
-use super::answer::LATCHKEY_REVISION;
 use super::principal::Principal;
+use super::response::LATCHKEY_REVISION;
 use crate::problem::Problem;
-use crate::store::{Made, Once};
+use crate::store::{OnceKey, OnceResult};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// The maximum length of a key, in characters.
+/// The maximum length of an idempotency key, in characters.
 const MAX_KEY: usize = 128;
 
 /// The idempotency key of a request, as the digest of actor, method, path and key. Handlers extract it after the role.
@@ -29,7 +29,7 @@ impl FromRequestParts<Api> for IdempotencyKey {
         let mut given = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
         let Some(key) = given.next() else { return Ok(Self(None)) };
         if given.next().is_some() {
-            return Err(Problem::invalid_idempotency_key("twice", "is given twice; give one"));
+            return Err(Problem::invalid_idempotency_key("twice", "is sent twice; send one"));
         }
         let key = read(key)?.to_owned();
         let principal = Principal::from_request_parts(parts, api).await?;
@@ -48,7 +48,7 @@ fn read(key: &HeaderValue) -> Result<&str, Problem> {
         return Err(Problem::invalid_idempotency_key("bad-characters", &message));
     };
     if find_secret(text.as_bytes()).is_some() {
-        let message = "contains a key or token; use a random text of no other meaning, such as a UUID";
+        let message = "contains a key or token; use random text without another meaning, such as a UUID";
         return Err(Problem::invalid_idempotency_key("contains-secret", message));
     }
     Ok(text)
@@ -56,62 +56,62 @@ fn read(key: &HeaderValue) -> Result<&str, Problem> {
 
 impl IdempotencyKey {
     /// The change that a request with this body makes; `None` without a key.
-    pub(super) fn once(&self, body: Digest) -> Option<Once> {
-        self.0.map(|name| Once { name, body: Some(body) })
+    pub(super) fn for_body(&self, body: Digest) -> Option<OnceKey> {
+        self.0.map(|name| OnceKey { name, body: Some(body) })
     }
 
     /// The change of a request whose body isn't read yet; `None` without a key. For look-ups only, not to make it.
-    pub(super) fn once_of_any_body(&self) -> Option<Once> {
-        self.0.map(|name| Once { name, body: None })
+    pub(super) fn for_any_body(&self) -> Option<OnceKey> {
+        self.0.map(|name| OnceKey { name, body: None })
     }
 }
 
-/// Answers with `make`, which claims `once` in its transaction. If that change was made before, `make` isn't started,
-/// and `repeat` answers with its result as it is now.
-pub(super) async fn answer<R: Future<Output = Result<Response, Problem>>>(
+/// Responds with `make`, which claims the idempotency key `once` in its transaction. If that change was made before,
+/// `make` isn't started, and `build_response` shows its result as it is now.
+pub(super) async fn run_once<R: Future<Output = Result<Response, Problem>>>(
     api: &Api,
-    once: Option<Once>,
+    once: Option<OnceKey>,
     make: impl Future<Output = Result<Response, Problem>>,
-    repeat: impl FnOnce(Made) -> R,
+    build_response: impl FnOnce(OnceResult) -> R,
 ) -> Result<Response, Problem> {
     let Some(once) = once else { return make.await };
     let _running = api.store.begin_once(once)?;
-    match api.store.made_once(once, api.clock.now()).await? {
-        Some(made) => repeated(once.body, made, repeat).await,
-        None => make_or_repeat(api, Some(once), make, repeat).await,
+    match api.store.once_result(once, api.clock.now()).await? {
+        Some(made) => replay(once.body, made, build_response).await,
+        None => make_or_replay(api, Some(once), make, build_response).await,
     }
 }
 
-/// The same after a look-up that didn't find the change.
-pub(super) async fn make_or_repeat<R: Future<Output = Result<Response, Problem>>>(
+/// The same after a look-up that found no such change.
+pub(super) async fn make_or_replay<R: Future<Output = Result<Response, Problem>>>(
     api: &Api,
-    once: Option<Once>,
+    once: Option<OnceKey>,
     make: impl Future<Output = Result<Response, Problem>>,
-    repeat: impl FnOnce(Made) -> R,
+    build_response: impl FnOnce(OnceResult) -> R,
 ) -> Result<Response, Problem> {
     let (problem, once) = match (make.await, once) {
         (Err(problem), Some(once)) => (problem, once),
         (answer, _) => return answer,
     };
-    // Another replica may have made it meanwhile, or this one for a client that disconnected. Then that change caused
-    // the conflict here (the row, a taken slug or digest).
-    match api.store.made_once(once, api.clock.now()).await {
-        Ok(Some(made)) => repeated(once.body, made, repeat).await,
+    // In the meantime another replica may have made it, or this one for a client that disconnected. Then that change
+    // caused the conflict here (the row, a taken slug or digest).
+    match api.store.once_result(once, api.clock.now()).await {
+        Ok(Some(made)) => replay(once.body, made, build_response).await,
         Ok(None) | Err(_) => Err(problem),
     }
 }
 
-/// The answer to a request whose change was made before, if that request had the same body.
-pub(super) async fn repeated<R: Future<Output = Result<Response, Problem>>>(
+/// The response to a request whose change was made before, if that request had the same body.
+pub(super) async fn replay<R: Future<Output = Result<Response, Problem>>>(
     body: Option<Digest>,
-    made: Made,
-    repeat: impl FnOnce(Made) -> R,
+    made: OnceResult,
+    build_response: impl FnOnce(OnceResult) -> R,
 ) -> Result<Response, Problem> {
     if made.body != body {
         return Err(Problem::idempotency_key_reused());
     }
     let revision = made.revision;
-    let mut response = repeat(made).await?;
+    let mut response = build_response(made).await?;
     let headers = response.headers_mut();
     headers.insert(LATCHKEY_REVISION, revision.0.into());
     headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_short_visible_and_no_secret() {
+    fn an_idempotency_key_is_short_visible_and_not_a_secret() {
         let secret = "lk_live_000000000000000000000000000000004cjNQE";
         for (key, expected) in [
             ("7d2b0f9e-5c2b-4a55-9b57-4a0c7a5b9f10", None),

@@ -8,20 +8,20 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::answer::listed;
 use super::authority::AnyAdmin;
-use super::fields::{Fields, Refused};
+use super::fields::{Fields, InvalidValue};
 use super::keys::status_word;
 use super::principal::Principal;
 use super::requests::{IdentifiedKind, IdentifiedStatus, IdentifySecret, KeyStatus, RoleName};
+use super::response::ok_json;
 use super::{Api, values};
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{AdminToken, EdgeToken, Identified, KnownSecret, SecretStatus};
+use crate::store::{AdminToken, DigestOwner, EdgeToken, SecretRecord, SecretStatus};
 use crate::tokens::Token;
 
-/// What was found. All fields are there, `null` where there is nothing.
+/// The key or token that a text belongs to. All fields are present, `null` where there is nothing.
 #[derive(Default, Serialize, ToSchema)]
 #[schema(as = Identified)]
 pub(crate) struct IdentifiedBody {
@@ -37,7 +37,7 @@ pub(crate) struct IdentifiedBody {
     #[schema(required)]
     pub(crate) token_id: Option<String>,
     pub(crate) name: String,
-    /// `null` of an imported key whose own weren't given.
+    /// `null` for an imported key whose last characters weren't given.
     #[schema(required)]
     pub(crate) last_characters: Option<String>,
     #[schema(value_type = Option<KeyStatus>, required)]
@@ -54,20 +54,20 @@ pub(crate) struct IdentifiedBody {
     pub(crate) ended_at: Option<UnixSeconds>,
 }
 
-/// Says what a text is that somebody found. It is neither stored nor logged.
+/// Identifies a text that somebody found. The text is neither stored nor logged.
 #[utoipa::path(
     post,
     path = "/keys/identify",
     operation_id = "identify_secret",
     request_body = IdentifySecret,
-    responses((status = 200, description = "What it is", body = IdentifiedBody))
+    responses((status = 200, description = "The key or token", body = IdentifiedBody))
 )]
 pub(super) async fn identify(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    listed(&find(&api, &principal, fields).await?)
+    ok_json(&find(&api, &principal, fields).await?)
 }
 
 /// Identifies the text in the fields.
@@ -76,32 +76,32 @@ pub(crate) async fn find(api: &Api, principal: &Principal, mut fields: Fields) -
     let secret = fields.finish(|| secret)?;
     let now = api.clock.now();
     if principal.reach().is_none()
-        && let Some(found) = of_a_file(api, &secret)
+        && let Some(found) = identify_token_file(api, &secret)
     {
         return Ok(found);
     }
     let found = api.store.identify(secret.digest(), now).await?;
     // A secret outside the principal's reach is answered like one that doesn't exist.
-    let within = |found: &Identified| principal.reach().is_none_or(|own| found.workspace() == Some(own));
+    let within = |found: &DigestOwner| principal.reach().is_none_or(|own| found.workspace() == Some(own));
     match found.filter(within) {
-        Some(Identified::Secret(secret)) => Ok(IdentifiedBody::from(secret)),
-        Some(Identified::AdminToken(token)) => Ok(of_admin_token(token, now)),
-        Some(Identified::EdgeToken(token)) => Ok(IdentifiedBody::from(token)),
+        Some(DigestOwner::Secret(secret)) => Ok(IdentifiedBody::from(secret)),
+        Some(DigestOwner::AdminToken(token)) => Ok(admin_token_body(token, now)),
+        Some(DigestOwner::EdgeToken(token)) => Ok(IdentifiedBody::from(token)),
         None => Err(Problem::unknown_secret()),
     }
 }
 
-fn secret(value: Value) -> Result<Secret, Refused> {
+fn secret(value: Value) -> Result<Secret, InvalidValue> {
     let secret = Secret::new(values::string(value)?);
     match secret.expose().len() {
-        0 => Err(Refused::new("empty", "must be the text of a key or token")),
+        0 => Err(InvalidValue::new("empty", "must be the text of a key or token")),
         1..=MAX_FOREIGN_BYTES => Ok(secret),
-        _ => Err(Refused::new("too-long", format!("must have at most {MAX_FOREIGN_BYTES} bytes"))),
+        _ => Err(InvalidValue::new("too-long", format!("must have at most {MAX_FOREIGN_BYTES} bytes"))),
     }
 }
 
-/// Identifies a token from a file: those aren't in the database.
-fn of_a_file(api: &Api, secret: &Secret) -> Option<IdentifiedBody> {
+/// Identifies a token of the token files: those aren't in the database.
+fn identify_token_file(api: &Api, secret: &Secret) -> Option<IdentifiedBody> {
     let digest: Digest = secret.digest();
     let is = |token: &Token| token.has(&digest);
     let (kind, role) = match (is(&api.admin_token), is(&api.edge_token)) {
@@ -109,12 +109,12 @@ fn of_a_file(api: &Api, secret: &Secret) -> Option<IdentifiedBody> {
         (false, true) => ("edge_token", None),
         (false, false) => return None,
     };
-    let (name, last_characters) = ("token file".to_owned(), secret.last_characters().known());
+    let (name, last_characters) = ("token file".to_owned(), secret.last_characters().into_option());
     Some(IdentifiedBody { kind, status: "active", role, name, last_characters, ..IdentifiedBody::default() })
 }
 
-impl From<KnownSecret> for IdentifiedBody {
-    fn from(secret: KnownSecret) -> Self {
+impl From<SecretRecord> for IdentifiedBody {
+    fn from(secret: SecretRecord) -> Self {
         Self {
             kind: "key",
             status: match secret.status {
@@ -126,7 +126,7 @@ impl From<KnownSecret> for IdentifiedBody {
             workspace_id: Some(secret.workspace),
             key_id: Some(secret.key.to_string()),
             name: secret.name,
-            last_characters: secret.last_characters.known(),
+            last_characters: secret.last_characters.into_option(),
             key_status: secret.key_status.map(status_word),
             created_at: Some(secret.created_at),
             ended_at: secret.ended_at,
@@ -135,7 +135,7 @@ impl From<KnownSecret> for IdentifiedBody {
     }
 }
 
-fn of_admin_token(token: AdminToken, now: UnixSeconds) -> IdentifiedBody {
+fn admin_token_body(token: AdminToken, now: UnixSeconds) -> IdentifiedBody {
     IdentifiedBody {
         kind: "admin_token",
         status: match token.revoked_at {
@@ -146,7 +146,7 @@ fn of_admin_token(token: AdminToken, now: UnixSeconds) -> IdentifiedBody {
         workspace_id: token.role.workspace(),
         token_id: Some(token.id.to_string()),
         name: token.name,
-        last_characters: token.last_characters.known(),
+        last_characters: token.last_characters.into_option(),
         role: Some(token.role.word()),
         created_at: Some(token.created_at),
         ended_at: token.revoked_at,
@@ -161,7 +161,7 @@ impl From<EdgeToken> for IdentifiedBody {
             status: if token.revoked_at.is_some() { "revoked" } else { "active" },
             token_id: Some(token.id.to_string()),
             name: token.name,
-            last_characters: token.last_characters.known(),
+            last_characters: token.last_characters.into_option(),
             edge: Some(token.edge),
             created_at: Some(token.created_at),
             ended_at: token.revoked_at,

@@ -1,4 +1,4 @@
-//! GET /metrics: the control plane's numbers, for platform admins.
+//! GET /metrics: the control plane's metrics, for platform admins.
 
 use axum::extract::State;
 use axum::http::header;
@@ -11,12 +11,12 @@ use crate::problem::Problem;
 /// The media type that Prometheus requests.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Shows the control plane's numbers, as Prometheus reads them.
+/// Shows the control plane's metrics in OpenMetrics format, for Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",
     operation_id = "get_metrics",
-    responses((status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text"))
+    responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(super) async fn show(State(api): State<Api>, _: PlatformAdmin) -> Result<impl IntoResponse, Problem> {
     let text = api.metrics.text().map_err(|cause| {

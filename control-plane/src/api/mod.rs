@@ -1,7 +1,6 @@
 //! REST for admins and their scripts. Knows HTTP and the store's public functions; `router.rs` has every route.
 
 pub(crate) mod admin_tokens;
-mod answer;
 pub(crate) mod audit;
 mod audit_filter;
 pub(crate) mod authority;
@@ -17,8 +16,8 @@ pub mod fuzzing;
 mod health;
 mod idempotency;
 pub(crate) mod identify;
+mod json_lines;
 pub(crate) mod keys;
-mod lines;
 mod metrics;
 pub(crate) mod observe;
 pub mod openapi;
@@ -29,6 +28,7 @@ mod prefer;
 pub(crate) mod principal;
 pub(crate) mod request_id;
 mod requests;
+mod response;
 pub mod router;
 pub(crate) mod values;
 pub(crate) mod workspaces;
@@ -38,12 +38,12 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
 
+use crate::auth_failures::AuthFailureLimiter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edges::Edges;
 use crate::entropy::Entropy;
-use crate::guesses::Guesses;
-use crate::imports::Imports;
+use crate::imports::ImportLimiter;
 use crate::metrics::Metrics;
 use crate::public_url::PublicUrl;
 use crate::store::Store;
@@ -59,7 +59,7 @@ struct Shared {
     document: OnceLock<Bytes>,
 }
 
-/// What an [`Api`] is made of.
+/// The parts of an [`Api`].
 pub struct Parts {
     pub store: Store,
     pub clock: Clock,
@@ -68,14 +68,14 @@ pub struct Parts {
     /// The platform admin's token, from its file.
     pub admin_token: Token,
     pub metrics: Metrics,
-    pub guesses: Guesses,
+    pub auth_failures: AuthFailureLimiter,
     pub public_url: PublicUrl,
-    /// The token that edges start with, from its file.
+    /// The first edge token, from its file.
     pub edge_token: Token,
-    /// The instances that use the feed.
+    /// The instances that subscribe to the feed.
     pub edges: Edges,
-    /// Running imports, and the bodies of those that are still to run.
-    pub imports: Imports,
+    /// Running imports, and the stored bodies of pending ones.
+    pub imports: ImportLimiter,
 }
 
 impl From<Parts> for Api {
@@ -87,7 +87,7 @@ impl From<Parts> for Api {
 impl Api {
     /// The OpenAPI document as it is served here, built on the first request and shared.
     fn document(&self) -> Bytes {
-        self.0.document.get_or_init(|| openapi::served(&self.public_url).into()).clone()
+        self.0.document.get_or_init(|| openapi::with_servers(&self.public_url).into()).clone()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The log line and metrics of each request.
+//! Access log and metrics of each request.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next
     let actor = response.extensions().get().map_or("none", |ActorId(id)| id.as_str());
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let (status, elapsed) = (response.status().as_u16(), began.elapsed());
-    api.metrics.answered(&method, route, status, elapsed);
+    api.metrics.record_request(&method, route, status, elapsed);
     let elapsed_ms = elapsed.as_millis();
     tracing::info!(%method, route, status, elapsed_ms, actor, request_id, "request");
     response

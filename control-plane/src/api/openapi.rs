@@ -1,4 +1,4 @@
-//! The OpenAPI document: what each handler declares, completed by what holds for all of them.
+//! The OpenAPI document: the handlers' own declarations, completed with what all of them have in common.
 
 use axum::extract::State;
 use axum::http::header;
@@ -17,11 +17,11 @@ use crate::public_url::PublicUrl;
     info(
         title = "Latchkey",
         description = "API keys for Envoy, enforced at the edge: the control plane.\n\n\
-            Changes are on disk when they are answered, and answer with `Latchkey-Revision`. GET and changes of a workspace, \
-            key or token answer with `ETag`; a change with `If-Match` is refused when it was changed meanwhile. A change with \
-            `Idempotency-Key` is made once, and may be sent again by who lost the answer. Refusals are \
-            `application/problem+json` (RFC 9457) with a `code` for programs. Each answer has `X-Request-Id`. Unknown \
-            fields and parameters are refused.",
+            A change is on disk when it is answered, and the response has `Latchkey-Revision`. GET and changes of a \
+            workspace, key or token respond with `ETag`; a change with `If-Match` is refused if the resource was changed \
+            in the meantime. A change with `Idempotency-Key` is made once, and can be retried if the response was lost. \
+            Errors are `application/problem+json` (RFC 9457) with a `code` for programs. Each response has \
+            `X-Request-Id`. Unknown fields and parameters are refused.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(problem::Body, KeySort, AuditSort, ExpiredLines))
@@ -54,7 +54,7 @@ pub(super) async fn show(State(api): State<Api>) -> impl IntoResponse {
 
 /// The document of a control plane at this address. Its `servers` depend on the deployment, so the committed document
 /// has none.
-pub(super) fn served(at: &PublicUrl) -> String {
+pub(super) fn with_servers(at: &PublicUrl) -> String {
     let mut document = document();
     if let Some(document) = document.as_object_mut() {
         document.insert("servers".to_owned(), json!([{"url": at.to_string()}]));
@@ -71,16 +71,17 @@ pub fn text() -> String {
 
 /// The document. Costs some milliseconds.
 pub fn document() -> Value {
-    let routes = Base::openapi().merge_from(router::documented());
+    let routes = Base::openapi().merge_from(router::openapi_document());
     let Ok(Value::Object(mut document)) = serde_json::to_value(routes) else { return Value::Null };
     let mut bodies = Vec::new();
-    let tagged = tagged(document.get("paths"));
+    let with_etag = with_etag(document.get("paths"));
     for (path, item) in members(document.get_mut("paths")) {
-        let is_shown = item.get("get").is_some();
+        let is_readable = item.get("get").is_some();
         for (method, operation) in members(Some(item)) {
             if let Value::Object(operation) = operation {
-                let changes_tagged = method != "get" && (tagged.contains(path) || !is_shown && acts_on(path, &tagged));
-                complete(path, method, operation, changes_tagged);
+                let takes_if_match =
+                    method != "get" && (with_etag.contains(path) || !is_readable && is_action_on(path, &with_etag));
+                complete(path, method, operation, takes_if_match);
                 bodies.extend(operation.get_mut("requestBody").and_then(|body| complete_body(method, body)));
             }
         }
@@ -107,7 +108,7 @@ fn members(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)
 }
 
 /// Paths of single resources that can be read, and so have an ETag.
-fn tagged(paths: Option<&Value>) -> Vec<String> {
+fn with_etag(paths: Option<&Value>) -> Vec<String> {
     let paths = paths.and_then(Value::as_object).into_iter().flatten();
     paths
         .filter(|(path, item)| path.ends_with('}') && item.get("get").is_some())
@@ -116,12 +117,12 @@ fn tagged(paths: Option<&Value>) -> Vec<String> {
 }
 
 /// Whether a path is an action on one of these resources: `…/{key}/rotate`.
-fn acts_on(path: &str, tagged: &[String]) -> bool {
-    path.rsplit_once('/').is_some_and(|(thing, _)| tagged.iter().any(|path| path == thing))
+fn is_action_on(path: &str, with_etag: &[String]) -> bool {
+    path.rsplit_once('/').is_some_and(|(resource, _)| with_etag.iter().any(|path| path == resource))
 }
 
-/// Changes that take an idempotency key: those that create something, or can't be repeated without harm.
-const MADE_ONCE: [&str; 7] = [
+/// Operations that take an idempotency key: those that create something, or can't be repeated without harm.
+const TAKES_IDEMPOTENCY_KEY: [&str; 7] = [
     "create_workspace",
     "create_key",
     "rotate_key",
@@ -131,8 +132,8 @@ const MADE_ONCE: [&str; 7] = [
     "create_edge_token",
 ];
 
-/// Adds what follows from a path and a method.
-fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, changes_tagged: bool) {
+/// Adds what the path and the method imply.
+fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, takes_if_match: bool) {
     let tag = TAGS.iter().find(|(start, _)| path.starts_with(start)).map_or("Operation", |(_, tag)| tag);
     operation.insert("tags".to_owned(), json!([tag]));
     let is_guarded = path.starts_with("/v1/") || path == "/metrics";
@@ -150,20 +151,20 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, change
     let mut header = |name: &str, description: &str, schema: Value| {
         parameters.push(json!({"name": name, "in": "header", "description": description, "schema": schema}));
     };
-    if changes_tagged {
-        let description = "Only if it is still at this revision: the ETag of an answer";
+    if takes_if_match {
+        let description = "Only if the resource is still at this revision: the ETag of a response";
         header("If-Match", description, json!({"type": "string"}));
     }
     let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let is_made_once = MADE_ONCE.contains(&id.as_str());
-    if is_made_once {
-        let description = "Random text, the same in each retry of this change: it is made once, and a repeat within 24 \
-            hours is answered with what was made as it is now, without its secret";
+    let takes_key = TAKES_IDEMPOTENCY_KEY.contains(&id.as_str());
+    if takes_key {
+        let description = "Random text, the same in each retry of this change: it is made once, and the response to a \
+            retry within 24 hours shows the resource as it is now, without its secret";
         header("Idempotency-Key", description, json!({"type": "string", "pattern": "^[!-~]{1,128}$"}));
     }
     let is_change = method != "get" && id != "identify_secret";
     if is_change {
-        let description = "`wait=S`: answer when the change is enforced, or after S seconds, at most 60 (RFC 7240)";
+        let description = "`wait=S`: respond when the change is enforced, or after S seconds, at most 60 (RFC 7240)";
         header("Prefer", description, json!({"type": "string"}));
     }
     operation.insert("parameters".to_owned(), Value::Array(parameters));
@@ -176,8 +177,8 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, change
     for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
         if let Some(response) = response.as_object_mut().filter(|_| is_change || shows_one) {
             let mut headers = answer_headers(is_change, shows_one && status != "204");
-            if is_made_once {
-                let description = "`true` where a request with the same `Idempotency-Key` made this change before";
+            if takes_key {
+                let description = "`true` if a request with the same `Idempotency-Key` made this change before";
                 let header = json!({"description": description, "required": false, "schema": {"type": "string"}});
                 headers.insert("Idempotency-Replayed".to_owned(), header);
             }
@@ -189,9 +190,9 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, change
             400 | 422 => has_body || has_query,
             401 | 429 | 500 => is_guarded,
             403 => is_guarded && id != "list_workspaces",
-            404 => path.contains('{') || is_made_once || id == "identify_secret" || id == "get_enforcement",
-            409 => is_made_once || id == "remove_edge",
-            412 => changes_tagged,
+            404 => path.contains('{') || takes_key || id == "identify_secret" || id == "get_enforcement",
+            409 => takes_key || id == "remove_edge",
+            412 => takes_if_match,
             413 | 415 => has_body,
             503 => is_guarded || path == "/readyz",
             _ => false,
@@ -210,10 +211,10 @@ fn answer_headers(is_change: bool, shows_one: bool) -> Map<String, Value> {
         headers.insert(name.to_owned(), header);
     };
     if is_change {
-        header("Latchkey-Revision", "The revision from which on the change holds", "integer");
+        header("Latchkey-Revision", "The revision from which on the change is in effect", "integer");
     }
     if shows_one {
-        header("ETag", "Its last revision, for `If-Match`", "string");
+        header("ETag", "The resource's last revision, for `If-Match`", "string");
     }
     if is_change {
         let description = "With `Prefer: wait=S`: `enforced=true, edges=3, workers=15, disconnected=0, elapsed_ms=9`, or \
@@ -224,20 +225,28 @@ fn answer_headers(is_change: bool, shows_one: bool) -> Map<String, Value> {
     headers
 }
 
-/// Name, status and condition. docs/api.md lists the codes of each.
+/// Name, status and description. docs/api.md lists the codes of each.
 const PROBLEMS: [(&str, u16, &str); 12] = [
-    ("NotJson", 400, "The body is no JSON, or the query or `Idempotency-Key` can't be read"),
-    ("Unauthenticated", 401, "No token, or none that works"),
-    ("Forbidden", 403, "The token's role does not reach this"),
-    ("NotFound", 404, "It is not there, or not yours to know"),
-    ("Conflict", 409, "The slug is taken, the key has expired, the edge is connected, or an equal request is running"),
-    ("Stale", 412, "It was changed meanwhile"),
-    ("TooLarge", 413, "The body is too large"),
-    ("UnsupportedMediaType", 415, "The body's type is not taken"),
-    ("Invalid", 422, "Some values don't fit; `errors` names them"),
-    ("TooManyAttempts", 429, "Too many wrong tokens came from this address, or a limit of imports is reached"),
-    ("Fault", 500, "The control plane is at fault; nothing was changed"),
-    ("Unavailable", 503, "The storage is unavailable, or the request took too long"),
+    ("NotJson", 400, "Bad Request: the body isn't JSON, or the query or `Idempotency-Key` can't be read"),
+    ("Unauthenticated", 401, "Unauthorized: no valid token was sent"),
+    ("Forbidden", 403, "Forbidden: the token's role does not allow this"),
+    ("NotFound", 404, "Not Found: it does not exist, or the token may not see it"),
+    (
+        "Conflict",
+        409,
+        "Conflict: the slug is taken, the key has expired, the edge is connected, or the request is in progress",
+    ),
+    ("Stale", 412, "Precondition Failed: the resource was changed in the meantime"),
+    ("TooLarge", 413, "Content Too Large: the body is too large"),
+    ("UnsupportedMediaType", 415, "Unsupported Media Type: the body has another type than the operation accepts"),
+    ("Invalid", 422, "Unprocessable Content: `errors` lists the invalid fields, `lines` the invalid lines"),
+    (
+        "TooManyAttempts",
+        429,
+        "Too Many Requests: too many invalid tokens from this address, or a limit of imports is reached",
+    ),
+    ("Fault", 500, "Internal Server Error: a fault; `detail` states whether a change may have been made"),
+    ("Unavailable", 503, "Service Unavailable: the storage is unavailable, or the request took too long"),
 ];
 
 fn problems() -> Value {
@@ -256,8 +265,8 @@ fn path_parameter(name: &str) -> Value {
     json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string"}})
 }
 
-/// Makes a body that may be left out optional instead of nullable, and adds the merge-patch type to a PATCH. Returns
-/// the name of the body's schema.
+/// Makes an optional body optional instead of nullable, and adds the merge-patch type to a PATCH. Returns the name of
+/// the body's schema.
 fn complete_body(method: &str, body: &mut Value) -> Option<String> {
     let is_json = body.pointer("/content/application~1json").is_some();
     let kind = if is_json { "json" } else { "jsonl" };

@@ -1,4 +1,4 @@
-//! Path parameters other than the workspace.
+//! Path parameters, except the workspace.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;

@@ -18,7 +18,7 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-/// A tag that isn't one of ours, or a weak one, matches no revision.
+/// A weak tag, or one that isn't a revision, matches no revision.
 fn read(headers: &HeaderMap) -> Precondition {
     let mut revisions = Vec::new();
     let mut given = false;

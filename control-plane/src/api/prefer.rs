@@ -1,4 +1,4 @@
-//! `Prefer: wait=S` (RFC 7240): a change is answered when it is enforced, or after S seconds.
+//! `Prefer: wait=S` (RFC 7240): delays the response to a change until it is enforced, or for S seconds.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use policy::Revision;
 use tokio::time::Instant;
 
 use super::Api;
-use super::answer::LATCHKEY_REVISION;
 use super::enforcement::{MAX_WAIT_SECS, bounded_at};
+use super::response::LATCHKEY_REVISION;
 
 const LATCHKEY_ENFORCEMENT: HeaderName = HeaderName::from_static("latchkey-enforcement");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// Delays the answer to a change. Ignores other preferences, as the RFC requires.
+/// Delays the response to a change. Ignores other preferences, as the RFC requires.
 pub(super) async fn wait(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let wanted = seconds(request.headers());
+    let wanted = wait_secs(request.headers());
     let mut response = next.run(request).await;
     // The commit was a moment ago.
     let committed_at = Instant::now();
     let revision = response.headers().get(LATCHKEY_REVISION).and_then(|value| value.to_str().ok()?.parse().ok());
     let (Some(secs), Some(revision)) = (wanted, revision.map(Revision)) else { return response };
-    let waited = api.edges.enforced_by(revision, committed_at.checked_add(Duration::from_secs(secs))).await;
+    let waited = api.edges.wait_until_enforced(revision, committed_at.checked_add(Duration::from_secs(secs))).await;
     let (found, elapsed_ms) = (waited.enforcement, waited.elapsed.as_millis());
-    let mut told = format!(
+    let mut enforcement = format!(
         "enforced={}, edges={}, workers={}, disconnected={}, elapsed_ms={elapsed_ms}",
         found.is_enforced(),
         found.edges,
@@ -34,9 +34,9 @@ pub(super) async fn wait(State(api): State<Api>, request: Request, next: Next) -
         found.disconnected,
     );
     if let Some(at) = bounded_at(&api.edges, &found) {
-        told.push_str(&format!(", bounded_at={at}"));
+        enforcement.push_str(&format!(", bounded_at={at}"));
     }
-    for (name, value) in [(LATCHKEY_ENFORCEMENT, told), (PREFERENCE_APPLIED, format!("wait={secs}"))] {
+    for (name, value) in [(LATCHKEY_ENFORCEMENT, enforcement), (PREFERENCE_APPLIED, format!("wait={secs}"))] {
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers_mut().insert(name, value);
         }
@@ -45,7 +45,7 @@ pub(super) async fn wait(State(api): State<Api>, request: Request, next: Next) -
 }
 
 /// The first `wait` of the request, at most [`MAX_WAIT_SECS`].
-fn seconds(headers: &HeaderMap) -> Option<u64> {
+fn wait_secs(headers: &HeaderMap) -> Option<u64> {
     let given = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = given.flat_map(|value| value.split(','));
     let wait = preferences.find_map(|preference| {
@@ -76,7 +76,7 @@ mod tests {
             for value in given {
                 headers.append("prefer", value.parse().unwrap());
             }
-            assert_eq!(seconds(&headers), expected, "{given:?}");
+            assert_eq!(wait_secs(&headers), expected, "{given:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The principal of a request, proven by a token or a session before anything else is read.
+//! Authentication: the principal of a request, proven by a token or a session before anything else is read.
 
 use std::net::IpAddr;
 
@@ -12,21 +12,24 @@ use policy::{Digest, UnixSeconds};
 
 use super::Api;
 use super::request_id::RequestId;
+use crate::auth_failures::address;
 use crate::bearer;
 use crate::clock::Clock;
-use crate::guesses::address;
-use crate::places::{self, Bearer};
+use crate::connection_slots::{self, ClientKind};
 use crate::problem::Problem;
-use crate::store::{Acting, Actor, ActorKind, AdminToken, Once, Role, Session, TOKEN_FILE_ID, TOKEN_FILE_NAME};
+use crate::store::{
+    Actor, ActorKind, AdminToken, ChangeContext, OnceKey, Role, Session, TOKEN_FILE_ID, TOKEN_FILE_NAME,
+};
 
 /// The hint for a client without a valid token.
-const HOW: &str = "send `Authorization: Bearer <token>` with an admin token; the first stands in the file that \
-                   --admin-token-file names";
+const TOKEN_HINT: &str = "a valid admin token is required; send it as `Authorization: Bearer <token>`; the first one \
+                          is in the file that --admin-token-file names";
 
 /// How often a token's last use is recorded at most, so that reads don't cost a write each.
-const USE_NOTED_EVERY_SECS: i64 = 60;
+const USE_RECORDED_EVERY_SECS: i64 = 60;
 
-/// Who acts, with which role, and from where. Only [`of_token`] and [`of_session`] make one, both from a token.
+/// Who acts, with which role, and from where. Only [`authenticate_token`] and [`authenticate_session`] create one, both
+/// from a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Principal {
     actor: Actor,
@@ -34,10 +37,10 @@ pub(crate) struct Principal {
     expires_at: Option<UnixSeconds>,
     address: Option<IpAddr>,
     request_id: Option<String>,
-    once: Option<Once>,
+    once: Option<OnceKey>,
 }
 
-/// The actor's id, in the extensions of each answer that has one, for the log.
+/// The actor's id for the log, in the extensions of each response to an authenticated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ActorId(pub(crate) String);
 
@@ -52,19 +55,19 @@ impl Principal {
         self.expires_at
     }
 
-    /// This principal as the actor of a change made now.
-    pub(crate) fn acting(&self, clock: &Clock) -> Acting {
+    /// This principal as the actor of a change that is made now.
+    pub(crate) fn change_context(&self, clock: &Clock) -> ChangeContext {
         let Self { actor, address, request_id, once, .. } = self.clone();
-        Acting { actor, at: clock.now(), address, request_id, once }
+        ChangeContext { actor, at: clock.now(), address, request_id, once }
     }
 
     /// This principal, for a change that is made only once.
-    pub(crate) fn once(mut self, once: impl Into<Option<Once>>) -> Self {
+    pub(crate) fn once(mut self, once: impl Into<Option<OnceKey>>) -> Self {
         self.once = once.into();
         self
     }
 
-    /// As the audit log names it.
+    /// The actor as the audit log names it.
     pub(crate) fn actor(&self) -> &Actor {
         &self.actor
     }
@@ -74,7 +77,8 @@ impl Principal {
         self.address
     }
 
-    pub(crate) fn sent_with(mut self, request: &Extensions) -> Self {
+    /// This principal, with the client's address and the id of its request.
+    pub(crate) fn with_request(mut self, request: &Extensions) -> Self {
         self.address = address(request);
         self.request_id = request.get().map(|RequestId(id)| id.clone());
         self
@@ -97,46 +101,48 @@ impl From<AdminToken> for Principal {
 
 /// Passes a request on with its principal, or answers 401.
 pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    match proved(&api, request.headers()).await {
+    match authenticate_headers(&api, request.headers()).await {
         Ok(principal) => {
-            if let Err(problem) = places::shown(request.extensions(), Bearer::Admin) {
+            if let Err(problem) = connection_slots::mark_authenticated(request.extensions(), ClientKind::Admin) {
                 return problem.into_response();
             }
-            let principal = principal.sent_with(request.extensions());
+            let principal = principal.with_request(request.extensions());
             let actor = ActorId(principal.actor.id.clone());
             request.extensions_mut().insert(principal);
             let mut response = next.run(request).await;
             response.extensions_mut().insert(actor);
             response
         }
-        Err(Refusal::Wrong(problem)) => api.guesses.wrong(address(request.extensions()), problem).into_response(),
-        Err(Refusal::Other(problem)) => problem.into_response(),
+        Err(TokenRefusal::Invalid(problem)) => {
+            api.auth_failures.record_failure(address(request.extensions()), problem).into_response()
+        }
+        Err(TokenRefusal::Other(problem)) => problem.into_response(),
     }
 }
 
-/// Why there is no principal.
-pub(crate) enum Refusal {
-    /// A token was presented that doesn't work.
-    Wrong(Problem),
+/// Why a request has no principal.
+pub(crate) enum TokenRefusal {
+    /// The presented token is invalid. It counts for the auth-failure limiter.
+    Invalid(Problem),
     Other(Problem),
 }
 
-async fn proved(api: &Api, headers: &HeaderMap) -> Result<Principal, Refusal> {
-    let missing = || Refusal::Other(Problem::unauthenticated("missing-token", HOW));
-    of_token(api, bearer::presented(headers).ok_or_else(missing)?).await
+async fn authenticate_headers(api: &Api, headers: &HeaderMap) -> Result<Principal, TokenRefusal> {
+    let missing = || TokenRefusal::Other(Problem::unauthenticated("missing-token", TOKEN_HINT));
+    authenticate_token(api, bearer::token(headers).ok_or_else(missing)?).await
 }
 
-/// Checks that the token that proved the principal when its request began still works.
-pub(super) async fn prove_again(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
-    match proved(api, headers).await {
+/// Checks the request's token again: it may have been revoked since the request began.
+pub(super) async fn reauthenticate(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
+    match authenticate_headers(api, headers).await {
         Ok(_) => Ok(()),
-        Err(Refusal::Wrong(problem) | Refusal::Other(problem)) => Err(problem),
+        Err(TokenRefusal::Invalid(problem) | TokenRefusal::Other(problem)) => Err(problem),
     }
 }
 
-/// The principal that presents this token.
-pub(crate) async fn of_token(api: &Api, presented: &str) -> Result<Principal, Refusal> {
-    let refused = |code| Refusal::Wrong(Problem::unauthenticated(code, HOW));
+/// The principal that a token belongs to.
+pub(crate) async fn authenticate_token(api: &Api, presented: &str) -> Result<Principal, TokenRefusal> {
+    let refused = |code| TokenRefusal::Invalid(Problem::unauthenticated(code, TOKEN_HINT));
     // The file's token always works, whatever is in the database.
     if api.admin_token.is(presented) {
         return Ok(Principal::token_file());
@@ -145,37 +151,37 @@ pub(crate) async fn of_token(api: &Api, presented: &str) -> Result<Principal, Re
         return Err(refused("bad-token"));
     }
     let found = api.store.admin_token_of(Digest::of(presented.as_bytes())).await;
-    let found = found.map_err(|error| Refusal::Other(error.into()))?;
+    let found = found.map_err(|error| TokenRefusal::Other(error.into()))?;
     let token = found.ok_or_else(|| refused("bad-token"))?;
     let now = api.clock.now();
-    // Only a holder of the token gets here, and may learn why it doesn't work.
+    // The client has the token's text, so it may learn why the token doesn't work.
     if token.revoked_at.is_some() {
         return Err(refused("revoked-token"));
     }
     if token.is_expired(now) {
         return Err(refused("expired-token"));
     }
-    note_use(api, &token, now);
+    record_use(api, &token, now);
     Ok(token.into())
 }
 
-/// The principal of a session, while the token that opened it works. A new token in the token file ends the session.
-pub(crate) fn of_session(api: &Api, session: Session, now: UnixSeconds) -> Option<Principal> {
+/// The principal of a session, as long as the token that opened it works. A new token in the token file ends it.
+pub(crate) fn authenticate_session(api: &Api, session: Session, now: UnixSeconds) -> Option<Principal> {
     if api.admin_token.has(&session.token) {
         return Some(Principal::token_file());
     }
     let token = session.admin_token.filter(|token| token.revoked_at.is_none() && !token.is_expired(now))?;
-    note_use(api, &token, now);
+    record_use(api, &token, now);
     Some(token.into())
 }
 
-/// Records the use in a task of its own, so that the request doesn't wait for it.
-fn note_use(api: &Api, token: &AdminToken, now: UnixSeconds) {
-    let is_due = token.last_used_at.is_none_or(|at| at.saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now));
+/// Records the use in a separate task, so that the request doesn't wait for it.
+fn record_use(api: &Api, token: &AdminToken, now: UnixSeconds) {
+    let is_due = token.last_used_at.is_none_or(|at| at.saturating_add_secs(USE_RECORDED_EVERY_SECS).is_reached(now));
     if is_due {
         let (store, id) = (api.store.clone(), token.id);
         // The store logs a failure.
-        tokio::spawn(async move { store.note_admin_token_use(id, now).await });
+        tokio::spawn(async move { store.record_admin_token_use(id, now).await });
     }
 }
 
@@ -184,6 +190,6 @@ impl<S: Sync> FromRequestParts<S> for Principal {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // Missing only if a route is outside the `authenticate` layer.
-        parts.extensions.get().cloned().ok_or_else(|| Problem::unauthenticated("missing-token", HOW))
+        parts.extensions.get().cloned().ok_or_else(|| Problem::unauthenticated("missing-token", TOKEN_HINT))
     }
 }

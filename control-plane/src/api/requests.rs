@@ -1,12 +1,12 @@
-//! Schemas of requests and of words in answers, for the OpenAPI document.
+//! Schemas of requests and of enumerations in responses, for the OpenAPI document.
 //!
-//! Handlers read fields one by one, so that one answer reports all errors; these types describe what they read.
+//! Handlers parse fields one by one, so that one response reports all errors; these types describe what they parse.
 
 use std::collections::BTreeMap;
 
 use utoipa::ToSchema;
 
-/// A workspace to be made.
+/// A workspace to create.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct CreateWorkspace {
@@ -46,7 +46,7 @@ pub(super) enum Lifetime {
     Days360,
 }
 
-/// How much of a scope's area; write includes read.
+/// The level of access in a scope; write includes read.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the document")]
@@ -55,7 +55,7 @@ pub(super) enum ScopeLevel {
     Write,
 }
 
-/// A key to be made. One of `expires_in` and `expires_at` is required.
+/// A key to create. One of `expires_in` and `expires_at` is required.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct CreateKey {
@@ -71,7 +71,7 @@ pub(super) struct CreateKey {
     /// Addresses and CIDR ranges that the key may be used from; `null`, the default, is any.
     #[schema(min_items = 1, max_items = 100)]
     ip_allowlist: Option<Vec<String>>,
-    /// One of the operator's; the first by default. Stands in the secret's text.
+    /// One of the operator's; the first by default. The secret's text contains it.
     #[schema(nullable = false)]
     environment: Option<String>,
     /// At most 4 KiB as JSON.
@@ -79,16 +79,16 @@ pub(super) struct CreateKey {
     metadata: Option<serde_json::Value>,
 }
 
-/// A key that somebody else made, by the digest of its secret. One of `expires_in` and `expires_at` is required.
+/// A key of another system, by the digest of its secret. One of `expires_in` and `expires_at` is required.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct ImportKey {
-    /// SHA-256 of the secret's text: 64 hexadecimal digits, or base64; `sha256:` may stand before it.
+    /// SHA-256 of the secret's text: 64 hexadecimal digits, or base64, optionally with the prefix `sha256:`.
     #[schema(pattern = "^(sha256:)?([0-9A-Fa-f]{64}|[0-9A-Za-z+/_-]{43}=?)$")]
     digest: String,
     #[schema(min_length = 1, max_length = 100)]
     name: String,
-    /// Id or slug. Required where the path names none; else it may be left out.
+    /// Id or slug. Required if the path has none; otherwise it may be left out.
     #[schema(nullable = false)]
     workspace: Option<String>,
     #[schema(nullable = false)]
@@ -110,12 +110,12 @@ pub(super) struct ImportKey {
     /// Whether it can be used; `true` by default.
     #[schema(nullable = false)]
     active: Option<bool>,
-    /// Of the secret, to tell keys apart; `null`, the default, where they aren't known.
+    /// The secret's last characters, to tell keys apart; `null`, the default, if they aren't known.
     #[schema(max_length = 4)]
     last_characters: Option<String>,
 }
 
-/// What becomes of lines of an import whose key has expired.
+/// What to do with lines of an import whose key has expired.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the document")]
@@ -124,11 +124,11 @@ pub(super) enum ExpiredLines {
     Skip,
 }
 
-/// Which keys to change: those for which all holds that is given, at least one condition. Each is as in the list of keys.
+/// Which keys to change: those that meet all given conditions, at least one. Each is as in the list of keys.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct MatchingKeys {
-    /// Whether to say which keys those are, and change nothing.
+    /// Whether to list those keys only, and change nothing.
     dry_run: bool,
     #[schema(nullable = false)]
     status: Option<KeyStatus>,
@@ -160,11 +160,11 @@ pub(super) struct UpdateKey {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct RotateKey {
-    /// How long the old secret works on: `30m`, `12h`, `7d`, at most 7 days. Left out or `null`: not at all.
+    /// How long the old secret keeps working: `30m`, `12h`, `7d`, at most 7 days. Left out or `null`: not at all.
     #[schema(pattern = "^[0-9]+[mhd]$")]
     overlap: Option<String>,
-    /// Replace the current secret alone, at once, and leave a previous one in its overlap: for who lost the answer to a
-    /// rotation. Not with `overlap`.
+    /// Replace only the current secret, at once, and leave a previous one in its overlap: if the response to a rotation
+    /// was lost. Not with `overlap`.
     #[schema(nullable = false)]
     replace: Option<bool>,
 }
@@ -187,23 +187,23 @@ pub(super) enum RoleName {
     WorkspaceMember,
 }
 
-/// An admin token to be made.
+/// An admin token to create.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct CreateAdminToken {
     #[schema(min_length = 1, max_length = 100)]
     name: String,
     role: RoleName,
-    /// Id or slug; goes with the roles of a workspace. A workspace admin may leave it out.
+    /// Id or slug, for the roles of a workspace. A workspace admin may leave it out.
     workspace: Option<String>,
-    /// By default a token ends when the one that made it does. At most one of this and `expires_at`.
+    /// By default a token expires with the one that created it. At most one of this and `expires_at`.
     #[schema(nullable = false)]
     expires_in: Option<Lifetime>,
     #[schema(format = DateTime, nullable = false)]
     expires_at: Option<String>,
 }
 
-/// An edge token to be made.
+/// An edge token to create.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct CreateEdgeToken {
@@ -213,18 +213,18 @@ pub(super) struct CreateEdgeToken {
     edge: String,
 }
 
-/// What an instance is, as to a revision.
+/// The state of an instance with regard to a revision.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the document")]
 pub(super) enum EdgeState {
-    /// Connected, and each worker has it.
+    /// Connected, and each worker has applied it.
     Current,
-    /// Connected, and some worker hasn't said that it has it.
+    /// Connected, and some worker hasn't acknowledged it.
     Behind,
-    /// Silent for more than 30 s.
+    /// Without a request for more than 30 s.
     Disconnected,
-    /// Silent for longer than its bound: it denies by itself.
+    /// Without contact for longer than its staleness bound: it denies all requests.
     Stale,
 }
 
@@ -247,7 +247,7 @@ pub(super) enum TokenStatus {
     Expired,
 }
 
-/// What a text is of.
+/// What a text belongs to.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the document")]
@@ -257,7 +257,7 @@ pub(super) enum IdentifiedKind {
     EdgeToken,
 }
 
-/// Where a text stands in its life: the first four are a key's, the others a token's.
+/// The status of a secret (the first four) or of a token (the others).
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the document")]
@@ -271,7 +271,7 @@ pub(super) enum IdentifiedStatus {
     Revoked,
 }
 
-/// Who did something.
+/// The kind of an actor.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the document")]
@@ -281,26 +281,27 @@ pub(super) enum ActorKind {
     AdminToken,
 }
 
-/// Who did something.
+/// Who made a change.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct Actor {
     kind: ActorKind,
-    /// As in `created_by`.
+    /// The same as in `created_by`.
     id: String,
     name: String,
 }
 
-/// What something was done to.
+/// The workspace, key, token or instance that was changed.
 #[derive(ToSchema)]
+#[schema(as = Target)]
 #[expect(dead_code, reason = "for the document")]
-pub(super) struct Target {
+pub(super) struct AuditTarget {
     kind: String,
     id: String,
     name: String,
 }
 
-/// What a change was.
+/// A change, as the audit log records it.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct AuditEvent {
@@ -310,21 +311,21 @@ pub(super) struct AuditEvent {
     actor: Actor,
     action: String,
     #[schema(required)]
-    target: Option<Target>,
+    target: Option<AuditTarget>,
     #[schema(required)]
     workspace_id: Option<String>,
-    /// Fields that differ, as they were; `null` for what was made.
+    /// The changed fields as they were; `null` if the target was created.
     #[schema(value_type = Option<Object>, required)]
     before: Option<serde_json::Value>,
-    /// Fields that differ, as they are; `null` for what is gone.
+    /// The changed fields as they are now; `null` if the target was removed.
     #[schema(value_type = Option<Object>, required)]
     after: Option<serde_json::Value>,
-    /// The other end of the connection.
+    /// The client's address.
     #[schema(required)]
     address: Option<String>,
     #[schema(required)]
     request_id: Option<String>,
-    /// SHA-256 of the hash of the event before, the revision (8 bytes, little-endian) and the event without its hash.
+    /// SHA-256 of the hash of the previous event, the revision (8 bytes, little-endian) and the event without its hash.
     hash: String,
 }
 
@@ -332,7 +333,7 @@ pub(super) struct AuditEvent {
 #[derive(ToSchema)]
 pub(super) struct Nothing {}
 
-/// The order of a list of keys; `-` is downwards.
+/// The order of a list of keys; `-` is descending.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) enum KeySort {
@@ -346,7 +347,7 @@ pub(super) enum KeySort {
     NameDescending,
 }
 
-/// The order of a list of events; `-` is downwards.
+/// The order of a list of events; `-` is descending.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) enum AuditSort {
@@ -356,7 +357,7 @@ pub(super) enum AuditSort {
     Newest,
 }
 
-/// That the control plane is well.
+/// The health of the control plane.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the document")]
 pub(super) struct Health {

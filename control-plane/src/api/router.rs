@@ -1,4 +1,4 @@
-//! Every route there is, and what each request goes through before it.
+//! All routes, and the middleware that requests pass through.
 
 use std::pin::pin;
 use std::sync::LazyLock;
@@ -24,14 +24,14 @@ use crate::feed::{self, Feed};
 use crate::pace::Pace;
 use crate::problem::Problem;
 
-/// The longest a request of REST may take, without the time in which its client sends the body. The feed waits by its own rules.
-const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// The timeout of a REST request, without the time in which its client sends the body. The feed has its own.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How exact that is.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often the timeout is checked while a body arrives.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Routes that may take longer, because they wait or take much, and how long.
-const LONGER: [(&str, Duration); 6] = [
+/// Longer timeouts, for routes that wait or process many keys.
+const LONGER_TIMEOUTS: [(&str, Duration); 6] = [
     ("/v1/edges", Duration::from_secs(300)),
     ("/v1/enforcement", Duration::from_secs(90)),
     ("/v1/keys/import", Duration::from_secs(300)),
@@ -40,7 +40,7 @@ const LONGER: [(&str, Duration); 6] = [
     ("/v1/workspaces/{workspace}/keys/delete-matching", Duration::from_secs(300)),
 ];
 
-/// Every route under /v1, each with its place in the document of all routes.
+/// All routes under /v1, with their OpenAPI descriptions.
 fn v1() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(workspaces::create, workspaces::list))
@@ -57,8 +57,8 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(keys::actions::end_overlap))
         .routes(routes!(keys::usage::usage))
         .routes(routes!(identify::identify))
-        .routes(routes!(audit::of_workspace))
-        .routes(routes!(audit::of_all))
+        .routes(routes!(audit::list_workspace))
+        .routes(routes!(audit::list_all))
         .routes(routes!(admin_tokens::create, admin_tokens::list))
         .routes(routes!(admin_tokens::show, admin_tokens::revoke))
         .routes(routes!(edge_tokens::create, edge_tokens::list))
@@ -68,7 +68,7 @@ fn v1() -> OpenApiRouter<Api> {
         .routes(routes!(enforcement::show))
 }
 
-/// The same, to be served: put together once in a process, for the document takes its time.
+/// The same without the descriptions. Built once per process, because the descriptions take milliseconds.
 static V1: LazyLock<Router<Api>> = LazyLock::new(|| v1().split_for_parts().0);
 
 /// Routes outside of /v1 that need a token.
@@ -81,34 +81,34 @@ fn open() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(health::alive)).routes(routes!(health::ready)).routes(routes!(openapi::show))
 }
 
-/// All routes but the feed's, as their handlers describe them.
-pub(super) fn documented() -> utoipa::openapi::OpenApi {
+/// The OpenAPI document of all routes except the feed's, as their handlers describe them.
+pub(super) fn openapi_document() -> utoipa::openapi::OpenApi {
     open().nest("/v1", v1()).merge(guarded()).into_openapi()
 }
 
-/// The whole service at one address.
+/// REST, the console and the feed at one address.
 pub fn router(api: Api, feed: Feed) -> Router {
-    surviving(admins(&api).nest(PREFIX, edge(feed)), &api)
+    catching_panics(admins(&api).nest(PREFIX, edge(feed)), &api)
 }
 
-/// What admins need, for an address of their own.
+/// REST and the console, for an address without the feed.
 pub fn rest(api: &Api) -> Router {
-    surviving(admins(api), api)
+    catching_panics(admins(api), api)
 }
 
-/// What edges need, for an address of their own.
+/// The feed and health probes, for an address that serves only edges.
 pub fn edge_router(api: &Api, feed: Feed) -> Router {
     let health = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready_for_edges))
-        .layer(from_fn(in_time))
+        .layer(from_fn(with_timeout))
         .with_state(feed.clone());
     let router = Router::new().merge(health).nest(PREFIX, edge(feed));
-    surviving(router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed), api)
+    catching_panics(router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed), api)
 }
 
-/// Whatever panics in here: a request is answered.
-fn surviving(router: Router, api: &Api) -> Router {
+/// Answers each request, even if its handler panics.
+fn catching_panics(router: Router, api: &Api) -> Router {
     router.layer(from_fn_with_state(api.clone(), panics::catch))
 }
 
@@ -123,7 +123,7 @@ fn edge(feed: Feed) -> Router {
         .route(nested(PAGE_PATH), get(feed::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(map_response_with_state(feed.clone(), feed::timed))
+        .layer(map_response_with_state(feed.clone(), feed::add_time_header))
         .with_state(feed)
 }
 
@@ -134,26 +134,27 @@ fn admins(api: &Api) -> Router {
     let guarded = guarded.route("/v1/", any(unknown_path));
     let (open, _) = open().split_for_parts();
     Router::new()
-        .nest("/v1", behind_a_token(v1, api))
-        .merge(behind_a_token(guarded, api))
-        .merge(open.layer(from_fn(in_time)))
+        .nest("/v1", with_authentication(v1, api))
+        .merge(with_authentication(guarded, api))
+        .merge(open.layer(from_fn(with_timeout)))
         .merge(console::router(api))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api.clone())
 }
 
-/// What each request of an admin goes through, from the last to the first.
-fn behind_a_token(routes: Router<Api>, api: &Api) -> Router<Api> {
+/// The middleware of REST requests that need a token. The last layer runs first.
+fn with_authentication(routes: Router<Api>, api: &Api) -> Router<Api> {
     routes
-        // Outermost of those that refuse: who isn't known learns neither which paths there are nor what is wrong with a body.
+        // Before the others that refuse: a client without a token learns neither which paths exist nor what is wrong
+        // with a body.
         .layer(from_fn_with_state(api.clone(), principal::authenticate))
-        .layer(from_fn(keep_to_yourself))
-        .layer(from_fn(in_time))
-        // Here as well, so that the numbers and the log have the answer.
+        .layer(from_fn(forbid_caching))
+        .layer(from_fn(with_timeout))
+        // Here as well, so that metrics and the log record the response.
         .layer(from_fn_with_state(api.clone(), panics::catch))
         .layer(from_fn_with_state(api.clone(), observe::observe))
-        // Outside of both: neither the limit nor the numbers are about how long edges take.
+        // Outside of both: the timeout and the metrics exclude the time that edges take.
         .layer(from_fn_with_state(api.clone(), prefer::wait))
         .layer(from_fn_with_state(api.clone(), request_id::assign))
 }
@@ -166,12 +167,12 @@ async fn method_not_allowed() -> Problem {
     Problem::method_not_allowed()
 }
 
-/// Answers 503 where a request takes too long. How long its client takes to send the body is not counted: that has deadlines of
-/// its own.
-pub(crate) async fn in_time(request: Request, next: Next) -> Response {
+/// Answers 503 if a request takes too long. The time in which its client sends the body isn't counted: it has its own
+/// deadlines.
+pub(crate) async fn with_timeout(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let longer = LONGER.iter().find(|(own, _)| route == Some(own)).map(|(_, limit)| *limit);
-    let limit = longer.unwrap_or(REQUEST_TIME);
+    let longer = LONGER_TIMEOUTS.iter().find(|(own, _)| route == Some(own)).map(|(_, limit)| *limit);
+    let limit = longer.unwrap_or(REQUEST_TIMEOUT);
     let (pace, began) = (request.extensions().get::<Pace>().cloned(), Instant::now());
     let mut answer = pin!(next.run(request));
     loop {
@@ -181,16 +182,16 @@ pub(crate) async fn in_time(request: Request, next: Next) -> Response {
         if until <= now {
             return Problem::timeout().into_response();
         }
-        // While a body is waited for, `until` goes on with the clock.
+        // `until` moves with the clock while the request waits for its body.
         tokio::select! {
             answer = &mut answer => return answer,
-            () = sleep_until(until.max(now + LOOK_AGAIN)) => {}
+            () = sleep_until(until.max(now + CHECK_INTERVAL)) => {}
         }
     }
 }
 
-/// Answers may hold a secret that is shown once: no cache may keep them.
-async fn keep_to_yourself(request: Request, next: Next) -> Response {
+/// Responses may contain a secret that is shown once, so no cache may store them.
+async fn forbid_caching(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -203,29 +204,29 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::pace::Slowest;
+    use crate::pace::PaceLimits;
 
     const LONG: Duration = Duration::from_secs(600);
 
-    /// The status of an answer for which the client is waited for so long, and the handler then works for so long.
+    /// The status of a response if the client takes `waits` to send its body, and the handler then takes `works`.
     async fn status(waits: Duration, works: Duration) -> u16 {
-        let pace = Pace::new(Slowest { still: LONG, behind: LONG });
+        let pace = Pace::new(PaceLimits { max_idle: LONG, max_lag: LONG });
         let handler = move |Extension(pace): Extension<Pace>| async move {
-            pace.waits(Instant::now());
+            pace.start_wait(Instant::now());
             tokio::time::sleep(waits).await;
             pace.received(Instant::now(), 1);
             tokio::time::sleep(works).await;
         };
-        let router = Router::new().route("/", get(handler)).layer(from_fn(in_time));
+        let router = Router::new().route("/", get(handler)).layer(from_fn(with_timeout));
         let request = Request::get("/").extension(pace).body(Body::empty()).unwrap();
         router.oneshot(request).await.unwrap().status().as_u16()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_for_a_request_is_without_the_client_s() {
-        let (short, almost) = (Duration::from_secs(1), REQUEST_TIME - Duration::from_secs(1));
+    async fn the_timeout_excludes_the_time_in_which_the_client_sends_its_body() {
+        let (short, almost) = (Duration::from_secs(1), REQUEST_TIMEOUT - Duration::from_secs(1));
         for (waits, works, expected) in
-            [(short, almost, 200), (LONG, almost, 200), (short, LONG, 503), (LONG, REQUEST_TIME + short, 503)]
+            [(short, almost, 200), (LONG, almost, 200), (short, LONG, 503), (LONG, REQUEST_TIMEOUT + short, 503)]
         {
             assert_eq!(status(waits, works).await, expected, "{waits:?} for the client, then {works:?}");
         }

@@ -1,4 +1,4 @@
-//! What a field's value must be, and what is said when it isn't.
+//! Parsers of field values, with a message for each invalid one.
 
 use std::num::NonZeroU32;
 
@@ -8,88 +8,90 @@ use policy::protocol::{NAME_EXPECTED, is_name};
 use policy::{Allowlist, Environment, Level, Scope, Scopes, UnixSeconds};
 use serde_json::Value;
 
-use super::fields::{Fields, Refused, shown};
+use super::fields::{Fields, InvalidValue, redacted};
 use crate::config::Config;
 use crate::instant;
 use crate::store::{MAX_METADATA_BYTES, Metadata, WorkspaceName};
 
-/// The most characters of a name.
+/// The maximum length of a name, in characters.
 const MAX_NAME: usize = 100;
 
-/// Items of a page that names no limit.
+/// Items of a page, by default.
 pub(crate) const DEFAULT_LIMIT: NonZeroU32 = match NonZeroU32::new(50) {
     Some(limit) => limit,
     None => NonZeroU32::MIN,
 };
 
-/// The most items of a page.
+/// The maximum number of items of a page.
 const MAX_LIMIT: u32 = 200;
 
-/// The longest overlap: a secret that was rotated should not live on for longer.
+/// The longest overlap: a rotated secret should not work for longer.
 const MAX_OVERLAP_SECS: i64 = 7 * DAY;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-pub(crate) fn string(value: Value) -> Result<String, Refused> {
+pub(crate) fn string(value: Value) -> Result<String, InvalidValue> {
     match value {
         Value::String(text) => Ok(text),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            Err(Refused::new("wrong-type", "must be a string"))
+            Err(InvalidValue::new("wrong-type", "must be a string"))
         }
     }
 }
 
-/// A string, or `null`, which is as if the field were left out.
-pub(crate) fn optional_string(value: Value) -> Result<Option<String>, Refused> {
+/// A string, or `null`, which means the same as a missing field.
+pub(crate) fn optional_string(value: Value) -> Result<Option<String>, InvalidValue> {
     if value.is_null() { Ok(None) } else { string(value).map(Some) }
 }
 
-pub(crate) fn boolean(value: Value) -> Result<bool, Refused> {
-    value.as_bool().ok_or_else(|| Refused::new("wrong-type", "must be true or false"))
+pub(crate) fn boolean(value: Value) -> Result<bool, InvalidValue> {
+    value.as_bool().ok_or_else(|| InvalidValue::new("wrong-type", "must be true or false"))
 }
 
 /// A workspace by its id or slug.
 pub(crate) fn workspace_name(text: &str) -> WorkspaceName {
-    // No slug has an underscore, so an id is never taken for one.
+    // No slug has an underscore, so an id is never mistaken for one.
     text.parse().map_or_else(|_| WorkspaceName::Slug(text.to_owned()), WorkspaceName::Id)
 }
 
-/// Refuses a text in which a key or token of ours stands, or its own: what is kept is shown, and what is shown is copied.
-fn without_secret(text: &str) -> Result<(), Refused> {
+/// Refuses a text that contains one of our keys or tokens: stored text is shown, and shown text is copied.
+fn without_secret(text: &str) -> Result<(), InvalidValue> {
     match find_secret(text.as_bytes()) {
         Some(_) => {
             let message = "contains a key or token; leave it out, and replace it wherever it was seen";
-            Err(Refused::new("contains-secret", message))
+            Err(InvalidValue::new("contains-secret", message))
         }
         None => Ok(()),
     }
 }
 
-/// A name for people: 1 to 100 characters, none of them a control character or an invisible one, not spaces alone, and no secret
-/// among them.
-pub(crate) fn name(value: Value) -> Result<String, Refused> {
+/// A name for people: 1 to 100 characters, without control characters and invisible ones, not spaces alone, and without
+/// a secret.
+pub(crate) fn name(value: Value) -> Result<String, InvalidValue> {
     let name = string(value)?;
     without_secret(&name)?;
     let length = name.chars().count();
     if name.trim().is_empty() {
-        return Err(Refused::new("empty", "must have at least one character that is no space"));
+        return Err(InvalidValue::new("empty", "must have at least one character other than spaces"));
     }
     if length > MAX_NAME {
-        return Err(Refused::new("too-long", format!("has {length} characters; at most {MAX_NAME} are possible")));
+        return Err(InvalidValue::new("too-long", format!("has {length} characters; at most {MAX_NAME} are allowed")));
     }
     if let Some(hidden) = name.chars().find(|character| is_hidden(*character)) {
-        let message =
-            format!("has U+{:04X}, which is not shown or changes how others are; leave it out", u32::from(hidden));
-        return Err(Refused::new("bad-characters", message));
+        let message = format!(
+            "has U+{:04X}, which is invisible or changes how others are displayed; leave it out",
+            u32::from(hidden)
+        );
+        return Err(InvalidValue::new("bad-characters", message));
     }
     Ok(name)
 }
 
-/// Control characters, ends of lines, and what Unicode calls default-ignorable (DerivedCoreProperties.txt), which has all
-/// bidirectional controls and characters without a width: two names that look equal are equal. Variation selectors, which emoji
-/// have, choose between two looks of the character before, and may stay.
+/// Control characters, line ends, and Unicode's default-ignorable characters (DerivedCoreProperties.txt), which include
+/// all bidirectional controls and characters without a width, so that names which look equal are equal. Variation
+/// selectors are allowed: emoji have them, to choose between two forms of the character before.
 fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -102,7 +104,7 @@ fn is_hidden(character: char) -> bool {
 }
 
 /// `[a-z][a-z0-9-]{1,38}`
-pub(crate) fn slug(value: Value) -> Result<String, Refused> {
+pub(crate) fn slug(value: Value) -> Result<String, InvalidValue> {
     let slug = string(value)?;
     without_secret(&slug)?;
     let fits = match slug.as_bytes() {
@@ -114,23 +116,23 @@ pub(crate) fn slug(value: Value) -> Result<String, Refused> {
         [] => false,
     };
     let message = "must be a lower-case letter and 1 to 38 lower-case letters, digits or `-`";
-    if fits { Ok(slug) } else { Err(Refused::new("bad-slug", message)) }
+    if fits { Ok(slug) } else { Err(InvalidValue::new("bad-slug", message)) }
 }
 
 /// The name of an edge.
-pub(crate) fn edge(value: Value) -> Result<String, Refused> {
+pub(crate) fn edge(value: Value) -> Result<String, InvalidValue> {
     let name = string(value)?;
     without_secret(&name)?;
     let message = || format!("must be {NAME_EXPECTED}");
-    if is_name(&name) { Ok(name) } else { Err(Refused::new("bad-edge", message())) }
+    if is_name(&name) { Ok(name) } else { Err(InvalidValue::new("bad-edge", message())) }
 }
 
 /// `{"reviews": "read"}`, with scopes of the catalogue.
-pub(crate) fn scopes(value: Value, config: &Config) -> Result<Scopes, Refused> {
+pub(crate) fn scopes(value: Value, config: &Config) -> Result<Scopes, InvalidValue> {
     let Value::Object(given) = value else {
-        return Err(Refused::new(
+        return Err(InvalidValue::new(
             "wrong-type",
-            "must be an object like {\"reviews\": \"read\"}; {} is no scope at all",
+            "must be an object like {\"reviews\": \"read\"}; {} grants no scope",
         ));
     };
     let mut scopes = Scopes::new();
@@ -138,15 +140,15 @@ pub(crate) fn scopes(value: Value, config: &Config) -> Result<Scopes, Refused> {
         let known = name.parse::<Scope>().ok().filter(|scope| config.scopes.contains(scope));
         let Some(scope) = known else {
             let catalogue: Vec<_> = config.scopes.iter().map(Scope::as_str).collect();
-            let message = format!("names `{}`, which is not in the catalogue: {}", shown(&name), catalogue.join(", "));
-            return Err(Refused::new("unknown-scope", message));
+            let message = format!("has `{}`, which is not in the catalogue: {}", redacted(&name), catalogue.join(", "));
+            return Err(InvalidValue::new("unknown-scope", message));
         };
         let level = match level.as_str() {
             Some("read") => Level::Read,
             Some("write") => Level::Write,
             _ => {
                 let message = format!("gives `{scope}` a level other than \"read\" and \"write\"");
-                return Err(Refused::new("unknown-level", message));
+                return Err(InvalidValue::new("unknown-level", message));
             }
         };
         scopes.insert(scope, level);
@@ -155,8 +157,8 @@ pub(crate) fn scopes(value: Value, config: &Config) -> Result<Scopes, Refused> {
 }
 
 /// `null`, or a list of addresses and ranges.
-pub(crate) fn allowlist(value: Value) -> Result<Allowlist, Refused> {
-    let wrong_type = || Refused::new("wrong-type", "must be null, or a list of addresses and CIDR ranges");
+pub(crate) fn allowlist(value: Value) -> Result<Allowlist, InvalidValue> {
+    let wrong_type = || InvalidValue::new("wrong-type", "must be null, or a list of addresses and CIDR ranges");
     let entries = match value {
         Value::Null => None,
         Value::Array(items) => {
@@ -166,7 +168,7 @@ pub(crate) fn allowlist(value: Value) -> Result<Allowlist, Refused> {
     };
     Allowlist::try_from(entries).map_err(|mut error| {
         if let AllowlistError::NotANetwork { entry, .. } = &mut error {
-            *entry = shown(entry);
+            *entry = redacted(entry);
         }
         let code = match error {
             AllowlistError::Empty => "empty-allowlist",
@@ -174,67 +176,70 @@ pub(crate) fn allowlist(value: Value) -> Result<Allowlist, Refused> {
             AllowlistError::NotANetwork { .. } => "not-a-network",
             AllowlistError::HostBits { .. } => "host-bits",
         };
-        Refused::new(code, format!("is refused: {error}"))
+        InvalidValue::new(code, format!("is refused: {error}"))
     })
 }
 
 /// An environment of the operator's list.
-pub(crate) fn environment(value: Value, config: &Config) -> Result<Environment, Refused> {
+pub(crate) fn environment(value: Value, config: &Config) -> Result<Environment, InvalidValue> {
     let name = string(value)?;
     let known = config.environments.iter().find(|environment| environment.as_str() == name);
     known.cloned().ok_or_else(|| {
         let all: Vec<_> = config.environments.iter().map(Environment::as_str).collect();
-        Refused::new("unknown-environment", format!("must be one of: {}", all.join(", ")))
+        InvalidValue::new("unknown-environment", format!("must be one of: {}", all.join(", ")))
     })
 }
 
 /// A JSON object of at most 4 KiB, without a secret in its names and texts.
-pub(crate) fn metadata(value: Value) -> Result<Metadata, Refused> {
+pub(crate) fn metadata(value: Value) -> Result<Metadata, InvalidValue> {
     let json = value.to_string();
     without_secret(&json)?;
     let bytes = json.len();
     match value {
         Value::Object(_) if bytes > MAX_METADATA_BYTES => {
-            let message = format!("has {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are possible");
-            Err(Refused::new("too-long", message))
+            let message = format!("has {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are allowed");
+            Err(InvalidValue::new("too-long", message))
         }
         Value::Object(metadata) => Ok(metadata),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err(Refused::new("wrong-type", "must be a JSON object"))
+            Err(InvalidValue::new("wrong-type", "must be a JSON object"))
         }
     }
 }
 
-/// What to merge into the metadata: an object, or null to empty it.
-pub(crate) fn metadata_patch(value: Value) -> Result<Value, Refused> {
+/// A merge patch for the metadata: an object, or null to empty it.
+pub(crate) fn metadata_patch(value: Value) -> Result<Value, InvalidValue> {
     if value.is_null() { Ok(value) } else { metadata(value).map(Value::Object) }
 }
 
-/// When a key is to end: exactly one of `expires_in` and `expires_at` says so. The inner `None` is never.
+/// When a key expires: exactly one of `expires_in` and `expires_at` is required. The inner `None` is a key that never
+/// expires.
 pub(crate) fn expiration(fields: &mut Fields, now: UnixSeconds) -> Option<Option<UnixSeconds>> {
     match (fields.has("expires_in"), fields.has("expires_at")) {
         (true, true) => {
-            fields.never("expires_in", Refused::new("ambiguous", "and `expires_at` are both given; give one of them"));
-            fields.never("expires_at", Refused::new("ambiguous", "and `expires_in` are both given; give one of them"));
+            for (name, other) in [("expires_in", "expires_at"), ("expires_at", "expires_in")] {
+                let message = format!("and `{other}` are both given; send one of them");
+                fields.forbid(name, InvalidValue::new("ambiguous", message));
+            }
             None
         }
         (true, false) => fields.optional("expires_in", |value| lifetime(value, now)),
         (false, true) => fields.optional("expires_at", |value| future(value, now)).map(Some),
         (false, false) => {
-            let message = "is required, or `expires_at` instead: \"none\" for a key that never expires";
-            fields.refuse("expires_in", Refused::new("required", message));
+            let message = "or `expires_at` is required; send \"none\" for a key that never expires";
+            fields.refuse("expires_in", InvalidValue::new("required", message));
             None
         }
     }
 }
 
-/// Whether `expires_at` is an instant that has come. The field isn't taken.
+/// Whether `expires_at` is an instant in the past. The field stays unparsed.
 pub(crate) fn has_expired(fields: &Fields, now: UnixSeconds) -> bool {
     let at = fields.peek("expires_at").and_then(Value::as_str).and_then(instant::parse);
-    at.is_some_and(|at| at.has_come(now))
+    at.is_some_and(|at| at.is_reached(now))
 }
 
-fn lifetime(value: Value, now: UnixSeconds) -> Result<Option<UnixSeconds>, Refused> {
+fn lifetime(value: Value, now: UnixSeconds) -> Result<Option<UnixSeconds>, InvalidValue> {
     let secs = match string(value)?.as_str() {
         "none" => return Ok(None),
         "1h" => HOUR,
@@ -245,26 +250,26 @@ fn lifetime(value: Value, now: UnixSeconds) -> Result<Option<UnixSeconds>, Refus
         "180d" => 180 * DAY,
         "360d" => 360 * DAY,
         _ => {
-            let message = "must be one of none, 1h, 1d, 7d, 30d, 90d, 180d, 360d; for another time give `expires_at`";
-            return Err(Refused::new("unknown-lifetime", message));
+            let message = "must be one of none, 1h, 1d, 7d, 30d, 90d, 180d, 360d; for another time, use `expires_at`";
+            return Err(InvalidValue::new("unknown-lifetime", message));
         }
     };
     Ok(Some(now.saturating_add_secs(secs)))
 }
 
-fn future(value: Value, now: UnixSeconds) -> Result<UnixSeconds, Refused> {
+fn future(value: Value, now: UnixSeconds) -> Result<UnixSeconds, InvalidValue> {
     let Some(at) = instant::parse(&string(value)?) else {
         let message = "must be an instant like \"2027-01-31T12:00:00Z\"";
-        return Err(Refused::new("bad-instant", message));
+        return Err(InvalidValue::new("bad-instant", message));
     };
-    if at.has_come(now) {
-        return Err(Refused::new("in-the-past", format!("must be later than now, {}", instant::text(now))));
+    if at.is_reached(now) {
+        return Err(InvalidValue::new("in-the-past", format!("must be later than now, {}", instant::text(now))));
     }
     Ok(at)
 }
 
-/// How long the previous secret works on: `30m`, `12h`, `7d`. `null` is not at all.
-pub(crate) fn overlap(value: Value) -> Result<Option<i64>, Refused> {
+/// How long the previous secret keeps working: `30m`, `12h`, `7d`. `null` ends it at once.
+pub(crate) fn overlap(value: Value) -> Result<Option<i64>, InvalidValue> {
     if value.is_null() {
         return Ok(None);
     }
@@ -282,18 +287,18 @@ pub(crate) fn overlap(value: Value) -> Result<Option<i64>, Refused> {
         Some(count.saturating_mul(unit))
     });
     match secs {
-        Some(secs) if secs > MAX_OVERLAP_SECS => Err(Refused::new("too-long", "must be at most 7 days")),
+        Some(secs) if secs > MAX_OVERLAP_SECS => Err(InvalidValue::new("too-long", "must be at most 7 days")),
         Some(secs) if secs > 0 => Ok(Some(secs)),
         Some(_) | None => {
-            Err(Refused::new("bad-duration", "must be like \"30m\", \"12h\" or \"7d\"; leave it out for none"))
+            Err(InvalidValue::new("bad-duration", "must be like \"30m\", \"12h\" or \"7d\"; leave it out for none"))
         }
     }
 }
 
 /// Items of a page: 1 to 200. A parameter of a query.
-pub(crate) fn limit(value: Value) -> Result<NonZeroU32, Refused> {
+pub(crate) fn limit(value: Value) -> Result<NonZeroU32, InvalidValue> {
     let limit = string(value)?.parse::<u32>().ok().filter(|limit| *limit <= MAX_LIMIT).and_then(NonZeroU32::new);
-    limit.ok_or_else(|| Refused::new("out-of-range", format!("must be a number from 1 to {MAX_LIMIT}")))
+    limit.ok_or_else(|| InvalidValue::new("out-of-range", format!("must be a number from 1 to {MAX_LIMIT}")))
 }
 
 #[cfg(test)]
@@ -306,7 +311,7 @@ mod tests {
 
     const SECRET: &str = "lk_live_000000000000000000000000000000004cjNQE";
 
-    fn code<T>(result: Result<T, Refused>) -> Option<&'static str> {
+    fn code<T>(result: Result<T, InvalidValue>) -> Option<&'static str> {
         result.err().map(|refused| refused.code)
     }
 
@@ -347,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_kept_as_anything() {
+    fn a_secret_is_refused_in_every_other_field() {
         let inside = format!("x{SECRET}x");
         let nested = json!({"a": [{"b": inside}]});
         assert_eq!(code(metadata(nested.clone())), Some("contains-secret"));
@@ -394,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn allowlists_say_what_was_meant() {
+    fn invalid_allowlists_are_refused_with_a_code() {
         for (value, expected) in [
             (json!(null), None),
             (json!(["192.0.2.0/24", "2001:db8::1"]), None),
@@ -410,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_field_says_when_a_key_ends() {
+    fn exactly_one_expiration_field_is_required() {
         for (given, expected) in [
             (json!({"expires_in": "none"}), Ok(None)),
             (json!({"expires_in": "1h"}), Ok(Some(3_600))),

@@ -7,17 +7,19 @@ use policy::{Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{PageBody, changed, listed, shown};
 use super::authority::{AdminOf, InWorkspace, MemberOf, PlatformAdmin};
 use super::fields::{Fields, QueryFields};
 use super::idempotency::{self, IdempotencyKey};
 use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::requests::{CreateWorkspace, UpdateWorkspace};
+use super::response::{PageBody, changed_resource, ok_json, resource};
 use super::{Api, cursor, values};
 use crate::instant;
 use crate::problem::Problem;
-use crate::store::{Changed, Made, NewWorkspace, Precondition, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
+use crate::store::{
+    AtRevision, NewWorkspace, OnceResult, Precondition, StoreError, Workspace, WorkspaceName, WorkspaceQuery,
+};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Workspace)]
@@ -44,7 +46,7 @@ impl From<Workspace> for WorkspaceBody {
     }
 }
 
-/// Makes a workspace.
+/// Creates a workspace.
 #[utoipa::path(
     post,
     path = "/workspaces",
@@ -58,17 +60,17 @@ pub(super) async fn create(
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let once = key.once(fields.digest());
+    let once = key.for_body(fields.digest());
     let principal = principal.once(once);
     let make = async {
         let made = make(&api, &principal, fields).await?;
-        changed(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
+        changed_resource(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
     };
-    idempotency::answer(&api, once, make, |made| again(&api, made)).await
+    idempotency::run_once(&api, once, make, |made| replay(&api, made)).await
 }
 
-/// The answer to a repeated request: the workspace as it is now.
-async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
+/// The response to a retry: the workspace as it is now.
+async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_workspace)?;
     let found = api.store.workspace(WorkspaceName::Id(id)).await;
     let workspace = found.map_err(|error| match error {
@@ -76,15 +78,19 @@ async fn again(api: &Api, made: Made) -> Result<Response, Problem> {
         other => other.into(),
     })?;
     let revision = workspace.revision;
-    changed(StatusCode::CREATED, &WorkspaceBody::from(workspace), revision)
+    changed_resource(StatusCode::CREATED, &WorkspaceBody::from(workspace), revision)
 }
 
 /// Creates the workspace that the fields describe.
-pub(crate) async fn make(api: &Api, principal: &Principal, mut fields: Fields) -> Result<Changed<Workspace>, Problem> {
+pub(crate) async fn make(
+    api: &Api,
+    principal: &Principal,
+    mut fields: Fields,
+) -> Result<AtRevision<Workspace>, Problem> {
     let (name, slug) = (fields.required("name", values::name), fields.required("slug", values::slug));
     let (name, slug) = fields.finish(|| name.zip(slug))?;
     let new = NewWorkspace { id: api.entropy.id(&api.clock)?, slug, name };
-    Ok(api.store.create_workspace(new, principal.acting(&api.clock)).await?)
+    Ok(api.store.create_workspace(new, principal.change_context(&api.clock)).await?)
 }
 
 /// Lists the workspaces that the token may see, oldest first.
@@ -94,7 +100,7 @@ pub(crate) async fn make(api: &Api, principal: &Principal, mut fields: Fields) -
     operation_id = "list_workspaces",
     params(
         ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
     ),
     responses((status = 200, description = "A page", body = PageBody<WorkspaceBody>))
 )]
@@ -104,11 +110,11 @@ pub(super) async fn list(
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let limit = fields.optional("limit", values::limit);
-    let after = fields.optional("cursor", |value| cursor::read::<WorkspaceId>(&values::string(value)?));
+    let after = fields.optional("cursor", |value| cursor::decode::<WorkspaceId>(&values::string(value)?));
     let limit = fields.finish(|| Some(limit.unwrap_or(values::DEFAULT_LIMIT)))?;
     let page = api.store.list_workspaces(WorkspaceQuery { limit, after, within: principal.reach() }).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
-    listed(&PageBody { items: page.items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
+    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
+    ok_json(&PageBody { items: page.items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
 }
 
 /// Shows a workspace.
@@ -120,10 +126,10 @@ pub(super) async fn list(
 )]
 pub(super) async fn show(MemberOf(at): MemberOf) -> Result<Response, Problem> {
     let revision = at.workspace.revision;
-    shown(&WorkspaceBody::from(at.workspace), revision)
+    resource(&WorkspaceBody::from(at.workspace), revision)
 }
 
-/// Gives a workspace another name.
+/// Renames a workspace.
 #[utoipa::path(
     patch,
     path = "/workspaces/{workspace}",
@@ -138,7 +144,7 @@ pub(super) async fn update(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let renamed = rename(&api, &at, precondition, fields).await?;
-    changed(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)
+    changed_resource(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)
 }
 
 /// Renames a workspace as the fields request.
@@ -147,9 +153,9 @@ pub(crate) async fn rename(
     at: &InWorkspace,
     precondition: Precondition,
     mut fields: Fields,
-) -> Result<Changed<Workspace>, Problem> {
+) -> Result<AtRevision<Workspace>, Problem> {
     let name = fields.optional("name", values::name);
     let name = fields.finish(|| Some(name))?;
-    let acting = at.principal.acting(&api.clock);
-    Ok(api.store.rename_workspace(at.workspace.id, name, precondition, acting).await?)
+    let context = at.principal.change_context(&api.clock);
+    Ok(api.store.rename_workspace(at.workspace.id, name, precondition, context).await?)
 }

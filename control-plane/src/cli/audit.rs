@@ -8,21 +8,21 @@ use policy::ChainHash;
 use serde_json::Value;
 
 use super::client::Call;
-use super::connection::Remote;
+use super::connection::RemoteOptions;
 use super::database::DatabaseOptions;
 use super::failure::{Failure, Outcome};
 use super::json::part;
-use super::output::{field, remark, say, say_json, table, text};
-use super::pages;
+use super::output::{field, print, print_json, print_note, table, text};
+use super::pagination;
 use super::progress::Progress;
-use crate::store::{AuditHead, Verified, verify_audit};
+use crate::store::{AuditHead, VerifiedLog, verify_audit};
 
 #[derive(Subcommand)]
 pub enum AuditCommand {
     /// Lists audit events, newest first.
     List {
         #[command(flatten)]
-        remote: Remote,
+        remote: RemoteOptions,
 
         #[command(flatten)]
         filter: Filter,
@@ -32,22 +32,22 @@ pub enum AuditCommand {
         limit: u64,
     },
 
-    /// Writes audit events as JSON lines, oldest first: all that fit.
+    /// Exports audit events as JSON lines, oldest first: all that match the filters.
     ///
-    /// A script that keeps what it has asks for `--since` the last revision it saw. `latchkey restore --replay-audit` takes
-    /// such an export of all events.
+    /// For an incremental export give the last revision that you have as `--since`. `latchkey restore --replay-audit`
+    /// takes an export of all events.
     Export {
         #[command(flatten)]
-        remote: Remote,
+        remote: RemoteOptions,
 
         #[command(flatten)]
         filter: Filter,
     },
 
-    /// Checks that no audit event was changed, removed or moved. Ends with 1 and names the first one that was.
+    /// Checks that no audit event was changed, removed or moved. Exits with 1 and names the first one that was.
     ///
-    /// May run beside the control plane, or on a copy. A log that was rewritten as a whole shows only against a
-    /// hash that was noted elsewhere: `audit.head` in the control plane's log (hourly), or the hash of any exported event.
+    /// May run beside the control plane, or on a copy. A log that was rewritten as a whole is detected only by a hash
+    /// that was saved elsewhere: `audit.head` in the control plane's log (hourly), or the hash of any exported event.
     Verify {
         #[command(flatten)]
         database: DatabaseOptions,
@@ -61,11 +61,11 @@ pub enum AuditCommand {
 /// Which events.
 #[derive(Args)]
 pub struct Filter {
-    /// Only those of this workspace, by id or slug. Without it: of all, for platform admins.
+    /// Only events of this workspace, by id or slug. Without it: of all workspaces, for platform admins.
     #[arg(long, short)]
     workspace: Option<String>,
 
-    /// Only those about the thing with this id.
+    /// Only events about the object with this id.
     #[arg(long, value_name = "ID")]
     target: Option<String>,
 
@@ -73,19 +73,20 @@ pub struct Filter {
     #[arg(long)]
     action: Option<String>,
 
-    /// Only what this actor did: the id of a token, `platform-admin` (the token file's) or `system`, or a name as events show it.
+    /// Only events by this actor: the id of a token, `platform-admin` (the token file's) or `system`, or a name as
+    /// events show it.
     #[arg(long, value_name = "ID|NAME")]
     actor: Option<String>,
 
-    /// Only what was sent from this address or network: 192.0.2.7, 2001:db8::/32.
+    /// Only events from this address or network: 192.0.2.7, 2001:db8::/32.
     #[arg(long, value_name = "ADDRESS")]
     address: Option<String>,
 
-    /// Only those after this revision, or of this instant and later: 17, 2026-11-23T08:00:00Z.
+    /// Only events after this revision, or at this instant and later: 17, 2026-11-23T08:00:00Z.
     #[arg(long, value_name = "REVISION|INSTANT")]
     since: Option<String>,
 
-    /// Only those up to this revision, or before this instant.
+    /// Only events up to this revision, or before this instant.
     #[arg(long, value_name = "REVISION|INSTANT")]
     until: Option<String>,
 }
@@ -111,11 +112,11 @@ pub(super) fn run_audit(command: &AuditCommand) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn list(remote: &Remote, filter: &Filter, limit: u64) -> anyhow::Result<()> {
+fn list(remote: &RemoteOptions, filter: &Filter, limit: u64) -> anyhow::Result<()> {
     let session = remote.session()?;
-    let events = pages::all(&session.client, Some(limit), || filter.call())?;
+    let events = pagination::fetch_all(&session.client, Some(limit), || filter.call())?;
     if session.json {
-        return say_json(&events.into());
+        return print_json(&events.into());
     }
     let row = |event: &Value| {
         vec![
@@ -129,7 +130,7 @@ fn list(remote: &Remote, filter: &Filter, limit: u64) -> anyhow::Result<()> {
         ]
     };
     let rows: Vec<_> = events.iter().map(row).collect();
-    say(&table(&["revision", "at", "who", "from", "action", "what", "changed"], &rows))
+    print(&table(&["revision", "at", "who", "from", "action", "what", "changed"], &rows))
 }
 
 /// The target's name and its id, which `--target` accepts.
@@ -149,9 +150,10 @@ fn changed(event: &Value) -> String {
     if changes.is_empty() { "-".to_owned() } else { changes.join("; ") }
 }
 
-fn export(remote: &Remote, filter: &Filter) -> anyhow::Result<()> {
+fn export(remote: &RemoteOptions, filter: &Filter) -> anyhow::Result<()> {
     let session = remote.session()?;
-    let call = filter.call().header("accept", "application/jsonl".to_owned()).patient(Duration::from_secs(86_400));
+    let call =
+        filter.call().header("accept", "application/jsonl".to_owned()).extend_timeout(Duration::from_secs(86_400));
     let mut lines = BufReader::new(session.client.stream(call)?);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let progress = Progress::waiting("exporting");
@@ -162,7 +164,7 @@ fn export(remote: &Remote, filter: &Filter) -> anyhow::Result<()> {
         let is_whole = read.as_ref().is_ok_and(|_| line.is_empty() || line.ends_with('\n'));
         if !is_whole {
             out.flush()?;
-            let message = format!("the export broke off after {count} events: it is not whole, so export again");
+            let message = format!("the export broke off after {count} events: it is incomplete, so export again");
             return Err(Failure::Unreachable(message).into());
         }
         if line.is_empty() {
@@ -174,16 +176,16 @@ fn export(remote: &Remote, filter: &Filter) -> anyhow::Result<()> {
     }
     out.flush()?;
     drop(progress);
-    remark(&format!("exported {count} events"));
+    print_note(&format!("exported {count} events"));
     Ok(())
 }
 
 fn verify(database: &DatabaseOptions, expected: Option<ChainHash>) -> anyhow::Result<()> {
-    let Verified { events, head } = verify_audit(database.database(), expected)?;
+    let VerifiedLog { events, head } = verify_audit(database.database(), expected)?;
     match head {
         Some(AuditHead { revision, hash }) => {
-            say(&format!("{events} audit events, each as it was written; the last at revision {revision}: {hash}\n"))
+            print(&format!("{events} audit events verified; the last at revision {revision}: {hash}\n"))
         }
-        None => say("no audit events\n"),
+        None => print("no audit events\n"),
     }
 }

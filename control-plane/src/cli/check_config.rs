@@ -1,26 +1,26 @@
 //! `latchkey check-config`: reports what an edge would refuse, and what makes it less safe than it looks.
 
 mod address;
-mod between;
+mod bypasses;
 mod capabilities;
 mod chain;
 mod clusters;
-mod cover;
 mod envoy;
-mod fields;
-mod find;
+mod field_names;
+mod filter_order;
 mod guard;
 mod headers;
-mod listeners;
+mod latchkey_filter;
 mod manager;
 mod mesh;
 mod message;
-pub(super) mod need;
 mod overrides;
+mod path_set;
+mod reference;
+pub(super) mod requirement;
 mod routes;
 mod rules;
-mod shipped;
-mod space;
+mod shadowing;
 mod values;
 mod wasm;
 
@@ -32,37 +32,38 @@ use clap::Args;
 use policy::Config;
 use serde_json::{Value, json};
 
-use self::find::filters;
+use self::latchkey_filter::latchkey_filters;
 use self::rules::Catalogue;
 use super::failure::Outcome;
-use super::output::{counted, say, say_json};
+use super::output::{pluralize, print, print_json};
 
-/// What `latchkey check-config` is told.
+/// The options of `latchkey check-config`.
 #[derive(Args)]
 pub struct CheckConfigOptions {
     /// A plugin configuration (JSON), or an Envoy file with our filter in it (YAML or JSON): a bootstrap, a listener, a
     /// manifest.
     file: PathBuf,
 
-    /// The control plane's latchkey.toml: rules must name scopes of its catalogue, and the edge one of its environments.
+    /// The control plane's latchkey.toml: rules must name scopes of its catalogue, and the edge one of its
+    /// environments.
     #[arg(long, value_name = "FILE")]
     catalogue: Option<PathBuf>,
 
-    /// Answer with JSON instead of lines.
+    /// Print JSON instead of lines.
     #[arg(long)]
     json: bool,
 }
 
 /// A problem in a file.
 pub(super) struct Finding {
-    weight: Weight,
+    severity: Severity,
     /// The path of fields that leads to it in the file.
     place: String,
     message: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Weight {
+enum Severity {
     /// The edge would refuse it, deny everything, or let through what it must not.
     Refused,
     /// It works, but is less safe or less useful than it could be.
@@ -71,15 +72,15 @@ enum Weight {
 
 impl Finding {
     pub(super) fn refused(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { weight: Weight::Refused, place: place.into(), message: message.into() }
+        Self { severity: Severity::Refused, place: place.into(), message: message.into() }
     }
 
     pub(super) fn warning(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { weight: Weight::Warning, place: place.into(), message: message.into() }
+        Self { severity: Severity::Warning, place: place.into(), message: message.into() }
     }
 }
 
-impl fmt::Display for Weight {
+impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused => "refused",
@@ -89,7 +90,7 @@ impl fmt::Display for Weight {
 }
 
 /// The two kinds of files that can be checked.
-enum File {
+enum ConfigFile {
     /// A plugin configuration, byte for byte.
     Plugin(Vec<u8>),
     /// Envoy's configuration, or a manifest that contains it.
@@ -99,54 +100,59 @@ enum File {
 pub(super) fn run_check_config(options: &CheckConfigOptions) -> anyhow::Result<Outcome> {
     let catalogue = options.catalogue.as_deref().map(crate::config::Config::from_file).transpose()?.map(Catalogue);
     let (findings, checked) = match read(&options.file)? {
-        File::Plugin(json) => {
+        ConfigFile::Plugin(json) => {
             let mut findings = Vec::new();
-            let config = plugin("", &json, catalogue.as_ref(), &mut findings);
+            let config = check_plugin_config("", &json, catalogue.as_ref(), &mut findings);
             if let Some(config) = &config {
                 let hosts = [routes::host_of_plugin(config, &Value::Null)];
-                cover::check_cover(&hosts, Some(config), &clusters::Clusters::read(&Value::Null), &mut findings);
+                shadowing::check_shadowing(
+                    &hosts,
+                    Some(config),
+                    &clusters::Clusters::read(&Value::Null),
+                    &mut findings,
+                );
             }
             let edge = config.map(|config| config.edge).unwrap_or_default();
             (findings, format!("a plugin configuration, of the edge `{edge}`"))
         }
-        File::Envoy(value) => envoy::check(&value, catalogue.as_ref())?,
+        ConfigFile::Envoy(value) => envoy::check(&value, catalogue.as_ref())?,
     };
-    let is_refused = findings.iter().any(|finding| finding.weight == Weight::Refused);
+    let is_refused = findings.iter().any(|finding| finding.severity == Severity::Refused);
     if options.json {
-        let list = findings.iter().map(|Finding { weight, place, message }| {
-            json!({"kind": weight.to_string(), "place": place, "message": message})
+        let list = findings.iter().map(|Finding { severity, place, message }| {
+            json!({"kind": severity.to_string(), "place": place, "message": message})
         });
-        say_json(&json!({"accepted": !is_refused, "findings": list.collect::<Vec<_>>()}))?;
+        print_json(&json!({"accepted": !is_refused, "findings": list.collect::<Vec<_>>()}))?;
     } else {
         let file = options.file.display();
-        for Finding { weight, place, message } in &findings {
+        for Finding { severity, place, message } in &findings {
             let at = if place.is_empty() { String::new() } else { format!(" {place}:") };
-            say(&format!("{file}: {weight}:{at} {message}\n"))?;
+            print(&format!("{file}: {severity}:{at} {message}\n"))?;
         }
         let verdict = if is_refused { "refused" } else { "accepted" };
-        let warnings = findings.iter().filter(|finding| finding.weight == Weight::Warning).count();
-        say(&format!("{file}: {verdict}, with {}: {checked}\n", counted(warnings as u64, "warning")))?;
+        let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+        print(&format!("{file}: {verdict}, with {}: {checked}\n", pluralize(warnings as u64, "warning")))?;
     }
     Ok(if is_refused { Outcome::Refused } else { Outcome::Done })
 }
 
 /// The only plugin configuration in a file.
-pub(super) fn one_plugin(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_plugin_config(path: &Path) -> anyhow::Result<Vec<u8>> {
     let value = match read(path)? {
-        File::Plugin(json) => return Ok(json),
-        File::Envoy(value) => value,
+        ConfigFile::Plugin(json) => return Ok(json),
+        ConfigFile::Envoy(value) => value,
     };
-    let found = filters(&value);
+    let found = latchkey_filters(&value);
     let mut plugins: Vec<Vec<u8>> =
         found.iter().filter_map(|filter| filter.plugin.bytes().map(<[u8]>::to_vec)).collect();
     plugins.extend(mesh::plugins(&value));
     match (plugins.as_slice(), found.len()) {
         ([plugin], ..=1) => Ok(plugin.clone()),
-        ([], ..=1) => bail!("{}: our filter in it has no configuration", path.display()),
+        ([], ..=1) => bail!("{}: the Latchkey filter in it has no configuration", path.display()),
         (several, found) => {
             let count = found.max(several.len());
             bail!(
-                "{}: {count} of our filters are in it; give the plugin configuration that is meant in a file of its own",
+                "{}: it contains {count} Latchkey filters; put the plugin configuration to use into a file of its own",
                 path.display()
             )
         }
@@ -154,7 +160,7 @@ pub(super) fn one_plugin(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Checks a plugin configuration as the edge itself does; `None` if the edge would refuse it.
-pub(super) fn plugin(
+pub(super) fn check_plugin_config(
     place: &str,
     json: &[u8],
     catalogue: Option<&Catalogue>,
@@ -171,21 +177,22 @@ pub(super) fn plugin(
         catalogue.check(place, &config, findings);
     }
     if config.max_staleness_secs.is_none() {
-        let message = "`max_staleness_secs` is null: an edge that is cut off accepts revoked keys for ever";
+        let message = "`max_staleness_secs` is null: an edge that is cut off accepts revoked keys forever";
         findings.push(Finding::warning(place, message));
     }
     Some(config)
 }
 
-fn read(path: &Path) -> anyhow::Result<File> {
+fn read(path: &Path) -> anyhow::Result<ConfigFile> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read it", path.display()))?;
     let value: Value = match serde_json::from_str(&text) {
         Ok(value) => value,
         Err(_) => yaml(&text).with_context(|| path.display().to_string())?,
     };
-    let is_envoy = |value: &Value| !filters(value).is_empty() || chain::keeps_a_place(value) || mesh::has_ours(value);
+    let is_envoy =
+        |value: &Value| !latchkey_filters(value).is_empty() || chain::has_placeholder(value) || mesh::has_ours(value);
     // A file that isn't Envoy's keeps its names: a plugin configuration has only one spelling of each.
-    let renamed = fields::with_one_name(value.clone()).with_context(|| path.display().to_string())?;
+    let renamed = field_names::with_canonical_names(value.clone()).with_context(|| path.display().to_string())?;
     if is_envoy(&renamed) {
         // The JSON parser takes the last of two fields with the same name, the YAML parser refuses them.
         if let Err(error) = yaml(&text)
@@ -193,19 +200,19 @@ fn read(path: &Path) -> anyhow::Result<File> {
         {
             return Err(error).with_context(|| path.display().to_string());
         }
-        return Ok(File::Envoy(renamed));
+        return Ok(ConfigFile::Envoy(renamed));
     }
     let is_plugin = value.as_object().is_some_and(|fields| fields.keys().all(|name| !name.starts_with('@')))
         && ["static_resources", "dynamic_resources", "resources", "filter_chains", "kind"]
             .iter()
             .all(|name| value.get(name).is_none());
     if !is_plugin {
-        bail!("{}: no filter of Latchkey is in it, and it is no plugin configuration", path.display());
+        bail!("{}: it contains no Latchkey filter, and is not a plugin configuration", path.display());
     }
     // JSON text stays as it is, so that duplicate fields are found. A plugin configuration may also be YAML.
     let json =
         if serde_json::from_str::<Value>(&text).is_ok() { text.into_bytes() } else { value.to_string().into_bytes() };
-    Ok(File::Plugin(json))
+    Ok(ConfigFile::Plugin(json))
 }
 
 /// All documents of a file as a list; a single document as itself.

@@ -23,22 +23,22 @@ use crate::entropy::Entropy;
 use crate::secret::Secret;
 
 /// The time limit of a request that doesn't wait for edges: a little longer than the control plane's own.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// The time to add to that for a large request.
-pub const LONG: Duration = Duration::from_secs(330);
+pub const LARGE_REQUEST_EXTRA: Duration = Duration::from_secs(330);
 
-/// The pauses before the retries of a change whose answer was lost.
-const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+/// The delays before the retries of a change whose answer was lost.
+const RETRY_DELAYS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// The time limit for opening a connection.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most bytes of an answer that is read into memory as a whole.
 const MAX_ANSWER: u64 = 64 << 20;
 
 /// What to do when a certificate isn't trusted.
-const AUTHORITY: &str = "for a certificate authority of your own give --ca-certificate";
+const TRUST_ADVICE: &str = "for a certificate authority of your own give --ca-certificate";
 
 /// A client of one control plane, as one admin.
 pub struct Client {
@@ -53,9 +53,9 @@ pub struct Call {
     path: String,
     body: Option<Value>,
     headers: Vec<(&'static str, String)>,
-    patience: Duration,
+    timeout: Duration,
     /// Whether it has an idempotency key, so that it may be retried.
-    is_made_once: bool,
+    is_idempotent: bool,
 }
 
 /// An answer: JSON, or null if its body is empty.
@@ -67,7 +67,7 @@ pub struct Answer {
 impl Call {
     fn new(method: Method, path: &[&str]) -> Self {
         let path = path.iter().map(|segment| format!("/{}", encoded(segment))).collect();
-        Self { method, path, body: None, headers: Vec::new(), patience: PATIENCE, is_made_once: false }
+        Self { method, path, body: None, headers: Vec::new(), timeout: TIMEOUT, is_idempotent: false }
     }
 
     pub fn get(path: &[&str]) -> Self {
@@ -79,10 +79,10 @@ impl Call {
     }
 
     /// A change that is made once: it has its own idempotency key, and is retried if its answer is lost.
-    pub fn make(path: &[&str], body: Value) -> anyhow::Result<Self> {
+    pub fn post_idempotent(path: &[&str], body: Value) -> anyhow::Result<Self> {
         let key = Entropy::system().text()?;
         let call = Self::post(path, body).header("idempotency-key", key.expose().to_owned());
-        Ok(Self { is_made_once: true, ..call })
+        Ok(Self { is_idempotent: true, ..call })
     }
 
     pub fn patch(path: &[&str], body: Value) -> Self {
@@ -109,8 +109,8 @@ impl Call {
     }
 
     /// Extends the time limit by `more`.
-    pub fn patient(mut self, more: Duration) -> Self {
-        self.patience = self.patience.saturating_add(more);
+    pub fn extend_timeout(mut self, more: Duration) -> Self {
+        self.timeout = self.timeout.saturating_add(more);
         self
     }
 }
@@ -138,7 +138,7 @@ impl Client {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(if is_loopback(&base) || base.starts_with("http://") { None } else { Proxy::try_from_env() })
-            .timeout_connect(Some(CONNECT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
             .user_agent(concat!("latchkey/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self { agent: config.new_agent(), base, token })
@@ -147,12 +147,12 @@ impl Client {
     /// Sends a request; any answer but success is an error with its reason.
     pub fn send(&self, call: Call) -> anyhow::Result<Answer> {
         let body = call.body.as_ref().map(|body| Zeroizing::new(body.to_string()));
-        until_answered(&call, || match &body {
+        send_with_retries(&call, || match &body {
             Some(text) => {
                 let mut bytes = text.as_bytes();
                 self.send_body(&call, "application/json", SendBody::from_reader(&mut bytes), text.len())
             }
-            None => self.answered(&call, self.start(&call, None, SendBody::none())?),
+            None => self.read_answer(&call, self.send_request(&call, None, SendBody::none())?),
         })
     }
 
@@ -160,7 +160,7 @@ impl Client {
     /// refuse them before they are sent.
     pub fn send_lines<R: Read>(&self, call: Call, lines: impl Fn() -> R, length: usize) -> anyhow::Result<Answer> {
         let call = call.header("expect", "100-continue".to_owned());
-        until_answered(&call, || {
+        send_with_retries(&call, || {
             let mut lines = lines();
             self.send_body(&call, "application/jsonl", SendBody::from_reader(&mut lines), length)
         })
@@ -168,21 +168,21 @@ impl Client {
 
     /// Sends a request and streams its answer, which may have any length.
     pub fn stream(&self, call: Call) -> anyhow::Result<impl Read + 'static> {
-        let (parts, body) = self.start(&call, None, SendBody::none())?.into_parts();
+        let (parts, body) = self.send_request(&call, None, SendBody::none())?.into_parts();
         if !parts.status.is_success() {
-            return Err(problem::refused(parts.status, &parts.headers, &read(body, &call.path)?));
+            return Err(problem::refused(parts.status, &parts.headers, &read_body(body, &call.path)?));
         }
         Ok(body.into_reader())
     }
 
     fn send_body(&self, call: &Call, kind: &'static str, body: SendBody<'_>, length: usize) -> anyhow::Result<Answer> {
-        self.answered(call, self.start(call, Some((kind, length)), body)?)
+        self.read_answer(call, self.send_request(call, Some((kind, length)), body)?)
     }
 
-    fn start(
+    fn send_request(
         &self,
         call: &Call,
-        body_is: Option<(&'static str, usize)>,
+        content: Option<(&'static str, usize)>,
         body: SendBody<'_>,
     ) -> anyhow::Result<axum::http::Response<Body>> {
         let authorization = Zeroizing::new(format!("Bearer {}", self.token.expose()));
@@ -191,7 +191,7 @@ impl Client {
             .uri(format!("{}{}", self.base, call.path))
             .header("authorization", authorization.as_str())
             .header("accept-encoding", "identity");
-        if let Some((kind, length)) = body_is {
+        if let Some((kind, length)) = content {
             request = request.header("content-type", kind).header("content-length", length);
         }
         for (name, value) in &call.headers {
@@ -199,14 +199,14 @@ impl Client {
         }
         // The error itself could quote the header that it is about.
         let request =
-            request.body(body).map_err(|_| anyhow::anyhow!("{}: not a path that can be asked for", call.path))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(call.patience)).build();
-        Ok(self.agent.run(request).map_err(|error| self.unanswered(&error))?)
+            request.body(body).map_err(|_| anyhow::anyhow!("{}: not a valid path for a request", call.path))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(call.timeout)).build();
+        Ok(self.agent.run(request).map_err(|error| self.connection_failure(&error))?)
     }
 
-    fn answered(&self, call: &Call, response: axum::http::Response<Body>) -> anyhow::Result<Answer> {
+    fn read_answer(&self, call: &Call, response: axum::http::Response<Body>) -> anyhow::Result<Answer> {
         let (parts, body) = response.into_parts();
-        let text = read(body, &call.path)?;
+        let text = read_body(body, &call.path)?;
         if !parts.status.is_success() {
             return Err(problem::refused(parts.status, &parts.headers, &text));
         }
@@ -215,18 +215,18 @@ impl Client {
         }
         let body = serde_json::from_slice(&text).map_err(|_| {
             let base = &self.base;
-            Failure::Unreachable(format!("{base} answered something else than JSON: is it the URL of a control plane?"))
+            Failure::Unreachable(format!("{base} did not answer with JSON: is it the URL of a control plane?"))
         })?;
         Ok(Answer { body, headers: parts.headers })
     }
 
-    fn unanswered(&self, error: &ureq::Error) -> Failure {
+    fn connection_failure(&self, error: &ureq::Error) -> Failure {
         let base = &self.base;
         let is_tls = |error: &std::io::Error| error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
         let advice = match error {
-            ureq::Error::Io(error) if is_tls(error) => AUTHORITY,
-            ureq::Error::Timeout(_) => "a change may have been made or not: look before you repeat it",
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => AUTHORITY,
+            ureq::Error::Io(error) if is_tls(error) => TRUST_ADVICE,
+            ureq::Error::Timeout(_) => "a change may or may not have been made: check before you repeat it",
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => TRUST_ADVICE,
             _ => "check --url, and that the control plane runs",
         };
         let cause = match error {
@@ -235,35 +235,35 @@ impl Client {
         };
         let text = format!("no answer from {base}: {cause}; {advice}");
         // No retry after a timeout: the user has waited long enough.
-        let is_lost = matches!(error, ureq::Error::Io(error) if BROKEN.contains(&error.kind()));
+        let is_lost = matches!(error, ureq::Error::Io(error) if CONNECTION_LOST.contains(&error.kind()));
         if is_lost { Failure::AnswerLost(text) } else { Failure::Unreachable(text) }
     }
 }
 
 /// The ways in which an established connection ends.
-const BROKEN: [ErrorKind; 4] =
+const CONNECTION_LOST: [ErrorKind; 4] =
     [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
 
 /// Sends a call, and retries it with the same idempotency key if its answer is lost.
-fn until_answered(call: &Call, mut send: impl FnMut() -> anyhow::Result<Answer>) -> anyhow::Result<Answer> {
-    let mut pauses = PAUSES.iter();
+fn send_with_retries(call: &Call, mut send: impl FnMut() -> anyhow::Result<Answer>) -> anyhow::Result<Answer> {
+    let mut delays = RETRY_DELAYS.iter();
     loop {
         let answer = send();
         let is_lost = answer.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(Failure::AnswerLost(_))));
-        match pauses.next().filter(|_| is_lost && call.is_made_once) {
-            Some(pause) => wait(*pause),
+        match delays.next().filter(|_| is_lost && call.is_idempotent) {
+            Some(delay) => wait(*delay),
             None => return answer,
         }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the control plane has nothing to wait on while it doesn't answer")]
-fn wait(pause: Duration) {
-    std::thread::sleep(pause);
+fn wait(delay: Duration) {
+    std::thread::sleep(delay);
 }
 
 /// The whole answer, which may contain a secret.
-fn read(body: Body, path: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+fn read_body(body: Body, path: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let bytes = body.into_with_config().limit(MAX_ANSWER).read_to_vec();
     let broke_off = |error| Failure::AnswerLost(format!("the answer to {path} broke off: {error}"));
     Ok(Zeroizing::new(bytes.map_err(broke_off)?))
@@ -288,7 +288,7 @@ fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConfig> {
             let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
             let roots = read.with_context(|| format!("certificate authority {}: cannot read it", path.display()))?;
             if roots.is_empty() {
-                bail!("certificate authority {}: there is no certificate in it (PEM)", path.display());
+                bail!("certificate authority {}: it contains no certificate (PEM)", path.display());
             }
             roots.iter().map(owned).collect()
         }

@@ -13,13 +13,13 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::client::Client;
 use super::failure::Failure;
-use super::token;
+use super::secret_input;
 use crate::public_url::PublicUrl;
 use crate::secret::Secret;
 
-/// What all commands that speak to a control plane are told.
+/// The options of all commands that send requests to a control plane.
 #[derive(Args)]
-pub struct Remote {
+pub struct RemoteOptions {
     /// The control plane. Without it, the one that `latchkey login` stored.
     #[arg(long, env = "LATCHKEY_URL", value_name = "URL", global = true, help_heading = "Control plane")]
     url: Option<PublicUrl>,
@@ -32,11 +32,11 @@ pub struct Remote {
     #[arg(long, env = "LATCHKEY_CA_CERTIFICATE", value_name = "FILE", global = true, help_heading = "Control plane")]
     ca_certificate: Option<PathBuf>,
 
-    /// Send the token over plain HTTP, although the control plane isn't on this machine.
+    /// Send the token over plain HTTP, even though the control plane isn't on this machine.
     #[arg(long, global = true, help_heading = "Control plane")]
     insecure_http: bool,
 
-    /// Answer with the control plane's JSON.
+    /// Print the control plane's JSON.
     #[arg(long, global = true, help_heading = "Control plane")]
     json: bool,
 }
@@ -50,7 +50,7 @@ pub struct Session {
 /// What `latchkey login` stores.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct StoredSignIn {
     url: String,
     token: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,13 +59,13 @@ struct Stored {
     insecure_http: bool,
 }
 
-impl Drop for Stored {
+impl Drop for StoredSignIn {
     fn drop(&mut self) {
         self.token.zeroize();
     }
 }
 
-impl Remote {
+impl RemoteOptions {
     /// Whether the output is JSON, for scripts.
     pub fn json(&self) -> bool {
         self.json
@@ -73,15 +73,15 @@ impl Remote {
 
     /// The client of this command. Nothing is sent yet.
     pub fn session(&self) -> anyhow::Result<Session> {
-        let stored = if self.url.is_some() && self.token_file.is_some() { None } else { stored()? };
+        let stored = if self.url.is_some() && self.token_file.is_some() { None } else { load_stored()? };
         let Some(url) = self.url.clone().or_else(|| stored.as_ref()?.url.parse().ok()) else {
             return Err(not_signed_in("no control plane is named").into());
         };
         // A stored token belongs to the control plane that it was stored for, and is never sent to another.
         let own = stored.filter(|stored| stored.url == url.to_string());
         let token = match (&self.token_file, &own) {
-            (Some(path), _) => token::admin_token(path)?,
-            (None, Some(own)) => token::checked(Secret::new(own.token.clone()), "the stored token")?,
+            (Some(path), _) => secret_input::read_admin_token(path)?,
+            (None, Some(own)) => secret_input::parse_admin_token(Secret::new(own.token.clone()), "the stored token")?,
             (None, None) => return Err(not_signed_in(&format!("there is no token for {url}")).into()),
         };
         let ca_certificate = self.ca_certificate.clone().or_else(|| own.as_ref()?.ca_certificate.clone());
@@ -97,15 +97,15 @@ impl Remote {
             return Err(Failure::Usage(message.to_owned()).into());
         };
         let token = match &self.token_file {
-            Some(path) => token::admin_token(path)?,
-            None => token::checked(token::secret("admin token")?, "the token")?,
+            Some(path) => secret_input::read_admin_token(path)?,
+            None => secret_input::parse_admin_token(secret_input::read_secret("admin token")?, "the token")?,
         };
         // A later command may run in another folder.
         let ca_certificate = match &self.ca_certificate {
             Some(path) => Some(path.canonicalize().with_context(|| path.display().to_string())?),
             None => None,
         };
-        let stored = Stored {
+        let stored = StoredSignIn {
             url: url.to_string(),
             token: token.expose().to_owned(),
             ca_certificate,
@@ -117,26 +117,26 @@ impl Remote {
 }
 
 /// What to store once the token has been tried.
-pub struct SignIn(Stored);
+pub struct SignIn(StoredSignIn);
 
 impl SignIn {
     /// Stores it, readable only by its owner; returns the file and the control plane's URL.
     pub fn store(&self) -> anyhow::Result<(PathBuf, String)> {
-        let path = file()?;
+        let path = config_file()?;
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .with_context(|| format!("{}: cannot make it", folder.display()))?;
+            .with_context(|| format!("{}: cannot create it", folder.display()))?;
         write(&path, &self.0).with_context(|| format!("{}: cannot write it", path.display()))?;
         Ok((path, self.0.url.clone()))
     }
 }
 
 /// Deletes what was stored; `None` if there was nothing.
-pub fn forget() -> anyhow::Result<Option<PathBuf>> {
-    let path = file()?;
+pub fn delete_stored() -> anyhow::Result<Option<PathBuf>> {
+    let path = config_file()?;
     match fs::remove_file(&path) {
         Ok(()) => Ok(Some(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -169,21 +169,21 @@ fn not_signed_in(what: &str) -> Failure {
 }
 
 /// `latchkey/config.toml` in the user's configuration folder.
-fn file() -> anyhow::Result<PathBuf> {
+fn config_file() -> anyhow::Result<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
     let folder = folder.ok_or_else(|| {
         Failure::Usage(
-            "neither XDG_CONFIG_HOME nor HOME says where to look for the sign-in: give --url and --token-file"
+            "neither XDG_CONFIG_HOME nor HOME is set, so there is no place for the sign-in: give --url and --token-file"
                 .to_owned(),
         )
     })?;
     Ok(folder.join("latchkey").join("config.toml"))
 }
 
-fn stored() -> anyhow::Result<Option<Stored>> {
+fn load_stored() -> anyhow::Result<Option<StoredSignIn>> {
     // If there is no place to store anything, nothing is stored.
-    let Ok(path) = file() else { return Ok(None) };
+    let Ok(path) = config_file() else { return Ok(None) };
     let (path_text, cannot) = (path.display(), || format!("{}: cannot read it", path.display()));
     let metadata = match fs::metadata(&path) {
         Ok(metadata) => metadata,
@@ -199,13 +199,13 @@ fn stored() -> anyhow::Result<Option<Stored>> {
     let text = Zeroizing::new(fs::read_to_string(&path).with_context(cannot)?);
     // The parser's error may quote the line with the token.
     let Ok(stored) = toml::from_str(&text) else {
-        bail!("{path_text}: cannot be read as what `latchkey login` writes; sign in again");
+        bail!("{path_text}: not a file as `latchkey login` writes it; sign in again");
     };
     Ok(Some(stored))
 }
 
 /// Replaces the file atomically: it is never incomplete, and never readable by others.
-fn write(path: &Path, stored: &Stored) -> anyhow::Result<()> {
+fn write(path: &Path, stored: &StoredSignIn) -> anyhow::Result<()> {
     let text = Zeroizing::new(toml::to_string(stored)?);
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);

@@ -5,22 +5,23 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::failure::Failure;
-use super::output::{say, table};
+use super::output::{print, table};
 use super::progress::Progress;
-use crate::store::{Copied, CopyError, CopyStep, Database, Rows, copy};
+use crate::store::{CopyError, CopyStep, CopySummary, Database, TableSummary, copy};
 
-/// What `latchkey copy` is told.
+/// The options of `latchkey copy`.
 #[derive(Args)]
 pub(super) struct CopyOptions {
-    /// Where everything is now: the SQLite file, or postgres://user@host:5432/latchkey (docs/postgres.md). Is only read.
+    /// The source: the SQLite file, or postgres://user@host:5432/latchkey (docs/postgres.md). It is only read.
     #[arg(long, value_name = "FILE|URL")]
     from: Database,
 
-    /// Where everything goes: an empty PostgreSQL, or a file that isn't there yet.
+    /// The target: an empty PostgreSQL database, or a file that doesn't exist yet.
     #[arg(long, value_name = "FILE|URL")]
     to: Database,
 
-    /// The password for PostgreSQL, where neither the URL nor PGPASSWORD has it. Refused when others can read the file.
+    /// File with the PostgreSQL password, if neither the URL nor PGPASSWORD contains it. Refused if others can read the
+    /// file.
     #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     database_password_file: Option<PathBuf>,
 }
@@ -33,23 +34,28 @@ pub(super) fn run_copy(options: &CopyOptions) -> anyhow::Result<()> {
         CopyStep::Copying { table, rows } => progress = Some(Progress::counting(&format!("copying {table}"), rows)),
         CopyStep::Checking { table, rows } => progress = Some(Progress::counting(&format!("checking {table}"), rows)),
         CopyStep::Waiting(what) => progress = Some(Progress::waiting(what)),
-        CopyStep::Rows(rows) => progress.iter().for_each(|progress| progress.step(rows)),
+        CopyStep::RowsDone(rows) => progress.iter().for_each(|progress| progress.step(rows)),
     });
     drop(progress);
     match copied {
-        Ok(copied) => say(&told(options, &copied)),
+        Ok(copied) => print(&copy_summary(options, &copied)),
         Err(error @ CopyError::SameEngine { .. }) => Err(Failure::Usage(error.to_string()).into()),
         Err(error) => Err(error.into()),
     }
 }
 
-fn told(CopyOptions { from, to, .. }: &CopyOptions, Copied { position, tables, audit }: &Copied) -> String {
-    let row = |Rows { table, count, digest }: &Rows| vec![(*table).to_owned(), count.to_string(), digest.to_string()];
+fn copy_summary(
+    CopyOptions { from, to, .. }: &CopyOptions,
+    CopySummary { position, tables, audit }: &CopySummary,
+) -> String {
+    let row = |TableSummary { table, count, digest }: &TableSummary| {
+        vec![(*table).to_owned(), count.to_string(), digest.to_string()]
+    };
     let rows: Vec<_> = tables.iter().map(row).collect();
     format!(
-        "copied {from} to {to}, up to revision {} of the history {}\n{}{} audit events, each as it was written\n\
-         start the control plane with --database {to} and the same token files: edges go on where they were. Start none with \
-         {from} any more\n",
+        "copied {from} to {to}, up to revision {} of the history {}\n{}{} audit events verified\n\
+         start the control plane with --database {to} and the same token files: edges continue where they were. Don't start \
+         another one with {from}\n",
         position.revision,
         position.epoch,
         table(&["table", "rows", "digest on both sides"], &rows),

@@ -13,14 +13,14 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::secret::LastCharacters;
 use crate::store::{
-    Acting, BackedUp, Database, LostChanges, NewSecret, Renewal, Replayed, Restore, Restored, StoreError, back_up,
-    restore, restore_in_place,
+    BackupSummary, ChangeContext, Database, LostChanges, NewSecret, ReplaySummary, Restore, RestorePlan,
+    RestoreSummary, StoreError, back_up, restore, restore_in_place,
 };
 
 /// The database, where it may be either.
 #[derive(Args, Clone, Debug)]
 pub struct DatabaseOptions {
-    /// The SQLite database: made if it isn't there, and open in one process at a time. Or one in PostgreSQL:
+    /// The SQLite database: created if it doesn't exist, and open in one process at a time. Or one in PostgreSQL:
     /// postgres://user@host:5432/latchkey (docs/postgres.md).
     #[arg(
         long,
@@ -31,7 +31,8 @@ pub struct DatabaseOptions {
     )]
     database: Database,
 
-    /// The password for PostgreSQL, where neither the URL nor PGPASSWORD has it. Refused when others can read the file.
+    /// File with the PostgreSQL password, if neither the URL nor PGPASSWORD contains it. Refused if others can read the
+    /// file.
     #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     database_password_file: Option<PathBuf>,
 }
@@ -42,27 +43,27 @@ impl DatabaseOptions {
     }
 }
 
-/// What `latchkey backup` is told.
+/// The options of `latchkey backup`.
 #[derive(Args)]
 pub(super) struct BackupOptions {
     /// The SQLite database.
     #[arg(long, env = "LATCHKEY_DATABASE", value_name = "FILE", default_value = "latchkey.db", hide_env_values = true)]
     database: Database,
 
-    /// The file to make. What is there already is not replaced.
+    /// The file to create. An existing file is not replaced.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }
 
-/// What `latchkey restore` is told.
+/// The options of `latchkey restore`.
 #[derive(Args)]
 pub(super) struct RestoreOptions {
-    /// The backup of a file.
+    /// The backup file.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 
-    /// The SQLite database to put it in the place of; what is there is kept beside it. Or the PostgreSQL into which a backup
-    /// was put back.
+    /// The SQLite database to replace; the current one is kept beside it. Or the PostgreSQL database into which a
+    /// backup was restored.
     #[arg(
         long,
         env = "LATCHKEY_DATABASE",
@@ -72,13 +73,14 @@ pub(super) struct RestoreOptions {
     )]
     database: Database,
 
-    /// The password for PostgreSQL, where neither the URL nor PGPASSWORD has it. Refused when others can read the file.
+    /// File with the PostgreSQL password, if neither the URL nor PGPASSWORD contains it. Refused if others can read the
+    /// file.
     #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     database_password_file: Option<PathBuf>,
 
-    /// An audit log that was exported after the backup (GET /v1/audit-events with `Accept: application/jsonl`). What it says
-    /// was deactivated, rotated, deleted, narrowed or revoked is so again. The secrets of rotations are lost: those keys
-    /// need new ones.
+    /// An audit log that was exported after the backup (GET /v1/audit-events with `Accept: application/jsonl`). What it
+    /// records as deactivated, rotated, deleted, narrowed or revoked is so again. The secrets of rotations are lost:
+    /// those keys need new ones.
     #[arg(long, value_name = "FILE")]
     replay_audit: Option<PathBuf>,
 
@@ -97,11 +99,11 @@ pub(super) fn run_backup(options: &BackupOptions) -> anyhow::Result<()> {
         Database::File(path) => path,
         database @ Database::Server { .. } => {
             bail!(
-                "database {database}: it is in PostgreSQL; make a backup with pg_dump, which takes it at one instant (docs/postgres.md)"
+                "database {database}: it is in PostgreSQL; back it up with pg_dump, which takes a consistent snapshot (docs/postgres.md)"
             )
         }
     };
-    let BackedUp { revision, bytes } = back_up(database, &options.to)?;
+    let BackupSummary { revision, bytes } = back_up(database, &options.to)?;
     let (database, to) = (database.display(), options.to.display());
     writeln!(io::stdout(), "backed up {database} up to revision {revision} as {to}, {bytes} bytes")?;
     Ok(())
@@ -109,12 +111,12 @@ pub(super) fn run_backup(options: &BackupOptions) -> anyhow::Result<()> {
 
 pub(super) fn run_restore(options: &RestoreOptions) -> anyhow::Result<()> {
     let (clock, entropy) = (Clock::system(), Entropy::system());
-    let renewal = Renewal {
+    let plan = RestorePlan {
         log: options.replay_audit.as_deref(),
         reported: options.reported_revision.map(Revision),
         lost_changes: if options.accept_lost_changes { LostChanges::Accepted } else { LostChanges::Refused },
         epoch: entropy.id(&clock)?,
-        acting: Acting::system(clock.now()),
+        context: ChangeContext::system(clock.now()),
     };
     // The secret is drawn and discarded: nobody can ever present the text for its digest.
     let mut secret = || {
@@ -124,52 +126,53 @@ pub(super) fn run_restore(options: &RestoreOptions) -> anyhow::Result<()> {
     };
     let database = options.database.clone().with_password_file(options.database_password_file.clone());
     let restored = match (&database, &options.from) {
-        (Database::File(database), Some(from)) => restore(&Restore { from, database, renewal }, &mut secret)?,
+        (Database::File(database), Some(from)) => restore(&Restore { from, database, plan }, &mut secret)?,
         (Database::Server { url, password_file }, None) => {
-            restore_in_place(url.expose(), password_file.as_deref(), &renewal, &mut secret)?
+            restore_in_place(url.expose(), password_file.as_deref(), &plan, &mut secret)?
         }
         (Database::File(_), None) => {
             return Err(Failure::Usage("--from is missing: name the backup".to_owned()).into());
         }
         (Database::Server { .. }, Some(_)) => {
             bail!(
-                "database {database}: it is in PostgreSQL; stop all control planes, put its backup back with pg_restore or to a \
+                "database {database}: it is in PostgreSQL; stop all control planes, restore its backup with pg_restore or to a \
                  point in time, and run this without --from (docs/postgres.md)"
             )
         }
     };
-    write!(io::stdout(), "{}", told(options, &restored))?;
+    write!(io::stdout(), "{}", restore_summary(options, &restored))?;
     Ok(())
 }
 
-fn told(options: &RestoreOptions, restored: &Restored) -> String {
-    let Restored { backup, revision, reached, replayed, kept_as } = restored;
-    let from = options.from.as_ref().map_or_else(|| "what was put back".to_owned(), |from| from.display().to_string());
+fn restore_summary(options: &RestoreOptions, restored: &RestoreSummary) -> String {
+    let RestoreSummary { backup, revision, reached, replayed, kept_as } = restored;
+    let from =
+        options.from.as_ref().map_or_else(|| "the restored backup".to_owned(), |from| from.display().to_string());
     let mut text = format!(
         "restored {} from {from}, which ends at revision {backup}; a new history begins, now at revision {revision}\n",
         options.database
     );
     if let Some(kept_as) = kept_as {
-        text.push_str(&format!("what was there is kept as {}\n", kept_as.display()));
+        text.push_str(&format!("the previous database is kept as {}\n", kept_as.display()));
     }
     match (reached, replayed) {
         (Some(reached), None) if reached > backup => {
             text.push_str(&format!("lost: the changes of revisions {} to {reached}\n", backup.0.saturating_add(1)));
         }
-        (None, None) => text.push_str(&format!("lost: whatever was changed after revision {backup}\n")),
+        (None, None) => text.push_str(&format!("lost: all changes after revision {backup}\n")),
         _ => {}
     }
     if let Some(replayed) = replayed {
-        text.push_str(&told_replayed(replayed));
+        text.push_str(&replay_summary(replayed));
     }
     text.push_str(
-        "start the control plane; each edge loads the new history, and denies by its own bound until it can\n",
+        "start the control plane; each edge loads the new history, or denies once its staleness bound has passed\n",
     );
     text
 }
 
-fn told_replayed(replayed: &Replayed) -> String {
-    let Replayed { until, deactivated, rotated, deleted, updated, revoked_tokens, lost_keys } = replayed;
+fn replay_summary(replayed: &ReplaySummary) -> String {
+    let ReplaySummary { until, deactivated, rotated, deleted, updated, revoked_tokens, lost_keys } = replayed;
     let until = until.map_or_else(|| "nothing".to_owned(), |until| format!("up to revision {until}"));
     let mut text = format!(
         "replayed {until}: {deactivated} keys deactivated, {} rotated, {deleted} deleted, {updated} given other scopes or \
@@ -177,7 +180,7 @@ fn told_replayed(replayed: &Replayed) -> String {
         rotated.len()
     );
     if *lost_keys > 0 {
-        text.push_str(&format!("{lost_keys} keys that were made since are lost: their secrets are unknown now\n"));
+        text.push_str(&format!("{lost_keys} keys that were created since are lost: their secrets are unknown\n"));
     }
     for (id, name) in rotated {
         text.push_str(&format!("rotate again, its new secret is lost: {id} {name}\n"));

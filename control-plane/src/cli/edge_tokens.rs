@@ -4,18 +4,18 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::Call;
-use super::connection::{Remote, Session};
+use super::connection::{RemoteOptions, Session};
 use super::failure::Outcome;
 use super::json::part;
-use super::made;
-use super::output::{card, field, say, say_json, table};
-use super::pages;
+use super::new_secret;
+use super::output::{card, field, print, print_json, table};
+use super::pagination;
 
-/// What `latchkey edge-tokens` is told.
+/// The options of `latchkey edge-tokens`.
 #[derive(Args)]
 pub struct EdgeTokensOptions {
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteOptions,
 
     #[command(subcommand)]
     command: EdgeTokensCommand,
@@ -26,12 +26,13 @@ enum EdgeTokensCommand {
     /// Lists the edge tokens, oldest first.
     List,
 
-    /// Makes an edge token, and writes its text to standard output: this once. It works at once, without a restart.
+    /// Creates an edge token and prints it to standard output, only this once. It is valid immediately, without a
+    /// restart.
     Create {
         /// Its name, for people.
         name: String,
 
-        /// The edge that it serves, and no other: `edge` in the filter's configuration.
+        /// The only edge that may use it: `edge` in the filter's configuration.
         #[arg(long)]
         edge: String,
     },
@@ -42,9 +43,9 @@ enum EdgeTokensCommand {
         token: String,
     },
 
-    /// Revokes an edge token, for good and at once.
+    /// Revokes an edge token, permanently and immediately.
     ///
-    /// An edge that has no other one is cut off: it serves its last table until its own staleness bound.
+    /// An edge without another token is cut off: it serves its last table until its own staleness bound.
     Revoke {
         /// Its id, edt_….
         token: String,
@@ -58,17 +59,17 @@ pub(super) fn run_edge_tokens(options: &EdgeTokensOptions) -> anyhow::Result<Out
     match &options.command {
         EdgeTokensCommand::List => list(&session)?,
         EdgeTokensCommand::Create { name, edge } => {
-            let answer = session.client.send(Call::make(&PATH, json!({"name": name, "edge": edge}))?)?;
-            made::tell(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
+            let answer = session.client.send(Call::post_idempotent(&PATH, json!({"name": name, "edge": edge}))?)?;
+            new_secret::print(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
         }
         EdgeTokensCommand::Show { token } => {
             let answer = session.client.send(Call::get(&[PATH[0], PATH[1], token]))?;
-            if session.json { say_json(&answer.body)? } else { say(&token_card(&answer.body))? }
+            if session.json { print_json(&answer.body)? } else { print(&token_card(&answer.body))? }
         }
         EdgeTokensCommand::Revoke { token } => {
             session.client.send(Call::delete(&[PATH[0], PATH[1], token]))?;
             if !session.json {
-                say(&format!("revoked {token}\n"))?;
+                print(&format!("revoked {token}\n"))?;
             }
         }
     }
@@ -76,13 +77,13 @@ pub(super) fn run_edge_tokens(options: &EdgeTokensOptions) -> anyhow::Result<Out
 }
 
 fn list(session: &Session) -> anyhow::Result<()> {
-    let items = pages::all(&session.client, None, || Call::get(&PATH))?;
+    let items = pagination::fetch_all(&session.client, None, || Call::get(&PATH))?;
     if session.json {
-        return say_json(&items.into());
+        return print_json(&items.into());
     }
     let columns = ["id", "name", "edge", "last_characters", "last_used_at", "created_at"];
     let rows: Vec<_> = items.iter().map(|item| columns.map(|name| field(item, name)).to_vec()).collect();
-    say(&table(&["id", "name", "edge", "ends in", "last used", "created"], &rows))
+    print(&table(&["id", "name", "edge", "ends in", "last used", "created"], &rows))
 }
 
 fn token_card(token: &Value) -> String {

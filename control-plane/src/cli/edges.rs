@@ -5,19 +5,19 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{Call, LONG};
-use super::connection::{Remote, Session};
+use super::client::{Call, LARGE_REQUEST_EXTRA};
+use super::connection::{RemoteOptions, Session};
 use super::failure::Outcome;
-use super::json::{is, list, part};
-use super::output::{counted, field, say, say_json, table};
-use super::pages;
-use super::waiting::{counted_workers, missing};
+use super::json::{is_true, list, part};
+use super::output::{field, pluralize, print, print_json, table};
+use super::pagination;
+use super::waiting::{count_workers, why_not_enforced};
 
-/// What `latchkey edges` is told.
+/// The options of `latchkey edges`.
 #[derive(Args)]
 pub struct EdgesOptions {
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteOptions,
 
     #[command(subcommand)]
     command: EdgesCommand,
@@ -28,9 +28,9 @@ enum EdgesCommand {
     /// Lists the Envoy processes that use the feed, by edge.
     List,
 
-    /// Says that Envoy processes are gone for good.
+    /// Removes Envoy processes that are gone for good.
     ///
-    /// From then on no change waits for them. One that is connected is not removed.
+    /// From then on no change waits for them. A connected process is not removed.
     Remove {
         /// The process, as the list names it.
         #[arg(required_unless_present = "edge", conflicts_with = "edge")]
@@ -42,11 +42,11 @@ enum EdgesCommand {
     },
 }
 
-/// What `latchkey enforcement` is told.
+/// The options of `latchkey enforcement`.
 #[derive(Args)]
 pub struct EnforcementOptions {
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteOptions,
 
     /// The revision of a change; the newest by default.
     #[arg(long)]
@@ -62,25 +62,25 @@ pub(super) fn run_edges(options: &EdgesOptions) -> anyhow::Result<Outcome> {
     let session = options.remote.session()?;
     match &options.command {
         EdgesCommand::List => {
-            let items = pages::all(&session.client, None, || Call::get(&["v1", "edges"]))?;
-            told(&session, &items)?;
+            let items = pagination::fetch_all(&session.client, None, || Call::get(&["v1", "edges"]))?;
+            print_edges(&session, &items)?;
         }
         EdgesCommand::Remove { edge: Some(edge), .. } => {
             let call = Call::delete(&["v1", "edges"]).query("edge", Some(edge));
-            let removed = session.client.send(call.patient(LONG))?.body;
+            let removed = session.client.send(call.extend_timeout(LARGE_REQUEST_EXTRA))?.body;
             if session.json {
-                say_json(&removed)?;
+                print_json(&removed)?;
             } else {
                 let count = |name| part(&removed, &[name]).as_u64().unwrap_or_default();
-                let (removed, connected) = (counted(count("removed"), "instance"), count("connected"));
-                say(&format!("{removed} of {edge} removed; {connected} connected\n"))?;
+                let (removed, connected) = (pluralize(count("removed"), "instance"), count("connected"));
+                print(&format!("{removed} of {edge} removed; {connected} connected\n"))?;
             }
         }
         EdgesCommand::Remove { instance, edge: None } => {
             let instance = instance.as_deref().unwrap_or_default();
             session.client.send(Call::delete(&["v1", "edges", instance]))?;
             if !session.json {
-                say(&format!("{instance} counts no more\n"))?;
+                print(&format!("removed {instance}\n"))?;
             }
         }
     }
@@ -90,28 +90,28 @@ pub(super) fn run_edges(options: &EdgesOptions) -> anyhow::Result<Outcome> {
 pub(super) fn run_enforcement(options: &EnforcementOptions) -> anyhow::Result<Outcome> {
     let session = options.remote.session()?;
     let call = Call::get(&["v1", "enforcement"]).query("revision", options.revision).query("wait", options.wait);
-    let seen = session.client.send(call.patient(Duration::from_secs(options.wait.unwrap_or_default())))?.body;
-    let is_enforced = is(&seen, "enforced");
+    let status = session.client.send(call.extend_timeout(Duration::from_secs(options.wait.unwrap_or_default())))?.body;
+    let is_enforced = is_true(&status, "enforced");
     if session.json {
-        say_json(&seen)?;
+        print_json(&status)?;
     } else {
-        let edges = list(&seen, "edges");
-        let revision = field(&seen, "revision");
+        let edges = list(&status, "edges");
+        let revision = field(&status, "revision");
         if is_enforced {
-            let (has, all) = counted_workers(&seen);
-            let edges = counted(edges.len() as u64, "edge");
-            say(&format!("revision {revision} is enforced on {has} of {all} workers of {edges}\n"))?;
+            let (has, all) = count_workers(&status);
+            let edges = pluralize(edges.len() as u64, "edge");
+            print(&format!("revision {revision} is enforced on {has} of {all} workers of {edges}\n"))?;
         } else {
-            say(&format!("revision {revision} is not enforced: {}\n", missing(&seen)))?;
+            print(&format!("revision {revision} is not enforced: {}\n", why_not_enforced(&status)))?;
         }
-        told(&session, edges)?;
+        print_edges(&session, edges)?;
     }
     Ok(if is_enforced { Outcome::Done } else { Outcome::NotEnforced })
 }
 
-fn told(session: &Session, edges: &[Value]) -> anyhow::Result<()> {
+fn print_edges(session: &Session, edges: &[Value]) -> anyhow::Result<()> {
     if session.json {
-        return say_json(&edges.to_vec().into());
+        return print_json(&edges.to_vec().into());
     }
     let row = |edge: &Value| {
         let workers = part(edge, &["workers"]).as_array().map_or(0, Vec::len).to_string();
@@ -120,16 +120,7 @@ fn told(session: &Session, edges: &[Value]) -> anyhow::Result<()> {
         [&names[..], &[workers], &rest[..]].concat()
     };
     let rows: Vec<_> = edges.iter().map(row).collect();
-    let headings = [
-        "edge",
-        "instance",
-        "state",
-        "revision",
-        "workers",
-        "version",
-        "address",
-        "last seen",
-        "denies by itself from",
-    ];
-    say(&table(&headings, &rows))
+    let headings =
+        ["edge", "instance", "state", "revision", "workers", "version", "address", "last seen", "denies as stale from"];
+    print(&table(&headings, &rows))
 }

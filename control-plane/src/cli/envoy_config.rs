@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::origin::{Destination, Origin};
-use self::route::{RouteFlag, lending};
+use self::route::{RouteFlag, find_bypass};
 
 mod origin;
 mod route;
@@ -23,12 +23,12 @@ mod route;
 const SIDECAR: &str = include_str!("../../../envoy/sidecar.yaml");
 const TOKEN_SECRET: &str = include_str!("../../../envoy/edge-token.yaml");
 
-/// What `latchkey envoy-config` is told. Files are named as Envoy will see them; none is read here.
+/// The options of `latchkey envoy-config`. Files are named as Envoy will see them; none is read here.
 #[derive(Args)]
 pub(super) struct EnvoyConfigOptions {
-    /// Where Envoy reaches the control plane: https://keys.example.com:8444, or unix:/run/latchkey/edges.sock on the same
-    /// machine. Several over one database may share a name, or be named one by one: then the filter sends the first one's name
-    /// to all.
+    /// Where Envoy reaches the control plane: https://keys.example.com:8444, or unix:/run/latchkey/edges.sock on the
+    /// same machine. Several control planes over one database may share a name, or be given one by one: then the filter
+    /// sends the first one's name to all.
     #[arg(long = "control-plane", value_name = "URL", required = true)]
     control_planes: Vec<Origin>,
 
@@ -40,7 +40,8 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long, value_name = "FILE", default_value = "/run/latchkey/edge-token")]
     token_file: PathBuf,
 
-    /// Where you put what `--print token-secret` prints: it tells Envoy of the token's file, so that Envoy watches it.
+    /// Where you save the output of `--print token-secret`. It names the token's file to Envoy, so that Envoy watches
+    /// it.
     #[arg(long, value_name = "FILE", default_value = "/etc/latchkey/edge-token.yaml")]
     token_secret: PathBuf,
 
@@ -48,16 +49,18 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long, value_name = "HOST:PORT")]
     upstream: Destination,
 
-    /// A route and its rule, as often as there are any: /v1/reviews=reviews, /healthz=public, or, for paths that name a
-    /// workspace, '/v1/workspaces/{workspace}/{*rest}=workspaces'. A path takes what is below it, too. All else is denied.
+    /// A route and its rule, may be given more than once: /v1/reviews=reviews, /healthz=public, or, for paths that name
+    /// a workspace, '/v1/workspaces/{workspace}/{*rest}=workspaces'. A path also matches everything below it.
+    /// Everything else is denied.
     #[arg(long = "route", value_name = "PATH=RULE")]
     routes: Vec<RouteFlag>,
 
-    /// Address and port for clients. `[::]` takes IPv4, too.
+    /// Address and port for clients. `[::]` also accepts IPv4.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10000")]
     listen: SocketAddr,
 
-    /// Certificate for clients, with its chain (PEM). Without it clients speak plain HTTP: for when TLS ends before Envoy.
+    /// Certificate for clients, with its chain (PEM). Without it clients speak plain HTTP: for when TLS is terminated
+    /// in front of Envoy.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_certificate: Option<PathBuf>,
 
@@ -69,7 +72,7 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long, value_name = "FILE", default_value = "/etc/ssl/certs/ca-certificates.crt")]
     control_plane_ca: PathBuf,
 
-    /// Certificate (PEM) that Envoy shows the control plane, if that has --edge-client-ca.
+    /// Certificate (PEM) that Envoy presents to the control plane, if that has --edge-client-ca.
     #[arg(long, value_name = "FILE", requires = "client_key")]
     client_certificate: Option<PathBuf>,
 
@@ -77,19 +80,20 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
 
-    /// How many proxies of your own stand before Envoy. Allowlists are held against the address that the outermost of them
-    /// names; with one too many, any client can name its own.
+    /// How many of your own proxies are in front of Envoy. Allowlists are compared with the address that the outermost
+    /// of them reports; if the number is too high, any client can choose its address.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     trusted_hops: u8,
 
-    /// Spellings of paths to let through, as often as needed or separated by commas: semicolon (/a;v=2), encoded-slash (%2F),
-    /// encoded-unreserved (%61), double-slash (//), encoded-query (%3F). Upstreams read these in different ways, so by default
-    /// they are 400; allow what yours reads as Envoy does. Refused where a route covers the path of one that is stricter.
+    /// Spellings of paths to allow, given more than once or separated by commas: semicolon (/a;v=2), encoded-slash
+    /// (%2F), encoded-unreserved (%61), double-slash (//), encoded-query (%3F). Upstreams read these in different ways,
+    /// so by default they get 400; allow what yours reads as Envoy does. Refused if a route covers the path of a
+    /// stricter one.
     #[arg(long = "allow-in-paths", value_name = "KIND", value_delimiter = ',', value_parser = path_kind)]
     allow_in_paths: Vec<PathKind>,
 
-    /// Leave x-http-method-override, x-method-override, x-http-method, x-original-url and x-rewrite-url in requests. An upstream
-    /// that obeys them serves another request than the one that was decided.
+    /// Leave x-http-method-override, x-method-override, x-http-method, x-original-url and x-rewrite-url in requests. An
+    /// upstream that obeys them serves a different request than the one that was authorized.
     #[arg(long)]
     keep_override_headers: bool,
 
@@ -97,11 +101,11 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long, value_name = "NUMBER", default_value = "100")]
     rate_limit: NonZeroU32,
 
-    /// How long an Envoy that is cut off serves the last keys it knows, in seconds: a revocation's worst case.
+    /// How long an Envoy that is cut off serves its last keys, in seconds: the worst case for a revocation.
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     max_staleness_secs: u64,
 
-    /// Look up keys that other software made, too, once they were imported.
+    /// Also look up imported keys, which other software made.
     #[arg(long)]
     foreign_keys: bool,
 
@@ -109,7 +113,7 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long, value_name = "FILE", default_value = "/etc/latchkey/latchkey_filter.wasm")]
     wasm: PathBuf,
 
-    /// Loopback address for readiness and for leaving (envoy/leave).
+    /// Loopback address for readiness and for retirement (envoy/leave).
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9902")]
     local: SocketAddr,
 
@@ -121,7 +125,7 @@ pub(super) struct EnvoyConfigOptions {
     #[arg(long, value_name = "WHAT", default_value = "config")]
     print: Print,
 
-    /// Take a control plane that is reached by plain HTTP, where the edge token can be read on the way.
+    /// Accept a control plane over plain HTTP, where others can read the edge token on the way.
     #[arg(long)]
     insecure_http: bool,
 }
@@ -143,7 +147,7 @@ pub(super) fn run_envoy_config(options: &EnvoyConfigOptions) -> anyhow::Result<S
 }
 
 /// The whole template with nothing filled in, which `check-config` compares with.
-pub(super) fn unfilled() -> String {
+pub(super) fn empty_template() -> String {
     fill(SIDECAR, &[])
 }
 
@@ -159,16 +163,16 @@ fn config(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
     }
     if !has_tls && !first.is_unix() && !options.insecure_http {
         bail!(
-            "--control-plane is plain HTTP, where the edge token can be read on the way: take https://, or --insecure-http where nobody can listen"
+            "--control-plane is plain HTTP, where others can read the edge token on the way: use https://, or --insecure-http if the network is your own"
         );
     }
     for (flag, address) in [("--admin", options.admin), ("--local", options.local)] {
         if !address.ip().is_loopback() {
-            bail!("{flag} {address} is not loopback: whoever reaches it can end this Envoy, or have it retired");
+            bail!("{flag} {address} is not loopback: anyone who reaches it can shut this Envoy down or retire it");
         }
     }
     let allowed = BTreeSet::from_iter(options.allow_in_paths.iter().copied());
-    refuse_lending(&allowed, &options.routes)?;
+    refuse_bypass(&allowed, &options.routes)?;
     let plugin = plugin(options, authority, &allowed)?;
     let all = || std::iter::once(first).chain(others);
     let mut names: Vec<String> = all().map(Origin::name).collect();
@@ -250,12 +254,12 @@ fn plugin(options: &EnvoyConfigOptions, authority: &Authority, allowed: &BTreeSe
 
 /// Envoy matches a path as it is spelled, and the filter uses the route that Envoy took. If an upstream reads the
 /// spelling as another route's path, that route's rule must not be stricter.
-fn refuse_lending(allowed: &BTreeSet<PathKind>, routes: &[RouteFlag]) -> anyhow::Result<()> {
+fn refuse_bypass(allowed: &BTreeSet<PathKind>, routes: &[RouteFlag]) -> anyhow::Result<()> {
     let spelled = allowed.iter().find(|kind| kind.is_matched_as_spelled());
-    let (Some(kind), Some((own, other))) = (spelled, lending(routes)) else { return Ok(()) };
+    let (Some(kind), Some((own, other))) = (spelled, find_bypass(routes)) else { return Ok(()) };
     let kind = json!(kind);
     bail!(
-        "--allow-in-paths {}: Envoy can take {}={} for a request that the upstream reads as {}={}: make the first as strict as the second, or allow no {0}",
+        "--allow-in-paths {}: Envoy can take {}={} for a request that the upstream reads as {}={}: make the first as strict as the second, or don't allow {0}",
         kind.as_str().unwrap_or_default(),
         own.path,
         own.rule,
@@ -317,7 +321,7 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
 fn file(path: &Path) -> anyhow::Result<String> {
     match path.to_str() {
         Some(path) => Ok(quoted(path)),
-        None => bail!("{} is not UTF-8, which Envoy's configuration is", path.display()),
+        None => bail!("{} is not UTF-8, as Envoy's configuration must be", path.display()),
     }
 }
 

@@ -50,6 +50,6 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// True if the reader of the output closed it, as `head` does.
-pub fn is_unread(error: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -15,7 +15,7 @@ pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
 }
 
 /// A string; empty if there is none.
-pub fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+pub fn string<'a>(value: &'a Value, name: &str) -> &'a str {
     part(value, &[name]).as_str().unwrap_or_default()
 }
 
@@ -25,7 +25,7 @@ pub fn number(value: &Value, name: &str) -> u64 {
 }
 
 /// True only for a `true`.
-pub fn is(value: &Value, name: &str) -> bool {
+pub fn is_true(value: &Value, name: &str) -> bool {
     part(value, &[name]) == &Value::Bool(true)
 }
 

@@ -2,32 +2,32 @@
 
 mod change;
 mod clean_up;
+mod create;
 mod find;
 mod identify;
 mod import;
-mod make;
 mod usage;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use self::change::EditOptions;
-use self::clean_up::{CleanUpOptions, Cleaning};
+use self::clean_up::{CleanUpAction, CleanUpOptions};
+use self::create::{CreateOptions, RotateOptions};
 use self::find::ListOptions;
 use self::import::ImportOptions;
-use self::make::{CreateOptions, RotateOptions};
 use super::client::Call;
-use super::connection::{Remote, Session};
+use super::connection::{RemoteOptions, Session};
 use super::failure::{Failure, Outcome};
 use super::json::list;
-use super::output::{card, field, say, say_json};
+use super::output::{card, field, print, print_json};
 use super::waiting::Wait;
 
-/// What `latchkey keys` is told.
+/// The options of `latchkey keys`.
 #[derive(Args)]
 pub struct KeysOptions {
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteOptions,
 
     /// The workspace, by id or slug.
     #[arg(long, short, env = "LATCHKEY_WORKSPACE", global = true)]
@@ -39,12 +39,12 @@ pub struct KeysOptions {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Makes a key, and writes its secret to standard output: this once.
+    /// Creates a key and prints its secret to standard output, only this once.
     #[command(after_long_help = "Example:\n  \
         SECRET=$(latchkey keys create -w acme 'Nightly export' --expires-in 90d --scope reviews:read)")]
     Create(CreateOptions),
 
-    /// Lists keys, newest first; all filters that are given must hold.
+    /// Lists keys, newest first: those that match all given filters.
     List(ListOptions),
 
     /// Shows a key.
@@ -53,46 +53,46 @@ enum KeysCommand {
         key: String,
     },
 
-    /// Changes what is given.
+    /// Changes the given fields of a key.
     ///
     /// What a key may do, and from where, is replaced as a whole; metadata is merged. Its expiration never changes.
     Edit(EditOptions),
 
-    /// Gives a key another secret, and writes it to standard output: this once.
+    /// Gives a key a new secret and prints it to standard output, only this once.
     ///
-    /// The old one ends at once, or after --overlap.
+    /// The old secret ends immediately, or after --overlap.
     Rotate(RotateOptions),
 
     /// Ends the previous secret of a key that was rotated with an overlap.
     ///
-    /// `latchkey keys show` says when it was last used: when that stands still, it is safe.
-    EndOverlap(OneKey),
+    /// `latchkey keys show` shows when it was last used: once that no longer changes, ending it is safe.
+    EndOverlap(KeyActionOptions),
 
-    /// Lets a key that was deactivated be used again.
-    Activate(OneKey),
+    /// Activates a key that was deactivated.
+    Activate(KeyActionOptions),
 
-    /// Stops a key, or all active keys that fit a filter, until they are activated again.
+    /// Deactivates a key, or all active keys that match a filter, until they are activated again.
     ///
-    /// All filters that are given must hold. Look with --dry-run first.
+    /// A key must match all given filters. Preview with --dry-run first.
     Deactivate(CleanUpOptions),
 
-    /// Deletes a key, or all keys that fit a filter: for good, and at once.
+    /// Deletes a key, or all keys that match a filter, permanently and immediately.
     ///
-    /// All filters that are given must hold. Look with --dry-run first.
+    /// A key must match all given filters. Preview with --dry-run first.
     Delete(CleanUpOptions),
 
-    /// Says what a secret is that somebody found.
+    /// Identifies a secret that was found: which key or token it belongs to.
     ///
-    /// Asks for it on a terminal, else reads it from standard input; it is never an argument. The control plane compares its
-    /// digest, and neither stores nor logs it.
+    /// On a terminal it asks for the secret, otherwise it reads standard input; the secret is never an argument. The
+    /// control plane compares its digest, and neither stores nor logs it.
     Identify,
 
     /// Imports keys that other software made, by the SHA-256 digests of their secrets.
     ///
-    /// All lines of a file are imported, or none; lines that are refused are listed by their numbers. Edges take such keys
-    /// where `foreign_keys` is on. Without --workspace each line names its own.
+    /// All lines of a file are imported, or none; lines that are refused are listed by their numbers. Edges accept such
+    /// keys if `foreign_keys` is on. Without --workspace each line names its workspace.
     ///
-    /// A line: {"digest": "9f86…", "name": "CI", "expires_in": "none", "scopes": {"reviews": "read"}}, and if you like
+    /// A line: {"digest": "9f86…", "name": "CI", "expires_in": "none", "scopes": {"reviews": "read"}}, and optionally
     /// ip_allowlist, environment, metadata, active, last_characters, and expires_at in place of expires_in.
     Import(ImportOptions),
 
@@ -105,7 +105,7 @@ enum KeysCommand {
 
 /// A change of one key.
 #[derive(Args)]
-struct OneKey {
+struct KeyActionOptions {
     /// Its id, key_….
     key: String,
 
@@ -120,17 +120,17 @@ pub(super) fn run_keys(options: &KeysOptions) -> anyhow::Result<Outcome> {
             Failure::Usage("name the workspace: --workspace acme, or LATCHKEY_WORKSPACE=acme".to_owned())
         })
     };
-    let at = || anyhow::Ok(At { workspace: workspace()?, session: options.remote.session()? });
+    let at = || anyhow::Ok(WorkspaceSession { workspace: workspace()?, session: options.remote.session()? });
     match &options.command {
-        KeysCommand::Create(create) => make::create(&at()?, create),
+        KeysCommand::Create(create) => create::create(&at()?, create),
         KeysCommand::List(list) => find::list(&at()?, list),
         KeysCommand::Show { key } => find::show(&at()?, key),
         KeysCommand::Edit(edit) => change::edit(&at()?, edit),
-        KeysCommand::Rotate(rotate) => make::rotate(&at()?, rotate),
+        KeysCommand::Rotate(rotate) => create::rotate(&at()?, rotate),
         KeysCommand::EndOverlap(one) => change::act(&at()?, one, "end-overlap"),
         KeysCommand::Activate(one) => change::act(&at()?, one, "activate"),
-        KeysCommand::Deactivate(what) => clean_up::run(&at()?, what, Cleaning::Deactivate),
-        KeysCommand::Delete(what) => clean_up::run(&at()?, what, Cleaning::Delete),
+        KeysCommand::Deactivate(what) => clean_up::run(&at()?, what, CleanUpAction::Deactivate),
+        KeysCommand::Delete(what) => clean_up::run(&at()?, what, CleanUpAction::Delete),
         KeysCommand::Identify => identify::run(&options.remote.session()?),
         KeysCommand::Import(import) => import::run(&options.remote.session()?, options.workspace.as_deref(), import),
         KeysCommand::Usage { key } => usage::run(&at()?, key),
@@ -138,12 +138,12 @@ pub(super) fn run_keys(options: &KeysOptions) -> anyhow::Result<Outcome> {
 }
 
 /// A workspace of a control plane.
-struct At<'a> {
+struct WorkspaceSession<'a> {
     workspace: &'a str,
     session: Session,
 }
 
-impl At<'_> {
+impl WorkspaceSession<'_> {
     /// The path of its keys, followed by `below`.
     fn path<'b>(&'b self, below: &[&'b str]) -> Vec<&'b str> {
         [&["v1", "workspaces", self.workspace, "keys"], below].concat()
@@ -154,8 +154,8 @@ impl At<'_> {
     }
 
     /// Prints a key from an answer.
-    fn shown(&self, key: &Value) -> anyhow::Result<()> {
-        if self.session.json { say_json(key) } else { say(&key_card(key)) }
+    fn print_key(&self, key: &Value) -> anyhow::Result<()> {
+        if self.session.json { print_json(key) } else { print(&key_card(key)) }
     }
 }
 

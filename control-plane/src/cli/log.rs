@@ -10,7 +10,7 @@ use tracing::error;
 use tracing_subscriber::EnvFilter;
 
 use super::redact::without_secrets;
-use crate::lossy::LossyWriter;
+use crate::lossy_log::LossyWriter;
 
 /// How long shutdown waits for the last lines to be written.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl Log {
             log.with_ansi(io::stderr().is_terminal()).init();
         }
         // The default hook writes to standard error itself, and waits for a pipe that nobody reads.
-        std::panic::set_hook(Box::new(panicked));
+        std::panic::set_hook(Box::new(log_panic));
         Ok(Self { writer, lines_lost })
     }
 
@@ -56,8 +56,8 @@ impl Log {
     }
 
     /// Writes a line as it is, in order with the logged lines.
-    pub(super) fn say(&self, line: &str) {
-        self.writer.say(line);
+    pub(super) fn write_line(&self, line: &str) {
+        self.writer.write_lines(line);
     }
 }
 
@@ -67,7 +67,7 @@ impl Drop for Log {
     }
 }
 
-fn panicked(panic: &PanicHookInfo<'_>) {
+fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("no message");
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();

@@ -7,30 +7,31 @@ use serde_json::Value;
 use super::redact::without_secrets;
 
 /// Shown in place of a missing value.
-const NOTHING: &str = "-";
+const NO_VALUE: &str = "-";
 
 /// Writes to standard output.
-pub fn say(text: &str) -> anyhow::Result<()> {
+pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
 /// Writes a line to standard error, for people only, so that standard output contains only what scripts read.
-#[expect(clippy::disallowed_methods, reason = "a command tells its user; nothing else waits for it")]
-pub fn remark(line: &str) {
+#[expect(clippy::disallowed_methods, reason = "a command reports to its user; nothing else waits for it")]
+pub fn print_note(line: &str) {
     // If standard error is closed, there is nobody to inform.
-    let _ = writeln!(io::stderr(), "{}", without_secrets(&plain(line)));
+    let _ = writeln!(io::stderr(), "{}", without_secrets(&without_controls(line)));
 }
 
 /// JSON for scripts.
-pub fn say_json(value: &Value) -> anyhow::Result<()> {
-    say(&format!("{}\n", serde_json::to_string_pretty(value)?))
+pub fn print_json(value: &Value) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 /// One column for each heading, one line for each row; the last column may have any length.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| without_controls(cell)).collect()).collect();
     let headings = headings.iter().map(|heading| heading.to_uppercase()).collect::<Vec<_>>();
     let mut widths: Vec<usize> = Vec::new();
     for row in std::iter::once(&headings).chain(&rows) {
@@ -57,25 +58,25 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 /// One line for each field: `name  value`.
 pub fn card(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-    fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", plain(value))).collect()
+    fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", without_controls(value))).collect()
 }
 
 /// The field of an answer, for people.
 pub fn field(value: &Value, name: &str) -> String {
-    value.get(name).map_or_else(|| NOTHING.to_owned(), text)
+    value.get(name).map_or_else(|| NO_VALUE.to_owned(), text)
 }
 
 /// A value of an answer, for people.
 pub fn text(value: &Value) -> String {
     match value {
-        Value::Null => NOTHING.to_owned(),
+        Value::Null => NO_VALUE.to_owned(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.clone(),
-        Value::Array(items) if items.is_empty() => NOTHING.to_owned(),
+        Value::Array(items) if items.is_empty() => NO_VALUE.to_owned(),
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
-        Value::Object(fields) if fields.is_empty() => NOTHING.to_owned(),
+        Value::Object(fields) if fields.is_empty() => NO_VALUE.to_owned(),
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| format!("{name}:{}", text(value))).collect::<Vec<_>>().join(" ")
         }
@@ -83,12 +84,12 @@ pub fn text(value: &Value) -> String {
 }
 
 /// `1 key`, `2 keys`.
-pub fn counted(count: u64, thing: &str) -> String {
-    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+pub fn pluralize(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// The text without control characters: names that others chose must not control the terminal.
-fn plain(text: &str) -> String {
+fn without_controls(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 

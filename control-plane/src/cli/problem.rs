@@ -1,11 +1,11 @@
-//! A refusal of the control plane, as a sentence: what is wrong, where, and what to do next.
+//! Error responses of the control plane, as text for people: what is wrong, where, and the next step.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
 use super::failure::Failure;
 
-/// The fields of `application/problem+json` that people are shown.
+/// The fields of `application/problem+json` that are shown to people.
 #[derive(Deserialize)]
 struct Problem {
     code: String,
@@ -29,20 +29,20 @@ struct Line {
     errors: Vec<FieldError>,
 }
 
-/// The error of an unsuccessful answer.
+/// The error of a response that isn't a success.
 pub fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> anyhow::Error {
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
         let to = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
         let message = match to.filter(|_| status.is_redirection()) {
             Some(to) => {
-                format!("the answer was {status}, a redirect to {to}, which a token doesn't follow: give its URL")
+                format!("the response was {status}, a redirect to {to}, which a token must not follow: give that URL")
             }
-            None => format!("the answer was {status}, without a reason as a control plane gives it: is this its URL?"),
+            None => format!("the response was {status}, and not a control plane's: check the URL"),
         };
         return Failure::Unreachable(message).into();
     };
     let text = problem.text();
-    // These may succeed a moment later.
+    // A retry of these may succeed.
     match (status, problem.code.as_str()) {
         (StatusCode::SERVICE_UNAVAILABLE, _) | (StatusCode::CONFLICT, "in-progress") => {
             Failure::AnswerLost(text).into()
@@ -61,12 +61,16 @@ impl Problem {
         }
         if !errors.is_empty() && code == "invalid-fields" {
             let errors: Vec<_> = errors.iter().map(FieldError::text).collect();
-            return format!("{} ({code})\n{}", lowered(title), errors.join("\n"));
+            let summary = match errors.len() {
+                1 => "1 value is invalid; correct it, and try again".to_owned(),
+                count => format!("{count} values are invalid; correct them, and try again"),
+            };
+            return format!("{summary} ({code})\n{}", errors.join("\n"));
         }
-        match next(code) {
-            // A command replaces the next step that REST gives.
+        match next_step(code) {
+            // A command replaces REST's next step.
             Some(next) => format!("{}; {next} ({code})", detail.split(';').next().unwrap_or_default()),
-            None => format!("{}: {detail} ({code})", lowered(title)),
+            None => format!("{}: {detail} ({code})", title.to_lowercase()),
         }
     }
 }
@@ -119,23 +123,17 @@ fn flag(field: &str) -> &str {
 }
 
 /// The next step, as a command.
-fn next(code: &str) -> Option<&'static str> {
+fn next_step(code: &str) -> Option<&'static str> {
     match code {
         "missing-token" | "bad-token" | "expired-token" | "revoked-token" => {
             Some("sign in again with `latchkey login`")
         }
-        "unknown-workspace" => Some("`latchkey workspaces list` lists those you may see"),
-        "unknown-key" => Some("`latchkey keys list` lists those of a workspace"),
-        "stale" => Some("`latchkey keys show` says how it is now"),
-        "unknown-revision" => Some("`latchkey audit list` shows those of changes"),
-        "unknown-token" => Some("`latchkey tokens list` and `latchkey edge-tokens list` list them"),
-        "unknown-instance" | "edge-connected" => Some("`latchkey edges list` lists them"),
+        "unknown-workspace" => Some("`latchkey workspaces list` lists the workspaces that you may see"),
+        "unknown-key" => Some("`latchkey keys list` lists the keys of a workspace"),
+        "stale" => Some("`latchkey keys show` shows its current state"),
+        "unknown-revision" => Some("`latchkey audit list` lists the revisions of changes"),
+        "unknown-token" => Some("`latchkey tokens list` and `latchkey edge-tokens list` list the tokens"),
+        "unknown-instance" => Some("`latchkey edges list` lists the instances"),
         _ => None,
     }
-}
-
-/// A title in the middle of a line.
-fn lowered(title: &str) -> String {
-    let mut chars = title.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -48,27 +48,27 @@ impl Drop for Progress {
 }
 
 /// Lines that are being sent, with their progress.
-pub struct Sending<'a> {
+pub struct ProgressReader<'a> {
     rest: &'a [u8],
     progress: Progress,
-    then: &'static str,
+    message_when_sent: &'static str,
 }
 
-impl<'a> Sending<'a> {
-    /// `then` is shown when everything is sent.
-    pub fn new(bytes: &'a [u8], progress: Progress, then: &'static str) -> Self {
-        Self { rest: bytes, progress, then }
+impl<'a> ProgressReader<'a> {
+    /// `message_when_sent` is shown when everything is sent.
+    pub fn new(bytes: &'a [u8], progress: Progress, message_when_sent: &'static str) -> Self {
+        Self { rest: bytes, progress, message_when_sent }
     }
 }
 
-impl Read for Sending<'_> {
+impl Read for ProgressReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let before = self.rest;
         let count = self.rest.read(buffer)?;
         let sent = before.get(..count).unwrap_or_default();
         self.progress.step(sent.iter().filter(|byte| **byte == b'\n').count() as u64);
         if count > 0 && self.rest.is_empty() {
-            self.progress.wait(self.then);
+            self.progress.wait(self.message_when_sent);
         }
         Ok(count)
     }

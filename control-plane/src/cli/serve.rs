@@ -8,39 +8,42 @@ use super::database::DatabaseOptions;
 use crate::public_url::PublicUrl;
 use crate::serve::{ListenAddress, TrustedProxy};
 
-/// What `latchkey serve` is told.
+/// The options of `latchkey serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeOptions {
-    /// Address or name and port to listen on; of a name, all addresses that it has. Port 0 takes a free one. Or a Unix socket,
-    /// unix:/run/latchkey/admin.sock, for the server's user and group alone (mode 0660): it speaks plain HTTP, its clients have
-    /// no address, and its file goes when the server ends.
+    /// Address or name and port to listen on; for a name, all of its addresses. Port 0 takes a free one. Or a Unix
+    /// socket, unix:/run/latchkey/admin.sock, for the server's user and group only (mode 0660): it speaks plain HTTP,
+    /// its clients have no address, and its file is removed when the server ends.
     #[arg(long, env = "LATCHKEY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: ListenAddress,
 
     #[command(flatten)]
     pub database: DatabaseOptions,
 
-    /// The platform admin's token, lkadm_…. Made with mode 0600 if it isn't there; refused when others can read it. One of
-    /// another owner may be readable by a group of the server's, as Kubernetes mounts it with fsGroup.
+    /// File with the platform admin's token, lkadm_…. Created with mode 0600 if it doesn't exist; refused if others can
+    /// read it. A file of another owner may be readable by a group of the server's, as Kubernetes mounts it with
+    /// fsGroup.
     #[arg(long, env = "LATCHKEY_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: PathBuf,
 
-    /// The token that edges start with, lkedge_…. Made with mode 0600 if it isn't there; refused when others can read it.
+    /// File with the token that edges start with, lkedge_…. Created with mode 0600 if it doesn't exist; refused if
+    /// others can read it.
     #[arg(long, env = "LATCHKEY_EDGE_TOKEN_FILE", value_name = "FILE")]
     pub edge_token_file: PathBuf,
 
-    /// Environments, scope catalogue, length of the log, limits, and what the console says of scopes and of your gateway (TOML,
-    /// docs/operating.md). Without it: environments = ["live"], scopes = ["reviews",
-    /// "workspaces", "credentials", "webhooks", "repositories", "security_scans"], log_revisions = 100000.
+    /// Environments, scope catalogue, length of the log, limits, and what the console shows of scopes and of your
+    /// gateway (TOML, docs/operating.md). Without it: environments = ["live"], scopes = ["reviews", "workspaces",
+    /// "credentials", "webhooks", "repositories", "security_scans"], log_revisions = 100000.
     #[arg(long, env = "LATCHKEY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The same for edges alone: /edge/v1, /healthz and /readyz (for edges). --listen then no longer serves /edge/v1. So admins
-    /// can be kept off the edges' network, and edges off the admins'.
+    /// The same for edges alone: /edge/v1, /healthz and /readyz (for edges). --listen then no longer serves /edge/v1.
+    /// So admins and edges can be kept on separate networks.
     #[arg(long, env = "LATCHKEY_EDGE_LISTEN", value_name = "ADDRESS")]
     pub edge_listen: Option<ListenAddress>,
 
-    /// TLS certificate with its chain (PEM), for both, where they are no Unix sockets. Loaded anew when it changes, as is its key.
+    /// TLS certificate with its chain (PEM), for both addresses, except Unix sockets. Reloaded when it changes, as is
+    /// its key.
     #[arg(long, env = "LATCHKEY_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
 
@@ -48,8 +51,8 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
     pub tls_key: Option<PathBuf>,
 
-    /// Certificate authority (PEM) of the edges: at --edge-listen only clients with a certificate of it get in. Their token
-    /// is needed besides.
+    /// Certificate authority (PEM) of the edges: --edge-listen then accepts only clients with a certificate of it. They
+    /// still need their token.
     #[arg(long, env = "LATCHKEY_EDGE_CLIENT_CA", value_name = "FILE", requires_all = ["edge_listen", "tls_certificate"])]
     pub edge_client_ca: Option<PathBuf>,
 
@@ -58,18 +61,18 @@ pub struct ServeOptions {
     #[arg(long, env = "LATCHKEY_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
 
-    /// Networks of the proxies in front of the control plane, separated by commas: of their requests the address in
-    /// `x-forwarded-for` counts, in the audit log and for limits. Each of them must append the address that it was sent the
-    /// request by. `unix:` stands for all who connect to Unix sockets of --listen and --edge-listen.
+    /// Networks of the proxies in front of the control plane, separated by commas: for their requests the audit log and
+    /// limits use the address in `x-forwarded-for`. Each proxy must append the address of the client that connects to
+    /// it. `unix:` means all clients of the Unix sockets of --listen and --edge-listen.
     #[arg(long, env = "LATCHKEY_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
     pub trusted_proxies: Vec<TrustedProxy>,
 
-    /// Serve plain HTTP on an address other than loopback. For when TLS ends in front of the control plane: tokens and
-    /// secrets go over this connection.
+    /// Serve plain HTTP on an address other than loopback. For when TLS is terminated in front of the control plane:
+    /// tokens and secrets go over this connection.
     #[arg(long, env = "LATCHKEY_INSECURE_HTTP")]
     pub insecure_http: bool,
 
-    /// How long a connection may stand still, in milliseconds; all deadlines of connections follow from it. For tests.
+    /// How long a connection may be idle, in milliseconds; all deadlines of connections follow from it. For tests.
     #[arg(long, hide = true, value_name = "MILLISECONDS", default_value_t = 30_000)]
     pub still_ms: u64,
 

@@ -4,18 +4,18 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::Call;
-use super::connection::{Remote, Session};
+use super::connection::{RemoteOptions, Session};
 use super::failure::Outcome;
 use super::json::{object, part};
-use super::made;
-use super::output::{card, field, say, say_json, table};
-use super::pages;
+use super::new_secret;
+use super::output::{card, field, print, print_json, table};
+use super::pagination;
 
-/// What `latchkey tokens` is told.
+/// The options of `latchkey tokens`.
 #[derive(Args)]
 pub struct TokensOptions {
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteOptions,
 
     #[command(subcommand)]
     command: TokensCommand,
@@ -23,13 +23,13 @@ pub struct TokensOptions {
 
 #[derive(Subcommand)]
 enum TokensCommand {
-    /// Lists the admin tokens within your reach, oldest first.
+    /// Lists the admin tokens that you may see, oldest first.
     List,
 
-    /// Makes an admin token, and writes its text to standard output: this once.
+    /// Creates an admin token and prints it to standard output, only this once.
     ///
-    /// Nobody makes a token that may do more, or lives longer, than their own. Revoking a token doesn't revoke those that
-    /// it made.
+    /// A token can't create one that may do more, or lives longer, than itself. Revoking a token doesn't revoke those
+    /// that it created.
     Create(Create),
 
     /// Shows an admin token.
@@ -38,7 +38,7 @@ enum TokensCommand {
         token: String,
     },
 
-    /// Revokes an admin token, for good and at once.
+    /// Revokes an admin token, permanently and immediately.
     Revoke {
         /// Its id, adt_….
         token: String,
@@ -50,7 +50,7 @@ struct Create {
     /// Its name, for people.
     name: String,
 
-    /// What it may do: everything; all that concerns its workspace; see its workspace and keys, and change nothing.
+    /// What it may do: everything; everything in its workspace; only read its workspace and keys.
     #[arg(long, value_parser = ["platform_admin", "workspace_admin", "workspace_member"])]
     role: String,
 
@@ -58,11 +58,11 @@ struct Create {
     #[arg(long, short, env = "LATCHKEY_WORKSPACE")]
     workspace: Option<String>,
 
-    /// How long it lives: none, 1h, 1d, 7d, 30d, 90d, 180d, 360d. By default it ends when your own does.
+    /// Its lifetime: none, 1h, 1d, 7d, 30d, 90d, 180d, 360d. By default it expires when your own does.
     #[arg(long, value_name = "TIME", conflicts_with = "expires_at")]
     expires_in: Option<String>,
 
-    /// Until when it lives: 2027-01-31T12:00:00Z.
+    /// When it expires: 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "INSTANT")]
     expires_at: Option<String>,
 }
@@ -74,17 +74,17 @@ pub(super) fn run_tokens(options: &TokensOptions) -> anyhow::Result<Outcome> {
     match &options.command {
         TokensCommand::List => list(&session)?,
         TokensCommand::Create(create) => {
-            let answer = session.client.send(Call::make(&PATH, create.body())?)?;
-            made::tell(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
+            let answer = session.client.send(Call::post_idempotent(&PATH, create.body())?)?;
+            new_secret::print(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
         }
         TokensCommand::Show { token } => {
             let answer = session.client.send(Call::get(&[PATH[0], PATH[1], token]))?;
-            if session.json { say_json(&answer.body)? } else { say(&token_card(&answer.body))? }
+            if session.json { print_json(&answer.body)? } else { print(&token_card(&answer.body))? }
         }
         TokensCommand::Revoke { token } => {
             session.client.send(Call::delete(&[PATH[0], PATH[1], token]))?;
             if !session.json {
-                say(&format!("revoked {token}\n"))?;
+                print(&format!("revoked {token}\n"))?;
             }
         }
     }
@@ -107,13 +107,13 @@ impl Create {
 }
 
 fn list(session: &Session) -> anyhow::Result<()> {
-    let items = pages::all(&session.client, None, || Call::get(&PATH))?;
+    let items = pagination::fetch_all(&session.client, None, || Call::get(&PATH))?;
     if session.json {
-        return say_json(&items.into());
+        return print_json(&items.into());
     }
     let columns = ["id", "name", "role", "workspace_id", "status", "last_characters", "last_used_at", "expires_at"];
     let rows: Vec<_> = items.iter().map(|item| columns.map(|name| field(item, name)).to_vec()).collect();
-    say(&table(&["id", "name", "role", "workspace", "status", "ends in", "last used", "expires"], &rows))
+    print(&table(&["id", "name", "role", "workspace", "status", "ends in", "last used", "expires"], &rows))
 }
 
 fn token_card(token: &Value) -> String {

@@ -4,16 +4,16 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::Call;
-use super::connection::{Remote, Session};
+use super::connection::{RemoteOptions, Session};
 use super::failure::Outcome;
-use super::output::{card, field, say, say_json, table};
-use super::pages;
+use super::output::{card, field, print, print_json, table};
+use super::pagination;
 
-/// What `latchkey workspaces` is told.
+/// The options of `latchkey workspaces`.
 #[derive(Args)]
 pub struct WorkspacesOptions {
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteOptions,
 
     #[command(subcommand)]
     command: WorkspacesCommand,
@@ -24,12 +24,13 @@ enum WorkspacesCommand {
     /// Lists the workspaces that you may see, oldest first.
     List,
 
-    /// Makes a workspace.
+    /// Creates a workspace.
     Create {
         /// Its name, for people.
         name: String,
 
-        /// Its name in URLs and route templates: a lower-case letter, then lower-case letters, digits or `-`. Never changes.
+        /// Its name in URLs and route templates: a lower-case letter, then lower-case letters, digits or `-`. Never
+        /// changes.
         #[arg(long)]
         slug: String,
     },
@@ -40,7 +41,7 @@ enum WorkspacesCommand {
         workspace: String,
     },
 
-    /// Gives a workspace another name.
+    /// Renames a workspace.
     Edit {
         /// Its id or slug.
         workspace: String,
@@ -57,33 +58,33 @@ pub(super) fn run_workspaces(options: &WorkspacesOptions) -> anyhow::Result<Outc
         WorkspacesCommand::List => list(&session)?,
         WorkspacesCommand::Create { name, slug } => {
             let body = json!({"name": name, "slug": slug});
-            shown(&session, &session.client.send(Call::make(&["v1", "workspaces"], body)?)?.body)?;
+            print_workspace(&session, &session.client.send(Call::post_idempotent(&["v1", "workspaces"], body)?)?.body)?;
         }
         WorkspacesCommand::Show { workspace } => {
-            shown(&session, &session.client.send(Call::get(&["v1", "workspaces", workspace]))?.body)?;
+            print_workspace(&session, &session.client.send(Call::get(&["v1", "workspaces", workspace]))?.body)?;
         }
         WorkspacesCommand::Edit { workspace, name } => {
             let call = Call::patch(&["v1", "workspaces", workspace], json!({"name": name}));
-            shown(&session, &session.client.send(call)?.body)?;
+            print_workspace(&session, &session.client.send(call)?.body)?;
         }
     }
     Ok(Outcome::Done)
 }
 
 fn list(session: &Session) -> anyhow::Result<()> {
-    let items = pages::all(&session.client, None, || Call::get(&["v1", "workspaces"]))?;
+    let items = pagination::fetch_all(&session.client, None, || Call::get(&["v1", "workspaces"]))?;
     if session.json {
-        return say_json(&items.into());
+        return print_json(&items.into());
     }
     let columns = ["slug", "name", "id", "created_at"];
     let rows: Vec<_> = items.iter().map(|item| columns.map(|name| field(item, name)).to_vec()).collect();
-    say(&table(&["slug", "name", "id", "created"], &rows))
+    print(&table(&["slug", "name", "id", "created"], &rows))
 }
 
-fn shown(session: &Session, workspace: &Value) -> anyhow::Result<()> {
+fn print_workspace(session: &Session, workspace: &Value) -> anyhow::Result<()> {
     if session.json {
-        return say_json(workspace);
+        return print_json(workspace);
     }
     let names = ["id", "slug", "name", "created_at", "created_by", "updated_at", "revision"];
-    say(&card(&names.map(|name| (name, field(workspace, name)))))
+    print(&card(&names.map(|name| (name, field(workspace, name)))))
 }

@@ -1,4 +1,4 @@
-//! `[limits]` of the operator's file: how much of shared resources one client may take.
+//! `[limits]` of the operator's configuration file: how much of the shared resources one client may use.
 //!
 //! A limit of 0 means no limit. One that isn't named has its default.
 
@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use crate::problem::Limit;
 
-/// Connected instances of a token that was made over REST, which is for one edge.
-const INSTANCES_OF_A_TOKEN: u64 = 1_000;
+/// Connected instances of a token that was created over REST, which is for one edge.
+const INSTANCES_PER_CREATED_TOKEN: u64 = 1_000;
 
-/// Connected instances of the token file's token, which all edges may begin with.
-const INSTANCES_OF_THE_FILE_S: u64 = 20_000;
+/// Connected instances of the token file's token, which all edges may use at first.
+const INSTANCES_PER_FILE_TOKEN: u64 = 20_000;
 
 /// Workers of an instance: Envoy's concurrency and one more. Twice the number of threads that the largest machines
 /// have.
@@ -28,7 +28,7 @@ const KEYS: u64 = 1_000_000;
 const BYTES: u64 = 256 << 20;
 
 /// Imports of one workspace at a time: a tenant's second import waits for nothing but its first.
-const IMPORTS_OF_A_WORKSPACE: u64 = 1;
+const IMPORTS_PER_WORKSPACE: u64 = 1;
 
 /// Imports at a time. One is carried out at a time; what others prepare meanwhile takes some MB each.
 const IMPORTS: u64 = 4;
@@ -38,8 +38,8 @@ const IMPORTS: u64 = 4;
 pub enum TokenKind {
     /// The token in the token file.
     File,
-    /// A token that was made over REST.
-    Made,
+    /// A token that was created over REST.
+    Created,
 }
 
 /// The limits that the operator sets.
@@ -58,7 +58,7 @@ pub struct Limits {
     pub bytes_per_workspace: u64,
     /// Imports into one workspace at a time.
     pub imports_per_workspace: u64,
-    /// Imports at a time, wherever they go.
+    /// Imports at a time, into all workspaces together.
     pub imports_at_once: u64,
 }
 
@@ -70,7 +70,7 @@ impl Default for Limits {
             connections_per_address: CONNECTIONS,
             keys_per_workspace: KEYS,
             bytes_per_workspace: BYTES,
-            imports_per_workspace: IMPORTS_OF_A_WORKSPACE,
+            imports_per_workspace: IMPORTS_PER_WORKSPACE,
             imports_at_once: IMPORTS,
         }
     }
@@ -80,11 +80,11 @@ impl Limits {
     /// The limit of connected instances of one edge token. A configured limit applies to both kinds. `None`: there is
     /// none.
     pub fn instances(&self, of: TokenKind) -> Option<Limit> {
-        let usual = match of {
-            TokenKind::File => INSTANCES_OF_THE_FILE_S,
-            TokenKind::Made => INSTANCES_OF_A_TOKEN,
+        let default = match of {
+            TokenKind::File => INSTANCES_PER_FILE_TOKEN,
+            TokenKind::Created => INSTANCES_PER_CREATED_TOKEN,
         };
-        limit("instances_per_edge_token", self.instances_per_edge_token.unwrap_or(usual))
+        limit("instances_per_edge_token", self.instances_per_edge_token.unwrap_or(default))
     }
 
     /// The limit of workers of one instance. `None`: there is none.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_have_a_limit_in_all_and_one_of_a_workspace() {
+    fn imports_have_a_total_limit_and_one_for_each_workspace() {
         for (text, expected) in [
             ("", (Some(1), Some(4))),
             ("imports_per_workspace = 2\nimports_at_once = 8", (Some(2), Some(8))),
@@ -172,7 +172,7 @@ mod tests {
             ("workers_per_instance = 512", Some(20_000), Some(1_000), Some(512)),
         ] {
             let limits: Limits = toml::from_str(text).unwrap();
-            let found = (maximum(limits.instances(TokenKind::File)), maximum(limits.instances(TokenKind::Made)));
+            let found = (maximum(limits.instances(TokenKind::File)), maximum(limits.instances(TokenKind::Created)));
             assert_eq!((found, maximum(limits.workers())), ((file, made), workers), "{text}");
         }
     }

@@ -8,16 +8,16 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::UnixSeconds;
 
+use super::display::{self, Moment};
 use super::enforcement::Banner;
-use super::form::{Posted, fields, with};
+use super::form::{VerifiedForm, fields, with_field};
 use super::keys::new::{LIFETIMES, with_expiration};
-use super::page::{Area, Frame, done, html, html_with_secret};
-use super::problems::Errors;
-use super::query::Asked;
-use super::secret::{Line, Shown, made_before};
-use super::session::Visit;
-use super::words::{self, Moment};
-use crate::api::admin_tokens::{make, of_token};
+use super::page::{Area, Frame, html, html_with_secret, redirect_done};
+use super::problems::FormErrors;
+use super::query::PageQuery;
+use super::secret::{SecretPage, ShellCommand, already_created};
+use super::session::ConsoleSession;
+use crate::api::admin_tokens::{make, token_problem};
 use crate::api::authority::AnyAdmin;
 use crate::api::path::AdminTokenInPath;
 use crate::api::principal::Principal;
@@ -29,9 +29,9 @@ const LIST: &str = "/console/admin-tokens";
 
 /// Roles: the name in REST, the label, and what the role may do.
 const ROLES: [(&str, &str, &str); 3] = [
-    ("platform_admin", "Platform admin", "everything, in every workspace"),
-    ("workspace_admin", "Workspace admin", "all that concerns one workspace"),
-    ("workspace_member", "Workspace member", "sees one workspace and its keys, changes nothing"),
+    ("platform_admin", "Platform admin", "manages everything, in every workspace"),
+    ("workspace_admin", "Workspace admin", "manages one workspace, its keys and its tokens"),
+    ("workspace_member", "Workspace member", "can see one workspace and its keys, but change nothing"),
 ];
 
 #[derive(Template)]
@@ -61,7 +61,7 @@ struct Row {
 #[template(path = "admin_token_new.html")]
 struct NewPage {
     frame: Frame,
-    errors: Errors,
+    errors: FormErrors,
     name: String,
     role: String,
     roles: Vec<(&'static str, &'static str, &'static str)>,
@@ -71,8 +71,8 @@ struct NewPage {
     lifetime: String,
     expires_at: String,
     lifetimes: [(&'static str, &'static str); 8],
-    /// When the principal's own token ends; the new one may not outlive it.
-    own_end: Option<Moment>,
+    /// When the principal's own token expires; the new one may not expire later.
+    own_expiration: Option<Moment>,
     nonce: String,
 }
 
@@ -90,26 +90,26 @@ struct RevokePage {
 
 pub(super) async fn list(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AnyAdmin(principal): AnyAdmin,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    let mut given = asked.fields();
-    let after = given.optional("cursor", |value| cursor::read(&values::string(value)?));
-    let query = given.finish(|| Some(TokenQuery { limit: values::DEFAULT_LIMIT, after }))?;
+    let mut fields = params.fields();
+    let after = fields.optional("cursor", |value| cursor::decode(&values::string(value)?));
+    let query = fields.finish(|| Some(TokenQuery { limit: values::DEFAULT_LIMIT, after }))?;
     let page = api.store.list_admin_tokens(query, principal.reach()).await?;
-    let next = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
+    let next = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
     let names = api.store.actor_names(page.items.iter().map(|token| token.created_by.clone()).collect()).await?;
     let workspaces: HashMap<_, _> =
         workspaces(&api, &principal).await?.into_iter().map(|workspace| (workspace.id, workspace.name)).collect();
     let now = api.clock.now();
     let row = |token: AdminToken| row(token, &names, |id| workspaces.get(&id).cloned(), now);
     let page = ListPage {
-        frame: Frame::new(&visit, Area::AdminTokens),
+        frame: Frame::new(&session, Area::AdminTokens),
         rows: page.items.into_iter().map(row).collect(),
-        next: next.map(|next| asked.with(LIST, "cursor", &next)),
-        is_first_page: asked.text("cursor").is_empty(),
-        banner: Banner::of(&api, asked.done).await,
+        next: next.map(|next| params.url_with(LIST, "cursor", &next)),
+        is_first_page: params.text("cursor").is_empty(),
+        banner: Banner::of(&api, params.completed).await,
     };
     html(StatusCode::OK, &page)
 }
@@ -123,18 +123,18 @@ fn row(
     Row {
         is_expired: token.is_expired(now),
         id: token.id.to_string(),
-        role: words::role(token.role),
+        role: display::role(token.role),
         workspace: token.role.workspace().map(|id| workspace(id).unwrap_or_else(|| id.to_string())),
         last_characters: token.last_characters.0,
-        expires: Moment::maybe(token.expires_at, now),
+        expires: Moment::optional(token.expires_at, now),
         created: Moment::new(token.created_at, now),
         created_by: names.get(&token.created_by).cloned().unwrap_or(token.created_by),
-        last_used: Moment::maybe(token.last_used_at, now),
+        last_used: Moment::optional(token.last_used_at, now),
         name: token.name,
     }
 }
 
-/// The workspaces to choose from, at most one page. With more, use REST.
+/// The workspaces to choose from, at most one page. Others can be chosen over REST.
 async fn workspaces(api: &Api, principal: &Principal) -> Result<Vec<Workspace>, Problem> {
     let limit = std::num::NonZeroU32::MIN.saturating_add(199);
     Ok(api.store.list_workspaces(WorkspaceQuery { limit, after: None, within: principal.reach() }).await?.items)
@@ -142,44 +142,44 @@ async fn workspaces(api: &Api, principal: &Principal) -> Result<Vec<Workspace>, 
 
 pub(super) async fn new(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AnyAdmin(principal): AnyAdmin,
 ) -> Result<Response, Problem> {
-    let page = page(&api, &visit, &principal, Errors::none()).await?;
+    let page = page(&api, &session, &principal, FormErrors::none()).await?;
     html(StatusCode::OK, &NewPage { lifetime: "90d".to_owned(), ..page })
 }
 
 pub(super) async fn create(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AnyAdmin(principal): AnyAdmin,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let once = form.once()?;
-    let given = with(form.fields(&["role", "workspace"]), "name", form.text("name"));
-    let given = with_expiration(given, &form);
-    let problem = match make(&api, &principal.clone().once(once), fields(given)).await {
+    let once_key = form.once_key()?;
+    let input = with_field(form.fields(&["role", "workspace"]), "name", form.text("name"));
+    let input = with_expiration(input, &form);
+    let problem = match make(&api, &principal.clone().once(once_key), fields(input)).await {
         Ok((made, secret)) => {
-            let page = Shown {
-                frame: Frame::new(&visit, Area::AdminTokens),
+            let page = SecretPage {
+                frame: Frame::new(&session, Area::AdminTokens),
                 title: "Your new admin token".to_owned(),
                 name: &made.value.name,
                 secret: secret.expose(),
-                line: Some(Line::of_admin_token(&api, &secret)),
+                command: Some(ShellCommand::with_admin_token(&api, &secret)),
                 steps: Vec::new(),
                 enforcement: None,
-                on: LIST.to_owned(),
-                on_label: "I have copied it: back to the tokens",
+                continue_href: LIST.to_owned(),
+                continue_label: "I have copied it: back to the tokens",
             };
             return html_with_secret(StatusCode::CREATED, &page);
         }
         Err(problem) => problem,
     };
     if problem.errors().is_empty() {
-        let frame = Frame::new(&visit, Area::AdminTokens);
-        return made_before(&api, problem, (once, frame, LIST), "Open the tokens").await;
+        let frame = Frame::new(&session, Area::AdminTokens);
+        return already_created(&api, problem, (once_key, frame, LIST), "Back to the tokens").await;
     }
-    let page = page(&api, &visit, &principal, Errors::of(problem)?).await?;
+    let page = page(&api, &session, &principal, FormErrors::from_problem(problem)?).await?;
     let page = NewPage {
         name: form.text("name").to_owned(),
         role: form.text("role").to_owned(),
@@ -191,11 +191,16 @@ pub(super) async fn create(
     html(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
-async fn page(api: &Api, visit: &Visit, principal: &Principal, errors: Errors) -> Result<NewPage, Problem> {
+async fn page(
+    api: &Api,
+    session: &ConsoleSession,
+    principal: &Principal,
+    errors: FormErrors,
+) -> Result<NewPage, Problem> {
     let is_platform = principal.reach().is_none();
     let workspaces = if is_platform { workspaces(api, principal).await? } else { Vec::new() };
     Ok(NewPage {
-        frame: Frame::new(visit, Area::AdminTokens),
+        frame: Frame::new(session, Area::AdminTokens),
         errors,
         name: String::new(),
         role: "workspace_member".to_owned(),
@@ -205,27 +210,27 @@ async fn page(api: &Api, visit: &Visit, principal: &Principal, errors: Errors) -
         lifetime: String::new(),
         expires_at: String::new(),
         lifetimes: LIFETIMES,
-        own_end: Moment::maybe(principal.expires_at(), api.clock.now()),
+        own_expiration: Moment::optional(principal.expires_at(), api.clock.now()),
         nonce: api.entropy.text()?.expose().to_owned(),
     })
 }
 
-pub(super) async fn ask_revoke(
+pub(super) async fn confirm_revoke(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AnyAdmin(principal): AnyAdmin,
     AdminTokenInPath(id): AdminTokenInPath,
 ) -> Result<Response, Problem> {
-    let token = api.store.admin_token(id, principal.reach()).await.map_err(of_token)?;
+    let token = api.store.admin_token(id, principal.reach()).await.map_err(token_problem)?;
     let page = RevokePage {
-        frame: Frame::new(&visit, Area::AdminTokens),
+        frame: Frame::new(&session, Area::AdminTokens),
         noun: "admin token",
         list: LIST,
         id: token.id.to_string(),
         name: token.name,
-        last_used: Moment::maybe(token.last_used_at, api.clock.now()),
-        consequence: "Whatever uses it is refused from its next request on, and whoever signed in to the console with it is \
-                      signed out. Keys that it made stay.",
+        last_used: Moment::optional(token.last_used_at, api.clock.now()),
+        consequence: "Scripts that use it are refused from their next request on, and people who signed in to the \
+                      console with it are signed out. Keys that were created with it keep working.",
     };
     html(StatusCode::OK, &page)
 }
@@ -234,12 +239,12 @@ pub(super) async fn revoke(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
     AdminTokenInPath(id): AdminTokenInPath,
-    _: Posted,
+    _: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let acting = principal.acting(&api.clock);
-    let revoked = api.store.revoke_admin_token(id, principal.reach(), Precondition::None, acting).await;
-    let revoked = revoked.map_err(of_token)?;
-    done(LIST, "token-revoked", revoked.revision)
+    let context = principal.change_context(&api.clock);
+    let revoked = api.store.revoke_admin_token(id, principal.reach(), Precondition::None, context).await;
+    let revoked = revoked.map_err(token_problem)?;
+    redirect_done(LIST, "token-revoked", revoked.revision)
 }
 
 /// The page that asks for confirmation before an edge token is revoked.
@@ -250,7 +255,7 @@ pub(super) fn revoke_page(
     name: String,
     last_used: Option<Moment>,
 ) -> Result<Response, Problem> {
-    let consequence = "Edges that use it get no changes any more. They go on with what they have, until it is older than \
-                       their staleness bound, and then deny every request.";
+    let consequence = "Edges that use it no longer receive changes. They continue with the keys they have until their \
+                       staleness bound has passed, and then deny every request.";
     html(StatusCode::OK, &RevokePage { frame, noun: "edge token", list, id, name, last_used, consequence })
 }

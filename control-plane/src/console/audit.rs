@@ -8,19 +8,19 @@ use policy::{UnixSeconds, WorkspaceId};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::display::{self, Moment};
 use super::page::{Area, Frame, html};
-use super::problems::Errors;
-use super::query::Asked;
-use super::session::Visit;
-use super::words::{self, Moment};
+use super::problems::FormErrors;
+use super::query::PageQuery;
+use super::session::ConsoleSession;
 use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::{Api, audit};
 use crate::instant;
 use crate::problem::Problem;
 use crate::store::{Actor, AuditEvent, AuditFilter, AuditQuery, Order};
 
-/// Events on a key's page.
-const LATEST: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {
+/// The number of events on a key's page.
+const LATEST_LIMIT: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {
     Some(latest) => latest,
     None => std::num::NonZeroU32::MIN,
 };
@@ -28,7 +28,7 @@ const LATEST: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {
 /// The maximum length of a shown value, in characters.
 const MAX_VALUE: usize = 120;
 
-/// The filters of a list.
+/// The parameters that filter the list.
 const FILTERS: [&str; 6] = ["action", "target", "actor", "address", "since", "until"];
 
 /// Actions to choose from, with their labels.
@@ -54,45 +54,45 @@ const ACTIONS: [(&str, &str); 18] = [
 ];
 
 /// An event as pages show it.
-pub(super) struct Entry {
+pub(super) struct AuditEntry {
     pub(super) revision: u64,
     pub(super) at: Moment,
     pub(super) actor: String,
     pub(super) action: String,
-    pub(super) target: Option<Target>,
-    pub(super) changes: Vec<Change>,
+    pub(super) target: Option<AuditTarget>,
+    pub(super) changes: Vec<FieldChange>,
     pub(super) address: Option<String>,
 }
 
 /// What an event is about.
-pub(super) struct Target {
+pub(super) struct AuditTarget {
     pub(super) name: String,
     pub(super) id: String,
     pub(super) kind: String,
 }
 
 /// A field that an event changed.
-pub(super) struct Change {
+pub(super) struct FieldChange {
     pub(super) field: String,
     pub(super) before: Option<String>,
     pub(super) after: Option<String>,
 }
 
-/// An event as it is stored.
+/// An event as the store keeps it.
 #[derive(Deserialize)]
-struct Written {
+struct StoredEvent {
     revision: u64,
     at: String,
     actor: Actor,
     action: String,
-    target: Option<WrittenTarget>,
+    target: Option<StoredTarget>,
     before: Option<Map<String, Value>>,
     after: Option<Map<String, Value>>,
     address: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct WrittenTarget {
+struct StoredTarget {
     kind: String,
     id: String,
     name: String,
@@ -104,9 +104,9 @@ struct Page {
     frame: Frame,
     title: &'static str,
     path: String,
-    entries: Vec<Entry>,
+    entries: Vec<AuditEntry>,
     actions: Vec<(&'static str, &'static str)>,
-    errors: Errors,
+    errors: FormErrors,
     action: String,
     target: String,
     actor: String,
@@ -120,46 +120,50 @@ struct Page {
     export: String,
 }
 
-pub(super) async fn of_all(
+pub(super) async fn show_all(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     _: PlatformAdmin,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    let frame = Frame::new(&visit, Area::WholeAudit);
-    show(&api, frame, "Audit log", "/console/audit".to_owned(), None, asked).await
+    let frame = Frame::new(&session, Area::WholeAudit);
+    show(&api, frame, "Audit log", "/console/audit".to_owned(), None, params).await
 }
 
-pub(super) async fn of_workspace(
+pub(super) async fn show_workspace(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    let frame = Frame::within(&visit, &at.workspace, Area::Audit);
+    let frame = Frame::within(&session, &at.workspace, Area::Audit);
     let path = format!("/console/workspaces/{}/audit", at.workspace.slug);
-    show(&api, frame, "Audit trail", path, Some(at.workspace.id), asked).await
+    show(&api, frame, "Audit trail", path, Some(at.workspace.id), params).await
 }
 
-pub(super) async fn export_all(State(api): State<Api>, _: PlatformAdmin, asked: Asked) -> Result<Response, Problem> {
-    export(api, None, "audit-log.jsonl", asked).await
+pub(super) async fn export_all(
+    State(api): State<Api>,
+    _: PlatformAdmin,
+    params: PageQuery,
+) -> Result<Response, Problem> {
+    export(api, None, "audit-log.jsonl", params).await
 }
 
 pub(super) async fn export_workspace(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    export(api, Some(at.workspace.id), &format!("audit-{}.jsonl", at.workspace.slug), asked).await
+    export(api, Some(at.workspace.id), &format!("audit-{}.jsonl", at.workspace.slug), params).await
 }
 
 /// The newest events about a target.
-pub(super) async fn latest(api: &Api, workspace: WorkspaceId, target: &str) -> Result<Vec<Entry>, Problem> {
+pub(super) async fn latest(api: &Api, workspace: WorkspaceId, target: &str) -> Result<Vec<AuditEntry>, Problem> {
     let query = AuditQuery {
         workspace: Some(workspace),
         filter: AuditFilter { target: Some(target.to_owned()), ..AuditFilter::default() },
         order: Order::Newest,
-        limit: LATEST,
+        limit: LATEST_LIMIT,
     };
     let page = api.store.list_audit_events(query).await?;
     let now = api.clock.now();
@@ -172,33 +176,33 @@ async fn show(
     title: &'static str,
     path: String,
     workspace: Option<WorkspaceId>,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    let asked = asked.with_instants(["since", "until"]);
-    let (events, next, errors) = match audit::page(&api.store, workspace, asked.fields()).await {
-        Ok((page, next)) => (page.items, next, Errors::none()),
-        Err(problem) => (Vec::new(), None, Errors::of_search(problem, &FILTERS)?),
+    let params = params.with_instants(["since", "until"]);
+    let (events, next, errors) = match audit::page(&api.store, workspace, params.fields()).await {
+        Ok((page, next)) => (page.items, next, FormErrors::none()),
+        Err(problem) => (Vec::new(), None, FormErrors::from_search(problem, &FILTERS)?),
     };
     let now = api.clock.now();
-    let is_theirs = |action: &str| {
+    let is_workspace_action = |action: &str| {
         workspace.is_none() || ["key", "workspace.", "admin-token."].into_iter().any(|kind| action.starts_with(kind))
     };
     let page = Page {
         frame,
         title,
         entries: events.iter().map(|event| entry(event, now)).collect::<Result<_, _>>()?,
-        actions: ACTIONS.into_iter().filter(|(action, _)| is_theirs(action)).collect(),
-        action: asked.text("action").to_owned(),
-        target: asked.text("target").to_owned(),
-        actor: asked.text("actor").to_owned(),
-        address: asked.text("address").to_owned(),
-        since: asked.day_and_time("since").to_owned(),
-        until: asked.day_and_time("until").to_owned(),
-        is_filtered: FILTERS.into_iter().any(|name| !asked.text(name).is_empty()),
-        is_first_page: asked.text("cursor").is_empty(),
-        first: asked.with(&path, "cursor", ""),
-        next: next.map(|next| asked.with(&path, "cursor", &next)),
-        export: asked.with(&format!("{path}/export"), "cursor", ""),
+        actions: ACTIONS.into_iter().filter(|(action, _)| is_workspace_action(action)).collect(),
+        action: params.text("action").to_owned(),
+        target: params.text("target").to_owned(),
+        actor: params.text("actor").to_owned(),
+        address: params.text("address").to_owned(),
+        since: params.datetime_local("since").to_owned(),
+        until: params.datetime_local("until").to_owned(),
+        is_filtered: FILTERS.into_iter().any(|name| !params.text(name).is_empty()),
+        is_first_page: params.text("cursor").is_empty(),
+        first: params.url_with(&path, "cursor", ""),
+        next: next.map(|next| params.url_with(&path, "cursor", &next)),
+        export: params.url_with(&format!("{path}/export"), "cursor", ""),
         path,
         errors,
     };
@@ -206,33 +210,34 @@ async fn show(
     html(status, &page)
 }
 
-async fn export(api: Api, workspace: Option<WorkspaceId>, name: &str, asked: Asked) -> Result<Response, Problem> {
-    let asked = asked.with_instants(["since", "until"]);
-    let mut response = audit::answer(api.store.clone(), workspace, audit::Form::Lines, asked.fields()).await?;
+async fn export(api: Api, workspace: Option<WorkspaceId>, name: &str, params: PageQuery) -> Result<Response, Problem> {
+    let params = params.with_instants(["since", "until"]);
+    let mut response =
+        audit::respond(api.store.clone(), workspace, audit::AuditFormat::JsonLines, params.fields()).await?;
     let disposition =
         HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).map_err(|_| Problem::fault())?;
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
     Ok(response)
 }
 
-fn entry(event: &AuditEvent, now: UnixSeconds) -> Result<Entry, Problem> {
-    let written: Written = serde_json::from_str(&event.json).map_err(|cause| {
+fn entry(event: &AuditEvent, now: UnixSeconds) -> Result<AuditEntry, Problem> {
+    let stored: StoredEvent = serde_json::from_str(&event.json).map_err(|cause| {
         tracing::error!(revision = event.revision.0, %cause, "an audit event can't be read: run `latchkey audit verify`");
         Problem::fault()
     })?;
-    let at = instant::parse(&written.at).unwrap_or(now);
-    Ok(Entry {
-        revision: written.revision,
+    let at = instant::parse(&stored.at).unwrap_or(now);
+    Ok(AuditEntry {
+        revision: stored.revision,
         at: Moment::new(at, now),
-        actor: written.actor.name,
-        action: action(&written.action),
-        target: written.target.map(|WrittenTarget { kind, id, name }| Target {
+        actor: stored.actor.name,
+        action: action(&stored.action),
+        target: stored.target.map(|StoredTarget { kind, id, name }| AuditTarget {
             name,
             id,
             kind: kind.replace('_', " "),
         }),
-        changes: changes(written.before.as_ref(), written.after.as_ref()),
-        address: written.address,
+        changes: changes(stored.before.as_ref(), stored.after.as_ref()),
+        address: stored.address,
     })
 }
 
@@ -243,13 +248,13 @@ fn action(word: &str) -> String {
 }
 
 /// The fields to show; of a target that was created or removed only those with a meaningful value.
-fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value>>) -> Vec<Change> {
+fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value>>) -> Vec<FieldChange> {
     let (empty, is_change) = (Map::new(), before.is_some() && after.is_some());
     let (before, after) = (before.unwrap_or(&empty), after.unwrap_or(&empty));
     let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
     names.sort_unstable();
     names.dedup();
-    let says_something = |value: &Value| match value {
+    let has_content = |value: &Value| match value {
         Value::Null => false,
         Value::Object(fields) => !fields.is_empty(),
         Value::Array(items) => !items.is_empty(),
@@ -257,20 +262,20 @@ fn changes(before: Option<&Map<String, Value>>, after: Option<&Map<String, Value
     };
     let change = |name: &String| {
         let (old, new) = (before.get(name), after.get(name));
-        let worth = is_change || old.or(new).is_some_and(says_something) && name != "name" && name != "active";
-        let text = |value: Option<&Value>| value.map(shown);
-        worth.then(|| Change { field: name.replace('_', " "), before: text(old), after: text(new) })
+        let is_shown = is_change || old.or(new).is_some_and(has_content) && name != "name" && name != "active";
+        let text = |value: Option<&Value>| value.map(display_value);
+        is_shown.then(|| FieldChange { field: name.replace('_', " "), before: text(old), after: text(new) })
     };
     names.into_iter().filter_map(change).collect()
 }
 
-/// A value as people write it, shortened.
-fn shown(value: &Value) -> String {
+/// A value formatted for people, shortened.
+fn display_value(value: &Value) -> String {
     let text = match value {
         Value::Null => "none".to_owned(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        Value::String(text) => instant::parse(text).map_or_else(|| text.clone(), words::full),
+        Value::String(text) => instant::parse(text).map_or_else(|| text.clone(), display::date_time),
         Value::Array(items) if items.iter().all(Value::is_string) => {
             items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
         }

@@ -1,4 +1,4 @@
-//! Edges: every known Envoy process, and the revision that it has.
+//! Edges: every known Envoy process with its revision, and the confirmation that one is gone.
 
 use askama::Template;
 use axum::extract::State;
@@ -6,17 +6,17 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::{Revision, UnixSeconds};
 
-use super::enforcement::{Banner, Told};
-use super::form::Posted;
-use super::page::{Area, Frame, done, html};
-use super::problems::Errors;
-use super::query::Asked;
-use super::session::Visit;
-use super::words::{Moment, length};
+use super::display::{Moment, duration};
+use super::enforcement::{Banner, EnforcementStatus};
+use super::form::VerifiedForm;
+use super::page::{Area, Frame, html, redirect_done};
+use super::problems::FormErrors;
+use super::query::PageQuery;
+use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::api::authority::PlatformAdmin;
 use crate::api::path::InstanceInPath;
-use crate::edges::{Bound, Seen, State as EdgeState};
+use crate::edges::{InstanceView, StalenessBound, State as EdgeState};
 use crate::problem::Problem;
 
 #[derive(Template)]
@@ -26,7 +26,7 @@ struct Page {
     banner: Option<Banner>,
     is_platform: bool,
     revision: Revision,
-    told: Told,
+    enforcement: EnforcementStatus,
     rows: Vec<Row>,
 }
 
@@ -40,56 +40,62 @@ struct Row {
     applied: Option<Revision>,
     lag: u64,
     bound: String,
-    denies: Option<Moment>,
+    denies_at: Option<Moment>,
     last_seen: Moment,
     first_seen: Moment,
     version: Option<String>,
     format: u16,
     address: Option<String>,
-    may_be_removed: bool,
+    is_removable: bool,
 }
 
 #[derive(Template)]
 #[template(path = "edge_remove.html")]
 struct RemovePage {
     frame: Frame,
-    errors: Errors,
+    errors: FormErrors,
     edge: String,
     instance: String,
     last_seen: Moment,
 }
 
-pub(super) async fn show(State(api): State<Api>, visit: Visit, asked: Asked) -> Result<Response, Problem> {
+pub(super) async fn show(
+    State(api): State<Api>,
+    session: ConsoleSession,
+    params: PageQuery,
+) -> Result<Response, Problem> {
     let revision = api.store.head().borrow().revision;
-    let (now, is_platform) = (api.clock.now(), visit.principal.reach().is_none());
-    let banner = Banner::of(&api, asked.done).await;
-    let told = Told::now(&api, revision).await;
-    let rows = api.edges.seen(revision).into_iter().map(|seen| row(&api, seen, revision, is_platform, now));
-    let frame = Frame::new(&visit, Area::Edges);
-    html(StatusCode::OK, &Page { frame, banner, is_platform, revision, told, rows: rows.collect() })
+    let (now, is_platform) = (api.clock.now(), session.principal.reach().is_none());
+    let banner = Banner::of(&api, params.completed).await;
+    let enforcement = EnforcementStatus::now(&api, revision).await;
+    let rows = api.edges.views(revision).into_iter().map(|view| row(&api, view, revision, is_platform, now));
+    let frame = Frame::new(&session, Area::Edges);
+    html(StatusCode::OK, &Page { frame, banner, is_platform, revision, enforcement, rows: rows.collect() })
 }
 
-fn row(api: &Api, seen: Seen, revision: Revision, is_platform: bool, now: UnixSeconds) -> Row {
-    let Seen { instance, facts, applied, state, .. } = seen;
-    let have = applied.iter().filter(|applied| applied.is_some_and(|applied| applied >= revision)).count();
+fn row(api: &Api, view: InstanceView, revision: Revision, is_platform: bool, now: UnixSeconds) -> Row {
+    let InstanceView { instance, facts, applied, state, .. } = view;
+    let current = applied.iter().filter(|applied| applied.is_some_and(|applied| applied >= revision)).count();
     let (word, meaning) = match state {
         EdgeState::Current => ("current", "Connected, and each worker has every change."),
-        EdgeState::Behind => ("behind", "Connected, and some worker hasn't said that it has every change."),
-        EdgeState::Disconnected => ("disconnected", "Silent for more than 30 seconds. It may go on with what it has."),
-        EdgeState::Stale => ("stale", "Silent for longer than its bound: it denies every request by itself."),
+        EdgeState::Behind => ("behind", "Connected, but some workers haven't acknowledged every change."),
+        EdgeState::Disconnected => {
+            ("disconnected", "No contact for more than 30 seconds. It may continue with the keys it has.")
+        }
+        EdgeState::Stale => ("stale", "No contact for longer than its staleness bound: it denies every request."),
     };
     Row {
-        workers: format!("{have} of {}", instance.workers.len()),
+        workers: format!("{current} of {}", instance.workers.len()),
         state: word,
         meaning,
         applied: facts.applied,
         lag: facts.lag(revision),
         bound: match instance.bound {
-            Bound::Secs(secs) => length(secs),
-            Bound::Never => "none".to_owned(),
+            StalenessBound::Secs(secs) => duration(secs),
+            StalenessBound::Never => "none".to_owned(),
         },
-        denies: match state {
-            EdgeState::Disconnected => facts.denies_at().map(|at| Moment::new(api.edges.wall(at), now)),
+        denies_at: match state {
+            EdgeState::Disconnected => facts.denies_at().map(|at| Moment::new(api.edges.wall_clock(at), now)),
             EdgeState::Current | EdgeState::Behind | EdgeState::Stale => None,
         },
         last_seen: Moment::new(instance.last_seen_at, now),
@@ -97,44 +103,44 @@ fn row(api: &Api, seen: Seen, revision: Revision, is_platform: bool, now: UnixSe
         version: instance.version,
         format: instance.format,
         address: instance.address.filter(|_| is_platform).map(|address| address.to_string()),
-        may_be_removed: is_platform && matches!(state, EdgeState::Disconnected | EdgeState::Stale),
+        is_removable: is_platform && matches!(state, EdgeState::Disconnected | EdgeState::Stale),
         edge: instance.edge,
         instance: instance.id,
     }
 }
 
-pub(super) async fn ask_remove(
+pub(super) async fn confirm_remove(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     _: PlatformAdmin,
     InstanceInPath(id): InstanceInPath,
 ) -> Result<Response, Problem> {
-    html(StatusCode::OK, &remove_page(&api, &visit, &id, Errors::none())?)
+    html(StatusCode::OK, &remove_page(&api, &session, &id, FormErrors::none())?)
 }
 
 pub(super) async fn remove(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     PlatformAdmin(principal): PlatformAdmin,
     InstanceInPath(id): InstanceInPath,
-    _: Posted,
+    _: VerifiedForm,
 ) -> Result<Response, Problem> {
-    match api.edges.remove(&id, principal.acting(&api.clock)).await {
-        Ok(removed) => done("/console/edges", "edge-removed", removed.revision),
+    match api.edges.remove(&id, principal.change_context(&api.clock)).await {
+        Ok(removed) => redirect_done("/console/edges", "edge-removed", removed.revision),
         Err(refused) => {
             let problem = Problem::from(refused);
-            let (status, errors) = (problem.status(), Errors::of(problem)?);
-            html(status, &remove_page(&api, &visit, &id, errors)?)
+            let (status, errors) = (problem.status(), FormErrors::from_problem(problem)?);
+            html(status, &remove_page(&api, &session, &id, errors)?)
         }
     }
 }
 
-fn remove_page(api: &Api, visit: &Visit, id: &str, errors: Errors) -> Result<RemovePage, Problem> {
+fn remove_page(api: &Api, session: &ConsoleSession, id: &str, errors: FormErrors) -> Result<RemovePage, Problem> {
     let head = api.store.head().borrow().revision;
-    let found = api.edges.seen(head).into_iter().find(|seen| seen.instance.id == id);
-    let instance = found.ok_or_else(Problem::unknown_instance)?.instance;
+    let view = api.edges.views(head).into_iter().find(|view| view.instance.id == id);
+    let instance = view.ok_or_else(Problem::unknown_instance)?.instance;
     Ok(RemovePage {
-        frame: Frame::new(visit, Area::Edges),
+        frame: Frame::new(session, Area::Edges),
         errors,
         last_seen: Moment::new(instance.last_seen_at, api.clock.now()),
         edge: instance.edge,

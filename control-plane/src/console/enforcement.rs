@@ -9,57 +9,57 @@ use axum::response::Response;
 use policy::{Revision, UnixSeconds};
 use tokio::time::Instant;
 
+use super::display::{Moment, item_count};
 use super::page::html;
-use super::query::{Asked, Done};
-use super::session::Visit;
-use super::words::{Moment, counted};
+use super::query::{CompletedAction, PageQuery};
+use super::session::ConsoleSession;
 use crate::api::Api;
-use crate::edges::{Bounded, State as EdgeState};
+use crate::edges::{EnforcementDeadline, State as EdgeState};
 use crate::problem::Problem;
 
-/// How long a page after a change waits until it is enforced: connected edges take some milliseconds.
-const MOMENT: Duration = Duration::from_millis(400);
+/// How long the page after a change waits for its enforcement: connected edges take some milliseconds.
+const REDIRECT_WAIT: Duration = Duration::from_millis(400);
 
-/// How long an automatic refresh waits.
-const LONG: Duration = Duration::from_secs(10);
+/// How long an automatic refresh waits for the enforcement.
+const REFRESH_WAIT: Duration = Duration::from_secs(10);
 
-/// What was done, and whether edges enforce it.
+/// The completed action, and whether edges enforce it.
 #[derive(Clone)]
 pub(super) struct Banner {
     pub(super) sentence: &'static str,
-    pub(super) enforcement: Option<Told>,
+    pub(super) enforcement: Option<EnforcementStatus>,
 }
 
 /// Whether a revision is enforced.
 #[derive(Clone, Template)]
 #[template(path = "enforcement.html")]
-pub(super) struct Told {
+pub(super) struct EnforcementStatus {
     pub(super) revision: Revision,
     pub(super) is_enforced: bool,
-    /// No edge is known.
-    pub(super) is_alone: bool,
+    /// No edge is registered.
+    pub(super) has_no_edges: bool,
     pub(super) sentence: String,
-    pub(super) behind: Vec<Behind>,
-    /// When it is certain to be enforced everywhere; `None` if it is already, or if no bound is known.
-    pub(super) bounded: Option<Moment>,
+    pub(super) behind: Vec<LaggingInstance>,
+    /// When it is enforced everywhere at the latest; `None` if it is already, or if an edge has no staleness bound.
+    pub(super) deadline: Option<Moment>,
 }
 
-/// An instance that lacks the revision.
+/// An instance that hasn't applied the revision on every worker.
 #[derive(Clone)]
-pub(super) struct Behind {
+pub(super) struct LaggingInstance {
     pub(super) edge: String,
     pub(super) instance: String,
-    pub(super) why: String,
+    pub(super) reason: String,
 }
 
 impl Banner {
-    /// For a page that a change with `done` redirected to.
-    pub(super) async fn of(api: &Api, done: Option<Done>) -> Option<Self> {
-        let Done { sentence, revision } = done?;
+    /// For a page that a change redirected to with `?done=`.
+    pub(super) async fn of(api: &Api, completed: Option<CompletedAction>) -> Option<Self> {
+        let CompletedAction { sentence, revision } = completed?;
         let enforcement = match revision {
-            // Shown only if it exists and can be looked up.
+            // Only for a revision that exists and that the store can look up.
             Some(revision) if api.store.newest(Some(revision)).await.is_ok_and(|newest| revision <= newest) => {
-                Some(Told::after(api, revision, MOMENT).await)
+                Some(EnforcementStatus::wait(api, revision, REDIRECT_WAIT).await)
             }
             Some(_) | None => None,
         };
@@ -67,59 +67,63 @@ impl Banner {
     }
 }
 
-impl Told {
+impl EnforcementStatus {
     /// The state now, without waiting.
     pub(super) async fn now(api: &Api, revision: Revision) -> Self {
-        Self::after(api, revision, Duration::ZERO).await
+        Self::wait(api, revision, Duration::ZERO).await
     }
 
     /// The state of a change that was just made.
-    pub(super) async fn of(api: &Api, revision: Revision) -> Self {
-        Self::after(api, revision, MOMENT).await
+    pub(super) async fn after_change(api: &Api, revision: Revision) -> Self {
+        Self::wait(api, revision, REDIRECT_WAIT).await
     }
 
-    /// Waits until the revision is enforced, at most for `wait`, and returns the state.
-    async fn after(api: &Api, revision: Revision, wait: Duration) -> Self {
-        let found = api.edges.enforced_by(revision, Instant::now().checked_add(wait)).await.enforcement;
-        let (mut has, mut behind) = (0_usize, Vec::new());
-        for seen in api.edges.seen(revision) {
-            let of_instance = seen.instance.workers.len();
-            let have = seen.applied.iter().filter(|applied| applied.is_some_and(|applied| applied >= revision)).count();
-            has = has.saturating_add(if seen.is_enforced { of_instance } else { have });
-            if !seen.is_enforced {
-                let why = match seen.state {
+    /// Waits until the revision is enforced, at most for `timeout`, and returns the state.
+    async fn wait(api: &Api, revision: Revision, timeout: Duration) -> Self {
+        let enforcement =
+            api.edges.wait_until_enforced(revision, Instant::now().checked_add(timeout)).await.enforcement;
+        let (mut acknowledged, mut behind) = (0_usize, Vec::new());
+        for view in api.edges.views(revision) {
+            let workers = view.instance.workers.len();
+            let current =
+                view.applied.iter().filter(|applied| applied.is_some_and(|applied| applied >= revision)).count();
+            acknowledged = acknowledged.saturating_add(if view.is_enforced { workers } else { current });
+            if !view.is_enforced {
+                let reason = match view.state {
                     EdgeState::Disconnected => {
-                        format!("not heard of since {}", super::words::full(seen.instance.last_seen_at))
+                        format!("no contact since {}", super::display::date_time(view.instance.last_seen_at))
                     }
-                    EdgeState::Current | EdgeState::Behind | EdgeState::Stale if of_instance == 0 => {
+                    EdgeState::Current | EdgeState::Behind | EdgeState::Stale if workers == 0 => {
                         "its workers haven't reported yet".to_owned()
                     }
                     EdgeState::Current | EdgeState::Behind | EdgeState::Stale => {
-                        format!("{have} of {} have it", counted(of_instance, "worker"))
+                        format!("{current} of {} have it", item_count(workers, "worker"))
                     }
                 };
-                behind.push(Behind { edge: seen.instance.edge, instance: seen.instance.id, why });
+                behind.push(LaggingInstance { edge: view.instance.edge, instance: view.instance.id, reason });
             }
         }
-        let (edges, workers) = (counted(found.edges, "edge"), counted(found.workers, "worker"));
-        let sentence = match (found.is_enforced(), api.edges.took(revision)) {
-            (true, Some(took)) => format!("Enforced on {has} of {workers} of {edges}, after {}.", elapsed(took)),
-            (true, None) => format!("Enforced on {has} of {workers} of {edges}."),
-            (false, _) if found.edges == 0 => "No edge is known, so nobody enforces it yet.".to_owned(),
-            (false, _) => format!("Not enforced everywhere yet: {has} of {workers} of {edges} have it."),
+        let (edges, workers) = (item_count(enforcement.edges, "edge"), item_count(enforcement.workers, "worker"));
+        let sentence = match (enforcement.is_enforced(), api.edges.enforcement_duration(revision)) {
+            (true, Some(took)) => {
+                format!("Enforced on {acknowledged} of {workers} of {edges}, after {}.", elapsed(took))
+            }
+            (true, None) => format!("Enforced on {acknowledged} of {workers} of {edges}."),
+            (false, _) if enforcement.edges == 0 => "No edges yet: no edge enforces this change.".to_owned(),
+            (false, _) => format!("Not enforced everywhere yet: {acknowledged} of {workers} of {edges} have it."),
         };
         let now: UnixSeconds = api.clock.now();
-        let bounded = match found.bounded {
-            Bounded::At(at) => Some(Moment::new(api.edges.wall(at), now)),
-            Bounded::Already | Bounded::Never => None,
+        let deadline = match enforcement.deadline {
+            EnforcementDeadline::At(at) => Some(Moment::new(api.edges.wall_clock(at), now)),
+            EnforcementDeadline::Already | EnforcementDeadline::Never => None,
         };
-        let (is_enforced, is_alone) = (found.is_enforced(), found.edges == 0);
-        Self { revision, is_enforced, is_alone, sentence, behind, bounded }
+        let (is_enforced, has_no_edges) = (enforcement.is_enforced(), enforcement.edges == 0);
+        Self { revision, is_enforced, has_no_edges, sentence, behind, deadline }
     }
 
-    /// Whether refreshing may show a change.
+    /// Whether a later refresh can show something else.
     pub(super) fn may_change(&self) -> bool {
-        !self.is_enforced && !self.is_alone
+        !self.is_enforced && !self.has_no_edges
     }
 }
 
@@ -128,16 +132,20 @@ fn elapsed(took: Duration) -> String {
     match took.as_millis() {
         millis @ ..1_000 => format!("{millis} ms"),
         millis @ 1_000..60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
-        _ => super::words::length(took.as_secs()),
+        _ => super::display::duration(took.as_secs()),
     }
 }
 
-/// The same part, once the revision is enforced, or after [`LONG`].
-pub(super) async fn fragment(State(api): State<Api>, _: Visit, mut asked: Asked) -> Result<Response, Problem> {
-    let revision = asked.take("of").and_then(|text| text.parse().ok()).map(Revision);
+/// The same part, once the revision is enforced, or after [`REFRESH_WAIT`].
+pub(super) async fn fragment(
+    State(api): State<Api>,
+    _: ConsoleSession,
+    mut params: PageQuery,
+) -> Result<Response, Problem> {
+    let revision = params.take("of").and_then(|text| text.parse().ok()).map(Revision);
     let head = api.store.newest(revision).await?;
     let revision = revision.filter(|revision| *revision <= head).ok_or_else(|| Problem::unknown_revision(head))?;
-    html(StatusCode::OK, &Told::after(&api, revision, LONG).await)
+    html(StatusCode::OK, &EnforcementStatus::wait(&api, revision, REFRESH_WAIT).await)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Forms from the console's own pages. Their values are accessible only after that is proven.
+//! Forms of the console's own pages: their values are accessible only after the origin and the CSRF token are checked.
 
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
@@ -7,12 +7,12 @@ use policy::Digest;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq as _;
 
-use super::session::Visit;
+use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::api::fields::Fields;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::Once;
+use crate::store::OnceKey;
 
 /// The maximum size of a form.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -20,7 +20,7 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// The field with the CSRF token, in each form of a session.
 const CSRF_FIELD: &str = "csrf";
 
-/// The field with the nonce, in forms whose change is made only once.
+/// The field with the nonce, in forms that take effect only once.
 const NONCE_FIELD: &str = "nonce";
 
 /// The maximum length of a nonce, in characters; ours have 32.
@@ -28,9 +28,9 @@ const MAX_NONCE: usize = 64;
 
 /// The CSRF token of a session, derived from the cookie's text, which no script and no other site can read.
 #[derive(Clone)]
-pub(super) struct Csrf(String);
+pub(super) struct CsrfToken(String);
 
-impl Csrf {
+impl CsrfToken {
     pub(super) fn of(session: &Secret) -> Self {
         let digest = Digest::of(format!("latchkey console form {}", session.expose()).as_bytes());
         Self(digest.0.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -41,20 +41,20 @@ impl Csrf {
         &self.0
     }
 
-    fn is(&self, given: &str) -> bool {
-        self.0.as_bytes().ct_eq(given.as_bytes()).into()
+    fn matches(&self, text: &str) -> bool {
+        self.0.as_bytes().ct_eq(text.as_bytes()).into()
     }
 }
 
-/// The values of a form from a page of the same session. Only the extractor makes one.
-pub(super) struct Posted(Values);
+/// The values of a form from a page of the same session. Only the extractor can build one.
+pub(super) struct VerifiedForm(Values);
 
-/// The values of a form from one of our pages, without a session.
-pub(super) struct PostedByAnyone(Values);
+/// The values of a form from a page at our own address, without a session.
+pub(super) struct SameOriginForm(Values);
 
 type Values = Vec<(String, String)>;
 
-impl Posted {
+impl VerifiedForm {
     /// The value of a field; empty if there is none.
     pub(super) fn text(&self, name: &str) -> &str {
         first(&self.0, name)
@@ -65,38 +65,38 @@ impl Posted {
         !self.text(name).is_empty()
     }
 
-    /// Names the form's change, so that it is made only once, however often the form is sent.
-    pub(super) fn once(&self) -> Result<Once, Problem> {
+    /// The idempotency key of the form's change, which is made only once, however often the form is sent.
+    pub(super) fn once_key(&self) -> Result<OnceKey, Problem> {
         let nonce = self.text(NONCE_FIELD);
         // Bound to the session, so that one session can't use up another's nonce.
         let name = || Digest::of(format!("{} {nonce}", self.text(CSRF_FIELD)).as_bytes());
-        let named = || Once { name: name(), body: None };
-        (1..=MAX_NONCE).contains(&nonce.len()).then(named).ok_or_else(Problem::stale_form)
+        let key = || OnceKey { name: name(), body: None };
+        (1..=MAX_NONCE).contains(&nonce.len()).then(key).ok_or_else(Problem::stale_form)
     }
 
     /// These fields as REST expects them: text; empty fields are left out.
     pub(super) fn fields(&self, names: &[&str]) -> Map<String, Value> {
-        let given = names.iter().filter(|name| self.has(name));
-        given.map(|name| ((*name).to_owned(), Value::from(self.text(name)))).collect()
+        let present = names.iter().filter(|name| self.has(name));
+        present.map(|name| ((*name).to_owned(), Value::from(self.text(name)))).collect()
     }
 }
 
-impl PostedByAnyone {
-    /// As [`Posted::text`].
+impl SameOriginForm {
+    /// As [`VerifiedForm::text`].
     pub(super) fn text(&self, name: &str) -> &str {
         first(&self.0, name)
     }
 }
 
 /// Adds a field even if it is empty, so that it can be refused.
-pub(super) fn with(mut given: Map<String, Value>, name: &str, value: impl Into<Value>) -> Map<String, Value> {
-    given.insert(name.to_owned(), value.into());
-    given
+pub(super) fn with_field(mut input: Map<String, Value>, name: &str, value: impl Into<Value>) -> Map<String, Value> {
+    input.insert(name.to_owned(), value.into());
+    input
 }
 
 /// The fields as REST's functions read them.
-pub(super) fn fields(given: Map<String, Value>) -> Fields {
-    Fields::new(given)
+pub(super) fn fields(input: Map<String, Value>) -> Fields {
+    Fields::new(input)
 }
 
 /// The instant of a day and a time, UTC, as browsers send them.
@@ -109,26 +109,31 @@ fn first<'a>(values: &'a Values, name: &str) -> &'a str {
     values.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value)
 }
 
-impl FromRequest<Api> for Posted {
+impl FromRequest<Api> for VerifiedForm {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let csrf = request.extensions().get::<Visit>().map(|visit| visit.csrf.clone()).ok_or_else(Problem::fault)?;
-        let values = values(request, api).await?;
-        if csrf.is(first(&values, CSRF_FIELD)) { Ok(Self(values)) } else { Err(Problem::stale_form()) }
+        let csrf = request
+            .extensions()
+            .get::<ConsoleSession>()
+            .map(|session| session.csrf.clone())
+            .ok_or_else(Problem::fault)?;
+        let values = read_form(request, api).await?;
+        if csrf.matches(first(&values, CSRF_FIELD)) { Ok(Self(values)) } else { Err(Problem::stale_form()) }
     }
 }
 
-impl FromRequest<Api> for PostedByAnyone {
+impl FromRequest<Api> for SameOriginForm {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        values(request, api).await.map(Self)
+        read_form(request, api).await.map(Self)
     }
 }
 
-async fn values(request: Request, api: &Api) -> Result<Values, Problem> {
-    if !is_of_our_page(api, request.headers()) {
+/// The values of a form, if its origin, type and size are right.
+async fn read_form(request: Request, api: &Api) -> Result<Values, Problem> {
+    if !is_same_origin(api, request.headers()) {
         return Err(Problem::foreign_form(&api.public_url));
     }
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -140,9 +145,9 @@ async fn values(request: Request, api: &Api) -> Result<Values, Problem> {
     Ok(form_urlencoded::parse(&bytes).into_owned().collect())
 }
 
-/// Whether a page at our own address sent this, by `Origin`, or by `Sec-Fetch-Site` if a browser leaves that out.
-/// Without either it is false.
-fn is_of_our_page(api: &Api, headers: &HeaderMap) -> bool {
+/// Whether a page at our own address sent the request, by `Origin`, or by `Sec-Fetch-Site` if a browser omits that.
+/// Without either header it is false.
+fn is_same_origin(api: &Api, headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match text(header::ORIGIN) {
         Some(origin) => api.public_url.is_origin(origin),

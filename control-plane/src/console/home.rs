@@ -3,11 +3,11 @@
 use axum::response::Response;
 
 use super::page::see_other;
-use super::session::Visit;
+use super::session::ConsoleSession;
 use crate::problem::Problem;
 
-pub(super) async fn show(visit: Visit) -> Result<Response, Problem> {
-    match visit.own {
+pub(super) async fn show(session: ConsoleSession) -> Result<Response, Problem> {
+    match session.workspace {
         Some(workspace) => see_other(&format!("/console/workspaces/{}/keys", workspace.slug)),
         None => see_other("/console/workspaces"),
     }

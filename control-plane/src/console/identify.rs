@@ -1,4 +1,4 @@
-//! `Found a leaked key?`: identifies a found text, with what to do about it.
+//! `Found a leaked key?`: what a found text is, whether it still gives access, and what to do about it.
 
 use askama::Template;
 use axum::extract::State;
@@ -6,11 +6,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::Map;
 
-use super::form::{Posted, fields, with};
+use super::display::{Moment, role_by_name};
+use super::form::{VerifiedForm, fields, with_field};
 use super::page::{Area, Frame, html};
-use super::problems::Errors;
-use super::session::Visit;
-use super::words::{Moment, role_of_word};
+use super::problems::FormErrors;
+use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::api::authority::AnyAdmin;
 use crate::api::identify::{self, IdentifiedBody};
@@ -21,15 +21,15 @@ use crate::store::WorkspaceName;
 #[template(path = "identify.html")]
 struct Page {
     frame: Frame,
-    errors: Errors,
-    /// A text was given, and it matches nothing within reach.
+    errors: FormErrors,
+    /// A text was submitted, and it matches nothing that the principal may see.
     is_unknown: bool,
-    found: Option<Found>,
+    identified: Option<IdentifiedSecret>,
 }
 
 /// What the text is.
-struct Found {
-    /// It still works.
+struct IdentifiedSecret {
+    /// It still gives access.
     is_live: bool,
     headline: &'static str,
     meaning: &'static str,
@@ -46,41 +46,41 @@ struct Found {
     revoke_href: Option<String>,
 }
 
-pub(super) async fn show(visit: Visit, _: AnyAdmin) -> Result<Response, Problem> {
-    let frame = Frame::new(&visit, Area::Identify);
-    html(StatusCode::OK, &Page { frame, errors: Errors::none(), is_unknown: false, found: None })
+pub(super) async fn show(session: ConsoleSession, _: AnyAdmin) -> Result<Response, Problem> {
+    let frame = Frame::new(&session, Area::Identify);
+    html(StatusCode::OK, &Page { frame, errors: FormErrors::none(), is_unknown: false, identified: None })
 }
 
-/// Answers without a redirect, because it changes nothing. The form never repeats the text.
+/// Responds without a redirect, because it changes nothing. The form never repeats the text.
 pub(super) async fn find(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AnyAdmin(principal): AnyAdmin,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let frame = Frame::new(&visit, Area::Identify);
-    let given = with(Map::new(), "secret", form.text("secret").trim());
-    match identify::find(&api, &principal, fields(given)).await {
+    let frame = Frame::new(&session, Area::Identify);
+    let input = with_field(Map::new(), "secret", form.text("secret").trim());
+    match identify::find(&api, &principal, fields(input)).await {
         Ok(body) => {
-            let found = Some(found(&api, body).await?);
-            html(StatusCode::OK, &Page { frame, errors: Errors::none(), is_unknown: false, found })
+            let identified = Some(identified_secret(&api, body).await?);
+            html(StatusCode::OK, &Page { frame, errors: FormErrors::none(), is_unknown: false, identified })
         }
         Err(problem) if problem.code() == Problem::unknown_secret().code() => {
-            html(StatusCode::OK, &Page { frame, errors: Errors::none(), is_unknown: true, found: None })
+            html(StatusCode::OK, &Page { frame, errors: FormErrors::none(), is_unknown: true, identified: None })
         }
         Err(problem) => {
-            let errors = Errors::of(problem)?;
-            html(StatusCode::UNPROCESSABLE_ENTITY, &Page { frame, errors, is_unknown: false, found: None })
+            let errors = FormErrors::from_problem(problem)?;
+            html(StatusCode::UNPROCESSABLE_ENTITY, &Page { frame, errors, is_unknown: false, identified: None })
         }
     }
 }
 
-async fn found(api: &Api, body: IdentifiedBody) -> Result<Found, Problem> {
+async fn identified_secret(api: &Api, body: IdentifiedBody) -> Result<IdentifiedSecret, Problem> {
     let workspace = match body.workspace_id {
         Some(id) => Some(api.store.workspace(WorkspaceName::Id(id)).await?),
         None => None,
     };
-    let (is_live, headline, meaning) = said(&body);
+    let (is_live, headline, meaning) = assess(&body);
     let now = api.clock.now();
     let key_href = match (&workspace, body.key_status, &body.key_id) {
         (Some(workspace), Some(_), Some(id)) => Some(format!("/console/workspaces/{}/keys/{id}", workspace.slug)),
@@ -91,69 +91,70 @@ async fn found(api: &Api, body: IdentifiedBody) -> Result<Found, Problem> {
         ("edge_token", Some(id)) if body.status != "revoked" => Some(format!("/console/edge-tokens/{id}/revoke")),
         _ => None,
     };
-    Ok(Found {
+    Ok(IdentifiedSecret {
         is_live,
         headline,
         meaning,
         name: body.name,
         last_characters: body.last_characters,
         workspace: workspace.map(|workspace| workspace.name),
-        role: body.role.map(role_of_word),
+        role: body.role.map(role_by_name),
         edge: body.edge,
-        created: Moment::maybe(body.created_at, now),
-        ended: Moment::maybe(body.ended_at, now),
+        created: Moment::optional(body.created_at, now),
+        ended: Moment::optional(body.ended_at, now),
         key_href,
         is_key_active: body.key_status == Some("active"),
         revoke_href,
     })
 }
 
-/// Whether it works, what it is, and what to do.
-fn said(body: &IdentifiedBody) -> (bool, &'static str, &'static str) {
+/// Whether the text gives access, what it is, and what to do.
+fn assess(body: &IdentifiedBody) -> (bool, &'static str, &'static str) {
     match (body.kind, body.status, body.key_status) {
         ("key", "current" | "previous", Some("inactive")) => (
             false,
-            "A key that is deactivated.",
-            "It opens nothing now. Rotate it before you activate the key again: then this text stays worthless.",
+            "A deactivated key.",
+            "It gives no access now. Rotate the key before you activate it again, so that this text stays useless.",
         ),
         ("key", "current" | "previous", Some("expired")) => {
-            (false, "A key that has expired.", "It opens nothing any more, and never will. The key can be deleted.")
+            (false, "An expired key.", "It no longer gives access, and never will again. You can delete the key.")
         }
         ("key", "current", _) => (
             true,
             "A key that works.",
-            "Whoever has this text can use the key. Deactivate it to stop all use now, or rotate it to go on with a new secret.",
+            "Anyone who has this text can use the key. Deactivate the key to stop all use now, or rotate it to \
+             continue with a new secret.",
         ),
         ("key", "previous", _) => (
             true,
-            "The old secret of a key, which still works.",
-            "The key was rotated with an overlap that isn't over. End the overlap on the key's page, or deactivate the key.",
+            "An old secret of a key, which still works.",
+            "The key was rotated with an overlap that hasn't ended. End the overlap on the key's page, or deactivate \
+             the key.",
         ),
-        ("key", "rotated_out", _) => (
-            false,
-            "An old secret of a key.",
-            "It was rotated out and opens nothing. Nothing needs to be done about it.",
-        ),
-        ("key", ..) => (false, "A key that was deleted.", "It opens nothing, and never will again."),
-        (_, "revoked", _) => (false, "A token that was revoked.", "It opens nothing, and never will again."),
-        (_, "expired", _) => (false, "A token that has expired.", "It opens nothing any more."),
+        ("key", "rotated_out", _) => {
+            (false, "An old secret of a key.", "It was rotated out and gives no access. No action is needed.")
+        }
+        ("key", ..) => (false, "A deleted key.", "It gives no access, and never will again."),
+        (_, "revoked", _) => (false, "A revoked token.", "It gives no access, and never will again."),
+        (_, "expired", _) => (false, "An expired token.", "It no longer gives access."),
         ("admin_token", _, _) if body.token_id.is_none() => (
             true,
             "The platform admin's token, from its file.",
-            "It opens everything. Put another one into the file of --admin-token-file, and start the control plane again.",
+            "It gives full access. Replace it in the file of --admin-token-file, and restart the control plane.",
         ),
         ("admin_token", ..) => {
-            (true, "An admin token that works.", "Whoever has this text can do what its role may. Revoke it now.")
+            (true, "An admin token that works.", "Anyone who has this text has the access of its role. Revoke it now.")
         }
         ("edge_token", _, _) if body.token_id.is_none() => (
             true,
-            "The token that edges start with, from its file.",
-            "Whoever has it can read the feed: digests, no secrets. Put another one into the file of --edge-token-file.",
+            "The initial edge token, from its file.",
+            "Anyone who has it can read the feed: digests, no secrets. Replace it in the file of --edge-token-file.",
         ),
         _ => (
             true,
             "An edge token that works.",
-            "Whoever has this text can read the feed: digests, no secrets. Make another one, and revoke this.",
+            "Anyone who has this text can read the feed: digests, no secrets. Create another edge \
+             token, and revoke this one.",
         ),
     }
 }

@@ -6,6 +6,7 @@
 mod admin_tokens;
 mod assets;
 mod audit;
+mod display;
 mod edge_tokens;
 mod edges;
 mod enforcement;
@@ -21,7 +22,6 @@ mod router;
 mod secret;
 mod session;
 mod sign_in;
-mod words;
 mod workspaces;
 
 pub(crate) use router::router;

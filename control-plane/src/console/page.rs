@@ -1,4 +1,4 @@
-//! What all pages share: the frame around them, and how they become an answer.
+//! What all pages share: the frame around them, and the responses they are sent in.
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,20 +7,20 @@ use policy::Revision;
 use policy::key_text::find_secret;
 
 use super::assets;
-use super::secret::Shown;
-use super::session::Visit;
-use super::words;
+use super::display;
+use super::secret::SecretPage;
+use super::session::ConsoleSession;
 use crate::problem::Problem;
 use crate::store::{Role, Workspace};
 
-/// The frame of a page: who is signed in, and the navigation.
+/// The frame of a page: the signed-in principal and the navigation.
 #[derive(Clone)]
 pub(super) struct Frame {
     pub(super) account: Option<Account>,
-    pub(super) groups: Vec<Group>,
+    pub(super) groups: Vec<NavGroup>,
 }
 
-/// Who is signed in.
+/// The signed-in principal.
 #[derive(Clone)]
 pub(super) struct Account {
     pub(super) name: String,
@@ -28,34 +28,34 @@ pub(super) struct Account {
     pub(super) csrf: String,
 }
 
-/// A workspace, as a page names it.
+/// A workspace's name and slug, for titles and links.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct WorkspaceRef {
     pub(super) name: String,
     pub(super) slug: String,
 }
 
-impl Place {
+impl WorkspaceRef {
     pub(super) fn of(workspace: &Workspace) -> Self {
         Self { name: workspace.name.clone(), slug: workspace.slug.clone() }
     }
 }
 
-/// Links that belong together.
+/// A titled group of links.
 #[derive(Clone)]
-pub(super) struct Group {
+pub(super) struct NavGroup {
     pub(super) title: String,
-    pub(super) links: Vec<Link>,
+    pub(super) links: Vec<NavLink>,
 }
 
 #[derive(Clone)]
-pub(super) struct Link {
+pub(super) struct NavLink {
     pub(super) label: &'static str,
     pub(super) href: String,
     pub(super) is_current: bool,
 }
 
-/// A part of the console that the frame links to.
+/// An entry of the navigation, so that it can be marked as the current one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Area {
     Keys,
@@ -67,34 +67,34 @@ pub(super) enum Area {
     EdgeTokens,
     Edges,
     WholeAudit,
-    /// None of them.
+    /// A page that the navigation doesn't link to.
     Elsewhere,
 }
 
 impl Frame {
     /// For a page that belongs to no workspace.
-    pub(super) fn new(visit: &Visit, area: Area) -> Self {
-        Self::of(visit, visit.own.as_ref(), area)
+    pub(super) fn new(session: &ConsoleSession, area: Area) -> Self {
+        Self::of(session, session.workspace.as_ref(), area)
     }
 
     /// For a page of a workspace.
-    pub(super) fn within(visit: &Visit, workspace: &Workspace, area: Area) -> Self {
-        Self::of(visit, Some(workspace), area)
+    pub(super) fn within(session: &ConsoleSession, workspace: &Workspace, area: Area) -> Self {
+        Self::of(session, Some(workspace), area)
     }
 
     /// For a page without a session.
-    pub(super) fn outside() -> Self {
+    pub(super) fn signed_out() -> Self {
         Self { account: None, groups: Vec::new() }
     }
 
-    fn of(visit: &Visit, workspace: Option<&Workspace>, area: Area) -> Self {
-        let role = visit.principal.role();
+    fn of(session: &ConsoleSession, workspace: Option<&Workspace>, area: Area) -> Self {
+        let role = session.principal.role();
         let account = Account {
-            name: visit.principal.actor().name.clone(),
-            role: words::role(role),
-            csrf: visit.csrf.text().to_owned(),
+            name: session.principal.actor().name.clone(),
+            role: display::role(role),
+            csrf: session.csrf.text().to_owned(),
         };
-        let link = |of, label, href: &str| Link { label, href: href.to_owned(), is_current: of == area };
+        let link = |of, label, href: &str| NavLink { label, href: href.to_owned(), is_current: of == area };
         let mut groups = Vec::new();
         if let Some(Workspace { name, slug, .. }) = workspace {
             let at = format!("/console/workspaces/{slug}");
@@ -103,7 +103,7 @@ impl Frame {
                 links.push(link(Area::Audit, "Audit trail", &format!("{at}/audit")));
                 links.push(link(Area::Workspace, "Settings", &at));
             }
-            groups.push(Group { title: name.clone(), links });
+            groups.push(NavGroup { title: name.clone(), links });
         }
         let links = match role {
             Role::PlatformAdmin => vec![
@@ -121,7 +121,7 @@ impl Frame {
             ],
             Role::WorkspaceMember(_) => vec![link(Area::Edges, "Edges", "/console/edges")],
         };
-        groups.push(Group { title: "Platform".to_owned(), links });
+        groups.push(NavGroup { title: "Platform".to_owned(), links });
         Self { account: Some(account), groups }
     }
 
@@ -151,30 +151,30 @@ pub(super) fn role_is_admin(role: Role) -> bool {
     }
 }
 
-/// A page as an answer. Keys and tokens are removed, wherever they were typed or stored; only [`html_with_secret`]
-/// shows one.
+/// Renders a page as a response. Keys and tokens in its text are redacted, wherever they were typed or stored; only
+/// [`html_with_secret`] shows one.
 pub(super) fn html(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
-    Ok(of_text(status, without_secrets(rendered(page)?)))
+    Ok(html_response(status, redact_secrets(render(page)?)))
 }
 
-/// The one page that shows a secret, as an answer.
-pub(super) fn html_with_secret(status: StatusCode, page: &Shown<'_>) -> Result<Response, Problem> {
-    Ok(of_text(status, rendered(page)?))
+/// Renders the one page that shows a secret.
+pub(super) fn html_with_secret(status: StatusCode, page: &SecretPage<'_>) -> Result<Response, Problem> {
+    Ok(html_response(status, render(page)?))
 }
 
-fn rendered(page: &impl Template) -> Result<String, Problem> {
+fn render(page: &impl Template) -> Result<String, Problem> {
     page.render().map_err(|cause| {
-        tracing::error!(%cause, "a page can't be written");
+        tracing::error!(%cause, "can't render a page");
         Problem::fault()
     })
 }
 
-fn of_text(status: StatusCode, text: String) -> Response {
+fn html_response(status: StatusCode, text: String) -> Response {
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))];
     (status, kind, text).into_response()
 }
 
-fn without_secrets(mut text: String) -> String {
+fn redact_secrets(mut text: String) -> String {
     while let Some(found) = find_secret(text.as_bytes()) {
         text.replace_range(found, "[removed]");
     }
@@ -187,7 +187,8 @@ pub(super) fn see_other(location: &str) -> Result<Response, Problem> {
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())
 }
 
-/// Redirects to a page that reports what was done; `revision` is the one to be enforced.
-pub(super) fn done(path: &str, word: &str, revision: Revision) -> Result<Response, Problem> {
-    see_other(&format!("{path}?done={word}&revision={revision}"))
+/// Redirects after a change to a page that reports it: `action` is one of `COMPLETED_ACTIONS`, and `revision` is the
+/// change's, whose enforcement the page shows.
+pub(super) fn redirect_done(path: &str, action: &str, revision: Revision) -> Result<Response, Problem> {
+    see_other(&format!("{path}?done={action}&revision={revision}"))
 }

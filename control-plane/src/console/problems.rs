@@ -1,4 +1,4 @@
-//! Refusals as pages: what is wrong, and what to do.
+//! Problems as pages and as errors in forms: what is wrong, and what to do next.
 
 use askama::Template;
 use axum::extract::Request;
@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::page::{Area, Frame, html};
-use super::session::Visit;
+use super::session::ConsoleSession;
 use crate::api::request_id::RequestId;
 use crate::problem::Problem;
 
@@ -22,14 +22,14 @@ struct Page {
     request_id: String,
 }
 
-/// Turns each refusal into a page, wherever it came from.
-pub(super) async fn as_pages(request: Request, next: Next) -> Response {
-    let visit = request.extensions().get::<Visit>().cloned();
+/// Renders each problem as a page, whichever handler or layer returned it.
+pub(super) async fn render_problems(request: Request, next: Next) -> Response {
+    let session = request.extensions().get::<ConsoleSession>().cloned();
     let request_id = request.extensions().get().map(|RequestId(id)| id.clone()).unwrap_or_default();
     let response = next.run(request).await;
     match response.extensions().get::<Problem>() {
         Some(problem) => {
-            let mut page = page(visit.as_ref(), &request_id, &problem.clone());
+            let mut page = page(session.as_ref(), &request_id, &problem.clone());
             for (name, value) in response.headers() {
                 // Keep `Allow` and `Retry-After`, but nothing that describes the replaced body.
                 if !page.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
@@ -42,9 +42,9 @@ pub(super) async fn as_pages(request: Request, next: Next) -> Response {
     }
 }
 
-/// A refusal as a page.
-pub(super) fn page(visit: Option<&Visit>, request_id: &str, problem: &Problem) -> Response {
-    let frame = visit.map_or_else(Frame::outside, |visit| Frame::new(visit, Area::Elsewhere));
+/// The page of a problem.
+pub(super) fn page(session: Option<&ConsoleSession>, request_id: &str, problem: &Problem) -> Response {
+    let frame = session.map_or_else(Frame::signed_out, |session| Frame::new(session, Area::Elsewhere));
     let page = Page {
         frame,
         status: problem.status().as_u16(),
@@ -56,18 +56,20 @@ pub(super) fn page(visit: Option<&Visit>, request_id: &str, problem: &Problem) -
     html(problem.status(), &page).unwrap_or_else(IntoResponse::into_response)
 }
 
-/// What to do, for people, who see pages instead of REST's paths.
+/// The detail for people, who see pages instead of REST's paths.
 fn detail(problem: &Problem) -> String {
     match problem.code() {
         "unknown-path" => {
-            "No page is at this address. It may have been mistyped, or what it showed is gone.".to_owned()
+            "No page exists at this address. Check the address; what it showed may have been deleted.".to_owned()
         }
         "unknown-workspace" => "No workspace that you may see has this name.".to_owned(),
         "unknown-key" => {
-            "This workspace has no such key. It may have been deleted: the audit trail says so.".to_owned()
+            "This workspace has no such key. If it was deleted, the audit trail shows when and by whom.".to_owned()
         }
         "unknown-token" => "No token that you may see has this id. It may have been revoked.".to_owned(),
-        "method-not-allowed" => "This address takes no request of this kind. Open it from the menu.".to_owned(),
+        "method-not-allowed" => {
+            "This address doesn't accept this kind of request. Open the page from the menu.".to_owned()
+        }
         _ => sentence(problem.detail()),
     }
 }
@@ -81,52 +83,55 @@ pub(super) fn sentence(text: &str) -> String {
     format!("{first}{rest}{end}")
 }
 
-/// The errors of a form, to be shown in it. What was typed stays.
-pub(super) struct Errors {
+/// The summary of a form with one error.
+const ONE_FIELD: &str = "Fix 1 field. Nothing was saved.";
+
+/// The errors of a form, shown in it beside what was typed.
+pub(super) struct FormErrors {
     pub(super) summary: Option<String>,
     fields: Vec<(String, String)>,
 }
 
-impl Errors {
+impl FormErrors {
     pub(super) fn none() -> Self {
         Self { summary: None, fields: Vec::new() }
     }
 
-    /// Of a refusal that its form can show; any other is returned, and gets its own page.
-    pub(super) fn of(problem: Problem) -> Result<Self, Problem> {
+    /// The errors of a problem that its form can show; any other problem is returned, and gets its own page.
+    pub(super) fn from_problem(problem: Problem) -> Result<Self, Problem> {
         if problem.errors().is_empty() && !matches!(problem.code(), "stale" | "expired-key" | "edge-connected") {
             return Err(problem);
         }
         let mut errors = Self::none();
         for error in problem.errors() {
-            errors.add(&error.field, said(&error.field, error.code, &error.message));
+            errors.add(&error.field, field_message(&error.field, error.code, &error.message));
         }
         errors.summary = Some(match problem.code() {
-            "stale" => {
-                "Somebody changed this key since you opened the form. Open it again to see what it is now.".to_owned()
-            }
+            "stale" => "Conflict: somebody changed this key after you opened the form. Nothing was saved. Open the \
+                        form again to see the current values."
+                .to_owned(),
             _ if errors.fields.is_empty() => sentence(problem.detail()),
-            _ if errors.fields.len() == 1 => "One value doesn't fit. Nothing was changed.".to_owned(),
-            _ => format!("{} values don't fit. Nothing was changed.", errors.fields.len()),
+            _ if errors.fields.len() == 1 => ONE_FIELD.to_owned(),
+            _ => format!("Fix {} fields. Nothing was saved.", errors.fields.len()),
         });
         Ok(errors)
     }
 
-    /// Of a list that isn't shown, for errors in these fields of its form; any other refusal is returned.
-    pub(super) fn of_search(problem: Problem, fields: &[&str]) -> Result<Self, Problem> {
+    /// The errors of a list's filters, if all of them are in these fields; any other problem is returned.
+    pub(super) fn from_search(problem: Problem, fields: &[&str]) -> Result<Self, Problem> {
         if problem.errors().iter().any(|error| !fields.contains(&error.field.as_str())) {
             return Err(problem);
         }
-        let mut errors = Self::of(problem)?;
-        errors.summary = Some("Nothing is listed: a filter can't be read.".to_owned());
+        let mut errors = Self::from_problem(problem)?;
+        errors.summary = Some("A filter is invalid, so nothing is listed. Fix it and try again.".to_owned());
         Ok(errors)
     }
 
-    /// An error that the form itself found.
-    pub(super) fn one(field: &str, message: impl Into<String>) -> Self {
+    /// One error that the console itself found in a form.
+    pub(super) fn single(field: &str, message: impl Into<String>) -> Self {
         let mut errors = Self::none();
         errors.add(field, message.into());
-        errors.summary = Some("One value doesn't fit. Nothing was changed.".to_owned());
+        errors.summary = Some(ONE_FIELD.to_owned());
         errors
     }
 
@@ -135,30 +140,30 @@ impl Errors {
     }
 
     /// What is wrong with a field.
-    pub(super) fn at(&self, field: &str) -> Option<&str> {
+    pub(super) fn for_field(&self, field: &str) -> Option<&str> {
         self.fields.iter().find(|(own, _)| own == field).map(|(_, message)| message.as_str())
     }
 }
 
-/// The error of an allowlist, without the entry's index: people count lines from 1, if at all.
-fn of_allowlist(message: &str) -> String {
+/// The message about an allowlist, without the entry's index, which counts from 0.
+fn allowlist_message(message: &str) -> String {
     let message = message.strip_prefix("is refused: ").unwrap_or(message);
     let entry = message.strip_prefix("entry ").and_then(|rest| rest.split_once(", ")).map(|(_, rest)| rest);
     sentence(&entry.unwrap_or(message).replace("`, ", "` ").replace('`', ""))
 }
 
-/// A field's error for people, who see labels instead of JSON.
-pub(super) fn said(field: &str, code: &str, message: &str) -> String {
+/// The message about a field for people, who see labels instead of JSON.
+pub(super) fn field_message(field: &str, code: &str, message: &str) -> String {
     match (field, code) {
         ("expires_in", "required") => "Choose how long it is valid.".to_owned(),
-        ("expires_at", "bad-instant") => "Choose a day and a time.".to_owned(),
+        ("expires_at", "bad-instant") => "Choose a date and a time.".to_owned(),
         ("ip_allowlist", "empty-allowlist") => {
             "List at least one address or range, or choose “Any address”.".to_owned()
         }
-        ("ip_allowlist", _) => of_allowlist(message),
-        ("since" | "until", "out-of-range") => "Choose a day and a time.".to_owned(),
+        ("ip_allowlist", _) => allowlist_message(message),
+        ("since" | "until", "out-of-range") => "Choose a date and a time.".to_owned(),
         ("workspace", "required") => "Choose a workspace: this role belongs to one.".to_owned(),
-        ("workspace", "ambiguous") => "A platform admin belongs to no workspace: choose none.".to_owned(),
+        ("workspace", "ambiguous") => "A platform admin doesn't belong to a workspace: choose “None”.".to_owned(),
         _ => {
             let label = match field {
                 "expires_in" | "expires_at" => "The expiration".to_owned(),

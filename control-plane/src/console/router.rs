@@ -10,11 +10,11 @@ use super::{
     admin_tokens, assets, audit, edge_tokens, edges, enforcement, headers, home, identify, keys, problems, session,
     sign_in, workspaces,
 };
-use crate::api::{Api, observe, panics, request_id, router::in_time};
+use crate::api::{Api, observe, panics, request_id, router::with_timeout};
 use crate::problem::Problem;
 
 /// Pages that need a session.
-fn inside() -> Router<Api> {
+fn session_routes() -> Router<Api> {
     Router::new()
         .route("/console", get(home::show))
         .route("/console/sign-out", post(sign_in::sign_out))
@@ -32,31 +32,31 @@ fn inside() -> Router<Api> {
         .route("/console/workspaces/{workspace}/keys/{key}/activate", post(keys::state::activate))
         .route(
             "/console/workspaces/{workspace}/keys/{key}/deactivate",
-            get(keys::state::ask_deactivate).post(keys::state::deactivate),
+            get(keys::state::confirm_deactivate).post(keys::state::deactivate),
         )
         .route("/console/workspaces/{workspace}/keys/{key}/delete", get(keys::delete::show).post(keys::delete::delete))
-        .route("/console/workspaces/{workspace}/audit", get(audit::of_workspace))
+        .route("/console/workspaces/{workspace}/audit", get(audit::show_workspace))
         .route("/console/workspaces/{workspace}/audit/export", get(audit::export_workspace))
-        .route("/console/audit", get(audit::of_all))
+        .route("/console/audit", get(audit::show_all))
         .route("/console/audit/export", get(audit::export_all))
         .route("/console/identify", get(identify::show).post(identify::find))
         .route("/console/admin-tokens", get(admin_tokens::list).post(admin_tokens::create))
         .route("/console/admin-tokens/new", get(admin_tokens::new))
-        .route("/console/admin-tokens/{token}/revoke", get(admin_tokens::ask_revoke).post(admin_tokens::revoke))
+        .route("/console/admin-tokens/{token}/revoke", get(admin_tokens::confirm_revoke).post(admin_tokens::revoke))
         .route("/console/edge-tokens", get(edge_tokens::list).post(edge_tokens::create))
         .route("/console/edge-tokens/new", get(edge_tokens::new))
-        .route("/console/edge-tokens/{token}/revoke", get(edge_tokens::ask_revoke).post(edge_tokens::revoke))
+        .route("/console/edge-tokens/{token}/revoke", get(edge_tokens::confirm_revoke).post(edge_tokens::revoke))
         .route("/console/edges", get(edges::show))
-        .route("/console/edges/{instance}/remove", get(edges::ask_remove).post(edges::remove))
+        .route("/console/edges/{instance}/remove", get(edges::confirm_remove).post(edges::remove))
         .route("/console/enforcement", get(enforcement::fragment))
-        .route("/console/{*rest}", get(nothing_here).post(nothing_here))
+        .route("/console/{*rest}", get(unknown_path).post(unknown_path))
 }
 
 /// Pages that need no session.
-fn open() -> Router<Api> {
+fn public_routes() -> Router<Api> {
     Router::new()
-        .route("/", get(to_console))
-        .route("/console/", get(to_console))
+        .route("/", get(redirect_to_console))
+        .route("/console/", get(redirect_to_console))
         .route("/console/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/console/sign-in/check", get(sign_in::check))
         .route("/console/assets/{file}", get(assets::show))
@@ -64,29 +64,30 @@ fn open() -> Router<Api> {
 
 /// The whole console.
 pub(crate) fn router(api: &Api) -> Router<Api> {
-    let inside = inside()
+    let with_session = session_routes()
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn(problems::as_pages))
-        // Without a session, clients don't even learn which pages exist.
-        .layer(from_fn_with_state(api.clone(), session::enter));
-    let open = open().method_not_allowed_fallback(method_not_allowed).layer(from_fn(problems::as_pages));
-    inside
-        .merge(open)
-        .layer(from_fn(in_time))
+        .layer(from_fn(problems::render_problems))
+        // Outside of the routes: clients without a session don't even learn which pages exist.
+        .layer(from_fn_with_state(api.clone(), session::require_session));
+    let without_session =
+        public_routes().method_not_allowed_fallback(method_not_allowed).layer(from_fn(problems::render_problems));
+    with_session
+        .merge(without_session)
+        .layer(from_fn(with_timeout))
         .layer(from_fn_with_state(api.clone(), panics::catch))
-        // Again, for answers of the layers in between.
-        .layer(from_fn(problems::as_pages))
+        // Again, for problems that the layers in between return.
+        .layer(from_fn(problems::render_problems))
         .layer(from_fn(headers::add))
         .layer(from_fn_with_state(api.clone(), observe::observe))
         .layer(from_fn_with_state(api.clone(), request_id::assign))
 }
 
-async fn to_console() -> Response {
+async fn redirect_to_console() -> Response {
     let location = [(HeaderName::from_static("location"), HeaderValue::from_static("/console"))];
     (axum::http::StatusCode::SEE_OTHER, location).into_response()
 }
 
-async fn nothing_here() -> Problem {
+async fn unknown_path() -> Problem {
     Problem::unknown_path()
 }
 

@@ -7,11 +7,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use policy::Digest;
 
-use super::form::Csrf;
+use super::form::CsrfToken;
 use super::sign_in;
 use crate::api::Api;
-use crate::api::principal::{ActorId, Principal, of_session};
-use crate::places::{self, Bearer};
+use crate::api::principal::{ActorId, Principal, authenticate_session};
+use crate::connection_slots::{self, ClientKind};
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::store::{Workspace, WorkspaceName};
@@ -22,76 +22,81 @@ const COOKIE: &str = "__Host-latchkey-session";
 /// Lax: a link from a chat or a ticket opens the page it names. `form.rs` checks every change.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
-/// A request with a session.
+/// The session of a request: who makes it, and what its forms need.
 #[derive(Clone)]
-pub(super) struct Visit {
+pub(super) struct ConsoleSession {
     pub(super) principal: Principal,
     /// For forms of this session.
-    pub(super) csrf: Csrf,
+    pub(super) csrf: CsrfToken,
     /// The digest of the cookie's text.
-    pub(super) session: Digest,
+    pub(super) digest: Digest,
     /// The digest of the token that opened the session.
-    pub(super) token: Digest,
+    pub(super) token_digest: Digest,
     /// The workspace that the principal is bound to.
-    pub(super) own: Option<Workspace>,
+    pub(super) workspace: Option<Workspace>,
 }
 
-/// Passes a request on with its visit, or redirects to the sign-in page, and from there back.
-pub(super) async fn enter(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let visit = match visit(&api, request.headers(), request.extensions()).await {
-        Ok(Some(visit)) => visit,
-        Ok(None) => return sign_in::ask(back(&request)),
+/// Adds the session to a request, or redirects to the sign-in page, which returns to the requested page afterwards.
+pub(super) async fn require_session(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let session = match load_session(&api, request.headers(), request.extensions()).await {
+        Ok(Some(session)) => session,
+        Ok(None) => return sign_in::redirect_to_sign_in(return_path(&request)),
         Err(problem) => return super::problems::page(None, "", &problem),
     };
-    if let Err(problem) = places::shown(request.extensions(), Bearer::Admin) {
-        return super::problems::page(Some(&visit), "", &problem);
+    if let Err(problem) = connection_slots::mark_authenticated(request.extensions(), ClientKind::Admin) {
+        return super::problems::page(Some(&session), "", &problem);
     }
-    let actor = ActorId(visit.principal.actor().id.clone());
-    request.extensions_mut().insert(visit.principal.clone());
-    request.extensions_mut().insert(visit);
+    let actor = ActorId(session.principal.actor().id.clone());
+    request.extensions_mut().insert(session.principal.clone());
+    request.extensions_mut().insert(session);
     let mut response = next.run(request).await;
     response.extensions_mut().insert(actor);
     response
 }
 
-async fn visit(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> Result<Option<Visit>, Problem> {
-    let Some(text) = presented(headers) else { return Ok(None) };
+/// The session of the request's cookie; `None` if there is none or if it has ended.
+async fn load_session(
+    api: &Api,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<Option<ConsoleSession>, Problem> {
+    let Some(text) = session_text(headers) else { return Ok(None) };
     let (digest, now) = (text.digest(), api.clock.now());
-    let Some(session) = api.store.session(digest, now).await? else { return Ok(None) };
-    let (token, is_due) = (session.token, session.is_use_due(now));
-    let Some(principal) = of_session(api, session, now) else {
-        // Its token has ended.
+    let Some(stored) = api.store.session(digest, now).await? else { return Ok(None) };
+    let (token_digest, is_due) = (stored.token, stored.is_use_due(now));
+    let Some(principal) = authenticate_session(api, stored, now) else {
+        // Its token was revoked, has expired, or was replaced.
         api.store.close_session(digest).await?;
         return Ok(None);
     };
     if is_due {
         let store = api.store.clone();
         // The request doesn't wait for it; the store logs a failure.
-        tokio::spawn(async move { store.note_session_use(digest, now).await });
+        tokio::spawn(async move { store.record_session_use(digest, now).await });
     }
-    let own = match principal.reach() {
+    let workspace = match principal.reach() {
         Some(id) => Some(api.store.workspace(WorkspaceName::Id(id)).await?),
         None => None,
     };
-    let principal = principal.sent_with(extensions);
-    Ok(Some(Visit { principal, csrf: Csrf::of(&text), session: digest, token, own }))
+    let principal = principal.with_request(extensions);
+    Ok(Some(ConsoleSession { principal, csrf: CsrfToken::of(&text), digest, token_digest, workspace }))
 }
 
-/// Where to continue after signing in: a page that was requested, never a form that was sent.
-fn back(request: &Request) -> Option<String> {
+/// Where to continue after signing in: a page requested by GET, never a submitted form.
+fn return_path(request: &Request) -> Option<String> {
     let is_page = request.method() == Method::GET;
     is_page.then(|| request.uri().path_and_query().map(|path| path.as_str().to_owned())).flatten()
 }
 
-/// The session's text in the cookie.
-pub(super) fn presented(headers: &HeaderMap) -> Option<Secret> {
+/// The session's text, from the cookie.
+pub(super) fn session_text(headers: &HeaderMap) -> Option<Secret> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, text)| Secret::new(text.to_owned()))
 }
 
 /// Sets the session's cookie. It has no expiration, because the control plane decides how long a session lasts.
-pub(super) fn keep(response: &mut Response, session: &Secret) -> Result<(), Problem> {
+pub(super) fn set_cookie(response: &mut Response, session: &Secret) -> Result<(), Problem> {
     let mut value =
         HeaderValue::try_from(format!("{COOKIE}={}; {ATTRIBUTES}", session.expose())).map_err(|_| Problem::fault())?;
     value.set_sensitive(true);
@@ -100,17 +105,17 @@ pub(super) fn keep(response: &mut Response, session: &Secret) -> Result<(), Prob
 }
 
 /// Removes the session's cookie.
-pub(super) fn drop_cookie(response: &mut Response) {
+pub(super) fn clear_cookie(response: &mut Response) {
     if let Ok(value) = HeaderValue::try_from(format!("{COOKIE}=; {ATTRIBUTES}; Max-Age=0")) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Visit {
+impl<S: Sync> FromRequestParts<S> for ConsoleSession {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        // Missing only if a route is outside the `enter` layer.
+        // Missing only if a route is outside the `require_session` layer.
         parts.extensions.get().cloned().ok_or_else(|| Problem::fault().into_response())
     }
 }
@@ -133,7 +138,7 @@ mod tests {
             for value in values {
                 headers.append(header::COOKIE, value.parse().unwrap());
             }
-            assert_eq!(presented(&headers).map(|text| text.expose().to_owned()).as_deref(), expected, "{values:?}");
+            assert_eq!(session_text(&headers).map(|text| text.expose().to_owned()).as_deref(), expected, "{values:?}");
         }
     }
 }

@@ -6,14 +6,14 @@ use axum::http::StatusCode;
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use policy::Digest;
 
-use super::form::{Posted, PostedByAnyone};
+use super::form::{SameOriginForm, VerifiedForm};
 use super::page::{Frame, html, see_other};
-use super::query::Asked;
-use super::session::{self, Visit};
+use super::query::PageQuery;
+use super::session::{self, ConsoleSession};
 use crate::api::Api;
-use crate::api::principal::{Refusal, of_session, of_token};
-use crate::guesses::address;
-use crate::places::{self, Bearer};
+use crate::api::principal::{TokenRefusal, authenticate_session, authenticate_token};
+use crate::auth_failures::address;
+use crate::connection_slots::{self, ClientKind};
 use crate::problem::Problem;
 
 /// The page after signing in, unless another was requested.
@@ -28,51 +28,51 @@ struct Page {
     error: Option<String>,
     notice: Option<&'static str>,
     /// The public URL, if browsers would drop the session's cookie there.
-    dropped_at: Option<String>,
+    insecure_url: Option<String>,
 }
 
-/// Redirects to the sign-in page, and from there to `back`.
-pub(super) fn ask(back: Option<String>) -> Response {
-    let back = back.filter(|back| is_own(back) && back != HOME);
-    let pair = |back: String| form_urlencoded::Serializer::new(String::new()).append_pair("next", &back).finish();
-    let query = back.map(|back| format!("?{}", pair(back)));
+/// Redirects to the sign-in page, which continues with `return_path`.
+pub(super) fn redirect_to_sign_in(return_path: Option<String>) -> Response {
+    let next = return_path.filter(|path| is_console_path(path) && path != HOME);
+    let pair = |next: String| form_urlencoded::Serializer::new(String::new()).append_pair("next", &next).finish();
+    let query = next.map(|next| format!("?{}", pair(next)));
     see_other(&format!("/console/sign-in{}", query.unwrap_or_default()))
         .unwrap_or_else(|problem| problem.into_response())
 }
 
-pub(super) async fn show(State(api): State<Api>, mut asked: Asked) -> Result<Response, Problem> {
-    let notice = match asked.take("out").as_deref() {
+pub(super) async fn show(State(api): State<Api>, mut params: PageQuery) -> Result<Response, Problem> {
+    let notice = match params.take("out").as_deref() {
         Some("here") => Some("You are signed out."),
         Some("everywhere") => Some("You are signed out everywhere."),
         _ => None,
     };
-    html(StatusCode::OK, &page(&api, asked.take("next"), None, notice))
+    html(StatusCode::OK, &page(&api, params.take("next"), None, notice))
 }
 
 /// Opens a session for a valid token. The next page checks that the browser kept its cookie.
 pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    let (from, old) = (address(request.extensions()), session::presented(request.headers()));
+    let (from, old) = (address(request.extensions()), session::session_text(request.headers()));
     let extensions = request.extensions().clone();
-    let form = <PostedByAnyone as axum::extract::FromRequest<Api>>::from_request(request, &api).await?;
+    let form = <SameOriginForm as axum::extract::FromRequest<Api>>::from_request(request, &api).await?;
     let (token, next) = (form.text("token").trim(), form.text("next"));
     let refused = |status, error: String| html(status, &page(&api, Some(next.to_owned()), Some(error), None));
-    let principal = match of_token(&api, token).await {
+    let principal = match authenticate_token(&api, token).await {
         Ok(principal) => {
-            places::shown(&extensions, Bearer::Admin)?;
+            connection_slots::mark_authenticated(&extensions, ClientKind::Admin)?;
             principal
         }
-        Err(Refusal::Wrong(problem)) => {
-            let why = why(token, problem.code());
-            let problem = api.guesses.wrong(from, problem);
+        Err(TokenRefusal::Invalid(problem)) => {
+            let message = refusal_message(token, problem.code());
+            let problem = api.auth_failures.record_failure(from, problem);
             return match problem.status() {
                 StatusCode::TOO_MANY_REQUESTS => {
                     let page = refused(problem.status(), super::problems::sentence(problem.detail()))?;
                     Ok((AppendHeaders(problem.header()), page).into_response())
                 }
-                _ => refused(StatusCode::FORBIDDEN, why),
+                _ => refused(StatusCode::FORBIDDEN, message),
             };
         }
-        Err(Refusal::Other(problem)) => return Err(problem),
+        Err(TokenRefusal::Other(problem)) => return Err(problem),
     };
     if let Some(old) = old {
         api.store.close_session(old.digest()).await?;
@@ -86,19 +86,26 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
     );
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
     let mut response = see_other(&format!("/console/sign-in/check?{query}"))?;
-    session::keep(&mut response, &text)?;
+    session::set_cookie(&mut response, &text)?;
     Ok(response)
 }
 
-/// Continues if the browser kept the cookie; else explains why it may not have, instead of asking for the token again.
-pub(super) async fn check(State(api): State<Api>, mut asked: Asked, request: Request) -> Result<Response, Problem> {
+/// Continues if the browser kept the cookie; otherwise explains why it may not have, instead of asking for the token
+/// again.
+pub(super) async fn check(
+    State(api): State<Api>,
+    mut params: PageQuery,
+    request: Request,
+) -> Result<Response, Problem> {
     let now = api.clock.now();
-    let kept = match session::presented(request.headers()) {
-        Some(text) => api.store.session(text.digest(), now).await?.and_then(|session| of_session(&api, session, now)),
+    let session = match session::session_text(request.headers()) {
+        Some(text) => {
+            api.store.session(text.digest(), now).await?.and_then(|session| authenticate_session(&api, session, now))
+        }
         None => None,
     };
-    if kept.is_some() {
-        return see_other(&asked.take("next").filter(|next| is_own(next)).unwrap_or_else(|| HOME.to_owned()));
+    if session.is_some() {
+        return see_other(&params.take("next").filter(|next| is_console_path(next)).unwrap_or_else(|| HOME.to_owned()));
     }
     #[derive(Template)]
     #[template(path = "no_cookie.html")]
@@ -108,56 +115,65 @@ pub(super) async fn check(State(api): State<Api>, mut asked: Asked, request: Req
         is_public_url_safe: bool,
     }
     let page = NoCookie {
-        frame: Frame::outside(),
+        frame: Frame::signed_out(),
         public_url: api.public_url.to_string(),
         is_public_url_safe: api.public_url.is_trusted_by_browsers(),
     };
     html(StatusCode::BAD_REQUEST, &page)
 }
 
-pub(super) async fn sign_out(State(api): State<Api>, visit: Visit, _: Posted) -> Result<Response, Problem> {
-    api.store.close_session(visit.session).await?;
-    out("here")
+pub(super) async fn sign_out(
+    State(api): State<Api>,
+    session: ConsoleSession,
+    _: VerifiedForm,
+) -> Result<Response, Problem> {
+    api.store.close_session(session.digest).await?;
+    redirect_signed_out("here")
 }
 
 /// Ends every session that was opened with the same token.
-pub(super) async fn sign_out_everywhere(State(api): State<Api>, visit: Visit, _: Posted) -> Result<Response, Problem> {
-    api.store.close_sessions_of(visit.token).await?;
-    out("everywhere")
+pub(super) async fn sign_out_everywhere(
+    State(api): State<Api>,
+    session: ConsoleSession,
+    _: VerifiedForm,
+) -> Result<Response, Problem> {
+    api.store.close_sessions_of(session.token_digest).await?;
+    redirect_signed_out("everywhere")
 }
 
-fn out(of: &str) -> Result<Response, Problem> {
-    let mut response = see_other(&format!("/console/sign-in?out={of}"))?;
-    session::drop_cookie(&mut response);
+/// Clears the cookie, and redirects to the sign-in page with a notice.
+fn redirect_signed_out(notice: &str) -> Result<Response, Problem> {
+    let mut response = see_other(&format!("/console/sign-in?out={notice}"))?;
+    session::clear_cookie(&mut response);
     Ok(response)
 }
 
 fn page(api: &Api, next: Option<String>, error: Option<String>, notice: Option<&'static str>) -> Page {
-    let is_kept = api.public_url.is_trusted_by_browsers();
+    let is_cookie_kept = api.public_url.is_trusted_by_browsers();
     Page {
-        frame: Frame::outside(),
-        next: next.filter(|next| is_own(next)).unwrap_or_default(),
+        frame: Frame::signed_out(),
+        next: next.filter(|next| is_console_path(next)).unwrap_or_default(),
         error,
         notice,
-        dropped_at: (!is_kept).then(|| api.public_url.to_string()),
+        insecure_url: (!is_cookie_kept).then(|| api.public_url.to_string()),
     }
 }
 
-/// What is wrong with a token. The holder of one that has ended may learn that.
-fn why(token: &str, code: &str) -> String {
+/// What is wrong with a token. Who holds a revoked or expired one may learn that.
+fn refusal_message(token: &str, code: &str) -> String {
     let text = match code {
         _ if token.is_empty() => "Paste your admin token. It begins with lkadm_.",
         "revoked-token" => "This token was revoked. Ask an admin for another one.",
         "expired-token" => "This token has expired. Ask an admin for another one.",
-        _ if token.starts_with("lkedge_") => "This is the token of an edge. The console takes an admin token, lkadm_…",
-        _ if token.starts_with("lk_") => "This is a key for your API. The console takes an admin token, lkadm_…",
-        _ => "This token isn't known here. Check that it is whole, and that it belongs to this control plane.",
+        _ if token.starts_with("lkedge_") => "This is an edge token. Sign in with an admin token: lkadm_…",
+        _ if token.starts_with("lk_") => "This is an API key. Sign in with an admin token: lkadm_…",
+        _ => "Unknown token. Check that it is complete, and that it belongs to this control plane.",
     };
     text.to_owned()
 }
 
 /// Whether a text is the path of a page of this console, and nothing that a browser could take for another host.
-fn is_own(path: &str) -> bool {
+fn is_console_path(path: &str) -> bool {
     let is_under = path.strip_prefix(HOME).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
     is_under && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') && !path.starts_with("/console/sign-")
 }
@@ -167,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_led_out_of_the_console() {
+    fn only_paths_of_the_console_are_followed() {
         for (path, expected) in [
             ("/console", true),
             ("/console/workspaces/acme/keys?q=a%20b", true),
@@ -184,7 +200,7 @@ mod tests {
             ("console", false),
             ("", false),
         ] {
-            assert_eq!(is_own(path), expected, "{path:?}");
+            assert_eq!(is_console_path(path), expected, "{path:?}");
         }
     }
 }

@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::display::{Moment, item_count};
 use super::enforcement::Banner;
-use super::form::{Posted, fields, with};
-use super::page::{Area, Frame, done, html};
-use super::problems::Errors;
-use super::query::Asked;
-use super::session::Visit;
-use super::words::{Moment, counted};
+use super::form::{VerifiedForm, fields, with_field};
+use super::page::{Area, Frame, html, redirect_done};
+use super::problems::FormErrors;
+use super::query::PageQuery;
+use super::session::ConsoleSession;
 use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::{Api, cursor, values, workspaces};
 use crate::problem::Problem;
@@ -39,7 +39,7 @@ struct Row {
 #[template(path = "workspace_new.html")]
 struct NewPage {
     frame: Frame,
-    errors: Errors,
+    errors: FormErrors,
     name: String,
     slug: String,
 }
@@ -49,7 +49,7 @@ struct NewPage {
 struct SettingsPage {
     frame: Frame,
     banner: Option<Banner>,
-    errors: Errors,
+    errors: FormErrors,
     name: String,
     slug: String,
     id: String,
@@ -58,17 +58,17 @@ struct SettingsPage {
 
 pub(super) async fn list(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     PlatformAdmin(principal): PlatformAdmin,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    let mut given = asked.fields();
-    let after = given.optional("cursor", |value| cursor::read(&values::string(value)?));
+    let mut fields = params.fields();
+    let after = fields.optional("cursor", |value| cursor::decode(&values::string(value)?));
     let query =
-        given.finish(|| Some(WorkspaceQuery { limit: values::DEFAULT_LIMIT, after, within: principal.reach() }))?;
+        fields.finish(|| Some(WorkspaceQuery { limit: values::DEFAULT_LIMIT, after, within: principal.reach() }))?;
     let page = api.store.list_workspaces(query).await?;
     let now = api.clock.now();
-    let last = page.items.last().filter(|_| page.more).map(|last| cursor::write(&last.id));
+    let last = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
     let rows: Vec<_> = page
         .items
         .into_iter()
@@ -80,34 +80,36 @@ pub(super) async fn list(
         })
         .collect();
     let page = ListPage {
-        frame: Frame::new(&visit, Area::Workspaces),
-        is_first_page: asked.text("cursor").is_empty(),
-        next: last.map(|last| asked.with("/console/workspaces", "cursor", &last)),
-        count: counted(rows.len(), "workspace"),
-        banner: Banner::of(&api, asked.done).await,
+        frame: Frame::new(&session, Area::Workspaces),
+        is_first_page: params.text("cursor").is_empty(),
+        next: last.map(|last| params.url_with("/console/workspaces", "cursor", &last)),
+        count: item_count(rows.len(), "workspace"),
+        banner: Banner::of(&api, params.completed).await,
         rows,
     };
     html(StatusCode::OK, &page)
 }
 
-pub(super) async fn new(visit: Visit, _: PlatformAdmin) -> Result<Response, Problem> {
-    let frame = Frame::new(&visit, Area::Workspaces);
-    html(StatusCode::OK, &NewPage { frame, errors: Errors::none(), name: String::new(), slug: String::new() })
+pub(super) async fn new(session: ConsoleSession, _: PlatformAdmin) -> Result<Response, Problem> {
+    let frame = Frame::new(&session, Area::Workspaces);
+    html(StatusCode::OK, &NewPage { frame, errors: FormErrors::none(), name: String::new(), slug: String::new() })
 }
 
 pub(super) async fn create(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     PlatformAdmin(principal): PlatformAdmin,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let given = with(with(form.fields(&[]), "name", form.text("name")), "slug", form.text("slug"));
-    match workspaces::make(&api, &principal, fields(given)).await {
-        Ok(made) => done(&format!("/console/workspaces/{}/keys", made.value.slug), "workspace-created", made.revision),
+    let input = with_field(with_field(form.fields(&[]), "name", form.text("name")), "slug", form.text("slug"));
+    match workspaces::make(&api, &principal, fields(input)).await {
+        Ok(made) => {
+            redirect_done(&format!("/console/workspaces/{}/keys", made.value.slug), "workspace-created", made.revision)
+        }
         Err(problem) => {
-            let errors = Errors::of(problem)?;
+            let errors = FormErrors::from_problem(problem)?;
             let (name, slug) = (form.text("name").to_owned(), form.text("slug").to_owned());
-            let frame = Frame::new(&visit, Area::Workspaces);
+            let frame = Frame::new(&session, Area::Workspaces);
             html(StatusCode::UNPROCESSABLE_ENTITY, &NewPage { frame, errors, name, slug })
         }
     }
@@ -115,14 +117,14 @@ pub(super) async fn create(
 
 pub(super) async fn show(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
     let page = SettingsPage {
-        frame: Frame::within(&visit, &at.workspace, Area::Workspace),
-        banner: Banner::of(&api, asked.done).await,
-        errors: Errors::none(),
+        frame: Frame::within(&session, &at.workspace, Area::Workspace),
+        banner: Banner::of(&api, params.completed).await,
+        errors: FormErrors::none(),
         created: Moment::new(at.workspace.created_at, api.clock.now()),
         id: at.workspace.id.to_string(),
         name: at.workspace.name,
@@ -133,18 +135,20 @@ pub(super) async fn show(
 
 pub(super) async fn rename(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let given = with(form.fields(&[]), "name", form.text("name"));
-    match workspaces::rename(&api, &at, Precondition::None, fields(given)).await {
-        Ok(renamed) => done(&format!("/console/workspaces/{}", at.workspace.slug), "renamed", renamed.revision),
+    let input = with_field(form.fields(&[]), "name", form.text("name"));
+    match workspaces::rename(&api, &at, Precondition::None, fields(input)).await {
+        Ok(renamed) => {
+            redirect_done(&format!("/console/workspaces/{}", at.workspace.slug), "renamed", renamed.revision)
+        }
         Err(problem) => {
             let page = SettingsPage {
-                frame: Frame::within(&visit, &at.workspace, Area::Workspace),
+                frame: Frame::within(&session, &at.workspace, Area::Workspace),
                 banner: None,
-                errors: Errors::of(problem)?,
+                errors: FormErrors::from_problem(problem)?,
                 created: Moment::new(at.workspace.created_at, api.clock.now()),
                 id: at.workspace.id.to_string(),
                 name: form.text("name").to_owned(),

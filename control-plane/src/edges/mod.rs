@@ -1,15 +1,15 @@
 //! The instances that use the feed: what each has reported, and whether a revision is enforced on all of them.
 //!
-//! What must survive a restart is on disk before the answer; what each request changes is in memory only. See
+//! State that must survive a restart is on disk before the answer; what each request changes is in memory only. See
 //! `docs/decisions/enforced.md`.
 
-mod acknowledged;
+mod acknowledgements;
 mod admission;
-mod ended;
-mod removed;
+mod enforcement;
+mod enforcement_wait;
+mod removal;
 mod replicas;
-mod rules;
-mod waiting;
+mod retirement;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,23 +22,24 @@ use policy::wire::FORMAT;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
-pub(crate) use acknowledged::Acknowledgement;
-pub(crate) use removed::Removed;
-pub use rules::{Bound, Bounded, Enforcement, Facts, State};
+pub(crate) use acknowledgements::Acknowledgement;
+pub use enforcement::{Enforcement, EnforcementDeadline, Facts, StalenessBound, State};
+pub(crate) use removal::RemovalSummary;
 
-use self::admission::Near;
-use self::replicas::Shared;
+use self::admission::WarnedTokens;
+use self::replicas::ReplicaState;
 
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::problem::Limit;
-use crate::store::{Instance, Says, Store, StoreError};
+use crate::store::{AcknowledgedState, Instance, Store, StoreError};
 
 /// The id of the token file's token in an instance's list of tokens.
-pub(crate) const START_TOKEN: &str = "token-file";
+pub(crate) const TOKEN_FILE_ID: &str = "token-file";
 
 /// Histogram buckets of the time from commit to enforced, in seconds: from a loopback to a bound of a day.
-const TIMES: [f64; 14] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0];
+const ENFORCEMENT_BUCKETS: [f64; 14] =
+    [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0];
 
 /// All known instances. Clones share them.
 #[derive(Clone)]
@@ -46,26 +47,26 @@ pub struct Edges {
     store: Store,
     clock: Clock,
     limits: Limits,
-    known: Arc<Mutex<HashMap<String, Known>>>,
+    instances: Arc<Mutex<HashMap<String, TrackedInstance>>>,
     /// Wakes the requests that wait for a revision to be enforced.
     changed: watch::Sender<()>,
-    /// The newest revision as of which all instances were read. Only where replicas share the database.
+    /// The newest revision at which all instances were read. Used only where replicas share the database.
     read_at: Arc<AtomicU64>,
-    /// True when waiting must end.
+    /// Becomes true at shutdown, when waiting must end.
     ending: watch::Receiver<bool>,
     time_to_enforced: Histogram,
-    /// How long each of the last revisions took, oldest first.
-    took: Arc<Mutex<VecDeque<(Revision, Duration)>>>,
-    /// Tokens whose instances come near their limit.
-    near: Arc<Mutex<Near>>,
+    /// The time from commit to enforced of each of the last revisions, oldest first.
+    enforcement_durations: Arc<Mutex<VecDeque<(Revision, Duration)>>>,
+    /// Tokens that are near their limit of instances.
+    warned_tokens: Arc<Mutex<WarnedTokens>>,
 }
 
 /// An instance, with its state that is only in memory.
 #[derive(Clone, Debug)]
-struct Known {
+struct TrackedInstance {
     instance: Instance,
     /// When its last request was received, by the monotonic clock.
-    heard_at: Duration,
+    last_contact_at: Duration,
     /// The revision that each worker reported; empty until the instance has acknowledged since the control plane
     /// started.
     applied: BTreeMap<String, Revision>,
@@ -73,12 +74,12 @@ struct Known {
     version: u64,
     /// The version that is on disk.
     saved: u64,
-    /// It retired a moment ago, and may still decide by its table.
+    /// It has ended, but its grace period isn't over: it may still decide by its table.
     is_leaving: bool,
-    /// What concerns other replicas.
-    shared: Shared,
+    /// The part that concerns other replicas.
+    shared: ReplicaState,
     /// Becomes true when the instance ends, to wake its waiting request.
-    gone: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
 }
 
 /// What a request states about the instance that sent it.
@@ -87,29 +88,29 @@ pub(crate) struct Contact<'a> {
     pub(crate) instance: &'a str,
     pub(crate) token: &'a str,
     pub(crate) address: Option<IpAddr>,
-    pub(crate) bound: Bound,
+    pub(crate) bound: StalenessBound,
     /// When it was received, by the monotonic clock.
     pub(crate) at: Duration,
 }
 
 /// Why an instance, or a report about one, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum InstanceError {
     #[error("the instance belongs to another edge")]
     Foreign,
-    #[error("the instance has retired, or an operator said that it is gone")]
+    #[error("the instance has retired, or an operator has removed it")]
     Retired,
-    #[error("the token has as many instances as it may have")]
+    #[error("the token has reached its limit of instances")]
     TooMany(Limit),
-    #[error("the instance has more workers than it may have")]
+    #[error("the instance has more workers than its limit")]
     TooManyWorkers(Limit),
-    #[error("no such instance is known")]
+    #[error("the instance is unknown")]
     Unknown,
-    #[error("the epoch is another one")]
+    #[error("the epoch differs from the control plane's")]
     UnknownEpoch,
-    #[error("revision {0} is not there yet")]
+    #[error("revision {0} is not committed")]
     Ahead(Revision),
-    #[error("worker `{0}` is missing, and was not named `ended`")]
+    #[error("worker `{0}` is missing, and was not reported as `ended`")]
     MissingWorker(String),
     #[error("the instance is connected")]
     Connected,
@@ -117,9 +118,9 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
-/// An instance, as people see it.
+/// An instance as the API and the console show it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct InstanceView {
     pub(crate) instance: Instance,
     pub(crate) facts: Facts,
     /// The revision that each worker has, in the order of `instance.workers`.
@@ -129,115 +130,119 @@ pub(crate) struct Seen {
 }
 
 impl Edges {
-    /// Loads the instances in `store`. The bound of each restarts now, because it isn't known when the instance was
-    /// last heard. Waiting ends when `ending` becomes true.
+    /// Loads the instances in `store`. The bound of each restarts now, because it isn't known when the instance
+    /// last sent a request. Waiting ends when `ending` becomes true.
     pub async fn load(
         store: Store,
         clock: Clock,
         limits: Limits,
         ending: watch::Receiver<bool>,
     ) -> Result<Self, StoreError> {
-        let heard_at = clock.monotonic();
-        let known = |instance: Instance| {
+        let last_contact_at = clock.monotonic();
+        let track = |instance: Instance| {
             let id = instance.id.clone();
-            (id, Known::new(instance, heard_at, 0))
+            (id, TrackedInstance::new(instance, last_contact_at, 0))
         };
-        // Where replicas share the database, the instances are read below, with what concerns other replicas.
+        // Where replicas share the database, the listener below reads the instances, with the other replicas' part.
         let instances = if store.is_shared() { Vec::new() } else { store.instances().await? };
-        let known: HashMap<_, _> = instances.into_iter().map(known).collect();
+        let instances: HashMap<_, _> = instances.into_iter().map(track).collect();
         let edges = Self {
             store,
             clock,
             limits,
-            known: Arc::new(Mutex::new(known)),
+            instances: Arc::new(Mutex::new(instances)),
             changed: watch::Sender::new(()),
             read_at: Arc::default(),
             ending,
-            time_to_enforced: Histogram::new(TIMES),
-            took: Arc::default(),
-            near: Arc::default(),
+            time_to_enforced: Histogram::new(ENFORCEMENT_BUCKETS),
+            enforcement_durations: Arc::default(),
+            warned_tokens: Arc::default(),
         };
-        edges.store.listen(edges.ear()).await?;
+        edges.store.subscribe_replicas(edges.replica_listener()).await?;
         Ok(edges)
     }
 
-    /// Records a request of an instance, known or new. What must be on disk is there when this returns.
-    pub(crate) async fn heard(&self, contact: &Contact<'_>) -> Result<(), Refused> {
-        self.look_for(contact.instance).await?;
+    /// Records a request of an instance, known or new. When this returns, everything that must be on disk is.
+    pub(crate) async fn record_request(&self, contact: &Contact<'_>) -> Result<(), InstanceError> {
+        self.load_if_unknown(contact.instance).await?;
         let (is_saved, surplus) = {
             let mut all = self.lock();
             let is_new = !all.contains_key(contact.instance);
             let surplus = if is_new { self.admit(&all, contact)? } else { Vec::new() };
-            let known = all.entry(contact.instance.to_owned()).or_insert_with(|| self.first_seen(contact));
+            let tracked = all.entry(contact.instance.to_owned()).or_insert_with(|| self.new_instance(contact));
             if is_new {
                 tracing::info!(edge.id = contact.edge, instance = contact.instance, "a new instance");
             }
-            known.admits(contact.edge)?;
-            self.vouch(known, contact.token);
-            known.hear(contact.at, contact.bound, self.clock.now());
-            (known.is_saved() && self.may_answer(known, contact.at), surplus)
+            tracked.check_active(contact.edge)?;
+            self.record_token(tracked, contact.token);
+            tracked.record_contact(contact.at, contact.bound, self.clock.now());
+            (tracked.is_saved() && self.may_answer_without_write(tracked, contact.at), surplus)
         };
         if !surplus.is_empty() {
             // The store has logged a failure; the next new instance tries again.
-            let _ = self.forget(surplus, Known::is_told).await;
+            let _ = self.forget(surplus, TrackedInstance::has_left).await;
         }
         if is_saved { Ok(()) } else { self.save(contact.instance, contact.edge, None).await }
     }
 
     /// Checks that an instance has not retired: its request may have waited since it was recorded.
-    pub(crate) fn still(&self, instance: &str) -> Result<(), Refused> {
+    pub(crate) fn check_not_ended(&self, instance: &str) -> Result<(), InstanceError> {
         match self.lock().get(instance) {
-            Some(known) if known.instance.ended_at.is_none() => Ok(()),
-            Some(_) => Err(Refused::Retired),
-            None => Err(Refused::Unknown),
+            Some(tracked) if tracked.instance.ended_at.is_none() => Ok(()),
+            Some(_) => Err(InstanceError::Retired),
+            None => Err(InstanceError::Unknown),
         }
     }
 
     /// Checks that an instance is known, retired or not, and belongs to this edge.
-    pub(crate) fn is_of(&self, instance: &str, edge: &str) -> Result<(), Refused> {
+    pub(crate) fn check_edge(&self, instance: &str, edge: &str) -> Result<(), InstanceError> {
         match self.lock().get(instance) {
-            Some(known) if known.instance.edge == edge => Ok(()),
-            Some(_) => Err(Refused::Foreign),
-            None => Err(Refused::Unknown),
+            Some(tracked) if tracked.instance.edge == edge => Ok(()),
+            Some(_) => Err(InstanceError::Foreign),
+            None => Err(InstanceError::Unknown),
         }
     }
 
     /// Completes when the instance retires, or an operator removes it.
-    pub(crate) async fn gone(&self, instance: &str) {
-        let Some(mut gone) = self.lock().get(instance).map(|known| known.gone.subscribe()) else { return };
+    pub(crate) async fn wait_until_ended(&self, instance: &str) {
+        let Some(mut ended) = self.lock().get(instance).map(|tracked| tracked.ended.subscribe()) else { return };
         // Fails if the instance was forgotten.
-        drop(gone.wait_for(|gone| *gone).await);
+        drop(ended.wait_for(|ended| *ended).await);
     }
 
     /// Whether a revision is enforced now. Costs a pass over all instances.
     pub(crate) fn enforcement(&self, revision: Revision) -> Enforcement {
         let now = self.clock.monotonic();
-        let found = Enforcement::of(self.lock().values().filter_map(Known::facts), revision, now);
-        // Another program's write to the database may have undone it.
-        if self.store.has_foreign_commits() { Enforcement { bounded: Bounded::Never, ..found } } else { found }
+        let found = Enforcement::of(self.lock().values().filter_map(TrackedInstance::facts), revision, now);
+        // Another program's write to the database may have reverted the revision.
+        if self.store.has_foreign_commits() {
+            Enforcement { deadline: EnforcementDeadline::Never, ..found }
+        } else {
+            found
+        }
     }
 
     /// The known instances with their state for a revision, sorted by edge and id.
-    pub(crate) fn seen(&self, revision: Revision) -> Vec<Seen> {
+    pub(crate) fn views(&self, revision: Revision) -> Vec<InstanceView> {
         let now = self.clock.monotonic();
-        let seen = |known: &Known| {
-            let facts = known.facts()?;
+        let view = |tracked: &TrackedInstance| {
+            let facts = tracked.facts()?;
             let (state, is_enforced) = (facts.state(revision, now), facts.is_enforced(revision, now));
-            let applied = known.instance.workers.iter().map(|worker| known.applied_by(&worker.id)).collect();
-            Some(Seen { instance: known.instance.clone(), facts, applied, state, is_enforced })
+            let applied = tracked.instance.workers.iter().map(|worker| tracked.applied_by(&worker.id)).collect();
+            Some(InstanceView { instance: tracked.instance.clone(), facts, applied, state, is_enforced })
         };
-        let mut all: Vec<_> = self.lock().values().filter_map(seen).collect();
+        let mut all: Vec<_> = self.lock().values().filter_map(view).collect();
         all.sort_by(|a, b| (&a.instance.edge, &a.instance.id).cmp(&(&b.instance.edge, &b.instance.id)));
         all
     }
 
     /// How many known instances are in each state for the newest revision, and how many revisions the worst of the
     /// connected ones lacks.
-    pub(crate) fn counted(&self) -> ([usize; State::ALL.len()], u64) {
+    pub(crate) fn count_by_state(&self) -> ([usize; State::ALL.len()], u64) {
         let head = self.store.head().borrow().revision;
         let now = self.clock.monotonic();
         let (mut counts, mut worst) = ([0_usize; State::ALL.len()], 0_u64);
-        for facts in self.lock().values().filter_map(Known::facts) {
+        for facts in self.lock().values().filter_map(TrackedInstance::facts) {
             let state = facts.state(head, now);
             for (count, of) in counts.iter_mut().zip(State::ALL) {
                 *count = count.saturating_add(usize::from(of == state));
@@ -251,10 +256,10 @@ impl Edges {
 
     /// Converts a monotonic instant to the wall clock, in whole seconds: never too early, and less than a second too
     /// late.
-    pub(crate) fn wall(&self, at: Duration) -> policy::UnixSeconds {
+    pub(crate) fn wall_clock(&self, at: Duration) -> policy::UnixSeconds {
         let left = at.saturating_sub(self.clock.monotonic());
         let millis = self.clock.unix_millis().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-        // One more, for the fraction of a millisecond that was cut off.
+        // One more, for the truncated fraction of a millisecond.
         let secs = millis.saturating_add(1).div_ceil(1_000);
         policy::UnixSeconds(i64::try_from(secs).unwrap_or(i64::MAX))
     }
@@ -264,25 +269,25 @@ impl Edges {
         self.time_to_enforced.clone()
     }
 
-    /// Writes an instance to disk, in its state when the store gets to it. Where replicas share the database, an
+    /// Writes an instance to disk, in its state at the time of the write. Where replicas share the database, an
     /// acknowledgement is written with it, and another edge's instance is refused.
-    async fn save(&self, id: &str, edge: &str, says: Option<Says>) -> Result<(), Refused> {
+    async fn save(&self, id: &str, edge: &str, acknowledged: Option<AcknowledgedState>) -> Result<(), InstanceError> {
         if self.store.is_shared() {
-            return self.renew(id, edge, says).await;
+            return self.renew(id, edge, acknowledged).await;
         }
-        let (known, of) = (Arc::clone(&self.known), id.to_owned());
+        let (instances, of) = (Arc::clone(&self.instances), id.to_owned());
         let current = move || {
-            let all = known.lock().unwrap_or_else(PoisonError::into_inner);
-            all.get(&of).map(|known| (known.instance.clone(), known.version))
+            let all = instances.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(&of).map(|tracked| (tracked.instance.clone(), tracked.version))
         };
-        let saved = self.store.save_instance(current).await?.ok_or(Refused::Unknown)?;
-        if let Some(known) = self.lock().get_mut(id) {
-            known.saved = known.saved.max(saved);
+        let saved = self.store.save_instance(current).await?.ok_or(InstanceError::Unknown)?;
+        if let Some(tracked) = self.lock().get_mut(id) {
+            tracked.saved = tracked.saved.max(saved);
         }
         Ok(())
     }
 
-    fn first_seen(&self, contact: &Contact<'_>) -> Known {
+    fn new_instance(&self, contact: &Contact<'_>) -> TrackedInstance {
         let now = self.clock.now();
         let instance = Instance {
             id: contact.instance.to_owned(),
@@ -298,11 +303,11 @@ impl Edges {
             last_seen_at: now,
             ended_at: None,
         };
-        Known::new(instance, contact.at, 1)
+        TrackedInstance::new(instance, contact.at, 1)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, TrackedInstance>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -310,39 +315,39 @@ impl Edges {
     }
 }
 
-impl Known {
-    /// An instance that has acknowledged nothing. Its state has to be on disk up to `version`.
-    fn new(instance: Instance, heard_at: Duration, version: u64) -> Self {
+impl TrackedInstance {
+    /// An instance that hasn't acknowledged anything. Its state has to be on disk up to `version`.
+    fn new(instance: Instance, last_contact_at: Duration, version: u64) -> Self {
         Self {
             instance,
-            heard_at,
+            last_contact_at,
             applied: BTreeMap::new(),
             version,
             saved: 0,
             is_leaving: false,
-            shared: Shared::default(),
-            gone: watch::Sender::new(false),
+            shared: ReplicaState::default(),
+            ended: watch::Sender::new(false),
         }
     }
 
     /// Checks that the instance belongs to this edge, and has not retired.
-    fn admits(&self, edge: &str) -> Result<(), Refused> {
+    fn check_active(&self, edge: &str) -> Result<(), InstanceError> {
         if self.instance.edge != edge {
-            return Err(Refused::Foreign);
+            return Err(InstanceError::Foreign);
         }
-        if self.instance.ended_at.is_some() { Err(Refused::Retired) } else { Ok(()) }
+        if self.instance.ended_at.is_some() { Err(InstanceError::Retired) } else { Ok(()) }
     }
 
-    fn hear(&mut self, at: Duration, bound: Bound, now: policy::UnixSeconds) {
-        self.heard_at = self.heard_at.max(at);
+    fn record_contact(&mut self, at: Duration, bound: StalenessBound, now: policy::UnixSeconds) {
+        self.last_contact_at = self.last_contact_at.max(at);
         self.instance.last_seen_at = now;
         if bound > self.instance.bound {
             self.instance.bound = bound;
-            self.must_save();
+            self.mark_unsaved();
         }
     }
 
-    fn must_save(&mut self) {
+    fn mark_unsaved(&mut self) {
         self.version = self.version.saturating_add(1);
     }
 
@@ -350,12 +355,17 @@ impl Known {
         self.saved == self.version
     }
 
-    /// `None` for one that no longer counts.
+    /// `None` for an instance that no longer counts.
     fn facts(&self) -> Option<Facts> {
         let Self { instance, applied, shared, .. } = self;
         let facts = || {
             let applied = applied.values().min().copied().max(shared.applied);
-            Facts { heard_at: self.last_heard(), bound: instance.bound, applied, workers: instance.workers.len() }
+            Facts {
+                last_contact_at: self.last_contact(),
+                bound: instance.bound,
+                applied,
+                workers: instance.workers.len(),
+            }
         };
         (instance.ended_at.is_none() || self.is_leaving).then(facts)
     }
@@ -366,19 +376,19 @@ impl Known {
     }
 }
 
-impl From<Refused> for crate::problem::Problem {
-    fn from(refused: Refused) -> Self {
+impl From<InstanceError> for crate::problem::Problem {
+    fn from(refused: InstanceError) -> Self {
         match refused {
-            Refused::Foreign => Self::foreign_instance(),
-            Refused::Retired => Self::retired_instance(),
-            Refused::TooMany(limit) => Self::too_many_instances(limit),
-            Refused::TooManyWorkers(limit) => Self::too_many_workers(limit),
-            Refused::Unknown => Self::unknown_instance(),
-            Refused::UnknownEpoch => Self::unknown_epoch(),
-            Refused::Ahead(revision) => Self::revision_ahead(revision),
-            Refused::MissingWorker(id) => Self::missing_worker(&id),
-            Refused::Connected => Self::edge_connected(),
-            Refused::Store(error) => error.into(),
+            InstanceError::Foreign => Self::foreign_instance(),
+            InstanceError::Retired => Self::retired_instance(),
+            InstanceError::TooMany(limit) => Self::too_many_instances(limit),
+            InstanceError::TooManyWorkers(limit) => Self::too_many_workers(limit),
+            InstanceError::Unknown => Self::unknown_instance(),
+            InstanceError::UnknownEpoch => Self::unknown_epoch(),
+            InstanceError::Ahead(revision) => Self::revision_ahead(revision),
+            InstanceError::MissingWorker(id) => Self::missing_worker(&id),
+            InstanceError::Connected => Self::edge_connected(),
+            InstanceError::Store(error) => error.into(),
         }
     }
 }

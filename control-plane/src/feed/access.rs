@@ -6,28 +6,28 @@ use axum::http::request::Parts;
 use policy::Digest;
 
 use super::Feed;
+use crate::auth_failures::address;
 use crate::bearer;
-use crate::edges::{Refused, START_TOKEN};
-use crate::guesses::address;
-use crate::places::{self, Bearer};
+use crate::connection_slots::{self, ClientKind};
+use crate::edges::{InstanceError, TOKEN_FILE_ID};
 use crate::problem::Problem;
 
 /// The detail of a 401 for an edge.
-const HOW: &str = "send `Authorization: Bearer <token>` with an edge token; the first stands in the file that \
-                   --edge-token-file names";
+const TOKEN_HINT: &str = "send `Authorization: Bearer <token>` with an edge token; the first one is in the file that \
+                          --edge-token-file names";
 
 /// A token that was valid when it was presented.
 pub(super) struct Access {
     digest: Digest,
     /// `None`: any edge.
     edge: Option<String>,
-    /// Its id, or [`START_TOKEN`].
+    /// Its id, or [`TOKEN_FILE_ID`].
     pub(super) id: String,
     address: Option<IpAddr>,
 }
 
-/// A known token.
-pub(super) enum Shown {
+/// A known token that a request presents.
+pub(super) enum PresentedToken {
     Live(Access),
     Revoked(Revoked),
 }
@@ -42,34 +42,34 @@ pub(super) struct Revoked {
 impl Feed {
     /// The access that a request's token gives, or 401.
     pub(super) fn access(&self, request: &Parts) -> Result<Access, Problem> {
-        match self.shown(request)? {
-            Shown::Live(access) => Ok(access),
-            Shown::Revoked(revoked) => Err(self.wrong(revoked.address)),
+        match self.presented_token(request)? {
+            PresentedToken::Live(access) => Ok(access),
+            PresentedToken::Revoked(revoked) => Err(self.bad_token(revoked.address)),
         }
     }
 
     /// The token that a request presents; 401 for an unknown one.
-    pub(super) fn shown(&self, request: &Parts) -> Result<Shown, Problem> {
+    pub(super) fn presented_token(&self, request: &Parts) -> Result<PresentedToken, Problem> {
         let presented =
-            bearer::presented(&request.headers).ok_or_else(|| Problem::unauthenticated("missing-token", HOW))?;
+            bearer::token(&request.headers).ok_or_else(|| Problem::unauthenticated("missing-token", TOKEN_HINT))?;
         let digest = Digest::of(presented.as_bytes());
         let address = address(&request.extensions);
         if self.edge_token.has(&digest) {
-            places::shown(&request.extensions, Bearer::Edge)?;
-            return Ok(Shown::Live(Access { digest, edge: None, id: START_TOKEN.to_owned(), address }));
+            connection_slots::mark_authenticated(&request.extensions, ClientKind::Edge)?;
+            return Ok(PresentedToken::Live(Access { digest, edge: None, id: TOKEN_FILE_ID.to_owned(), address }));
         }
         if let Some(token) = self.store.live_edge_token(&digest) {
-            places::shown(&request.extensions, Bearer::Edge)?;
-            self.store.note_edge_token_use(&token, self.clock.now());
+            connection_slots::mark_authenticated(&request.extensions, ClientKind::Edge)?;
+            self.store.record_edge_token_use(&token, self.clock.now());
             let (edge, id) = (Some(token.edge.clone()), token.id.to_string());
-            return Ok(Shown::Live(Access { digest, edge, id, address }));
+            return Ok(PresentedToken::Live(Access { digest, edge, id, address }));
         }
-        let revoked = self.store.revoked_edge_token(&digest).ok_or_else(|| self.wrong(address))?;
-        Ok(Shown::Revoked(Revoked { id: revoked.id.to_string(), edge: revoked.edge.clone(), address }))
+        let revoked = self.store.revoked_edge_token(&digest).ok_or_else(|| self.bad_token(address))?;
+        Ok(PresentedToken::Revoked(Revoked { id: revoked.id.to_string(), edge: revoked.edge.clone(), address }))
     }
 
-    /// Checks that the token is still valid: the request may have waited since it was presented.
-    pub(super) fn still(&self, access: &Access) -> Result<(), Revoked> {
+    /// Checks that the token is still valid: it may have been revoked while the request waited.
+    pub(super) fn check_not_revoked(&self, access: &Access) -> Result<(), Revoked> {
         match &access.edge {
             Some(edge) if self.store.live_edge_token(&access.digest).is_none() => {
                 Err(Revoked { id: access.id.clone(), edge: edge.clone(), address: access.address })
@@ -78,22 +78,22 @@ impl Feed {
         }
     }
 
-    /// The answer to an instance whose token was revoked: 410 if it used no other valid token, and then it ends; else
+    /// Refuses an instance whose token was revoked: 410 if it has used no other valid token, and then it ends; else
     /// 401, as for any request with that token.
-    pub(super) async fn disowned(&self, revoked: Revoked, edge: &str, instance: &str) -> Problem {
+    pub(super) async fn refuse_revoked(&self, revoked: Revoked, edge: &str, instance: &str) -> Problem {
         if revoked.edge != edge {
-            return self.wrong(revoked.address);
+            return self.bad_token(revoked.address);
         }
-        match self.edges.disown(instance, edge, &revoked.id).await {
-            Ok(()) => Refused::Retired.into(),
-            Err(Refused::Store(error)) => error.into(),
-            Err(_) => self.wrong(revoked.address),
+        match self.edges.end_revoked(instance, edge, &revoked.id).await {
+            Ok(()) => InstanceError::Retired.into(),
+            Err(InstanceError::Store(error)) => error.into(),
+            Err(_) => self.bad_token(revoked.address),
         }
     }
 
     /// 401, or 429 after too many wrong tokens from this address.
-    pub(super) fn wrong(&self, address: Option<IpAddr>) -> Problem {
-        self.guesses.wrong(address, Problem::unauthenticated("bad-token", HOW))
+    pub(super) fn bad_token(&self, address: Option<IpAddr>) -> Problem {
+        self.auth_failures.record_failure(address, Problem::unauthenticated("bad-token", TOKEN_HINT))
     }
 }
 

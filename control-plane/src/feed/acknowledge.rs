@@ -1,4 +1,4 @@
-//! POST /edge/v1/acknowledgements: an instance says what its workers have applied.
+//! POST /edge/v1/acknowledgements: an instance reports what its workers have applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,51 +11,53 @@ use policy::protocol::{NAME_EXPECTED, is_name};
 use policy::{Position, Revision};
 
 use super::Feed;
-use super::access::Shown;
-use crate::edges::{Acknowledgement, Bound};
-use crate::guesses::address;
+use super::access::PresentedToken;
+use crate::auth_failures::address;
+use crate::edges::{Acknowledgement, StalenessBound};
 use crate::problem::Problem;
 use crate::store::Worker;
 
-/// The most bytes of a body: some thousand workers, ended ones included. Of those that live there is a limit besides.
+/// The most bytes of a body: some thousand workers, including ended ones. Live workers have a limit of their own.
 const MAX_BODY_BYTES: usize = 256 << 10;
 
 pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
     let at = feed.clock.monotonic();
     let (request, body) = request.into_parts();
-    let shown = feed.shown(&request)?;
+    let presented = feed.presented_token(&request)?;
     let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::too_large(MAX_BODY_BYTES));
-    let said = bytes.and_then(|bytes| read(&bytes));
-    let access = match (shown, &said) {
-        (Shown::Live(access), _) => access,
-        (Shown::Revoked(revoked), Ok(said)) => return Err(feed.disowned(revoked, &said.edge, &said.instance).await),
-        (Shown::Revoked(_), Err(_)) => return Err(feed.wrong(address(&request.extensions))),
+    let report = bytes.and_then(|bytes| read(&bytes));
+    let access = match (presented, &report) {
+        (PresentedToken::Live(access), _) => access,
+        (PresentedToken::Revoked(revoked), Ok(report)) => {
+            return Err(feed.refuse_revoked(revoked, &report.edge, &report.instance).await);
+        }
+        (PresentedToken::Revoked(_), Err(_)) => return Err(feed.bad_token(address(&request.extensions))),
     };
-    let said = said?;
+    let report = report?;
     let refused = |problem: Problem| {
-        // Nothing that came with it, but names that have the right form.
+        // Nothing of the body is logged except names that have the right form.
         let code = problem.code();
-        tracing::warn!(edge.id = said.edge, instance = said.instance, code, "an acknowledgement was refused");
+        tracing::warn!(edge.id = report.edge, instance = report.instance, code, "an acknowledgement was refused");
         problem
     };
-    access.covers(&said.edge).map_err(refused)?;
-    if let Err(revoked) = feed.still(&access) {
-        return Err(refused(feed.disowned(revoked, &said.edge, &said.instance).await));
+    access.covers(&report.edge).map_err(refused)?;
+    if let Err(revoked) = feed.check_not_revoked(&access) {
+        return Err(refused(feed.refuse_revoked(revoked, &report.edge, &report.instance).await));
     }
     let head = feed
         .edges
-        .acknowledge(&said, &access.id, at)
+        .acknowledge(&report, &access.id, at)
         .await
-        .map_err(|error| refused(feed.refused(&said.instance, error)))?;
-    let applied = said.workers.values().map(|(_, applied)| applied.0).min();
-    tracing::debug!(edge.id = said.edge, instance = said.instance, revision = applied, "acknowledged");
+        .map_err(|error| refused(feed.instance_problem(&report.instance, error)))?;
+    let applied = report.workers.values().map(|(_, applied)| applied.0).min();
+    tracing::debug!(edge.id = report.edge, instance = report.instance, revision = applied, "acknowledged");
     let (Position { epoch, revision, .. }, chain_hash) = (head, head.head.to_string());
     Ok(Json(AcknowledgementAnswer { epoch, head: revision, chain_hash }).into_response())
 }
 
 pub(super) fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {
     let bad = Problem::bad_acknowledgement;
-    // The messages of serde_json name a place and a type; what stands there is no secret.
+    // The messages of serde_json name a position and a type; an acknowledgement contains no secret.
     let message: message::Acknowledgement = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
     let message::Acknowledgement { edge, instance, epoch, version, max_staleness_secs, workers: all } = message;
     for (field, name) in [("edge", &edge), ("instance", &instance)] {
@@ -81,7 +83,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<Acknowledgement, Problem> {
             workers.insert(id.clone(), (Worker { id, started_at }, Revision(applied)));
         }
     }
-    let bound = Bound::of(max_staleness_secs);
+    let bound = StalenessBound::of(max_staleness_secs);
     let ended = ended.into_iter().collect();
     Ok(Acknowledgement { edge, instance, epoch, version, bound, workers, ended })
 }

@@ -1,11 +1,11 @@
-//! What edges ask for: changes as they happen, and snapshots to begin with.
+//! The feed for edges: changes as they happen, and snapshots to start from.
 
 mod access;
 mod acknowledge;
-mod deltas;
+mod compaction;
+mod delta_cache;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod log;
 mod page;
 mod poll;
 mod query;
@@ -29,13 +29,13 @@ pub(crate) use poll::poll;
 pub(crate) use retire::retire;
 pub(crate) use usage::usage;
 
+use crate::auth_failures::AuthFailureLimiter;
 use crate::clock::Clock;
-use crate::edges::{Edges, Refused};
-use crate::guesses::Guesses;
+use crate::edges::{Edges, InstanceError};
 use crate::problem::Problem;
 use crate::store::Store;
 use crate::tokens::Token;
-use crate::usage::Folding;
+use crate::usage::UsageFolder;
 
 const LATCHKEY_TIME: HeaderName = HeaderName::from_static(TIME_HEADER);
 const LATCHKEY_HEAD: HeaderName = HeaderName::from_static(HEAD_HEADER);
@@ -43,45 +43,57 @@ const LATCHKEY_HEAD: HeaderName = HeaderName::from_static(HEAD_HEADER);
 /// Our wire format's media type.
 const MEDIA_TYPE: &str = "application/vnd.latchkey.feed";
 
-/// What the feed works with. Clones share it.
+/// The feed, with everything that its handlers need. Clones share it.
 #[derive(Clone)]
 pub struct Feed {
     store: Store,
     clock: Clock,
-    /// Serves any edge.
+    /// The token file's token, which is valid for any edge.
     edge_token: Token,
-    guesses: Guesses,
+    auth_failures: AuthFailureLimiter,
     edges: Edges,
-    usage: Folding,
+    usage: UsageFolder,
     snapshots: Arc<snapshots::Snapshots>,
-    deltas: Arc<deltas::Deltas>,
-    /// True once it was told that the database went back.
+    deltas: Arc<delta_cache::DeltaCache>,
+    /// Becomes true when an edge shows that the database went back.
     went_back: Arc<AtomicBool>,
     /// The newest revisions that the log keeps.
     log_revisions: u64,
-    /// True when waiting has to end.
+    /// Becomes true at shutdown, when waiting must end.
     ending: watch::Receiver<bool>,
 }
 
 impl Feed {
-    /// A feed of `store`, whose log keeps the newest `log_revisions`; it begins to fold usage. Requests that wait are answered
-    /// when `ending` becomes true.
+    /// A feed of `store`, whose log keeps the newest `log_revisions`. Starts the task that folds usage. Waiting
+    /// requests are answered when `ending` becomes true.
     pub fn new(
         store: Store,
         clock: Clock,
         edge_token: Token,
-        guesses: Guesses,
+        auth_failures: AuthFailureLimiter,
         edges: Edges,
         log_revisions: u64,
         ending: watch::Receiver<bool>,
     ) -> Self {
         let (deltas, went_back) = (Arc::default(), Arc::default());
         let snapshots = Arc::new(snapshots::Snapshots::new(log_revisions));
-        let usage = Folding::start(store.clone(), clock.clone(), ending.clone());
-        Self { store, clock, edge_token, guesses, edges, usage, snapshots, deltas, went_back, log_revisions, ending }
+        let usage = UsageFolder::start(store.clone(), clock.clone(), ending.clone());
+        Self {
+            store,
+            clock,
+            edge_token,
+            auth_failures,
+            edges,
+            usage,
+            snapshots,
+            deltas,
+            went_back,
+            log_revisions,
+            ending,
+        }
     }
 
-    /// Where it reads.
+    /// The store that it reads.
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
@@ -91,8 +103,8 @@ impl Feed {
         &self.edges
     }
 
-    /// What workers report.
-    pub(crate) fn usage(&self) -> &Folding {
+    /// The task that folds the usage that workers report.
+    pub(crate) fn usage(&self) -> &UsageFolder {
         &self.usage
     }
 
@@ -101,18 +113,18 @@ impl Feed {
         self.went_back.load(Ordering::Relaxed)
     }
 
-    /// Why an instance is refused. One that has ended learns it thereby.
-    fn refused(&self, instance: &str, refused: Refused) -> Problem {
-        if refused == Refused::Retired {
-            self.edges.tells(instance);
+    /// The problem for a refused instance. For one that has ended, this is its notice.
+    fn instance_problem(&self, instance: &str, refused: InstanceError) -> Problem {
+        if refused == InstanceError::Retired {
+            self.edges.record_end_notice(instance);
         }
         refused.into()
     }
 
-    /// 200 with a message of the wire format. Where nobody knows what is newest the head is one that no message leads to: so
-    /// the message is taken, and makes no table fresh.
+    /// 200 with a message of the wire format. If the newest revision isn't known, the head is one that no message leads
+    /// to: the edge applies the message, but its table doesn't count as fresh.
     fn message(&self, bytes: Bytes, cache: &'static str) -> Response {
-        let is_fresh = self.store.fresh().is_ok();
+        let is_fresh = self.store.check_freshness().is_ok();
         let head = self.store.head().borrow().revision.0;
         let head = if is_fresh { head } else { u64::MAX };
         let headers = [
@@ -123,16 +135,16 @@ impl Feed {
         (headers, bytes).into_response()
     }
 
-    /// 204: the position that was asked from is still the head.
+    /// 204: the edge's position is still the head.
     fn nothing_new(&self) -> Result<Response, Problem> {
-        self.store.fresh()?;
+        self.store.check_freshness()?;
         let head = HeaderValue::from(self.store.head().borrow().revision.0);
         Ok((StatusCode::NO_CONTENT, [(LATCHKEY_HEAD, head)]).into_response())
     }
 }
 
-/// Says the control plane's time on each answer, refusals included: an answer without it is somebody's between.
-pub(crate) async fn timed(State(feed): State<Feed>, mut response: Response) -> Response {
+/// Adds the control plane's time to each response, errors included: a response without it is from an intermediary.
+pub(crate) async fn add_time_header(State(feed): State<Feed>, mut response: Response) -> Response {
     response.headers_mut().insert(LATCHKEY_TIME, HeaderValue::from(feed.clock.unix_millis()));
     response
 }

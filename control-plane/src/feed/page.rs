@@ -6,15 +6,15 @@ use axum::response::Response;
 use policy::{Epoch, Revision};
 
 use super::Feed;
-use super::access::Shown;
+use super::access::PresentedToken;
 use crate::problem::Problem;
 
 /// A page never changes, and only the edge itself may cache it.
 const CACHE: &str = "private, max-age=86400, immutable";
 
 pub(crate) async fn page(State(feed): State<Feed>, path: RawPathParams, request: Parts) -> Result<Response, Problem> {
-    if let Shown::Revoked(_) = feed.shown(&request)? {
-        // The loading edge then asks the feed, which answers its instance.
+    if let PresentedToken::Revoked(_) = feed.presented_token(&request)? {
+        // The loading edge then requests the feed, which notifies its instance.
         return Err(Problem::snapshot_gone());
     }
     let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();

@@ -10,84 +10,87 @@ use policy::{Position, Revision, UnixSeconds};
 use tokio::time::{Instant, timeout_at};
 
 use super::Feed;
-use super::access::Shown;
-use super::deltas::Found;
+use super::access::PresentedToken;
+use super::delta_cache::DeltaLookup;
 use super::query;
-use crate::edges::{Bound, Contact};
-use crate::guesses::address;
+use crate::auth_failures::address;
+use crate::edges::{Contact, StalenessBound};
 use crate::problem::Problem;
 
 pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
     // Taken apart here: as an argument, `Parts` would be a copy.
     let (request, _) = request.into_parts();
     let at = feed.clock.monotonic();
-    let shown = feed.shown(&request)?;
-    let asked = query::read(request.uri.query().unwrap_or_default());
-    let access = match (shown, &asked) {
-        (Shown::Live(access), _) => access,
-        (Shown::Revoked(revoked), Ok(asked)) => return Err(feed.disowned(revoked, &asked.edge, &asked.instance).await),
-        (Shown::Revoked(_), Err(_)) => return Err(feed.wrong(address(&request.extensions))),
+    let presented = feed.presented_token(&request)?;
+    let query = query::read(request.uri.query().unwrap_or_default());
+    let access = match (presented, &query) {
+        (PresentedToken::Live(access), _) => access,
+        (PresentedToken::Revoked(revoked), Ok(query)) => {
+            return Err(feed.refuse_revoked(revoked, &query.edge, &query.instance).await);
+        }
+        (PresentedToken::Revoked(_), Err(_)) => return Err(feed.bad_token(address(&request.extensions))),
     };
-    let asked = asked?;
-    access.covers(&asked.edge)?;
-    let (edge, instance, address) = (&asked.edge, &asked.instance, address(&request.extensions));
+    let query = query?;
+    access.covers(&query.edge)?;
+    let (edge, instance, address) = (&query.edge, &query.instance, address(&request.extensions));
     let contact =
-        Contact { edge, instance, token: &access.id, address, bound: Bound::of(asked.max_staleness_secs), at };
-    feed.edges.heard(&contact).await.map_err(|refused| feed.refused(instance, refused))?;
-    if let (Some(applied), Some(from)) = (asked.applied, asked.position) {
+        Contact { edge, instance, token: &access.id, address, bound: StalenessBound::of(query.max_staleness_secs), at };
+    feed.edges.record_request(&contact).await.map_err(|refused| feed.instance_problem(instance, refused))?;
+    if let (Some(applied), Some(from)) = (query.applied, query.position) {
         feed.edges.applied(instance, from.epoch, applied).await?;
     }
-    // Thousands wait below, and none of them needs its head any more.
+    // Thousands of requests wait below, and none of them needs its headers any more.
     drop(request);
-    tracing::debug!(edge.id = %asked.edge, instance = %asked.instance, from = ?asked.position.map(|from| from.revision), "feed");
+    tracing::debug!(edge.id = %query.edge, instance = %query.instance, from = ?query.position.map(|from| from.revision), "feed");
     let answer = async {
-        match asked.position {
-            Some(from) => feed.changes(&asked, from, Instant::now() + query::wait(&asked)).await,
+        match query.position {
+            Some(from) => feed.changes(&query, from, Instant::now() + query::wait(&query)).await,
             None => feed.manifest().await,
         }
     };
     let answer = tokio::select! {
         answer = answer => Some(answer?),
-        () = feed.edges.gone(&asked.instance) => None,
+        () = feed.edges.wait_until_ended(&query.instance) => None,
     };
-    if let Err(revoked) = feed.still(&access) {
-        return Err(feed.disowned(revoked, &asked.edge, &asked.instance).await);
+    if let Err(revoked) = feed.check_not_revoked(&access) {
+        return Err(feed.refuse_revoked(revoked, &query.edge, &query.instance).await);
     }
-    feed.edges.still(&asked.instance).map_err(|refused| feed.refused(&asked.instance, refused))?;
+    feed.edges.check_not_ended(&query.instance).map_err(|refused| feed.instance_problem(&query.instance, refused))?;
     answer.ok_or_else(Problem::retired_instance)
 }
 
 impl Feed {
-    /// What leads on from `from`, as soon as there is something; 204 at `deadline`.
-    async fn changes(&self, asked: &FeedRequest<'_>, from: Position, deadline: Instant) -> Result<Response, Problem> {
+    /// The changes after `from`, as soon as there are any; 204 at `deadline`.
+    async fn changes(&self, query: &FeedRequest<'_>, from: Position, deadline: Instant) -> Result<Response, Problem> {
         let (mut head, mut ending) = (self.store.head(), self.ending.clone());
         let known = *head.borrow();
         if from.epoch == known.epoch && from.revision > known.revision {
-            // Another replica has told it what isn't known here yet: only what the database lacks has gone back.
-            self.store.look().await?;
+            // Another replica may have sent the edge a revision that isn't known here yet. The database has gone back
+            // only if it lacks that revision too.
+            self.store.refresh().await?;
         }
         loop {
             let seen = *head.borrow_and_update();
             if seen != from {
                 match self.deltas.find(&self.store, from).await? {
-                    Found::Delta(bytes) => {
-                        let FeedRequest { edge, instance, .. } = asked;
+                    DeltaLookup::Delta(bytes) => {
+                        let FeedRequest { edge, instance, .. } = query;
                         tracing::debug!(edge.id = %edge, %instance, revision = seen.revision.0, "a delta is answered");
                         return Ok(self.message(bytes, "no-store"));
                     }
-                    Found::Unknown => return self.manifest().await,
-                    Found::WentBack { head, changed_at } => {
-                        self.report_gone_back(asked, from.revision, head, changed_at);
-                        // The store has logged the cause, if it can't.
-                        let _ = self.store.note_reported(from.revision).await;
+                    DeltaLookup::Unknown => return self.manifest().await,
+                    DeltaLookup::WentBack { head, changed_at } => {
+                        self.report_gone_back(query, from.revision, head, changed_at);
+                        // The store has logged the cause of a failure.
+                        let _ = self.store.record_reported_revision(from.revision).await;
                         return self.manifest().await;
                     }
-                    // The disk is ahead of what was published a moment ago: it will be published now.
-                    Found::Nothing => {}
+                    // The disk was ahead of the published head, which follows now.
+                    DeltaLookup::Nothing => {}
                 }
             }
-            // Whoever is cut from the database sends its edges to another replica.
-            self.store.fresh()?;
+            // A replica without its database sends its edges to another one.
+            self.store.check_freshness()?;
             let until = self.store.fresh_for().map_or(deadline, |left| deadline.min(Instant::now() + left));
             let woken = tokio::select! {
                 woken = timeout_at(until, head.changed()) => woken,
@@ -95,19 +98,19 @@ impl Feed {
             };
             match woken {
                 Ok(Ok(())) => {}
-                // The store is closed, so nothing can come any more.
+                // The store is closed, so there are no more changes.
                 Ok(Err(_)) => return self.nothing_new(),
-                // A 204 says that `from` is the head, so look once more.
+                // A 204 states that `from` is the head, so check it again.
                 Err(_) if *head.borrow() == from && deadline <= Instant::now() => return self.nothing_new(),
                 Err(_) => {}
             }
         }
     }
 
-    /// Somebody must act, and once is enough to say it: edges that ask the same come by the thousand.
+    /// Logs once that the operator must act: thousands of edges may show the same.
     fn report_gone_back(
         &self,
-        asked: &FeedRequest<'_>,
+        query: &FeedRequest<'_>,
         theirs: Revision,
         ours: Revision,
         changed_at: Option<UnixSeconds>,
@@ -118,22 +121,22 @@ impl Feed {
         let last_change = changed_at.and_then(|at| Timestamp::from_second(at.0).ok());
         let last_change = last_change.map_or_else(|| "an unknown time".to_owned(), |at| at.to_string());
         tracing::error!(
-            edge.id = %asked.edge,
-            instance = %asked.instance,
+            edge.id = %query.edge,
+            instance = %query.instance,
             edge_revision = theirs.0,
             revision = ours.0,
-            "the database went back: this edge holds a revision that the file doesn't, or holds another one. The file is an \
-             older copy of the one that served before. Changes made after {last_change} are lost: secrets revoked since \
-             are valid again, keys made since are unknown. All edges now load what the file says. Stop the control plane \
-             and put the newest copy in place with `latchkey restore`, with --replay-audit if an audit log was exported \
-             since, or make the lost changes again, revocations first"
+            "the database went back: this edge has a revision that the file lacks, or a different one. The file is an \
+             older copy of the one that served before. Changes made after {last_change} are lost: secrets revoked \
+             since are valid again, keys made since are unknown. All edges now load what the file contains. Stop the \
+             control plane and put the newest copy in place with `latchkey restore`, with --replay-audit if an audit \
+             log was exported since, or make the lost changes again, revocations first"
         );
     }
 
-    /// The manifest of a snapshot, from which the edge goes on.
+    /// The manifest of a snapshot, from which the edge continues.
     async fn manifest(&self) -> Result<Response, Problem> {
-        // Whoever asks may have had something newer of another replica.
-        self.store.look().await?;
+        // The edge may have received a newer revision from another replica.
+        self.store.refresh().await?;
         let snapshot = self.snapshots.current(&self.store).await?;
         Ok(self.message(snapshot.manifest.clone(), "no-store"))
     }

@@ -5,8 +5,8 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::Feed;
-use super::access::Shown;
-use crate::guesses::address;
+use super::access::PresentedToken;
+use crate::auth_failures::address;
 use crate::problem::Problem;
 
 pub(crate) async fn retire(
@@ -14,13 +14,15 @@ pub(crate) async fn retire(
     path: RawPathParams,
     request: Parts,
 ) -> Result<StatusCode, Problem> {
-    let shown = feed.shown(&request)?;
+    let presented = feed.presented_token(&request)?;
     let instance = path.iter().find(|(own, _)| *own == "instance").map(|(_, value)| value).unwrap_or_default();
     let edge = feed.edges.edge_of(instance);
-    let access = match (shown, &edge) {
-        (Shown::Live(access), _) => access,
-        (Shown::Revoked(revoked), Some(edge)) => return Err(feed.disowned(revoked, edge, instance).await),
-        (Shown::Revoked(_), None) => return Err(feed.wrong(address(&request.extensions))),
+    let access = match (presented, &edge) {
+        (PresentedToken::Live(access), _) => access,
+        (PresentedToken::Revoked(revoked), Some(edge)) => {
+            return Err(feed.refuse_revoked(revoked, edge, instance).await);
+        }
+        (PresentedToken::Revoked(_), None) => return Err(feed.bad_token(address(&request.extensions))),
     };
     let edge = edge.ok_or_else(Problem::unknown_instance)?;
     access.covers(&edge)?;

@@ -15,7 +15,7 @@ use crate::store::{Store, StoreError};
 const NEAR_PART: u64 = 10;
 
 /// The same in bytes: the deltas from a snapshot may be as long as one part in this many of the snapshot, and at least
-/// [`NEAR_BYTES`]. An edge that loads has to apply them all, and keeps them beside the pages until then.
+/// [`NEAR_BYTES`]. A loading edge has to apply them all, and holds them in memory with the pages until then.
 const NEAR_BYTES_PART: u64 = 4;
 const NEAR_BYTES: u64 = 16 << 20;
 
@@ -33,25 +33,25 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) struct Snapshots {
     /// How many of the newest revisions the log keeps.
     log_revisions: u64,
-    kept: Mutex<Kept>,
+    kept: Mutex<SnapshotCache>,
     /// Held while a snapshot is made, so that one is made at a time.
     making: Arc<AsyncMutex<()>>,
 }
 
 #[derive(Default)]
-struct Kept {
-    newest: Option<Arc<Loadable>>,
-    previous: Option<Arc<Loadable>>,
+struct SnapshotCache {
+    newest: Option<Arc<CachedSnapshot>>,
+    previous: Option<Arc<CachedSnapshot>>,
     /// The head when the snapshot in progress began.
     making: Option<Revision>,
 }
 
-/// A snapshot as the messages that edges ask for.
-pub(super) struct Loadable {
+/// A snapshot as the messages that edges request.
+pub(super) struct CachedSnapshot {
     position: Position,
     made_at: Instant,
-    /// When an edge last asked for the manifest or a page.
-    asked_at: Mutex<Instant>,
+    /// When an edge last requested the manifest or a page.
+    requested_at: Mutex<Instant>,
     pub(super) manifest: Bytes,
     pages: Vec<Bytes>,
     /// The bytes of all pages.
@@ -67,7 +67,7 @@ impl Snapshots {
 
     /// The oldest revision from which an edge may still need changes, because it loads a snapshot or has just loaded
     /// one.
-    pub(super) fn needed(&self) -> Option<Revision> {
+    pub(super) fn oldest_needed(&self) -> Option<Revision> {
         let kept = lock(&self.kept);
         let snapshots = [&kept.newest, &kept.previous].into_iter().flatten();
         let loaded = snapshots.filter(|snapshot| !snapshot.is_idle()).map(|snapshot| snapshot.position.revision);
@@ -76,7 +76,7 @@ impl Snapshots {
 
     /// A snapshot from which deltas lead to the head. Makes a new one when there is none; that costs a pass over all
     /// keys.
-    pub(super) async fn current(self: &Arc<Self>, store: &Store) -> Result<Arc<Loadable>, StoreError> {
+    pub(super) async fn current(self: &Arc<Self>, store: &Store) -> Result<Arc<CachedSnapshot>, StoreError> {
         if let Some(snapshot) = self.serving(store).await? {
             return Ok(snapshot);
         }
@@ -99,12 +99,12 @@ impl Snapshots {
             tracing::info!(revision = snapshot.position.revision.0, bytes, elapsed_ms, "made a snapshot");
             let now = Instant::now();
             let (bytes, revision) = (u64::try_from(bytes).unwrap_or(u64::MAX), snapshot.position.revision);
-            let snapshot = Arc::new(Loadable {
+            let snapshot = Arc::new(CachedSnapshot {
                 bytes,
                 since: Mutex::new((revision, 0)),
                 position: snapshot.position,
                 made_at: now,
-                asked_at: Mutex::new(now),
+                requested_at: Mutex::new(now),
                 manifest: snapshot.manifest.into(),
                 pages: snapshot.pages.into_iter().map(Bytes::from).collect(),
             });
@@ -117,13 +117,15 @@ impl Snapshots {
     /// A page of the snapshot at this position, if the snapshot is still kept and has that page.
     pub(super) fn page(&self, epoch: Epoch, revision: Revision, page: usize) -> Option<Bytes> {
         let kept = lock(&self.kept);
-        let at = |snapshot: &&Arc<Loadable>| snapshot.position.epoch == epoch && snapshot.position.revision == revision;
+        let at = |snapshot: &&Arc<CachedSnapshot>| {
+            snapshot.position.epoch == epoch && snapshot.position.revision == revision
+        };
         let snapshot = [&kept.newest, &kept.previous].into_iter().flatten().find(at)?;
         snapshot.touch();
         snapshot.pages.get(page).cloned()
     }
 
-    async fn serving(&self, store: &Store) -> Result<Option<Arc<Loadable>>, StoreError> {
+    async fn serving(&self, store: &Store) -> Result<Option<Arc<CachedSnapshot>>, StoreError> {
         let head = *store.head().borrow();
         let newest = {
             let mut kept = lock(&self.kept);
@@ -144,23 +146,23 @@ impl Snapshots {
         Ok(Some(snapshot))
     }
 
-    fn replace(&self, snapshot: Arc<Loadable>) {
+    fn replace(&self, snapshot: Arc<CachedSnapshot>) {
         let mut kept = lock(&self.kept);
         kept.previous = kept.newest.replace(snapshot);
     }
 }
 
-impl Loadable {
+impl CachedSnapshot {
     fn touch(&self) {
-        *lock(&self.asked_at) = Instant::now();
+        *lock(&self.requested_at) = Instant::now();
     }
 
     fn is_idle(&self) -> bool {
-        lock(&self.asked_at).elapsed() > IDLE
+        lock(&self.requested_at).elapsed() > IDLE
     }
 
-    /// The bytes of the changes that lead from this snapshot to the head. Each change is counted once, however many
-    /// requests ask.
+    /// The bytes of the changes that lead from this snapshot to the head. Each change is counted once, not once for
+    /// each request.
     async fn bytes_since(&self, store: &Store) -> Result<u64, StoreError> {
         let (counted, _) = *lock(&self.since);
         let (to, more) = store.bytes_since(counted).await?;

@@ -1,4 +1,4 @@
-//! POST /edge/v1/usage: a worker reports what it counted.
+//! POST /edge/v1/usage: a worker reports the requests that it counted.
 
 mod batch;
 
@@ -11,14 +11,14 @@ use serde::Serialize;
 pub(super) use self::batch::read;
 use super::Feed;
 use crate::problem::Problem;
-use crate::usage::{BatchName, NotFolded};
+use crate::usage::{BatchName, FoldError};
 
 /// The most bytes of a body: as many of the longest entries as a worker sends, plus the denials.
 const MAX_BODY_BYTES: usize = 512 << 10;
 
-/// The answer: the batch is on disk.
+/// The response: the batch is on disk.
 #[derive(Serialize)]
-struct Counted {
+struct BatchReceipt {
     sequence: u64,
 }
 
@@ -35,20 +35,20 @@ pub(crate) async fn usage(State(feed): State<Feed>, request: Request) -> Result<
         problem
     };
     access.covers(&edge).map_err(refused)?;
-    feed.still(&access).map_err(|revoked| refused(feed.wrong(revoked.address)))?;
-    feed.edges.is_of(&instance, &edge).map_err(|error| refused(error.into()))?;
+    feed.check_not_revoked(&access).map_err(|revoked| refused(feed.bad_token(revoked.address)))?;
+    feed.edges.check_edge(&instance, &edge).map_err(|error| refused(error.into()))?;
     feed.usage.fold(batch).await.map_err(|error| refused(error.into()))?;
-    Ok(Json(Counted { sequence }).into_response())
+    Ok(Json(BatchReceipt { sequence }).into_response())
 }
 
-impl From<NotFolded> for Problem {
-    fn from(error: NotFolded) -> Self {
+impl From<FoldError> for Problem {
+    fn from(error: FoldError) -> Self {
         match error {
-            NotFolded::Full => Self::too_much_usage(),
-            NotFolded::Jumps { most } => Self::bad_usage(format!(
+            FoldError::Full => Self::too_much_usage(),
+            FoldError::SequenceTooHigh { most } => Self::bad_usage(format!(
                 "`sequence` goes on from the worker's last batch, and may be at most {most} now"
             )),
-            NotFolded::Store(error) => error.into(),
+            FoldError::Store(error) => error.into(),
         }
     }
 }

@@ -4,8 +4,8 @@ use axum::http::{StatusCode, header};
 
 use super::{Limit, Problem};
 
-/// The value of `Retry-After`, in seconds. An import takes some seconds.
-const AGAIN_SECS: &str = "10";
+/// The value of `Retry-After`: an import takes some seconds.
+const RETRY_SECS: &str = "10";
 
 impl Problem {
     /// 429: the maximum number of imports is running.
@@ -13,44 +13,44 @@ impl Problem {
         let Limit { name, maximum } = limit;
         let detail = match (name, maximum) {
             ("imports_per_workspace", 1) => format!(
-                "another import into this workspace is running, and nothing of this one was imported; send it again when \
-                 the other is done, or have an operator raise `{name}`"
+                "another import into this workspace is running, and nothing of this one was imported; send it again \
+                 when the other is done, or have an operator raise `{name}`"
             ),
             ("imports_per_workspace", _) => format!(
                 "{maximum} imports into this workspace are running, and nothing of this one was imported; send it again \
                  when one of them is done, or have an operator raise `{name}`"
             ),
             _ => format!(
-                "as many imports are running as may at a time ({maximum}), and nothing of this one was imported; send it \
+                "the maximum number of imports ({maximum}) is running, and nothing of this one was imported; send it \
                  again when one of them is done, or have an operator raise `{name}`"
             ),
         };
-        Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, AGAIN_SECS)
+        Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, RETRY_SECS)
     }
 
     /// 429: the stored bodies of imports have reached their limit.
     pub fn too_many_bodies(limit: Limit) -> Self {
         let detail = format!(
-            "bodies of imports hold all {} bytes that there are for them, and nothing of this one was imported; send it \
-             again later, and fewer imports at a time",
+            "stored bodies of imports use all {} bytes of their limit, and nothing of this one was imported; send it \
+             again later, and send fewer imports at a time",
             limit.maximum
         );
-        Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, AGAIN_SECS)
+        Self::limit_reached(StatusCode::TOO_MANY_REQUESTS, limit, detail).with_header(header::RETRY_AFTER, RETRY_SECS)
     }
 
     /// 503: the body of an import can't be stored. The cause is in the log.
     pub fn spool_unwritable() -> Self {
-        let detail = "there is no room to keep the body, and nothing of it was imported; have an operator make room as the \
-                      control plane's log says, or send fewer lines at a time";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", "The storage is unavailable", detail)
-            .with_header(header::RETRY_AFTER, AGAIN_SECS)
+        let detail = "the body can't be stored, and nothing of it was imported; have an operator free disk space, as \
+                      the control plane's log states, or send fewer lines at a time";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", detail)
+            .with_header(header::RETRY_AFTER, RETRY_SECS)
     }
 
     /// 503: the body of an import was stored, and can't be read. The cause is in the log.
     pub fn spool_unreadable() -> Self {
-        let detail = "the body can't be read from the disk where it was kept, and nothing of it was imported; try again, and \
-                      see the control plane's log for the cause";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", "The storage is unavailable", detail)
-            .with_header(header::RETRY_AFTER, AGAIN_SECS)
+        let detail = "the stored body can't be read from the disk, and nothing of it was imported; try again, and see \
+                      the control plane's log for the cause";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", detail)
+            .with_header(header::RETRY_AFTER, RETRY_SECS)
     }
 }

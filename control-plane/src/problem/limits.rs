@@ -1,4 +1,4 @@
-//! Limits of the operator's file that were reached.
+//! Problems of limits in the operator's file.
 
 use axum::http::{StatusCode, header};
 use policy::protocol::timing::CROWDED_RETRY_AFTER_SECS;
@@ -6,23 +6,23 @@ use policy::protocol::timing::CROWDED_RETRY_AFTER_SECS;
 use super::{Limit, Problem};
 
 impl Problem {
-    /// 422: a workspace takes as much as it may.
+    /// 422: a workspace has reached a limit.
     pub fn limit_of_workspace(limit: Limit) -> Self {
         let Limit { name, maximum } = limit;
         let detail = format!(
-            "nothing was changed: the workspace would exceed `{name}`, which is {maximum}; delete keys that are no longer used, \
-             shorten allowlists, or have an operator raise it under `[limits]`"
+            "nothing was changed: the workspace would exceed `{name}`, which is {maximum}; delete keys that are no \
+             longer used, shorten allowlists, or have an operator raise it under `[limits]`"
         );
         Self::limit_reached(StatusCode::UNPROCESSABLE_ENTITY, limit, detail)
     }
 
-    /// 503: no place for this connection, which ends.
+    /// 503: the maximum number of connections is open. This one is closed.
     pub fn too_many_connections(limit: Limit) -> Self {
         let Limit { name, maximum } = limit;
         let detail = match name {
             "connections_per_address" => format!(
-                "an address may have {maximum} connections that have shown no right token; send one with the first request, \
-                 close those that are not needed, or raise `{name}`"
+                "an address may have {maximum} connections without a valid token; send one with the first request, \
+                 close connections that are not needed, or raise `{name}`"
             ),
             _ => format!(
                 "all {maximum} connections are in use; try again later, or spread clients over more control planes"

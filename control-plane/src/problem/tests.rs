@@ -6,8 +6,13 @@ use super::{FieldError, Limit, LineErrors, Problem};
 use crate::store::StoreError;
 
 /// Files whose constructors of problems must all have an example.
-const SOURCES: [&str; 4] =
-    [include_str!("../problem.rs"), include_str!("body.rs"), include_str!("edges.rs"), include_str!("limits.rs")];
+const SOURCES: [&str; 5] = [
+    include_str!("../problem.rs"),
+    include_str!("body.rs"),
+    include_str!("edges.rs"),
+    include_str!("imports.rs"),
+    include_str!("limits.rs"),
+];
 
 /// The limits of connections.
 const LIMITS: [Limit; 2] =
@@ -18,12 +23,18 @@ fn field(code: &'static str, message: &str) -> FieldError {
 }
 
 /// Examples: the constructor's name, and its problem.
-fn all() -> Vec<(&'static str, Problem)> {
+fn examples() -> Vec<(&'static str, Problem)> {
     let limit = |name, maximum| Limit { name, maximum };
     let lines = vec![LineErrors { line: 7, errors: vec![FieldError::refused_digest()] }];
     vec![
+        ("too_many_imports", Problem::too_many_imports(limit("imports_per_workspace", 1))),
+        ("too_many_imports", Problem::too_many_imports(limit("imports_per_workspace", 2))),
+        ("too_many_imports", Problem::too_many_imports(limit("imports_at_once", 4))),
+        ("too_many_bodies", Problem::too_many_bodies(limit("import_spool_bytes", 1 << 30))),
+        ("spool_unwritable", Problem::spool_unwritable()),
+        ("spool_unreadable", Problem::spool_unreadable()),
         ("limit_of_workspace", Problem::limit_of_workspace(limit("keys_per_workspace", 1_000_000))),
-        ("not_json", Problem::not_json("expected value at line 1 column 1".to_owned())),
+        ("not_json", Problem::not_json("expected value at line 1 column 1")),
         ("bad_query", Problem::bad_query("`limit` is given twice")),
         ("unauthenticated", Problem::unauthenticated("missing-token", "send `Authorization: Bearer <token>`")),
         ("unknown_path", Problem::unknown_path()),
@@ -31,7 +42,7 @@ fn all() -> Vec<(&'static str, Problem)> {
         ("unknown_key", Problem::unknown_key()),
         ("unknown_token", Problem::unknown_token()),
         ("unknown_secret", Problem::unknown_secret()),
-        ("forbidden", Problem::forbidden("a platform admin's")),
+        ("forbidden", Problem::forbidden("a platform admin's token")),
         ("unknown_revision", Problem::unknown_revision(Revision(7))),
         ("method_not_allowed", Problem::method_not_allowed()),
         ("slug_taken", Problem::slug_taken()),
@@ -83,24 +94,24 @@ fn all() -> Vec<(&'static str, Problem)> {
 }
 
 /// The names of the constructors of problems in the sources.
-fn made_by() -> Vec<&'static str> {
+fn constructors() -> Vec<&'static str> {
     let name = |line: &'static str| line.strip_prefix("    pub fn ")?.split_once(['(', '<']).map(|(name, _)| name);
-    let makes = |line: &&str| line.ends_with("-> Self {");
+    let is_constructor = |line: &&str| line.ends_with("-> Self {");
     // `refused_digest` makes a field's error, which is only a part of a problem.
-    let names = SOURCES.into_iter().flat_map(str::lines).filter(makes).filter_map(name);
+    let names = SOURCES.into_iter().flat_map(str::lines).filter(is_constructor).filter_map(name);
     names.filter(|name| *name != "refused_digest").collect()
 }
 
 #[test]
 fn each_refusal_says_what_is_wrong_and_what_to_do() {
-    let all = all();
-    for name in made_by() {
-        assert!(all.iter().any(|(made_by, _)| *made_by == name), "no example of `Problem::{name}`");
+    let examples = examples();
+    for name in constructors() {
+        assert!(examples.iter().any(|(constructor, _)| *constructor == name), "no example of `Problem::{name}`");
     }
-    let shown = |(_, problem): &(_, Problem)| {
+    let render = |(_, problem): &(_, Problem)| {
         let header = problem.header().map(|(name, value)| format!("\n  {name}: {}", value.to_str().unwrap()));
         let (status, code) = (problem.status().as_u16(), problem.code());
         format!("{status} {code}: {}\n  {}{}\n", problem.title(), problem.detail(), header.unwrap_or_default())
     };
-    insta::assert_snapshot!(all.iter().map(shown).collect::<String>());
+    insta::assert_snapshot!(examples.iter().map(render).collect::<String>());
 }

@@ -38,7 +38,7 @@ impl FromStr for ListenAddress {
         if let Some(path) = text.strip_prefix(UNIX) {
             let path = PathBuf::from(path);
             if !path.is_absolute() {
-                return Err("a Unix socket needs its whole path: unix:/run/latchkey/admin.sock".to_owned());
+                return Err("a Unix socket needs an absolute path: unix:/run/latchkey/admin.sock".to_owned());
             }
             return Ok(Self::Unix(path));
         }
@@ -52,7 +52,7 @@ impl FromStr for ListenAddress {
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
         let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        // A text of only digits and dots was meant to be an address.
+        // A text of only digits and dots is an invalid address, not a name.
         let is_name = is_name && host.bytes().any(|byte| byte.is_ascii_alphabetic()) && host.parse::<IpAddr>().is_err();
         let port = port.parse().ok().filter(|_| is_name).ok_or_else(expected)?;
         Ok(Self::Name { host: host.to_owned(), port })

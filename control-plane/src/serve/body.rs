@@ -14,8 +14,8 @@ use crate::pace::Pace;
 pub(super) struct PacedBody {
     body: Incoming,
     pace: Pace,
-    /// Created at the first wait.
-    over: Option<Pin<Box<Sleep>>>,
+    /// Fires when the client is too slow. Created at the first wait.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ struct TooSlow;
 
 impl PacedBody {
     pub(super) fn new(body: Incoming, pace: Pace) -> Self {
-        Self { body, pace, over: None }
+        Self { body, pace, timer: None }
     }
 }
 
@@ -39,15 +39,15 @@ impl Body for PacedBody {
             self.pace.received(Instant::now(), bytes);
             return Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)));
         }
-        let until = self.pace.waits(Instant::now());
-        let over = self.over.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if over.deadline() != until {
-            over.as_mut().reset(until);
+        let until = self.pace.start_wait(Instant::now());
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
         }
-        if over.as_mut().poll(cx).is_pending() {
+        if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        self.pace.ran_out();
+        self.pace.mark_expired();
         Poll::Ready(Some(Err(TooSlow.into())))
     }
 

@@ -23,72 +23,78 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::body::PacedBody;
-use super::listener::Listening;
+use super::listener::ListeningSocket;
 use super::proxies::{Peer, TrustedProxies};
 use super::socket::Socket;
 use super::tls::Tls;
+use crate::auth_failures::rate_limit_address;
+use crate::connection_slots::{ConnectionSlot, ConnectionSlots};
 use crate::entropy::Entropy;
-use crate::guesses::counted_as;
-use crate::pace::{Pace, Slowest};
-use crate::places::{Place, Places};
+use crate::pace::{Pace, PaceLimits};
 use crate::problem::Problem;
 
-/// How long a client may keep us waiting.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
     /// For the next byte of a body, and for the client to take the next byte of an answer. Also for a TLS handshake,
     /// for the head of a request, and for the next request of a connection.
-    pub(super) still: Duration,
+    pub(super) max_idle: Duration,
     /// For the client to take the next byte of an answer, once the service shuts down.
-    pub(super) still_at_end: Duration,
+    pub(super) max_idle_at_shutdown: Duration,
     /// How far a body may be behind its minimum rate.
-    behind: Duration,
+    max_lag: Duration,
     /// For a connection at a limit, until it has presented a valid token.
     trial: Duration,
     /// For the last request of a connection to begin, a fifth more or less, so that load spreads over the control
     /// planes again after one of them restarts.
-    age: Duration,
+    max_age: Duration,
 }
 
 impl Deadlines {
-    /// All in proportion to `still`: if it is 30 s, the others are 2 s, 60 s, 5 s and 10 min.
-    pub(super) fn of(still: Duration) -> Self {
-        Self { still, still_at_end: still / 15, behind: still * 2, trial: still / 6, age: still * 20 }
+    /// All in proportion to `max_idle`: if that is 30 s, the others are 2 s, 60 s, 5 s and 10 min.
+    pub(super) fn of(max_idle: Duration) -> Self {
+        Self {
+            max_idle,
+            max_idle_at_shutdown: max_idle / 15,
+            max_lag: max_idle * 2,
+            trial: max_idle / 6,
+            max_age: max_idle * 20,
+        }
     }
 
-    fn slowest(&self) -> Slowest {
-        Slowest { still: self.still, behind: self.behind }
+    fn pace_limits(&self) -> PaceLimits {
+        PaceLimits { max_idle: self.max_idle, max_lag: self.max_lag }
     }
 }
 
 /// What all connections of a listener share.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct ConnectionContext {
     pub(super) router: Router,
     pub(super) tls: Option<Tls>,
-    pub(super) places: Places,
+    pub(super) slots: ConnectionSlots,
     pub(super) proxies: TrustedProxies,
     pub(super) deadlines: Deadlines,
     pub(super) entropy: Entropy,
 }
 
-impl Door {
-    /// A place for a connection, before the next one is accepted. A proxy's connections are of many clients, so they
-    /// have no limit by address. Those of any other Unix socket have no address, and count as one client.
-    fn place(&self, remote: Peer) -> Arc<Place> {
-        let of = (!self.proxies.has(remote.address())).then(|| counted_as(remote.address()));
-        self.places.take(of)
+impl ConnectionContext {
+    /// Acquires a slot for a connection, before the next one is accepted. A proxy's connections are of many clients, so
+    /// they have no limit by address. Those of any other Unix socket have no address, and count as one client.
+    fn slot(&self, remote: Peer) -> Arc<ConnectionSlot> {
+        let of = (!self.proxies.has(remote.address())).then(|| rate_limit_address(remote.address()));
+        self.slots.acquire(of)
     }
 }
 
 /// The most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// How long to wait when the system has no more sockets for us.
+/// How long to wait after the system has refused a socket, such as at the limit of open files.
 const NO_SOCKET_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until `ending` becomes true, and returns when all requests in flight are answered.
-pub(super) async fn serve(listener: Listening, door: Door, mut ending: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: ListeningSocket, context: ConnectionContext, mut ending: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -96,17 +102,18 @@ pub(super) async fn serve(listener: Listening, door: Door, mut ending: watch::Re
             _ = ending.wait_for(|ending| *ending) => break,
         };
         let Some(accepted) = accepted else { continue };
-        let (door, watcher, ending) = (door.clone(), graceful.watcher(), ending.clone());
+        let (context, watcher, ending) = (context.clone(), graceful.watcher(), ending.clone());
         match accepted {
             Accepted::Tcp(stream, remote) => {
-                let (remote, socket) = (Peer::Address(remote), Socket::of_tcp(stream, door.deadlines, ending.clone()));
-                let place = door.place(remote);
-                tokio::spawn(enter(door, socket, remote, place, watcher, ending));
+                let (remote, socket) =
+                    (Peer::Address(remote), Socket::of_tcp(stream, context.deadlines, ending.clone()));
+                let slot = context.slot(remote);
+                tokio::spawn(serve_connection(context, socket, remote, slot, watcher, ending));
             }
             Accepted::Unix(stream) => {
-                let socket = Socket::new(stream, door.deadlines, ending.clone());
-                let (door, place) = (Door { tls: None, ..door.clone() }, door.place(Peer::Unix));
-                tokio::spawn(enter(door, socket, Peer::Unix, place, watcher, ending));
+                let socket = Socket::new(stream, context.deadlines, ending.clone());
+                let (context, slot) = (ConnectionContext { tls: None, ..context.clone() }, context.slot(Peer::Unix));
+                tokio::spawn(serve_connection(context, socket, Peer::Unix, slot, watcher, ending));
             }
         }
     }
@@ -120,14 +127,14 @@ enum Accepted {
 }
 
 /// The next connection; `None` if it was lost before it was accepted, or can't be accepted.
-async fn accept(listener: &Listening) -> Option<Accepted> {
+async fn accept(listener: &ListeningSocket) -> Option<Accepted> {
     let accepted = match listener {
-        Listening::Tcp(listener) => listener.accept().await.map(|(stream, remote)| Accepted::Tcp(stream, remote)),
-        Listening::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        ListeningSocket::Tcp(listener) => listener.accept().await.map(|(stream, remote)| Accepted::Tcp(stream, remote)),
+        ListeningSocket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
     };
     match accepted {
         Ok(accepted) => Some(accepted),
-        Err(cause) if is_of_the_client(&cause) => None,
+        Err(cause) if is_client_error(&cause) => None,
         Err(cause) => {
             warn!(%cause, "cannot accept a connection; raise the limit of open files if it was reached");
             sleep(NO_SOCKET_PAUSE).await;
@@ -136,65 +143,65 @@ async fn accept(listener: &Listening) -> Option<Accepted> {
     }
 }
 
-fn is_of_the_client(error: &std::io::Error) -> bool {
+fn is_client_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves a connection as long as it has a place.
-async fn enter(
-    door: Door,
+/// Serves a connection as long as it has a slot.
+async fn serve_connection(
+    context: ConnectionContext,
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     remote: Peer,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     watcher: Watcher,
     ending: watch::Receiver<bool>,
 ) {
-    let (trial, of_trial) = (door.deadlines.trial, Arc::clone(&place));
+    let (trial, trial_slot) = (context.deadlines.trial, Arc::clone(&slot));
     tokio::select! {
-        () = shake_hands(door, socket, remote, place, watcher, ending) => {}
-        () = of_trial.trial_is_over(trial) => debug!(%remote, "a connection showed no right token in time"),
+        () = handshake(context, socket, remote, slot, watcher, ending) => {}
+        () = trial_slot.trial_is_over(trial) => debug!(%remote, "a connection presented no valid token in time"),
     }
 }
 
 /// Performs the TLS handshake if there is TLS.
-async fn shake_hands(
-    door: Door,
+async fn handshake(
+    context: ConnectionContext,
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     remote: Peer,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     watcher: Watcher,
     mut ending: watch::Receiver<bool>,
 ) {
-    let Some(tls) = door.tls.clone() else { return converse(door, socket, remote, place, watcher).await };
-    let shaken = tokio::select! {
-        shaken = timeout(door.deadlines.still, tls.accept(socket)) => shaken,
+    let Some(tls) = context.tls.clone() else { return serve_requests(context, socket, remote, slot, watcher).await };
+    let result = tokio::select! {
+        result = timeout(context.deadlines.max_idle, tls.accept(socket)) => result,
         // No request was sent yet.
         _ = ending.wait_for(|ending| *ending) => return,
     };
-    match shaken {
-        Ok(Ok(stream)) => converse(door, stream, remote, place, watcher).await,
+    match result {
+        Ok(Ok(stream)) => serve_requests(context, stream, remote, slot, watcher).await,
         Ok(Err(cause)) => debug!(%remote, %cause, "a TLS handshake failed"),
         Err(_) => debug!(%remote, "a TLS handshake took too long"),
     }
 }
 
 /// Serves all requests of a connection, one after the other.
-async fn converse(
-    door: Door,
+async fn serve_requests(
+    context: ConnectionContext,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     remote: Peer,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     watcher: Watcher,
 ) {
-    let Door { router, deadlines, entropy, proxies, .. } = door;
-    let is_old_at = Instant::now() + entropy.jittered(deadlines.age);
+    let ConnectionContext { router, deadlines, entropy, proxies, .. } = context;
+    let close_after = Instant::now() + entropy.jittered(deadlines.max_age);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let client = proxies.client(remote, request.headers());
-        answer(router.clone(), request, client, Arc::clone(&place), deadlines.slowest(), is_old_at)
+        answer(router.clone(), request, client, Arc::clone(&slot), deadlines.pace_limits(), close_after)
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(deadlines.still).max_buf_size(MAX_HEAD_BYTES);
+    builder.timer(TokioTimer::new()).header_read_timeout(deadlines.max_idle).max_buf_size(MAX_HEAD_BYTES);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     // Logged for debugging only: a client's errors on its own connection concern nobody else.
     if let Err(cause) = watcher.watch(connection).await {
@@ -206,12 +213,12 @@ async fn answer(
     router: Router,
     request: hyper::Request<Incoming>,
     client: Option<IpAddr>,
-    place: Arc<Place>,
-    slowest: Slowest,
-    is_old_at: Instant,
+    slot: Arc<ConnectionSlot>,
+    pace_limits: PaceLimits,
+    close_after: Instant,
 ) -> Result<Response, Infallible> {
-    // Not for requests without a body: thousands of those wait.
-    let pace = (!request.body().is_end_stream()).then(|| Pace::new(slowest));
+    // Not for requests without a body, because thousands of them wait.
+    let pace = (!request.body().is_end_stream()).then(|| Pace::new(pace_limits));
     let mut request: Request = request.map(|body| match &pace {
         Some(pace) => Body::new(PacedBody::new(body, pace.clone())),
         None => Body::new(body),
@@ -219,19 +226,19 @@ async fn answer(
     if let Some(client) = client {
         request.extensions_mut().insert(ConnectInfo(client));
     }
-    request.extensions_mut().insert(Arc::clone(&place));
+    request.extensions_mut().insert(Arc::clone(&slot));
     if let Some(pace) = &pace {
         request.extensions_mut().insert(pace.clone());
     }
     let Ok(mut response) = router.oneshot(request).await;
-    let is_too_slow = pace.is_some_and(|pace| pace.has_run_out());
-    let refused = place.refused();
+    let is_too_slow = pace.is_some_and(|pace| pace.is_expired());
+    let refused = slot.refused_by();
     if let Some(limit) = refused {
         response = Problem::too_many_connections(limit).into_response();
     } else if is_too_slow {
         response = Problem::slow_body().into_response();
     }
-    if refused.is_some() || is_too_slow || is_old_at <= Instant::now() {
+    if refused.is_some() || is_too_slow || close_after <= Instant::now() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -244,7 +251,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::places::Most;
+    use crate::connection_slots::SlotLimits;
 
     struct Server {
         address: SocketAddr,
@@ -258,10 +265,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ending) = watch::channel(false);
-        let places = Places::new(Most { all: 100, trials: 10, of_address: None });
+        let slots = ConnectionSlots::new(SlotLimits { all: 100, trials: 10, of_address: None });
         let proxies = TrustedProxies::default();
-        let door = Door { router, tls: None, places, proxies, deadlines, entropy: Entropy::system() };
-        Server { address, end, serving: tokio::spawn(serve(Listening::Tcp(listener), door, ending)) }
+        let context = ConnectionContext { router, tls: None, slots, proxies, deadlines, entropy: Entropy::system() };
+        Server { address, end, serving: tokio::spawn(serve(ListeningSocket::Tcp(listener), context, ending)) }
     }
 
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -297,8 +304,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_old_connection_is_closed_after_an_answer() {
-        let age = Duration::from_millis(200);
-        let server = server(Deadlines { age, ..Deadlines::of(USUAL) }, hello()).await;
+        let max_age = Duration::from_millis(200);
+        let server = server(Deadlines { max_age, ..Deadlines::of(USUAL) }, hello()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let (began, mut answers) = (Instant::now(), 0);
         // One request after the other, until the server has closed.
@@ -314,7 +321,7 @@ mod tests {
             }
             assert!(began.elapsed() < DEADLINE, "it never ends");
         }
-        assert!(began.elapsed() >= age * 4 / 5 && answers > 1, "{answers} answers in {:?}", began.elapsed());
+        assert!(began.elapsed() >= max_age * 4 / 5 && answers > 1, "{answers} answers in {:?}", began.elapsed());
         assert_eq!(rest(&mut stream).await, "");
     }
 

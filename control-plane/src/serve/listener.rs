@@ -10,17 +10,17 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 
 use super::address::{ListenAddress, resolved};
-use super::tls::{Files, Tls, TlsError};
+use super::tls::{Tls, TlsError, TlsFiles};
 use super::unix_socket::{self, SocketFile};
 use crate::cli::ServeOptions;
-use crate::places::Most;
+use crate::connection_slots::SlotLimits;
 use crate::problem::Limit;
 use crate::public_url::PublicUrl;
 
 /// Connections that may wait to be accepted; the system may allow fewer. After a restart all edges reconnect together.
 pub(super) const BACKLOG: u32 = 4096;
 
-/// Connections of a listener: twice the number of edges that one control plane is made for.
+/// Connections of a listener: twice the number of edges that one control plane is designed for.
 const CONNECTIONS: usize = 20_000;
 
 /// Additional connections on trial.
@@ -31,7 +31,7 @@ const OTHER_FILES: usize = 128;
 
 /// What one of the flags that name an address listens on.
 pub(super) struct Listener {
-    pub(super) sockets: Vec<Listening>,
+    pub(super) sockets: Vec<ListeningSocket>,
     /// For TCP sockets. `None`: plain HTTP, which a Unix socket always uses.
     pub(super) tls: Option<Tls>,
     /// Host and port that it is reached by; `None` for a Unix socket.
@@ -39,7 +39,7 @@ pub(super) struct Listener {
 }
 
 /// A socket that accepts connections.
-pub(super) enum Listening {
+pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile),
 }
@@ -51,12 +51,12 @@ impl Listener {
 
     /// The address of each socket, as a client uses it.
     pub(super) fn addresses(&self) -> Vec<String> {
-        let address = |socket: &Listening| match socket {
-            Listening::Tcp(listener) => {
+        let address = |socket: &ListeningSocket| match socket {
+            ListeningSocket::Tcp(listener) => {
                 let address = listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
                 format!("{}://{address}", self.scheme())
             }
-            Listening::Unix(_, file) => file.to_string(),
+            ListeningSocket::Unix(_, file) => file.to_string(),
         };
         self.sockets.iter().map(address).collect()
     }
@@ -73,26 +73,28 @@ pub(super) fn listeners(
     ending: &watch::Receiver<bool>,
 ) -> anyhow::Result<(Listener, Option<Listener>)> {
     let pair = options.tls_certificate.clone().zip(options.tls_key.clone());
-    let follow = |client_ca: Option<PathBuf>| {
-        let files = pair.clone().map(|(certificate, key)| Files { certificate, key, client_ca });
-        files.map(|files| Tls::follow(files, ending.clone())).transpose()
+    let load_tls = |client_ca: Option<PathBuf>| {
+        let files = pair.clone().map(|(certificate, key)| TlsFiles { certificate, key, client_ca });
+        files.map(|files| Tls::load_and_watch(files, ending.clone())).transpose()
     };
     let insecure = options.insecure_http;
     let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
     let edges_by_unix = options.edge_listen.as_ref().is_some_and(is_unix);
     if edges_by_unix && options.edge_client_ca.is_some() {
         anyhow::bail!(
-            "--edge-client-ca: a Unix socket has no TLS, so no certificate can be asked for; listen for edges on an address, or leave it out"
+            "--edge-client-ca: a Unix socket has no TLS, so no client certificate can be requested; give --edge-listen \
+             an address, or omit the option"
         );
     }
     if pair.is_some() && is_unix(&options.listen) && options.edge_listen.as_ref().is_none_or(is_unix) {
         anyhow::bail!(
-            "--tls-certificate: a Unix socket has no TLS, and nothing else is listened on; listen on an address, or leave it out"
+            "--tls-certificate: a Unix socket has no TLS, and there is no other listener; listen on an address, or omit \
+             the option"
         );
     }
-    let listener = listen("--listen", &options.listen, || follow(None), insecure)?;
+    let listener = listen("--listen", &options.listen, || load_tls(None), insecure)?;
     let edge_listener = match &options.edge_listen {
-        Some(address) => Some(listen("--edge-listen", address, || follow(options.edge_client_ca.clone()), insecure)?),
+        Some(address) => Some(listen("--edge-listen", address, || load_tls(options.edge_client_ca.clone()), insecure)?),
         None => None,
     };
     Ok((listener, edge_listener))
@@ -104,12 +106,13 @@ fn listen(
     tls: impl FnOnce() -> Result<Option<Tls>, TlsError>,
     insecure_http: bool,
 ) -> anyhow::Result<Listener> {
-    let cannot = || format!("{flag} {address}: cannot listen there; stop what does, or choose another address");
+    let cannot =
+        || format!("{flag} {address}: cannot listen on it; stop the program that does, or choose another address");
     let (addresses, host) = match address {
         ListenAddress::Unix(path) => {
             let (listener, file) =
                 unix_socket::listen(path).map_err(|cause| anyhow::anyhow!("{flag} {address}: {cause:#}"))?;
-            return Ok(Listener { sockets: vec![Listening::Unix(listener, file)], tls: None, authority: None });
+            return Ok(Listener { sockets: vec![ListeningSocket::Unix(listener, file)], tls: None, authority: None });
         }
         ListenAddress::Address(address) => (vec![*address], None),
         ListenAddress::Name { host, port } => {
@@ -124,28 +127,28 @@ fn listen(
     {
         let resolved = if host.is_some() { format!(" is {open}, and") } else { ":".to_owned() };
         anyhow::bail!(
-            "{flag} {address}{resolved} plain HTTP would show tokens to the network; give --tls-certificate and --tls-key, listen \
-             on 127.0.0.1, or say --insecure-http where TLS ends in front of it"
+            "{flag} {address}{resolved} plain HTTP would show tokens to the network; give --tls-certificate and \
+             --tls-key, listen on 127.0.0.1, or give --insecure-http if a proxy in front of it terminates TLS"
         );
     }
-    let sockets = bound(&addresses).with_context(cannot)?;
+    let sockets = bind_all(&addresses).with_context(cannot)?;
     let first = sockets.first().ok_or_else(|| anyhow::anyhow!(cannot()))?.local_addr()?;
     let authority = host.map_or_else(|| first.to_string(), |host| format!("{host}:{}", first.port()));
-    Ok(Listener { sockets: sockets.into_iter().map(Listening::Tcp).collect(), tls, authority: Some(authority) })
+    Ok(Listener { sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(), tls, authority: Some(authority) })
 }
 
 /// Listens on all of these addresses, on one port. An address that the machine doesn't have, such as IPv6 where that is
-/// off, is left out if there is another one, because a name may stand for both.
-fn bound(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+/// off, is skipped if there is another one, because a name may resolve to both.
+fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     let (mut sockets, mut missing): (Vec<TcpListener>, _) = (Vec::new(), None);
     for address in addresses {
         let mut address = *address;
         if let (0, Some(first)) = (address.port(), sockets.first()) {
             address.set_port(first.local_addr()?.port());
         }
-        match bound_to(address) {
+        match bind_one(address) {
             Ok(socket) => sockets.push(socket),
-            Err(cause) if is_not_here(&cause) => {
+            Err(cause) if is_address_missing(&cause) => {
                 tracing::debug!(%address, %cause, "this machine doesn't have an address");
                 missing = Some(cause);
             }
@@ -158,14 +161,14 @@ fn bound(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     }
 }
 
-fn is_not_here(cause: &io::Error) -> bool {
+fn is_address_missing(cause: &io::Error) -> bool {
     let is_unknown = cause.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
     is_unknown || cause.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-fn bound_to(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As the standard library does: a restart must not wait until the system forgets the connections of the last run.
+    // As in the standard library: a restart must not wait until the system forgets the connections of the last run.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -173,12 +176,12 @@ fn bound_to(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// How many connections a listener may have at a time: fewer if the system allows fewer open files, so that further
 /// ones are refused and don't wait for a file.
-pub(super) fn places(open_files: Option<u64>, has_edge_listener: bool, of_address: Option<Limit>) -> Most {
+pub(super) fn slot_limits(open_files: Option<u64>, has_edge_listener: bool, of_address: Option<Limit>) -> SlotLimits {
     let files = open_files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     let listeners = if has_edge_listener { 2 } else { 1 };
     let files = files.saturating_sub(OTHER_FILES) / listeners;
     let trials = (files / 8).min(TRIALS);
-    Most { all: files.saturating_sub(trials).min(CONNECTIONS), trials, of_address }
+    SlotLimits { all: files.saturating_sub(trials).min(CONNECTIONS), trials, of_address }
 }
 
 /// Raises the limit of open files to what the system allows, and returns it. Each waiting edge takes one, and the usual
@@ -201,7 +204,7 @@ mod tests {
 
     fn ports(addresses: &[&str]) -> io::Result<Vec<u16>> {
         let addresses: Vec<SocketAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        bound(&addresses)?.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
+        bind_all(&addresses)?.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
     }
 
     #[tokio::test]
@@ -211,9 +214,9 @@ mod tests {
         // 203.0.113.0/24 is reserved for documentation.
         assert_eq!(ports(&["203.0.113.1:0", "127.0.0.1:0"]).unwrap().len(), 1);
         assert!(ports(&["203.0.113.1:0"]).is_err());
-        let taken = bound_to("127.0.0.2:0".parse().unwrap()).unwrap();
+        let taken = bind_one("127.0.0.2:0".parse().unwrap()).unwrap();
         let taken = taken.local_addr().unwrap();
-        let refused = bound(&[SocketAddr::from(([127, 0, 0, 1], taken.port())), taken]);
+        let refused = bind_all(&[SocketAddr::from(([127, 0, 0, 1], taken.port())), taken]);
         assert_eq!(refused.map(|_| ()).map_err(|cause| cause.kind()), Err(io::ErrorKind::AddrInUse));
     }
 }

@@ -106,7 +106,7 @@ fn network(text: &str) -> Result<IpNet, String> {
     if network.addr() == network.network() {
         Ok(network)
     } else {
-        Err(format!("bits of a host are set; say {}", network.trunc()))
+        Err(format!("host bits are set; the network is {}", network.trunc()))
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         for (text, expected) in [("10.0.0.0/8", "10.0.0.0/8"), ("192.0.2.1", "192.0.2.1/32"), ("::1", "::1/128")] {
             assert_eq!(network(text).map(|network| network.to_string()), Ok(expected.to_owned()));
         }
-        assert_eq!(network("10.1.0.0/8"), Err("bits of a host are set; say 10.0.0.0/8".to_owned()));
+        assert_eq!(network("10.1.0.0/8"), Err("host bits are set; the network is 10.0.0.0/8".to_owned()));
         for text in ["", "proxy", "10.0.0.0/33"] {
             assert!(network(text).unwrap_err().starts_with("not an address or a network"), "{text:?}");
         }

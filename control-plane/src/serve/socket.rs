@@ -1,4 +1,4 @@
-//! A socket that fails if its client stops taking what is sent.
+//! A socket that fails if its client stops reading.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -15,24 +15,24 @@ use tracing::debug;
 
 use super::connections::Deadlines;
 
-/// The most unsent bytes that the system keeps for a client. A client that takes half of them is seen to make progress.
+/// The most unsent bytes that the system keeps for a client. A client that reads half of them makes progress.
 /// Bytes in flight don't count, so this costs no throughput.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 16 << 10;
 
-/// A socket whose writes fail once bytes have waited too long for the client to take them. That ends its connection.
+/// A socket whose writes fail once bytes have waited too long for the client to read them. That ends its connection.
 pub(super) struct Socket<S> {
     stream: S,
     deadlines: Deadlines,
-    /// Once true, the service shuts down, and doesn't wait long for a client that takes nothing.
+    /// Becomes true at shutdown, when the service no longer waits long for a client that reads nothing.
     ending: watch::Receiver<bool>,
     stalled: Option<Stalled>,
 }
 
-/// The system accepts no more bytes, because the client takes none.
+/// The state while the system accepts no more bytes, because the client reads none.
 struct Stalled {
     since: Instant,
-    over: Pin<Box<Sleep>>,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Socket<TcpStream> {
@@ -44,11 +44,11 @@ impl Socket<TcpStream> {
         #[cfg(target_os = "linux")]
         {
             let socket = SockRef::from(&stream);
-            // The bytes that the system has accepted have the same deadline.
-            if let Err(cause) = socket.set_tcp_user_timeout(Some(deadlines.still)) {
+            // The same deadline for the bytes that the system has accepted.
+            if let Err(cause) = socket.set_tcp_user_timeout(Some(deadlines.max_idle)) {
                 debug!(%cause, "a connection without TCP_USER_TIMEOUT");
             }
-            // Otherwise the system would accept megabytes, and then nothing until a slow client has taken a third of
+            // Otherwise the system would accept megabytes, and then nothing until a slow client has read a third of
             // them.
             if let Err(cause) = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
                 debug!(%cause, "a connection without TCP_NOTSENT_LOWAT");
@@ -63,27 +63,28 @@ impl<S: AsFd> Socket<S> {
         Self { stream, deadlines, ending, stalled: None }
     }
 
-    /// Notes the result of a write.
+    /// Handles the result of a write.
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
         }
         let now = Instant::now();
-        let patience = if *self.ending.borrow() { self.deadlines.still_at_end } else { self.deadlines.still };
-        let stalled = self.stalled.get_or_insert_with(|| Stalled { since: now, over: Box::pin(sleep_until(now)) });
-        let until = stalled.since + patience;
-        if stalled.over.deadline() != until {
-            stalled.over.as_mut().reset(until);
+        let max_idle =
+            if *self.ending.borrow() { self.deadlines.max_idle_at_shutdown } else { self.deadlines.max_idle };
+        let stalled = self.stalled.get_or_insert_with(|| Stalled { since: now, timer: Box::pin(sleep_until(now)) });
+        let until = stalled.since + max_idle;
+        if stalled.timer.deadline() != until {
+            stalled.timer.as_mut().reset(until);
         }
-        if stalled.over.as_mut().poll(cx).is_pending() {
+        if stalled.timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        // Reset the connection: otherwise the system would keep offering its bytes to a client that doesn't take them.
+        // Reset the connection: otherwise the system would keep sending its bytes to a client that doesn't read them.
         if let Err(cause) = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
             debug!(%cause, "a connection that can't be reset");
         }
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
     }
 }
 

@@ -18,18 +18,18 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{error, info};
 
 /// How often the files are checked; costs a stat each.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The files of one listener.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(super) struct TlsFiles {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
     /// If set, only clients with a certificate of this authority may connect.
     pub(super) client_ca: Option<PathBuf>,
 }
 
-/// The configuration in the files as of now. Clones follow together.
+/// The configuration in the files as of now. Clones share it.
 #[derive(Clone)]
 pub(super) struct Tls(watch::Receiver<Arc<ServerConfig>>);
 
@@ -38,7 +38,7 @@ pub(super) struct Tls(watch::Receiver<Arc<ServerConfig>>);
 pub(super) enum TlsError {
     #[error("{what} {path}: cannot read it: {cause}")]
     Read { what: &'static str, path: PathBuf, cause: pem::Error },
-    #[error("{what} {path}: there is no certificate in it; give a file in PEM format")]
+    #[error("{what} {path}: it contains no certificate; give a file in PEM format")]
     Empty { what: &'static str, path: PathBuf },
     #[error("--tls-key {path} and --tls-certificate {certificate}: {cause}; give a certificate and its own key")]
     Pair { path: PathBuf, certificate: PathBuf, cause: rustls::Error },
@@ -47,12 +47,12 @@ pub(super) enum TlsError {
 }
 
 impl Tls {
-    /// Loads `files`, and follows them until `ending` becomes true.
-    pub(super) fn follow(files: Files, ending: watch::Receiver<bool>) -> Result<Self, TlsError> {
-        // Taken before the files are read: what changes in between is loaded again.
+    /// Loads `files`, and reloads them when they change, until `ending` becomes true.
+    pub(super) fn load_and_watch(files: TlsFiles, ending: watch::Receiver<bool>) -> Result<Self, TlsError> {
+        // Taken before the files are read: a file that changes in between is loaded again.
         let stamp = files.stamp();
         let (sender, receiver) = watch::channel(files.load()?);
-        tokio::spawn(follow(files, stamp, sender, ending));
+        tokio::spawn(watch_files(files, stamp, sender, ending));
         Ok(Self(receiver))
     }
 
@@ -63,17 +63,17 @@ impl Tls {
     }
 }
 
-async fn follow(
-    files: Files,
-    mut stamp: Vec<Option<Stamp>>,
+async fn watch_files(
+    files: TlsFiles,
+    mut stamp: Vec<Option<FileStamp>>,
     sender: watch::Sender<Arc<ServerConfig>>,
     mut ending: watch::Receiver<bool>,
 ) {
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checks = interval(CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            _ = checks.tick() => {}
             _ = ending.wait_for(|ending| *ending) => return,
         }
         let now = files.stamp();
@@ -84,32 +84,32 @@ async fn follow(
         match files.load() {
             Ok(config) => {
                 sender.send_replace(config);
-                info!(certificate = %files.certificate.display(), "loaded the TLS certificate anew");
+                info!(certificate = %files.certificate.display(), "reloaded the TLS certificate");
             }
             // Maybe only half of a pair is written yet; the other half changes the stamp again.
-            Err(cause) => error!(%cause, "the TLS certificate that was loaded before stays in use"),
+            Err(cause) => error!(%cause, "cannot reload the TLS certificate; the previous one stays in use"),
         }
     }
 }
 
-/// What differs after a file was written or replaced.
+/// The metadata that differs after a file was written or replaced.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     inode: u64,
     length: u64,
     modified: (i64, i64),
 }
 
-impl From<Metadata> for Stamp {
+impl From<Metadata> for FileStamp {
     fn from(file: Metadata) -> Self {
         Self { inode: file.ino(), length: file.len(), modified: (file.mtime(), file.mtime_nsec()) }
     }
 }
 
-impl Files {
-    fn stamp(&self) -> Vec<Option<Stamp>> {
+impl TlsFiles {
+    fn stamp(&self) -> Vec<Option<FileStamp>> {
         let paths = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
-        paths.into_iter().flatten().map(|path| std::fs::metadata(path).ok().map(Stamp::from)).collect()
+        paths.into_iter().flatten().map(|path| std::fs::metadata(path).ok().map(FileStamp::from)).collect()
     }
 
     fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {

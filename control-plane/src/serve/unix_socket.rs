@@ -20,36 +20,36 @@ const MODE: u32 = 0o660;
 /// Listens at `path`. Replaces a socket that an earlier run left there, but not one that another program listens on,
 /// nor a file that is no socket.
 pub(super) fn listen(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
-    make_way(path)?;
+    remove_stale_socket(path)?;
     let socket = UnixSocket::new_stream()?;
     socket
         .bind(path)
-        .context("cannot make the socket: its folder must be there, and the service must be able to write to it")?;
+        .context("cannot create the socket: its folder must exist, and the service must be able to write to it")?;
     let file = SocketFile::of(path)?;
     // Nobody can connect before it listens, so the mode is set in time.
     fs::set_permissions(path, Permissions::from_mode(MODE)).context("cannot set the socket's mode")?;
     Ok((socket.listen(BACKLOG)?, file))
 }
 
-/// Removes a socket that nobody listens on.
-fn make_way(path: &Path) -> anyhow::Result<()> {
+/// Removes a socket that no program listens on.
+fn remove_stale_socket(path: &Path) -> anyhow::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(cause) => return Err(cause).context("cannot look at it"),
+        Err(cause) => return Err(cause).context("cannot read its metadata"),
     };
     if !found.file_type().is_socket() {
-        bail!("there is something else than a socket; remove it, or choose another path");
+        bail!("the file is not a socket; remove it, or choose another path");
     }
     match UnixStream::connect(path) {
         Ok(_) => bail!("another program listens there; stop it, or choose another path"),
         Err(cause) if cause.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).context("nobody listens there any more, but it cannot be removed")?;
+            fs::remove_file(path).context("no program listens on it any more, but it cannot be removed")?;
             info!(socket = %path.display(), "replaced a socket that nobody listened on");
             Ok(())
         }
         Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
-        Err(cause) => Err(cause).context("there is a socket, and it isn't known whether somebody listens on it"),
+        Err(cause) => Err(cause).context("cannot determine whether another program listens on it"),
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
         fs::write(&path, "notes").unwrap();
         let refused = listen(&path).err().unwrap().to_string();
-        assert!(refused.contains("something else than a socket"), "{refused}");
+        assert!(refused.contains("the file is not a socket"), "{refused}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "notes");
         assert!(listen(&directory.path().join("nowhere/a.sock")).is_err());
     }

@@ -1,4 +1,4 @@
-//! Admin tokens: who may do what over REST, by the digest of a token.
+//! Admin tokens: which role a token has in the REST API, by the digest of the token.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -6,10 +6,10 @@ use std::num::NonZeroU32;
 use policy::{AdminTokenId, Digest, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::audit::{Audited, Event, Target};
+use super::audit::{Audited, Event, EventTarget};
 use super::changes::{self, Change};
 use super::sql::{Optional as _, Row, Sql, SqlError, params};
-use super::{Acting, Changed, NewSecret, Page, Precondition, Store, StoreError};
+use super::{AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError};
 use crate::instant;
 use crate::secret::LastCharacters;
 
@@ -25,7 +25,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Its name over REST and in the database.
+    /// Its name in the REST API and in the database.
     pub fn word(self) -> &'static str {
         match self {
             Self::PlatformAdmin => "platform_admin",
@@ -43,11 +43,11 @@ impl Role {
     }
 }
 
-/// How the audit log and `created_by` identify the holder of the token in the token file.
+/// The actor's id and name in the audit log and in `created_by` for the token in the token file.
 pub const TOKEN_FILE_ID: &str = "platform-admin";
 pub const TOKEN_FILE_NAME: &str = "token file";
 
-/// A token for REST. Not secret.
+/// A token for the REST API. Not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminToken {
     pub id: AdminTokenId,
@@ -67,7 +67,7 @@ pub struct AdminToken {
 
 impl AdminToken {
     pub fn is_expired(&self, now: UnixSeconds) -> bool {
-        self.expires_at.is_some_and(|at| at.has_come(now))
+        self.expires_at.is_some_and(|at| at.is_reached(now))
     }
 }
 
@@ -97,9 +97,9 @@ impl Store {
     pub async fn create_admin_token(
         &self,
         new: NewAdminToken,
-        acting: Acting,
-    ) -> Result<Changed<AdminToken>, StoreError> {
-        self.engine.change(move |change| create(change, &new, &acting)).await
+        context: ChangeContext,
+    ) -> Result<AtRevision<AdminToken>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &context)).await
     }
 
     /// The token with this id. `NotFound` if it was revoked, or if it isn't bound to `within`, when that is given.
@@ -122,9 +122,9 @@ impl Store {
         id: AdminTokenId,
         within: Option<WorkspaceId>,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<()>, StoreError> {
-        self.engine.change(move |change| revoke(change, id, within, &precondition, &acting)).await
+        context: ChangeContext,
+    ) -> Result<AtRevision<()>, StoreError> {
+        self.engine.change(move |change| revoke(change, id, within, &precondition, &context)).await
     }
 
     /// The token with this digest, including revoked and expired ones.
@@ -151,20 +151,24 @@ impl Store {
             .await
     }
 
-    /// Records that a token was used. This is no change: it has no revision and no event.
-    pub async fn note_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
-        let noted = move |change: &Change<'_>| {
+    /// Records that a token was used. This is not a change: it has no revision and no audit event.
+    pub async fn record_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
+        let work = move |change: &Change<'_>| {
             let mut update = change.sql().prepare(
                 "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2",
             )?;
             update.execute(params![id.as_bytes(), at.0])?;
             Ok(())
         };
-        self.engine.change(noted).await
+        self.engine.change(work).await
     }
 }
 
-fn create(change: &Change<'_>, new: &NewAdminToken, acting: &Acting) -> Result<Changed<AdminToken>, StoreError> {
+fn create(
+    change: &Change<'_>,
+    new: &NewAdminToken,
+    context: &ChangeContext,
+) -> Result<AtRevision<AdminToken>, StoreError> {
     let inserted = change
         .sql()
         .prepare(
@@ -179,8 +183,8 @@ fn create(change: &Change<'_>, new: &NewAdminToken, acting: &Acting) -> Result<C
             new.name,
             new.role.word(),
             new.role.workspace().map(|id| *id.as_bytes()),
-            acting.at.0,
-            acting.actor.id,
+            context.at.0,
+            context.actor.id,
             new.expires_at.map(|at| at.0),
             changes::number(change.revision()?)?
         ])?;
@@ -188,8 +192,8 @@ fn create(change: &Change<'_>, new: &NewAdminToken, acting: &Acting) -> Result<C
         return Err(StoreError::SecretTaken);
     }
     let value = find(change.sql(), new.id, None)?;
-    let revision = change.record(acting, &Event::made("admin-token.create", &value), &[])?;
-    Ok(Changed { value, revision })
+    let revision = change.record(context, &Event::created("admin-token.create", &value), &[])?;
+    Ok(AtRevision { value, revision })
 }
 
 pub(super) fn revoke(
@@ -197,17 +201,17 @@ pub(super) fn revoke(
     id: AdminTokenId,
     within: Option<WorkspaceId>,
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<()>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<()>, StoreError> {
     let token = find(change.sql(), id, within)?;
     precondition.check(token.revision)?;
     change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
         id.as_bytes(),
-        acting.at.0,
+        context.at.0,
         changes::number(change.revision()?)?
     ])?;
-    let revision = change.record(acting, &Event::ended("admin-token.revoke", &token), &[])?;
-    Ok(Changed { value: (), revision })
+    let revision = change.record(context, &Event::ended("admin-token.revoke", &token), &[])?;
+    Ok(AtRevision { value: (), revision })
 }
 
 fn find(sql: Sql<'_>, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
@@ -230,7 +234,7 @@ fn list(
     query: &TokenQuery<AdminTokenId>,
     within: Option<WorkspaceId>,
 ) -> Result<Page<AdminToken>, StoreError> {
-    // Ids sort by creation. Sixteen zero bytes are no id, and sort before all ids.
+    // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let condition = if within.is_some() { "t.workspace_id = ?3" } else { "?3 IS NULL" };
     let statement = format!(
@@ -265,13 +269,13 @@ fn role(row: &Row<'_>) -> Result<Role, SqlError> {
         ("platform_admin", None) => Ok(Role::PlatformAdmin),
         ("workspace_admin", Some(workspace)) => Ok(Role::WorkspaceAdmin(workspace)),
         ("workspace_member", Some(workspace)) => Ok(Role::WorkspaceMember(workspace)),
-        _ => Err(SqlError::unfit(3, "no role is so")),
+        _ => Err(SqlError::invalid_column(3, "not a role")),
     }
 }
 
 impl Audited for AdminToken {
-    fn target(&self) -> Target {
-        Target { kind: "admin_token", id: self.id.to_string(), name: self.name.clone() }
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "admin_token", id: self.id.to_string(), name: self.name.clone() }
     }
 
     fn workspace(&self) -> Option<WorkspaceId> {

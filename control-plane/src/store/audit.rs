@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::sql::{NONE, Optional as _, Sql, params};
-use super::{Acting, Actor, Store, StoreError, changes};
+use super::{Actor, ChangeContext, Store, StoreError, changes};
 use crate::instant;
 
 /// The hash before the first event.
@@ -23,7 +23,7 @@ pub struct AuditEvent {
     pub hash: ChainHash,
 }
 
-/// The newest event. With its hash kept elsewhere, one can check later whether anything up to it was rewritten.
+/// The newest event. If its hash is stored elsewhere, a later check detects a rewrite of anything up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditHead {
     pub revision: Revision,
@@ -32,15 +32,16 @@ pub struct AuditHead {
 
 /// What an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Target {
+pub(super) struct EventTarget {
     pub(super) kind: &'static str,
     pub(super) id: String,
     pub(super) name: String,
 }
 
-/// What the audit log contains of an object: nothing secret, no digest, and nothing that the event has elsewhere.
+/// An object that audit events describe. Its fields contain no secret and no digest, and repeat nothing that the event
+/// already has.
 pub(super) trait Audited {
-    fn target(&self) -> Target;
+    fn target(&self) -> EventTarget;
 
     fn workspace(&self) -> Option<WorkspaceId>;
 
@@ -50,7 +51,7 @@ pub(super) trait Audited {
 /// What a change did.
 pub(super) struct Event {
     action: &'static str,
-    target: Option<Target>,
+    target: Option<EventTarget>,
     workspace: Option<WorkspaceId>,
     before: Option<Map<String, Value>>,
     after: Option<Map<String, Value>>,
@@ -58,9 +59,9 @@ pub(super) struct Event {
 
 impl Event {
     /// An object was created.
-    pub(super) fn made(action: &'static str, thing: &impl Audited) -> Self {
-        let (target, workspace) = (Some(thing.target()), thing.workspace());
-        Self { action, target, workspace, before: None, after: Some(thing.fields()) }
+    pub(super) fn created(action: &'static str, object: &impl Audited) -> Self {
+        let (target, workspace) = (Some(object.target()), object.workspace());
+        Self { action, target, workspace, before: None, after: Some(object.fields()) }
     }
 
     /// An object was changed; only fields that differ are included.
@@ -74,9 +75,9 @@ impl Event {
     }
 
     /// An object was deleted, revoked or removed.
-    pub(super) fn ended(action: &'static str, thing: &impl Audited) -> Self {
-        let (target, workspace) = (Some(thing.target()), thing.workspace());
-        Self { action, target, workspace, before: Some(thing.fields()), after: None }
+    pub(super) fn ended(action: &'static str, object: &impl Audited) -> Self {
+        let (target, workspace) = (Some(object.target()), object.workspace());
+        Self { action, target, workspace, before: Some(object.fields()), after: None }
     }
 
     /// An event about many objects of one workspace.
@@ -97,12 +98,12 @@ impl Event {
 
 /// An event's JSON. Stored events never change, so fields may be added but not renamed.
 #[derive(Serialize)]
-struct Written<'a> {
+struct EventJson<'a> {
     revision: Revision,
     at: String,
     actor: &'a Actor,
     action: &'static str,
-    target: &'a Option<Target>,
+    target: &'a Option<EventTarget>,
     workspace_id: Option<WorkspaceId>,
     before: &'a Option<Map<String, Value>>,
     after: &'a Option<Map<String, Value>>,
@@ -111,20 +112,25 @@ struct Written<'a> {
 }
 
 /// Appends the event of the change that gets `revision`.
-pub(super) fn append(sql: Sql<'_>, revision: Revision, acting: &Acting, event: &Event) -> Result<(), StoreError> {
-    let written = Written {
+pub(super) fn append(
+    sql: Sql<'_>,
+    revision: Revision,
+    context: &ChangeContext,
+    event: &Event,
+) -> Result<(), StoreError> {
+    let event_json = EventJson {
         revision,
-        at: instant::text(acting.at),
-        actor: &acting.actor,
+        at: instant::text(context.at),
+        actor: &context.actor,
         action: event.action,
         target: &event.target,
         workspace_id: event.workspace,
         before: &event.before,
         after: &event.after,
-        address: acting.address,
-        request_id: &acting.request_id,
+        address: context.address,
+        request_id: &context.request_id,
     };
-    let json = serde_json::to_string(&written).map_err(|error| StoreError::Fault(error.to_string()))?;
+    let json = serde_json::to_string(&event_json).map_err(|error| StoreError::Fault(error.to_string()))?;
     let hash = head(sql)?.map_or(FIRST_HASH, |head| head.hash).then(revision, json.as_bytes());
     sql.prepare("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?.execute(params![
         changes::number(revision)?,
@@ -134,7 +140,7 @@ pub(super) fn append(sql: Sql<'_>, revision: Revision, acting: &Acting, event: &
     Ok(())
 }
 
-/// The newest event; `None` in a database that has none.
+/// The newest event; `None` if there is none.
 pub(super) fn head(sql: Sql<'_>) -> Result<Option<AuditHead>, StoreError> {
     let mut statement = sql.prepare("SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1")?;
     let head = statement.query_row(NONE, |row| {
@@ -144,7 +150,7 @@ pub(super) fn head(sql: Sql<'_>) -> Result<Option<AuditHead>, StoreError> {
 }
 
 impl Store {
-    /// The newest event; `None` when there is none.
+    /// The newest event; `None` if there is none.
     pub async fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
         self.engine.read(head).await
     }

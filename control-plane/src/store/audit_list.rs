@@ -8,7 +8,7 @@ use policy::{AdminTokenId, ChainHash, Revision, UnixSeconds, WorkspaceId};
 
 use super::admin_tokens::TOKEN_FILE_ID;
 use super::model::SYSTEM_ID;
-use super::sql::{NONE, Row, Sql, SqlError, Value, bound};
+use super::sql::{NONE, Row, Sql, SqlError, Value, as_params};
 use super::{AuditEvent, Page, Store, StoreError, changes};
 use crate::instant;
 
@@ -47,7 +47,7 @@ pub struct AuditQuery {
 /// What an event must match, in all fields that are set.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Only events about the thing with this id.
+    /// Only events about the object with this id.
     pub target: Option<String>,
     /// Only this action.
     pub action: Option<String>,
@@ -65,7 +65,7 @@ pub struct AuditFilter {
     pub before: Option<UnixSeconds>,
 }
 
-/// SQLite's indexes that end with the revision, with the columns before it. Of two with equal counts the first is used.
+/// SQLite's indexes that end with the revision, with the columns before it. If counts are equal, the first is used.
 const INDEXES: [(&str, &[&str]); 7] = [
     ("audit_events_of_target", &["target_id"]),
     ("audit_events_of_address", &["address"]),
@@ -76,7 +76,7 @@ const INDEXES: [(&str, &[&str]); 7] = [
     ("audit_events_of_action", &["action"]),
 ];
 
-/// So few events that reading them one by one is fast. Counting this many takes less than a millisecond.
+/// Reading fewer events than this one by one is fast. Counting this many takes less than a millisecond.
 const FEW: i64 = 10_000;
 
 impl Store {
@@ -101,10 +101,10 @@ impl Store {
 
 fn list(sql: Sql<'_>, query: &AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
     let conditions = conditions(sql, query)?;
-    let index = narrowest(sql, &conditions)?.map(|(index, _)| index);
+    let index = most_selective_index(sql, &conditions)?.map(|(index, _)| index);
     let (statement, values) = statement(sql, &conditions, index, query);
     let mut statement = sql.prepare(&statement)?;
-    let events = statement.query_map(&bound(&values), |row| {
+    let events = statement.query_map(&as_params(&values), |row| {
         let (revision, hash) = (changes::revision(row.get(0)?), ChainHash(row.get(2)?));
         Ok(AuditEvent { revision, json: row.get(1)?, hash })
     })?;
@@ -112,7 +112,7 @@ fn list(sql: Sql<'_>, query: &AuditQuery) -> Result<Page<AuditEvent>, StoreError
 }
 
 fn statement(sql: Sql<'_>, conditions: &[Condition], index: Option<&str>, query: &AuditQuery) -> (String, Vec<Value>) {
-    let (conditions, mut values) = joined(conditions);
+    let (conditions, mut values) = join(conditions);
     values.push(Value::Integer(i64::from(query.limit.get()).saturating_add(1)));
     let direction = match query.order {
         Order::Oldest => "",
@@ -140,7 +140,7 @@ impl Condition {
 }
 
 /// The conditions joined by AND, with their parameters.
-fn joined<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> (String, Vec<Value>) {
+fn join<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> (String, Vec<Value>) {
     let (mut texts, mut values) = (Vec::new(), Vec::new());
     for condition in conditions {
         values.push(condition.value.clone());
@@ -151,7 +151,7 @@ fn joined<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> (String, V
 
 fn conditions(sql: Sql<'_>, query: &AuditQuery) -> Result<Vec<Condition>, StoreError> {
     let filter = &query.filter;
-    let limited = |revision: Option<Revision>, else_: i64| revision.map_or(Ok(else_), changes::number);
+    let limited = |revision: Option<Revision>, default: i64| revision.map_or(Ok(default), changes::number);
     let mut all = vec![
         Condition::new("revision", ">", Value::Integer(limited(filter.since, 0)?)),
         Condition::new("revision", "<=", Value::Integer(limited(filter.until, i64::MAX)?)),
@@ -170,15 +170,15 @@ fn conditions(sql: Sql<'_>, query: &AuditQuery) -> Result<Vec<Condition>, StoreE
     ];
     let equal = equal.into_iter().filter_map(|(column, value)| Some(Condition::new(column, "=", Value::Text(value?))));
     all.extend(equal);
-    all.extend(times(filter));
+    all.extend(time_conditions(filter));
     if let Some(network) = filter.address {
-        all.push(of_network(sql, network)?);
+        all.push(network_condition(sql, network)?);
     }
     Ok(all)
 }
 
 /// All instants in events have one format, whose alphabetical order is the order of time.
-fn times(filter: &AuditFilter) -> impl Iterator<Item = Condition> {
+fn time_conditions(filter: &AuditFilter) -> impl Iterator<Item = Condition> {
     let bounds = [(">=", filter.from), ("<", filter.before)];
     let condition = |(operator, at): (&str, Option<UnixSeconds>)| {
         Some(Condition::new("happened_at", operator, Value::Text(instant::text(at?))))
@@ -186,17 +186,17 @@ fn times(filter: &AuditFilter) -> impl Iterator<Item = Condition> {
     bounds.into_iter().filter_map(condition)
 }
 
-fn of_network(sql: Sql<'_>, network: IpNet) -> Result<Condition, StoreError> {
+fn network_condition(sql: Sql<'_>, network: IpNet) -> Result<Condition, StoreError> {
     if network.prefix_len() == network.max_prefix_len() {
         return Ok(Condition::new("address", "=", Value::Text(network.addr().to_string())));
     }
-    let list = serde_json::to_string(&addresses(sql, network)?);
+    let list = serde_json::to_string(&addresses_in(sql, network)?);
     let value = Value::Text(list.map_err(|error| StoreError::Fault(error.to_string()))?);
     Ok(Condition { column: "address", text: format!("address IN {}", sql.items_of_json("?")), value })
 }
 
-/// The addresses in a network that the log has events of. Costs a few us for each address in the log.
-fn addresses(sql: Sql<'_>, network: IpNet) -> Result<Vec<String>, SqlError> {
+/// The addresses of the network from which the log has events. Costs a few us for each address in the log.
+fn addresses_in(sql: Sql<'_>, network: IpNet) -> Result<Vec<String>, SqlError> {
     // Each step seeks the next address, and skips all events of the previous one.
     let mut statement = sql.prepare(
         "WITH RECURSIVE seen (address) AS (
@@ -214,7 +214,7 @@ fn addresses(sql: Sql<'_>, network: IpNet) -> Result<Vec<String>, SqlError> {
 
 /// The index with the fewest events that may match, and their number up to [`FEW`]; SQLite has no statistics to choose
 /// by. `None`: no index has these columns, or PostgreSQL chooses.
-fn narrowest(sql: Sql<'_>, conditions: &[Condition]) -> Result<Option<(&'static str, i64)>, SqlError> {
+fn most_selective_index(sql: Sql<'_>, conditions: &[Condition]) -> Result<Option<(&'static str, i64)>, SqlError> {
     let Sql::Sqlite(_) = sql else { return Ok(None) };
     let mut narrowest: Option<(&str, i64)> = None;
     for (index, columns) in INDEXES {
@@ -223,13 +223,13 @@ fn narrowest(sql: Sql<'_>, conditions: &[Condition]) -> Result<Option<(&'static 
         }
         let is_of_index =
             |condition: &&Condition| condition.column == "revision" || columns.contains(&condition.column);
-        let (conditions, values) = joined(conditions.iter().filter(is_of_index));
+        let (conditions, values) = join(conditions.iter().filter(is_of_index));
         let index_clause = sql.indexed_by(index);
         let count = sql
             .prepare(&format!(
                 "SELECT count(*) FROM (SELECT 1 FROM audit_events{index_clause} WHERE {conditions} LIMIT {FEW})"
             ))?
-            .query_row(&bound(&values), |row| row.get(0))?;
+            .query_row(&as_params(&values), |row| row.get(0))?;
         if narrowest.is_none_or(|(_, fewest)| count < fewest) {
             narrowest = Some((index, count));
         }
@@ -238,15 +238,15 @@ fn narrowest(sql: Sql<'_>, conditions: &[Condition]) -> Result<Option<(&'static 
 }
 
 fn within_time(sql: Sql<'_>, mut query: AuditQuery) -> Result<AuditQuery, StoreError> {
-    if narrowest(sql, &conditions(sql, &query)?)?.is_some_and(|(_, count)| count < FEW) {
+    if most_selective_index(sql, &conditions(sql, &query)?)?.is_some_and(|(_, count)| count < FEW) {
         return Ok(query);
     }
-    let (between, values) = joined(&times(&query.filter).collect::<Vec<_>>());
+    let (between, values) = join(&time_conditions(&query.filter).collect::<Vec<_>>());
     let index = sql.indexed_by("audit_events_of_time");
     let statement = format!("SELECT min(revision), max(revision) FROM audit_events{index} WHERE {between}");
     let revision = |number: Option<i64>| number.map(changes::revision);
     let ends = |row: &Row<'_>| Ok((revision(row.get(0)?), revision(row.get(1)?)));
-    let (first, last) = sql.prepare(&statement)?.query_row(&bound(&values), ends)?;
+    let (first, last) = sql.prepare(&statement)?.query_row(&as_params(&values), ends)?;
     // If there is no event, no revision matches.
     let last = last.unwrap_or(Revision(0));
     let filter = &mut query.filter;

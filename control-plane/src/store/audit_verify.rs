@@ -3,7 +3,7 @@
 use policy::{ChainHash, Revision};
 use rusqlite::OpenFlags;
 
-use super::connection::reading;
+use super::connection::with_read_transaction;
 use super::database::Database;
 use super::postgres::{self, Server};
 use super::sql::{NONE, Sql};
@@ -11,7 +11,7 @@ use super::{AuditHead, OpenError, StoreError, audit, changes, schema};
 
 /// An audit log whose chain of hashes is intact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifiedLog {
     pub events: u64,
     /// `None` if there is no event.
     pub head: Option<AuditHead>,
@@ -27,7 +27,7 @@ pub enum VerifyError {
     #[error("database {database}: it has no audit log; name the one that `latchkey serve --database` names")]
     NotOurs { database: String },
     #[error(
-        "database {database}: the audit event of revision {revision} does not follow from the one before it: it was changed or moved, or what stood before it was"
+        "database {database}: the audit event of revision {revision} does not follow from the one before it: it or the one before it was changed or moved"
     )]
     Broken { database: String, revision: Revision },
     #[error(
@@ -40,45 +40,47 @@ pub enum VerifyError {
     Head { database: String, expected: ChainHash },
 }
 
-/// Verifies the audit log of a database from its first event on. `expected` is the hash of any event, kept elsewhere:
-/// without it, a log that was rewritten as a whole isn't detected. Costs a pass over the log. Not for async threads.
-pub fn verify_audit(database: impl Into<Database>, expected: Option<ChainHash>) -> Result<Verified, VerifyError> {
+/// Verifies the audit log of a database from its first event on. `expected` is the hash of any event, stored
+/// elsewhere: without it, a log that was rewritten as a whole isn't detected. Costs a pass over the log. Not for async
+/// threads.
+pub fn verify_audit(database: impl Into<Database>, expected: Option<ChainHash>) -> Result<VerifiedLog, VerifyError> {
     let database = database.into();
     let named = database.to_string();
     let failed = |cause: String| VerifyError::Read { database: named.clone(), cause };
-    let found = match &database {
+    let outcome = match &database {
         Database::File(path) => {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let sql = rusqlite::Connection::open_with_flags(path, flags).map_err(|error| failed(error.to_string()))?;
-            reading(Sql::Sqlite(&sql), |sql| check(sql, expected))
+            with_read_transaction(Sql::Sqlite(&sql), |sql| check(sql, expected))
         }
         Database::Server { url, password_file } => {
             let server = Server::at(url.expose(), password_file.as_deref())?;
             let session = server.connect().map_err(|error| failed(error.to_string()))?;
-            reading(Sql::Postgres(&session), |sql| check(sql, expected))
+            with_read_transaction(Sql::Postgres(&session), |sql| check(sql, expected))
         }
     };
-    told(found, named)
+    outcome_to_result(outcome, named)
 }
 
-/// The same in a transaction that is already open. `named` is the database's name in errors.
-pub(super) fn verify_open(sql: Sql<'_>, named: &str) -> Result<Verified, VerifyError> {
-    told(check(sql, None), named.to_owned())
+/// Like [`verify_audit`], in a transaction that is already open. `named` is the database's name in errors.
+pub(super) fn verify_open(sql: Sql<'_>, named: &str) -> Result<VerifiedLog, VerifyError> {
+    outcome_to_result(check(sql, None), named.to_owned())
 }
 
-fn told(found: Result<Found, StoreError>, database: String) -> Result<Verified, VerifyError> {
-    match found {
-        Ok(Found::Verified(verified)) => Ok(verified),
-        Ok(Found::NotOurs) => Err(VerifyError::NotOurs { database }),
-        Ok(Found::Broken { revision }) => Err(VerifyError::Broken { database, revision }),
-        Ok(Found::End { found, expected }) => Err(VerifyError::End { database, found, expected }),
-        Ok(Found::NoHead { expected }) => Err(VerifyError::Head { database, expected }),
+fn outcome_to_result(outcome: Result<VerifyOutcome, StoreError>, database: String) -> Result<VerifiedLog, VerifyError> {
+    match outcome {
+        Ok(VerifyOutcome::Intact(verified)) => Ok(verified),
+        Ok(VerifyOutcome::NotOurs) => Err(VerifyError::NotOurs { database }),
+        Ok(VerifyOutcome::Broken { revision }) => Err(VerifyError::Broken { database, revision }),
+        Ok(VerifyOutcome::End { found, expected }) => Err(VerifyError::End { database, found, expected }),
+        Ok(VerifyOutcome::NoHead { expected }) => Err(VerifyError::Head { database, expected }),
         Err(cause) => Err(VerifyError::Read { database, cause: cause.to_string() }),
     }
 }
 
-enum Found {
-    Verified(Verified),
+/// The outcome of [`check`], without the name of the database.
+enum VerifyOutcome {
+    Intact(VerifiedLog),
     NotOurs,
     Broken { revision: Revision },
     End { found: Revision, expected: Revision },
@@ -86,7 +88,7 @@ enum Found {
 }
 
 /// Must run in one transaction, so that it sees nothing that a control plane writes meanwhile.
-fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<Found, StoreError> {
+fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<VerifyOutcome, StoreError> {
     let is_ours = match sql {
         Sql::Sqlite(connection) => {
             let has_log = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'audit_events'";
@@ -95,9 +97,9 @@ fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<Found, StoreError>
         Sql::Postgres(_) => postgres::is_ours(sql)?,
     };
     if !is_ours {
-        return Ok(Found::NotOurs);
+        return Ok(VerifyOutcome::NotOurs);
     }
-    let mut verified = Verified { events: 0, head: None };
+    let mut verified = VerifiedLog { events: 0, head: None };
     let mut broken = None;
     let mut is_found = expected.is_none_or(|expected| expected == audit::FIRST_HASH);
     sql.prepare("SELECT revision, event, hash FROM audit_events ORDER BY revision")?.each(NONE, |row| {
@@ -107,17 +109,17 @@ fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<Found, StoreError>
             broken = Some(revision);
         }
         is_found |= expected == Some(hash);
-        verified = Verified { events: verified.events.saturating_add(1), head: Some(AuditHead { revision, hash }) };
+        verified = VerifiedLog { events: verified.events.saturating_add(1), head: Some(AuditHead { revision, hash }) };
         Ok::<(), StoreError>(())
     })?;
     if let Some(revision) = broken {
-        return Ok(Found::Broken { revision });
+        return Ok(VerifyOutcome::Broken { revision });
     }
     if let Some(expected) = expected.filter(|_| !is_found) {
-        return Ok(Found::NoHead { expected });
+        return Ok(VerifyOutcome::NoHead { expected });
     }
     let found = verified.head.map_or(Revision(0), |head| head.revision);
     let last = "SELECT revision FROM position WHERE one = 1";
     let expected = sql.query_row(last, NONE, |row| row.get(0).map(changes::revision))?;
-    Ok(if found == expected { Found::Verified(verified) } else { Found::End { found, expected } })
+    Ok(if found == expected { VerifyOutcome::Intact(verified) } else { VerifyOutcome::End { found, expected } })
 }

@@ -18,7 +18,7 @@ const PAGES: i32 = 4_096;
 
 /// A finished backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackedUp {
+pub struct BackupSummary {
     /// The last change in it.
     pub revision: Revision,
     pub bytes: u64,
@@ -31,19 +31,20 @@ pub enum BackupError {
     Read { path: PathBuf, cause: rusqlite::Error },
     #[error("database {path}: it is not one of Latchkey's; name the file that `latchkey serve --database` names")]
     NotOurs { path: PathBuf },
-    #[error("backup {path}: something is there already, and is left as it is; name another file")]
+    #[error("backup {path}: a file with this name already exists, and was not changed; name another file")]
     Taken { path: PathBuf },
     #[error("backup {path}: {cause}; check its directory and the disk")]
     Place { path: PathBuf, cause: io::Error },
     #[error("backup {path}: {cause}; check its directory and the disk")]
     Write { path: PathBuf, cause: rusqlite::Error },
-    #[error("backup {path}: the copy is damaged ({cause}), so the database is, too; keep older backups")]
+    #[error("backup {path}: the copy is damaged ({cause}), and so is the database; keep older backups")]
     Damaged { path: PathBuf, cause: String },
 }
 
-/// Copies `database` into a new file at `to`, mode 0600, which appears complete and synced or not at all. Writers don't
-/// wait for it, and what they commit meanwhile isn't in it. Costs a pass over the database, and one to check the copy.
-pub fn back_up(database: &Path, to: &Path) -> Result<BackedUp, BackupError> {
+/// Copies `database` into a new file at `to`, mode 0600, which appears complete and synced or not at all. Writers are
+/// not blocked, and what they commit during the copy isn't in it. Costs a pass over the database, and one to check the
+/// copy.
+pub fn back_up(database: &Path, to: &Path) -> Result<BackupSummary, BackupError> {
     let read = |cause| BackupError::Read { path: database.to_owned(), cause };
     let place = |cause| BackupError::Place { path: to.to_owned(), cause };
     if to.symlink_metadata().is_ok() {
@@ -53,18 +54,18 @@ pub fn back_up(database: &Path, to: &Path) -> Result<BackedUp, BackupError> {
     if !is_ours(&source).map_err(read)? {
         return Err(BackupError::NotOurs { path: database.to_owned() });
     }
-    // The whole copy is of this instant.
+    // The transaction fixes the instant of which the whole copy is.
     let source = source.unchecked_transaction().map_err(read)?;
     let revision = changes::position(Sql::Sqlite(&source));
     let revision = revision.map_err(|_| BackupError::NotOurs { path: database.to_owned() })?.revision;
-    let copy = Unfinished::create(to).map_err(place)?;
+    let copy = TemporaryFile::create(to).map_err(place)?;
     copy_into(&source, &copy.path).map_err(|cause| BackupError::Write { path: to.to_owned(), cause })?;
     check(&copy.path, to)?;
     let file = File::open(&copy.path).map_err(place)?;
     file.sync_all().map_err(place)?;
     let bytes = file.metadata().map_err(place)?.len();
-    copy.put(to).map_err(place)?;
-    Ok(BackedUp { revision, bytes })
+    copy.persist(to).map_err(place)?;
+    Ok(BackupSummary { revision, bytes })
 }
 
 /// Opens a database read-only, in use or not.
@@ -107,13 +108,13 @@ fn check(copy: &Path, named: &Path) -> Result<(), BackupError> {
     if found == "ok" { Ok(()) } else { Err(damaged(found)) }
 }
 
-/// A temporary file beside its target; removed unless it is put in place.
-pub(super) struct Unfinished {
+/// A temporary file beside its target; removed on drop unless it is persisted.
+pub(super) struct TemporaryFile {
     pub(super) path: PathBuf,
-    is_put: bool,
+    is_persisted: bool,
 }
 
-impl Unfinished {
+impl TemporaryFile {
     /// Creates the empty temporary file for `to`, mode 0600.
     pub(super) fn create(to: &Path) -> io::Result<Self> {
         let mut name = to.as_os_str().to_owned();
@@ -121,20 +122,20 @@ impl Unfinished {
         let path = PathBuf::from(name);
         // Exclusive: an existing file isn't overwritten, and a link isn't followed.
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { path, is_put: false })
+        Ok(Self { path, is_persisted: false })
     }
 
     /// Moves the file, which must be complete and synced, to `to`, and syncs the directory.
-    pub(super) fn put(mut self, to: &Path) -> io::Result<()> {
+    pub(super) fn persist(mut self, to: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, to)?;
-        self.is_put = true;
+        self.is_persisted = true;
         sync_directory(to)
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        if !self.is_put {
+        if !self.is_persisted {
             // If this fails, the name shows that the file is unfinished, and the next attempt uses another name.
             let _ = std::fs::remove_file(&self.path);
         }

@@ -7,7 +7,7 @@ use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
 
 use super::audit::{self, Event};
 use super::sql::{NONE, Optional as _, Sql, params};
-use super::{Acting, StoreError, once, sizes};
+use super::{ChangeContext, StoreError, once, sizes};
 
 /// A change in progress, in its savepoint.
 pub(super) struct Change<'a> {
@@ -21,7 +21,7 @@ impl<'a> Change<'a> {
     }
 
     /// Marks the edge tokens as changed, so that they are read into memory again.
-    pub(super) fn edge_tokens_differ(&self) {
+    pub(super) fn mark_edge_tokens_changed(&self) {
         self.edge_tokens_differ.set(true);
     }
 
@@ -39,7 +39,7 @@ impl<'a> Change<'a> {
         self.position()?.revision.next().ok_or_else(exhausted)
     }
 
-    /// Writes without changing anything, to probe the disk. Twice, because SQLite skips a value that stays the same.
+    /// Probes the disk: writes without changing anything. Twice, because SQLite skips a value that stays the same.
     pub(super) fn touch(&self) -> Result<(), StoreError> {
         for step in [1, -1] {
             self.sql.prepare("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute(params![step])?;
@@ -47,23 +47,23 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Records this change as one revision with one audit event. This is the only place where history is written. `ops`
+    /// Records this change as one revision with one audit event. No other function writes history. `ops`
     /// are the operations for edges, and may be empty.
-    pub(super) fn record(&self, acting: &Acting, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
+    pub(super) fn record(&self, context: &ChangeContext, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
         let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
         let position = self.position()?.then(&body).ok_or_else(exhausted)?;
         let revision = number(position.revision)?;
         self.sql
             .prepare("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![revision, position.head.0, body, acting.at.0])?;
+            .execute(params![revision, position.head.0, body, context.at.0])?;
         self.sql
             .prepare("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![revision, position.head.0])?;
-        if let Some(once) = acting.once {
-            once::claim(self.sql, once, position.revision, event.target_id(), acting)?;
+        if let Some(once) = context.once {
+            once::claim(self.sql, once, position.revision, event.target_id(), context)?;
         }
         sizes::count_bytes(self.sql, ops)?;
-        audit::append(self.sql, position.revision, acting, event)?;
+        audit::append(self.sql, position.revision, context, event)?;
         Ok(position.revision)
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn chain_hash(sql: Sql<'_>, at: Revision) -> Result<Option<ChainHash>
     }
 }
 
-/// When a revision was made; `None` if the log doesn't have it.
+/// When a revision was created; `None` if the log doesn't have it.
 pub(super) fn changed_at(sql: Sql<'_>, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
     let mut query = sql.prepare("SELECT changed_at FROM changes WHERE revision = ?1")?;
     Ok(query.query_row(params![number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)

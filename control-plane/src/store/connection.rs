@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::file_watch::Watch;
+use super::file_watch::FileWatch;
 use super::lock::Lock;
 use super::postgres::{Server, Session};
 use super::sql::{NONE, Optional as _, Sql, SqlError, params};
 
-/// How long to keep asking for the outcome of a COMMIT whose answer was lost.
-const ASKED: Duration = Duration::from_secs(5);
+/// How long to query the outcome of a COMMIT whose answer was lost.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) enum Connection {
     /// With the lock of its file, which is released when the last connection is closed.
@@ -19,7 +19,7 @@ pub(super) enum Connection {
     Postgres(Box<Session>),
 }
 
-/// Where new connections come from when one is lost. `None` for a file, whose connections are never lost.
+/// The server to connect to again when a connection is lost. `None` for a file, whose connections are never lost.
 pub(super) type Source = Option<Arc<Server>>;
 
 impl Connection {
@@ -38,36 +38,40 @@ fn connect(source: &Source) -> Result<Connection, SqlError> {
     }
 }
 
-/// Runs `work` in one read-only transaction, so that all it sees is of one revision.
-pub(super) fn reading<T>(sql: Sql<'_>, work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-    begin_reading(sql)?;
+/// Runs `work` in one read-only transaction, so that everything it reads is of one revision.
+pub(super) fn with_read_transaction<T>(
+    sql: Sql<'_>,
+    work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    begin_read(sql)?;
     let result = work(sql);
     // A read has nothing to commit.
     sql.execute_batch("ROLLBACK")?;
     result
 }
 
-fn begin_reading(sql: Sql<'_>) -> Result<(), SqlError> {
+fn begin_read(sql: Sql<'_>) -> Result<(), SqlError> {
     sql.execute_batch(match sql {
         Sql::Sqlite(_) => "BEGIN",
         Sql::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     })
 }
 
-/// The same on an idle connection, or else on a new one. Also returns the connection, if it is still usable.
-pub(super) fn reading_anew<T>(
+/// Like [`with_read_transaction`], on an idle connection or else on a new one. Also returns the connection, if it is
+/// still usable.
+pub(super) fn read_with_reconnect<T>(
     idle: Option<Connection>,
     source: &Source,
     work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>,
 ) -> (Option<Connection>, Result<T, StoreError>) {
     // A connection that was cut while idle fails only now.
-    let idle = idle.and_then(|idle| match begin_reading(idle.sql()) {
+    let idle = idle.and_then(|idle| match begin_read(idle.sql()) {
         Err(error) if error.is_lost() => None,
         begun => Some(begun.map(|()| idle)),
     });
     let begun = idle.unwrap_or_else(|| {
         let connection = connect(source)?;
-        begin_reading(connection.sql())?;
+        begin_read(connection.sql())?;
         Ok(connection)
     });
     let connection = match begun {
@@ -75,20 +79,20 @@ pub(super) fn reading_anew<T>(
         Err(error) => return (None, Err(error.into())),
     };
     let result = work(connection.sql());
-    let serves_on = connection.sql().execute_batch("ROLLBACK").is_ok();
-    (serves_on.then_some(connection), result)
+    let is_usable = connection.sql().execute_batch("ROLLBACK").is_ok();
+    (is_usable.then_some(connection), result)
 }
 
 /// The connection that writes, one transaction at a time.
-pub(super) struct Writing {
+pub(super) struct WriteConnection {
     source: Source,
     connection: Option<Connection>,
     /// Only for a file.
-    watch: Option<Watch>,
+    watch: Option<FileWatch>,
 }
 
-impl Writing {
-    pub(super) fn new(connection: Connection, source: Source, watch: Option<Watch>) -> Self {
+impl WriteConnection {
+    pub(super) fn new(connection: Connection, source: Source, watch: Option<FileWatch>) -> Self {
         Self { source, connection: Some(connection), watch }
     }
 
@@ -96,15 +100,15 @@ impl Writing {
     /// locks the position's row, so that the order of revisions is the order of commits over all replicas.
     pub(super) fn begin(&mut self) -> Result<(), StoreError> {
         if let Some(watch) = &self.watch {
-            watch.is_placed()?;
+            watch.check_in_place()?;
         }
         Ok(self.begin_sql()?)
     }
 
     /// In a transaction that has begun: fails if another program (not a replica) has committed since the last one.
-    pub(super) fn is_sole(&self) -> Result<(), StoreError> {
+    pub(super) fn check_sole_writer(&self) -> Result<(), StoreError> {
         match (&self.watch, &self.connection) {
-            (Some(watch), Some(Connection::Sqlite(connection, _))) => watch.is_sole(connection),
+            (Some(watch), Some(Connection::Sqlite(connection, _))) => watch.check_sole_writer(connection),
             (Some(_), Some(Connection::Postgres(_)) | None) | (None, _) => Ok(()),
         }
     }
@@ -113,13 +117,13 @@ impl Writing {
         let begun = self.connection.as_ref().map(|connection| begin(connection.sql()));
         match begun {
             // Nothing has begun, so another connection can take over.
-            Some(Err(error)) if error.is_lost() && self.source.is_some() => self.begin_anew(),
-            None => self.begin_anew(),
+            Some(Err(error)) if error.is_lost() && self.source.is_some() => self.reconnect_and_begin(),
+            None => self.reconnect_and_begin(),
             Some(begun) => begun,
         }
     }
 
-    fn begin_anew(&mut self) -> Result<(), SqlError> {
+    fn reconnect_and_begin(&mut self) -> Result<(), SqlError> {
         self.connection = None;
         let connection = connect(&self.source)?;
         begin(connection.sql())?;
@@ -141,19 +145,19 @@ impl Writing {
         }
     }
 
-    /// Commits the transaction. Notifies other replicas if it has `moved` the position.
+    /// Commits the transaction. Notifies other replicas if it `moved` the position.
     pub(super) fn commit(&mut self, moved: bool) -> Result<(), SqlError> {
         let sql = self.sql()?;
-        let left = if moved && self.source.is_some() { Left::by(sql)? } else { None };
-        let committed = sql.execute_batch(if left.is_some() { "NOTIFY latchkey; COMMIT" } else { "COMMIT" });
+        let marker = if moved && self.source.is_some() { CommitMarker::of_transaction(sql)? } else { None };
+        let committed = sql.execute_batch(if marker.is_some() { "NOTIFY latchkey; COMMIT" } else { "COMMIT" });
         if let (Ok(()), Some(watch), Sql::Sqlite(connection)) = (&committed, &self.watch, sql) {
-            watch.committed(connection);
+            watch.record_commit(connection);
         }
         match (committed, &self.source) {
             (Err(error), Some(server)) if error.is_lost() => {
                 self.connection = None;
-                // A write without a revision can't be looked for. It may be committed; the caller may retry.
-                left.map_or(Err(error), |left| became_of(server, &left))
+                // A write without a revision can't be looked up. It may be committed; the caller may retry.
+                marker.map_or(Err(error), |marker| commit_outcome(server, &marker))
             }
             (committed, _) => committed,
         }
@@ -161,13 +165,13 @@ impl Writing {
 
     /// Rolls the transaction back.
     pub(super) fn roll_back(&mut self) -> Result<(), SqlError> {
-        let undone = if self.has_ended() { Ok(()) } else { self.sql()?.execute_batch("ROLLBACK") };
-        if self.source.is_some() && (undone.is_err() || self.has_ended()) {
+        let rolled_back = if self.has_ended() { Ok(()) } else { self.sql()?.execute_batch("ROLLBACK") };
+        if self.source.is_some() && (rolled_back.is_err() || self.has_ended()) {
             // The server rolls back the transaction of a closed connection.
             self.connection = None;
             return Ok(());
         }
-        undone
+        rolled_back
     }
 }
 
@@ -187,19 +191,19 @@ fn begin(sql: Sql<'_>) -> Result<(), SqlError> {
     }
 }
 
-/// What only this transaction leaves behind when it is committed: its newest audit event.
-struct Left {
+/// What proves that a transaction was committed: its newest audit event, which no other transaction has.
+struct CommitMarker {
     revision: i64,
     hash: [u8; 32],
 }
 
-impl Left {
-    fn by(sql: Sql<'_>) -> Result<Option<Self>, SqlError> {
+impl CommitMarker {
+    fn of_transaction(sql: Sql<'_>) -> Result<Option<Self>, SqlError> {
         let newest = "SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1";
         sql.query_row(newest, NONE, |row| Ok(Self { revision: row.get(0)?, hash: row.get(1)? })).optional()
     }
 
-    fn is_there(&self, sql: Sql<'_>) -> Result<bool, SqlError> {
+    fn is_committed(&self, sql: Sql<'_>) -> Result<bool, SqlError> {
         let hash = "SELECT hash FROM audit_events WHERE revision = ?1";
         let hash: Option<[u8; 32]> = sql.query_row(hash, params![self.revision], |row| row.get(0)).optional()?;
         Ok(hash == Some(self.hash))
@@ -208,24 +212,28 @@ impl Left {
 
 /// The outcome of a COMMIT whose answer was lost: it is looked up, never assumed. PostgreSQL's `txid_status` can't be
 /// trusted: after a crash the server reuses the number of a transaction that was lost.
-fn became_of(server: &Server, left: &Left) -> Result<(), SqlError> {
-    let deadline = Instant::now() + ASKED;
-    let is_there = loop {
-        let asked = server.connect_until(deadline).and_then(|session| {
+fn commit_outcome(server: &Server, marker: &CommitMarker) -> Result<(), SqlError> {
+    let deadline = Instant::now() + OUTCOME_TIMEOUT;
+    let is_committed = loop {
+        let found = server.connect_until(deadline).and_then(|session| {
             let sql = Sql::Postgres(&session);
             // Waits until the lost transaction, which holds the same lock, has ended.
             begin(sql)?;
-            left.is_there(sql)
+            marker.is_committed(sql)
         });
-        match asked {
+        match found {
             Err(error) if error.is_lost() && Instant::now() < deadline => {}
             Err(error) => {
                 return Err(SqlError::Unreachable(format!(
-                    "the connection was lost at a commit, which may have been carried out: {error}"
+                    "the connection was lost during a commit, whose outcome is unknown: {error}"
                 )));
             }
-            Ok(is_there) => break is_there,
+            Ok(is_committed) => break is_committed,
         }
     };
-    if is_there { Ok(()) } else { Err(SqlError::Unreachable("the connection was lost before the commit".to_owned())) }
+    if is_committed {
+        Ok(())
+    } else {
+        Err(SqlError::Unreachable("the connection was lost before the commit".to_owned()))
+    }
 }

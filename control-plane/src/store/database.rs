@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::postgres::shown;
+use super::postgres::display_url;
 use crate::secret::Secret;
 
-/// What `--database` names. It is displayed without the password.
+/// The database that `--database` names. Displayed without the password.
 #[derive(Clone)]
 pub enum Database {
     /// An SQLite file.
     File(PathBuf),
-    /// PostgreSQL. A password in the URL precedes one in `password_file`.
+    /// PostgreSQL. A password in the URL takes precedence over one in `password_file`.
     Server { url: Arc<Secret>, password_file: Option<PathBuf> },
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(formatter),
-            Self::Server { url, .. } => shown(url.expose()).fmt(formatter),
+            Self::Server { url, .. } => display_url(url.expose()).fmt(formatter),
         }
     }
 }

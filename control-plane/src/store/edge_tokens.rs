@@ -1,4 +1,4 @@
-//! Edge tokens: which edge a token authenticates. Also kept in memory, because the feed checks one with each request.
+//! Edge tokens: which edge a token authenticates. Indexed in memory, because the feed checks one with each request.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use policy::{Digest, EdgeTokenId, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::audit::{Audited, Event, Target};
+use super::audit::{Audited, Event, EventTarget};
 use super::changes::{self, Change};
 use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
-use super::{Acting, Changed, NewSecret, Page, Precondition, Store, StoreError, TokenQuery};
+use super::{AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError, TokenQuery};
 use crate::secret::LastCharacters;
 
 /// How often a token's last use is recorded.
-const USE_NOTED_EVERY_SECS: i64 = 60;
+const USE_RECORDED_EVERY_SECS: i64 = 60;
 
 /// A token for the feed. Not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +42,13 @@ pub struct NewEdgeToken {
     pub secret: NewSecret,
 }
 
-/// All tokens, by digest. A digest is a SHA-256 of random text, so the time of a look-up reveals nothing.
+/// An index of all tokens by digest. A digest is a SHA-256 of random text, so the time of a look-up reveals nothing.
 #[derive(Debug, Default)]
-pub(super) struct KnownTokens {
+pub(super) struct EdgeTokenIndex {
     live: HashMap<Digest, Arc<LiveToken>>,
     /// The ids of the live tokens, as text.
     live_ids: HashSet<String>,
-    /// Until their rows are removed.
+    /// Revoked tokens, until their rows are removed.
     revoked: HashMap<Digest, Arc<RevokedToken>>,
 }
 
@@ -67,7 +67,7 @@ pub struct LiveToken {
     /// The edge that it may act for.
     pub edge: String,
     /// When its use was last recorded, in seconds; the earliest instant for never.
-    noted: AtomicI64,
+    use_recorded_at: AtomicI64,
 }
 
 const COLUMNS: &str =
@@ -76,8 +76,12 @@ const COLUMNS: &str =
 
 impl Store {
     /// Creates a token. The feed accepts it once this returns.
-    pub async fn create_edge_token(&self, new: NewEdgeToken, acting: Acting) -> Result<Changed<EdgeToken>, StoreError> {
-        self.engine.change(move |change| create(change, &new, &acting)).await
+    pub async fn create_edge_token(
+        &self,
+        new: NewEdgeToken,
+        context: ChangeContext,
+    ) -> Result<AtRevision<EdgeToken>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &context)).await
     }
 
     /// The token with this id; `NotFound` if it was revoked.
@@ -95,9 +99,9 @@ impl Store {
         &self,
         id: EdgeTokenId,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<()>, StoreError> {
-        self.engine.change(move |change| revoke(change, id, &precondition, &acting)).await
+        context: ChangeContext,
+    ) -> Result<AtRevision<()>, StoreError> {
+        self.engine.change(move |change| revoke(change, id, &precondition, &context)).await
     }
 
     /// The token with this digest, if it is valid now. Costs a look-up in memory.
@@ -116,20 +120,24 @@ impl Store {
     }
 
     /// Records in the background that a token was used, at most once a minute.
-    pub fn note_edge_token_use(&self, token: &LiveToken, now: UnixSeconds) {
-        let noted = token.noted.load(Ordering::Relaxed);
-        let is_due = UnixSeconds(noted).saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now);
+    pub fn record_edge_token_use(&self, token: &LiveToken, now: UnixSeconds) {
+        let recorded_at = token.use_recorded_at.load(Ordering::Relaxed);
+        let is_due = UnixSeconds(recorded_at).saturating_add_secs(USE_RECORDED_EVERY_SECS).is_reached(now);
         let order = Ordering::Relaxed;
-        // Only one of that minute's requests writes.
-        if is_due && token.noted.compare_exchange(noted, now.0, order, order).is_ok() {
+        // Only one request of that minute writes.
+        if is_due && token.use_recorded_at.compare_exchange(recorded_at, now.0, order, order).is_ok() {
             let (engine, id) = (Arc::clone(&self.engine), token.id);
             // If this fails, the store logs why.
-            tokio::spawn(async move { engine.change(move |change| note_use(change, id, now)).await });
+            tokio::spawn(async move { engine.change(move |change| record_use(change, id, now)).await });
         }
     }
 }
 
-fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Changed<EdgeToken>, StoreError> {
+fn create(
+    change: &Change<'_>,
+    new: &NewEdgeToken,
+    context: &ChangeContext,
+) -> Result<AtRevision<EdgeToken>, StoreError> {
     let inserted = change
         .sql()
         .prepare(
@@ -142,68 +150,68 @@ fn create(change: &Change<'_>, new: &NewEdgeToken, acting: &Acting) -> Result<Ch
             new.secret.last_characters.0,
             new.name,
             new.edge,
-            acting.at.0,
-            acting.actor.id,
+            context.at.0,
+            context.actor.id,
             changes::number(change.revision()?)?
         ])?;
     if inserted == 0 {
         return Err(StoreError::SecretTaken);
     }
-    change.edge_tokens_differ();
+    change.mark_edge_tokens_changed();
     let value = find(change.sql(), new.id)?;
-    let revision = change.record(acting, &Event::made("edge-token.create", &value), &[])?;
-    Ok(Changed { value, revision })
+    let revision = change.record(context, &Event::created("edge-token.create", &value), &[])?;
+    Ok(AtRevision { value, revision })
 }
 
 pub(super) fn revoke(
     change: &Change<'_>,
     id: EdgeTokenId,
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<()>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<()>, StoreError> {
     let token = find(change.sql(), id)?;
     precondition.check(token.revision)?;
     change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
         id.as_bytes(),
-        acting.at.0,
+        context.at.0,
         changes::number(change.revision()?)?
     ])?;
-    change.edge_tokens_differ();
-    let revision = change.record(acting, &Event::ended("edge-token.revoke", &token), &[])?;
-    Ok(Changed { value: (), revision })
+    change.mark_edge_tokens_changed();
+    let revision = change.record(context, &Event::ended("edge-token.revoke", &token), &[])?;
+    Ok(AtRevision { value: (), revision })
 }
 
-/// This is no change: it has no revision and no event.
-fn note_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
+/// This is not a change: it has no revision and no audit event.
+fn record_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
     let mut update = change.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
     update.execute(params![id.as_bytes(), at.0])?;
     Ok(())
 }
 
-/// All tokens, including revoked ones.
-pub(super) fn known(sql: Sql<'_>) -> Result<KnownTokens, StoreError> {
+/// Loads all tokens, including revoked ones.
+pub(super) fn load_index(sql: Sql<'_>) -> Result<EdgeTokenIndex, StoreError> {
     let mut statement =
         sql.prepare("SELECT t.digest, t.id, t.edge, t.last_used_at, t.revoked_at FROM edge_tokens t")?;
-    let mut known = KnownTokens::default();
+    let mut index = EdgeTokenIndex::default();
     let rows = statement.query_map(NONE, |row| {
         let digest = Digest(row.get(0)?);
         let (id, edge) = (EdgeTokenId::from_bytes(row.get(1)?), row.get(2)?);
         if row.get::<Option<i64>>(4)?.is_some() {
             return Ok((digest, Err(Arc::new(RevokedToken { id, edge }))));
         }
-        let noted = AtomicI64::new(row.get::<Option<i64>>(3)?.unwrap_or(UnixSeconds::DISTANT_PAST.0));
-        Ok((digest, Ok(Arc::new(LiveToken { id, edge, noted }))))
+        let use_recorded_at = AtomicI64::new(row.get::<Option<i64>>(3)?.unwrap_or(UnixSeconds::DISTANT_PAST.0));
+        Ok((digest, Ok(Arc::new(LiveToken { id, edge, use_recorded_at }))))
     })?;
     for (digest, token) in rows {
         match token {
             Ok(live) => {
-                known.live_ids.insert(live.id.to_string());
-                known.live.insert(digest, live);
+                index.live_ids.insert(live.id.to_string());
+                index.live.insert(digest, live);
             }
-            Err(revoked) => drop(known.revoked.insert(digest, revoked)),
+            Err(revoked) => drop(index.revoked.insert(digest, revoked)),
         }
     }
-    Ok(known)
+    Ok(index)
 }
 
 fn find(sql: Sql<'_>, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
@@ -218,7 +226,7 @@ pub(super) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<EdgeTok
 }
 
 fn list(sql: Sql<'_>, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
-    // Ids sort by creation. Sixteen zero bytes are no id, and sort before all ids.
+    // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let statement =
         format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id > ?1 AND t.revoked_at IS NULL ORDER BY t.id LIMIT ?2");
@@ -244,8 +252,8 @@ fn token(row: &Row<'_>) -> Result<EdgeToken, SqlError> {
 }
 
 impl Audited for EdgeToken {
-    fn target(&self) -> Target {
-        Target { kind: "edge_token", id: self.id.to_string(), name: self.name.clone() }
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "edge_token", id: self.id.to_string(), name: self.name.clone() }
     }
 
     fn workspace(&self) -> Option<WorkspaceId> {

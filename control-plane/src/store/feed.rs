@@ -1,25 +1,26 @@
-//! What the feed reads: the changes since a position, and all records at one.
+//! Reads for the feed: the changes since a position, and a snapshot of all records at one.
 
 use policy::wire::{Snapshot, SnapshotBuilder};
 use policy::{Position, Revision, UnixSeconds};
 
-use super::definitions::Numbers;
+use super::id_catalogue::IdCatalogue;
 use super::sql::{Sql, params};
 use super::{Store, StoreError, changes, records};
 
-/// The most bytes of bodies in one delta; an edge that is further behind asks again. A worker applies a delta in one
+/// The most bytes of bodies in one delta; an edge that is further behind polls again. A worker applies a delta in one
 /// turn of its event loop: this much takes it about half a millisecond.
 const DELTA_BYTES: usize = 64 << 10;
 
 /// Changes per query. Few, because a change may be an import's step of many keys.
 const CHANGES_AT_ONCE: i64 = 256;
 
-/// How far ahead of the database an edge's report is believed: nobody with an edge token may use up all revisions.
+/// How far ahead of the database a revision that an edge reports may be: nobody with an edge token may use up all
+/// revisions.
 const MAX_AHEAD: i64 = 1_000_000_000;
 
 /// What an edge lacks, from its position to the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Since {
+pub enum ChangesSince {
     /// The edge has the head.
     Nothing,
     /// These changes lead to `to`, which is the head or a revision before it.
@@ -34,7 +35,7 @@ pub enum Since {
 
 impl Store {
     /// The changes since `from`.
-    pub async fn changes_since(&self, from: Position) -> Result<Since, StoreError> {
+    pub async fn changes_since(&self, from: Position) -> Result<ChangesSince, StoreError> {
         self.engine.read(move |sql| since(sql, from)).await
     }
 
@@ -43,30 +44,35 @@ impl Store {
         self.engine.read(move |sql| bytes_since(sql, from)).await
     }
 
-    /// Records that an edge has a revision that this database never had: a restore has to begin above it. This is no
-    /// change: it has no revision and no event.
-    pub async fn note_reported(&self, revision: Revision) -> Result<(), StoreError> {
-        self.engine.change(move |change| note_reported(change.sql(), revision)).await
+    /// Records that an edge has a revision that this database never had: a restore has to begin above it. This is not
+    /// a change: it has no revision and no audit event.
+    pub async fn record_reported_revision(&self, revision: Revision) -> Result<(), StoreError> {
+        self.engine.change(move |change| record_reported_revision(change.sql(), revision)).await
     }
 
     /// All records at one position. Costs a pass over all secrets, away from the async threads.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let numbers = self.numbers.clone();
-        self.engine.read(move |sql| snapshot(sql, &numbers)).await
+        let catalogue = self.catalogue.clone();
+        self.engine.read(move |sql| snapshot(sql, &catalogue)).await
     }
 }
 
-fn since(sql: Sql<'_>, from: Position) -> Result<Since, StoreError> {
+fn since(sql: Sql<'_>, from: Position) -> Result<ChangesSince, StoreError> {
     let head = changes::position(sql)?;
     if from.epoch != head.epoch {
-        return Ok(Since::Unknown);
+        return Ok(ChangesSince::Unknown);
     }
     let is_ahead = from.revision > head.revision;
     let ours = if is_ahead { None } else { changes::chain_hash(sql, from.revision)? };
     match ours {
         Some(ours) if ours == from.head => {}
-        None if !is_ahead => return Ok(Since::Unknown),
-        _ => return Ok(Since::WentBack { head: head.revision, changed_at: changes::changed_at(sql, head.revision)? }),
+        None if !is_ahead => return Ok(ChangesSince::Unknown),
+        _ => {
+            return Ok(ChangesSince::WentBack {
+                head: head.revision,
+                changed_at: changes::changed_at(sql, head.revision)?,
+            });
+        }
     }
     let mut statement =
         sql.prepare("SELECT revision, chain_hash, body FROM changes WHERE revision > ?1 ORDER BY revision LIMIT ?2")?;
@@ -88,7 +94,7 @@ fn since(sql: Sql<'_>, from: Position) -> Result<Since, StoreError> {
             bodies.push(body);
         }
     }
-    if bodies.is_empty() { Ok(Since::Nothing) } else { Ok(Since::Changes { to, bodies }) }
+    if bodies.is_empty() { Ok(ChangesSince::Nothing) } else { Ok(ChangesSince::Changes { to, bodies }) }
 }
 
 fn bytes_since(sql: Sql<'_>, from: Revision) -> Result<(Revision, u64), StoreError> {
@@ -98,7 +104,7 @@ fn bytes_since(sql: Sql<'_>, from: Revision) -> Result<(Revision, u64), StoreErr
     Ok((changes::position(sql)?.revision, u64::try_from(bytes).unwrap_or(0)))
 }
 
-fn note_reported(sql: Sql<'_>, revision: Revision) -> Result<(), StoreError> {
+fn record_reported_revision(sql: Sql<'_>, revision: Revision) -> Result<(), StoreError> {
     let revision = changes::number(revision)?;
     sql.prepare(
         "UPDATE position SET reported_revision = ?1
@@ -108,10 +114,10 @@ fn note_reported(sql: Sql<'_>, revision: Revision) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn snapshot(sql: Sql<'_>, numbers: &Numbers) -> Result<Snapshot, StoreError> {
+fn snapshot(sql: Sql<'_>, catalogue: &IdCatalogue) -> Result<Snapshot, StoreError> {
     let failed = |error: policy::wire::EncodeError| StoreError::Fault(error.to_string());
     // In the reader's transaction, so position and records are of one instant.
-    let mut builder = SnapshotBuilder::new(changes::position(sql)?, numbers.scopes(), numbers.environments());
-    records::each(sql, numbers, |record| builder.push(record).map_err(failed))?;
+    let mut builder = SnapshotBuilder::new(changes::position(sql)?, catalogue.scopes(), catalogue.environments());
+    records::each(sql, catalogue, |record| builder.push(record).map_err(failed))?;
     builder.finish().map_err(failed)
 }

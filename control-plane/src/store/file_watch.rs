@@ -19,30 +19,31 @@ const COMMITS_AT: u64 = 8;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unwritable {
     #[error(
-        "database {path}: {cause}, so no change is taken: put the file that was opened back there, or stop this control \
-         plane and start it on the file to serve; docs/operating.md tells how to copy one that was removed"
+        "database {path}: {cause}, so no change is accepted: put the file that was opened back there, or stop this control \
+         plane and start it on the file to serve; docs/operating.md describes how to copy one that was removed"
     )]
     Moved { path: PathBuf, cause: String },
     #[error(
-        "database {path}: another program has committed to it while this control plane serves it, so no change is taken \
+        "database {path}: another program has committed to it while this control plane serves it, so no change is accepted \
          until a restart: end that program, then restart this control plane"
     )]
     ForeignCommit { path: PathBuf },
 }
 
-/// What the connection that writes to a file watches of it.
-pub(super) struct Watch {
+/// Detects that a database file was replaced, or that another program committed to it. Belongs to the connection that
+/// writes.
+pub(super) struct FileWatch {
     lock: Arc<Lock>,
     /// The database, its WAL and the WAL's index. If one of them is replaced, commits are lost with the old one.
     files: [(PathBuf, Inode); 3],
     /// `data_version` as this connection last read it: others' commits change it, and so do some checkpoints.
     version: Cell<i64>,
-    /// The number of commits after this connection's last one; `None` if unknown: somebody else was active.
+    /// The number of commits as of this connection's last one; `None` if unknown: another program was active.
     commits: Cell<Option<u32>>,
     has_foreign_commits: Arc<AtomicBool>,
 }
 
-/// Identifies a file, whatever its path.
+/// Identifies a file independently of its path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Inode {
     device: u64,
@@ -55,7 +56,7 @@ impl Inode {
     }
 }
 
-impl Watch {
+impl FileWatch {
     /// Watches the database that `writer` has open; sets `has_foreign_commits` when another program commits to it.
     pub(super) fn begin(
         lock: Arc<Lock>,
@@ -71,18 +72,18 @@ impl Watch {
             (wal.clone(), Inode::of(&wal.metadata().map_err(io)?)),
             (with_suffix(&lock.path, "-shm"), Inode::of(&lock.index().and_then(std::fs::File::metadata).map_err(io)?)),
         ];
-        // So that nobody commits between the two reads.
+        // So that no other program commits between the two reads.
         writer.execute_batch("BEGIN IMMEDIATE").map_err(sql)?;
         let (version, commits) = (version(writer).map_err(sql)?, commits(&lock).map_err(io)?);
         writer.execute_batch("ROLLBACK").map_err(sql)?;
         let (version, commits) = (Cell::new(version), Cell::new(Some(commits)));
         let watch = Self { lock, files, version, commits, has_foreign_commits };
-        watch.is_placed().map_err(|error| OpenError::Failed(error.to_string()))?;
+        watch.check_in_place().map_err(|error| OpenError::Failed(error.to_string()))?;
         Ok(watch)
     }
 
     /// Checks that each file is still where it was opened.
-    pub(super) fn is_placed(&self) -> Result<(), Unwritable> {
+    pub(super) fn check_in_place(&self) -> Result<(), Unwritable> {
         for (path, opened) in &self.files {
             let cause = match path.metadata() {
                 Ok(found) if Inode::of(&found) == *opened => continue,
@@ -90,16 +91,16 @@ impl Watch {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     format!("{} was removed or moved", path.display())
                 }
-                Err(error) => format!("{} can't be looked at ({error})", path.display()),
+                Err(error) => format!("{} cannot be read ({error})", path.display()),
             };
             return Err(Unwritable::Moved { path: self.lock.path.clone(), cause });
         }
         Ok(())
     }
 
-    /// Checks that nobody else has committed; once somebody has, it always fails. Call it only in a write transaction,
+    /// Checks that no other program has committed; once one has, it always fails. Call it only in a write transaction,
     /// which keeps others from committing.
-    pub(super) fn is_sole(&self, writer: &rusqlite::Connection) -> Result<(), StoreError> {
+    pub(super) fn check_sole_writer(&self, writer: &rusqlite::Connection) -> Result<(), StoreError> {
         let version = version(writer)?;
         if version != self.version.replace(version) {
             let found = commits(&self.lock).map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -113,8 +114,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Records this connection's commit. In this order: if `data_version` is unchanged, nobody else changed the number.
-    pub(super) fn committed(&self, writer: &rusqlite::Connection) {
+    /// Records this connection's commit. In this order: if `data_version` is unchanged, no other program changed the
+    /// number.
+    pub(super) fn record_commit(&self, writer: &rusqlite::Connection) {
         let found = commits(&self.lock).ok();
         let is_alone = version(writer).is_ok_and(|version| version == self.version.get());
         self.commits.set(found.filter(|_| is_alone));

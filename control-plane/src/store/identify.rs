@@ -6,17 +6,17 @@ use super::sql::{Optional as _, Sql, params};
 use super::{AdminToken, EdgeToken, Status, Store, StoreError, admin_tokens, edge_tokens};
 use crate::secret::LastCharacters;
 
-/// What a digest belongs to.
+/// The object that a digest belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identified {
-    Secret(KnownSecret),
+pub enum DigestOwner {
+    Secret(SecretRecord),
     AdminToken(AdminToken),
     EdgeToken(EdgeToken),
 }
 
 /// A secret of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownSecret {
+pub struct SecretRecord {
     pub key: KeyId,
     pub workspace: WorkspaceId,
     pub name: String,
@@ -33,13 +33,13 @@ pub struct KnownSecret {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretStatus {
     Current,
-    /// In overlap: still valid.
+    /// Rotated out, but still valid: its overlap has not ended.
     Previous,
     RotatedOut,
     Deleted,
 }
 
-impl Identified {
+impl DigestOwner {
     /// The workspace that it belongs to; `None` if it belongs to the platform.
     pub fn workspace(&self) -> Option<WorkspaceId> {
         match self {
@@ -51,23 +51,23 @@ impl Identified {
 }
 
 impl Store {
-    /// What has this digest; `None` if nothing has, or if its row was removed. Costs at most three look-ups.
-    pub async fn identify(&self, digest: Digest, now: UnixSeconds) -> Result<Option<Identified>, StoreError> {
+    /// The owner of this digest; `None` if there is none, or if its row was removed. Costs at most three look-ups.
+    pub async fn identify(&self, digest: Digest, now: UnixSeconds) -> Result<Option<DigestOwner>, StoreError> {
         self.engine.read(move |sql| identify(sql, digest, now)).await
     }
 }
 
-fn identify(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<Identified>, StoreError> {
+fn identify(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<DigestOwner>, StoreError> {
     if let Some(secret) = secret(sql, digest, now)? {
-        return Ok(Some(Identified::Secret(secret)));
+        return Ok(Some(DigestOwner::Secret(secret)));
     }
     if let Some(token) = admin_tokens::find_digest(sql, digest)? {
-        return Ok(Some(Identified::AdminToken(token)));
+        return Ok(Some(DigestOwner::AdminToken(token)));
     }
-    Ok(edge_tokens::find_digest(sql, digest)?.map(Identified::EdgeToken))
+    Ok(edge_tokens::find_digest(sql, digest)?.map(DigestOwner::EdgeToken))
 }
 
-fn secret(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<KnownSecret>, StoreError> {
+fn secret(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<SecretRecord>, StoreError> {
     let mut statement = sql.prepare(
         "SELECT s.key_id, s.workspace_id, k.name, s.last_characters, s.created_at, s.superseded_at, s.previous_until,
                 k.deleted_at, k.active, k.expires_at
@@ -77,14 +77,14 @@ fn secret(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<Known
     let found = statement.query_row(params![digest.0], |row| {
         let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
         let (superseded_at, previous_until, deleted_at) = (instant(5)?, instant(6)?, instant(7)?);
-        let is_expired = instant(9)?.is_some_and(|at| at.has_come(now));
+        let is_expired = instant(9)?.is_some_and(|at| at.is_reached(now));
         let status = match (deleted_at, superseded_at, previous_until) {
             (Some(_), _, _) => SecretStatus::Deleted,
             (None, None, _) => SecretStatus::Current,
-            (None, Some(_), Some(until)) if !until.has_come(now) => SecretStatus::Previous,
+            (None, Some(_), Some(until)) if !until.is_reached(now) => SecretStatus::Previous,
             (None, Some(_), _) => SecretStatus::RotatedOut,
         };
-        Ok(KnownSecret {
+        Ok(SecretRecord {
             key: KeyId::from_bytes(row.get(0)?),
             workspace: WorkspaceId::from_bytes(row.get(1)?),
             name: row.get(2)?,

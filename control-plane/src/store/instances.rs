@@ -1,6 +1,6 @@
-//! Instances as stored, so that they outlive a restart of the control plane.
+//! Storage of instances, so that they survive a restart of the control plane.
 
-mod ended;
+mod removal;
 
 use std::net::IpAddr;
 
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::changes::Change;
 use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
 use super::{Store, StoreError};
-use crate::edges::Bound;
+use crate::edges::StalenessBound;
 
-pub(crate) use self::ended::Ending;
+pub(crate) use self::removal::InstanceRemoval;
 
 /// One Envoy process, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     pub id: String,
-    /// The edge name it first used.
+    /// The first edge name that it used.
     pub edge: String,
     /// The tokens that acted for it, in order of first use: ids of edge tokens, or `token-file`. Stored as one text,
     /// with a space between them.
@@ -32,7 +32,7 @@ pub struct Instance {
     /// Whether it has ever acknowledged.
     pub acknowledged: bool,
     /// The largest staleness bound that it reported since it started.
-    pub bound: Bound,
+    pub bound: StalenessBound,
     /// Its known workers that haven't ended, by id.
     pub workers: Vec<Worker>,
     pub first_seen_at: UnixSeconds,
@@ -62,7 +62,7 @@ pub(crate) struct InstanceRow {
     /// The replica that made that change; empty if no replica may answer the instance because of it.
     pub(crate) changed_by: String,
     /// Whether an instance that has ended was notified of that.
-    pub(crate) is_told: bool,
+    pub(crate) is_notified: bool,
 }
 
 impl InstanceRow {
@@ -72,9 +72,9 @@ impl InstanceRow {
     }
 }
 
-/// What an acknowledgement reports of an instance.
+/// What an acknowledgement reports about an instance.
 #[derive(Clone, Debug)]
-pub(crate) struct Says {
+pub(crate) struct AcknowledgedState {
     pub(crate) workers: Vec<Worker>,
     /// Ids of workers that ended.
     pub(crate) ended: Vec<String>,
@@ -83,7 +83,7 @@ pub(crate) struct Says {
 
 /// The result of writing an instance that other replicas may write, too.
 #[derive(Clone, Debug)]
-pub(crate) struct Renewed {
+pub(crate) struct RenewalResult {
     pub(crate) row: InstanceRow,
     /// Whether another replica had written it since this one last read it.
     pub(crate) others_wrote: bool,
@@ -91,8 +91,8 @@ pub(crate) struct Renewed {
     pub(crate) missing: Option<String>,
 }
 
-/// Additional columns in PostgreSQL.
-const SHARED: &str = "i.changed, i.changed_by, i.told";
+/// Additional columns that replicas need, in PostgreSQL only.
+const SHARED_COLUMNS: &str = "i.changed, i.changed_by, i.told";
 
 impl Store {
     /// All instances, including ended ones.
@@ -101,31 +101,31 @@ impl Store {
     }
 
     /// Writes an instance as `current` returns it when the write's turn comes, so that the last write is the newest.
-    /// Returns the other value of `current`; if that returns `None`, nothing is written. This is no change: it has no
-    /// revision and no event.
+    /// Returns the other value of `current`; if that returns `None`, nothing is written. This is not a change: it
+    /// has no revision and no audit event.
     pub(crate) async fn save_instance<T: Send + 'static>(
         &self,
         current: impl FnOnce() -> Option<(Instance, T)> + Send + 'static,
     ) -> Result<Option<T>, StoreError> {
         let work = move |change: &Change<'_>| match current() {
-            Some((instance, told)) => save(change.sql(), &instance).map(|()| Some(told)),
+            Some((instance, result)) => save(change.sql(), &instance).map(|()| Some(result)),
             None => Ok(None),
         };
         self.engine.change(work).await
     }
 
-    /// The same where other replicas write, too: what they wrote stays, and what `current` or the acknowledgement
-    /// `says` is added to it. `current` also returns the number of the row's last change that it knows. When this
-    /// returns, the newest revision as of this write is known. An instance that has ended stays as it is.
+    /// Like [`Self::save_instance`] where other replicas write, too: what they wrote stays, and `current` and
+    /// `acknowledged` are merged into it. `current` also returns the number of the row's last change that it knows.
+    /// When this returns, the newest revision as of this write is known. An instance that has ended stays as it is.
     pub(crate) async fn renew_instance<T: Send + 'static>(
         &self,
-        says: Option<Says>,
+        acknowledged: Option<AcknowledgedState>,
         current: impl FnOnce() -> Option<(Instance, i64, T)> + Send + 'static,
-    ) -> Result<Option<(Renewed, T)>, StoreError> {
+    ) -> Result<Option<(RenewalResult, T)>, StoreError> {
         let Some(me) = self.replica().map(str::to_owned) else { return Ok(None) };
         let work = move |change: &Change<'_>| match current() {
-            Some((instance, known, told)) => {
-                renew(change.sql(), instance, says, known, &me).map(|renewed| Some((renewed, told)))
+            Some((instance, known, result)) => {
+                renew(change.sql(), instance, acknowledged, known, &me).map(|renewed| Some((renewed, result)))
             }
             None => Ok(None),
         };
@@ -146,23 +146,23 @@ impl Store {
     }
 
     /// Records that an instance was notified that it has ended.
-    pub(crate) async fn note_told(&self, id: String) -> Result<(), StoreError> {
+    pub(crate) async fn record_end_notice(&self, id: String) -> Result<(), StoreError> {
         let Some(me) = self.replica().map(str::to_owned) else { return Ok(()) };
         let work = move |change: &Change<'_>| {
-            let told = "UPDATE instances SET told = 1 WHERE id = ?1 AND ended_at IS NOT NULL AND told = 0";
-            let is_news = change.sql().prepare(told)?.execute(params![id])? > 0;
-            if is_news {
-                mark(change.sql(), &id, &me)?;
-                tell(change.sql())?;
+            let update = "UPDATE instances SET told = 1 WHERE id = ?1 AND ended_at IS NOT NULL AND told = 0";
+            let is_first_notice = change.sql().prepare(update)?.execute(params![id])? > 0;
+            if is_first_notice {
+                record_row_change(change.sql(), &id, &me)?;
+                notify_replicas(change.sql())?;
             }
             Ok(())
         };
         self.engine.change(work).await
     }
 
-    /// Removes instances. Each comes with the number of its row's last change: one that another replica has changed
+    /// Deletes the rows of instances. Each comes with the number of its row's last change: one that another replica has changed
     /// since is kept.
-    pub(crate) async fn forget_instances(&self, ids: Vec<(String, i64)>) -> Result<(), StoreError> {
+    pub(crate) async fn delete_instances(&self, ids: Vec<(String, i64)>) -> Result<(), StoreError> {
         let is_shared = self.is_shared();
         let work = move |change: &Change<'_>| {
             for (id, known) in &ids {
@@ -183,8 +183,8 @@ pub(super) fn save(sql: Sql<'_>, instance: &Instance) -> Result<(), StoreError> 
     let workers = serde_json::to_string(&instance.workers).map_err(|error| StoreError::Fault(error.to_string()))?;
     let bound = match instance.bound {
         // The maximum is 292 billion years, longer than any clock counts.
-        Bound::Secs(secs) => Some(i64::try_from(secs).unwrap_or(i64::MAX)),
-        Bound::Never => None,
+        StalenessBound::Secs(secs) => Some(i64::try_from(secs).unwrap_or(i64::MAX)),
+        StalenessBound::Never => None,
     };
     sql.prepare(
         "INSERT INTO instances (id, edge, token, address, version, format, acknowledged, max_staleness_secs, workers,
@@ -215,16 +215,22 @@ pub(super) fn all(sql: Sql<'_>) -> Result<Vec<Instance>, StoreError> {
     Ok(statement.query_map(NONE, instance)?)
 }
 
-fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str) -> Result<Renewed, StoreError> {
+fn renew(
+    sql: Sql<'_>,
+    mine: Instance,
+    acknowledged: Option<AcknowledgedState>,
+    known: i64,
+    me: &str,
+) -> Result<RenewalResult, StoreError> {
     let found = row_of(sql, &mine.id)?;
     let others_wrote = found.as_ref().is_some_and(|row| row.changed > known && row.is_by_another(me));
     if let Some(row) = found.as_ref().filter(|row| row.instance.ended_at.is_some()) {
-        return Ok(Renewed { row: row.clone(), others_wrote, missing: None });
+        return Ok(RenewalResult { row: row.clone(), others_wrote, missing: None });
     }
     let is_new = found.is_none();
     let mut instance = match found {
         Some(InstanceRow { instance: theirs, .. }) => Instance {
-            tokens: joined(theirs.tokens, mine.tokens),
+            tokens: merge_tokens(theirs.tokens, mine.tokens),
             bound: theirs.bound.max(mine.bound),
             last_seen_at: theirs.last_seen_at.max(mine.last_seen_at),
             ended_at: mine.ended_at,
@@ -233,7 +239,7 @@ fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str)
         None => mine,
     };
     let mut missing = None;
-    if let Some(Says { workers, ended, version }) = says {
+    if let Some(AcknowledgedState { workers, ended, version }) = acknowledged {
         let is_named = |id: &String| ended.contains(id) || workers.iter().any(|worker| worker.id == *id);
         missing = instance.workers.iter().find(|worker| !is_named(&worker.id)).map(|worker| worker.id.clone());
         if missing.is_none() {
@@ -243,16 +249,16 @@ fn renew(sql: Sql<'_>, mine: Instance, says: Option<Says>, known: i64, me: &str)
         }
     }
     save(sql, &instance)?;
-    let changed = mark(sql, &instance.id, me)?;
+    let changed = record_row_change(sql, &instance.id, me)?;
     if is_new || instance.ended_at.is_some() {
-        tell(sql)?;
+        notify_replicas(sql)?;
     }
-    let row = InstanceRow { instance, changed, changed_by: me.to_owned(), is_told: false };
-    Ok(Renewed { row, others_wrote, missing })
+    let row = InstanceRow { instance, changed, changed_by: me.to_owned(), is_notified: false };
+    Ok(RenewalResult { row, others_wrote, missing })
 }
 
-/// Tokens that are in either list.
-pub(crate) fn joined(mut tokens: Vec<String>, more: Vec<String>) -> Vec<String> {
+/// The tokens of both lists, each once.
+pub(crate) fn merge_tokens(mut tokens: Vec<String>, more: Vec<String>) -> Vec<String> {
     for token in more {
         if !tokens.contains(&token) {
             tokens.push(token);
@@ -261,38 +267,43 @@ pub(crate) fn joined(mut tokens: Vec<String>, more: Vec<String>) -> Vec<String> 
     tokens
 }
 
-/// Gives an instance's row the next number of a change, and returns it.
-fn mark(sql: Sql<'_>, id: &str, me: &str) -> Result<i64, StoreError> {
-    let mark = "UPDATE instances SET changed = nextval('instance_changes'), changed_by = ?2 WHERE id = ?1
+/// Gives an instance's row the next change number, and returns it.
+fn record_row_change(sql: Sql<'_>, id: &str, me: &str) -> Result<i64, StoreError> {
+    let update = "UPDATE instances SET changed = nextval('instance_changes'), changed_by = ?2 WHERE id = ?1
                 RETURNING changed";
-    Ok(sql.prepare(mark)?.query_row(params![id, me], |row| row.get(0))?)
+    Ok(sql.prepare(update)?.query_row(params![id, me], |row| row.get(0))?)
 }
 
 /// Notifies other replicas to read the database once this is committed.
-fn tell(sql: Sql<'_>) -> Result<(), StoreError> {
+fn notify_replicas(sql: Sql<'_>) -> Result<(), StoreError> {
     Ok(sql.execute_batch("NOTIFY latchkey")?)
 }
 
 /// Instances whose rows were changed after the change with this number.
 pub(super) fn changed_since(sql: Sql<'_>, changed: i64) -> Result<Vec<InstanceRow>, StoreError> {
-    let statement = format!("SELECT {COLUMNS}, {SHARED} FROM instances i WHERE i.changed > ?1");
+    let statement = format!("SELECT {COLUMNS}, {SHARED_COLUMNS} FROM instances i WHERE i.changed > ?1");
     Ok(sql.prepare(&statement)?.query_map(params![changed], instance_row)?)
 }
 
 fn row_of(sql: Sql<'_>, id: &str) -> Result<Option<InstanceRow>, StoreError> {
-    let statement = format!("SELECT {COLUMNS}, {SHARED} FROM instances i WHERE i.id = ?1");
+    let statement = format!("SELECT {COLUMNS}, {SHARED_COLUMNS} FROM instances i WHERE i.id = ?1");
     Ok(sql.prepare(&statement)?.query_row(params![id], instance_row).optional()?)
 }
 
-/// A row of [`COLUMNS`] and [`SHARED`].
+/// A row of [`COLUMNS`] and [`SHARED_COLUMNS`].
 fn instance_row(row: &Row<'_>) -> Result<InstanceRow, SqlError> {
-    Ok(InstanceRow { instance: instance(row)?, changed: row.get(12)?, changed_by: row.get(13)?, is_told: row.get(14)? })
+    Ok(InstanceRow {
+        instance: instance(row)?,
+        changed: row.get(12)?,
+        changed_by: row.get(13)?,
+        is_notified: row.get(14)?,
+    })
 }
 
 /// A row of [`COLUMNS`].
 fn instance(row: &Row<'_>) -> Result<Instance, SqlError> {
     let workers: String = row.get(8)?;
-    let workers = serde_json::from_str(&workers).map_err(|error| SqlError::unfit(8, error))?;
+    let workers = serde_json::from_str(&workers).map_err(|error| SqlError::invalid_column(8, error))?;
     let bound: Option<i64> = row.get(7)?;
     Ok(Instance {
         id: row.get(0)?,
@@ -302,7 +313,7 @@ fn instance(row: &Row<'_>) -> Result<Instance, SqlError> {
         version: row.get(4)?,
         format: row.get(5)?,
         acknowledged: row.get(6)?,
-        bound: bound.and_then(|secs| u64::try_from(secs).ok()).map_or(Bound::Never, Bound::Secs),
+        bound: bound.and_then(|secs| u64::try_from(secs).ok()).map_or(StalenessBound::Never, StalenessBound::Secs),
         workers,
         first_seen_at: UnixSeconds(row.get(9)?),
         last_seen_at: UnixSeconds(row.get(10)?),

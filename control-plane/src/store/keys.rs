@@ -1,18 +1,18 @@
-//! Keys: their rows, and the changes that leave the secret as it is.
+//! Keys: their rows, and all changes of a key but those of its secret.
 
 use policy::wire::Op;
 use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::audit::{Audited, Event, Target};
+use super::audit::{Audited, Event, EventTarget};
 use super::changes::{self, Change};
-use super::definitions::Numbers;
+use super::id_catalogue::IdCatalogue;
 use super::model::merge;
-use super::sizes::{self, Sizes};
+use super::sizes::{self, WorkspaceSize};
 use super::sql::{Optional as _, Row, Sql, SqlError, params, values};
 use super::{
-    Acting, Changed, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store, StoreError,
-    names, records, rows, secrets, usage,
+    AtRevision, ChangeContext, Key, KeyPatch, KeyUse, MAX_METADATA_BYTES, Metadata, NewSecret, Precondition, Store,
+    StoreError, names, records, rows, secrets, usage,
 };
 use crate::instant;
 use crate::secret::LastCharacters;
@@ -50,12 +50,12 @@ impl Store {
         &self,
         workspace: WorkspaceId,
         new: NewKey,
-        acting: Acting,
-    ) -> Result<Changed<Key>, StoreError> {
-        let (numbers, limits) = (self.numbers.clone(), self.limits);
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let (catalogue, limits) = (self.catalogue.clone(), self.limits);
         let work = move |change: &Change<'_>| {
-            let created = create(change, &numbers, workspace, &new, &acting)?;
-            Sizes::of(change.sql(), workspace)?.check(&limits)?;
+            let created = create(change, &catalogue, workspace, &new, &context)?;
+            WorkspaceSize::of(change.sql(), workspace)?.check(&limits)?;
             Ok(created)
         };
         self.engine.change(work).await
@@ -73,15 +73,15 @@ impl Store {
         id: KeyId,
         patch: KeyPatch,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<Key>, StoreError> {
-        let (numbers, limits) = (self.numbers.clone(), self.limits);
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let (catalogue, limits) = (self.catalogue.clone(), self.limits);
         let work = move |change: &Change<'_>| {
             let before = find(change.sql(), workspace, id)?;
-            let changed = update(change, &numbers, (workspace, id), patch, &precondition, &acting)?;
+            let changed = update(change, &catalogue, (workspace, id), patch, &precondition, &context)?;
             if sizes::grows(&before, &changed.value) {
                 // The number of keys is not checked: an update creates none.
-                Sizes { keys: 0, ..Sizes::of(change.sql(), workspace)? }.check(&limits)?;
+                WorkspaceSize { keys: 0, ..WorkspaceSize::of(change.sql(), workspace)? }.check(&limits)?;
             }
             Ok(changed)
         };
@@ -94,11 +94,11 @@ impl Store {
         workspace: WorkspaceId,
         id: KeyId,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<Key>, StoreError> {
-        let numbers = self.numbers.clone();
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let catalogue = self.catalogue.clone();
         let work =
-            move |change: &Change<'_>| set_active(change, &numbers, (workspace, id), true, &precondition, &acting);
+            move |change: &Change<'_>| set_active(change, &catalogue, (workspace, id), true, &precondition, &context);
         self.engine.change(work).await
     }
 
@@ -108,11 +108,11 @@ impl Store {
         workspace: WorkspaceId,
         id: KeyId,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<Key>, StoreError> {
-        let numbers = self.numbers.clone();
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let catalogue = self.catalogue.clone();
         let work =
-            move |change: &Change<'_>| set_active(change, &numbers, (workspace, id), false, &precondition, &acting);
+            move |change: &Change<'_>| set_active(change, &catalogue, (workspace, id), false, &precondition, &context);
         self.engine.change(work).await
     }
 
@@ -122,25 +122,25 @@ impl Store {
         workspace: WorkspaceId,
         id: KeyId,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<()>, StoreError> {
-        self.engine.change(move |change| delete(change, (workspace, id), &precondition, &acting)).await
+        context: ChangeContext,
+    ) -> Result<AtRevision<()>, StoreError> {
+        self.engine.change(move |change| delete(change, (workspace, id), &precondition, &context)).await
     }
 }
 
 fn create(
     change: &Change<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     workspace: WorkspaceId,
     new: &NewKey,
-    acting: &Acting,
-) -> Result<Changed<Key>, StoreError> {
-    insert(change.sql(), workspace, std::slice::from_ref(new), change.revision()?, acting)?;
-    secrets::insert(change.sql(), workspace, &[(new.id, &new.secret)], acting.at)?;
-    let ops = records::upsert_live(change.sql(), numbers, (workspace, new.id))?;
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
+    insert(change.sql(), workspace, std::slice::from_ref(new), change.revision()?, context)?;
+    secrets::insert(change.sql(), workspace, &[(new.id, &new.secret)], context.at)?;
+    let ops = records::upsert_live(change.sql(), catalogue, (workspace, new.id))?;
     let value = find(change.sql(), workspace, new.id)?;
-    let revision = change.record(acting, &Event::made("key.create", &value), &ops)?;
-    Ok(Changed { value, revision })
+    let revision = change.record(context, &Event::created("key.create", &value), &ops)?;
+    Ok(AtRevision { value, revision })
 }
 
 /// Adds the keys' rows, without their secrets.
@@ -149,7 +149,7 @@ pub(super) fn insert(
     workspace: WorkspaceId,
     new: &[NewKey],
     revision: Revision,
-    acting: &Acting,
+    context: &ChangeContext,
 ) -> Result<(), StoreError> {
     let revision = changes::number(revision)?;
     let row = |new: &NewKey| {
@@ -162,10 +162,10 @@ pub(super) fn insert(
             rows::allowlist_text(&new.allowlist)?,
             new.expires_at.map(|at| at.0),
             metadata_text(&new.metadata)?,
-            acting.at.0,
-            acting.actor.id,
+            context.at.0,
+            context.actor.id,
             revision,
-            names::folded(&new.name),
+            names::fold_case(&new.name),
             new.active
         ])
     };
@@ -181,12 +181,12 @@ pub(super) fn insert(
 
 pub(super) fn update(
     change: &Change<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     patch: KeyPatch,
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<Key>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
     precondition.check(before.revision)?;
     let mut after = before.clone();
@@ -194,12 +194,12 @@ pub(super) fn update(
     after.scopes = patch.scopes.unwrap_or(after.scopes);
     after.allowlist = patch.allowlist.unwrap_or(after.allowlist);
     match patch.metadata {
-        Some(Value::Object(given)) => merge(&mut after.metadata, &given),
+        Some(Value::Object(patch)) => merge(&mut after.metadata, &patch),
         Some(_) => after.metadata.clear(),
         None => {}
     }
     if after == before {
-        return Ok(Changed { revision: before.revision, value: before });
+        return Ok(AtRevision { revision: before.revision, value: before });
     }
     change
         .sql()
@@ -215,28 +215,28 @@ pub(super) fn update(
             rows::scopes_text(&after.scopes)?,
             rows::allowlist_text(&after.allowlist)?,
             metadata_text(&after.metadata)?,
-            acting.at.0,
+            context.at.0,
             changes::number(change.revision()?)?,
-            names::folded(&after.name)
+            names::fold_case(&after.name)
         ])?;
-    // Edges have neither name nor metadata.
-    let is_theirs = after.scopes != before.scopes || after.allowlist != before.allowlist;
-    let ops = if is_theirs { records::upsert_live(change.sql(), numbers, (workspace, id))? } else { Vec::new() };
-    recorded(change, "key.update", &before, &ops, acting)
+    // Edges get neither name nor metadata.
+    let affects_edges = after.scopes != before.scopes || after.allowlist != before.allowlist;
+    let ops = if affects_edges { records::upsert_live(change.sql(), catalogue, (workspace, id))? } else { Vec::new() };
+    record_update(change, "key.update", &before, &ops, context)
 }
 
 pub(super) fn set_active(
     change: &Change<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     active: bool,
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<Key>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
     precondition.check(before.revision)?;
     if before.active == active {
-        return Ok(Changed { revision: before.revision, value: before });
+        return Ok(AtRevision { revision: before.revision, value: before });
     }
     change
         .sql()
@@ -245,43 +245,43 @@ pub(super) fn set_active(
             workspace.as_bytes(),
             id.as_bytes(),
             active,
-            acting.at.0,
+            context.at.0,
             changes::number(change.revision()?)?
         ])?;
-    let ops = records::upsert_live(change.sql(), numbers, (workspace, id))?;
-    recorded(change, if active { "key.activate" } else { "key.deactivate" }, &before, &ops, acting)
+    let ops = records::upsert_live(change.sql(), catalogue, (workspace, id))?;
+    record_update(change, if active { "key.activate" } else { "key.deactivate" }, &before, &ops, context)
 }
 
 pub(super) fn delete(
     change: &Change<'_>,
     (workspace, id): (WorkspaceId, KeyId),
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<()>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<()>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
     precondition.check(before.revision)?;
     change
         .sql()
         .prepare("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
     sizes::count_keys(change.sql(), workspace, -1)?;
-    let digests = secrets::leave_edge(change.sql(), (workspace, id))?;
-    usage::key_ends(change.sql(), id)?;
+    let digests = secrets::remove_from_edges(change.sql(), (workspace, id))?;
+    usage::delete_key_usage(change.sql(), id)?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
-    Ok(Changed { value: (), revision: change.record(acting, &Event::ended("key.delete", &before), &ops)? })
+    Ok(AtRevision { value: (), revision: change.record(context, &Event::ended("key.delete", &before), &ops)? })
 }
 
-/// Records a change of a key that was `before`; returns what it is now.
-pub(super) fn recorded(
+/// Records a change of a key that was `before`; returns the changed key.
+pub(super) fn record_update(
     change: &Change<'_>,
     action: &'static str,
     before: &Key,
     ops: &[Op],
-    acting: &Acting,
-) -> Result<Changed<Key>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
     let value = find(change.sql(), before.workspace, before.id)?;
-    let revision = change.record(acting, &Event::changed(action, before, &value), ops)?;
-    Ok(Changed { value, revision })
+    let revision = change.record(context, &Event::changed(action, before, &value), ops)?;
+    Ok(AtRevision { value, revision })
 }
 
 pub(super) fn find(sql: Sql<'_>, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
@@ -324,8 +324,8 @@ fn metadata_text(metadata: &Metadata) -> Result<String, StoreError> {
 }
 
 impl Audited for Key {
-    fn target(&self) -> Target {
-        Target { kind: "key", id: self.id.to_string(), name: self.name.clone() }
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "key", id: self.id.to_string(), name: self.name.clone() }
     }
 
     fn workspace(&self) -> Option<WorkspaceId> {
@@ -336,7 +336,7 @@ impl Audited for Key {
         let fields = [
             ("name", json!(self.name)),
             ("environment", json!(self.environment)),
-            ("last_characters", json!(self.last_characters.clone().known())),
+            ("last_characters", json!(self.last_characters.clone().into_option())),
             ("active", json!(self.active)),
             ("scopes", json!(self.scopes)),
             ("ip_allowlist", json!(self.allowlist)),

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use policy::{KeyId, UnixSeconds, WorkspaceId};
 
 use super::keys::{COLUMNS, TABLES, key};
-use super::names::{COMPARED, folded};
-use super::sql::{Kind, Sql, Value, bound};
+use super::names::{FOLDED_NAME, fold_case};
+use super::sql::{Kind, Sql, Value, as_params};
 use super::{Key, KeyFilter, Store, StoreError};
 
 /// Items, and whether more follow.
@@ -17,7 +17,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Cuts `limit` + 1 queried items to `limit`: the last one only shows that there are more.
+    /// Truncates `limit` + 1 queried items to `limit`: the last one only shows that there are more.
     pub(super) fn cut(mut items: Vec<T>, limit: NonZeroU32) -> Self {
         let limit = usize::try_from(limit.get()).unwrap_or(usize::MAX);
         let more = items.len() > limit;
@@ -85,11 +85,11 @@ fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<K
     }
     if let Some(search) = &query.search {
         conditions.push_str(&format!(
-            " AND ({COMPARED} LIKE ?4 ESCAPE '\\' OR k.id = ?5
+            " AND ({FOLDED_NAME} LIKE ?4 ESCAPE '\\' OR k.id = ?5
                OR k.id IN (SELECT s.key_id FROM secrets s WHERE s.workspace_id = ?1
                            AND s.superseded_at IS NULL AND s.last_characters = ?6))"
         ));
-        let pattern = folded(search).replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        let pattern = fold_case(search).replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         values.push(Value::Text(format!("%{pattern}%")));
         let id = search.parse::<KeyId>().ok();
         values.push(id.map_or(Value::Null(Kind::Blob), |id| Value::Blob(id.as_bytes().to_vec())));
@@ -109,5 +109,5 @@ fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<K
     };
     let statement = format!("SELECT {COLUMNS} FROM {TABLES} WHERE {conditions} ORDER BY {order} LIMIT ?7");
     let mut statement = sql.prepare(&statement)?;
-    Ok(Page::cut(statement.query_map(&bound(&values), key)?, query.limit))
+    Ok(Page::cut(statement.query_map(&as_params(&values), key)?, query.limit))
 }

@@ -1,15 +1,15 @@
-//! Clean-up of keys that nobody needs any more, selected by a filter.
+//! Clean-up of unused keys: deactivates or deletes all keys that match a filter.
 
 use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
 
 use super::changes::Change;
 use super::keys::TABLES;
-use super::names::{COMPARED, folded};
-use super::sql::{Sql, Value, bound};
-use super::{Acting, Changed, Precondition, Status, Store, StoreError, keys};
+use super::names::{FOLDED_NAME, fold_case};
+use super::sql::{Sql, Value, as_params};
+use super::{AtRevision, ChangeContext, Precondition, Status, Store, StoreError, keys};
 
-/// Keys per change, so that other changes run in between.
-const STEP: i64 = 50;
+/// Keys per change (batch), so that other changes run in between.
+const BATCH_KEYS: i64 = 50;
 
 /// Which keys to select. All conditions that are set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,29 +25,29 @@ pub struct KeyFilter {
     pub name: Option<String>,
 }
 
-/// What to do to all matching keys.
+/// What to do with all matching keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cleaning {
+pub enum CleanUpAction {
     Deactivate,
     Delete,
 }
 
 /// A matching key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matched {
+pub struct MatchingKey {
     pub id: KeyId,
     pub name: String,
 }
 
 /// The matching keys: how many, and the first of them, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Matching {
+pub struct KeyMatches {
     pub count: u64,
-    pub first: Vec<Matched>,
+    pub first: Vec<MatchingKey>,
 }
 
 /// The most keys that are listed.
-const SHOWN: usize = 1_000;
+const MAX_LISTED: usize = 1_000;
 
 impl Store {
     /// What [`Self::clean_up`] would change now. Costs a pass over the workspace's keys.
@@ -55,66 +55,66 @@ impl Store {
         &self,
         workspace: WorkspaceId,
         filter: KeyFilter,
-        cleaning: Cleaning,
+        action: CleanUpAction,
         now: UnixSeconds,
-    ) -> Result<Changed<Matching>, StoreError> {
+    ) -> Result<AtRevision<KeyMatches>, StoreError> {
         let head = self.engine.head();
         let work = move |sql: Sql<'_>| {
-            let mut found = Matching::default();
+            let mut found = KeyMatches::default();
             let mut after = None;
             loop {
-                let step = step(sql, workspace, &filter, cleaning, after, now)?;
-                let Some(last) = step.last() else { return Ok(found) };
+                let batch = next_batch(sql, workspace, &filter, action, after, now)?;
+                let Some(last) = batch.last() else { return Ok(found) };
                 after = Some(last.id);
-                found.add(step);
+                found.add(batch);
             }
         };
         let value = self.engine.read(work).await?;
-        Ok(Changed { value, revision: head.borrow().revision })
+        Ok(AtRevision { value, revision: head.borrow().revision })
     }
 
-    /// Deactivates or deletes all matching keys, each with a revision of its own. It works in steps: if one fails,
-    /// those before it are done, and the call may be repeated.
+    /// Deactivates or deletes all matching keys, each with a revision of its own. It works in batches: if one fails,
+    /// those before it are committed, and the call may be repeated.
     pub async fn clean_up(
         &self,
         workspace: WorkspaceId,
         filter: KeyFilter,
-        cleaning: Cleaning,
-        acting: Acting,
-    ) -> Result<Changed<Matching>, StoreError> {
-        let mut done = Changed { value: Matching::default(), revision: self.engine.head().borrow().revision };
+        action: CleanUpAction,
+        context: ChangeContext,
+    ) -> Result<AtRevision<KeyMatches>, StoreError> {
+        let mut done = AtRevision { value: KeyMatches::default(), revision: self.engine.head().borrow().revision };
         let mut after = None;
         loop {
-            let (numbers, filter, acting) = (self.numbers.clone(), filter.clone(), acting.clone());
+            let (catalogue, filter, context) = (self.catalogue.clone(), filter.clone(), context.clone());
             let work = move |change: &Change<'_>| {
                 // Queried in the change itself: a key that was used or rotated a moment ago no longer matches.
-                let step = step(change.sql(), workspace, &filter, cleaning, after, acting.at)?;
+                let batch = next_batch(change.sql(), workspace, &filter, action, after, context.at)?;
                 let mut revision = None;
-                for matched in &step {
+                for matched in &batch {
                     let key = (workspace, matched.id);
-                    revision = Some(match cleaning {
-                        Cleaning::Deactivate => {
-                            keys::set_active(change, &numbers, key, false, &Precondition::None, &acting)?.revision
+                    revision = Some(match action {
+                        CleanUpAction::Deactivate => {
+                            keys::set_active(change, &catalogue, key, false, &Precondition::None, &context)?.revision
                         }
-                        Cleaning::Delete => keys::delete(change, key, &Precondition::None, &acting)?.revision,
+                        CleanUpAction::Delete => keys::delete(change, key, &Precondition::None, &context)?.revision,
                     });
                 }
-                Ok::<(Vec<Matched>, Option<Revision>), StoreError>((step, revision))
+                Ok::<(Vec<MatchingKey>, Option<Revision>), StoreError>((batch, revision))
             };
-            let (step, revision) = self.engine.change(work).await?;
+            let (batch, revision) = self.engine.change(work).await?;
             done.revision = revision.unwrap_or(done.revision);
-            let Some(last) = step.last() else { return Ok(done) };
+            let Some(last) = batch.last() else { return Ok(done) };
             after = Some(last.id);
-            done.value.add(step);
+            done.value.add(batch);
         }
     }
 }
 
-impl Matching {
-    fn add(&mut self, step: Vec<Matched>) {
-        self.count = self.count.saturating_add(u64::try_from(step.len()).unwrap_or(u64::MAX));
-        let room = SHOWN.saturating_sub(self.first.len());
-        self.first.extend(step.into_iter().take(room));
+impl KeyMatches {
+    fn add(&mut self, batch: Vec<MatchingKey>) {
+        self.count = self.count.saturating_add(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+        let remaining = MAX_LISTED.saturating_sub(self.first.len());
+        self.first.extend(batch.into_iter().take(remaining));
     }
 }
 
@@ -147,38 +147,39 @@ impl KeyFilter {
             add("k.expires_at > ??", Value::Integer(now.0));
         }
         if let Some(name) = &self.name {
-            add(&format!("{COMPARED} LIKE ?? ESCAPE '\\'"), Value::Text(pattern(&folded(name))));
+            add(&format!("{FOLDED_NAME} LIKE ?? ESCAPE '\\'"), Value::Text(pattern(&fold_case(name))));
         }
         (conditions, values)
     }
 }
 
 /// The next matching keys after `after`, oldest first.
-fn step(
+fn next_batch(
     sql: Sql<'_>,
     workspace: WorkspaceId,
     filter: &KeyFilter,
-    cleaning: Cleaning,
+    action: CleanUpAction,
     after: Option<KeyId>,
     now: UnixSeconds,
-) -> Result<Vec<Matched>, StoreError> {
+) -> Result<Vec<MatchingKey>, StoreError> {
     // Sixteen zero bytes are no id, and sort before all ids.
     let after = after.map_or([0; 16], |id| *id.as_bytes());
-    let mut all = vec![Value::Blob(workspace.as_bytes().to_vec()), Value::Blob(after.to_vec()), Value::Integer(STEP)];
+    let mut all =
+        vec![Value::Blob(workspace.as_bytes().to_vec()), Value::Blob(after.to_vec()), Value::Integer(BATCH_KEYS)];
     let (conditions, values) = filter.conditions(all.len().saturating_add(1), now);
     all.extend(values);
-    let changes_something = match cleaning {
-        Cleaning::Deactivate => " AND k.active = 1",
-        Cleaning::Delete => "",
+    let is_affected = match action {
+        CleanUpAction::Deactivate => " AND k.active = 1",
+        CleanUpAction::Delete => "",
     };
     let statement = format!(
         "SELECT k.id, k.name FROM {TABLES}
-         WHERE k.workspace_id = ?1 AND k.id > ?2 AND k.deleted_at IS NULL{changes_something}{conditions}
+         WHERE k.workspace_id = ?1 AND k.id > ?2 AND k.deleted_at IS NULL{is_affected}{conditions}
          ORDER BY k.id LIMIT ?3"
     );
     let mut statement = sql.prepare(&statement)?;
     let rows = statement
-        .query_map(&bound(&all), |row| Ok(Matched { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? }))?;
+        .query_map(&as_params(&all), |row| Ok(MatchingKey { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? }))?;
     Ok(rows)
 }
 

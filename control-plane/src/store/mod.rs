@@ -15,12 +15,11 @@ mod database;
 #[cfg(test)]
 #[path = "../../tests/service/databases.rs"]
 mod databases;
-mod definitions;
 mod edge_tokens;
 mod engine;
 mod feed;
 mod file_watch;
-mod fold;
+mod id_catalogue;
 mod identify;
 mod import;
 mod instances;
@@ -45,6 +44,7 @@ mod sizes;
 mod sql;
 mod sweep;
 mod usage;
+mod usage_rounds;
 mod workspaces;
 mod writer;
 
@@ -59,35 +59,36 @@ use tracing::{error, info};
 pub use admin_tokens::{AdminToken, NewAdminToken, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, TokenQuery};
 pub use audit::{AuditEvent, AuditHead};
 pub use audit_list::{AuditActor, AuditFilter, AuditQuery, Order};
-pub use audit_verify::{Verified, VerifyError, verify_audit};
-pub use backup::{BackedUp, BackupError, back_up};
-pub use copy::{Copied, CopyError, CopyStep, Rows, RowsDigest, copy};
+pub use audit_verify::{VerifiedLog, VerifyError, verify_audit};
+pub use backup::{BackupError, BackupSummary, back_up};
+pub use copy::{CopyError, CopyStep, CopySummary, TableDigest, TableSummary, copy};
 pub use database::Database;
 pub use edge_tokens::{EdgeToken, LiveToken, NewEdgeToken, RevokedToken};
-pub use feed::Since;
+pub use feed::ChangesSince;
 pub use file_watch::Unwritable;
-pub(crate) use fold::{Admitted, Then};
-pub use identify::{Identified, KnownSecret, SecretStatus};
+pub use identify::{DigestOwner, SecretRecord, SecretStatus};
 pub use import::{Import, ImportedKey};
-pub(crate) use instances::{Ending, InstanceRow, Renewed, Says};
+pub(crate) use instances::{AcknowledgedState, InstanceRemoval, InstanceRow, RenewalResult};
 pub use instances::{Instance, Worker};
 pub use keys::NewKey;
 pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
 pub use lock::OpenError;
-pub use matching::{Cleaning, KeyFilter, Matched, Matching};
+pub use matching::{CleanUpAction, KeyFilter, KeyMatches, MatchingKey};
 #[cfg(test)]
 pub(crate) use model::merge;
 pub use model::{
-    Acting, Actor, ActorKind, Changed, Key, KeyPatch, Metadata, Precondition, Status, Workspace, WorkspaceName,
+    Actor, ActorKind, AtRevision, ChangeContext, Key, KeyPatch, Metadata, Precondition, Status, Workspace,
+    WorkspaceName,
 };
-pub use once::{Made, Once, Running};
-pub(crate) use replicas::{News, Word};
+pub use once::{OnceGuard, OnceKey, OnceResult};
+pub(crate) use replicas::{ReplicaEvent, ReplicaMessage};
 pub use restore::{
-    LogError, LostChanges, Renewal, Replayed, Restore, RestoreError, Restored, restore, restore_in_place,
+    LogError, LostChanges, ReplaySummary, Restore, RestoreError, RestorePlan, RestoreSummary, restore, restore_in_place,
 };
 pub use secrets::{NewSecret, Rotation};
 pub use sessions::{SESSION_SECS, Session};
 pub use usage::{KeyUse, Period, Usage};
+pub(crate) use usage_rounds::{BatchAdmission, SlicePosition};
 pub use workspaces::NewWorkspace;
 
 use crate::config::{Config, Limits};
@@ -106,12 +107,12 @@ pub const ROTATED_AT_EDGE: i64 = 8;
 pub const DELETED_KEPT_SECS: i64 = 365 * 86_400;
 
 /// How often [`Store::watch`] checks that the file still accepts changes.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the store refuses a request, or can't serve it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    #[error("there is no such thing")]
+    #[error("not found")]
     NotFound,
     #[error("the slug is taken")]
     SlugTaken,
@@ -122,12 +123,12 @@ pub enum StoreError {
     DigestsTaken { lines: Vec<(usize, Option<WorkspaceId>)> },
     /// A change that is made only once was made before.
     #[error("the change was made before")]
-    MadeBefore,
+    AlreadyMade,
     #[error("a request with the same idempotency key is running")]
     InProgress,
     #[error("the key has expired")]
     ExpiredKey,
-    #[error("it is at revision {current} by now")]
+    #[error("it is at revision {current} now")]
     Stale { current: Revision },
     /// The workspace would exceed one of its limits. Nothing was changed.
     #[error("`{}` of {} is reached", .0.name, .0.maximum)]
@@ -135,7 +136,7 @@ pub enum StoreError {
     #[error("the metadata would have {bytes} bytes, above {MAX_METADATA_BYTES}")]
     MetadataTooLarge { bytes: usize },
     /// The disk, the file, the server or the process can't serve now. Nothing was changed; but if the connection to
-    /// PostgreSQL was lost at a commit, and the server can't be asked either, the outcome is unknown.
+    /// PostgreSQL was lost at a commit, and the outcome can't be queried either, it is unknown.
     #[error("the storage is unavailable: {0}")]
     Unavailable(String),
     /// The file must not be written to any more. Nothing was changed.
@@ -157,9 +158,9 @@ pub struct StoreStats {
     pub changes: u64,
     /// Transactions that were committed.
     pub commits: u64,
-    /// Changes that were refused because the storage couldn't take them.
+    /// Changes that the storage refused.
     pub refused: u64,
-    /// Changes that wait for the writer.
+    /// Changes in the writer's queue.
     pub queued: u64,
 }
 
@@ -167,12 +168,12 @@ pub struct StoreStats {
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<engine::Engine>,
-    numbers: Arc<definitions::Numbers>,
+    catalogue: Arc<id_catalogue::IdCatalogue>,
     limits: Limits,
     retention: Arc<retention::Retention>,
     /// Held while an import is checked, decided and carried out.
-    importing: Arc<AsyncMutex<()>>,
-    /// Requests with an idempotency key that run in this process.
+    import_lock: Arc<AsyncMutex<()>>,
+    /// Requests with an idempotency key that are in flight in this process.
     in_progress: once::InProgress,
 }
 
@@ -184,22 +185,23 @@ impl Store {
         database: impl Into<Database>,
         epoch: Epoch,
         config: &Config,
-        acting: Acting,
+        context: ChangeContext,
     ) -> Result<Self, OpenError> {
         let database = database.into();
         let failed = |error: StoreError| OpenError::Failed(error.to_string());
         let (limits, config) = (config.limits, config.clone());
         let engine = tokio::task::spawn_blocking(move || engine::Engine::open(&database, epoch));
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
-        let begun = move |change: &changes::Change<'_>| {
+        let begin = move |change: &changes::Change<'_>| {
             // First, so that the newest change in the history isn't one of this start.
-            let retention = retention::Retention::begin(change.sql(), acting.at)?;
-            Ok((definitions::define(change, &config, &acting)?, retention))
+            let retention = retention::Retention::begin(change.sql(), context.at)?;
+            Ok((id_catalogue::define(change, &config, &context)?, retention))
         };
-        let (numbers, retention) = engine.change(begun).await.map_err(failed)?;
-        let (engine, numbers, retention) = (Arc::new(engine), Arc::new(numbers), Arc::new(retention));
-        let store = Self { engine, numbers, limits, retention, importing: Arc::default(), in_progress: Arc::default() };
-        store.finish_imports(import::Haste::AtOnce).await.map_err(failed)?;
+        let (catalogue, retention) = engine.change(begin).await.map_err(failed)?;
+        let (engine, catalogue, retention) = (Arc::new(engine), Arc::new(catalogue), Arc::new(retention));
+        let store =
+            Self { engine, catalogue, limits, retention, import_lock: Arc::default(), in_progress: Arc::default() };
+        store.finish_imports(import::ImportSpeed::AtOnce).await.map_err(failed)?;
         Ok(store)
     }
 
@@ -211,14 +213,14 @@ impl Store {
     /// Checks that changes are accepted. After a change was refused, or a read failed, two writing probes in a row must
     /// succeed, one a second for all callers together. After damage only a restart helps.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        self.fresh()?;
+        self.check_freshness()?;
         self.engine.ready().await
     }
 
     /// Checks that the feed can be served: the newest revision is known, and can be read.
     pub async fn feed_ready(&self) -> Result<(), StoreError> {
-        self.fresh()?;
-        self.engine.reads().await
+        self.check_freshness()?;
+        self.engine.check_readable().await
     }
 
     /// Whether the database had no history when it was opened.
@@ -238,7 +240,7 @@ impl Store {
         if self.is_shared() {
             return;
         }
-        let mut seconds = tokio::time::interval(LOOK_EVERY);
+        let mut seconds = tokio::time::interval(CHECK_INTERVAL);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_refusing = false;
         loop {
@@ -248,8 +250,8 @@ impl Store {
             }
             let ready = self.engine.ready().await;
             match &ready {
-                Err(cause) if !is_refusing => error!(%cause, "the database takes no change"),
-                Ok(()) if is_refusing => info!("the database takes changes again"),
+                Err(cause) if !is_refusing => error!(%cause, "the database accepts no changes"),
+                Ok(()) if is_refusing => info!("the database accepts changes again"),
                 Err(_) | Ok(()) => {}
             }
             is_refusing = ready.is_err();

@@ -1,4 +1,4 @@
-//! What the store keeps, as the rest of the program sees it.
+//! The store's objects, as the rest of the program sees them.
 
 use std::net::IpAddr;
 
@@ -6,28 +6,28 @@ use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, Works
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{KeyUse, Once, StoreError};
+use super::{KeyUse, OnceKey, StoreError};
 use crate::secret::LastCharacters;
 
 /// Custom fields of a key, a JSON object.
 pub type Metadata = Map<String, Value>;
 
-/// Who changes something, when, and by which request.
+/// Who makes a change, when, and by which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acting {
+pub struct ChangeContext {
     pub actor: Actor,
     pub at: UnixSeconds,
     /// The remote address of the connection.
     pub address: Option<IpAddr>,
     pub request_id: Option<String>,
     /// Set if the change must be made only once.
-    pub once: Option<Once>,
+    pub once: Option<OnceKey>,
 }
 
 /// The id of [`ActorKind::System`].
 pub(super) const SYSTEM_ID: &str = "system";
 
-impl Acting {
+impl ChangeContext {
     /// For changes that the control plane makes on its own.
     pub fn system(at: UnixSeconds) -> Self {
         let actor = Actor { kind: ActorKind::System, id: SYSTEM_ID.to_owned(), name: "control plane".to_owned() };
@@ -35,7 +35,7 @@ impl Acting {
     }
 }
 
-/// Who acts, as the audit log shows them.
+/// The author of a change, as the audit log shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     pub kind: ActorKind,
@@ -48,7 +48,7 @@ pub struct Actor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorKind {
-    /// Not at all: the control plane itself.
+    /// Without authentication: the control plane itself.
     System,
     /// The token in the file of --admin-token-file.
     TokenFile,
@@ -56,9 +56,9 @@ pub enum ActorKind {
     AdminToken,
 }
 
-/// The result of a change, and the revision as of which it holds.
+/// A value, and the revision as of which it holds: the result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed<T> {
+pub struct AtRevision<T> {
     pub value: T,
     pub revision: Revision,
 }
@@ -102,7 +102,7 @@ pub struct Key {
     pub created_by: String,
     pub updated_at: UnixSeconds,
     pub rotated_at: Option<UnixSeconds>,
-    /// The end of the overlap that the last rotation asked for; it may have passed.
+    /// The end of the overlap that the last rotation requested; it may have passed.
     pub previous_until: Option<UnixSeconds>,
     pub used: KeyUse,
     /// Of its last change.
@@ -129,7 +129,7 @@ impl Status {
 
 impl Key {
     pub fn is_expired(&self, now: UnixSeconds) -> bool {
-        self.expires_at.is_some_and(|at| at.has_come(now))
+        self.expires_at.is_some_and(|at| at.is_reached(now))
     }
 
     pub fn status(&self, now: UnixSeconds) -> Status {
@@ -138,7 +138,7 @@ impl Key {
 
     /// When the previous secret ends; `None` if there is none that is still valid.
     pub fn previous_secret_expires_at(&self, now: UnixSeconds) -> Option<UnixSeconds> {
-        self.previous_until.filter(|until| !until.has_come(now))
+        self.previous_until.filter(|until| !until.is_reached(now))
     }
 
     /// When the previous secret was last used; `None` if there is none that is still valid.

@@ -1,30 +1,31 @@
-//! Names as searches compare them: without case, in every script and on both engines.
+//! Case folding of names for searches: the same in every script and on both engines.
 
 use super::StoreError;
 use super::retention::Removal;
 use super::sql::params;
-use super::sweep::{Progress, STEP, progress};
+use super::sweep::{BATCH_ROWS, Progress, progress};
 
-/// The name, case-folded: `ẞ`, `ß` and `SS` become `ss`, as `ς` and `Σ` become `σ`. The first step is for `ẞ`, whose
+/// Folds the case of a name: `ẞ`, `ß` and `SS` become `ss`, as `ς` and `Σ` become `σ`. The first step is for `ẞ`, whose
 /// upper case is itself.
-pub(super) fn folded(name: &str) -> String {
+pub(super) fn fold_case(name: &str) -> String {
     let lower = name.chars().flat_map(char::to_lowercase);
     lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// What searches compare: the folded name or, for a key of an older version that isn't folded yet, SQL's `lower`.
-pub(super) const COMPARED: &str = "coalesce(k.folded_name, lower(k.name))";
+/// The SQL expression that searches compare: the folded name or, for a key of an older version that isn't folded yet,
+/// SQL's `lower`.
+pub(super) const FOLDED_NAME: &str = "coalesce(k.folded_name, lower(k.name))";
 
-/// Folds names of keys that an older version created. This is no change: it has no revision and no event.
-pub(super) fn fold(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+/// Folds the names of keys that an older version created. It has no revision and no audit event.
+pub(super) fn fold_old_names(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let sql = removal.sql();
     let mut due = sql.prepare("SELECT workspace_id, id, name FROM keys WHERE folded_name IS NULL LIMIT ?1")?;
-    let keys = due.query_map(params![STEP], |row| {
+    let keys = due.query_map(params![BATCH_ROWS], |row| {
         Ok((row.get::<[u8; 16]>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?))
     })?;
     let mut update = sql.prepare("UPDATE keys SET folded_name = ?3 WHERE workspace_id = ?1 AND id = ?2")?;
     for (workspace, id, name) in &keys {
-        update.execute(params![workspace, id, folded(name)])?;
+        update.execute(params![workspace, id, fold_case(name)])?;
     }
     Ok(progress(keys.len()))
 }
@@ -45,10 +46,10 @@ mod tests {
             ("\u{212a}elvin", "KELVIN"),
             ("ﬁne", "FINE"),
         ] {
-            assert_eq!(folded(one), folded(other), "{one} {other}");
+            assert_eq!(fold_case(one), fold_case(other), "{one} {other}");
         }
         for (one, other) in [("a", "ä"), ("CI 1", "CI 2"), ("о", "o")] {
-            assert_ne!(folded(one), folded(other), "{one} {other}");
+            assert_ne!(fold_case(one), fold_case(other), "{one} {other}");
         }
     }
 }

@@ -4,10 +4,10 @@
 
 mod address;
 mod follow;
+mod messages;
 mod schema;
 mod session;
 mod tls;
-mod words;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
@@ -19,16 +19,16 @@ use postgres::NoTls;
 use tracing::warn;
 
 use self::address::Address;
-pub(super) use self::address::shown;
-pub(super) use self::follow::{Follower, Following, Reads, look};
+pub(super) use self::address::display_url;
+pub(super) use self::follow::{Follower, ReadMode, ReplicaLink, refresh};
+pub(super) use self::messages::start_sender;
 pub(super) use self::schema::{is_idle, is_ours, prepare_uncommitted, versions};
 pub(super) use self::session::Session;
-pub(super) use self::words::speak;
 use super::lock::OpenError;
 use super::sql::SqlError;
 
 /// Settings of each connection. A change that was answered is on disk, and on a synchronous standby's disk if there is
-/// one. A holder of the position's lock that is cut off or stalls loses it after some seconds.
+/// one. A replica that holds the position's lock, and is disconnected or stalls, loses the lock after some seconds.
 const SETTINGS: &str = "
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local');
     SET jit = off;
@@ -40,21 +40,21 @@ const SETTINGS: &str = "
     SET tcp_user_timeout = 10000;";
 
 /// The first and the longest backoff after a failed attempt.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// A server, reachable or not.
 pub(super) struct Server {
     address: Address,
     /// Its URL in messages, without the password.
-    shown: String,
-    waiting: Mutex<Waiting>,
+    display_url: String,
+    backoff: Mutex<Backoff>,
 }
 
-/// Backoff after a failed attempt: without it, all replicas would rush to a server that starts.
+/// Backoff after a failed attempt: without it, all replicas would connect at once to a server that starts.
 #[derive(Default)]
-struct Waiting {
-    failed: u32,
+struct Backoff {
+    failures: u32,
     until: Option<Instant>,
     cause: String,
 }
@@ -64,17 +64,17 @@ impl Server {
     /// `epoch`. Also returns a first connection.
     pub(super) fn open(url: &str, password_file: Option<&Path>, epoch: Epoch) -> Result<(Self, Session), OpenError> {
         let server = Self::at(url, password_file)?;
-        let session = server.connect().map_err(|error| server.failed(&error))?;
-        schema::prepare(&session, &server.shown, epoch)?;
+        let session = server.connect().map_err(|error| server.open_error(&error))?;
+        schema::prepare(&session, &server.display_url, epoch)?;
         Ok((server, session))
     }
 
     /// The server that a URL names. Doesn't connect.
     pub(super) fn at(url: &str, password_file: Option<&Path>) -> Result<Self, OpenError> {
-        let shown = shown(url);
+        let display_url = display_url(url);
         match Address::parse(url, password_file) {
-            Ok(address) => Ok(Self { address, shown, waiting: Mutex::default() }),
-            Err(cause) => Err(OpenError::Server { database: shown, cause }),
+            Ok(address) => Ok(Self { address, display_url, backoff: Mutex::default() }),
+            Err(cause) => Err(OpenError::Server { database: display_url, cause }),
         }
     }
 
@@ -82,31 +82,31 @@ impl Server {
     pub(super) fn connect(&self) -> Result<Session, SqlError> {
         let now = Instant::now();
         {
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.until.is_some_and(|until| now < until) {
-                return Err(SqlError::Unreachable(waiting.cause.clone()));
+            let backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+            if backoff.until.is_some_and(|until| now < until) {
+                return Err(SqlError::Unreachable(backoff.cause.clone()));
             }
         }
-        let connected = match self.connected() {
-            // The server was there, and may have cut all connections at that moment: that is no reason to back off.
-            Err(error) if error.is_cut() => self.connected(),
+        let connected = match self.connect_once() {
+            // The server was running, and may have cut all connections at that moment: no reason to back off.
+            Err(error) if error.is_cut() => self.connect_once(),
             connected => connected,
         };
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
         match connected {
             Ok(session) => {
-                *waiting = Waiting::default();
+                *backoff = Backoff::default();
                 Ok(session)
             }
             Err(error) => {
                 let cause = error.to_string();
-                if waiting.failed == 0 {
-                    warn!(database = self.shown, %cause, "cannot connect to PostgreSQL");
+                if backoff.failures == 0 {
+                    warn!(database = self.display_url, %cause, "cannot connect to PostgreSQL");
                 }
-                let longest = FIRST_WAIT.saturating_mul(1 << waiting.failed.min(6)).min(LONGEST_WAIT);
-                *waiting = Waiting {
-                    failed: waiting.failed.saturating_add(1),
-                    until: Some(Instant::now() + jittered(longest)),
+                let longest = FIRST_BACKOFF.saturating_mul(1 << backoff.failures.min(6)).min(MAX_BACKOFF);
+                *backoff = Backoff {
+                    failures: backoff.failures.saturating_add(1),
+                    until: Some(Instant::now() + with_jitter(longest)),
                     cause: cause.clone(),
                 };
                 Err(SqlError::Unreachable(cause))
@@ -118,17 +118,17 @@ impl Server {
     pub(super) fn connect_until(&self, deadline: Instant) -> Result<Session, SqlError> {
         loop {
             match self.connect() {
-                Err(_) if Instant::now() < deadline => std::thread::park_timeout(FIRST_WAIT),
+                Err(_) if Instant::now() < deadline => std::thread::park_timeout(FIRST_BACKOFF),
                 connected => return connected,
             }
         }
     }
 
-    pub(super) fn failed(&self, error: &SqlError) -> OpenError {
-        OpenError::Server { database: self.shown.clone(), cause: error.to_string() }
+    pub(super) fn open_error(&self, error: &SqlError) -> OpenError {
+        OpenError::Server { database: self.display_url.clone(), cause: error.to_string() }
     }
 
-    fn connected(&self) -> Result<Session, SqlError> {
+    fn connect_once(&self) -> Result<Session, SqlError> {
         let Address { config, tls } = &self.address;
         let mut client = match tls {
             Some(tls) => config.connect(tls.clone())?,
@@ -140,7 +140,7 @@ impl Server {
 }
 
 /// A random time between half of it and all of it.
-fn jittered(longest: Duration) -> Duration {
+fn with_jitter(longest: Duration) -> Duration {
     // The standard library's random seed for maps; nothing secret depends on it.
     let random = u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or_default();
     let half = longest / 2;
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_cut_while_it_is_made_is_retried_once_before_the_backoff() {
+    fn a_connection_cut_while_it_opens_is_retried_once_before_the_backoff() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server::at(&format!("postgres://u@{}/x", listener.local_addr().unwrap()), None).unwrap();
         let (cut, cuts) = channel();

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::StoreError;
 
 /// Probes that must succeed in a row.
-const PROBES: u32 = 2;
+const REQUIRED_PROBES: u32 = 2;
 
 /// The time between two probes, for all callers together.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state that all callers share.
 #[derive(Default)]
@@ -27,37 +27,37 @@ enum State {
     Damaged,
 }
 
-/// What the caller has to do.
+/// The check that the caller has to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum NextCheck {
     /// Check that a change can begin.
-    Look,
+    BeginChange,
     /// Write, and report the result.
     Probe,
-    /// Wait for the next probe: not ready.
+    /// None now: not ready, and the next probe isn't due.
     Wait,
-    /// Nothing: not ready until a restart.
+    /// None: not ready until a restart.
     Never,
 }
 
 impl Readiness {
-    pub(super) fn turn(&self, now: Instant) -> Turn {
+    pub(super) fn next_check(&self, now: Instant) -> NextCheck {
         let mut state = self.lock();
         match &mut *state {
-            State::Ready => Turn::Look,
-            State::Damaged => Turn::Never,
+            State::Ready => NextCheck::BeginChange,
+            State::Damaged => NextCheck::Never,
             State::Refusing { probed_at, .. } => {
-                if probed_at.is_some_and(|at| now.saturating_duration_since(at) < PROBE_EVERY) {
-                    return Turn::Wait;
+                if probed_at.is_some_and(|at| now.saturating_duration_since(at) < PROBE_INTERVAL) {
+                    return NextCheck::Wait;
                 }
                 *probed_at = Some(now);
-                Turn::Probe
+                NextCheck::Probe
             }
         }
     }
 
-    /// Records an error, if it means that changes aren't accepted.
-    pub(super) fn note(&self, error: &StoreError) {
+    /// Records an error if it means that changes aren't accepted.
+    pub(super) fn record_error(&self, error: &StoreError) {
         let mut state = self.lock();
         match (error, *state) {
             (_, State::Damaged) => {}
@@ -73,7 +73,7 @@ impl Readiness {
                 | StoreError::SlugTaken
                 | StoreError::SecretTaken
                 | StoreError::DigestsTaken { .. }
-                | StoreError::MadeBefore
+                | StoreError::AlreadyMade
                 | StoreError::InProgress
                 | StoreError::ExpiredKey
                 | StoreError::Stale { .. }
@@ -86,11 +86,11 @@ impl Readiness {
     }
 
     /// Records that a probe succeeded; returns whether changes are accepted again.
-    pub(super) fn probed(&self) -> bool {
+    pub(super) fn record_probe(&self) -> bool {
         let mut state = self.lock();
         if let State::Refusing { succeeded, .. } = &mut *state {
             *succeeded = succeeded.saturating_add(1);
-            if *succeeded >= PROBES {
+            if *succeeded >= REQUIRED_PROBES {
                 *state = State::Ready;
             }
         }
@@ -113,28 +113,32 @@ mod tests {
     #[test]
     fn after_a_refusal_two_probes_in_a_row_a_second_apart_make_it_ready() {
         let (readiness, start) = (Readiness::default(), Instant::now());
-        let turn = |millis| readiness.turn(start + Duration::from_millis(millis));
-        assert_eq!(turn(0), Turn::Look);
-        readiness.note(&StoreError::NotFound);
-        assert_eq!(turn(0), Turn::Look, "a client's mistake");
-        readiness.note(&unavailable());
-        assert_eq!((turn(0), turn(0), turn(999)), (Turn::Probe, Turn::Wait, Turn::Wait), "one a second for all");
-        assert!(!readiness.probed(), "one isn't enough");
-        assert_eq!(turn(1_000), Turn::Probe);
-        readiness.note(&unavailable());
-        assert_eq!((turn(1_500), turn(2_000)), (Turn::Wait, Turn::Probe), "it failed");
-        assert!(!readiness.probed(), "the count starts again");
-        assert_eq!((turn(2_999), turn(3_000)), (Turn::Wait, Turn::Probe));
-        assert!(readiness.probed());
-        assert_eq!(turn(3_000), Turn::Look);
+        let next_check = |millis| readiness.next_check(start + Duration::from_millis(millis));
+        assert_eq!(next_check(0), NextCheck::BeginChange);
+        readiness.record_error(&StoreError::NotFound);
+        assert_eq!(next_check(0), NextCheck::BeginChange, "a client's mistake");
+        readiness.record_error(&unavailable());
+        assert_eq!(
+            (next_check(0), next_check(0), next_check(999)),
+            (NextCheck::Probe, NextCheck::Wait, NextCheck::Wait),
+            "one a second for all"
+        );
+        assert!(!readiness.record_probe(), "one isn't enough");
+        assert_eq!(next_check(1_000), NextCheck::Probe);
+        readiness.record_error(&unavailable());
+        assert_eq!((next_check(1_500), next_check(2_000)), (NextCheck::Wait, NextCheck::Probe), "it failed");
+        assert!(!readiness.record_probe(), "the count starts again");
+        assert_eq!((next_check(2_999), next_check(3_000)), (NextCheck::Wait, NextCheck::Probe));
+        assert!(readiness.record_probe());
+        assert_eq!(next_check(3_000), NextCheck::BeginChange);
     }
 
     #[test]
     fn damage_lasts_until_a_restart() {
         let readiness = Readiness::default();
-        readiness.note(&StoreError::Damaged("a page".to_owned()));
-        readiness.note(&unavailable());
-        assert!(!readiness.probed());
-        assert_eq!(readiness.turn(Instant::now()), Turn::Never);
+        readiness.record_error(&StoreError::Damaged("a page".to_owned()));
+        readiness.record_error(&unavailable());
+        assert!(!readiness.record_probe());
+        assert_eq!(readiness.next_check(Instant::now()), NextCheck::Never);
     }
 }

@@ -3,7 +3,7 @@
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Digest, KeyId, UnixSeconds, WorkspaceId};
 
-use super::definitions::Numbers;
+use super::id_catalogue::IdCatalogue;
 use super::sql::{NONE, Optional as _, Row, Sql, params};
 use super::{StoreError, rows};
 
@@ -19,41 +19,41 @@ const SELECT: &str = "SELECT s.digest, s.key_id, s.workspace_id, w.slug, k.envir
 /// secrets are refused whatever the key's state.
 pub(super) fn upsert_live(
     sql: Sql<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
 ) -> Result<Vec<Op>, StoreError> {
     let statement = format!(
         "{} WHERE s.workspace_id = ?1 AND s.key_id = ?2 AND s.at_edge = 1
              AND (s.superseded_at IS NULL OR s.previous_until IS NOT NULL)
          ORDER BY s.digest",
-        sql.in_this_order(SELECT)
+        sql.in_join_order(SELECT)
     );
     let mut ops = Vec::new();
     sql.prepare(&statement)?.each(params![workspace.as_bytes(), id.as_bytes()], |row| {
-        ops.push(Op::Upsert(record(row, numbers)?));
+        ops.push(Op::Upsert(record(row, catalogue)?));
         Ok::<(), StoreError>(())
     })?;
     Ok(ops)
 }
 
 /// The operation for edges after a change of one secret; `None` if they don't have it.
-pub(super) fn upsert(sql: Sql<'_>, numbers: &Numbers, digest: Digest) -> Result<Option<Op>, StoreError> {
-    let statement = format!("{} WHERE s.digest = ?1 AND s.at_edge = 1", sql.in_this_order(SELECT));
-    let found = sql.query_row(&statement, params![digest.0], |row| Ok(record(row, numbers))).optional()?;
+pub(super) fn upsert(sql: Sql<'_>, catalogue: &IdCatalogue, digest: Digest) -> Result<Option<Op>, StoreError> {
+    let statement = format!("{} WHERE s.digest = ?1 AND s.at_edge = 1", sql.in_join_order(SELECT));
+    let found = sql.query_row(&statement, params![digest.0], |row| Ok(record(row, catalogue))).optional()?;
     found.transpose().map(|record| record.map(Op::Upsert))
 }
 
 /// Passes all records that edges have to `take`, in ascending order of digests.
 pub(super) fn each(
     sql: Sql<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     mut take: impl FnMut(&KeyRecord) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let statement = format!("{} WHERE s.at_edge = 1 ORDER BY s.digest", sql.in_this_order(SELECT));
-    sql.prepare(&statement)?.each(NONE, |row| take(&record(row, numbers)?))
+    let statement = format!("{} WHERE s.at_edge = 1 ORDER BY s.digest", sql.in_join_order(SELECT));
+    sql.prepare(&statement)?.each(NONE, |row| take(&record(row, catalogue)?))
 }
 
-fn record(row: &Row<'_>, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
+fn record(row: &Row<'_>, catalogue: &IdCatalogue) -> Result<KeyRecord, StoreError> {
     let expires_at: Option<i64> = row.get(6)?;
     let superseded_at: Option<i64> = row.get(7)?;
     let previous_until: Option<i64> = row.get(8)?;
@@ -62,7 +62,7 @@ fn record(row: &Row<'_>, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
         key: KeyId::from_bytes(row.get(1)?),
         workspace: WorkspaceId::from_bytes(row.get(2)?),
         slug: row.get(3)?,
-        environment: numbers.environment(row.text(4)?)?,
+        environment: catalogue.environment(row.text(4)?)?,
         active: false,
         expires_at: expires_at.map_or(UnixSeconds::DISTANT_FUTURE, UnixSeconds),
         superseded_at: match (superseded_at, previous_until) {
@@ -78,7 +78,7 @@ fn record(row: &Row<'_>, numbers: &Numbers) -> Result<KeyRecord, StoreError> {
     // snapshot must equal the deltas.
     if record.superseded_at != UnixSeconds::DISTANT_PAST {
         record.active = row.get(5)?;
-        record.grants = numbers.grants(&rows::json(row, 9)?)?;
+        record.grants = catalogue.grants(&rows::json(row, 9)?)?;
         record.allowlist = rows::allowlist(row, 10)?;
     }
     Ok(record)

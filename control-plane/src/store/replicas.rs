@@ -15,46 +15,46 @@ use super::instances::InstanceRow;
 use super::{Store, StoreError};
 
 /// For how long a read of the database, counted from its start, confirms the head in memory as the newest.
-const FRESH: Duration = Duration::from_secs(3);
+const FRESHNESS: Duration = Duration::from_secs(3);
 
-/// Less than the number of any row.
+/// Below the change number of every row.
 pub(super) const NOTHING_READ: i64 = -1;
 
 /// The most addresses in one report of wrong tokens.
 const MAX_ADDRESSES: usize = 100_000;
 
-/// A message from one replica to the others. If it is lost, they learn of it later, and nothing else happens.
+/// A message from one replica to the others. If it is lost, they read the same facts from the database later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum ReplicaMessage {
     /// Each worker of this instance has applied a revision.
     Applied { instance: String, epoch: Epoch, revision: Revision },
-    /// Asks each receiver to repeat all that it knows.
-    SayAgain,
+    /// Asks each receiver to send its `Applied` messages again.
+    ResendRequest,
 }
 
-/// What a replica learns from the database.
-pub(crate) enum News {
+/// What a replica learns from the database, or from the others.
+pub(crate) enum ReplicaEvent {
     /// The result of one read. `instances` are the rows changed since the read before, or all of them if `is_whole`.
-    Looked { position: Position, instances: Vec<InstanceRow>, is_whole: bool, went_back: bool },
+    StateRead { position: Position, instances: Vec<InstanceRow>, is_whole: bool, went_back: bool },
     /// Messages of other replicas.
-    Said(Vec<Word>),
+    Messages(Vec<ReplicaMessage>),
 }
 
-/// Receives news; returns messages to send.
-type Ear = Box<dyn Fn(News) -> Vec<Word> + Send + Sync>;
+/// Receives events; returns messages to send.
+type ReplicaSubscriber = Box<dyn Fn(ReplicaEvent) -> Vec<ReplicaMessage> + Send + Sync>;
 
-/// Receives the wrong tokens that others counted: addresses, each with a number.
-type Warned = Box<dyn Fn(Vec<(IpAddr, u32)>) + Send + Sync>;
+/// Receives the wrong tokens that other replicas counted: addresses, each with a number.
+type AuthFailureSubscriber = Box<dyn Fn(Vec<(IpAddr, u32)>) + Send + Sync>;
 
-/// Wrong tokens that were counted here, by address, and are not yet reported to the others.
+/// Wrong tokens that this replica counted, by address, and hasn't reported to the others yet.
 #[derive(Default)]
-pub(super) struct Untold(Mutex<HashMap<IpAddr, u32>>);
+pub(super) struct PendingAuthFailures(Mutex<HashMap<IpAddr, u32>>);
 
-impl Untold {
-    fn add(&self, of: IpAddr) {
+impl PendingAuthFailures {
+    fn add(&self, address: IpAddr) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < MAX_ADDRESSES || all.contains_key(&of) {
-            let number = all.entry(of).or_default();
+        if all.len() < MAX_ADDRESSES || all.contains_key(&address) {
+            let number = all.entry(address).or_default();
             *number = number.saturating_add(1);
         }
     }
@@ -69,79 +69,79 @@ pub(super) struct Replica {
     /// Identifies it in its writes and messages.
     pub(super) id: String,
     /// When the last successful read began.
-    looked_at: Mutex<Option<Instant>>,
+    refreshed_at: Mutex<Option<Instant>>,
     /// The number of the newest change of an instance that was read.
     read_to: AtomicI64,
-    ear: OnceLock<Ear>,
-    warned: OnceLock<Warned>,
-    pub(super) untold: Arc<Untold>,
+    subscriber: OnceLock<ReplicaSubscriber>,
+    on_auth_failures: OnceLock<AuthFailureSubscriber>,
+    pub(super) pending_auth_failures: Arc<PendingAuthFailures>,
     /// `None` once the store is closed.
-    mouth: Mutex<Option<Sender<Word>>>,
+    outbox: Mutex<Option<Sender<ReplicaMessage>>>,
 }
 
 impl Replica {
     /// A replica, and the receiver of the messages that it sends.
-    pub(super) fn new(id: String) -> (Arc<Self>, Receiver<Word>) {
-        let (mouth, words) = channel();
+    pub(super) fn new(id: String) -> (Arc<Self>, Receiver<ReplicaMessage>) {
+        let (outbox, messages) = channel();
         let replica = Self {
             id,
-            looked_at: Mutex::default(),
+            refreshed_at: Mutex::default(),
             read_to: AtomicI64::new(NOTHING_READ),
-            ear: OnceLock::new(),
-            warned: OnceLock::new(),
-            untold: Arc::default(),
-            mouth: Mutex::new(Some(mouth)),
+            subscriber: OnceLock::new(),
+            on_auth_failures: OnceLock::new(),
+            pending_auth_failures: Arc::default(),
+            outbox: Mutex::new(Some(outbox)),
         };
-        (Arc::new(replica), words)
+        (Arc::new(replica), messages)
     }
 
     pub(super) fn read_to(&self) -> i64 {
         self.read_to.load(Ordering::SeqCst)
     }
 
-    pub(super) fn looked_at(&self) -> Option<Instant> {
-        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn refreshed_at(&self) -> Option<Instant> {
+        *self.refreshed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the result of a read that began at `began`.
-    pub(super) fn looked(&self, began: Instant, news: News) {
-        if let News::Looked { instances, is_whole, .. } = &news {
+    /// Records the result of a read that began at `began`, and passes it to the subscriber.
+    pub(super) fn record_refresh(&self, began: Instant, event: ReplicaEvent) {
+        if let ReplicaEvent::StateRead { instances, is_whole, .. } = &event {
             let newest = instances.iter().map(|row| row.changed).max().unwrap_or(NOTHING_READ);
-            // Without a listener the rows are lost, so they must be read again.
-            match (self.ear.get(), is_whole) {
+            // Without a subscriber the rows are lost, so they must be read again.
+            match (self.subscriber.get(), is_whole) {
                 (None, _) => {}
                 (Some(_), true) => self.read_to.store(newest, Ordering::SeqCst),
                 (Some(_), false) => drop(self.read_to.fetch_max(newest, Ordering::SeqCst)),
             }
         }
-        self.hear(news);
-        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        *looked_at = (*looked_at).max(Some(began));
+        self.notify(event);
+        let mut refreshed_at = self.refreshed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *refreshed_at = (*refreshed_at).max(Some(began));
     }
 
-    /// Passes news to the listener, and sends its answers.
-    pub(super) fn hear(&self, news: News) {
-        let answers = self.ear.get().map(|ear| ear(news)).unwrap_or_default();
-        answers.into_iter().for_each(|word| self.say(word));
+    /// Passes an event to the subscriber, and sends the messages that it returns.
+    pub(super) fn notify(&self, event: ReplicaEvent) {
+        let answers = self.subscriber.get().map(|subscriber| subscriber(event)).unwrap_or_default();
+        answers.into_iter().for_each(|message| self.send(message));
     }
 
-    /// Passes on what others counted.
-    pub(super) fn warn(&self, guesses: Vec<(IpAddr, u32)>) {
-        if let Some(warned) = self.warned.get() {
-            warned(guesses);
+    /// Passes on the wrong tokens that other replicas counted.
+    pub(super) fn notify_auth_failures(&self, failures: Vec<(IpAddr, u32)>) {
+        if let Some(on_auth_failures) = self.on_auth_failures.get() {
+            on_auth_failures(failures);
         }
     }
 
-    pub(super) fn say(&self, word: Word) {
-        if let Some(mouth) = &*self.mouth.lock().unwrap_or_else(PoisonError::into_inner) {
+    pub(super) fn send(&self, message: ReplicaMessage) {
+        if let Some(outbox) = &*self.outbox.lock().unwrap_or_else(PoisonError::into_inner) {
             // Fails if the thread that sends has ended.
-            let _ = mouth.send(word);
+            let _ = outbox.send(message);
         }
     }
 
     /// Stops sending messages.
     pub(super) fn end(&self) {
-        drop(self.mouth.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.outbox.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -158,15 +158,15 @@ impl Store {
 
     /// For how long the head in memory may be reported as the newest; `None`: always, because nobody else writes.
     pub(crate) fn fresh_for(&self) -> Option<Duration> {
-        let looked_at = self.engine.replica()?.looked_at();
-        Some(looked_at.map(|at| FRESH.saturating_sub(at.elapsed())).unwrap_or_default())
+        let refreshed_at = self.engine.replica()?.refreshed_at();
+        Some(refreshed_at.map(|at| FRESHNESS.saturating_sub(at.elapsed())).unwrap_or_default())
     }
 
     /// Checks that the head in memory may be reported as the newest.
-    pub(crate) fn fresh(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_freshness(&self) -> Result<(), StoreError> {
         match self.fresh_for() {
             Some(Duration::ZERO) => Err(StoreError::Unavailable(
-                "PostgreSQL has not answered for some seconds, so nothing is said of what is newest".to_owned(),
+                "PostgreSQL has not answered for some seconds, so the newest revision is unknown".to_owned(),
             )),
             Some(_) | None => Ok(()),
         }
@@ -174,8 +174,8 @@ impl Store {
 
     /// Reads what other replicas have committed: all that was committed before the call is known when it returns.
     /// Concurrent calls share one read. Costs nothing where nobody else writes.
-    pub(crate) async fn look(&self) -> Result<(), StoreError> {
-        self.engine.look().await
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        self.engine.refresh().await
     }
 
     /// The newest known revision. Reads the database first if `revision` is above it, because another replica may have
@@ -183,41 +183,44 @@ impl Store {
     pub(crate) async fn newest(&self, revision: Option<Revision>) -> Result<Revision, StoreError> {
         let known = || self.head().borrow().revision;
         if revision.is_none_or(|revision| revision > known()) {
-            self.look().await?;
+            self.refresh().await?;
         }
         Ok(known())
     }
 
-    /// Registers the listener for news of other replicas, from now on and beginning with the present state.
-    pub(crate) async fn listen(
+    /// Registers the subscriber for events of other replicas. It gets the present state first.
+    pub(crate) async fn subscribe_replicas(
         &self,
-        ear: impl Fn(News) -> Vec<Word> + Send + Sync + 'static,
+        subscriber: impl Fn(ReplicaEvent) -> Vec<ReplicaMessage> + Send + Sync + 'static,
     ) -> Result<(), StoreError> {
         let Some(replica) = self.engine.replica() else { return Ok(()) };
-        // A second listener is ignored.
-        let _ = replica.ear.set(Box::new(ear));
-        self.engine.look_at_all().await
+        // A second subscriber is ignored.
+        let _ = replica.subscriber.set(Box::new(subscriber));
+        self.engine.refresh_all().await
     }
 
-    /// Registers `warned` for the wrong tokens that others count, by address.
-    pub(crate) fn hear_of_guesses(&self, warned: impl Fn(Vec<(IpAddr, u32)>) + Send + Sync + 'static) {
+    /// Registers `on_auth_failures` for the wrong tokens that other replicas count, by address.
+    pub(crate) fn subscribe_auth_failures(
+        &self,
+        on_auth_failures: impl Fn(Vec<(IpAddr, u32)>) + Send + Sync + 'static,
+    ) {
         if let Some(replica) = self.engine.replica() {
             // A second one is ignored.
-            let _ = replica.warned.set(Box::new(warned));
+            let _ = replica.on_auth_failures.set(Box::new(on_auth_failures));
         }
     }
 
-    /// Reports a wrong token to the others within a tenth of a second, in a batch. Costs no write.
-    pub(crate) fn tell_guess(&self, of: IpAddr) {
+    /// Reports a wrong token to the other replicas within a tenth of a second, in a batch. Costs no write.
+    pub(crate) fn report_auth_failure(&self, address: IpAddr) {
         if let Some(replica) = self.engine.replica() {
-            replica.untold.add(of);
+            replica.pending_auth_failures.add(address);
         }
     }
 
     /// Sends a message to the other replicas.
-    pub(crate) fn say(&self, word: Word) {
+    pub(crate) fn send_to_replicas(&self, message: ReplicaMessage) {
         if let Some(replica) = self.engine.replica() {
-            replica.say(word);
+            replica.send(message);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! See `docs/decisions/restore.md`.
 
 mod compare;
-mod place;
+mod replace;
 mod replay;
 mod server;
 
@@ -16,22 +16,22 @@ use policy::{Epoch, Position, Revision, UnixSeconds};
 use serde_json::{Map, Value, json};
 
 use self::compare::Loss;
-pub use self::replay::{LogError, Replayed};
+pub use self::replay::{LogError, ReplaySummary};
 pub use self::server::restore_in_place;
 use super::audit::{self, Event};
-use super::backup::{Unfinished, copy_into, open_source};
+use super::backup::{TemporaryFile, copy_into, open_source};
 use super::changes::{self, Change};
-use super::definitions::Numbers;
+use super::id_catalogue::IdCatalogue;
 use super::lock::{Lock, OpenError};
 use super::schema::{check_version, is_ours, open_copy};
 use super::sql::{NONE, Sql, params};
-use super::{Acting, Instance, NewSecret, StoreError, instances};
+use super::{ChangeContext, Instance, NewSecret, StoreError, instances};
 
-/// How far above the backup or the replayed log a new history begins if nobody knows how far the old one came: no
+/// How far above the backup or the replayed log a new history begins if it is unknown how far the old one came: no
 /// control plane makes so many changes between two backups.
-const UNKNOWN_REACH: u64 = 1_000_000_000;
+const UNKNOWN_HISTORY_GAP: u64 = 1_000_000_000;
 
-/// What to do about changes that would be lost, and that the audit log doesn't make up for.
+/// What to do about changes that would be lost, and that a replay of the audit log doesn't restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostChanges {
     Refused,
@@ -42,11 +42,11 @@ pub enum LostChanges {
 pub struct Restore<'a> {
     pub from: &'a Path,
     pub database: &'a Path,
-    pub renewal: Renewal<'a>,
+    pub plan: RestorePlan<'a>,
 }
 
 /// How a backup becomes a new history.
-pub struct Renewal<'a> {
+pub struct RestorePlan<'a> {
     /// An exported audit log to replay.
     pub log: Option<&'a Path>,
     /// The highest revision that any edge has reported, if it is known.
@@ -54,20 +54,20 @@ pub struct Renewal<'a> {
     pub lost_changes: LostChanges,
     /// Of the new history.
     pub epoch: Epoch,
-    pub acting: Acting,
+    pub context: ChangeContext,
 }
 
-/// A database that was restored.
+/// The result of a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restored {
+pub struct RestoreSummary {
     /// The last change that the backup had.
     pub backup: Revision,
     /// The database's last change now.
     pub revision: Revision,
-    /// The highest revision that the old history is known to have reached; `None` if nobody knows.
+    /// The highest revision that the old history is known to have reached; `None` if that is unknown.
     pub reached: Option<Revision>,
     /// `None` without an audit log.
-    pub replayed: Option<Replayed>,
+    pub replayed: Option<ReplaySummary>,
     /// Where the replaced database is kept; `None` if there was none.
     pub kept_as: Option<PathBuf>,
 }
@@ -82,11 +82,11 @@ pub enum RestoreError {
     #[error("backup {path}: it is not one of Latchkey's; name a file that `latchkey backup` made")]
     NotOurs { path: PathBuf },
     #[error("backup {path}: it is the database itself; name the copy to restore with --from")]
-    Itself { path: PathBuf },
+    SameFile { path: PathBuf },
     #[error("audit log {path}: {cause}")]
     Log { path: PathBuf, cause: LogError },
-    #[error("database {database}: there is none of Latchkey's; put the backup back first")]
-    NothingThere { database: String },
+    #[error("database {database}: it has no Latchkey schema; restore the backup into it first")]
+    NoDatabase { database: String },
     #[error("database {database}: a control plane serves from it; stop all of them first")]
     Served { database: String },
     #[error(
@@ -94,26 +94,26 @@ pub enum RestoreError {
     )]
     Lost { database: String, backup: Revision, backup_at: String, reached: Revision, undone: String },
     #[error(
-        "database {database}: {why}, so nobody can say what changed after the backup's revision {backup} ({backup_at}): what was revoked since would be valid again. Say with --reported-revision how far the edges came (their metric latchkey_revision), or accept the loss with --accept-lost-changes; nothing was changed"
+        "database {database}: {why}, so it is unknown what changed after the backup's revision {backup} ({backup_at}): what was revoked since would be valid again. Give the highest revision of the edges (their metric latchkey_revision) with --reported-revision, or accept the loss with --accept-lost-changes; nothing was changed"
     )]
     Unknown { database: String, backup: Revision, backup_at: String, why: String },
     #[error("database {path}: {cause}; check its directory and the disk")]
-    Place { path: PathBuf, cause: io::Error },
+    Io { path: PathBuf, cause: io::Error },
     #[error("database {database}: {cause}")]
     Store { database: String, cause: StoreError },
 }
 
-/// Puts the backup in the place of the database, which no control plane may have open. `secret` generates secrets that
-/// nobody will know.
+/// Replaces the database, which no control plane may have open, by the backup. `secret` generates secrets that nobody
+/// will know.
 pub fn restore(
     what: &Restore<'_>,
     secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
-) -> Result<Restored, RestoreError> {
+) -> Result<RestoreSummary, RestoreError> {
     let was_there = what.database.symlink_metadata().is_ok();
-    let lock = Lock::take(what.database)?;
+    let lock = Lock::acquire(what.database)?;
     let restored = restore_locked(what, &lock, secret);
     if restored.is_err() && !was_there && lock.path.metadata().is_ok_and(|found| found.len() == 0) {
-        // The lock created it. An empty file would only look like a database that lost all it had.
+        // The lock created it. An empty file would look like a database that lost its contents.
         let _ = std::fs::remove_file(&lock.path);
     }
     restored
@@ -123,21 +123,21 @@ fn restore_locked(
     what: &Restore<'_>,
     lock: &Lock,
     secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
-) -> Result<Restored, RestoreError> {
+) -> Result<RestoreSummary, RestoreError> {
     let from = || what.from.to_owned();
     let read = |cause| RestoreError::Read { path: from(), cause };
-    let place = |cause| RestoreError::Place { path: lock.path.clone(), cause };
+    let io_error = |cause| RestoreError::Io { path: lock.path.clone(), cause };
     let database = lock.path.display().to_string();
     let store = |cause| RestoreError::Store { database: database.clone(), cause };
     if what.from.canonicalize().is_ok_and(|from| from == lock.path) {
-        return Err(RestoreError::Itself { path: from() });
+        return Err(RestoreError::SameFile { path: from() });
     }
     let source = open_source(what.from).map_err(read)?;
     if !is_ours(&source).map_err(read)? {
         return Err(RestoreError::NotOurs { path: from() });
     }
     check_version(&source, what.from)?;
-    let unfinished = Unfinished::create(&lock.path).map_err(place)?;
+    let unfinished = TemporaryFile::create(&lock.path).map_err(io_error)?;
     let source = source.unchecked_transaction().map_err(read)?;
     copy_into(&source, &unfinished.path).map_err(read)?;
     drop(source);
@@ -145,27 +145,29 @@ fn restore_locked(
     let copy = open_copy(&unfinished.path)?;
     let backup = changes::position(Sql::Sqlite(&copy)).map_err(store)?;
     let head = audit::head(Sql::Sqlite(&copy)).map_err(store)?;
-    let log = what.renewal.log.map(|path| {
+    let log = what.plan.log.map(|path| {
         let broken = |cause| RestoreError::Log { path: path.to_owned(), cause };
         replay::read(path, backup.revision, head).map_err(broken)
     });
     let log = log.transpose()?;
     let current = compare::open(lock, backup, head);
     let covered = log.as_ref().and_then(|log| log.last()).unwrap_or(backup.revision).max(backup.revision);
-    let reached = current.reached(backup).into_iter().chain(what.renewal.reported).max();
-    if what.renewal.lost_changes == LostChanges::Refused {
+    let reached = current.reached(backup).into_iter().chain(what.plan.reported).max();
+    if what.plan.lost_changes == LostChanges::Refused {
         let loss = current.loss(reached, covered);
         refuse_loss(&database, Sql::Sqlite(&copy), backup.revision, loss).map_err(|error| *error)?;
     }
-    let history = History { backup: backup.revision, begin: begin(reached, covered), reached, log: log.as_ref() };
+    let history =
+        History { backup: backup.revision, base_revision: base_revision(reached, covered), reached, log: log.as_ref() };
     let transaction = copy.unchecked_transaction().map_err(|error| store(error.into()))?;
-    let done = renew(Sql::Sqlite(&transaction), &what.renewal, current.instances(), &history, secret).map_err(store)?;
+    let done = begin_new_history(Sql::Sqlite(&transaction), &what.plan, current.instances(), &history, secret)
+        .map_err(store)?;
     transaction.commit().map_err(|error| store(error.into()))?;
     drop(current);
     copy.close().map_err(|(_, error)| store(error.into()))?;
-    File::open(&unfinished.path).and_then(|file| file.sync_all()).map_err(place)?;
-    let kept_as = place::put(unfinished, lock, what.renewal.acting.at).map_err(place)?;
-    Ok(Restored { backup: backup.revision, revision: done.0, reached, replayed: done.1, kept_as })
+    File::open(&unfinished.path).and_then(|file| file.sync_all()).map_err(io_error)?;
+    let kept_as = replace::replace_database(unfinished, lock, what.plan.context.at).map_err(io_error)?;
+    Ok(RestoreSummary { backup: backup.revision, revision: done.0, reached, replayed: done.1, kept_as })
 }
 
 fn refuse_loss(database: &str, sql: Sql<'_>, backup: Revision, loss: Loss) -> Result<(), Box<RestoreError>> {
@@ -182,32 +184,32 @@ fn refuse_loss(database: &str, sql: Sql<'_>, backup: Revision, loss: Loss) -> Re
 }
 
 /// The revision after which the new history begins.
-fn begin(reached: Option<Revision>, covered: Revision) -> Revision {
+fn base_revision(reached: Option<Revision>, covered: Revision) -> Revision {
     match reached {
         Some(reached) => reached.max(covered),
-        None => Revision(covered.0.saturating_add(UNKNOWN_REACH)),
+        None => Revision(covered.0.saturating_add(UNKNOWN_HISTORY_GAP)),
     }
 }
 
-/// The history that ends, and the one that begins.
+/// The bounds of the history that ends and of the one that begins.
 struct History<'a> {
     backup: Revision,
     /// The revision before the first one of the new history.
-    begin: Revision,
+    base_revision: Revision,
     reached: Option<Revision>,
     log: Option<&'a replay::Log>,
 }
 
-/// Begins a new history, in a transaction that has begun: no position of an edge leads to it. `known` replaces the
-/// database's instances, if others are to be waited for. Returns the last revision, and the result of the replay.
-fn renew(
+/// Begins a new history, in a transaction that has begun. Edges need a snapshot, because none of their positions is in
+/// it. `known`, if given, replaces the database's instances. Returns the last revision, and the result of the replay.
+fn begin_new_history(
     sql: Sql<'_>,
-    what: &Renewal<'_>,
+    what: &RestorePlan<'_>,
     known: Option<Vec<Instance>>,
     history: &History<'_>,
     secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
-) -> Result<(Revision, Option<Replayed>), StoreError> {
-    // Instances that may still decide by their old tables, not those as of the backup.
+) -> Result<(Revision, Option<ReplaySummary>), StoreError> {
+    // The instances that may still decide by their old tables now, not those of the time of the backup.
     if let Some(known) = known {
         sql.execute("DELETE FROM instances", NONE)?;
         for instance in &known {
@@ -217,8 +219,8 @@ fn renew(
     if let Some(log) = history.log {
         log.append(sql)?;
     }
-    let first = Position::first(what.epoch, history.begin);
-    // Otherwise somebody who signed out since the backup would be signed in again.
+    let first = Position::first(what.epoch, history.base_revision);
+    // Otherwise a person who signed out since the backup would be signed in again.
     sql.execute("DELETE FROM sessions", NONE)?;
     sql.execute("DELETE FROM changes", NONE)?;
     sql.execute(
@@ -233,13 +235,13 @@ fn renew(
         ("replayed_until", json!(history.log.and_then(|log| log.last()))),
     ];
     let after: Map<String, Value> = after.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    change.record(&what.acting, &Event::of_all("database.restore", after), &[])?;
-    let numbers = Numbers::read(sql)?;
-    let replayed = history.log.map(|log| log.apply(&change, &numbers, &what.acting, secret)).transpose()?;
+    change.record(&what.context, &Event::of_all("database.restore", after), &[])?;
+    let catalogue = IdCatalogue::read(sql)?;
+    let replayed = history.log.map(|log| log.apply(&change, &catalogue, &what.context, secret)).transpose()?;
     Ok((change.position()?.revision, replayed))
 }
 
-/// The part of a file name for a database that was replaced at this time.
-fn named_by(at: UnixSeconds) -> String {
+/// The time, as a part of the file name of a replaced database.
+fn file_timestamp(at: UnixSeconds) -> String {
     crate::instant::text(at).replace([':', '-'], "")
 }

@@ -1,8 +1,8 @@
 //! Removal by age: the horizon, and the type that every removal uses.
 //!
-//! The wall clock alone decides nothing here: one that is wrong for an hour could remove a year of data. The horizon
-//! follows it, is on disk, and never moves faster than time passes while a control plane runs. If the clock is far from
-//! all times that the database knows, nothing is removed at all.
+//! The wall clock alone never decides: one that is wrong for an hour could remove a year of data. The horizon follows
+//! it, is on disk, and never moves faster than time passes while a control plane runs. If the clock is far from all
+//! times in the database, nothing is removed.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,25 +15,25 @@ use super::audit::Event;
 use super::changes::Change;
 use super::engine::Engine;
 use super::sql::{NONE, Optional as _, Sql, params};
-use super::{Acting, StoreError};
+use super::{ChangeContext, StoreError};
 use crate::clock::Clock;
 use crate::instant;
 
 /// How far the clock may be from both the newest change and the horizon at the start. A control plane is rarely stopped
 /// for longer. A clock that is off by less removes nothing too early: the horizon doesn't follow it that fast.
-const FAR_SECS: i64 = 7 * 86_400;
+const MAX_OFFSET_SECS: i64 = 7 * 86_400;
 
-const A_DAY: i64 = 86_400;
+const DAY_SECS: i64 = 86_400;
 
-/// What is known about the time besides the clock.
+/// What the database shows about the time, apart from the clock.
 pub(super) struct Retention {
     /// As of the start.
-    known: Known,
-    reached: Mutex<Reached>,
+    known_times: KnownTimes,
+    progress: Mutex<HorizonProgress>,
 }
 
 #[derive(Clone, Copy)]
-struct Known {
+struct KnownTimes {
     /// When the newest change was made; `None` in a new database.
     newest: Option<UnixSeconds>,
     horizon: UnixSeconds,
@@ -41,16 +41,16 @@ struct Known {
 
 /// How far the horizon has moved.
 #[derive(Clone, Copy)]
-struct Reached {
+struct HorizonProgress {
     horizon: UnixSeconds,
     /// By the monotonic clock, which starts with the process.
     at: Duration,
 }
 
-/// A change that removes what is too old. Its only instant is the horizon.
+/// A change that removes old data. Its only instant is the horizon.
 pub(super) struct Removal<'a> {
     change: &'a Change<'a>,
-    acting: &'a Acting,
+    context: &'a ChangeContext,
     horizon: UnixSeconds,
 }
 
@@ -64,45 +64,46 @@ impl Retention {
             Some(horizon) => horizon,
             None => advance(sql, newest.unwrap_or(now), UnixSeconds(i64::MAX))?,
         };
-        let reached = Reached { horizon, at: Duration::ZERO };
-        Ok(Self { known: Known { newest, horizon }, reached: Mutex::new(reached) })
+        let progress = HorizonProgress { horizon, at: Duration::ZERO };
+        Ok(Self { known_times: KnownTimes { newest, horizon }, progress: Mutex::new(progress) })
     }
 
-    /// Moves the horizon, which is on disk when this returns. `None`: the clock is far off, so nothing may be removed.
+    /// Moves the horizon, which is on disk when this returns. `None`: the clock is implausible, and nothing may be
+    /// removed.
     pub(super) async fn horizon(&self, engine: &Engine, clock: &Clock) -> Result<Option<UnixSeconds>, StoreError> {
         let (wall, since) = (clock.now(), clock.monotonic());
-        if let Some(off_secs) = self.known.far_off(wall, since) {
+        if let Some(off_secs) = self.known_times.implausible_offset_secs(wall, since) {
             error!(
                 clock = instant::text(wall),
-                newest_change = self.known.newest.map(instant::text),
-                off_days = off_secs / A_DAY,
+                newest_change = self.known_times.newest.map(instant::text),
+                off_days = off_secs / DAY_SECS,
                 "the clock is far from the newest change in the database, so nothing is removed by age: deleted keys' digests, \
                  usage and sessions stay. Set this machine's clock right, and it goes on within the hour. If the clock is right, \
                  because no control plane ran for so long, make a change and restart this control plane"
             );
             return Ok(None);
         }
-        let reached = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = reached.after(since);
+        let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = progress.advanced_to(since);
         let horizon = engine.change(move |change| advance(change.sql(), next.horizon, wall)).await?;
-        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Reached { horizon, ..next };
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = HorizonProgress { horizon, ..next };
         Ok(Some(horizon))
     }
 }
 
-impl Known {
-    /// By how many seconds the clock is off, if far. A clock that is corrected while the process runs no longer is.
-    fn far_off(self, wall: UnixSeconds, since: Duration) -> Option<i64> {
+impl KnownTimes {
+    /// By how many seconds the clock is off, if that is implausible. `None` again once the clock is corrected.
+    fn implausible_offset_secs(self, wall: UnixSeconds, since: Duration) -> Option<i64> {
         let passed = secs(since);
         let off = |known: UnixSeconds| wall.0.saturating_sub(known.0.saturating_add(passed)).saturating_abs();
         let nearest = self.newest.map(off).into_iter().chain([off(self.horizon)]).min()?;
-        (nearest > FAR_SECS).then_some(nearest)
+        (nearest > MAX_OFFSET_SECS).then_some(nearest)
     }
 }
 
-impl Reached {
-    /// Where the horizon may be at an instant of the monotonic clock. A part of a second is left for the next time.
-    fn after(self, since: Duration) -> Self {
+impl HorizonProgress {
+    /// Where the horizon may be at an instant of the monotonic clock. A part of a second is left for the next call.
+    fn advanced_to(self, since: Duration) -> Self {
         let passed = Duration::from_secs(since.saturating_sub(self.at).as_secs());
         Self { horizon: self.horizon.saturating_add_secs(secs(passed)), at: self.at.saturating_add(passed) }
     }
@@ -130,27 +131,27 @@ fn advance(sql: Sql<'_>, next: UnixSeconds, wall: UnixSeconds) -> Result<UnixSec
 }
 
 impl<'a> Removal<'a> {
-    pub(super) fn new(change: &'a Change<'a>, acting: &'a Acting, horizon: UnixSeconds) -> Self {
-        Self { change, acting, horizon }
+    pub(super) fn new(change: &'a Change<'a>, context: &'a ChangeContext, horizon: UnixSeconds) -> Self {
+        Self { change, context, horizon }
     }
 
     pub(super) fn sql(&self) -> Sql<'a> {
         self.change.sql()
     }
 
-    /// The instant up to which time is known to have passed.
+    /// The instant that has certainly passed.
     pub(super) fn horizon(&self) -> UnixSeconds {
         self.horizon
     }
 
-    /// This many seconds before the horizon: what is of that instant, or older, is certainly as old as that.
+    /// This many seconds before the horizon: rows of that instant or earlier are certainly at least that old.
     pub(super) fn older_than_secs(&self, secs: i64) -> UnixSeconds {
         self.horizon.saturating_add_secs(secs.saturating_neg())
     }
 
     /// Records the removal as a revision with an event. `ops` are the operations for edges.
     pub(super) fn record(&self, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
-        self.change.record(self.acting, event, ops)
+        self.change.record(self.context, event, ops)
     }
 }
 
@@ -163,9 +164,11 @@ mod tests {
 
     #[test]
     fn a_clock_is_far_off_when_neither_newest_change_nor_horizon_is_near() {
-        let start =
-            |newest: Option<i64>, horizon| Known { newest: newest.map(UnixSeconds), horizon: UnixSeconds(horizon) };
-        for (name, known, wall, since, far) in [
+        let start = |newest: Option<i64>, horizon| KnownTimes {
+            newest: newest.map(UnixSeconds),
+            horizon: UnixSeconds(horizon),
+        };
+        for (name, known_times, wall, since, far) in [
             ("a new database", start(None, NOW), NOW, 0, None),
             ("after a week", start(Some(NOW), NOW), NOW + 7 * DAY, 0, None),
             ("after more", start(Some(NOW), NOW), NOW + 7 * DAY + 1, 0, Some(7 * DAY + 1)),
@@ -179,18 +182,18 @@ mod tests {
             ("beyond all clocks", start(Some(i64::MIN), i64::MIN), i64::MAX, i64::MAX, Some(i64::MAX)),
         ] {
             let since = Duration::from_secs(u64::try_from(since).unwrap());
-            assert_eq!(known.far_off(UnixSeconds(wall), since), far, "{name}");
+            assert_eq!(known_times.implausible_offset_secs(UnixSeconds(wall), since), far, "{name}");
         }
     }
 
     #[test]
     fn the_horizon_moves_as_time_passes_and_loses_no_part_of_a_second() {
-        let mut reached = Reached { horizon: UnixSeconds(NOW), at: Duration::ZERO };
+        let mut progress = HorizonProgress { horizon: UnixSeconds(NOW), at: Duration::ZERO };
         for millis in [700, 1_400, 1_900, 2_100, 2_100] {
-            reached = reached.after(Duration::from_millis(millis));
+            progress = progress.advanced_to(Duration::from_millis(millis));
         }
-        assert_eq!((reached.horizon, reached.at), (UnixSeconds(NOW + 2), Duration::from_secs(2)));
+        assert_eq!((progress.horizon, progress.at), (UnixSeconds(NOW + 2), Duration::from_secs(2)));
         // A monotonic clock never goes back. If it did, the horizon would stay.
-        assert_eq!(reached.after(Duration::ZERO).horizon, UnixSeconds(NOW + 2));
+        assert_eq!(progress.advanced_to(Duration::ZERO).horizon, UnixSeconds(NOW + 2));
     }
 }

@@ -1,4 +1,4 @@
-//! Columns to types. Values were checked when they were written, so one that doesn't fit is a fault.
+//! Conversion of columns to types. Values were checked when they were written, so an invalid one is a fault.
 
 use policy::{Allowlist, Scopes};
 use serde::de::DeserializeOwned;
@@ -8,12 +8,12 @@ use super::{Metadata, StoreError};
 
 /// A column that holds JSON.
 pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T, SqlError> {
-    serde_json::from_str(row.text(at)?).map_err(|error| SqlError::unfit(at, error))
+    serde_json::from_str(row.text(at)?).map_err(|error| SqlError::invalid_column(at, error))
 }
 
 /// A column whose text is parsed into a type.
 pub(super) fn parsed<T: std::str::FromStr>(row: &Row<'_>, at: usize) -> Result<T, SqlError> {
-    row.text(at)?.parse().map_err(|_| SqlError::unfit(at, "its text is of another type"))
+    row.text(at)?.parse().map_err(|_| SqlError::invalid_column(at, "its text has another format"))
 }
 
 /// An allowlist: NULL means any address.
@@ -25,20 +25,20 @@ pub(super) fn allowlist(row: &Row<'_>, at: usize) -> Result<Allowlist, SqlError>
 }
 
 pub(super) fn scopes_text(scopes: &Scopes) -> Result<String, StoreError> {
-    written(serde_json::to_string(scopes))
+    serialized(serde_json::to_string(scopes))
 }
 
 pub(super) fn metadata_text(metadata: &Metadata) -> Result<String, StoreError> {
-    written(serde_json::to_string(metadata))
+    serialized(serde_json::to_string(metadata))
 }
 
 pub(super) fn allowlist_text(allowlist: &Allowlist) -> Result<Option<String>, StoreError> {
     match allowlist {
         Allowlist::Any => Ok(None),
-        Allowlist::Only(_) => written(serde_json::to_string(allowlist)).map(Some),
+        Allowlist::Only(_) => serialized(serde_json::to_string(allowlist)).map(Some),
     }
 }
 
-fn written(text: serde_json::Result<String>) -> Result<String, StoreError> {
+fn serialized(text: serde_json::Result<String>) -> Result<String, StoreError> {
     text.map_err(|error| StoreError::Fault(error.to_string()))
 }

@@ -32,12 +32,14 @@ const MIGRATIONS: &[M<'static>] = &[
 /// The connection that writes: durable when COMMIT returns.
 pub(super) fn open_writer(lock: &Lock, epoch: Epoch) -> Result<Connection, OpenError> {
     let failed = |cause: String| OpenError::Sql { path: lock.path.clone(), cause };
-    let sql = |cause| refused(&lock.path, &cause);
+    let sql = |cause| open_error(&lock.path, &cause);
     let mut connection = connect(&lock.path).map_err(sql)?;
     refuse_foreign(&connection, &lock.path)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
     if mode != "wal" {
-        return Err(failed(format!("its journal stays in mode {mode}, and WAL is needed (a network file system?)")));
+        return Err(failed(format!(
+            "its journal mode stays {mode}, but WAL is needed; is it on a network file system?"
+        )));
     }
     migrate(&mut connection, &lock.path)?;
     let first = Position::first(epoch, Revision(0));
@@ -53,7 +55,7 @@ pub(super) fn open_writer(lock: &Lock, epoch: Epoch) -> Result<Connection, OpenE
 
 /// A connection that can only read.
 pub(super) fn open_reader(lock: &Lock) -> Result<Connection, OpenError> {
-    let sql = |cause| refused(&lock.path, &cause);
+    let sql = |cause| open_error(&lock.path, &cause);
     let connection = connect(&lock.path).map_err(sql)?;
     connection.pragma_update(None, "query_only", true).map_err(sql)?;
     // A first read, so that it opens the current WAL, whatever happens to its name later.
@@ -61,9 +63,9 @@ pub(super) fn open_reader(lock: &Lock) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// A copy that nobody else has open, migrated to this version's schema. It stays one file, without a WAL.
+/// A copy that no other process has open, migrated to this version's schema. It stays one file, without a WAL.
 pub(super) fn open_copy(path: &Path) -> Result<Connection, OpenError> {
-    let mut connection = connect(path).map_err(|cause| refused(path, &cause))?;
+    let mut connection = connect(path).map_err(|cause| open_error(path, &cause))?;
     migrate(&mut connection, path)?;
     Ok(connection)
 }
@@ -98,7 +100,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// Refuses another program's database, or one of a newer version, and leaves it as it is.
 fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let is_empty = number(connection, path, "SELECT count(*) FROM sqlite_schema")? == 0;
-    if !is_empty && !is_ours(connection).map_err(|error| refused(path, &error))? {
+    if !is_empty && !is_ours(connection).map_err(|error| open_error(path, &error))? {
         return Err(OpenError::NotOurs { database: path.display().to_string() });
     }
     check_version(connection, path)
@@ -112,20 +114,20 @@ pub(super) fn versions(connection: &Connection) -> rusqlite::Result<(i64, i64)> 
 
 /// Refuses a database of a newer version.
 pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let (found, known) = versions(connection).map_err(|error| refused(path, &error))?;
+    let (found, known) = versions(connection).map_err(|error| open_error(path, &error))?;
     if found > known { Err(OpenError::Newer { database: path.display().to_string(), found, known }) } else { Ok(()) }
 }
 
 fn number(connection: &Connection, path: &Path, query: &str) -> Result<i64, OpenError> {
-    connection.query_row(query, [], |row| row.get(0)).map_err(|error| refused(path, &error))
+    connection.query_row(query, [], |row| row.get(0)).map_err(|error| open_error(path, &error))
 }
 
-/// True for a database that Latchkey made.
+/// True for a database that Latchkey created.
 pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i64>(0))? == APPLICATION_ID)
 }
 
-fn refused(path: &Path, error: &rusqlite::Error) -> OpenError {
+fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs { database: path.display().to_string() },
         _ => OpenError::Sql { path: path.to_owned(), cause: error.to_string() },
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     fn open(path: &std::path::Path) -> Result<Connection, OpenError> {
-        open_writer(&Lock::take(path)?, Epoch::from_bytes([1; 16]))
+        open_writer(&Lock::acquire(path)?, Epoch::from_bytes([1; 16]))
     }
 
     #[test]
@@ -169,28 +171,28 @@ mod tests {
     fn a_database_can_be_open_only_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
-        let first = Lock::take(&path).unwrap();
+        let first = Lock::acquire(&path).unwrap();
         let link = directory.path().join("link.db");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(matches!(Lock::take(&path), Err(OpenError::InUse { .. })));
-        assert!(matches!(Lock::take(&link), Err(OpenError::InUse { .. })));
+        assert!(matches!(Lock::acquire(&path), Err(OpenError::InUse { .. })));
+        assert!(matches!(Lock::acquire(&link), Err(OpenError::InUse { .. })));
         // Nor by another name of the file, which has a lock file of its own, nor when the lock file is gone.
         let other = directory.path().join("other.db");
         std::fs::hard_link(&path, &other).unwrap();
         std::fs::remove_file(directory.path().join("latchkey.db-lock")).unwrap();
         for path in [&path, &other] {
-            assert!(matches!(Lock::take(path), Err(OpenError::InUse { .. })), "{}", path.display());
-            assert!(matches!(Lock::take_to_read(path), Err(OpenError::InUse { .. })), "{}", path.display());
+            assert!(matches!(Lock::acquire(path), Err(OpenError::InUse { .. })), "{}", path.display());
+            assert!(matches!(Lock::acquire_for_reading(path), Err(OpenError::InUse { .. })), "{}", path.display());
         }
         drop(first);
-        assert!(Lock::take(&other).is_ok());
+        assert!(Lock::acquire(&other).is_ok());
     }
 
     #[test]
     fn a_path_that_can_hold_no_database_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(Lock::take(directory.path()), Err(OpenError::NotAFile { .. })));
-        assert!(matches!(Lock::take(&directory.path().join("nowhere/latchkey.db")), Err(OpenError::Place { .. })));
+        assert!(matches!(Lock::acquire(directory.path()), Err(OpenError::NotAFile { .. })));
+        assert!(matches!(Lock::acquire(&directory.path().join("nowhere/latchkey.db")), Err(OpenError::Io { .. })));
     }
 
     #[test]

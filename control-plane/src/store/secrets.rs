@@ -6,9 +6,9 @@ use policy::wire::Op;
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::changes::{self, Change};
-use super::definitions::Numbers;
+use super::id_catalogue::IdCatalogue;
 use super::sql::{Optional as _, Sql, Value, params, values};
-use super::{Acting, Changed, Key, Precondition, ROTATED_AT_EDGE, Store, StoreError, keys, records, usage};
+use super::{AtRevision, ChangeContext, Key, Precondition, ROTATED_AT_EDGE, Store, StoreError, keys, records, usage};
 use crate::secret::{LastCharacters, Secret};
 
 /// What is stored of a secret.
@@ -44,11 +44,11 @@ impl Store {
         secret: NewSecret,
         rotation: Rotation,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<Key>, StoreError> {
-        let numbers = self.numbers.clone();
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let catalogue = self.catalogue.clone();
         let work = move |change: &Change<'_>| {
-            rotate(change, &numbers, (workspace, id), (&secret, rotation), &precondition, &acting)
+            rotate(change, &catalogue, (workspace, id), (&secret, rotation), &precondition, &context)
         };
         self.engine.change(work).await
     }
@@ -59,33 +59,33 @@ impl Store {
         workspace: WorkspaceId,
         id: KeyId,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<Key>, StoreError> {
-        let numbers = self.numbers.clone();
-        let work = move |change: &Change<'_>| end_overlap(change, &numbers, (workspace, id), &precondition, &acting);
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let catalogue = self.catalogue.clone();
+        let work = move |change: &Change<'_>| end_overlap(change, &catalogue, (workspace, id), &precondition, &context);
         self.engine.change(work).await
     }
 }
 
 pub(super) fn rotate(
     change: &Change<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     (secret, rotation): (&NewSecret, Rotation),
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<Key>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
     let sql = change.sql();
     let before = keys::find(sql, workspace, id)?;
     precondition.check(before.revision)?;
-    if before.is_expired(acting.at) {
+    if before.is_expired(context.at) {
         return Err(StoreError::ExpiredKey);
     }
     let (older, overlap_secs) = match rotation {
         Rotation::Replace => (None, None),
         // A key has at most one previous secret: the older one is rotated out, and is no longer live.
-        Rotation::EndAll => (rotate_out_previous(sql, (workspace, id), acting.at)?, None),
-        Rotation::Overlap { secs } => (rotate_out_previous(sql, (workspace, id), acting.at)?, Some(secs)),
+        Rotation::EndAll => (rotate_out_previous(sql, (workspace, id), context.at)?, None),
+        Rotation::Overlap { secs } => (rotate_out_previous(sql, (workspace, id), context.at)?, Some(secs)),
     };
     let current: Digest = sql
         .prepare(
@@ -96,40 +96,40 @@ pub(super) fn rotate(
             params![
                 workspace.as_bytes(),
                 id.as_bytes(),
-                acting.at.0,
-                overlap_secs.map(|secs| acting.at.saturating_add_secs(secs).0)
+                context.at.0,
+                overlap_secs.map(|secs| context.at.saturating_add_secs(secs).0)
             ],
             |row| row.get(0).map(Digest),
         )?;
     if overlap_secs.is_some() {
-        usage::overlap_begins(sql, id)?;
+        usage::begin_overlap(sql, id)?;
     }
-    insert(sql, workspace, &[(id, secret)], acting.at)?;
+    insert(sql, workspace, &[(id, secret)], context.at)?;
     sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
+        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
     let touched = [Some(secret.digest), Some(current), older];
-    let mut ops = upsert_each(sql, numbers, touched.into_iter().flatten())?;
-    ops.extend(oldest_leave_edge(sql, (workspace, id))?.into_iter().map(Op::Remove));
-    keys::recorded(change, "key.rotate", &before, &ops, acting)
+    let mut ops = upsert_each(sql, catalogue, touched.into_iter().flatten())?;
+    ops.extend(remove_oldest_from_edges(sql, (workspace, id))?.into_iter().map(Op::Remove));
+    keys::record_update(change, "key.rotate", &before, &ops, context)
 }
 
 pub(super) fn end_overlap(
     change: &Change<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<Key>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
     let sql = change.sql();
     let key = keys::find(sql, workspace, id)?;
     precondition.check(key.revision)?;
-    if key.previous_secret_expires_at(acting.at).is_none() {
-        return Ok(Changed { revision: key.revision, value: key });
+    if key.previous_secret_expires_at(context.at).is_none() {
+        return Ok(AtRevision { revision: key.revision, value: key });
     }
-    let ended = rotate_out_previous(sql, (workspace, id), acting.at)?;
+    let ended = rotate_out_previous(sql, (workspace, id), context.at)?;
     sql.prepare("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace.as_bytes(), id.as_bytes(), acting.at.0, changes::number(change.revision()?)?])?;
-    keys::recorded(change, "key.end-overlap", &key, &upsert_each(sql, numbers, ended)?, acting)
+        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
+    keys::record_update(change, "key.end-overlap", &key, &upsert_each(sql, catalogue, ended)?, context)
 }
 
 /// Rotates out the previous secret, if there is one: as of now, or as of the end of its overlap if that is earlier.
@@ -138,7 +138,7 @@ fn rotate_out_previous(
     (workspace, id): (WorkspaceId, KeyId),
     now: UnixSeconds,
 ) -> Result<Option<Digest>, StoreError> {
-    usage::overlap_ends(sql, id)?;
+    usage::end_overlap(sql, id)?;
     let ended = sql
         .prepare(
             "UPDATE secrets SET superseded_at = CASE WHEN previous_until < ?3 THEN previous_until ELSE ?3 END,
@@ -167,7 +167,7 @@ pub(super) fn insert(
     if inserted < secrets.len() {
         return Err(StoreError::SecretTaken);
     }
-    usage::current_secrets_are(sql, workspace, secrets.iter().map(|(id, secret)| (*id, secret.digest)))
+    usage::set_current_secrets(sql, workspace, secrets.iter().map(|(id, secret)| (*id, secret.digest)))
 }
 
 /// Those of these digests that any key has had, in any workspace. A deleted key's count until they are removed.
@@ -182,7 +182,10 @@ pub(super) fn known(sql: Sql<'_>, digests: impl IntoIterator<Item = Digest>) -> 
 }
 
 /// Removes all of a key's digests from the edges; returns those that were there.
-pub(super) fn leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
+pub(super) fn remove_from_edges(
+    sql: Sql<'_>,
+    (workspace, id): (WorkspaceId, KeyId),
+) -> Result<Vec<Digest>, StoreError> {
     let mut statement = sql.prepare(
         "UPDATE secrets SET at_edge = 0 WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1 RETURNING digest",
     )?;
@@ -192,7 +195,7 @@ pub(super) fn leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) ->
 
 /// Removes all but the newest of a key's rotated-out digests from the edges, and returns them: a rotation is never
 /// refused, so their number must be limited.
-fn oldest_leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
+fn remove_oldest_from_edges(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
     let mut statement = sql.prepare(
         "UPDATE secrets SET at_edge = 0 WHERE digest IN (
              SELECT digest FROM secrets
@@ -210,8 +213,8 @@ fn oldest_leave_edge(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Res
 
 fn upsert_each(
     sql: Sql<'_>,
-    numbers: &Numbers,
+    catalogue: &IdCatalogue,
     digests: impl IntoIterator<Item = Digest>,
 ) -> Result<Vec<Op>, StoreError> {
-    digests.into_iter().filter_map(|digest| records::upsert(sql, numbers, digest).transpose()).collect()
+    digests.into_iter().filter_map(|digest| records::upsert(sql, catalogue, digest).transpose()).collect()
 }

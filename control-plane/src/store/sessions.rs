@@ -5,7 +5,7 @@ use policy::{Digest, UnixSeconds};
 use super::changes::Change;
 use super::retention::Removal;
 use super::sql::{Optional as _, params};
-use super::sweep::{Progress, STEP, progress};
+use super::sweep::{BATCH_ROWS, Progress, progress};
 use super::{AdminToken, Store, StoreError, admin_tokens};
 
 /// How long a session lasts without a request.
@@ -15,7 +15,7 @@ pub const SESSION_IDLE_SECS: i64 = 3_600;
 pub const SESSION_SECS: i64 = 12 * 3_600;
 
 /// How often a session's last use is recorded, so that not every request costs a write.
-const USE_NOTED_EVERY_SECS: i64 = 60;
+const USE_RECORD_INTERVAL_SECS: i64 = 60;
 
 /// A session that hasn't ended. Whether its token is valid is for the caller to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Session {
 impl Session {
     /// Whether its last use is due to be recorded.
     pub fn is_use_due(&self, now: UnixSeconds) -> bool {
-        self.last_used_at.saturating_add_secs(USE_NOTED_EVERY_SECS).has_come(now)
+        self.last_used_at.saturating_add_secs(USE_RECORD_INTERVAL_SECS).is_reached(now)
     }
 }
 
@@ -69,15 +69,15 @@ impl Store {
     }
 
     /// Records that a session was used.
-    pub async fn note_session_use(&self, session: Digest, now: UnixSeconds) -> Result<(), StoreError> {
-        let note = move |change: &Change<'_>| {
+    pub async fn record_session_use(&self, session: Digest, now: UnixSeconds) -> Result<(), StoreError> {
+        let update_use = move |change: &Change<'_>| {
             let mut update = change
                 .sql()
                 .prepare("UPDATE sessions SET last_used_at = ?2 WHERE digest = ?1 AND last_used_at < ?2")?;
             update.execute(params![session.0, now.0])?;
             Ok(())
         };
-        self.engine.change(note).await
+        self.engine.change(update_use).await
     }
 
     /// Ends a session.
@@ -100,7 +100,7 @@ impl Store {
 }
 
 /// Removes expired sessions.
-pub(super) fn forget(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+pub(super) fn delete_expired(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let idle = removal.older_than_secs(SESSION_IDLE_SECS);
     let old = removal.older_than_secs(SESSION_SECS);
     let deleted = removal
@@ -109,6 +109,6 @@ pub(super) fn forget(removal: &Removal<'_>) -> Result<Progress, StoreError> {
             "DELETE FROM sessions WHERE digest IN (
                  SELECT digest FROM sessions WHERE last_used_at <= ?1 OR created_at <= ?2 LIMIT ?3)",
         )?
-        .execute(params![idle.0, old.0, STEP])?;
+        .execute(params![idle.0, old.0, BATCH_ROWS])?;
     Ok(progress(deleted))
 }

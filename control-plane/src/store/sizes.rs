@@ -14,13 +14,13 @@ use crate::problem::Limit;
 
 /// The size of a workspace, or of what is added to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sizes {
+pub(super) struct WorkspaceSize {
     pub(super) keys: u64,
     /// Of its records at an edge.
     pub(super) bytes: u64,
 }
 
-impl Sizes {
+impl WorkspaceSize {
     /// The current size of a workspace.
     pub(super) fn of(sql: Sql<'_>, workspace: WorkspaceId) -> Result<Self, StoreError> {
         let found = sql.query_row(
@@ -37,7 +37,7 @@ impl Sizes {
         Self { keys: 1, bytes: record_bytes(key.scopes.len(), key.allowlist.networks().len()) }
     }
 
-    /// `LimitReached` if it is more than a workspace may have.
+    /// `LimitReached` if the size is above a limit.
     pub(super) fn check(self, limits: &Limits) -> Result<(), StoreError> {
         let reached = |limit: Option<Limit>, taken: u64| limit.filter(|limit| taken > limit.maximum);
         match reached(limits.keys(), self.keys).or_else(|| reached(limits.bytes(), self.bytes)) {
@@ -47,12 +47,12 @@ impl Sizes {
     }
 
     /// The sum of both.
-    pub(super) fn and(self, more: Self) -> Self {
+    pub(super) fn plus(self, more: Self) -> Self {
         Self { keys: self.keys.saturating_add(more.keys), bytes: self.bytes.saturating_add(more.bytes) }
     }
 }
 
-/// Whether a changed key takes more bytes and is not merely restricted: a limit refuses no other change.
+/// Whether a changed key takes more bytes and may do more. A limit refuses only such a change of a key.
 pub(super) fn grows(before: &Key, after: &Key) -> bool {
     let bytes = |key: &Key| record_bytes(key.scopes.len(), key.allowlist.networks().len());
     let is_granted =
@@ -67,7 +67,7 @@ pub(super) fn count_keys(sql: Sql<'_>, workspace: WorkspaceId, keys: i64) -> Res
     Ok(())
 }
 
-/// Counts the bytes at the edges after a change: each digest now takes as many as its last operation.
+/// Counts the bytes at the edges after a change: a digest takes as many bytes as its last operation.
 pub(super) fn count_bytes(sql: Sql<'_>, ops: &[Op]) -> Result<(), StoreError> {
     let taken = |op: &Op| match op {
         Op::Upsert(record) => Some((record.digest, signed(record.bytes()))),
@@ -117,8 +117,8 @@ mod tests {
     use crate::secret::LastCharacters;
     use crate::store::sql::NONE;
     use crate::store::{
-        Acting, Database, Import, ImportedKey, KeyPatch, Metadata, NewKey, NewSecret, NewWorkspace, Precondition,
-        ROTATED_AT_EDGE_SECS, Rotation, Store, databases, records,
+        ChangeContext, Database, Import, ImportedKey, KeyPatch, Metadata, NewKey, NewSecret, NewWorkspace,
+        Precondition, ROTATED_AT_EDGE_SECS, Rotation, Store, databases, records,
     };
 
     const WORKSPACES: [WorkspaceId; 2] = [WorkspaceId::from_bytes([1; 16]), WorkspaceId::from_bytes([2; 16])];
@@ -154,34 +154,34 @@ mod tests {
 
     async fn open(directory: &tempfile::TempDir) -> Store {
         let database: Database = databases::of(directory.path()).parse().unwrap();
-        let acting = Acting::system(UnixSeconds(0));
+        let context = ChangeContext::system(UnixSeconds(0));
         let store =
-            Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
+            Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), context.clone()).await.unwrap();
         for (workspace, slug) in WORKSPACES.into_iter().zip(["acme", "zeta"]) {
             let new = NewWorkspace { id: workspace, slug: slug.to_owned(), name: slug.to_owned() };
-            store.create_workspace(new, acting.clone()).await.unwrap();
+            store.create_workspace(new, context.clone()).await.unwrap();
         }
         store
     }
 
     /// The stored counts, and those by a pass over all rows.
-    async fn counted_and_there(store: &Store) -> [BTreeMap<WorkspaceId, Sizes>; 2] {
-        let numbers = store.numbers.clone();
+    async fn stored_and_actual(store: &Store) -> [BTreeMap<WorkspaceId, WorkspaceSize>; 2] {
+        let catalogue = store.catalogue.clone();
         let work = move |sql: Sql<'_>| {
-            let mut counted = BTreeMap::new();
+            let mut stored = BTreeMap::new();
             for workspace in WORKSPACES {
-                counted.insert(workspace, Sizes::of(sql, workspace)?);
+                stored.insert(workspace, WorkspaceSize::of(sql, workspace)?);
             }
-            let mut there: BTreeMap<_, _> = WORKSPACES.map(|workspace| (workspace, Sizes::default())).into();
-            records::each(sql, &numbers, |record| {
-                there.get_mut(&record.workspace).unwrap().bytes += record.bytes();
+            let mut actual: BTreeMap<_, _> = WORKSPACES.map(|workspace| (workspace, WorkspaceSize::default())).into();
+            records::each(sql, &catalogue, |record| {
+                actual.get_mut(&record.workspace).unwrap().bytes += record.bytes();
                 Ok(())
             })?;
             let keys = "SELECT workspace_id FROM keys WHERE deleted_at IS NULL";
             for id in sql.prepare(keys)?.query_map(NONE, |row| row.get::<[u8; 16]>(0))? {
-                there.get_mut(&WorkspaceId::from_bytes(id)).unwrap().keys += 1;
+                actual.get_mut(&WorkspaceId::from_bytes(id)).unwrap().keys += 1;
             }
-            Ok([counted, there])
+            Ok([stored, actual])
         };
         store.engine.read(work).await.unwrap()
     }
@@ -190,12 +190,12 @@ mod tests {
     async fn stored_sizes_match_the_rows_after_each_kind_of_change() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(&directory).await;
-        let clock = |days: i64| Clock::standing_at(UnixSeconds(days * 86_400), UnixSeconds(0));
+        let clock = |days: i64| Clock::fixed_at(UnixSeconds(days * 86_400), UnixSeconds(0));
         let [acme, zeta] = WORKSPACES;
         let any = || Precondition::None;
-        let mut largest = Sizes::default();
+        let mut largest = WorkspaceSize::default();
         for round in 0..3_u32 {
-            let (id, at) = (new_key(round, 0).id, Acting::system(UnixSeconds(i64::from(round) * 100)));
+            let (id, at) = (new_key(round, 0).id, ChangeContext::system(UnixSeconds(i64::from(round) * 100)));
             for step in 0..12_u32 {
                 let (new, at) = (secret(1_000 + round * 100 + step), at.clone());
                 match step {
@@ -234,14 +234,14 @@ mod tests {
                     10 => store.sweep(&clock(31 * i64::from(round + 1))).await.unwrap(),
                     _ => drop(store.delete_key(acme, id, any(), at).await.unwrap()),
                 }
-                let [counted, there] = counted_and_there(&store).await;
-                assert_eq!(counted, there, "round {round}, step {step}");
-                largest.bytes = largest.bytes.max(counted[&acme].bytes);
+                let [stored, actual] = stored_and_actual(&store).await;
+                assert_eq!(stored, actual, "round {round}, step {step}");
+                largest.bytes = largest.bytes.max(stored[&acme].bytes);
             }
         }
-        let [counted, _] = counted_and_there(&store).await;
-        assert_eq!((counted[&acme].keys, counted[&zeta].keys), (150, 300));
-        assert!(counted[&acme].bytes < largest.bytes, "{counted:?}, at most {largest:?}");
+        let [stored, _] = stored_and_actual(&store).await;
+        assert_eq!((stored[&acme].keys, stored[&zeta].keys), (150, 300));
+        assert!(stored[&acme].bytes < largest.bytes, "{stored:?}, at most {largest:?}");
     }
 
     #[tokio::test]
@@ -251,16 +251,16 @@ mod tests {
         let workspace = WORKSPACES[0];
         let key = new_key(0, 0);
         let id = key.id;
-        store.create_key(workspace, key, Acting::system(UnixSeconds(0))).await.unwrap();
+        store.create_key(workspace, key, ChangeContext::system(UnixSeconds(0))).await.unwrap();
         for n in 1..=20 {
-            let acting = Acting::system(UnixSeconds(i64::from(n)));
-            store.rotate_key(workspace, id, secret(n), Rotation::EndAll, Precondition::None, acting).await.unwrap();
+            let context = ChangeContext::system(UnixSeconds(i64::from(n)));
+            store.rotate_key(workspace, id, secret(n), Rotation::EndAll, Precondition::None, context).await.unwrap();
         }
         let at_edge = async |store: &Store| {
-            let numbers = store.numbers.clone();
+            let catalogue = store.catalogue.clone();
             let work = move |sql: Sql<'_>| {
                 let mut digests = Vec::new();
-                records::each(sql, &numbers, |record| {
+                records::each(sql, &catalogue, |record| {
                     digests.push(record.digest);
                     Ok(())
                 })?;
@@ -271,10 +271,10 @@ mod tests {
         let mut expected: Vec<_> = (12..=20).map(|n| secret(n).digest).collect();
         expected.sort();
         assert_eq!(at_edge(&store).await, expected, "the current one and the eight before it");
-        let bytes = Sizes { keys: 1, bytes: 9 * 76 + 2 * 2 };
-        assert_eq!(store.engine.read(move |sql| Sizes::of(sql, workspace)).await, Ok(bytes));
-        // After this time none stays.
-        store.sweep(&Clock::standing_at(UnixSeconds(ROTATED_AT_EDGE_SECS + 20), UnixSeconds(0))).await.unwrap();
+        let bytes = WorkspaceSize { keys: 1, bytes: 9 * 76 + 2 * 2 };
+        assert_eq!(store.engine.read(move |sql| WorkspaceSize::of(sql, workspace)).await, Ok(bytes));
+        // After this time none remains.
+        store.sweep(&Clock::fixed_at(UnixSeconds(ROTATED_AT_EDGE_SECS + 20), UnixSeconds(0))).await.unwrap();
         assert_eq!(at_edge(&store).await, [secret(20).digest]);
     }
 }

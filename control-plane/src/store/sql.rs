@@ -2,14 +2,14 @@
 //!
 //! Where the two differ, a method returns the text, such as [`Sql::by_name`].
 
+mod batch;
 mod error;
-mod many;
 mod value;
 
 use rusqlite::CachedStatement;
 
 pub(super) use self::error::{Optional, SqlError};
-pub(super) use self::value::{Column, FromColumn, Kind, Param, ToParam, Value, bound, params, values};
+pub(super) use self::value::{Column, FromColumn, Kind, Param, ToParam, Value, as_params, params, values};
 use super::postgres::Session;
 
 /// An open connection of one of the engines.
@@ -66,7 +66,7 @@ impl<'c> Sql<'c> {
         }
     }
 
-    /// What orders keys by name, ignoring the case of A to Z: in SQLite the column's collation does that.
+    /// The expression that orders keys by name, ignoring the case of A to Z. SQLite does it by the column's collation.
     pub(super) fn by_name(self) -> &'static str {
         match self {
             Self::Sqlite(_) => "k.name",
@@ -74,8 +74,9 @@ impl<'c> Sql<'c> {
         }
     }
 
-    /// Joins in the order in which they are written: SQLite needs `CROSS JOIN` for it, PostgreSQL finds it without.
-    pub(super) fn in_this_order(self, statement: &str) -> String {
+    /// Makes the tables be joined in the order in which they are written: SQLite needs `CROSS JOIN` for it, PostgreSQL
+    /// finds that order itself.
+    pub(super) fn in_join_order(self, statement: &str) -> String {
         match self {
             Self::Sqlite(_) => statement.replace(" JOIN ", " CROSS JOIN "),
             Self::Postgres(_) => statement.to_owned(),
@@ -140,7 +141,7 @@ impl Statement<'_> {
         Ok(all)
     }
 
-    /// Passes each row to `take` as it arrives, however many there are. `take` can't use the connection meanwhile.
+    /// Streams the rows: passes each to `take` as it arrives. `take` can't use the connection meanwhile.
     pub(super) fn each<E: From<SqlError>>(
         &mut self,
         params: &[Param<'_>],
@@ -162,22 +163,21 @@ impl Statement<'_> {
 impl Row<'_> {
     /// A column, counted from 0.
     pub(super) fn get<T: FromColumn>(&self, at: usize) -> Result<T, SqlError> {
-        T::from_column(self.column(at)?).ok_or_else(|| SqlError::unfit(at, "it is of another kind"))
+        T::from_column(self.column(at)?).ok_or_else(|| SqlError::invalid_column(at, "it has another type"))
     }
 
     /// A column that holds text.
     pub(super) fn text(&self, at: usize) -> Result<&str, SqlError> {
         match self.column(at)? {
             Column::Text(text) => Ok(text),
-            Column::Null | Column::Integer(_) | Column::Blob(_) => Err(SqlError::unfit(at, "it is no text")),
+            Column::Null | Column::Integer(_) | Column::Blob(_) => Err(SqlError::invalid_column(at, "it is not text")),
         }
     }
 
     pub(super) fn column(&self, at: usize) -> Result<Column<'_>, SqlError> {
         match self {
-            Self::Sqlite(row) => {
-                Column::of_sqlite(row.get_ref(at)?).ok_or_else(|| SqlError::unfit(at, "no column of ours is so"))
-            }
+            Self::Sqlite(row) => Column::of_sqlite(row.get_ref(at)?)
+                .ok_or_else(|| SqlError::invalid_column(at, "no column has this type")),
             Self::Postgres(row) => Ok(row.try_get(at)?),
         }
     }

@@ -1,4 +1,4 @@
-//! Removal of old data in small steps: the hourly sweep, and the compaction of the log.
+//! Removal of old data in small batches: the hourly sweep, and the compaction of the change log.
 
 use policy::wire::Op;
 use policy::{Digest, Revision};
@@ -8,40 +8,43 @@ use super::audit::Event;
 use super::changes::{self, Change};
 use super::retention::Removal;
 use super::sql::params;
-use super::{Acting, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, import, names, once, sessions, usage};
+use super::{
+    ChangeContext, DELETED_KEPT_SECS, ROTATED_AT_EDGE_SECS, Store, StoreError, import, names, once, sessions, usage,
+};
 use crate::clock::Clock;
 
-/// Rows per change, so that other changes run in between.
-pub(super) const STEP: i64 = 500;
+/// Rows per change (batch), so that other changes run in between.
+pub(super) const BATCH_ROWS: i64 = 500;
 
-/// Removes some of what is due, in one change. All removal by age uses the instant of [`Removal`], never the clock's.
-type Step = fn(&Removal<'_>) -> Result<Progress, StoreError>;
+/// Removes one batch of what is due, in one change. All removal by age uses the instant of [`Removal`], never the
+/// clock's.
+type SweepTask = fn(&Removal<'_>) -> Result<Progress, StoreError>;
 
 impl Store {
-    /// Removes what is due, in as many changes as it takes. While the clock is far off it removes nothing, which is
-    /// logged. `clock` must be the same one each time, because its monotonic side moves the horizon.
+    /// Removes what is due, in as many changes as it takes. While the clock is implausible it removes nothing, which is
+    /// logged. `clock` must be the same one each time, because its monotonic time moves the horizon.
     pub async fn sweep(&self, clock: &Clock) -> Result<(), StoreError> {
-        // In case the disk was full when they were carried out.
-        self.finish_imports(import::Haste::Paced).await?;
+        // In case the disk was full when imports were carried out.
+        self.finish_imports(import::ImportSpeed::Paced).await?;
         let Some(horizon) = self.retention.horizon(&self.engine, clock).await? else { return Ok(()) };
-        let acting = Acting::system(clock.now());
-        let steps: [Step; 10] = [
-            leave_edges,
-            forget_deleted,
-            forget_revoked,
+        let context = ChangeContext::system(clock.now());
+        let tasks: [SweepTask; 10] = [
+            remove_from_edges,
+            purge_deleted_keys,
+            purge_revoked_tokens,
             usage::hours_to_days,
-            usage::forget_days,
-            usage::forget_workers,
-            sessions::forget,
-            once::forget,
-            import::forget_old_drafts,
-            names::fold,
+            usage::delete_old_days,
+            usage::delete_silent_workers,
+            sessions::delete_expired,
+            once::delete_expired,
+            import::delete_old_drafts,
+            names::fold_old_names,
         ];
-        for step in steps {
+        for task in tasks {
             loop {
-                let acting = acting.clone();
-                let step = move |change: &Change<'_>| step(&Removal::new(change, &acting, horizon));
-                if self.engine.change(step).await? == Progress::Done {
+                let context = context.clone();
+                let batch = move |change: &Change<'_>| task(&Removal::new(change, &context, horizon));
+                if self.engine.change(batch).await? == Progress::Done {
                     break;
                 }
             }
@@ -49,7 +52,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the log before `keep_from`. An edge further behind needs a snapshot; one that is at it still gets deltas.
+    /// Drops the log before `keep_from`. An edge below that revision needs a snapshot; one at it still gets deltas.
     pub async fn compact(&self, keep_from: Revision) -> Result<(), StoreError> {
         while self.engine.change(move |change| compact(change, keep_from)).await? == Progress::More {}
         Ok(())
@@ -62,13 +65,13 @@ pub(super) enum Progress {
     Done,
 }
 
-/// Whether a step that took this many rows may have left some.
+/// Whether a batch of this many rows may have left some.
 pub(super) fn progress(taken: usize) -> Progress {
-    if i64::try_from(taken).is_ok_and(|taken| taken < STEP) { Progress::Done } else { Progress::More }
+    if i64::try_from(taken).is_ok_and(|taken| taken < BATCH_ROWS) { Progress::Done } else { Progress::More }
 }
 
 /// Removes old rotated-out digests from the edges, with a revision. They stay in the database, so that none is reused.
-fn leave_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+fn remove_from_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(ROTATED_AT_EDGE_SECS);
     let mut statement = removal.sql().prepare(
         "UPDATE secrets SET at_edge = 0 WHERE digest IN (
@@ -78,20 +81,20 @@ fn leave_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
              LIMIT ?2)
          RETURNING digest",
     )?;
-    let digests = statement.query_map(params![due.0, STEP], |row| row.get(0).map(Digest))?;
+    let digests = statement.query_map(params![due.0, BATCH_ROWS], |row| row.get(0).map(Digest))?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
     if !ops.is_empty() {
-        removal.record(&Event::of_all("secrets.leave-edges", counted("digests", ops.len())), &ops)?;
+        removal.record(&Event::of_all("secrets.leave-edges", count_fields("digests", ops.len())), &ops)?;
     }
     Ok(progress(ops.len()))
 }
 
-/// Removes keys that were deleted long ago, with their digests. Edges no longer have them.
-fn forget_deleted(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+/// Removes the rows of keys that were deleted long ago, with their digests. Edges no longer have them.
+fn purge_deleted_keys(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(DELETED_KEPT_SECS);
     let mut statement = removal.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
     let keys: Vec<([u8; 16], [u8; 16])> =
-        statement.query_map(params![due.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        statement.query_map(params![due.0, BATCH_ROWS], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for (workspace, id) in &keys {
         removal
             .sql()
@@ -103,29 +106,29 @@ fn forget_deleted(removal: &Removal<'_>) -> Result<Progress, StoreError> {
             .execute(params![workspace, id])?;
     }
     if !keys.is_empty() {
-        removal.record(&Event::of_all("keys.forget", counted("keys", keys.len())), &[])?;
+        removal.record(&Event::of_all("keys.forget", count_fields("keys", keys.len())), &[])?;
     }
     Ok(progress(keys.len()))
 }
 
-/// Removes tokens that were revoked long ago.
-fn forget_revoked(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+/// Removes the rows of tokens that were revoked long ago.
+fn purge_revoked_tokens(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(DELETED_KEPT_SECS);
-    let mut forgotten = 0;
+    let mut deleted_rows = 0;
     for statement in [
         "DELETE FROM admin_tokens WHERE id IN (SELECT id FROM admin_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
         "DELETE FROM edge_tokens WHERE id IN (SELECT id FROM edge_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
     ] {
-        let deleted = removal.sql().prepare(statement)?.execute(params![due.0, STEP])?;
-        forgotten = deleted.saturating_add(forgotten);
+        let deleted = removal.sql().prepare(statement)?.execute(params![due.0, BATCH_ROWS])?;
+        deleted_rows = deleted.saturating_add(deleted_rows);
     }
-    if forgotten > 0 {
-        removal.record(&Event::of_all("tokens.forget", counted("tokens", forgotten)), &[])?;
+    if deleted_rows > 0 {
+        removal.record(&Event::of_all("tokens.forget", count_fields("tokens", deleted_rows)), &[])?;
     }
-    Ok(progress(forgotten))
+    Ok(progress(deleted_rows))
 }
 
-fn counted(of: &str, number: usize) -> Map<String, Value> {
+fn count_fields(of: &str, number: usize) -> Map<String, Value> {
     Map::from_iter([(of.to_owned(), Value::from(number))])
 }
 
@@ -136,6 +139,6 @@ fn compact(change: &Change<'_>, keep_from: Revision) -> Result<Progress, StoreEr
             "DELETE FROM changes WHERE revision IN (
                  SELECT revision FROM changes WHERE revision < ?1 ORDER BY revision LIMIT ?2)",
         )?
-        .execute(params![changes::number(keep_from)?, STEP])?;
+        .execute(params![changes::number(keep_from)?, BATCH_ROWS])?;
     Ok(progress(deleted))
 }

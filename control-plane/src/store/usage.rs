@@ -1,4 +1,4 @@
-//! Usage of keys: what a key's row says of it, and its counts by hour, day and reason.
+//! Usage of keys: the last use in a key's row, and its counts by hour, day and outcome.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,18 +8,18 @@ use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::retention::Removal;
 use super::sql::{NONE, Optional as _, Row, Sql, SqlError, params, values};
-use super::sweep::{Progress, STEP, progress};
+use super::sweep::{BATCH_ROWS, Progress, progress};
 use super::{Store, StoreError, keys};
-use crate::usage::{DAY, Denial};
+use crate::usage::{DAY_SECS, Denial};
 
-/// For how many days, today included, hours are told apart.
+/// For how many days, today included, usage is counted by hour.
 const HOURLY_DAYS: i64 = 8;
 
-/// For how many days, today included, days are.
+/// For how many days, today included, usage is counted at all: by day, before that.
 const DAYS_KEPT: i64 = 365;
 
-/// How long after its last batch a worker's sequence is forgotten.
-const WORKER_KEPT_SECS: i64 = 30 * DAY;
+/// How long after its last batch a worker's sequence is kept.
+const WORKER_KEPT_SECS: i64 = 30 * DAY_SECS;
 
 /// When and from where a key was used. A use is a request that was allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,18 +45,18 @@ impl KeyUse {
     }
 }
 
-/// What is known of a key's use.
+/// The usage of a key.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
-    /// Those of the last week in which something was counted, oldest first.
+    /// The hours of the last week with a count, oldest first.
     pub hours: Vec<Period>,
-    /// The same of the days before, for a year.
+    /// The days before, for a year, with a count.
     pub days: Vec<Period>,
     /// The latest, newest first.
     pub(crate) denials: Vec<Denial>,
 }
 
-/// What was counted of a key in an hour or on a day.
+/// The counts of a key in an hour or on a day.
 #[derive(Clone, Debug)]
 pub struct Period {
     /// Its start.
@@ -66,7 +66,7 @@ pub struct Period {
 }
 
 impl Store {
-    /// What is known of a key's use. Costs a look-up for each hour of a week and each day of a year: a millisecond or two.
+    /// The usage of a key. Costs a look-up for each hour of a week and each day of a year: a millisecond or two.
     pub async fn usage(&self, workspace: WorkspaceId, id: KeyId, now: UnixSeconds) -> Result<Usage, StoreError> {
         self.engine
             .read(move |sql| {
@@ -82,7 +82,7 @@ impl Store {
 }
 
 impl Store {
-    /// Rows that usage takes, for whoever watches that it stays bounded. Walks over all of them.
+    /// The number of usage rows, for tests and monitors that check that it is bounded. Costs a pass over all of them.
     pub async fn usage_rows(&self) -> Result<u64, StoreError> {
         let work = |sql: Sql<'_>| {
             let count = sql.query_row(
@@ -98,19 +98,20 @@ impl Store {
     }
 }
 
-/// The most that is counted in a period, by whatever was said: `2^62`, so that no sum overflows. Statements have it as it is.
-const MOST: i64 = 1 << 62;
+/// The highest count of a period, whatever the edges report: `2^62`, so that no sum overflows. The statements below
+/// contain the number.
+const MAX_COUNT: i64 = 1 << 62;
 
 /// A table of counts.
 #[derive(Clone, Copy)]
-struct Table {
+struct CountTable {
     secs: i64,
     oldest: &'static str,
     of_one: &'static str,
     add: &'static str,
 }
 
-const HOURS: Table = Table {
+const HOURS: CountTable = CountTable {
     secs: HOUR_SECS,
     oldest: "SELECT min(hour) FROM usage_hours",
     of_one: "SELECT outcome, count FROM usage_hours WHERE hour = ?1 AND key_id = ?2",
@@ -120,8 +121,8 @@ const HOURS: Table = Table {
               ELSE usage_hours.count + excluded.count END",
 };
 
-const DAYS: Table = Table {
-    secs: DAY,
+const DAYS: CountTable = CountTable {
+    secs: DAY_SECS,
     oldest: "SELECT min(day) FROM usage_days",
     of_one: "SELECT outcome, count FROM usage_days WHERE day = ?1 AND key_id = ?2",
     add: "INSERT INTO usage_days (day, key_id, outcome, count) VALUES (?1, ?2, ?3, ?4)
@@ -130,7 +131,7 @@ const DAYS: Table = Table {
               ELSE usage_days.count + excluded.count END",
 };
 
-/// Adds to what was counted of keys in hours, by outcome. What happened before hours are kept belongs to its day.
+/// Adds counts of keys by hour and outcome. A count of an hour that is too old for the hourly table goes to its day.
 pub(super) fn add<'a>(
     sql: Sql<'_>,
     counts: impl Iterator<Item = (KeyId, UnixSeconds, &'a str, u64)>,
@@ -141,8 +142,8 @@ pub(super) fn add<'a>(
         let hour = hour.0.clamp(first_day(now, DAYS_KEPT), now.0);
         let more = i64::try_from(more).unwrap_or(i64::MAX);
         let is_day = hour < first_day(now, HOURLY_DAYS);
-        let (of, secs) = if is_day { (&mut days, DAYS.secs) } else { (&mut hours, HOURS.secs) };
-        let count = of.entry((start(hour, secs), *key.as_bytes(), outcome.to_owned())).or_default();
+        let (table, secs) = if is_day { (&mut days, DAYS.secs) } else { (&mut hours, HOURS.secs) };
+        let count = table.entry((start(hour, secs), *key.as_bytes(), outcome.to_owned())).or_default();
         *count = count.saturating_add(more);
     }
     for (counts, table) in [(hours, HOURS), (days, DAYS)] {
@@ -154,10 +155,11 @@ pub(super) fn add<'a>(
 /// Counts by the start of their period, key and outcome.
 type Periods = BTreeMap<(i64, [u8; 16], String), i64>;
 
-impl Table {
+impl CountTable {
     fn add(self, sql: Sql<'_>, counts: Periods) -> Result<(), StoreError> {
-        let row =
-            |((at, key, outcome), count): ((i64, [u8; 16], String), i64)| values![at, key, outcome, count.min(MOST)];
+        let row = |((at, key, outcome), count): ((i64, [u8; 16], String), i64)| {
+            values![at, key, outcome, count.min(MAX_COUNT)]
+        };
         sql.execute_each(self.add, &counts.into_iter().map(row).collect::<Vec<_>>())?;
         Ok(())
     }
@@ -170,10 +172,10 @@ fn start(at: i64, secs: i64) -> i64 {
 
 /// The start of the first of so many days, of which today is the last.
 fn first_day(now: UnixSeconds, days: i64) -> i64 {
-    start(now.0, DAY).saturating_sub(days.saturating_sub(1).saturating_mul(DAY))
+    start(now.0, DAY_SECS).saturating_sub(days.saturating_sub(1).saturating_mul(DAY_SECS))
 }
 
-fn periods(sql: Sql<'_>, key: KeyId, table: Table, now: UnixSeconds) -> Result<Vec<Period>, StoreError> {
+fn periods(sql: Sql<'_>, key: KeyId, table: CountTable, now: UnixSeconds) -> Result<Vec<Period>, StoreError> {
     let oldest: Option<i64> = sql.prepare(table.oldest)?.query_row(NONE, |row| row.get(0))?;
     let (mut periods, mut of_one) = (Vec::new(), sql.prepare(table.of_one)?);
     let mut at = start(oldest.unwrap_or(i64::MAX), table.secs);
@@ -196,8 +198,8 @@ pub(super) fn denials(sql: Sql<'_>, key: KeyId) -> Result<Vec<Denial>, StoreErro
     Ok(latest.unwrap_or_default())
 }
 
-/// Each of these keys has a new current secret; a new key begins its row with it.
-pub(super) fn current_secrets_are(
+/// Records the new current secret of each of these keys. A new key gets its row.
+pub(super) fn set_current_secrets(
     sql: Sql<'_>,
     workspace: WorkspaceId,
     secrets: impl Iterator<Item = (KeyId, Digest)>,
@@ -211,8 +213,8 @@ pub(super) fn current_secrets_are(
     Ok(())
 }
 
-/// The current secret becomes the previous one.
-pub(super) fn overlap_begins(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
+/// Records that the current secret becomes the previous one.
+pub(super) fn begin_overlap(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
     sql.prepare(
         "UPDATE key_usage SET previous_secret = secret, previous_secret_last_used_at = secret_last_used_at
          WHERE key_id = ?1",
@@ -221,54 +223,54 @@ pub(super) fn overlap_begins(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// There is no previous secret any more.
-pub(super) fn overlap_ends(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
+/// Records that there is no previous secret any more.
+pub(super) fn end_overlap(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
     sql.prepare("UPDATE key_usage SET previous_secret = NULL, previous_secret_last_used_at = NULL WHERE key_id = ?1")?
         .execute(params![id.as_bytes()])?;
     Ok(())
 }
 
-/// The key is deleted. Its counts go with their time.
-pub(super) fn key_ends(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
+/// Removes the usage of a deleted key. Its counts are removed by age.
+pub(super) fn delete_key_usage(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
     for statement in ["DELETE FROM key_usage WHERE key_id = ?1", "DELETE FROM key_denials WHERE key_id = ?1"] {
         sql.prepare(statement)?.execute(params![id.as_bytes()])?;
     }
     Ok(())
 }
 
-/// Hours that are no longer told apart become part of their days.
+/// Moves counts of old hours to their days.
 pub(super) fn hours_to_days(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let sql = removal.sql();
     let before = first_day(removal.horizon(), HOURLY_DAYS);
     let mut due = sql.prepare("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
-    let rows = due.query_map(params![before, STEP], |row| {
+    let rows = due.query_map(params![before, BATCH_ROWS], |row| {
         Ok((row.get::<i64>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?))
     })?;
     let mut days = Periods::new();
     for (hour, key, outcome, more) in &rows {
-        let count = days.entry((start(*hour, DAY), *key, outcome.clone())).or_default();
+        let count = days.entry((start(*hour, DAY_SECS), *key, outcome.clone())).or_default();
         *count = count.saturating_add(*more);
     }
     DAYS.add(sql, days)?;
-    let gone: Vec<_> = rows.iter().map(|(hour, key, outcome, _)| values![hour, key, outcome]).collect();
-    sql.execute_each("DELETE FROM usage_hours WHERE (hour, key_id, outcome) IN (VALUES (?1, ?2, ?3))", &gone)?;
+    let moved: Vec<_> = rows.iter().map(|(hour, key, outcome, _)| values![hour, key, outcome]).collect();
+    sql.execute_each("DELETE FROM usage_hours WHERE (hour, key_id, outcome) IN (VALUES (?1, ?2, ?3))", &moved)?;
     Ok(progress(rows.len()))
 }
 
-/// Days of more than a year ago go.
-pub(super) fn forget_days(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+/// Removes counts of days of more than a year ago.
+pub(super) fn delete_old_days(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let deleted = removal
         .sql()
         .prepare(
             "DELETE FROM usage_days WHERE (day, key_id, outcome) IN (
                  SELECT day, key_id, outcome FROM usage_days WHERE day < ?1 LIMIT ?2)",
         )?
-        .execute(params![first_day(removal.horizon(), DAYS_KEPT), STEP])?;
+        .execute(params![first_day(removal.horizon(), DAYS_KEPT), BATCH_ROWS])?;
     Ok(progress(deleted))
 }
 
-/// Workers that sent nothing for long go, and the rounds that broke off and that nobody will finish.
-pub(super) fn forget_workers(removal: &Removal<'_>) -> Result<Progress, StoreError> {
+/// Removes workers that sent nothing for long, and the rounds of none: they were interrupted and won't be finished.
+pub(super) fn delete_silent_workers(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(WORKER_KEPT_SECS);
     let deleted = removal
         .sql()
@@ -276,7 +278,7 @@ pub(super) fn forget_workers(removal: &Removal<'_>) -> Result<Progress, StoreErr
             "DELETE FROM usage_workers WHERE (instance, worker) IN (
                  SELECT instance, worker FROM usage_workers WHERE noted_at <= ?1 LIMIT ?2)",
         )?
-        .execute(params![due.0, STEP])?;
+        .execute(params![due.0, BATCH_ROWS])?;
     removal
         .sql()
         .prepare("DELETE FROM usage_rounds WHERE id NOT IN (SELECT round FROM usage_workers)")?

@@ -3,10 +3,12 @@
 use policy::{UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::audit::{Audited, Event, Target};
+use super::audit::{Audited, Event, EventTarget};
 use super::changes::{self, Change};
 use super::sql::{Optional as _, Row, Sql, SqlError, params};
-use super::{Acting, Changed, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery};
+use super::{
+    AtRevision, ChangeContext, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery,
+};
 
 /// A workspace to create.
 #[derive(Clone, Debug)]
@@ -18,8 +20,12 @@ pub struct NewWorkspace {
 
 impl Store {
     /// Creates a workspace; `SlugTaken` if another has its slug.
-    pub async fn create_workspace(&self, new: NewWorkspace, acting: Acting) -> Result<Changed<Workspace>, StoreError> {
-        self.engine.change(move |change| create(change, &new, &acting)).await
+    pub async fn create_workspace(
+        &self,
+        new: NewWorkspace,
+        context: ChangeContext,
+    ) -> Result<AtRevision<Workspace>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &context)).await
     }
 
     /// The workspace with this id or slug.
@@ -38,13 +44,17 @@ impl Store {
         id: WorkspaceId,
         name: Option<String>,
         precondition: Precondition,
-        acting: Acting,
-    ) -> Result<Changed<Workspace>, StoreError> {
-        self.engine.change(move |change| rename(change, id, name, &precondition, &acting)).await
+        context: ChangeContext,
+    ) -> Result<AtRevision<Workspace>, StoreError> {
+        self.engine.change(move |change| rename(change, id, name, &precondition, &context)).await
     }
 }
 
-fn create(change: &Change<'_>, new: &NewWorkspace, acting: &Acting) -> Result<Changed<Workspace>, StoreError> {
+fn create(
+    change: &Change<'_>,
+    new: &NewWorkspace,
+    context: &ChangeContext,
+) -> Result<AtRevision<Workspace>, StoreError> {
     let inserted = change
         .sql()
         .prepare(
@@ -55,16 +65,16 @@ fn create(change: &Change<'_>, new: &NewWorkspace, acting: &Acting) -> Result<Ch
             new.id.as_bytes(),
             new.slug,
             new.name,
-            acting.at.0,
-            acting.actor.id,
+            context.at.0,
+            context.actor.id,
             changes::number(change.revision()?)?
         ])?;
     if inserted == 0 {
         return Err(StoreError::SlugTaken);
     }
     let value = find(change.sql(), &WorkspaceName::Id(new.id))?;
-    let revision = change.record(acting, &Event::made("workspace.create", &value), &[])?;
-    Ok(Changed { value, revision })
+    let revision = change.record(context, &Event::created("workspace.create", &value), &[])?;
+    Ok(AtRevision { value, revision })
 }
 
 fn rename(
@@ -72,21 +82,21 @@ fn rename(
     id: WorkspaceId,
     name: Option<String>,
     precondition: &Precondition,
-    acting: &Acting,
-) -> Result<Changed<Workspace>, StoreError> {
+    context: &ChangeContext,
+) -> Result<AtRevision<Workspace>, StoreError> {
     let by_id = WorkspaceName::Id(id);
     let workspace = find(change.sql(), &by_id)?;
     precondition.check(workspace.revision)?;
     let Some(name) = name.filter(|name| *name != workspace.name) else {
-        return Ok(Changed { revision: workspace.revision, value: workspace });
+        return Ok(AtRevision { revision: workspace.revision, value: workspace });
     };
     change
         .sql()
         .prepare("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), name, acting.at.0, changes::number(change.revision()?)?])?;
+        .execute(params![id.as_bytes(), name, context.at.0, changes::number(change.revision()?)?])?;
     let value = find(change.sql(), &by_id)?;
-    let revision = change.record(acting, &Event::changed("workspace.update", &workspace, &value), &[])?;
-    Ok(Changed { value, revision })
+    let revision = change.record(context, &Event::changed("workspace.update", &workspace, &value), &[])?;
+    Ok(AtRevision { value, revision })
 }
 
 pub(super) fn find(sql: Sql<'_>, name: &WorkspaceName) -> Result<Workspace, StoreError> {
@@ -129,8 +139,8 @@ fn workspace(row: &Row<'_>) -> Result<Workspace, SqlError> {
 }
 
 impl Audited for Workspace {
-    fn target(&self) -> Target {
-        Target { kind: "workspace", id: self.id.to_string(), name: self.name.clone() }
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "workspace", id: self.id.to_string(), name: self.name.clone() }
     }
 
     fn workspace(&self) -> Option<WorkspaceId> {

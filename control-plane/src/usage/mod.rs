@@ -1,11 +1,11 @@
-//! Usage: what workers report of the keys that they decided by, and how it is added up.
+//! Usage: workers report how keys are used, and the control plane adds it up.
 //!
-//! `folding.rs` takes batches and folds all that wait into the store, a round at a time; `round.rs` merges them. See
+//! `folding.rs` queues batches and folds all queued ones into the store, a round at a time; `merge.rs` merges them. See
 //! `docs/decisions/usage.md`.
 
 mod folding;
-mod left_out;
-mod round;
+mod merge;
+mod skipped;
 
 use std::net::IpAddr;
 
@@ -13,51 +13,53 @@ use policy::protocol::usage::SecretUse;
 use policy::{KeyId, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use folding::{Folding, NotFolded};
-pub(crate) use left_out::{LeftOut, LeftOutCounts};
-pub(crate) use round::{KeyDelta, LATEST};
+pub(crate) use folding::{FoldError, UsageFolder};
+pub(crate) use merge::{KeyDelta, MAX_KEPT_DENIALS};
+pub(crate) use skipped::{SkipCounts, SkipReason};
 
-/// What counts of allowed requests stand under.
+/// The outcome under which allowed requests are counted.
 pub(crate) const ALLOWED: &str = "allowed";
 
-/// What a code counts as that this version doesn't know.
-pub(crate) const OTHER: &str = "other";
+/// The outcome under which codes are counted that this version doesn't know.
+pub(crate) const OTHER_CODE: &str = "other";
 
 /// Seconds of a day.
-pub(crate) const DAY: i64 = 86_400;
+pub(crate) const DAY_SECS: i64 = 86_400;
 
-/// What one worker counted since its batch before.
+/// What one worker has counted since its last batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
     pub(crate) name: BatchName,
-    pub(crate) counts: Vec<Counts>,
+    pub(crate) counts: Vec<KeyCounts>,
     pub(crate) denials: Vec<(KeyId, Denial)>,
-    /// Denials without a right secret, by code.
+    /// Denials without a valid secret, by code.
     pub(crate) denied: Vec<(&'static str, u64)>,
-    /// Requests that found no room in the worker's table.
+    /// Requests that were not counted because the worker's table was full.
     pub(crate) dropped: u64,
-    /// Entries that don't count.
-    pub(crate) left_out: LeftOutCounts,
+    /// Entries that were skipped.
+    pub(crate) skipped: SkipCounts,
 }
 
-/// What an entry takes of memory, in units of about 100 bytes.
-const A_COUNT: usize = 1;
-const A_DENIAL: usize = 4;
+/// The memory that an entry takes, in units of about 100 bytes.
+const UNITS_PER_COUNT: usize = 1;
+const UNITS_PER_DENIAL: usize = 4;
 
-/// Codes and secrets that a unit has room for.
-const A_UNIT: usize = 4;
+/// How many codes and secrets fit into a unit.
+const CODES_PER_UNIT: usize = 4;
 
 impl Batch {
-    /// What its entries take of memory, in units of about 100 bytes.
+    /// The memory that its entries take, in units of about 100 bytes.
     pub(crate) fn size(&self) -> usize {
-        let of =
-            |counts: &Counts| A_COUNT.saturating_add(counts.denied.len().saturating_add(counts.used.len()) / A_UNIT);
+        let of = |counts: &KeyCounts| {
+            UNITS_PER_COUNT.saturating_add(counts.denied.len().saturating_add(counts.used.len()) / CODES_PER_UNIT)
+        };
         let counts = self.counts.iter().map(of).fold(0_usize, usize::saturating_add);
-        counts.saturating_add(self.denials.len().saturating_mul(A_DENIAL))
+        counts.saturating_add(self.denials.len().saturating_mul(UNITS_PER_DENIAL))
     }
 }
 
-/// Which batch it is. A worker has one of each sequence, and sends the next one when the last was answered.
+/// The identity of a batch. A worker has one batch for each sequence, and sends the next one after the last is
+/// answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct BatchName {
     pub(crate) instance: String,
@@ -67,18 +69,18 @@ pub(crate) struct BatchName {
 
 /// What a worker counted of one key in one hour.
 #[derive(Clone, Debug)]
-pub(crate) struct Counts {
+pub(crate) struct KeyCounts {
     pub(crate) key: KeyId,
     /// Its start.
     pub(crate) hour: UnixSeconds,
     pub(crate) allowed: u64,
     pub(crate) denied: Vec<(&'static str, u64)>,
-    /// Which secrets were allowed, and when last.
+    /// The secrets that were allowed, each with the time of its last use.
     pub(crate) used: Vec<SecretUse>,
     pub(crate) address: Option<IpAddr>,
 }
 
-/// A request with a right secret that was denied.
+/// A request with a valid secret that was denied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Denial {
     pub(crate) code: String,

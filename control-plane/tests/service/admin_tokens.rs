@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, START, Service, last_four};
-use crate::waiting::until_it_is;
+use crate::waiting::until_equal;
 
 const TOKENS: &str = "/v1/admin-tokens";
 
@@ -148,7 +148,7 @@ async fn the_last_use_is_known_to_a_minute() {
         assert_eq!(works(&service, &token).await, Ok(()));
         // The last use is recorded outside the request, so it may take a moment.
         let last_used_at = async || service.get(&path).await.json()["last_used_at"].clone();
-        until_it_is("the last use", json!(expected), last_used_at).await;
+        until_equal("the last use", json!(expected), last_used_at).await;
     }
 }
 

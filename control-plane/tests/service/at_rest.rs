@@ -3,10 +3,10 @@
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
+use crate::captured_log::CapturedLog;
+use crate::data_at_rest::data_at_rest;
 use crate::databases;
 use crate::harness::{ADMIN, Answer, EDGE, PUBLIC_URL, Service};
-use crate::logged::Logged;
-use crate::resting::at_rest;
 use crate::visitor::{Form as _, Visitor};
 
 fn holds(bytes: &[u8], text: &[u8]) -> bool {
@@ -16,33 +16,33 @@ fn holds(bytes: &[u8], text: &[u8]) -> bool {
 /// Uses secrets correctly and incorrectly wherever one is taken. Returns the answers, except those that show a secret
 /// once.
 async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str, admin_path: &str) -> Vec<Answer> {
-    let mut said = Vec::new();
+    let mut answers = Vec::new();
     let (_, member) = service.token("workspace_member", Some("acme")).await;
     let visitor = Visitor::admin(service).await;
     for secret in secrets.iter().map(String::as_str).chain([ADMIN, EDGE]) {
         // As the credential of a request, whatever the request.
         for path in ["/v1/workspaces", "/v1/audit-events", "/metrics", "/edge/v1/feed?format=1&edge=edge-1&instance=i"]
         {
-            said.push(service.call_as(secret, Method::GET, path, Value::Null, &[]).await);
+            answers.push(service.call_as(secret, Method::GET, path, Value::Null, &[]).await);
         }
-        said.push(service.post("/v1/keys/identify", json!({"secret": secret})).await);
-        said.push(service.call_as(&member, Method::POST, "/v1/keys/identify", json!({"secret": secret}), &[]).await);
+        answers.push(service.post("/v1/keys/identify", json!({"secret": secret})).await);
+        answers.push(service.call_as(&member, Method::POST, "/v1/keys/identify", json!({"secret": secret}), &[]).await);
         // In the console, signed in or not.
         let sign_in = Request::post("/console/sign-in").header("origin", PUBLIC_URL).form(&[("token", secret)]);
-        said.push(service.send(sign_in).await);
-        said.push(visitor.post("/console/identify", &[("secret", secret)]).await);
-        said.push(visitor.post("/console/workspaces/acme/keys", &[("nonce", secret), ("expires_in", secret)]).await);
-        said.push(visitor.get(&format!("/console/{secret}?done={secret}&cursor={secret}")).await);
+        answers.push(service.send(sign_in).await);
+        answers.push(visitor.post("/console/identify", &[("secret", secret)]).await);
+        answers.push(visitor.post("/console/workspaces/acme/keys", &[("nonce", secret), ("expires_in", secret)]).await);
+        answers.push(visitor.get(&format!("/console/{secret}?done={secret}&cursor={secret}")).await);
         // In the wrong place.
-        said.push(service.post("/v1/keys/identify", json!({"secret": [secret], "key": secret})).await);
-        said.push(service.post("/v1/edge-tokens", json!({"name": "a", "edge": secret, secret: secret})).await);
-        said.push(
+        answers.push(service.post("/v1/keys/identify", json!({"secret": [secret], "key": secret})).await);
+        answers.push(service.post("/v1/edge-tokens", json!({"name": "a", "edge": secret, secret: secret})).await);
+        answers.push(
             service.call_with(Method::POST, "/v1/workspaces", json!({"name": 1}), &[("idempotency-key", secret)]).await,
         );
-        said.push(service.patch(key, json!({"expires_at": secret, "scopes": {"reviews": secret}})).await);
-        said.push(service.call_with(Method::PATCH, key, json!({"name": "b"}), &[("if-match", secret)]).await);
-        said.push(service.get(&format!("/v1/audit-events?target={secret}&action={secret}")).await);
-        said.push(service.get(&format!("/edge/v1/feed?format=1&edge={secret}&instance=i&wait={secret}")).await);
+        answers.push(service.patch(key, json!({"expires_at": secret, "scopes": {"reviews": secret}})).await);
+        answers.push(service.call_with(Method::PATCH, key, json!({"name": "b"}), &[("if-match", secret)]).await);
+        answers.push(service.get(&format!("/v1/audit-events?target={secret}&action={secret}")).await);
+        answers.push(service.get(&format!("/edge/v1/feed?format=1&edge={secret}&instance=i&wait={secret}")).await);
     }
     for (method, path) in [
         (Method::POST, format!("{key}/end-overlap")),
@@ -53,31 +53,31 @@ async fn live(service: &Service, key: &str, secrets: &[String], edge_path: &str,
     ] {
         let changed = service.call(method, &path, Value::Null).await;
         assert!(changed.status.is_success(), "{path}: {}", changed.text());
-        said.push(changed);
+        answers.push(changed);
     }
     for secret in secrets {
-        said.push(service.post("/v1/keys/identify", json!({"secret": secret})).await);
+        answers.push(service.post("/v1/keys/identify", json!({"secret": secret})).await);
     }
-    said.push(service.get("/v1/audit-events?limit=200").await);
+    answers.push(service.get("/v1/audit-events?limit=200").await);
     for path in ["/v1/audit-events", "/v1/workspaces/acme/audit-events"] {
         let accept = [("accept", "application/jsonl")];
         let export = service.call_with(Method::GET, path, Value::Null, &accept).await;
         assert!(export.status == 200 && export.text().lines().count() > 5, "{}", export.text());
-        said.push(export);
+        answers.push(export);
     }
     for path in ["", "/workspaces/acme/keys", "/admin-tokens", "/edge-tokens", "/audit", "/audit/export", "/edges"] {
-        said.push(visitor.get(&format!("/console{path}")).await);
+        answers.push(visitor.get(&format!("/console{path}")).await);
     }
     for path in ["/v1/admin-tokens", "/v1/edge-tokens", "/v1/workspaces/acme/keys", "/metrics"] {
-        said.push(service.get(path).await);
+        answers.push(service.get(path).await);
     }
-    said
+    answers
 }
 
 #[tokio::test]
 async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metrics() {
     // From all threads, including the writer's and the readers'. Other tests log into it as well, which does no harm.
-    let logged = Logged::of_the_process();
+    let logged = CapturedLog::of_the_process();
 
     let service = Service::start().await;
     service.workspace("acme").await;
@@ -92,14 +92,14 @@ async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metri
     let edge_path = format!("/v1/edge-tokens/{}", edge["token"]["id"].as_str().unwrap());
     let secrets = [keys.as_slice(), &[admin, edge["secret"].as_str().unwrap().to_owned()]].concat();
     service.table().await;
-    let said = live(&service, &key, &secrets, &edge_path, &format!("/v1/admin-tokens/{admin_id}")).await;
+    let answers = live(&service, &key, &secrets, &edge_path, &format!("/v1/admin-tokens/{admin_id}")).await;
 
-    let while_it_runs = at_rest(service.directory.path());
+    let while_it_runs = data_at_rest(service.directory.path());
     let has_wal = while_it_runs.iter().any(|(name, bytes)| name == "latchkey.db-wal" && !bytes.is_empty());
     assert!(has_wal || databases::is_postgres());
     service.end();
     service.store.close().await;
-    let places: Vec<_> = while_it_runs.into_iter().chain(at_rest(service.directory.path())).collect();
+    let places: Vec<_> = while_it_runs.into_iter().chain(data_at_rest(service.directory.path())).collect();
     let log = logged.text().into_bytes();
     assert!(holds(&log, b"/v1/keys/identify"), "the requests are logged");
     for secret in &secrets {
@@ -112,14 +112,14 @@ async fn no_secret_is_in_the_database_the_wal_the_log_the_audit_log_or_the_metri
             assert!(!holds(bytes, random), "{name} holds a secret");
         }
         assert!(!holds(&log, random) && !holds(&log, hex.as_bytes()), "the log holds a secret or its digest");
-        for answer in &said {
+        for answer in &answers {
             let headers = format!("{:?}", answer.headers);
             for text in [answer.text(), headers] {
                 assert!(!holds(text.as_bytes(), random) && !holds(text.as_bytes(), hex.as_bytes()), "{text}");
             }
         }
     }
-    let sessions: Vec<_> = said.iter().filter_map(|answer| answer.header("set-cookie")).collect();
+    let sessions: Vec<_> = answers.iter().filter_map(|answer| answer.header("set-cookie")).collect();
     assert!(sessions.len() >= 2, "any admin token can sign in");
     for session in sessions {
         let text = session.split(['=', ';']).nth(1).unwrap().as_bytes();

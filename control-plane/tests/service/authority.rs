@@ -10,7 +10,7 @@ use crate::openapi::{assert_documented, routes};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum For {
+enum Audience {
     PlatformAdmins,
     /// With a token or without.
     Everybody,
@@ -24,64 +24,64 @@ enum For {
     ItsMembers,
 }
 
-const ROUTES: &[(&str, For)] = &[
-    ("GET /healthz", For::Everybody),
-    ("GET /readyz", For::Everybody),
-    ("GET /openapi.json", For::Everybody),
-    ("GET /metrics", For::PlatformAdmins),
-    ("GET /v1/workspaces", For::Anyone),
-    ("POST /v1/workspaces", For::PlatformAdmins),
-    ("GET /v1/workspaces/{workspace}", For::ItsMembers),
-    ("PATCH /v1/workspaces/{workspace}", For::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/keys", For::ItsMembers),
-    ("POST /v1/workspaces/{workspace}/keys", For::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/keys/{key}", For::ItsMembers),
-    ("PATCH /v1/workspaces/{workspace}/keys/{key}", For::ItsAdmins),
-    ("DELETE /v1/workspaces/{workspace}/keys/{key}", For::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/rotate", For::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/activate", For::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/deactivate", For::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/end-overlap", For::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/keys/{key}/usage", For::ItsMembers),
-    ("POST /v1/keys/identify", For::AnyAdmin),
-    ("POST /v1/keys/import", For::PlatformAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/import", For::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/deactivate-matching", For::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/delete-matching", For::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/audit-events", For::ItsAdmins),
-    ("GET /v1/audit-events", For::PlatformAdmins),
-    ("GET /v1/admin-tokens", For::AnyAdmin),
-    ("POST /v1/admin-tokens", For::AnyAdmin),
-    ("GET /v1/admin-tokens/{token}", For::AnyAdmin),
-    ("DELETE /v1/admin-tokens/{token}", For::AnyAdmin),
-    ("GET /v1/edge-tokens", For::PlatformAdmins),
-    ("POST /v1/edge-tokens", For::PlatformAdmins),
-    ("GET /v1/edge-tokens/{token}", For::PlatformAdmins),
-    ("DELETE /v1/edge-tokens/{token}", For::PlatformAdmins),
-    ("GET /v1/edges", For::Anyone),
-    ("DELETE /v1/edges", For::PlatformAdmins),
-    ("DELETE /v1/edges/{instance}", For::PlatformAdmins),
-    ("GET /v1/enforcement", For::Anyone),
+const ROUTES: &[(&str, Audience)] = &[
+    ("GET /healthz", Audience::Everybody),
+    ("GET /readyz", Audience::Everybody),
+    ("GET /openapi.json", Audience::Everybody),
+    ("GET /metrics", Audience::PlatformAdmins),
+    ("GET /v1/workspaces", Audience::Anyone),
+    ("POST /v1/workspaces", Audience::PlatformAdmins),
+    ("GET /v1/workspaces/{workspace}", Audience::ItsMembers),
+    ("PATCH /v1/workspaces/{workspace}", Audience::ItsAdmins),
+    ("GET /v1/workspaces/{workspace}/keys", Audience::ItsMembers),
+    ("POST /v1/workspaces/{workspace}/keys", Audience::ItsAdmins),
+    ("GET /v1/workspaces/{workspace}/keys/{key}", Audience::ItsMembers),
+    ("PATCH /v1/workspaces/{workspace}/keys/{key}", Audience::ItsAdmins),
+    ("DELETE /v1/workspaces/{workspace}/keys/{key}", Audience::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/rotate", Audience::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/activate", Audience::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/deactivate", Audience::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/end-overlap", Audience::ItsAdmins),
+    ("GET /v1/workspaces/{workspace}/keys/{key}/usage", Audience::ItsMembers),
+    ("POST /v1/keys/identify", Audience::AnyAdmin),
+    ("POST /v1/keys/import", Audience::PlatformAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/import", Audience::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/deactivate-matching", Audience::ItsAdmins),
+    ("POST /v1/workspaces/{workspace}/keys/delete-matching", Audience::ItsAdmins),
+    ("GET /v1/workspaces/{workspace}/audit-events", Audience::ItsAdmins),
+    ("GET /v1/audit-events", Audience::PlatformAdmins),
+    ("GET /v1/admin-tokens", Audience::AnyAdmin),
+    ("POST /v1/admin-tokens", Audience::AnyAdmin),
+    ("GET /v1/admin-tokens/{token}", Audience::AnyAdmin),
+    ("DELETE /v1/admin-tokens/{token}", Audience::AnyAdmin),
+    ("GET /v1/edge-tokens", Audience::PlatformAdmins),
+    ("POST /v1/edge-tokens", Audience::PlatformAdmins),
+    ("GET /v1/edge-tokens/{token}", Audience::PlatformAdmins),
+    ("DELETE /v1/edge-tokens/{token}", Audience::PlatformAdmins),
+    ("GET /v1/edges", Audience::Anyone),
+    ("DELETE /v1/edges", Audience::PlatformAdmins),
+    ("DELETE /v1/edges/{instance}", Audience::PlatformAdmins),
+    ("GET /v1/enforcement", Audience::Anyone),
 ];
 
 /// The outcome for a role. `MayAct` covers every answer of the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum AccessOutcome {
     MayAct,
     Forbidden,
     /// As if the path's workspace didn't exist.
     UnknownWorkspace,
 }
 
-fn told(answer: &Answer) -> Told {
+fn access_outcome(answer: &Answer) -> AccessOutcome {
     match answer.status.as_u16() {
         401 => panic!("not taken as a token: {}", answer.text()),
         403 => {
             assert_eq!(answer.code(), "forbidden");
-            Told::Forbidden
+            AccessOutcome::Forbidden
         }
-        404 if answer.code() == "unknown-workspace" => Told::UnknownWorkspace,
-        _ => Told::MayAct,
+        404 if answer.code() == "unknown-workspace" => AccessOutcome::UnknownWorkspace,
+        _ => AccessOutcome::MayAct,
     }
 }
 
@@ -107,25 +107,25 @@ async fn each_route_is_for_the_roles_that_it_is_meant_for_and_no_route_is_left_o
             .replace("{workspace}", "acme")
             .replace("{key}", "key_00000000000000000000000000000000")
             .replace("{token}", "adt_00000000000000000000000000000000");
-        use Told::{Forbidden, MayAct, UnknownWorkspace};
+        use AccessOutcome::{Forbidden, MayAct, UnknownWorkspace};
         let expected = match who {
-            For::PlatformAdmins => [MayAct, Forbidden, Forbidden, Forbidden],
-            For::AnyAdmin => [MayAct, MayAct, Forbidden, MayAct],
-            For::Everybody | For::Anyone => [MayAct, MayAct, MayAct, MayAct],
-            For::ItsAdmins => [MayAct, MayAct, Forbidden, UnknownWorkspace],
-            For::ItsMembers => [MayAct, MayAct, MayAct, UnknownWorkspace],
+            Audience::PlatformAdmins => [MayAct, Forbidden, Forbidden, Forbidden],
+            Audience::AnyAdmin => [MayAct, MayAct, Forbidden, MayAct],
+            Audience::Everybody | Audience::Anyone => [MayAct, MayAct, MayAct, MayAct],
+            Audience::ItsAdmins => [MayAct, MayAct, Forbidden, UnknownWorkspace],
+            Audience::ItsMembers => [MayAct, MayAct, MayAct, UnknownWorkspace],
         };
         for (token, expected) in [&platform, &admin, &member, &stranger].into_iter().zip(expected) {
             // A body that no handler takes: nothing is changed, and a role that may not act doesn't learn that the body
             // is wrong.
             let answer = service.call_as(token, method.clone(), &path, json!({"no such field": 1}), &[]).await;
-            assert_eq!(told(&answer), expected, "{route}: {}", answer.text());
+            assert_eq!(access_outcome(&answer), expected, "{route}: {}", answer.text());
             assert_documented(route, &answer);
         }
         let nobody = service.call_as("lkadm_wrong", method, &path, Value::Null, &[]).await;
         assert_documented(route, &nobody);
         match who {
-            For::Everybody => assert_eq!(nobody.status, 200, "{route}"),
+            Audience::Everybody => assert_eq!(nobody.status, 200, "{route}"),
             _ => assert_eq!((nobody.status.as_u16(), nobody.code().as_str()), (401, "bad-token"), "{route}"),
         }
     }

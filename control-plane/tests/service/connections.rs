@@ -274,7 +274,8 @@ async fn behind_one_address_an_edge_is_served_beside_5000_others() {
     const BACKOFF: Duration = Duration::from_millis(200);
     let server = limited("", "");
     let since = server.since().await;
-    // All at the same time, as after a restart of the control plane. One that found no place backs off, as a filter does.
+    // All at the same time, as after a restart of the control plane. One that found no place backs off, as a filter
+    // does.
     let mut others = JoinSet::new();
     for number in 0..OTHERS {
         let waits = server.feed(&format!("i{number}"), &format!("{since}&wait=60")) + "\r\n";

@@ -11,7 +11,7 @@ use crate::visitor::{Form as _, Visitor, hidden};
 
 /// Who may open a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum For {
+enum Audience {
     Everybody,
     AnyoneSignedIn,
     PlatformAdmins,
@@ -20,58 +20,58 @@ enum For {
     ItsAdmins,
 }
 
-const ROUTES: &[(&str, For)] = &[
-    ("GET /", For::Everybody),
-    ("GET /console/", For::Everybody),
-    ("GET /console/sign-in", For::Everybody),
-    ("POST /console/sign-in", For::Everybody),
-    ("GET /console/sign-in/check", For::Everybody),
-    ("GET /console/assets/{file}", For::Everybody),
-    ("GET /console", For::AnyoneSignedIn),
-    ("POST /console/sign-out", For::AnyoneSignedIn),
-    ("POST /console/sign-out-everywhere", For::AnyoneSignedIn),
-    ("GET /console/workspaces", For::PlatformAdmins),
-    ("POST /console/workspaces", For::PlatformAdmins),
-    ("GET /console/workspaces/new", For::PlatformAdmins),
-    ("GET /console/workspaces/{workspace}", For::ItsAdmins),
-    ("POST /console/workspaces/{workspace}", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys", For::ItsMembers),
-    ("POST /console/workspaces/{workspace}/keys", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/new", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}", For::ItsMembers),
-    ("GET /console/workspaces/{workspace}/keys/{key}/edit", For::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/edit", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/rotate", For::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/rotate", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/rotation", For::ItsMembers),
-    ("POST /console/workspaces/{workspace}/keys/{key}/end-overlap", For::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/activate", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/deactivate", For::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/deactivate", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/delete", For::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/delete", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/audit", For::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/audit/export", For::ItsAdmins),
-    ("GET /console/audit", For::PlatformAdmins),
-    ("GET /console/audit/export", For::PlatformAdmins),
-    ("GET /console/identify", For::AnyAdmin),
-    ("POST /console/identify", For::AnyAdmin),
-    ("GET /console/admin-tokens", For::AnyAdmin),
-    ("POST /console/admin-tokens", For::AnyAdmin),
-    ("GET /console/admin-tokens/new", For::AnyAdmin),
-    ("GET /console/admin-tokens/{token}/revoke", For::AnyAdmin),
-    ("POST /console/admin-tokens/{token}/revoke", For::AnyAdmin),
-    ("GET /console/edge-tokens", For::PlatformAdmins),
-    ("POST /console/edge-tokens", For::PlatformAdmins),
-    ("GET /console/edge-tokens/new", For::PlatformAdmins),
-    ("GET /console/edge-tokens/{token}/revoke", For::PlatformAdmins),
-    ("POST /console/edge-tokens/{token}/revoke", For::PlatformAdmins),
-    ("GET /console/edges", For::AnyoneSignedIn),
-    ("GET /console/edges/{instance}/remove", For::PlatformAdmins),
-    ("POST /console/edges/{instance}/remove", For::PlatformAdmins),
-    ("GET /console/enforcement", For::AnyoneSignedIn),
-    ("GET /console/{*rest}", For::AnyoneSignedIn),
-    ("POST /console/{*rest}", For::AnyoneSignedIn),
+const ROUTES: &[(&str, Audience)] = &[
+    ("GET /", Audience::Everybody),
+    ("GET /console/", Audience::Everybody),
+    ("GET /console/sign-in", Audience::Everybody),
+    ("POST /console/sign-in", Audience::Everybody),
+    ("GET /console/sign-in/check", Audience::Everybody),
+    ("GET /console/assets/{file}", Audience::Everybody),
+    ("GET /console", Audience::AnyoneSignedIn),
+    ("POST /console/sign-out", Audience::AnyoneSignedIn),
+    ("POST /console/sign-out-everywhere", Audience::AnyoneSignedIn),
+    ("GET /console/workspaces", Audience::PlatformAdmins),
+    ("POST /console/workspaces", Audience::PlatformAdmins),
+    ("GET /console/workspaces/new", Audience::PlatformAdmins),
+    ("GET /console/workspaces/{workspace}", Audience::ItsAdmins),
+    ("POST /console/workspaces/{workspace}", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys", Audience::ItsMembers),
+    ("POST /console/workspaces/{workspace}/keys", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/new", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}", Audience::ItsMembers),
+    ("GET /console/workspaces/{workspace}/keys/{key}/edit", Audience::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/edit", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/rotate", Audience::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/rotate", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/rotation", Audience::ItsMembers),
+    ("POST /console/workspaces/{workspace}/keys/{key}/end-overlap", Audience::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/activate", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/deactivate", Audience::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/deactivate", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/keys/{key}/delete", Audience::ItsAdmins),
+    ("POST /console/workspaces/{workspace}/keys/{key}/delete", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/audit", Audience::ItsAdmins),
+    ("GET /console/workspaces/{workspace}/audit/export", Audience::ItsAdmins),
+    ("GET /console/audit", Audience::PlatformAdmins),
+    ("GET /console/audit/export", Audience::PlatformAdmins),
+    ("GET /console/identify", Audience::AnyAdmin),
+    ("POST /console/identify", Audience::AnyAdmin),
+    ("GET /console/admin-tokens", Audience::AnyAdmin),
+    ("POST /console/admin-tokens", Audience::AnyAdmin),
+    ("GET /console/admin-tokens/new", Audience::AnyAdmin),
+    ("GET /console/admin-tokens/{token}/revoke", Audience::AnyAdmin),
+    ("POST /console/admin-tokens/{token}/revoke", Audience::AnyAdmin),
+    ("GET /console/edge-tokens", Audience::PlatformAdmins),
+    ("POST /console/edge-tokens", Audience::PlatformAdmins),
+    ("GET /console/edge-tokens/new", Audience::PlatformAdmins),
+    ("GET /console/edge-tokens/{token}/revoke", Audience::PlatformAdmins),
+    ("POST /console/edge-tokens/{token}/revoke", Audience::PlatformAdmins),
+    ("GET /console/edges", Audience::AnyoneSignedIn),
+    ("GET /console/edges/{instance}/remove", Audience::PlatformAdmins),
+    ("POST /console/edges/{instance}/remove", Audience::PlatformAdmins),
+    ("GET /console/enforcement", Audience::AnyoneSignedIn),
+    ("GET /console/{*rest}", Audience::AnyoneSignedIn),
+    ("POST /console/{*rest}", Audience::AnyoneSignedIn),
 ];
 
 /// The routes in the console's own file.
@@ -118,7 +118,9 @@ async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out
         };
         let unsigned = ask(&nobody).await;
         match who {
-            For::Everybody => assert!(!unsigned.header("location").is_some_and(|to| to.contains("sign-in")), "{route}"),
+            Audience::Everybody => {
+                assert!(!unsigned.header("location").is_some_and(|to| to.contains("sign-in")), "{route}")
+            }
             _ => {
                 let to = unsigned.header("location").unwrap_or_default();
                 assert!(unsigned.status == 303 && to.starts_with("/console/sign-in"), "{route}: {}", unsigned.text());
@@ -126,21 +128,21 @@ async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out
         }
         // 0: may act, 1: forbidden, 2: not found.
         let expected = match who {
-            For::Everybody | For::AnyoneSignedIn => [0, 0, 0, 0],
-            For::PlatformAdmins => [0, 1, 1, 1],
-            For::AnyAdmin => [0, 0, 1, 0],
-            For::ItsMembers => [0, 0, 0, 2],
-            For::ItsAdmins => [0, 0, 1, 2],
+            Audience::Everybody | Audience::AnyoneSignedIn => [0, 0, 0, 0],
+            Audience::PlatformAdmins => [0, 1, 1, 1],
+            Audience::AnyAdmin => [0, 0, 1, 0],
+            Audience::ItsMembers => [0, 0, 0, 2],
+            Audience::ItsAdmins => [0, 0, 1, 2],
         };
         for (visitor, expected) in visitors.iter().zip(expected) {
             let answer = ask(visitor).await;
-            let told = match (answer.status.as_u16(), answer.text()) {
+            let outcome = match (answer.status.as_u16(), answer.text()) {
                 (403, text) if text.contains("<code>forbidden</code>") => 1,
                 (404, text) if text.contains("<code>unknown-workspace</code>") => 2,
                 (500.., text) => panic!("{route}: {text}"),
                 _ => 0,
             };
-            assert_eq!(told, expected, "{route}: {} {}", answer.status, answer.text());
+            assert_eq!(outcome, expected, "{route}: {} {}", answer.status, answer.text());
         }
     }
 }
@@ -308,8 +310,9 @@ async fn nobody_is_led_out_of_the_console() {
         let page = visitor.page(&format!("/console/sign-in?next={next}")).await;
         assert_eq!(hidden(&page, "next").unwrap_or_default(), "", "{next}");
     }
-    let asked = Visitor { service: &service, cookie: String::new() }.get("/console/workspaces/acme/keys?q=a%20b").await;
-    let to = asked.header("location").unwrap().to_owned();
+    let redirect =
+        Visitor { service: &service, cookie: String::new() }.get("/console/workspaces/acme/keys?q=a%20b").await;
+    let to = redirect.header("location").unwrap().to_owned();
     assert!(to.starts_with("/console/sign-in?next=%2Fconsole%2F"), "{to}");
     let page = visitor.page(&to).await;
     assert_eq!(hidden(&page, "next").as_deref(), Some("/console/workspaces/acme/keys?q=a%20b"));

@@ -15,7 +15,7 @@ async fn page(visitor: &Visitor<'_>, key: &str) -> String {
 }
 
 /// Sends a body as instance `i1` of `edge-1`.
-async fn said(service: &Service, path: &str, mut body: Value) {
+async fn post_as_edge(service: &Service, path: &str, mut body: Value) {
     for (name, value) in [("edge", "edge-1"), ("instance", "i1")] {
         body[name] = value.into();
     }
@@ -27,8 +27,12 @@ async fn acknowledged(service: &Service, applied: [u64; 2]) {
     let epoch = service.store.head().borrow().epoch.to_string();
     let worker = |(id, applied)| json!({"id": id, "applied": applied, "started_at": NOW});
     let workers: Vec<_> = ["0", "1"].into_iter().zip(applied).map(worker).collect();
-    said(service, "/edge/v1/acknowledgements", json!({"epoch": epoch, "max_staleness_secs": 60, "workers": workers}))
-        .await;
+    post_as_edge(
+        service,
+        "/edge/v1/acknowledgements",
+        json!({"epoch": epoch, "max_staleness_secs": 60, "workers": workers}),
+    )
+    .await;
 }
 
 fn mark(secret: &str) -> String {
@@ -49,7 +53,7 @@ async fn a_key_s_page_warns_of_what_would_be_safer() {
     let (narrow, _) = service.key("acme", narrow).await;
     let warnings = async |key: &str| {
         let page = page(&Visitor::admin(&service).await, key).await;
-        ["may write, and from any address", "It never expires.", "Unused for 90 days."].map(|text| page.contains(text))
+        ["can write from any address", "The key never expires.", "Unused for 90 days."].map(|text| page.contains(text))
     };
     assert_eq!(warnings(&endless).await, [true, true, false]);
     assert_eq!(warnings(&narrow).await, [false, false, false]);
@@ -73,14 +77,14 @@ async fn during_an_overlap_the_page_shows_who_uses_which_secret() {
     let visitor = Visitor::admin(&service).await;
     let rotation = format!("{}/rotation", key.replace("/v1/", "/console/"));
     let fresh = visitor.page(&rotation).await;
-    assert!(fresh.contains("was not used yet") && fresh.contains("The old secret was not used lately."), "{fresh}");
+    assert!(fresh.contains("was not used yet") && fresh.contains("The old secret was not used recently."), "{fresh}");
     service.advance(300);
     let used = json!([{"secret": mark(&first), "at": NOW + 720}, {"secret": mark(&second), "at": NOW + 897}]);
     let entry = json!({"key": id(&key), "hour": NOW, "allowed": 2, "used": used, "address": "192.0.2.7"});
-    said(&service, "/edge/v1/usage", json!({"worker": "w", "sequence": 1, "keys": [entry]})).await;
-    let told = visitor.page(&rotation).await;
-    assert!(told.contains(">3 seconds ago</time>") && told.contains(">3 minutes ago</time>"), "{told}");
-    assert!(told.contains("End the overlap now"), "{told}");
+    post_as_edge(&service, "/edge/v1/usage", json!({"worker": "w", "sequence": 1, "keys": [entry]})).await;
+    let page_text = visitor.page(&rotation).await;
+    assert!(page_text.contains(">3 seconds ago</time>") && page_text.contains(">3 minutes ago</time>"), "{page_text}");
+    assert!(page_text.contains("End the overlap now"), "{page_text}");
     let whole = page(&visitor, &key).await;
     assert!(whole.contains("<strong>2</strong> allowed") && whole.contains("192.0.2.7"), "{whole}");
     service.advance(12 * 3_600);
@@ -97,8 +101,12 @@ async fn denials_are_on_the_page_with_reason_address_and_route() {
     let denial = json!({"key": id(&key), "code": "address-not-allowed", "address": "203.0.113.9", "at": NOW - 60, "method": "POST",
                         "path": "/v1/<script>"});
     let counts = json!({"key": id(&key), "hour": NOW, "denied": {"address-not-allowed": 1_234}});
-    said(&service, "/edge/v1/usage", json!({"worker": "w", "sequence": 1, "keys": [counts], "denials": [denial]}))
-        .await;
+    post_as_edge(
+        &service,
+        "/edge/v1/usage",
+        json!({"worker": "w", "sequence": 1, "keys": [counts], "denials": [denial]}),
+    )
+    .await;
     let page = page(&Visitor::admin(&service).await, &key).await;
     for text in [
         "<code>address-not-allowed</code>",
@@ -130,7 +138,7 @@ async fn a_change_s_page_shows_how_many_workers_have_it_and_which_are_behind() {
         "The key is deactivated.",
         "Not enforced everywhere yet: 1 of 2 workers of 1 edge have it.",
         "1 of 2 workers have it",
-        "denies by itself then",
+        "denies all requests from then on",
     ] {
         assert!(waiting.contains(text), "{text} is not in {waiting}");
     }
@@ -158,7 +166,7 @@ async fn an_edge_that_is_silent_is_named_and_can_be_given_up() {
     assert!(page.contains(">disconnected<") && page.contains("/console/edges/i1/remove"), "{page}");
     let gone = visitor.post("/console/edges/i1/remove", &[]).await;
     assert!(gone.header("location").unwrap().starts_with("/console/edges?done=edge-removed"));
-    assert!(visitor.page("/console/edges").await.contains("No edge is known"));
+    assert!(visitor.page("/console/edges").await.contains("No edges yet"));
     let (_, token) = service.token("workspace_member", Some("acme")).await;
     service.edge("/edge/v1/feed?format=1&edge=edge-1&instance=i2&max_staleness=600").await;
     service.advance(31);

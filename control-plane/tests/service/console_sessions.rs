@@ -6,12 +6,12 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
-use latchkey::store::{Acting, LostChanges, NewSecret, Renewal, Restore, StoreError, back_up, restore};
+use latchkey::store::{ChangeContext, LostChanges, NewSecret, Restore, RestorePlan, StoreError, back_up, restore};
 use policy::{Epoch, UnixSeconds};
 use serde_json::{Value, json};
 
+use crate::data_at_rest::data_at_rest;
 use crate::harness::{ADMIN, PUBLIC_URL, Service};
-use crate::resting::at_rest;
 use crate::visitor::{Form as _, Visitor};
 
 /// Whether a visitor is still signed in.
@@ -114,10 +114,10 @@ async fn wrong_tokens_are_refused_counted_and_rate_limited_and_a_right_one_never
     service.delete(&format!("/v1/admin-tokens/{id}")).await;
     for (token, says) in [
         ("", "Paste your admin token"),
-        ("hello", "known here"),
+        ("hello", "Unknown token"),
         (revoked.as_str(), "was revoked"),
-        ("lk_live_000000000000000000000000000000004cjNQE", "a key for your API"),
-        ("lkedge_edge", "the token of an edge"),
+        ("lk_live_000000000000000000000000000000004cjNQE", "This is an API key"),
+        ("lkedge_edge", "This is an edge token"),
     ] {
         let answer = send(token).await;
         assert!(answer.status == 403 && answer.text().contains(says), "{token}: {}", answer.text());
@@ -144,8 +144,8 @@ async fn a_session_outlives_a_restart_and_goes_when_it_is_over() {
     let visitor = Visitor { service: &service, cookie };
     assert!(is_in(&visitor).await);
     let (session, _) = visitor.cookie.split_once('=').map(|(_, text)| (text.to_owned(), ())).unwrap();
-    let resting = || at_rest(service.directory.path());
-    let holds = |text: &[u8]| resting().iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text));
+    let stored = || data_at_rest(service.directory.path());
+    let holds = |text: &[u8]| stored().iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text));
     assert!(!holds(session.as_bytes()), "only a digest of the cookie is kept");
     assert!(holds(&policy::Digest::of(session.as_bytes()).0));
     service.advance(13 * 3_600);
@@ -169,14 +169,14 @@ async fn a_restored_backup_signs_nobody_in() {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let (database, from) = (directory.path().join("latchkey.db"), directory.path().join("backup.db"));
     back_up(&service.directory.path().join("latchkey.db"), &from).unwrap();
-    let renewal = Renewal {
+    let plan = RestorePlan {
         log: None,
         reported: None,
         lost_changes: LostChanges::Accepted,
         epoch: Epoch::from_bytes([9; 16]),
-        acting: Acting::system(UnixSeconds(1_795_420_800)),
+        context: ChangeContext::system(UnixSeconds(1_795_420_800)),
     };
-    let what = Restore { from: &from, database: &database, renewal };
+    let what = Restore { from: &from, database: &database, plan };
     restore(&what, &mut || Err::<NewSecret, _>(StoreError::NotFound)).unwrap();
     let restored = Service::start_in(directory, Config::default(), Entropy::system()).await;
     assert!(!is_in(&Visitor { service: &restored, cookie }).await);

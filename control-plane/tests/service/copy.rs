@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
-use latchkey::store::{Copied, CopyError, CopyStep, Database, copy, verify_audit};
+use latchkey::store::{CopyError, CopyStep, CopySummary, Database, copy, verify_audit};
 use policy::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ use crate::visitor::Visitor;
 use crate::waiting::until;
 
 /// A target for a copy: an empty schema.
-pub fn place() -> (Arc<TempDir>, String) {
+pub fn empty_target() -> (Arc<TempDir>, String) {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let url = databases::of(directory.path());
     (directory, url)
@@ -30,17 +30,17 @@ pub fn file(directory: &TempDir) -> String {
     directory.path().join(databases::FILE).to_str().unwrap().to_owned()
 }
 
-pub async fn copied(from: &str, to: &str) -> Result<Copied, CopyError> {
-    copied_with(from, to, |_| {}).await
+pub async fn copy_database(from: &str, to: &str) -> Result<CopySummary, CopyError> {
+    copy_database_with(from, to, |_| {}).await
 }
 
-pub async fn copied_with(
+pub async fn copy_database_with(
     from: &str,
     to: &str,
-    mut tell: impl FnMut(CopyStep) + Send + 'static,
-) -> Result<Copied, CopyError> {
+    mut report: impl FnMut(CopyStep) + Send + 'static,
+) -> Result<CopySummary, CopyError> {
     let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
-    tokio::task::spawn_blocking(move || copy(&from, &to, &mut tell)).await.unwrap()
+    tokio::task::spawn_blocking(move || copy(&from, &to, &mut report)).await.unwrap()
 }
 
 pub async fn serve(database: &str, directory: &Arc<TempDir>) -> Service {
@@ -83,9 +83,9 @@ async fn a_control_plane_goes_on_from_the_copy_where_the_file_was_and_edges_see_
     let visitor = Visitor::admin(&service).await.cookie;
     let mut table = service.table().await;
     let head = *service.store.head().borrow();
-    let said = json!({"edge": "edge-1", "instance": "i1", "epoch": head.epoch.to_string(), "version": "1", "max_staleness_secs": 60,
+    let body = json!({"edge": "edge-1", "instance": "i1", "epoch": head.epoch.to_string(), "version": "1", "max_staleness_secs": 60,
         "workers": [{"id": "0", "applied": head.revision.0, "started_at": 1_795_420_800}]});
-    assert_eq!(service.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", said, &[]).await.status, 200);
+    assert_eq!(service.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body, &[]).await.status, 200);
     let paths = [
         rotated.as_str(),
         &inactive,
@@ -101,8 +101,8 @@ async fn a_control_plane_goes_on_from_the_copy_where_the_file_was_and_edges_see_
     let log = events(&service).await;
     service.store.close().await;
 
-    let (directory, url) = place();
-    let made = copied(&file(&service.directory), &url).await.unwrap();
+    let (directory, url) = empty_target();
+    let made = copy_database(&file(&service.directory), &url).await.unwrap();
     assert_eq!((made.position, made.audit.events), (head, head.revision.0));
     let service = serve(&url, &directory).await;
     assert_eq!(*service.store.head().borrow(), head);
@@ -163,8 +163,8 @@ async fn what_the_database_numbers_goes_on_above_what_was_copied() {
     }
     service.store.close().await;
 
-    let (directory, url) = place();
-    copied(&file(&service.directory), &url).await.unwrap();
+    let (directory, url) = empty_target();
+    copy_database(&file(&service.directory), &url).await.unwrap();
     let service = serve(&url, &directory).await;
     service.poll(None, 0).await;
     import(&service, "new").await;
@@ -188,7 +188,7 @@ async fn a_target_of_a_first_start_only_is_treated_like_an_empty_one() {
     let url = databases::of(service.directory.path());
     let other = *service.store.head().borrow();
     service.store.close().await;
-    let made = copied(&from, &url).await.unwrap();
+    let made = copy_database(&from, &url).await.unwrap();
     let service = serve(&url, &service.directory).await;
     assert_eq!(*service.store.head().borrow(), made.position);
     assert_ne!(made.position.epoch, other.epoch);
@@ -211,8 +211,8 @@ async fn what_a_crash_left_in_the_wal_is_copied_and_stays_there() {
     let bytes = || [std::fs::read(&path).unwrap(), std::fs::read(format!("{path}-wal")).unwrap()];
     let before = bytes();
     assert!(!before[1].is_empty());
-    let (directory, url) = place();
-    let made = copied(&path, &url).await.unwrap();
+    let (directory, url) = empty_target();
+    let made = copy_database(&path, &url).await.unwrap();
     assert_eq!(made.position.revision.0, service.revision());
     assert_eq!(bytes(), before);
     assert_eq!(serve(&url, &directory).await.get(&key).await.status, 200);
@@ -224,13 +224,13 @@ async fn what_went_to_postgresql_and_back_is_the_same() {
         return;
     }
     let (_kept, from) = small_file().await;
-    let (directory, url) = place();
-    let there = copied(&from, &url).await.unwrap();
+    let (directory, url) = empty_target();
+    let there = copy_database(&from, &url).await.unwrap();
     let elsewhere = Arc::new(tempfile::tempdir().unwrap());
     let path = file(&elsewhere);
-    let back = copied(&url, &path).await.unwrap();
+    let back = copy_database(&url, &path).await.unwrap();
     assert_eq!(back, there);
-    assert!(matches!(copied(&url, &path).await, Err(CopyError::TakenFile { .. })));
+    assert!(matches!(copy_database(&url, &path).await, Err(CopyError::TakenFile { .. })));
     let service = serve(&path, &elsewhere).await;
     assert_eq!(*service.store.head().borrow(), there.position);
     service.key("acme", json!({})).await;
@@ -238,7 +238,8 @@ async fn what_went_to_postgresql_and_back_is_the_same() {
     let service = serve(&url, &directory).await;
     let other = elsewhere.path().join("other.db");
     let other = other.to_str().unwrap();
-    until("it is known to serve", async || matches!(copied(&url, other).await, Err(CopyError::Served { .. }))).await;
+    until("it is known to serve", async || matches!(copy_database(&url, other).await, Err(CopyError::Served { .. })))
+        .await;
     assert!(!Path::new(other).exists());
     service.store.close().await;
 }
@@ -264,13 +265,13 @@ fn the_command_reports_what_it_copied_and_the_next_step() {
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (_kept, from) = runtime.block_on(small_file());
-    let (_directory, url) = place();
+    let (_directory, url) = empty_target();
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
     let output = command.env_clear().args(["copy", "--from", &from, "--to", &url]).output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    for told in ["up to revision 4", "\n4 audit events", "same token files"] {
-        assert!(stdout.contains(told), "{told}: {stdout}");
+    for printed in ["up to revision 4", "\n4 audit events", "same token files"] {
+        assert!(stdout.contains(printed), "{printed}: {stdout}");
     }
     let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
     assert!(stdout.lines().any(|line| words(line) == ["keys", "2"]), "{stdout}");

@@ -32,7 +32,7 @@ async fn every_answered_change_outlives_fifty_kills_with_its_event_and_its_revis
     let mut load = Load::start(directory, database, 1).await;
     for kill in 0..50 {
         // At another point of the load each time.
-        load.goes_on(kill % 10).await;
+        load.wait_for_changes(kill % 10).await;
         load.kill(kill);
     }
     println!("50 kills of a control plane: {}", load.end().await);
@@ -47,7 +47,7 @@ async fn every_answered_change_outlives_kills_of_control_planes_that_share_a_dat
     let database = databases::of(directory.path());
     let mut load = Load::start(directory, database, 2).await;
     for kill in 0..20 {
-        load.goes_on(kill % 10).await;
+        load.wait_for_changes(kill % 10).await;
         load.kill(kill);
     }
     println!("20 kills of one of two control planes: {}", load.end().await);
@@ -61,9 +61,9 @@ async fn every_answered_change_outlives_kills_of_the_server_that_keeps_it() {
     let server = databases::start(&["--again"]);
     let load = Load::start(tempfile::tempdir().unwrap(), server.url(), 2).await;
     for kill in 0..20 {
-        load.goes_on(1 + kill % 10).await;
+        load.wait_for_changes(1 + kill % 10).await;
         kill_server(&server);
     }
-    load.goes_on(1).await;
+    load.wait_for_changes(1).await;
     println!("20 kills of PostgreSQL under two control planes: {}", load.end().await);
 }

@@ -16,18 +16,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::start::{Running, command};
-use crate::waiting::until_it_is;
+use crate::waiting::until_equal;
 
 const DATABASE: [&str; 2] = ["--database", "latchkey.db"];
 
 /// A control plane on a file, and its admin.
-struct Site {
+struct ServedFile {
     directory: TempDir,
     running: Running,
     client: Client,
 }
 
-impl Site {
+impl ServedFile {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let running = Running::start(command(directory.path(), &DATABASE));
@@ -135,14 +135,14 @@ fn is_in_use(directory: &Path, database: &str) {
     // Only one that serves prints a line.
     second.kill().unwrap();
     let second = second.wait_with_output().unwrap();
-    let told = first_line + &String::from_utf8(second.stderr).unwrap();
-    assert_eq!(second.status.code(), Some(1), "{database}: {told}");
-    assert!(told.contains("another control plane has it open"), "{database}: {told}");
+    let printed = first_line + &String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{database}: {printed}");
+    assert!(printed.contains("another control plane has it open"), "{database}: {printed}");
 }
 
 #[test]
 fn a_file_is_served_once_by_whatever_path_and_without_its_lock_file() {
-    let site = Site::start();
+    let site = ServedFile::start();
     is_in_use(site.directory.path(), "latchkey.db");
     let elsewhere = tempfile::tempdir_in(site.directory.path()).unwrap();
     let link = elsewhere.path().join("link.db");
@@ -154,13 +154,13 @@ fn a_file_is_served_once_by_whatever_path_and_without_its_lock_file() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
     command.current_dir(site.directory.path()).env_clear().args(["restore", "--from", "latchkey.db", "--database"]);
     let output = command.arg(&link).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && told.contains("another control plane has it open"), "{told}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && printed.contains("another control plane has it open"), "{printed}");
 }
 
 #[tokio::test]
 async fn changes_end_when_a_file_was_moved_or_replaced_and_go_on_when_it_is_back() {
-    let site = Site::start();
+    let site = ServedFile::start();
     let kept = site.path("kept");
     // An edge that is known.
     site.edge().await;
@@ -191,7 +191,7 @@ async fn changes_end_when_a_file_was_moved_or_replaced_and_go_on_when_it_is_back
             std::fs::rename(&kept, &path).unwrap();
             let (status, answer) = site.change(&slug).await;
             assert_eq!(status, 201, "{what}, and back: {answer}");
-            until_it_is("it is ready again", 200, async || site.status("/readyz").await).await;
+            until_equal("it is ready again", 200, async || site.status("/readyz").await).await;
         }
     }
 }
@@ -199,7 +199,7 @@ async fn changes_end_when_a_file_was_moved_or_replaced_and_go_on_when_it_is_back
 /// As docs/operating.md describes it.
 #[tokio::test]
 async fn what_was_removed_is_copied_out_of_the_running_process_and_serves_again() {
-    let mut site = Site::start();
+    let mut site = ServedFile::start();
     assert_eq!(site.change("before").await.0, 201);
     for name in ["latchkey.db", "latchkey.db-wal", "latchkey.db-shm", "latchkey.db-lock"] {
         std::fs::remove_file(site.path(name)).unwrap();
@@ -226,7 +226,7 @@ async fn what_was_removed_is_copied_out_of_the_running_process_and_serves_again(
 
 #[tokio::test]
 async fn a_foreign_commit_ends_changes_and_what_is_enforced_until_a_restart_and_keeps_the_feed() {
-    let mut site = Site::start();
+    let mut site = ServedFile::start();
     assert_eq!(site.change("before").await.0, 201);
     let position = site.edge().await;
     assert_eq!(site.get("/v1/enforcement").await["enforced"], true);
@@ -234,7 +234,7 @@ async fn a_foreign_commit_ends_changes_and_what_is_enforced_until_a_restart_and_
     let other = site.open();
     other.execute_batch("UPDATE workspaces SET name = 'theirs'").unwrap();
     // Even without a change, because the control plane looks for it.
-    until_it_is("what is enforced isn't known", json!(false), async || {
+    until_equal("what is enforced isn't known", json!(false), async || {
         site.get("/v1/enforcement").await["enforced"].clone()
     })
     .await;
@@ -260,7 +260,7 @@ async fn a_foreign_commit_ends_changes_and_what_is_enforced_until_a_restart_and_
 /// As when two control planes of an older version serve one file.
 #[tokio::test]
 async fn what_another_control_plane_committed_reaches_edges() {
-    let site = Site::start();
+    let site = ServedFile::start();
     let position = site.edge().await;
     site.latchkey(&["backup", "--database", "latchkey.db", "--to", "other.db"]);
     let other = Running::start(command(site.directory.path(), &["--database", "other.db"]));
@@ -293,10 +293,10 @@ async fn what_another_control_plane_committed_reaches_edges() {
 
 #[tokio::test]
 async fn what_reads_copies_or_checkpoints_is_no_foreign_commit() {
-    let site = Site::start();
+    let site = ServedFile::start();
     assert_eq!(site.change("first").await.0, 201);
     let sql = |statements: &'static str| {
-        move |site: &Site| {
+        move |site: &ServedFile| {
             let other = site.open();
             for statement in statements.split(';') {
                 let mut statement = other.prepare(statement).unwrap();
@@ -305,7 +305,7 @@ async fn what_reads_copies_or_checkpoints_is_no_foreign_commit() {
             }
         }
     };
-    type Act = Box<dyn Fn(&Site)>;
+    type Act = Box<dyn Fn(&ServedFile)>;
     let acts: [(&str, Act); 12] = [
         ("a read", Box::new(sql("SELECT count(*) FROM workspaces"))),
         (
@@ -352,7 +352,7 @@ async fn what_reads_copies_or_checkpoints_is_no_foreign_commit() {
 
 #[test]
 fn a_new_database_beside_token_files_is_warned_of() {
-    let mut site = Site::start();
+    let mut site = ServedFile::start();
     let is_warned =
         |log: &str| log.contains(" WARN ") && log.contains("its database is lost or its volume isn't mounted");
     let log = site.stop();
@@ -373,7 +373,7 @@ fn a_new_database_beside_token_files_is_warned_of() {
 
 #[tokio::test]
 async fn a_damaged_page_makes_it_unready_until_a_restart_once_a_request_has_come_to_it() {
-    let mut site = Site::start();
+    let mut site = ServedFile::start();
     assert_eq!(site.change("acme").await.0, 201);
     let body = json!({"name": "key", "expires_in": "none"});
     let (status, made) = site.send("admin.token", Method::POST, "/v1/workspaces/acme/keys", &body).await;

@@ -11,8 +11,8 @@ use latchkey::config::Config;
 use latchkey::entropy::Entropy;
 use latchkey::secret::LastCharacters;
 use latchkey::store::{
-    Acting, Database, LostChanges, NewSecret, Renewal, RestoreError, Restored, StoreError, restore_in_place,
-    verify_audit,
+    ChangeContext, Database, LostChanges, NewSecret, RestoreError, RestorePlan, RestoreSummary, StoreError,
+    restore_in_place, verify_audit,
 };
 use policy::wire::Delta;
 use policy::{Digest, Epoch, Position, Revision, UnixSeconds};
@@ -26,7 +26,7 @@ use crate::waiting::until;
 const EPOCH: Epoch = Epoch::from_bytes([9; 16]);
 
 /// A service on PostgreSQL with a dump of an earlier hour.
-struct Site {
+struct DumpedDatabase {
     service: Service,
     url: String,
     dump: PathBuf,
@@ -46,7 +46,7 @@ fn run(mut command: Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-impl Site {
+impl DumpedDatabase {
     async fn dumped(service: Service) -> Self {
         let url = databases::of(service.directory.path());
         let dump = service.directory.path().join("latchkey.dump");
@@ -59,7 +59,7 @@ impl Site {
     }
 
     /// Stops the service, and replaces its database with the dump.
-    async fn put_back(&self) {
+    async fn restore_dump(&self) {
         self.service.store.close().await;
         let drop = "DO $$ BEGIN EXECUTE 'DROP SCHEMA ' || current_schema() || ' CASCADE'; END $$";
         on_server(&self.url, |server| server.batch_execute(drop).unwrap());
@@ -73,16 +73,16 @@ impl Site {
         log: Option<&Path>,
         lost_changes: LostChanges,
         reported: Option<Revision>,
-    ) -> Result<Restored, RestoreError> {
+    ) -> Result<RestoreSummary, RestoreError> {
         let (url, log) = (self.url.clone(), log.map(Path::to_owned));
         let restoring = move || {
-            let acting = Acting::system(UnixSeconds(1_795_420_800));
-            let renewal = Renewal { log: log.as_deref(), reported, lost_changes, epoch: EPOCH, acting };
+            let context = ChangeContext::system(UnixSeconds(1_795_420_800));
+            let plan = RestorePlan { log: log.as_deref(), reported, lost_changes, epoch: EPOCH, context };
             let mut secret = || {
                 let digest = Digest::of(b"nobody's");
                 Ok::<_, StoreError>(NewSecret { digest, last_characters: LastCharacters(String::new()) })
             };
-            restore_in_place(&url, None, &renewal, &mut secret)
+            restore_in_place(&url, None, &plan, &mut secret)
         };
         tokio::task::spawn_blocking(restoring).await.unwrap()
     }
@@ -102,7 +102,7 @@ async fn a_dump_that_lacks_changes_is_refused_and_with_the_audit_log_nothing_tha
     let (dropped, secret) = service.key("acme", json!({})).await;
     let (rotated, leaked) = service.key("acme", json!({})).await;
     let cookie = Visitor::admin(&service).await.cookie;
-    let site = Site::dumped(service).await;
+    let site = DumpedDatabase::dumped(service).await;
     let service = &site.service;
     let before = service.revision();
     assert_eq!(service.post(&format!("{dropped}/deactivate"), Value::Null).await.status, 200);
@@ -111,7 +111,7 @@ async fn a_dump_that_lacks_changes_is_refused_and_with_the_audit_log_nothing_tha
     let log = service.directory.path().join("audit.jsonl");
     let kind = [("accept", "application/jsonl")];
     std::fs::write(&log, service.call_with(Method::GET, "/v1/audit-events", Value::Null, &kind).await.bytes).unwrap();
-    site.put_back().await;
+    site.restore_dump().await;
 
     let error = site.restore(None, LostChanges::Refused, None).await.unwrap_err();
     assert!(
@@ -134,7 +134,7 @@ async fn a_dump_that_lacks_changes_is_refused_and_with_the_audit_log_nothing_tha
     assert!(answer.status == 200 && !Delta::is_delta(&answer.bytes), "an edge loads all of the new history");
     table = service.table().await;
     assert!(!table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
-    assert!(table.find(&Digest::of(leaked.as_bytes())).unwrap().superseded_at().has_come(UnixSeconds(1_795_420_800)));
+    assert!(table.find(&Digest::of(leaked.as_bytes())).unwrap().superseded_at().is_reached(UnixSeconds(1_795_420_800)));
     assert_ne!(Visitor { service: &service, cookie }.get("/console/edges").await.status, 200, "nobody is signed in");
     service.key("acme", json!({})).await;
     service.store.close().await;
@@ -150,10 +150,10 @@ async fn a_dump_that_was_put_back_by_hand_is_noticed_though_all_control_planes_w
     let service = Service::start().await;
     service.workspace("acme").await;
     let (key, _) = service.key("acme", json!({})).await;
-    let site = Site::dumped(service).await;
+    let site = DumpedDatabase::dumped(service).await;
     assert_eq!(site.service.post(&format!("{key}/deactivate"), Value::Null).await.status, 200);
     let edge = site.service.table().await.position();
-    site.put_back().await;
+    site.restore_dump().await;
 
     let service = site.start().await;
     let answer = service.poll(Some(edge), 0).await;
@@ -180,13 +180,13 @@ async fn acknowledgements_of_the_lost_history_do_not_count_for_the_new_one() {
     }
     let service = Service::start().await;
     let known = service.table().await.position();
-    let said = json!({"edge": "edge-1", "instance": "i1", "epoch": known.epoch.to_string(), "version": "1", "max_staleness_secs": 60,
+    let body = json!({"edge": "edge-1", "instance": "i1", "epoch": known.epoch.to_string(), "version": "1", "max_staleness_secs": 60,
         "workers": [{"id": "0", "applied": known.revision.0, "started_at": 1_795_420_800}]});
-    assert_eq!(service.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", said, &[]).await.status, 200);
-    let site = Site::dumped(service).await;
+    assert_eq!(service.call_as(EDGE, Method::POST, "/edge/v1/acknowledgements", body, &[]).await.status, 200);
+    let site = DumpedDatabase::dumped(service).await;
     site.service.workspace("lost").await;
     let edge = site.service.table().await.position();
-    site.put_back().await;
+    site.restore_dump().await;
     site.restore(None, LostChanges::Accepted, Some(edge.revision)).await.unwrap();
     let service = site.start().await;
     service.workspace("new").await;
@@ -195,8 +195,12 @@ async fn acknowledgements_of_the_lost_history_do_not_count_for_the_new_one() {
         "/edge/v1/feed?format=1&edge=edge-1&instance=i1&epoch={epoch}&since={revision}&head={head}&applied={revision}"
     );
     assert_eq!(service.edge(&asks).await.status, 200);
-    let told = service.get("/v1/enforcement").await.json();
-    assert_eq!((&told["enforced"], told["edges"].as_array().unwrap().len()), (&json!(false), 1), "{told}");
+    let enforcement = service.get("/v1/enforcement").await.json();
+    assert_eq!(
+        (&enforcement["enforced"], enforcement["edges"].as_array().unwrap().len()),
+        (&json!(false), 1),
+        "{enforcement}"
+    );
 }
 
 #[tokio::test]
@@ -207,10 +211,10 @@ async fn where_nothing_was_put_back_there_is_nothing_to_restore() {
     let service = Service::start().await;
     service.store.close().await;
     let url = databases::of(service.directory.path());
-    let site = Site { service, dump: PathBuf::new(), url };
+    let site = DumpedDatabase { service, dump: PathBuf::new(), url };
     on_server(&site.url, |server| server.batch_execute("DROP TABLE latchkey_schema").unwrap());
     let error = site.restore(None, LostChanges::Accepted, None).await.unwrap_err();
-    assert!(matches!(error, RestoreError::NothingThere { .. }), "{error}");
+    assert!(matches!(error, RestoreError::NoDatabase { .. }), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, EDGE, START, Service, last_four};
-use crate::waiting::until_it_is;
+use crate::waiting::until_equal;
 
 const TOKENS: &str = "/v1/edge-tokens";
 
@@ -121,7 +121,7 @@ async fn the_last_use_is_known() {
     poll(&service, &token, "edge-1").await;
     // The last use is recorded outside the request.
     let last_used_at = async || service.get(&path).await.json()["last_used_at"].clone();
-    until_it_is("the last use", json!(START), last_used_at).await;
+    until_equal("the last use", json!(START), last_used_at).await;
 }
 
 #[tokio::test]

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::Level;
 
+use crate::captured_log::CapturedLog;
 use crate::harness::{Answer, EDGE, Service};
-use crate::logged::Logged;
-use crate::waiting::until_it_is;
+use crate::waiting::until_equal;
 
 /// An acknowledgement of instance `i1` of `edge-1`, whose workers all have this revision.
-fn said(service: &Service, applied: u64, workers: &[&str]) -> Value {
+fn acknowledgement(service: &Service, applied: u64, workers: &[&str]) -> Value {
     let epoch = service.store.head().borrow().epoch.to_string();
     let worker = |id: &&str| json!({"id": id, "applied": applied, "started_at": 1_795_420_800});
     let workers: Vec<_> = workers.iter().map(worker).collect();
@@ -21,7 +21,7 @@ fn said(service: &Service, applied: u64, workers: &[&str]) -> Value {
 }
 
 impl Service {
-    async fn hear(&self, edge: &str, instance: &str, bound: &str) -> Answer {
+    async fn poll_edge(&self, edge: &str, instance: &str, bound: &str) -> Answer {
         let path = format!("/edge/v1/feed?format=1&edge={edge}&instance={instance}&max_staleness={bound}");
         self.edge(&path).await
     }
@@ -32,8 +32,8 @@ impl Service {
 
     /// `i1` with two workers, at the head.
     async fn with_an_edge(&self) {
-        assert_eq!(self.hear("edge-1", "i1", "60").await.status, 200);
-        let answer = self.acknowledge(said(self, self.revision(), &["0", "1"])).await;
+        assert_eq!(self.poll_edge("edge-1", "i1", "60").await.status, 200);
+        let answer = self.acknowledge(acknowledgement(self, self.revision(), &["0", "1"])).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
@@ -53,17 +53,17 @@ async fn without_an_edge_nothing_is_enforced() {
     let made = service.call_with(Method::POST, "/v1/workspaces", workspace, &[("prefer", "wait=60")]);
     let made = timeout(Duration::from_secs(30), made).await.expect("an answer at once: there is nobody to wait for");
     assert_eq!((made.status.as_u16(), made.header("preference-applied")), (201, Some("wait=60")));
-    let told = made.header("latchkey-enforcement").unwrap();
-    assert!(told.starts_with("enforced=false, edges=0, workers=0, disconnected=0, elapsed_ms="), "{told}");
-    assert!(told.ends_with(", bounded_at=never"), "{told}");
+    let outcome = made.header("latchkey-enforcement").unwrap();
+    assert!(outcome.starts_with("enforced=false, edges=0, workers=0, disconnected=0, elapsed_ms="), "{outcome}");
+    assert!(outcome.ends_with(", bounded_at=never"), "{outcome}");
 }
 
 #[tokio::test]
 async fn an_instance_is_behind_from_its_first_request_until_it_acknowledged() {
     let service = Service::start().await;
-    service.hear("edge-1", "i1", "60").await;
+    service.poll_edge("edge-1", "i1", "60").await;
     assert_eq!(service.enforcement().await, (false, json!("behind"), json!("2026-11-23T08:01:01Z")));
-    let answer = service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
+    let answer = service.acknowledge(acknowledgement(&service, service.revision(), &["0", "1"])).await;
     let head = *service.store.head().borrow();
     let expected =
         json!({"epoch": head.epoch.to_string(), "head": head.revision.0, "chain_hash": head.head.to_string()});
@@ -79,7 +79,7 @@ async fn one_worker_that_is_behind_is_enough() {
     let service = Service::start().await;
     service.with_an_edge().await;
     service.workspace("acme").await;
-    let mut body = said(&service, service.revision(), &["0", "1"]);
+    let mut body = acknowledgement(&service, service.revision(), &["0", "1"]);
     body["workers"][1]["applied"] = json!(service.revision() - 1);
     assert_eq!(service.acknowledge(body.clone()).await.status, 200);
     assert!(!service.enforcement().await.0);
@@ -98,17 +98,17 @@ async fn a_change_that_waits_is_answered_when_the_last_worker_has_it() {
     let (made, ()) = tokio::join!(service.call_with(Method::POST, "/v1/workspaces", body, &prefer), async {
         let mut head = service.store.head();
         head.wait_for(|head| head.revision.0 == next).await.unwrap();
-        service.acknowledge(said(&service, next, &["0", "1"])).await;
+        service.acknowledge(acknowledgement(&service, next, &["0", "1"])).await;
     });
-    let told = made.header("latchkey-enforcement").unwrap();
-    assert!(told.starts_with("enforced=true, edges=1, workers=2, disconnected=0, elapsed_ms="), "{told}");
-    assert!(!told.contains("bounded_at"), "{told}");
+    let outcome = made.header("latchkey-enforcement").unwrap();
+    assert!(outcome.starts_with("enforced=true, edges=1, workers=2, disconnected=0, elapsed_ms="), "{outcome}");
+    assert!(!outcome.contains("bounded_at"), "{outcome}");
     let shows = async |name: &str, expected: &str| {
         let value = async || {
             let text = service.get("/metrics").await.text();
             text.lines().find_map(|line| line.strip_prefix(&format!("latchkey_{name} ")).map(str::to_owned))
         };
-        until_it_is(name, Some(expected.to_owned()), value).await;
+        until_equal(name, Some(expected.to_owned()), value).await;
     };
     // It is measured outside the request. Of changes in quick succession only the last one is measured.
     shows("time_to_enforced_seconds_count", "1").await;
@@ -133,7 +133,7 @@ async fn a_silent_instance_is_disconnected_and_after_its_bound_it_denies_by_itse
     service.advance(1);
     assert_eq!(service.enforcement().await, (true, json!("stale"), Value::Null));
     // It is back, but hasn't acknowledged the change.
-    service.hear("edge-1", "i1", "60").await;
+    service.poll_edge("edge-1", "i1", "60").await;
     assert_eq!(service.enforcement().await.1, json!("behind"));
 }
 
@@ -141,8 +141,8 @@ async fn a_silent_instance_is_disconnected_and_after_its_bound_it_denies_by_itse
 async fn the_largest_bound_that_was_named_counts() {
     let service = Service::start().await;
     service.with_an_edge().await;
-    service.hear("edge-1", "i1", "600").await;
-    service.hear("edge-1", "i1", "10").await;
+    service.poll_edge("edge-1", "i1", "600").await;
+    service.poll_edge("edge-1", "i1", "10").await;
     service.workspace("acme").await;
     service.advance(599);
     assert_eq!(service.enforcement().await.1, json!("disconnected"));
@@ -151,7 +151,7 @@ async fn the_largest_bound_that_was_named_counts() {
     assert_eq!(service.enforcement().await.1, json!("disconnected"));
     service.advance(2);
     assert!(service.enforcement().await.0);
-    service.hear("edge-1", "i1", "never").await;
+    service.poll_edge("edge-1", "i1", "never").await;
     service.advance(1_000_000);
     assert_eq!(service.enforcement().await, (false, json!("disconnected"), json!("never")));
 }
@@ -160,13 +160,13 @@ async fn the_largest_bound_that_was_named_counts() {
 async fn after_a_restart_nothing_is_enforced_until_each_instance_has_reported_or_passed_its_bound() {
     let service = Service::start().await;
     service.with_an_edge().await;
-    service.hear("edge-2", "i2", "60").await;
+    service.poll_edge("edge-2", "i2", "60").await;
     let service = service.restart().await;
     assert!(!service.enforcement().await.0);
     assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 2);
-    let lacking = service.acknowledge(said(&service, service.revision(), &["0"])).await;
+    let lacking = service.acknowledge(acknowledgement(&service, service.revision(), &["0"])).await;
     assert_eq!((lacking.code().as_str(), lacking.header("latchkey-missing-worker")), ("missing-worker", Some("1")));
-    service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
+    service.acknowledge(acknowledgement(&service, service.revision(), &["0", "1"])).await;
     assert!(!service.enforcement().await.0);
     service.advance(61);
     assert!(service.enforcement().await.0);
@@ -174,28 +174,34 @@ async fn after_a_restart_nothing_is_enforced_until_each_instance_has_reported_or
 
 #[tokio::test]
 async fn a_forged_acknowledgement_changes_nothing_and_is_logged() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
     let service = Service::start().await;
     service.with_an_edge().await;
     let token = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "edge-2"})).await.json();
     let other = token["secret"].as_str().unwrap();
     let before = service.get("/v1/edges").await.json();
-    let right = said(&service, service.revision(), &["0", "1"]);
+    let right = acknowledgement(&service, service.revision(), &["0", "1"]);
     let with = |field: &str, value: Value| {
         let mut body = right.clone();
         body[field] = value;
         body
     };
-    let mut said_before = logged.lines(Level::WARN).len();
+    let mut warnings_before = logged.lines(Level::WARN).len();
     for (name, token, body, status, code) in [
         ("a token of another edge", other, right.clone(), 403, "wrong-edge"),
         ("another edge's name", EDGE, with("edge", json!("edge-2")), 403, "foreign-instance"),
         ("both", other, with("edge", json!("edge-2")), 403, "foreign-instance"),
         ("an unknown instance", EDGE, with("instance", json!("i9")), 404, "unknown-instance"),
         ("an unknown epoch", EDGE, with("epoch", json!("0".repeat(32))), 409, "unknown-epoch"),
-        ("past the head", EDGE, said(&service, service.revision() + 1, &["0", "1"]), 409, "revision-ahead"),
-        ("without a worker", EDGE, said(&service, service.revision(), &["0"]), 409, "missing-worker"),
-        ("a worker twice", EDGE, said(&service, service.revision(), &["0", "0", "1"]), 422, "bad-acknowledgement"),
+        ("past the head", EDGE, acknowledgement(&service, service.revision() + 1, &["0", "1"]), 409, "revision-ahead"),
+        ("without a worker", EDGE, acknowledgement(&service, service.revision(), &["0"]), 409, "missing-worker"),
+        (
+            "a worker twice",
+            EDGE,
+            acknowledgement(&service, service.revision(), &["0", "0", "1"]),
+            422,
+            "bad-acknowledgement",
+        ),
         ("no list", EDGE, with("workers", Value::Null), 422, "bad-acknowledgement"),
         ("a bad name", EDGE, with("instance", json!("a/b")), 422, "bad-acknowledgement"),
         ("no token", "lkedge_wrong", right.clone(), 401, "bad-token"),
@@ -206,19 +212,19 @@ async fn a_forged_acknowledgement_changes_nothing_and_is_logged() {
         let warnings = logged.lines(Level::WARN);
         // A body that can't be read names no instance, and wrong tokens are counted together.
         let is_logged =
-            warnings.len() > said_before && warnings.iter().skip(said_before).any(|line| line.contains(code));
+            warnings.len() > warnings_before && warnings.iter().skip(warnings_before).any(|line| line.contains(code));
         assert_eq!(is_logged, status != 422 && status != 401, "{name}: {warnings:#?}");
-        said_before = warnings.len();
+        warnings_before = warnings.len();
     }
     // Its feed can't be requested under another edge's name either.
-    assert_eq!(service.hear("edge-2", "i1", "60").await.code(), "foreign-instance");
+    assert_eq!(service.poll_edge("edge-2", "i1", "60").await.code(), "foreign-instance");
 }
 
 #[tokio::test]
 async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
     let service = Service::start().await;
     service.with_an_edge().await;
-    service.hear("edge-1", "i2", "60").await;
+    service.poll_edge("edge-1", "i2", "60").await;
     let retire = async |token: &str, id: &str| {
         service.call_as(token, Method::DELETE, &format!("/edge/v1/instances/{id}"), Value::Null, &[]).await
     };
@@ -234,10 +240,10 @@ async fn an_instance_that_retired_counts_no_more_and_its_feed_is_gone() {
         timeout(Duration::from_secs(10), both).await.expect("no request waits for what has retired");
     assert_eq!((waited.code().as_str(), retired.status.as_u16()), ("retired-instance", 204));
     assert_eq!(retire(EDGE, "i2").await.status, 204);
-    service.acknowledge(said(&service, service.revision(), &["0", "1"])).await;
+    service.acknowledge(acknowledgement(&service, service.revision(), &["0", "1"])).await;
     assert!(service.enforcement().await.0);
     let service = service.restart().await;
-    let gone = service.hear("edge-1", "i2", "60").await;
+    let gone = service.poll_edge("edge-1", "i2", "60").await;
     assert_eq!((gone.status.as_u16(), gone.code().as_str()), (410, "retired-instance"));
 }
 
@@ -278,7 +284,7 @@ async fn a_feed_request_can_say_what_every_worker_has_applied() {
 async fn an_instance_that_retires_counts_until_it_surely_denies() {
     let service = Service::start().await;
     service.with_an_edge().await;
-    service.hear("edge-1", "i2", "60").await;
+    service.poll_edge("edge-1", "i2", "60").await;
     let retire = async |id: &str| {
         let path = format!("/edge/v1/instances/{id}");
         service.call_as(EDGE, Method::DELETE, &path, Value::Null, &[]).await.status
@@ -286,7 +292,7 @@ async fn an_instance_that_retires_counts_until_it_surely_denies() {
     let count = async || service.get("/v1/edges").await.json()["items"].as_array().unwrap().len();
     let deleting = async { (retire("i1").await.as_u16(), count().await) };
     let meanwhile = async {
-        let gone = service.hear("edge-1", "i1", "60").await;
+        let gone = service.poll_edge("edge-1", "i1", "60").await;
         assert_eq!((gone.code().as_str(), gone.header("latchkey-time").is_some()), ("retired-instance", true));
         assert_eq!(count().await, 2);
     };
@@ -310,16 +316,16 @@ async fn an_operator_can_say_that_an_instance_is_gone_but_not_while_it_is_connec
     let event = &service.get("/v1/audit-events?limit=1").await.json()["items"][0];
     assert_eq!((&event["action"], &event["target"]["id"]), (&json!("instance.remove"), &json!("i1")));
     assert_eq!(service.enforcement().await, (false, Value::Null, json!("never")));
-    assert_eq!(service.hear("edge-1", "i1", "60").await.status, 410);
+    assert_eq!(service.poll_edge("edge-1", "i1", "60").await.status, 410);
     assert_eq!(service.delete("/v1/edges/i1").await.code(), "unknown-instance");
 }
 
 #[tokio::test]
 async fn silent_instances_are_forgotten_after_a_day_or_their_bound() {
     let service = Service::start().await;
-    service.hear("edge-1", "short", "60").await;
-    service.hear("edge-1", "long", "172800").await;
-    service.hear("edge-1", "endless", "never").await;
+    service.poll_edge("edge-1", "short", "60").await;
+    service.poll_edge("edge-1", "long", "172800").await;
+    service.poll_edge("edge-1", "endless", "never").await;
     let names = async || {
         let page = service.get("/v1/edges").await.json();
         let items = page["items"].as_array().unwrap().clone();

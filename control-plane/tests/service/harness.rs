@@ -8,16 +8,16 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use latchkey::api::{Api, Parts, router};
+use latchkey::auth_failures::AuthFailureLimiter;
 use latchkey::clock::Clock;
 use latchkey::config::Config;
 use latchkey::edges::Edges;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
-use latchkey::guesses::Guesses;
-use latchkey::imports::Imports;
+use latchkey::imports::ImportLimiter;
 use latchkey::metrics::Metrics;
 use latchkey::spool::Spool;
-use latchkey::store::{Acting, Database, Store};
+use latchkey::store::{ChangeContext, Database, Store};
 use latchkey::tokens::Token;
 use policy::Position;
 use policy::table::{Loading, Table};
@@ -39,7 +39,7 @@ pub struct Service {
     pub store: Store,
     pub feed: Feed,
     pub edges: Edges,
-    pub imports: Imports,
+    pub imports: ImportLimiter,
     pub directory: Arc<tempfile::TempDir>,
     clock: Clock,
     nanos: Arc<AtomicU64>,
@@ -104,20 +104,21 @@ impl Service {
             assert!(!broken_too.load(Ordering::SeqCst), "the clock is broken");
             Duration::from_secs(since.load(Ordering::SeqCst))
         });
-        let acting = Acting::system(clock.now());
+        let context = ChangeContext::system(clock.now());
         let epoch = entropy.id(&clock).unwrap();
         let database: Database = database.parse().unwrap();
-        let store = Store::open(database, epoch, &config, acting).await.unwrap();
+        let store = Store::open(database, epoch, &config, context).await.unwrap();
         let (end, ending) = watch::channel(false);
-        let (guesses, public_url) = (Guesses::new(store.clone(), clock.clone()), PUBLIC_URL.parse().unwrap());
+        let (auth_failures, public_url) =
+            (AuthFailureLimiter::new(store.clone(), clock.clone()), PUBLIC_URL.parse().unwrap());
         let log_revisions = config.log_revisions;
         let edges = Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await.unwrap();
-        let (token, shared) = (Token::of(EDGE), guesses.clone());
+        let (token, shared) = (Token::of(EDGE), auth_failures.clone());
         let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), log_revisions, ending);
         let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
         let metrics = Metrics::new(store.clone(), feed.clone());
         tokio::spawn(edges.clone().measure());
-        let imports = Imports::new(config.limits, Spool::new(directory.path().to_owned(), 256 << 20));
+        let imports = ImportLimiter::new(config.limits, Spool::new(directory.path().to_owned(), 256 << 20));
         let api = Api::from(Parts {
             imports: imports.clone(),
             store: store.clone(),
@@ -126,7 +127,7 @@ impl Service {
             config,
             admin_token,
             metrics,
-            guesses,
+            auth_failures,
             public_url,
             edge_token,
             edges: edges.clone(),

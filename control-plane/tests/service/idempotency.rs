@@ -6,10 +6,10 @@ use policy::key_text::{Kind, compose};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::captured_log::CapturedLog;
 use crate::databases;
 use crate::harness::{ADMIN, Answer, Service};
 use crate::import::{ACME, ANYWHERE, line};
-use crate::logged::Logged;
 use crate::openapi::{assert_documented, routes_with};
 use crate::replicas::two;
 
@@ -320,7 +320,7 @@ async fn at_two_control_planes_at_once_a_change_is_made_once() {
 
 #[tokio::test]
 async fn neither_log_nor_database_has_an_idempotency_key() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
     let (service, changes) = started().await;
     let key = "correct-horse-battery-staple";
     for (path, body, _) in &changes {
@@ -328,11 +328,11 @@ async fn neither_log_nor_database_has_an_idempotency_key() {
             send(&service, path, key, body).await;
         }
     }
-    let resting = crate::resting::at_rest(service.directory.path());
+    let stored = crate::data_at_rest::data_at_rest(service.directory.path());
     service.store.close().await;
     assert!(logged.text().contains("/rotate"), "the requests are logged");
     assert!(!logged.text().contains(key));
-    for (name, bytes) in resting {
+    for (name, bytes) in stored {
         assert!(!bytes.windows(key.len()).any(|part| part == key.as_bytes()), "{name}");
     }
 }

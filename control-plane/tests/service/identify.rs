@@ -14,7 +14,7 @@ async fn found(service: &Service, secret: &str) -> Value {
     answer.json()
 }
 
-async fn asked_as(service: &Service, token: &str, secret: &str) -> Answer {
+async fn identify_as(service: &Service, token: &str, secret: &str) -> Answer {
     service.call_as(token, Method::POST, IDENTIFY, json!({"secret": secret}), &[]).await
 }
 
@@ -92,12 +92,12 @@ async fn a_workspace_admin_learns_of_its_workspace_s_secrets_alone() {
     let (_, admin) = service.token("workspace_admin", Some("acme")).await;
     let (_, stranger) = service.token("workspace_admin", Some("other")).await;
     let edge = service.post("/v1/edge-tokens", json!({"name": "gateway", "edge": "edge-1"})).await.json();
-    assert_eq!(asked_as(&service, &admin, &mine).await.status, 200);
-    assert_eq!(asked_as(&service, &admin, &admin).await.status, 200);
-    let nothing = asked_as(&service, &admin, "lk_live_00000000000000000000000000000000004cjNQE").await;
+    assert_eq!(identify_as(&service, &admin, &mine).await.status, 200);
+    assert_eq!(identify_as(&service, &admin, &admin).await.status, 200);
+    let nothing = identify_as(&service, &admin, "lk_live_00000000000000000000000000000000004cjNQE").await;
     assert_eq!((nothing.status.as_u16(), nothing.code().as_str()), (404, "unknown-secret"));
     for secret in [theirs.as_str(), &stranger, edge["secret"].as_str().unwrap(), ADMIN, EDGE] {
-        let refused = asked_as(&service, &admin, secret).await;
+        let refused = identify_as(&service, &admin, secret).await;
         assert_eq!((refused.status, refused.text()), (nothing.status, nothing.text()));
     }
 }

@@ -6,8 +6,8 @@ use policy::Digest;
 use serde_json::{Value, json};
 use tracing::Level;
 
+use crate::captured_log::CapturedLog;
 use crate::harness::{ADMIN, Answer, EDGE, START, Service};
-use crate::logged::Logged;
 use crate::openapi::assert_documented;
 
 pub const ANYWHERE: &str = "/v1/keys/import";
@@ -102,8 +102,8 @@ async fn an_imported_key_is_a_key_like_any_other() {
     let mut later = service.table().await;
     service.catch_up(&mut later).await;
     let now = policy::UnixSeconds(1_795_420_800);
-    assert!(later.find(&Digest::of(b"theirs-1")).unwrap().superseded_at().has_come(now));
-    assert!(!table.find(&Digest::of(b"theirs-1")).unwrap().superseded_at().has_come(now));
+    assert!(later.find(&Digest::of(b"theirs-1")).unwrap().superseded_at().is_reached(now));
+    assert!(!table.find(&Digest::of(b"theirs-1")).unwrap().superseded_at().is_reached(now));
     let service = service.restart().await;
     let fresh = service.table().await;
     let facts = |table: &policy::Table| {
@@ -159,7 +159,7 @@ async fn a_digest_that_is_taken_anywhere_is_refused_and_nothing_more_is_said() {
 
 #[tokio::test]
 async fn an_admin_of_one_workspace_learns_not_which_digests_are_taken_elsewhere_nor_that_any_are_too_often() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
     let service = Service::start().await;
     for slug in ["acme", "other", "third"] {
         service.workspace(slug).await;
@@ -176,7 +176,7 @@ async fn an_admin_of_one_workspace_learns_not_which_digests_are_taken_elsewhere_
     for _ in 0..11 {
         assert_eq!(refused(&as_admin(&admin, ACME, &["new", &ours]).await), ["2 digest refused"]);
     }
-    let mut told = Vec::new();
+    let mut refusals = Vec::new();
     for secrets in [
         &["new", &theirs][..],
         &[theirs.as_str(), "new"],
@@ -193,9 +193,9 @@ async fn an_admin_of_one_workspace_learns_not_which_digests_are_taken_elsewhere_
         let answer = as_admin(&admin, ACME, secrets).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "refused-lines"));
         assert!(answer.json().get("lines").is_none(), "{}", answer.text());
-        told.push(answer.bytes);
+        refusals.push(answer.bytes);
     }
-    assert!(told.iter().all(|answer| *answer == told[0]), "one refusal tells more than another");
+    assert!(refusals.iter().all(|answer| *answer == refusals[0]), "one refusal tells more than another");
     let warnings = logged.lines(Level::WARN);
     assert!(warnings.len() == 1 && warnings[0].contains("workspace.id=ws_"), "{warnings:?}");
 

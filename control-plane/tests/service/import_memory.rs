@@ -85,7 +85,7 @@ impl Server {
     }
 
     /// Waits until the server has read everything that clients sent.
-    async fn has_taken_all(&self) {
+    async fn has_read_everything(&self) {
         let port = format!(":{:04X}", self.address().port());
         let waiting = || {
             let all = read_to_string("/proc/net/tcp").unwrap();
@@ -136,7 +136,7 @@ async fn imports_that_are_not_complete_are_kept_on_disk_and_not_in_memory() {
     for _ in 0..50 {
         unfinished.push(server.begin_import(&body, body.len() - 1).await);
     }
-    server.has_taken_all().await;
+    server.has_read_everything().await;
     let grown = server.memory("VmRSS").saturating_sub(before);
     assert!(grown < 40 * MIB, "{grown} bytes for 50 unfinished bodies of {length}");
     let spooled = server.spooled();
@@ -162,7 +162,7 @@ async fn beyond_the_room_for_bodies_an_import_is_refused_until_there_is_some_aga
     assert!((500_000..1_000_000).contains(&body.len()), "two of them have no room");
     for goes_away in [true, false] {
         let unfinished = server.begin_import(&body, body.len() - 1).await;
-        server.has_taken_all().await;
+        server.has_read_everything().await;
         let refused = server.import(&body).await;
         assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
         for part in ["limit-reached", r#""limit":"import_spool_bytes""#, r#""maximum":1000000"#, "retry-after: 10"] {

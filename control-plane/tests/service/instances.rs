@@ -5,32 +5,32 @@ use latchkey::config::{Config, Limits};
 use policy::Position;
 use serde_json::{Value, json};
 
+use crate::captured_log::CapturedLog;
 use crate::databases::{FILE, is_postgres};
 use crate::harness::{Answer, EDGE, Service};
-use crate::logged::Logged;
 use crate::postgres::replica;
 use crate::replicas::two;
 use crate::waiting::until;
 
 /// A token that was made over REST, for requests to the feed.
-struct Held {
+struct CreatedEdgeToken {
     path: String,
     secret: String,
 }
 
 impl Service {
-    async fn made(&self, edge: &str) -> Held {
+    async fn create_edge_token(&self, edge: &str) -> CreatedEdgeToken {
         let made = self.post("/v1/edge-tokens", json!({"name": "a gateway", "edge": edge})).await.json();
         let path = format!("/v1/edge-tokens/{}", made["token"]["id"].as_str().unwrap());
-        Held { path, secret: made["secret"].as_str().unwrap().to_owned() }
+        CreatedEdgeToken { path, secret: made["secret"].as_str().unwrap().to_owned() }
     }
 
-    async fn asks_as(&self, token: &str, instance: &str, bound: &str) -> Answer {
+    async fn poll_as(&self, token: &str, instance: &str, bound: &str) -> Answer {
         let path = format!("/edge/v1/feed?format=1&edge=edge-1&instance={instance}&max_staleness={bound}");
         self.call_as(token, Method::GET, &path, Value::Null, &[]).await
     }
 
-    async fn says_as(&self, token: &str, instance: &str, workers: &[&str]) -> Answer {
+    async fn acknowledge_as(&self, token: &str, instance: &str, workers: &[&str]) -> Answer {
         let Position { epoch, revision, .. } = *self.store.head().borrow();
         let worker = |id: &&str| json!({"id": id, "applied": revision, "started_at": 1_795_420_800});
         let workers: Vec<_> = workers.iter().map(worker).collect();
@@ -44,7 +44,7 @@ impl Service {
         (answer["enforced"] == true, answer["edges"].as_array().unwrap().len())
     }
 
-    async fn full(&self) -> String {
+    async fn instance_ratio(&self) -> String {
         let text = self.get("/metrics").await.text();
         let line = text.lines().find_map(|line| line.strip_prefix("latchkey_edge_token_instances_ratio "));
         line.unwrap_or_else(|| panic!("no ratio in\n{text}")).to_owned()
@@ -65,33 +65,33 @@ fn assert_limit(answer: &Answer, status: u16, limit: &str, maximum: u64) {
 #[tokio::test]
 async fn a_made_token_has_a_thousand_connected_instances_and_the_start_token_more() {
     let service = Service::start().await;
-    let token = service.made("edge-1").await;
+    let token = service.create_edge_token("edge-1").await;
     for n in 0..1_000 {
-        assert_eq!(service.asks_as(&token.secret, &format!("n{n}"), "60").await.status, 200);
+        assert_eq!(service.poll_as(&token.secret, &format!("n{n}"), "60").await.status, 200);
     }
-    let refused = service.asks_as(&token.secret, "one-more", "60").await;
+    let refused = service.poll_as(&token.secret, "one-more", "60").await;
     assert_limit(&refused, 429, "instances_per_edge_token", 1_000);
     assert_eq!(refused.header("retry-after"), Some("60"));
     // Known instances continue, and other tokens have limits of their own.
-    assert_eq!(service.asks_as(&token.secret, "n7", "60").await.status, 200);
-    assert_eq!(service.asks_as(EDGE, "one-more", "60").await.status, 200);
-    let other = service.made("edge-1").await;
-    assert_eq!(service.asks_as(&other.secret, "two-more", "60").await.status, 200);
+    assert_eq!(service.poll_as(&token.secret, "n7", "60").await.status, 200);
+    assert_eq!(service.poll_as(EDGE, "one-more", "60").await.status, 200);
+    let other = service.create_edge_token("edge-1").await;
+    assert_eq!(service.poll_as(&other.secret, "two-more", "60").await.status, 200);
 }
 
 #[tokio::test]
 async fn instances_that_acknowledge_an_empty_list_take_their_place_and_have_nothing() {
     let service = limited(3).await;
     for name in ["i1", "i2", "i3"] {
-        assert_eq!(service.asks_as(EDGE, name, "60").await.status, 200);
-        assert_eq!(service.says_as(EDGE, name, &[]).await.status, 200);
+        assert_eq!(service.poll_as(EDGE, name, "60").await.status, 200);
+        assert_eq!(service.acknowledge_as(EDGE, name, &[]).await.status, 200);
         assert!(!service.counts().await.0, "{name}");
     }
     let edges = service.get("/v1/edges").await.json();
     let state = |edge: &Value| (edge["state"].clone(), edge["applied"].clone());
     let states: Vec<_> = edges["items"].as_array().unwrap().iter().map(state).collect();
     assert_eq!(states, vec![(json!("behind"), Value::Null); 3]);
-    assert_limit(&service.asks_as(EDGE, "i4", "60").await, 429, "instances_per_edge_token", 3);
+    assert_limit(&service.poll_as(EDGE, "i4", "60").await, 429, "instances_per_edge_token", 3);
     // After a restart it doesn't count as an acknowledgement either.
     let service = service.restart().await;
     if !is_postgres() {
@@ -112,15 +112,15 @@ async fn silent_instances_have_room_of_their_own_and_retired_ones_need_none() {
     let service = limited(2).await;
     for round in 0..4 {
         for n in 0..2 {
-            assert_eq!(service.asks_as(EDGE, &format!("r{round}-{n}"), "60").await.status, 200, "round {round}");
+            assert_eq!(service.poll_as(EDGE, &format!("r{round}-{n}"), "60").await.status, 200, "round {round}");
         }
-        assert_eq!(service.asks_as(EDGE, "one-more", "60").await.status, 429, "two are connected");
+        assert_eq!(service.poll_as(EDGE, "one-more", "60").await.status, 429, "two are connected");
         service.advance(31);
     }
-    assert_limit(&service.asks_as(EDGE, "one-more", "60").await, 429, "instances_per_edge_token", 2);
+    assert_limit(&service.poll_as(EDGE, "one-more", "60").await, 429, "instances_per_edge_token", 2);
     // An instance that retires makes room immediately.
     let retired = service.call_as(EDGE, Method::DELETE, "/edge/v1/instances/r0-0", Value::Null, &[]).await;
-    assert_eq!((retired.status.as_u16(), service.asks_as(EDGE, "one-more", "60").await.status.as_u16()), (204, 200));
+    assert_eq!((retired.status.as_u16(), service.poll_as(EDGE, "one-more", "60").await.status.as_u16()), (204, 200));
     let retire = async |name: &str| {
         service.advance(31);
         let path = format!("/edge/v1/instances/{name}");
@@ -129,82 +129,82 @@ async fn silent_instances_have_room_of_their_own_and_retired_ones_need_none() {
     retire("one-more").await;
     for n in 0..20 {
         let name = format!("short-{n}");
-        assert_eq!(service.asks_as(EDGE, &name, "60").await.status, 200, "{name}");
+        assert_eq!(service.poll_as(EDGE, &name, "60").await.status, 200, "{name}");
         retire(&name).await;
     }
     // A token remembers as many retired instances as it may have silent ones: the last ones.
-    let gone = service.asks_as(EDGE, "short-19", "60").await;
+    let gone = service.poll_as(EDGE, "short-19", "60").await;
     assert_eq!((gone.status.as_u16(), gone.code().as_str()), (410, "retired-instance"));
-    assert_eq!(service.asks_as(EDGE, "short-0", "60").await.status, 200, "it is a new one");
+    assert_eq!(service.poll_as(EDGE, "short-0", "60").await.status, 200, "it is a new one");
     let service = service.restart().await;
-    assert_eq!(service.asks_as(EDGE, "short-19", "60").await.status, 410);
+    assert_eq!(service.poll_as(EDGE, "short-19", "60").await.status, 410);
 }
 
 #[tokio::test]
 async fn without_a_limit_there_is_none_and_a_configured_one_holds_for_made_tokens_too() {
     let service = limited(0).await;
-    let token = service.made("edge-1").await;
+    let token = service.create_edge_token("edge-1").await;
     for n in 0..1_100 {
-        assert_eq!(service.asks_as(&token.secret, &format!("n{n}"), "60").await.status, 200);
+        assert_eq!(service.poll_as(&token.secret, &format!("n{n}"), "60").await.status, 200);
     }
-    assert_eq!(service.full().await, "0.0");
+    assert_eq!(service.instance_ratio().await, "0.0");
     let service = limited(1).await;
-    let token = service.made("edge-1").await;
+    let token = service.create_edge_token("edge-1").await;
     for (token, name) in [(token.secret.as_str(), "i1"), (EDGE, "i2")] {
-        assert_eq!(service.asks_as(token, name, "60").await.status, 200);
-        assert_limit(&service.asks_as(token, "i3", "60").await, 429, "instances_per_edge_token", 1);
+        assert_eq!(service.poll_as(token, name, "60").await.status, 200);
+        assert_limit(&service.poll_as(token, "i3", "60").await, 429, "instances_per_edge_token", 1);
     }
 }
 
 #[tokio::test]
 async fn an_operator_is_warned_once_when_a_token_has_four_fifths_of_its_instances() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
     let service = limited(10).await;
     let warnings = || {
         let lines = logged.lines(tracing::Level::WARN);
-        lines.iter().filter(|line| line.contains("comes near the limit of its instances")).count()
+        lines.iter().filter(|line| line.contains("is near its limit of instances")).count()
     };
     for (n, ratio, warned) in [(1, "0.1", 0), (7, "0.7", 0), (8, "0.8", 1), (9, "0.9", 1), (10, "1.0", 1)] {
         for n in 0..n {
-            service.asks_as(EDGE, &format!("n{n}"), "60").await;
+            service.poll_as(EDGE, &format!("n{n}"), "60").await;
         }
-        assert_eq!((service.full().await.as_str(), warnings()), (ratio, warned), "{n} instances");
+        assert_eq!((service.instance_ratio().await.as_str(), warnings()), (ratio, warned), "{n} instances");
     }
     // As silent ones they fill a quarter of the limit for those.
     service.advance(31);
-    assert_eq!(service.full().await, "0.25");
+    assert_eq!(service.instance_ratio().await, "0.25");
 }
 
 #[tokio::test]
 async fn an_instance_has_as_many_workers_as_the_limit_allows_beside_those_that_ended() {
     let service = Service::start().await;
-    service.asks_as(EDGE, "i1", "60").await;
+    service.poll_as(EDGE, "i1", "60").await;
     let names: Vec<_> = (0..257).map(|n| format!("w{n}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    assert_limit(&service.says_as(EDGE, "i1", &names).await, 422, "workers_per_instance", 256);
-    assert_eq!(service.says_as(EDGE, "i1", &names[..256]).await.status, 200);
+    assert_limit(&service.acknowledge_as(EDGE, "i1", &names).await, 422, "workers_per_instance", 256);
+    assert_eq!(service.acknowledge_as(EDGE, "i1", &names[..256]).await.status, 200);
     assert_eq!(service.counts().await, (true, 1));
     let limits = Limits { workers_per_instance: 0, ..Limits::default() };
     let service = service.restart_with(Config { limits, ..Config::default() }).await;
-    assert_eq!(service.says_as(EDGE, "i1", &names).await.status, 200);
+    assert_eq!(service.acknowledge_as(EDGE, "i1", &names).await.status, 200);
 }
 
 #[tokio::test]
 async fn an_instance_ends_with_its_only_token_once_it_has_the_answer() {
     let service = Service::start().await;
-    let token = service.made("edge-1").await;
+    let token = service.create_edge_token("edge-1").await;
     for name in ["asks", "says", "leaves", "silent"] {
-        assert_eq!(service.asks_as(&token.secret, name, "never").await.status, 200);
+        assert_eq!(service.poll_as(&token.secret, name, "never").await.status, 200);
     }
     assert_eq!(service.delete(&token.path).await.status, 204);
     assert_eq!(service.counts().await, (false, 4), "each may still decide by its table");
     let leaves =
         async || service.call_as(&token.secret, Method::DELETE, "/edge/v1/instances/leaves", Value::Null, &[]).await;
     for (name, answer) in [
-        ("asks", service.asks_as(&token.secret, "asks", "never").await),
-        ("says", service.says_as(&token.secret, "says", &["0"]).await),
+        ("asks", service.poll_as(&token.secret, "asks", "never").await),
+        ("says", service.acknowledge_as(&token.secret, "says", &["0"]).await),
         ("leaves", leaves().await),
-        ("again", service.asks_as(&token.secret, "asks", "never").await),
+        ("again", service.poll_as(&token.secret, "asks", "never").await),
     ] {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (410, "retired-instance"), "{name}");
         assert!(answer.header("latchkey-time").is_some(), "{name}: an edge takes it for ours by this");
@@ -226,19 +226,22 @@ async fn an_instance_ends_with_its_only_token_once_it_has_the_answer() {
 #[tokio::test]
 async fn a_revoked_token_ends_no_instance_that_another_token_has_used_and_none_that_is_not_its() {
     let service = Service::start().await;
-    let (old, new, foreign) =
-        (service.made("edge-1").await, service.made("edge-1").await, service.made("edge-1").await);
-    service.asks_as(&old.secret, "of-both", "60").await;
-    service.says_as(&new.secret, "of-both", &["0"]).await;
-    service.asks_as(&old.secret, "of-the-start-token", "60").await;
-    service.asks_as(EDGE, "of-the-start-token", "60").await;
-    service.asks_as(&foreign.secret, "foreign", "60").await;
+    let (old, new, foreign) = (
+        service.create_edge_token("edge-1").await,
+        service.create_edge_token("edge-1").await,
+        service.create_edge_token("edge-1").await,
+    );
+    service.poll_as(&old.secret, "of-both", "60").await;
+    service.acknowledge_as(&new.secret, "of-both", &["0"]).await;
+    service.poll_as(&old.secret, "of-the-start-token", "60").await;
+    service.poll_as(EDGE, "of-the-start-token", "60").await;
+    service.poll_as(&foreign.secret, "foreign", "60").await;
     let service = service.restart().await;
     for token in [&old, &foreign] {
         assert_eq!(service.delete(&token.path).await.status, 204);
     }
     for name in ["of-both", "of-the-start-token", "foreign", "unknown"] {
-        let answer = service.asks_as(&old.secret, name, "60").await;
+        let answer = service.poll_as(&old.secret, name, "60").await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "bad-token"), "{name}");
     }
     // Nor under another edge's name, nor by a request that can't be read.
@@ -250,19 +253,19 @@ async fn a_revoked_token_ends_no_instance_that_another_token_has_used_and_none_t
     let usage = service.call_as(&foreign.secret, Method::POST, "/edge/v1/usage", usage, &[]).await;
     assert_eq!(usage.code(), "bad-token", "reporting usage doesn't end an instance");
     for (token, name) in [(new.secret.as_str(), "of-both"), (EDGE, "of-the-start-token")] {
-        assert_eq!(service.asks_as(token, name, "60").await.status, 200, "{name} goes on");
+        assert_eq!(service.poll_as(token, name, "60").await.status, 200, "{name} goes on");
     }
     assert_eq!(service.get("/v1/edges").await.json()["items"].as_array().unwrap().len(), 3);
     // A valid token that is used first keeps the instance.
-    assert_eq!(service.asks_as(&new.secret, "foreign", "60").await.status, 200);
-    assert_eq!(service.asks_as(&foreign.secret, "foreign", "60").await.status, 401);
+    assert_eq!(service.poll_as(&new.secret, "foreign", "60").await.status, 200);
+    assert_eq!(service.poll_as(&foreign.secret, "foreign", "60").await.status, 401);
 }
 
 #[tokio::test]
 async fn an_edge_that_loads_pages_with_a_revoked_token_is_sent_back_to_the_feed() {
     let service = Service::start().await;
-    let token = service.made("edge-1").await;
-    let manifest = service.asks_as(&token.secret, "i1", "60").await;
+    let token = service.create_edge_token("edge-1").await;
+    let manifest = service.poll_as(&token.secret, "i1", "60").await;
     let at = policy::table::Loading::start(&manifest.bytes).unwrap().position();
     service.delete(&token.path).await;
     let page = format!("/edge/v1/snapshots/{}/{}/0", at.epoch, at.revision);
@@ -273,21 +276,21 @@ async fn an_edge_that_loads_pages_with_a_revoked_token_is_sent_back_to_the_feed(
 #[tokio::test]
 async fn a_revoked_token_s_instance_is_retired_at_every_replica_it_asks() {
     let Some((first, second)) = two().await else { return };
-    let (old, new) = (first.made("edge-1").await, first.made("edge-1").await);
-    until("the tokens work", async || second.asks_as(&old.secret, "alone", "never").await.status == 200).await;
-    first.asks_as(&old.secret, "of-both", "never").await;
-    until("the other token works", async || second.asks_as(&new.secret, "of-both", "never").await.status == 200).await;
+    let (old, new) = (first.create_edge_token("edge-1").await, first.create_edge_token("edge-1").await);
+    until("the tokens work", async || second.poll_as(&old.secret, "alone", "never").await.status == 200).await;
+    first.poll_as(&old.secret, "of-both", "never").await;
+    until("the other token works", async || second.poll_as(&new.secret, "of-both", "never").await.status == 200).await;
     assert_eq!(second.delete(&old.path).await.status, 204);
     // This replica learns only with a delay what the other one did last.
-    until("the revocation is known", async || first.asks_as(&old.secret, "nobody's", "never").await.status == 401)
+    until("the revocation is known", async || first.poll_as(&old.secret, "nobody's", "never").await.status == 401)
         .await;
-    assert_eq!(first.asks_as(&old.secret, "of-both", "never").await.status, 401);
-    let told = first.asks_as(&old.secret, "alone", "never").await;
-    assert_eq!((told.status.as_u16(), told.code().as_str()), (410, "retired-instance"));
+    assert_eq!(first.poll_as(&old.secret, "of-both", "never").await.status, 401);
+    let answer_of_old = first.poll_as(&old.secret, "alone", "never").await;
+    assert_eq!((answer_of_old.status.as_u16(), answer_of_old.code().as_str()), (410, "retired-instance"));
     for replica in [&first, &second] {
         until("one is left", async || replica.counts().await == (false, 1)).await;
-        assert_eq!(replica.asks_as(&new.secret, "alone", "never").await.status, 410, "it needs a new id");
-        assert_eq!(replica.asks_as(&new.secret, "of-both", "never").await.status, 200);
+        assert_eq!(replica.poll_as(&new.secret, "alone", "never").await.status, 410, "it needs a new id");
+        assert_eq!(replica.poll_as(&new.secret, "of-both", "never").await.status, 200);
     }
 }
 
@@ -295,12 +298,12 @@ async fn a_revoked_token_s_instance_is_retired_at_every_replica_it_asks() {
 async fn the_dead_instances_of_an_edge_are_removed_at_once_and_the_living_stay() {
     let service = Service::start().await;
     for n in 0..250 {
-        service.asks_as(EDGE, &format!("dead-{n:03}"), "never").await;
+        service.poll_as(EDGE, &format!("dead-{n:03}"), "never").await;
     }
     service.edge("/edge/v1/feed?format=1&edge=edge-2&instance=other&max_staleness=never").await;
     service.advance(31);
     for name in ["i1", "i2"] {
-        service.asks_as(EDGE, name, "never").await;
+        service.poll_as(EDGE, name, "never").await;
     }
     let before = service.revision();
     let removed = service.delete("/v1/edges?edge=edge-1").await;
@@ -318,11 +321,11 @@ async fn the_dead_instances_of_an_edge_are_removed_at_once_and_the_living_stay()
     assert_eq!((events.len(), named.len(), &events[0]["target"]["id"]), (3, 250, &json!("edge-1")));
     assert_eq!(events[0]["actor"]["id"], "platform-admin");
     // An instance that was removed and still polls is answered that it has ended.
-    assert_eq!(service.asks_as(EDGE, "dead-007", "never").await.status, 410);
+    assert_eq!(service.poll_as(EDGE, "dead-007", "never").await.status, 410);
     let again = service.delete("/v1/edges?edge=edge-1").await;
     assert_eq!((again.json()["removed"].clone(), again.revision()), (json!(0), before + 3), "nothing was changed");
     let service = service.restart().await;
-    assert_eq!(service.asks_as(EDGE, "dead-007", "never").await.status, 410);
+    assert_eq!(service.poll_as(EDGE, "dead-007", "never").await.status, 410);
     assert_eq!(service.delete("/v1/edges").await.fields(), ["edge required"]);
     assert_eq!(service.delete("/v1/edges?edge=a%2Fb").await.fields(), ["edge bad-edge"]);
 }
@@ -330,18 +333,18 @@ async fn the_dead_instances_of_an_edge_are_removed_at_once_and_the_living_stay()
 #[tokio::test]
 async fn instances_that_another_replica_answers_are_not_removed_as_dead() {
     let Some((first, second)) = two().await else { return };
-    first.asks_as(EDGE, "i1", "never").await;
-    second.asks_as(EDGE, "i2", "never").await;
+    first.poll_as(EDGE, "i1", "never").await;
+    second.poll_as(EDGE, "i2", "never").await;
     until("both are known", async || first.counts().await.1 == 2 && second.counts().await.1 == 2).await;
     for replica in [&first, &second] {
         replica.advance(100);
     }
     // The second doesn't see this request.
-    first.asks_as(EDGE, "i1", "never").await;
+    first.poll_as(EDGE, "i1", "never").await;
     let removed = second.delete("/v1/edges?edge=edge-1").await.json();
     assert_eq!((&removed["removed"], &removed["connected"]), (&json!(1), &json!(1)));
-    assert_eq!(first.asks_as(EDGE, "i1", "never").await.status, 200);
-    assert_eq!(first.asks_as(EDGE, "i2", "never").await.status, 410);
+    assert_eq!(first.poll_as(EDGE, "i1", "never").await.status, 200);
+    assert_eq!(first.poll_as(EDGE, "i2", "never").await.status, 410);
     let third = replica(&first).await;
     until("a replica that starts counts one", async || third.counts().await.1 == 1).await;
 }

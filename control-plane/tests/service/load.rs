@@ -23,20 +23,20 @@ use crate::start::{Running, command};
 const CLIENTS: usize = 8;
 
 /// A request that has no answer after this time gets none.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Control planes on one database, each a process of its own, under load.
 pub struct Load {
     directory: Arc<TempDir>,
     database: String,
     processes: Vec<Running>,
-    doors: Arc<Doors>,
-    clients: JoinSet<Vec<Answered>>,
+    control_planes: Arc<ControlPlanes>,
+    clients: JoinSet<Vec<ConfirmedChange>>,
     edge: JoinHandle<Edge>,
 }
 
 /// A change that was answered.
-struct Answered {
+struct ConfirmedChange {
     action: &'static str,
     key: String,
     revision: u64,
@@ -45,47 +45,51 @@ struct Answered {
 
 impl Load {
     /// Starts with this number of control planes.
-    pub async fn start(directory: TempDir, database: String, control_planes: usize) -> Self {
-        let processes: Vec<_> = (0..control_planes).map(|_| process(&directory, &database)).collect();
-        let doors = Arc::new(Doors::of(&processes, &directory));
+    pub async fn start(directory: TempDir, database: String, count: usize) -> Self {
+        let processes: Vec<_> = (0..count).map(|_| process(&directory, &database)).collect();
+        let control_planes = Arc::new(ControlPlanes::of(&processes, &directory));
         let client = client();
         let body = json!({"name": "Acme", "slug": "acme"});
-        let made = doors.change(&client, 0, "/v1/workspaces", &body).await;
+        let made = control_planes.change(&client, 0, "/v1/workspaces", &body).await;
         made.expect("a workspace for all keys");
-        let edge = tokio::spawn(Edge::load(Arc::clone(&doors)).await.follow());
+        let edge = tokio::spawn(Edge::load(Arc::clone(&control_planes)).await.follow());
         let mut clients = JoinSet::new();
         for turn in 0..CLIENTS {
-            clients.spawn(change_keys(Arc::clone(&doors), turn));
+            clients.spawn(change_keys(Arc::clone(&control_planes), turn));
         }
-        Self { directory: Arc::new(directory), database, processes, doors, clients, edge }
+        Self { directory: Arc::new(directory), database, processes, control_planes, clients, edge }
     }
 
     /// Waits until each control plane has answered this many further changes.
-    pub async fn goes_on(&self, changes: usize) {
-        let goals = self.doors.all.iter().map(|door| (door, *door.answered.borrow() + changes));
-        for (door, goal) in goals.collect::<Vec<_>>() {
-            let mut answered = door.answered.subscribe();
-            let reached = answered.wait_for(|answered| *answered >= goal);
+    pub async fn wait_for_changes(&self, changes: usize) {
+        let targets = self
+            .control_planes
+            .all
+            .iter()
+            .map(|control_plane| (control_plane, *control_plane.answered.borrow() + changes));
+        for (control_plane, target) in targets.collect::<Vec<_>>() {
+            let mut answered = control_plane.answered.subscribe();
+            let reached = answered.wait_for(|answered| *answered >= target);
             let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
-            reached.expect("a control plane answers no more").unwrap();
+            reached.expect("a control plane that answers").unwrap();
         }
     }
 
     /// Kills one of the control planes, and starts another in its place.
     pub fn kill(&mut self, turn: usize) {
         let number = turn % self.processes.len();
-        let (process, door) = (&mut self.processes[number], &self.doors.all[number]);
+        let (process, control_plane) = (&mut self.processes[number], &self.control_planes.all[number]);
         process.child.kill().unwrap();
         process.child.wait().unwrap();
-        door.address.send_replace(None);
+        control_plane.address.send_replace(None);
         *process = self::process(&self.directory, &self.database);
-        door.address.send_replace(Some(process.address.clone()));
+        control_plane.address.send_replace(Some(process.address.clone()));
     }
 
     /// Ends the load, and asserts that everything that was answered is there, whole and once, and nothing in part.
     /// Returns a summary.
     pub async fn end(self) -> String {
-        self.doors.is_over.store(true, Ordering::SeqCst);
+        self.control_planes.is_over.store(true, Ordering::SeqCst);
         let answered: Vec<_> = self.clients.join_all().await.into_iter().flatten().collect();
         let mut edge = self.edge.await.unwrap();
         drop(self.processes);
@@ -96,7 +100,7 @@ impl Load {
         let events = all(&service, "/v1/audit-events?limit=200").await;
         let events: BTreeMap<_, _> = events.iter().map(|event| (event["revision"].as_u64().unwrap(), event)).collect();
         let mut revisions = BTreeSet::new();
-        for Answered { action, key, revision, .. } in &answered {
+        for ConfirmedChange { action, key, revision, .. } in &answered {
             assert!(revisions.insert(revision), "{revision} was given twice");
             let event = events.get(revision).unwrap_or_else(|| panic!("{action} of {key} is lost, or its event"));
             assert_eq!((&event["action"], &event["target"]["id"]), (&json!(action), &json!(key)), "{revision}");
@@ -114,18 +118,18 @@ impl Load {
         }
         service.catch_up(&mut edge.table).await;
         assert_eq!(edge.table.position(), head);
-        for Answered { key, secret, .. } in &answered {
+        for ConfirmedChange { key, secret, .. } in &answered {
             let record = edge.table.find(&Digest::of(secret.as_bytes()));
             assert_eq!(record.map(|record| record.is_active()), Some(is_active(key)), "{key} at the edge");
         }
-        let refused = self.doors.refused.load(Ordering::SeqCst);
+        let refused = self.control_planes.refused.load(Ordering::SeqCst);
         format!("{} changes answered, none lost; {refused} refused; {} deltas at the edge", answered.len(), edge.deltas)
     }
 }
 
 /// A client may never learn that its connection broke while it sent a request: hyperium/hyper#4122.
 fn client() -> Client {
-    Client::builder().timeout(PATIENCE).build().unwrap()
+    Client::builder().timeout(TIMEOUT).build().unwrap()
 }
 
 fn process(directory: &TempDir, database: &str) -> Running {
@@ -148,8 +152,8 @@ async fn all(service: &Service, path: &str) -> Vec<Value> {
 }
 
 /// The control planes that clients can reach.
-struct Doors {
-    all: Vec<Door>,
+struct ControlPlanes {
+    all: Vec<ControlPlane>,
     refused: AtomicUsize,
     /// Held by the client that may retry: of all clients without an answer, one at a time.
     turn: Mutex<()>,
@@ -158,22 +162,22 @@ struct Doors {
     edge_token: String,
 }
 
-struct Door {
+struct ControlPlane {
     /// `None` while the control plane is down.
     address: watch::Sender<Option<String>>,
     /// The number of changes that it answered.
     answered: watch::Sender<usize>,
 }
 
-impl Doors {
+impl ControlPlanes {
     fn of(processes: &[Running], directory: &TempDir) -> Self {
-        let door = |process: &Running| Door {
+        let control_plane = |process: &Running| ControlPlane {
             address: watch::Sender::new(Some(process.address.clone())),
             answered: watch::Sender::new(0),
         };
         let token = |name| std::fs::read_to_string(directory.path().join(name)).unwrap().trim_end().to_owned();
         Self {
-            all: processes.iter().map(door).collect(),
+            all: processes.iter().map(control_plane).collect(),
             refused: AtomicUsize::new(0),
             turn: Mutex::new(()),
             is_over: AtomicBool::new(false),
@@ -183,11 +187,13 @@ impl Doors {
     }
 
     /// The control plane whose turn it is, or else the next one that runs.
-    async fn open(&self, turn: usize) -> (&Door, String) {
+    async fn open(&self, turn: usize) -> (&ControlPlane, String) {
         let (after, from) = self.all.split_at(turn % self.all.len());
         loop {
-            let is_open = |door: &Door| door.address.borrow().clone();
-            if let Some(open) = from.iter().chain(after).find_map(|door| Some((door, is_open(door)?))) {
+            let is_open = |control_plane: &ControlPlane| control_plane.address.borrow().clone();
+            if let Some(open) =
+                from.iter().chain(after).find_map(|control_plane| Some((control_plane, is_open(control_plane)?)))
+            {
                 return open;
             }
             from[0].address.subscribe().wait_for(Option::is_some).await.unwrap();
@@ -196,7 +202,7 @@ impl Doors {
 
     /// The revision of a change and its answer, if all of it arrived.
     async fn change(&self, client: &Client, turn: usize, path: &str, body: &Value) -> Option<(u64, Value)> {
-        let (door, address) = self.open(turn).await;
+        let (control_plane, address) = self.open(turn).await;
         let request = client.post(format!("http://{address}{path}")).bearer_auth(&self.admin_token);
         let answer = request.json(body).send().await.ok()?;
         if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
@@ -206,7 +212,7 @@ impl Doors {
         let revision = answer.headers().get("latchkey-revision").map(|revision| revision.to_str().unwrap().parse());
         let (status, json) = (answer.status(), answer.json::<Value>().await.ok()?);
         assert!(status.is_success(), "{status} {json}");
-        door.answered.send_modify(|answered| *answered += 1);
+        control_plane.answered.send_modify(|answered| *answered += 1);
         Some((revision.unwrap().unwrap(), json))
     }
 
@@ -218,26 +224,26 @@ impl Doors {
 }
 
 /// Makes keys until the load ends, and deactivates every other one at another control plane.
-async fn change_keys(doors: Arc<Doors>, first: usize) -> Vec<Answered> {
+async fn change_keys(control_planes: Arc<ControlPlanes>, first: usize) -> Vec<ConfirmedChange> {
     let (client, keys, mut answered) = (client(), "/v1/workspaces/acme/keys", Vec::new());
     let body = json!({"name": "key", "expires_in": "none"});
     let (mut turn, mut waited) = (first, None);
-    while !doors.is_over.load(Ordering::SeqCst) {
+    while !control_planes.is_over.load(Ordering::SeqCst) {
         turn += 1;
-        let Some((revision, made)) = doors.change(&client, turn, keys, &body).await else {
+        let Some((revision, made)) = control_planes.change(&client, turn, keys, &body).await else {
             if waited.is_none() {
-                waited = Some(doors.turn.lock().await);
+                waited = Some(control_planes.turn.lock().await);
             }
             continue;
         };
         waited = None;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (key, secret) = (text(&made["key"]["id"]), text(&made["secret"]));
-        answered.push(Answered { action: "key.create", key: key.clone(), revision, secret: secret.clone() });
+        answered.push(ConfirmedChange { action: "key.create", key: key.clone(), revision, secret: secret.clone() });
         if answered.len() % 3 == 1 {
             let deactivate = format!("{keys}/{key}/deactivate");
-            if let Some((revision, _)) = doors.change(&client, turn + 1, &deactivate, &json!({})).await {
-                answered.push(Answered { action: "key.deactivate", key, revision, secret });
+            if let Some((revision, _)) = control_planes.change(&client, turn + 1, &deactivate, &json!({})).await {
+                answered.push(ConfirmedChange { action: "key.deactivate", key, revision, secret });
             }
         }
     }
@@ -246,7 +252,7 @@ async fn change_keys(doors: Arc<Doors>, first: usize) -> Vec<Answered> {
 
 /// An edge that polls any control plane that runs.
 struct Edge {
-    doors: Arc<Doors>,
+    control_planes: Arc<ControlPlanes>,
     client: Client,
     table: Table,
     deltas: usize,
@@ -254,28 +260,29 @@ struct Edge {
 
 impl Edge {
     /// Loads the first table, before any control plane is killed.
-    async fn load(doors: Arc<Doors>) -> Self {
+    async fn load(control_planes: Arc<ControlPlanes>) -> Self {
         let client = client();
-        let bytes = async |path: &str| doors.edge(&client, 0, path).await.unwrap().bytes().await.unwrap().to_vec();
+        let bytes =
+            async |path: &str| control_planes.edge(&client, 0, path).await.unwrap().bytes().await.unwrap().to_vec();
         let mut loading = Loading::start(&bytes(&feed(None)).await).unwrap();
         let Position { epoch, revision, .. } = loading.position();
         while let Some(page) = loading.wanted() {
             loading.add(bytes(&format!("/edge/v1/snapshots/{epoch}/{revision}/{page}")).await).unwrap();
         }
         let table = loading.finish().unwrap();
-        Self { doors, client, table, deltas: 0 }
+        Self { control_planes, client, table, deltas: 0 }
     }
 
     /// Follows until the load ends. Its revision never decreases, whichever control plane it polls. If it starts from
     /// nothing it may get an older snapshot, with the head that it has to reach.
     async fn follow(mut self) -> Self {
         let mut turn = 0;
-        while !self.doors.is_over.load(Ordering::SeqCst) {
+        while !self.control_planes.is_over.load(Ordering::SeqCst) {
             turn += 1;
             let from = self.table.position();
-            let anew = turn % 50 == 0;
-            let Some(bytes) = self.asks(turn, from, anew).await else { continue };
-            if anew {
+            let is_fresh = turn % 50 == 0;
+            let Some(bytes) = self.poll(turn, from, is_fresh).await else { continue };
+            if is_fresh {
                 assert_eq!(Loading::start(&bytes).unwrap().position().epoch, from.epoch);
             } else {
                 assert!(Delta::is_delta(&bytes), "it is sent back from {from:?}");
@@ -287,8 +294,8 @@ impl Edge {
     }
 
     /// The body that it is sent, if all of it arrived.
-    async fn asks(&self, turn: usize, from: Position, anew: bool) -> Option<Vec<u8>> {
-        let answer = self.doors.edge(&self.client, turn, &feed((!anew).then_some(from))).await?;
+    async fn poll(&self, turn: usize, from: Position, is_fresh: bool) -> Option<Vec<u8>> {
+        let answer = self.control_planes.edge(&self.client, turn, &feed((!is_fresh).then_some(from))).await?;
         match answer.status() {
             StatusCode::SERVICE_UNAVAILABLE => return None,
             StatusCode::OK | StatusCode::NO_CONTENT => {}
@@ -302,6 +309,7 @@ impl Edge {
 }
 
 fn feed(from: Option<Position>) -> String {
-    let asked = from.map(|Position { epoch, revision, head }| format!("&epoch={epoch}&since={revision}&head={head}"));
-    format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&wait=1{}", asked.unwrap_or_default())
+    let position =
+        from.map(|Position { epoch, revision, head }| format!("&epoch={epoch}&since={revision}&head={head}"));
+    format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&wait=1{}", position.unwrap_or_default())
 }

@@ -12,8 +12,8 @@ use policy::{Digest, Position, Revision};
 use serde_json::{Value, json};
 use tracing::Level;
 
+use crate::captured_log::CapturedLog;
 use crate::harness::Service;
-use crate::logged::Logged;
 
 /// A service whose log keeps the newest `log_revisions`, with one key; returns its path too.
 async fn with_log(log_revisions: u64) -> (Service, String) {
@@ -96,7 +96,7 @@ async fn compaction_keeps_what_leads_on_from_a_snapshot_that_is_being_loaded() {
 async fn the_log_is_compacted_while_changes_come() {
     let (service, path) = with_log(10).await;
     let first = *service.store.head().borrow();
-    let keeping = tokio::spawn(service.feed.clone().keep_log());
+    let keeping = tokio::spawn(service.feed.clone().compact_log());
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while gets_a_delta(&service, {
         changes(&service, &path, 2).await;
@@ -121,7 +121,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_database_that_went_back_is_reported_once_and_edges_take_what_it_has() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
 
     let service = Service::of_a_file().await;
     service.workspace("acme").await;
@@ -166,7 +166,7 @@ async fn a_database_that_went_back_is_reported_once_and_edges_take_what_it_has()
 
 #[tokio::test]
 async fn an_edge_that_missed_much_or_is_of_another_epoch_is_no_reason_for_an_error() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
     let (service, path) = with_log(10).await;
     let before = *service.store.head().borrow();
     changes(&service, &path, 30).await;

@@ -155,9 +155,9 @@ async fn answers_have_exactly_the_fields_of_their_schema() {
     let missing = service.get("/v1/workspaces/nowhere").await.json();
     service.edge("/edge/v1/feed?format=1&edge=e&instance=i").await;
     let id = key.rsplit('/').next().unwrap();
-    let said = json!({"edge": "e", "instance": "i", "worker": "w", "sequence": 1, "keys": [{"key": id, "hour": 1_795_420_800, "allowed": 1}],
+    let body = json!({"edge": "e", "instance": "i", "worker": "w", "sequence": 1, "keys": [{"key": id, "hour": 1_795_420_800, "allowed": 1}],
                       "denials": [{"key": id, "code": "expired-key", "at": 1_795_420_800, "method": "GET", "path": "/"}]});
-    service.call_as(EDGE, Method::POST, "/edge/v1/usage", said, &[]).await;
+    service.call_as(EDGE, Method::POST, "/edge/v1/usage", body, &[]).await;
     let usage = service.get(&format!("{key}/usage")).await.json();
     for (schema, answer) in [
         ("Workspace", service.get("/v1/workspaces/acme").await.json()),

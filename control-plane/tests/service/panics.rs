@@ -4,15 +4,15 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use tracing::Level;
 
+use crate::captured_log::CapturedLog;
 use crate::harness::Service;
-use crate::logged::Logged;
 use crate::visitor::Visitor;
 
 const ID: (&str, &str) = ("x-request-id", "from-the-test");
 
 #[tokio::test]
 async fn a_handler_that_panics_is_answered_with_500_and_counted() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
     let service = Service::start().await;
     service.workspace("acme").await;
     let visitor = Visitor::admin(&service).await;

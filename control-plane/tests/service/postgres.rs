@@ -10,16 +10,16 @@ use std::sync::atomic::Ordering;
 
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
-use latchkey::store::{Acting, Database, OpenError, Store, verify_audit};
+use latchkey::store::{ChangeContext, Database, OpenError, Store, verify_audit};
 use policy::wire::Delta;
 use policy::{Digest, Epoch, UnixSeconds};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::crash::kill_server;
+use crate::database_proxy::{DatabaseProxy, HELD, HOLD_THE_COMMIT, LOSE_THE_ANSWER, LOSE_THE_COMMIT, PASS};
 use crate::databases::{self, is_postgres, on_server};
 use crate::harness::Service;
-use crate::link::{HELD, HOLD_THE_COMMIT, LOSE_THE_ANSWER, LOSE_THE_COMMIT, Link, PASS};
 use crate::start::failed;
 use crate::tls::Authority;
 use crate::waiting::until;
@@ -79,8 +79,8 @@ async fn control_planes_that_start_at_once_make_one_database() {
     let directory = tempfile::tempdir().unwrap();
     let database: Database = databases::of(directory.path()).parse().unwrap();
     let open = |byte| {
-        let (database, acting) = (database.clone(), Acting::system(UnixSeconds(0)));
-        async move { Store::open(database, Epoch::from_bytes([byte; 16]), &Config::default(), acting).await.unwrap() }
+        let (database, context) = (database.clone(), ChangeContext::system(UnixSeconds(0)));
+        async move { Store::open(database, Epoch::from_bytes([byte; 16]), &Config::default(), context).await.unwrap() }
     };
     let stores = tokio::join!(tokio::spawn(open(1)), tokio::spawn(open(2)), tokio::spawn(open(3)));
     let stores = [stores.0.unwrap(), stores.1.unwrap(), stores.2.unwrap()];
@@ -151,16 +151,16 @@ async fn connections_that_were_cut_are_replaced() {
     }
 }
 
-/// A control plane with a workspace `acme`, and its link to the database.
-async fn behind_a_link() -> (Link, Service) {
+/// A control plane with a workspace `acme`, and the proxy in front of its database.
+async fn behind_a_proxy() -> (DatabaseProxy, Service) {
     let directory = tempfile::tempdir().unwrap();
-    let link = Link::to(&databases::of(directory.path()));
-    let service = behind(&link, directory).await;
-    (link, service)
+    let proxy = DatabaseProxy::to(&databases::of(directory.path()));
+    let service = behind(&proxy, directory).await;
+    (proxy, service)
 }
 
-async fn behind(link: &Link, directory: TempDir) -> Service {
-    let service = Service::start_at(&link.url, Arc::new(directory), Config::default(), Entropy::system()).await;
+async fn behind(proxy: &DatabaseProxy, directory: TempDir) -> Service {
+    let service = Service::start_at(&proxy.url, Arc::new(directory), Config::default(), Entropy::system()).await;
     service.workspace("acme").await;
     service
 }
@@ -174,7 +174,7 @@ async fn a_commit_whose_answer_is_lost_is_asked_after_and_neither_lost_nor_made_
     if !is_postgres() {
         return;
     }
-    let (link, service) = behind_a_link().await;
+    let (proxy, service) = behind_a_proxy().await;
     let create = async || {
         service.post("/v1/workspaces/acme/keys", json!({"name": "k", "expires_in": "none"})).await.status.as_u16()
     };
@@ -185,7 +185,7 @@ async fn a_commit_whose_answer_is_lost_is_asked_after_and_neither_lost_nor_made_
     for (lost, status, keys) in
         [(LOSE_THE_ANSWER, 201, 1), (LOSE_THE_COMMIT, 503, 1), (PASS, 201, 2), (LOSE_THE_ANSWER, 201, 3)]
     {
-        link.order.store(lost, Ordering::SeqCst);
+        proxy.order.store(lost, Ordering::SeqCst);
         assert_eq!((create().await, count().await), (status, keys));
     }
     service.store.close().await;
@@ -197,22 +197,22 @@ async fn a_commit_that_a_crash_took_is_not_done_though_another_transaction_gets_
         return;
     }
     let server = databases::start(&["--again"]);
-    let link = Link::to(&server.url());
-    let service = behind(&link, tempfile::tempdir().unwrap()).await;
-    link.order.store(HOLD_THE_COMMIT, Ordering::SeqCst);
+    let proxy = DatabaseProxy::to(&server.url());
+    let service = behind(&proxy, tempfile::tempdir().unwrap()).await;
+    proxy.order.store(HOLD_THE_COMMIT, Ordering::SeqCst);
     let create = service.post("/v1/workspaces/acme/keys", json!({"name": "k", "expires_in": "none"}));
     let (made, ()) = tokio::join!(create, async {
-        until("it is about to commit", async || link.order.load(Ordering::SeqCst) == HELD).await;
+        until("it is about to commit", async || proxy.order.load(Ordering::SeqCst) == HELD).await;
         let number = "SELECT backend_xid::text::bigint FROM pg_stat_activity WHERE state = 'idle in transaction'";
         let lost: i64 = on_server(&server.url(), |client| client.query_one(number, &[]).unwrap().get(0));
-        link.cut();
+        proxy.cut();
         kill_server(&server);
         until("it is there again", async || is_there(&server.url())).await;
         on_server(&server.url(), |client| {
             let mut next = || client.query_one("SELECT txid_current()", &[]).unwrap().get::<_, i64>(0);
             while next() < lost {}
         });
-        link.mend();
+        proxy.reconnect();
     });
     assert_eq!(made.code(), "storage-unavailable");
     until("it is ready again", async || service.get("/readyz").await.status == 200).await;
@@ -224,10 +224,10 @@ async fn without_its_database_a_control_plane_is_unready_and_serves_the_feed_it_
     if !is_postgres() {
         return;
     }
-    let (link, service) = behind_a_link().await;
+    let (proxy, service) = behind_a_proxy().await;
     let (path, secret) = service.key("acme", json!({})).await;
     let table = service.table().await;
-    link.cut();
+    proxy.cut();
     assert_eq!(service.get("/readyz").await.status, 503);
     assert_eq!(service.get("/healthz").await.status, 200);
     assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.code(), "storage-unavailable");
@@ -238,7 +238,7 @@ async fn without_its_database_a_control_plane_is_unready_and_serves_the_feed_it_
     assert_eq!(service.get("/readyz?for=edges").await.status, 503, "another one serves edges better");
     assert!(table.find(&Digest::of(secret.as_bytes())).unwrap().is_active());
 
-    link.mend();
+    proxy.reconnect();
     until("it is ready again", async || service.get("/readyz").await.status == 200).await;
     assert_eq!(service.post(&format!("{path}/deactivate"), Value::Null).await.status, 200);
     let other = Service::start_in(Arc::clone(&service.directory), Config::default(), Entropy::system()).await;
@@ -281,8 +281,8 @@ async fn the_server_is_reached_over_tls_and_must_prove_its_name() {
         let url =
             format!("postgres://latchkey@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={}", at(authority));
         let database = url.parse::<Database>().unwrap().with_password_file(password.map(|name| at(name).into()));
-        let acting = Acting::system(UnixSeconds(0));
-        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await
+        let context = ChangeContext::system(UnixSeconds(0));
+        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), context).await
     };
     let store = open("localhost", "ours.ca", Some("password")).await.unwrap();
     let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'latchkey' AND ssl";
@@ -307,8 +307,8 @@ async fn a_newer_schema_and_another_program_s_are_refused_and_left_alone() {
     let url = url(&service);
     service.store.close().await;
     let open = async || {
-        let (database, acting) = (url.parse::<Database>().unwrap(), Acting::system(UnixSeconds(0)));
-        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.map(drop)
+        let (database, context) = (url.parse::<Database>().unwrap(), ChangeContext::system(UnixSeconds(0)));
+        Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), context).await.map(drop)
     };
     on_server(&url, |server| server.batch_execute("UPDATE latchkey_schema SET version = 99").unwrap());
     assert!(matches!(open().await, Err(OpenError::Newer { found: 99, known: 9, .. })));
@@ -344,7 +344,7 @@ fn a_server_that_can_t_be_reached_is_reported_in_one_line_without_the_password()
         (at("?sslmode=require"), "verify-full".to_owned()),
         (at("?sslmode=verify-full&sslrootcert=none.pem"), "none.pem".to_owned()),
         ("postgres://keys:hush@/latchkey".to_owned(), "names no host".to_owned()),
-        ("postgres://keys:hush@a:b:c/latchkey".to_owned(), "no address".to_owned()),
+        ("postgres://keys:hush@a:b:c/latchkey".to_owned(), "it is not a URL".to_owned()),
     ] {
         let output = failed(directory.path(), &["--database", &url]);
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -10,8 +10,8 @@ use latchkey::config::Config;
 use latchkey::entropy::Entropy;
 use latchkey::secret::LastCharacters;
 use latchkey::store::{
-    Acting, BackupError, LogError, LostChanges, NewSecret, OpenError, Renewal, Restore, RestoreError, Restored,
-    StoreError, back_up, restore, verify_audit,
+    BackupError, ChangeContext, LogError, LostChanges, NewSecret, OpenError, Restore, RestoreError, RestorePlan,
+    RestoreSummary, StoreError, back_up, restore, verify_audit,
 };
 use policy::{ChainHash, Digest, Epoch, Position, Revision, UnixSeconds};
 use rusqlite::Connection;
@@ -22,12 +22,12 @@ use crate::harness::{Answer, Service};
 const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 
 /// A service whose backup was made between two sets of changes.
-struct Site {
+struct BackedUpService {
     service: Service,
     backup: PathBuf,
 }
 
-impl Site {
+impl BackedUpService {
     /// With two keys in the backup, `acme/kept` and `acme/dropped`; returns their paths and secrets, too.
     async fn start() -> (Self, [(String, String); 2]) {
         let service = Service::of_a_file().await;
@@ -55,21 +55,21 @@ impl Site {
     }
 
     /// Stops the service; returns what a restore needs.
-    async fn stop(self) -> Stopped {
+    async fn stop(self) -> StoppedService {
         self.service.store.close().await;
         let directory = Arc::clone(&self.service.directory);
-        Stopped { database: database(&self.service), backup: self.backup, directory }
+        StoppedService { database: database(&self.service), backup: self.backup, directory }
     }
 }
 
-struct Stopped {
+struct StoppedService {
     database: PathBuf,
     backup: PathBuf,
     directory: Arc<tempfile::TempDir>,
 }
 
-impl Stopped {
-    fn restore(&self, log: Option<&Path>, lost_changes: LostChanges) -> Result<Restored, RestoreError> {
+impl StoppedService {
+    fn restore(&self, log: Option<&Path>, lost_changes: LostChanges) -> Result<RestoreSummary, RestoreError> {
         self.restore_with(log, lost_changes, None)
     }
 
@@ -78,21 +78,21 @@ impl Stopped {
         log: Option<&Path>,
         lost_changes: LostChanges,
         reported: Option<u64>,
-    ) -> Result<Restored, RestoreError> {
+    ) -> Result<RestoreSummary, RestoreError> {
         let mut made = 0_u64;
         let mut secret = || {
             made += 1;
             let digest = Digest::of(format!("nobody's {made}").as_bytes());
             Ok::<_, StoreError>(NewSecret { digest, last_characters: LastCharacters(String::new()) })
         };
-        let renewal = Renewal {
+        let plan = RestorePlan {
             log,
             reported: reported.map(Revision),
             lost_changes,
             epoch: Epoch::from_bytes([9; 16]),
-            acting: Acting::system(NOW),
+            context: ChangeContext::system(NOW),
         };
-        let what = Restore { from: &self.backup, database: &self.database, renewal };
+        let what = Restore { from: &self.backup, database: &self.database, plan };
         restore(&what, &mut secret)
     }
 
@@ -114,7 +114,7 @@ async fn post(service: &Service, path: &str, action: &str) -> Answer {
 #[tokio::test]
 async fn a_copy_of_a_database_in_use_has_all_that_was_answered() {
     use std::os::unix::fs::PermissionsExt as _;
-    let (site, [(path, _), _]) = Site::start().await;
+    let (site, [(path, _), _]) = BackedUpService::start().await;
     let mode = site.backup.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
     let left: Vec<_> =
@@ -145,7 +145,7 @@ fn what_is_no_database_of_ours_is_not_copied() {
 
 #[tokio::test]
 async fn a_backup_that_lacks_changes_is_refused_and_leaves_all_as_it_was() {
-    let (site, [(path, _), (other, _)]) = Site::start().await;
+    let (site, [(path, _), (other, _)]) = BackedUpService::start().await;
     let before = site.service.revision();
     post(&site.service, &path, "deactivate").await;
     post(&site.service, &other, "rotate").await;
@@ -155,8 +155,8 @@ async fn a_backup_that_lacks_changes_is_refused_and_leaves_all_as_it_was() {
     let error = stopped.restore(None, LostChanges::Refused).unwrap_err();
     let RestoreError::Lost { backup, reached, undone, .. } = &error else { panic!("{error}") };
     assert_eq!((backup.0, reached.0, undone.as_str()), (before, head, " (deactivations: 1, rotations: 1)"));
-    let told = error.to_string();
-    assert!(told.contains("--replay-audit") && told.contains("--accept-lost-changes"), "{told}");
+    let message = error.to_string();
+    assert!(message.contains("--replay-audit") && message.contains("--accept-lost-changes"), "{message}");
     assert_eq!(std::fs::read(&stopped.database).unwrap(), bytes);
     let left: Vec<_> = std::fs::read_dir(stopped.directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains("unfinished")), "{left:?}");
@@ -170,7 +170,7 @@ async fn a_backup_that_lacks_changes_is_refused_and_leaves_all_as_it_was() {
 
 #[tokio::test]
 async fn without_a_database_to_compare_with_somebody_has_to_say_how_far_it_came() {
-    let (site, [(path, _), _]) = Site::start().await;
+    let (site, [(path, _), _]) = BackedUpService::start().await;
     let before = site.service.revision();
     post(&site.service, &path, "deactivate").await;
     let head = site.service.revision();
@@ -187,7 +187,7 @@ async fn without_a_database_to_compare_with_somebody_has_to_say_how_far_it_came(
     assert!(matches!(error, RestoreError::Lost { .. }), "{error}");
 
     // A backup that no edge is ahead of loses nothing.
-    let elsewhere = Stopped {
+    let elsewhere = StoppedService {
         database: stopped.directory.path().join("a.db"),
         backup: stopped.backup.clone(),
         directory: Arc::clone(&stopped.directory),
@@ -195,7 +195,7 @@ async fn without_a_database_to_compare_with_somebody_has_to_say_how_far_it_came(
     let restored = elsewhere.restore_with(None, LostChanges::Refused, Some(before)).unwrap();
     assert_eq!((restored.revision.0, restored.kept_as), (before + 1, None));
     // If nobody knows, it begins above everything that an edge can have seen.
-    let elsewhere = Stopped { database: stopped.directory.path().join("b.db"), ..elsewhere };
+    let elsewhere = StoppedService { database: stopped.directory.path().join("b.db"), ..elsewhere };
     assert!(elsewhere.restore(None, LostChanges::Accepted).unwrap().revision.0 > 1_000_000_000);
     let restored = stopped.restore_with(Some(&log), LostChanges::Refused, Some(head)).unwrap();
     assert!(restored.revision.0 > head);
@@ -204,7 +204,7 @@ async fn without_a_database_to_compare_with_somebody_has_to_say_how_far_it_came(
 
 #[tokio::test]
 async fn a_restore_begins_above_what_an_edge_has_shown() {
-    let (site, [(path, _), _]) = Site::start().await;
+    let (site, [(path, _), _]) = BackedUpService::start().await;
     let before = site.service.revision();
     post(&site.service, &path, "deactivate").await;
     let edge = site.service.table().await.position();
@@ -230,7 +230,7 @@ async fn a_restore_begins_above_what_an_edge_has_shown() {
 
 #[tokio::test]
 async fn an_instance_that_the_database_knew_is_waited_for_after_a_restore() {
-    let (site, _) = Site::start().await;
+    let (site, _) = BackedUpService::start().await;
     site.service.table().await;
     let known = site.service.get("/v1/edges").await.json()["items"].as_array().unwrap().len();
     assert_eq!(known, 1);
@@ -243,17 +243,19 @@ async fn an_instance_that_the_database_knew_is_waited_for_after_a_restore() {
 
 #[tokio::test]
 async fn what_can_not_be_restored_is_named() {
-    let (site, _) = Site::start().await;
+    let (site, _) = BackedUpService::start().await;
     let (database, backup) = (database(&site.service), site.backup.clone());
     let directory = Arc::clone(&site.service.directory);
-    let in_use = Stopped { database: database.clone(), backup: backup.clone(), directory: Arc::clone(&directory) };
+    let in_use =
+        StoppedService { database: database.clone(), backup: backup.clone(), directory: Arc::clone(&directory) };
     let error = in_use.restore(None, LostChanges::Accepted).unwrap_err();
     assert!(matches!(error, RestoreError::Open(OpenError::InUse { .. })), "{error}");
     let stopped = site.stop().await;
 
-    let from = |backup: PathBuf| Stopped { database: database.clone(), backup, directory: Arc::clone(&directory) };
+    let from =
+        |backup: PathBuf| StoppedService { database: database.clone(), backup, directory: Arc::clone(&directory) };
     let error = from(database.clone()).restore(None, LostChanges::Accepted).unwrap_err();
-    assert!(matches!(error, RestoreError::Itself { .. }), "{error}");
+    assert!(matches!(error, RestoreError::SameFile { .. }), "{error}");
     let error = from(directory.path().join("none.db")).restore(None, LostChanges::Accepted).unwrap_err();
     assert!(matches!(error, RestoreError::Read { .. }), "{error}");
     let theirs = directory.path().join("theirs.db");
@@ -270,7 +272,7 @@ async fn what_can_not_be_restored_is_named() {
 
 #[tokio::test]
 async fn a_wal_that_was_left_behind_gets_into_no_other_database() {
-    let (site, [(path, _), _]) = Site::start().await;
+    let (site, [(path, _), _]) = BackedUpService::start().await;
     post(&site.service, &path, "deactivate").await;
     // As after a crash: the database, and a WAL with what isn't in it yet.
     let crashed = Arc::new(tempfile::tempdir().unwrap());
@@ -279,7 +281,8 @@ async fn a_wal_that_was_left_behind_gets_into_no_other_database() {
     }
     let at = |name: &str| crashed.path().join(name);
     assert!(at("latchkey.db-wal").metadata().unwrap().len() > 0);
-    let stopped = Stopped { database: at("latchkey.db"), backup: at("backup.db"), directory: Arc::clone(&crashed) };
+    let stopped =
+        StoppedService { database: at("latchkey.db"), backup: at("backup.db"), directory: Arc::clone(&crashed) };
     let error = stopped.restore(None, LostChanges::Refused).unwrap_err();
     assert!(matches!(error, RestoreError::Lost { .. }), "{error}");
     let restored = stopped.restore(None, LostChanges::Accepted).unwrap();

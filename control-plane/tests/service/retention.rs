@@ -9,10 +9,10 @@ use policy::{Digest, UnixSeconds};
 use serde_json::json;
 use tracing::Level;
 
+use crate::captured_log::CapturedLog;
 use crate::databases::is_postgres;
 use crate::harness::{EDGE, Service};
 use crate::import::{ACME, import, line, refused};
-use crate::logged::Logged;
 
 const DAY: u64 = 86_400;
 
@@ -23,7 +23,7 @@ const START_SECS: i64 = 1_795_420_800;
 const SESSION: &[u8] = b"a session";
 
 /// A service with data that expires: a deleted key's digest, a revoked token, usage, and a session.
-struct Kept {
+struct ExpiringData {
     service: Service,
     secret: String,
     token: String,
@@ -32,16 +32,16 @@ struct Kept {
 
 /// Which of this data is still there.
 #[derive(Debug, PartialEq)]
-struct Seen {
+struct RemainingData {
     digest: bool,
     token: bool,
     requests: u64,
     session: bool,
 }
 
-const ALL: Seen = Seen { digest: true, token: true, requests: 5, session: true };
+const ALL: RemainingData = RemainingData { digest: true, token: true, requests: 5, session: true };
 
-impl Kept {
+impl ExpiringData {
     async fn start() -> Self {
         let service = Service::start().await;
         service.workspace("acme").await;
@@ -57,23 +57,23 @@ impl Kept {
         assert_eq!(reported.status, 200, "{}", reported.text());
         let (session, token_digest) = (Digest::of(SESSION), Digest::of(b"a token"));
         service.store.open_session(session, token_digest, UnixSeconds(START_SECS)).await.unwrap();
-        let kept = Self { service, secret, token, used };
-        assert_eq!(kept.seen().await, ALL);
-        kept
+        let data = Self { service, secret, token, used };
+        assert_eq!(data.remaining().await, ALL);
+        data
     }
 
     async fn restart(self) -> Self {
         Self { service: self.service.restart().await, ..self }
     }
 
-    async fn seen(&self) -> Seen {
+    async fn remaining(&self) -> RemainingData {
         let service = &self.service;
         let is_known =
             async |secret: &str| service.post("/v1/keys/identify", json!({"secret": secret})).await.status == 200;
         // As a request in time would see it.
         let session = service.store.session(Digest::of(SESSION), UnixSeconds(START_SECS)).await.unwrap();
         let usage = service.get(&format!("{}/usage", self.used)).await.json();
-        Seen {
+        RemainingData {
             digest: is_known(&self.secret).await,
             token: is_known(&self.token).await,
             requests: usage["totals"]["allowed"].as_u64().unwrap(),
@@ -83,7 +83,7 @@ impl Kept {
 
     async fn sweeps_and_keeps_all(&self, when: &str) {
         self.service.sweep().await;
-        assert_eq!(self.seen().await, ALL, "{when}");
+        assert_eq!(self.remaining().await, ALL, "{when}");
         let again = import(&self.service, ACME, &[line(&self.secret, json!({"name": "again"}))]).await;
         assert_eq!(refused(&again), ["1 digest refused"], "{when}: nobody brings the secret back");
     }
@@ -91,68 +91,72 @@ impl Kept {
 
 #[tokio::test]
 async fn a_start_with_a_clock_far_ahead_removes_nothing_until_the_clock_is_right_and_reports_it() {
-    let kept = Kept::start().await;
-    kept.service.set_wall_forward(400 * DAY);
-    let kept = kept.restart().await;
-    let (logged, _guard) = Logged::of_this_thread();
-    kept.sweeps_and_keeps_all("a start 400 days ahead").await;
-    let told = logged.lines(Level::ERROR);
-    assert_eq!(told.len(), 1, "{told:?}");
+    let data = ExpiringData::start().await;
+    data.service.set_wall_forward(400 * DAY);
+    let data = data.restart().await;
+    let (logged, _guard) = CapturedLog::of_this_thread();
+    data.sweeps_and_keeps_all("a start 400 days ahead").await;
+    let errors = logged.lines(Level::ERROR);
+    assert_eq!(errors.len(), 1, "{errors:?}");
     for words in ["nothing is removed by age", "Set this machine's clock right", "off_days=400", "2026-11-23T08:00:00Z"]
     {
-        assert!(told[0].contains(words), "{words}: {}", told[0]);
+        assert!(errors[0].contains(words), "{words}: {}", errors[0]);
     }
-    kept.service.set_wall_back(400 * DAY);
-    kept.sweeps_and_keeps_all("the clock is set right").await;
-    kept.service.advance(DAY);
-    kept.service.sweep().await;
-    assert_eq!(kept.seen().await, Seen { session: false, ..ALL }, "a day has passed");
+    data.service.set_wall_back(400 * DAY);
+    data.sweeps_and_keeps_all("the clock is set right").await;
+    data.service.advance(DAY);
+    data.service.sweep().await;
+    assert_eq!(data.remaining().await, RemainingData { session: false, ..ALL }, "a day has passed");
     assert_eq!(logged.lines(Level::ERROR).len(), 1, "{}", logged.text());
-    kept.service.advance(366 * DAY);
-    kept.service.sweep().await;
-    assert_eq!(kept.seen().await, Seen { digest: false, token: false, requests: 0, session: false });
+    data.service.advance(366 * DAY);
+    data.service.sweep().await;
+    assert_eq!(data.remaining().await, RemainingData { digest: false, token: false, requests: 0, session: false });
 }
 
 #[tokio::test]
 async fn changes_made_by_a_wrong_clock_remove_nothing_at_the_next_start() {
-    let kept = Kept::start().await;
-    kept.service.set_wall_forward(400 * DAY);
-    let kept = kept.restart().await;
-    kept.service.workspace("later").await;
-    let kept = kept.restart().await;
-    kept.sweeps_and_keeps_all("the newest change agrees with the clock").await;
-    kept.service.set_wall_back(400 * DAY);
-    kept.sweeps_and_keeps_all("the clock is set right").await;
-    let kept = kept.restart().await;
-    kept.sweeps_and_keeps_all("and is right at the next start").await;
+    let data = ExpiringData::start().await;
+    data.service.set_wall_forward(400 * DAY);
+    let data = data.restart().await;
+    data.service.workspace("later").await;
+    let data = data.restart().await;
+    data.sweeps_and_keeps_all("the newest change agrees with the clock").await;
+    data.service.set_wall_back(400 * DAY);
+    data.sweeps_and_keeps_all("the clock is set right").await;
+    let data = data.restart().await;
+    data.sweeps_and_keeps_all("and is right at the next start").await;
     // The same for a clock that was behind, once it is right.
-    kept.service.set_wall_back(400 * DAY);
-    kept.service.sweep().await;
-    kept.service.set_wall_forward(400 * DAY);
-    kept.sweeps_and_keeps_all("and right again").await;
+    data.service.set_wall_back(400 * DAY);
+    data.service.sweep().await;
+    data.service.set_wall_forward(400 * DAY);
+    data.sweeps_and_keeps_all("and right again").await;
 }
 
 #[tokio::test]
 async fn a_clock_that_is_set_forward_while_it_runs_removes_nothing() {
-    let kept = Kept::start().await;
+    let data = ExpiringData::start().await;
     for days in [6, 394] {
-        kept.service.set_wall_forward(days * DAY);
-        kept.sweeps_and_keeps_all("it runs").await;
+        data.service.set_wall_forward(days * DAY);
+        data.sweeps_and_keeps_all("it runs").await;
     }
 }
 
 #[tokio::test]
 async fn time_counts_while_it_runs_over_restarts() {
-    let kept = Kept::start().await;
-    kept.service.advance(200 * DAY);
-    kept.service.sweep().await;
-    let kept = kept.restart().await;
-    kept.service.advance(164 * DAY);
-    kept.service.sweep().await;
-    assert_eq!(kept.seen().await, Seen { session: false, ..ALL }, "after 364 days");
-    kept.service.advance(2 * DAY);
-    kept.service.sweep().await;
-    assert_eq!(kept.seen().await, Seen { digest: false, token: false, requests: 0, session: false }, "after 366 days");
+    let data = ExpiringData::start().await;
+    data.service.advance(200 * DAY);
+    data.service.sweep().await;
+    let data = data.restart().await;
+    data.service.advance(164 * DAY);
+    data.service.sweep().await;
+    assert_eq!(data.remaining().await, RemainingData { session: false, ..ALL }, "after 364 days");
+    data.service.advance(2 * DAY);
+    data.service.sweep().await;
+    assert_eq!(
+        data.remaining().await,
+        RemainingData { digest: false, token: false, requests: 0, session: false },
+        "after 366 days"
+    );
 }
 
 #[tokio::test]
@@ -160,21 +164,21 @@ async fn replicas_don_t_add_up_the_time_that_passes_at_each() {
     if !is_postgres() {
         return;
     }
-    let kept = Kept::start().await;
-    let directory = Arc::clone(&kept.service.directory);
+    let data = ExpiringData::start().await;
+    let directory = Arc::clone(&data.service.directory);
     let other = Service::start_in(directory, Config::default(), Entropy::system()).await;
     for _ in 0..2 {
-        for service in [&kept.service, &other] {
+        for service in [&data.service, &other] {
             service.advance(150 * DAY);
             // Their wall clocks are far ahead; what counts is how long they have run.
             service.set_wall_forward(DAY);
             service.sweep().await;
         }
     }
-    assert!(kept.seen().await.digest, "300 days have passed");
-    for service in [&kept.service, &other] {
+    assert!(data.remaining().await.digest, "300 days have passed");
+    for service in [&data.service, &other] {
         service.advance(66 * DAY);
         service.sweep().await;
     }
-    assert!(!kept.seen().await.digest, "366 days have passed");
+    assert!(!data.remaining().await.digest, "366 days have passed");
 }

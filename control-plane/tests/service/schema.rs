@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use latchkey::config::Config;
 use latchkey::entropy::Entropy;
-use latchkey::store::{Acting, LostChanges, NewSecret, Renewal, Restore, StoreError, restore, verify_audit};
+use latchkey::store::{ChangeContext, LostChanges, NewSecret, Restore, RestorePlan, StoreError, restore, verify_audit};
 use policy::{Digest, Epoch, UnixSeconds};
 use rusqlite::Connection;
 
@@ -36,7 +36,7 @@ async fn assert_whole(service: &Service, name: &str) {
     let table = service.table().await;
     let found = |secret: &str| table.find(&Digest::of(secret.as_bytes()));
     assert!(found("first").unwrap().is_active() && !found("second").unwrap().is_active(), "{name}");
-    assert!(found("rotated-out").unwrap().superseded_at().has_come(UnixSeconds(0)), "{name}");
+    assert!(found("rotated-out").unwrap().superseded_at().is_reached(UnixSeconds(0)), "{name}");
     // SQL finds names until a sweep has folded them, and they are found afterwards too.
     for swept in [false, true] {
         if swept {
@@ -73,14 +73,14 @@ async fn a_backup_of_each_older_schema_is_restored() {
         let (database, from) = (directory.path().join("latchkey.db"), directory.path().join("backup.db"));
         Connection::open(&from).unwrap().execute_batch(fixture).unwrap();
         let bytes = std::fs::read(&from).unwrap();
-        let renewal = Renewal {
+        let plan = RestorePlan {
             log: None,
             reported: None,
             lost_changes: LostChanges::Accepted,
             epoch: Epoch::from_bytes([9; 16]),
-            acting: Acting::system(UnixSeconds(1_795_420_800)),
+            context: ChangeContext::system(UnixSeconds(1_795_420_800)),
         };
-        let what = Restore { from: &from, database: &database, renewal };
+        let what = Restore { from: &from, database: &database, plan };
         restore(&what, &mut || Err::<NewSecret, _>(StoreError::NotFound)).unwrap();
         assert_eq!(std::fs::read(&from).unwrap(), bytes, "schema {version}: the backup was written to");
         let service = Service::start_in(directory, Config::default(), Entropy::system()).await;

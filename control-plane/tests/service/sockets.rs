@@ -23,16 +23,16 @@ fn token(directory: &Path, name: &str) -> String {
 /// The one line that explains why it doesn't start, and its exit code.
 fn refused(directory: &Path, more: &[&str]) -> (String, Option<i32>) {
     let mut child = command(directory, more).spawn().unwrap();
-    let mut told = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
-    if !told.is_empty() {
+    let mut printed = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut printed).unwrap();
+    if !printed.is_empty() {
         child.kill().unwrap();
     }
     let output = child.wait_with_output().unwrap();
-    assert_eq!(told, "", "it serves");
-    let told = String::from_utf8(output.stderr).unwrap();
-    let lines: Vec<_> = told.lines().filter(|line| !line.contains(" INFO ")).collect();
-    assert_eq!(lines.len(), 1, "{told}");
+    assert_eq!(printed, "", "it serves");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = printed.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert_eq!(lines.len(), 1, "{printed}");
     (lines[0].to_owned(), output.status.code())
 }
 
@@ -62,8 +62,11 @@ async fn a_unix_socket_is_served_to_its_group_and_goes_with_the_server() {
 
     // A second process with another database is refused, and leaves the socket alone.
     let other = tempfile::tempdir().unwrap();
-    let (told, code) = refused(other.path(), &["--listen", &listen]);
-    assert!(code == Some(1) && told.contains(&listen) && told.contains("another program listens there"), "{told}");
+    let (printed, code) = refused(other.path(), &["--listen", &listen]);
+    assert!(
+        code == Some(1) && printed.contains(&listen) && printed.contains("another program listens there"),
+        "{printed}"
+    );
     assert_eq!(client(&socket).get("http://localhost/healthz").send().await.unwrap().status(), StatusCode::OK);
 
     running.signal("-TERM");
@@ -81,8 +84,8 @@ async fn a_unix_socket_is_served_to_its_group_and_goes_with_the_server() {
     assert!(running.child.wait().unwrap().success());
 
     // A start that fails later leaves no socket.
-    let (told, code) = refused(directory.path(), &["--listen", &listen, "--database", "nowhere/latchkey.db"]);
-    assert!(code == Some(1) && told.contains("nowhere/latchkey.db") && !socket.exists(), "{told}");
+    let (printed, code) = refused(directory.path(), &["--listen", &listen, "--database", "nowhere/latchkey.db"]);
+    assert!(code == Some(1) && printed.contains("nowhere/latchkey.db") && !socket.exists(), "{printed}");
 }
 
 #[tokio::test]
@@ -146,8 +149,8 @@ fn tls_that_no_socket_would_use_is_refused() {
         (&["--listen", &admin, "--edge-listen", &edges], "--tls-certificate: a Unix socket has no TLS"),
         (&["--edge-listen", &edges, "--edge-client-ca", "ca.pem"], "--edge-client-ca: a Unix socket has no TLS"),
     ] {
-        let (told, code) = refused(directory.path(), &[&tls, more].concat());
-        assert!(code == Some(1) && told.contains(expected), "{told}");
+        let (printed, code) = refused(directory.path(), &[&tls, more].concat());
+        assert!(code == Some(1) && printed.contains(expected), "{printed}");
     }
 }
 
@@ -172,8 +175,8 @@ async fn of_a_name_all_addresses_are_listened_on_with_one_port() {
     running.signal("-TERM");
     assert!(running.child.wait().unwrap().success());
 
-    let (told, code) = refused(directory.path(), &["--listen", "nowhere.invalid:8080"]);
-    assert!(code == Some(1) && told.contains("nowhere.invalid:8080: the name cannot be resolved"), "{told}");
+    let (printed, code) = refused(directory.path(), &["--listen", "nowhere.invalid:8080"]);
+    assert!(code == Some(1) && printed.contains("nowhere.invalid:8080: the name cannot be resolved"), "{printed}");
     for text in ["unix:admin.sock", ":8080", "8080"] {
         let output = failed(directory.path(), &["--listen", text]);
         assert_eq!(output.status.code(), Some(2), "{text}");

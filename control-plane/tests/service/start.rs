@@ -37,14 +37,14 @@ pub struct Running {
     pub child: Child,
     /// The address of --listen.
     pub address: String,
-    told: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let told = BufReader::new(child.stdout.take().unwrap());
-        let mut running = Self { child, address: String::new(), told };
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Self { child, address: String::new(), stdout };
         running.address = running.next_address();
         running
     }
@@ -52,7 +52,7 @@ impl Running {
     /// The address in the next line of its standard output.
     pub fn next_address(&mut self) -> String {
         let mut line = String::new();
-        self.told.read_line(&mut line).unwrap();
+        self.stdout.read_line(&mut line).unwrap();
         // For a Unix socket it is the path.
         let line_end = line.trim_end();
         let Some((_, address)) = line_end.split_once("://").or_else(|| line_end.split_once(" on unix:")) else {
@@ -144,8 +144,11 @@ fn token_files_of_another_owner_may_be_readable_by_a_group_of_the_server_s() {
             None => drop(Running::start(command(directory.path(), &[]))),
             Some(refusal) => {
                 let output = failed(directory.path(), &[]);
-                let told = String::from_utf8(output.stderr).unwrap();
-                assert!(output.status.code() == Some(1) && told.contains(refusal), "{mode:03o}, group {group}: {told}");
+                let printed = String::from_utf8(output.stderr).unwrap();
+                assert!(
+                    output.status.code() == Some(1) && printed.contains(refusal),
+                    "{mode:03o}, group {group}: {printed}"
+                );
             }
         }
     }
@@ -286,8 +289,8 @@ async fn of_a_trusted_proxy_s_requests_the_client_s_address_is_the_one_that_coun
     }
     let directory = tempfile::tempdir().unwrap();
     let output = failed(directory.path(), &["--trusted-proxies", "10.1.0.0/8"]);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && told.contains("say 10.0.0.0/8"), "{told}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && printed.contains("the network is 10.0.0.0/8"), "{printed}");
 }
 
 /// The same command, started with SIGHUP as `env` sets it.
@@ -326,17 +329,17 @@ fn the_command_line_checks_an_audit_log() {
         command.current_dir(directory.path()).env_clear().args(["audit", "verify"]).args(more);
         command.env("LATCHKEY_DATABASE", databases::of(directory.path()));
         let output = command.output().unwrap();
-        let told = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(told).unwrap())
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(printed).unwrap())
     };
-    let (code, told) = verify(&[]);
-    assert_eq!(code, Some(0), "{told}");
-    let hash = told.trim_end().rsplit(' ').next().unwrap();
-    assert_eq!(verify(&["--expect-head", hash]).0, Some(0), "{told}");
-    let (code, told) = verify(&["--expect-head", &"7".repeat(64)]);
-    assert!(code == Some(1) && told.contains("no audit event has the hash 777"), "{told}");
-    let (code, told) = verify(&["--database", "none.db"]);
-    assert!(code == Some(1) && told.contains("none.db"), "{told}");
+    let (code, printed) = verify(&[]);
+    assert_eq!(code, Some(0), "{printed}");
+    let hash = printed.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(verify(&["--expect-head", hash]).0, Some(0), "{printed}");
+    let (code, printed) = verify(&["--expect-head", &"7".repeat(64)]);
+    assert!(code == Some(1) && printed.contains("no audit event has the hash 777"), "{printed}");
+    let (code, printed) = verify(&["--database", "none.db"]);
+    assert!(code == Some(1) && printed.contains("none.db"), "{printed}");
     assert_eq!(verify(&["--expect-head", "x"]).0, Some(2));
 }
 

@@ -146,16 +146,16 @@ fn tls_that_can_not_be_served_reports_why_in_one_line() {
     write(at("empty.pem"), "").unwrap();
     for (more, names) in [
         (&["--tls-certificate", "none.pem", "--tls-key", "server.key"][..], "--tls-certificate none.pem: cannot read"),
-        (&["--tls-certificate", "empty.pem", "--tls-key", "server.key"], "empty.pem: there is no certificate"),
+        (&["--tls-certificate", "empty.pem", "--tls-key", "server.key"], "empty.pem: it contains no certificate"),
         (&["--tls-certificate", "server.pem", "--tls-key", "none.key"], "--tls-key none.key: cannot read"),
         (&["--tls-certificate", "server.pem", "--tls-key", "server.pem"], "--tls-key server.pem"),
         (&["--tls-certificate", "server.pem", "--tls-key", "other.key"], "a certificate and its own key"),
         (&["--edge-listen", "0.0.0.0:0"], "--edge-listen 0.0.0.0:0: plain HTTP"),
     ] {
         let output = failed(directory.path(), more);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{more:?}: {told}");
-        assert!(told.contains(names), "{more:?}: {told}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), printed.lines().count()), (Some(1), 1), "{more:?}: {printed}");
+        assert!(printed.contains(names), "{more:?}: {printed}");
         assert!(!at("admin.token").exists(), "{more:?}");
     }
     for more in [

@@ -64,7 +64,7 @@ async fn what_a_worker_reports_shows_on_the_key_and_moves_nothing_else() {
     assert_eq!(service.usage(&key).await, nothing);
     let (before, revision) = (service.get(&key).await, service.revision());
     let denial = |at: i64, path: &str| json!({"key": id(&key), "code": "missing-scope", "address": "::ffff:192.0.2.8", "at": at, "method": "POST", "path": path});
-    let mut said = batch(
+    let mut report = batch(
         "w1",
         1,
         json!([
@@ -73,11 +73,11 @@ async fn what_a_worker_reports_shows_on_the_key_and_moves_nothing_else() {
             {"key": id(&key), "hour": NOW - 3_600, "allowed": 3, "used": [{"secret": mark(&secret), "at": NOW - 3_601}]},
         ]),
     );
-    said["denials"] = json!([denial(NOW - 9, "/v1/older"), denial(NOW - 8, "/v1/newer")]);
-    said["denied"] = json!({"unknown-key": 7, "missing-key": 2});
-    said["dropped"] = json!({"requests": 4, "denials": 1});
-    said["for a newer control plane"] = json!(1);
-    service.reported(said).await;
+    report["denials"] = json!([denial(NOW - 9, "/v1/older"), denial(NOW - 8, "/v1/newer")]);
+    report["denied"] = json!({"unknown-key": 7, "missing-key": 2});
+    report["dropped"] = json!({"requests": 4, "denials": 1});
+    report["for a newer control plane"] = json!(1);
+    service.reported(report).await;
 
     let expected = json!({
         "totals": {"allowed": 8, "denied": {"missing-scope": 2, "other": 1}},
@@ -219,10 +219,10 @@ async fn a_flood_of_unknown_keys_leaves_the_database_as_it_was() {
         let mut entries: Vec<_> = (0..998).map(unknown).collect();
         entries.push(allowed(&deleted, 1));
         entries.push(allowed(&key, 1));
-        let mut said = batch("w1", sequence, json!(entries));
-        said["denials"] =
+        let mut report = batch("w1", sequence, json!(entries));
+        report["denials"] =
             json!([{"key": id(&deleted), "code": "expired-key", "at": NOW, "method": "GET", "path": "/"}]);
-        service.reported(said).await;
+        service.reported(report).await;
     }
     assert_eq!(service.allowed(&key).await, 40);
     // One hour, of the key that still exists.
@@ -308,9 +308,9 @@ async fn the_latest_twenty_denials_of_a_key_are_kept_and_go_with_it() {
     for sequence in 1..=4 {
         let denial = |n: i64| json!({"key": id(&key), "code": "expired-key", "at": NOW - 100 + n, "method": "GET", "path": format!("/{n}")});
         let start = (sequence - 1) * 8;
-        let mut said = batch("w1", u64::try_from(sequence).unwrap(), json!([]));
-        said["denials"] = (start..start + 8).map(denial).collect();
-        service.reported(said).await;
+        let mut report = batch("w1", u64::try_from(sequence).unwrap(), json!([]));
+        report["denials"] = (start..start + 8).map(denial).collect();
+        service.reported(report).await;
     }
     let usage = service.usage(&key).await;
     let paths: Vec<_> = usage["denials"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();

@@ -4,8 +4,8 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::json;
 
+use crate::captured_log::CapturedLog;
 use crate::harness::{ADMIN, Service};
-use crate::logged::Logged;
 use crate::visitor::Visitor;
 
 /// A key and an admin token, both real.
@@ -62,7 +62,7 @@ async fn no_secret_is_kept_as_a_value() {
 
 #[tokio::test]
 async fn a_request_id_that_holds_a_secret_is_not_taken_over() {
-    let (logged, _guard) = Logged::of_this_thread();
+    let (logged, _guard) = CapturedLog::of_this_thread();
     let service = Service::start().await;
     service.workspace("acme").await;
     for secret in secrets(&service).await {

@@ -13,15 +13,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until it holds.
 pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
-    until_it_is(what, true, holds).await;
+    until_equal(what, true, holds).await;
 }
 
 /// Asks until the answer is `expected`.
-pub async fn until_it_is<T: PartialEq + Debug>(what: &str, expected: T, mut asked: impl AsyncFnMut() -> T) {
+pub async fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, mut read_value: impl AsyncFnMut() -> T) {
     let mut seen = None;
     let reached = async {
         loop {
-            let now = asked().await;
+            let now = read_value().await;
             if now == expected {
                 return;
             }

@@ -1,4 +1,4 @@
-//! Where keys are found, and what is left of a request without them.
+//! Which keys are found in a request, and which headers remain without them.
 
 use super::*;
 
@@ -9,22 +9,22 @@ fn sources() -> Vec<CredentialSource> {
     .unwrap()
 }
 
-/// Keys, and what becomes of the headers: `-name` for one that goes, `name=value` for one that is rewritten.
-fn found(headers: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+/// The keys, and the header edits: `-name` for a removed header, `name=value` for a rewritten one.
+fn keys_and_edits(headers: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
     let headers: Vec<Header> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let found = find(&headers, &sources());
-    let removal = |removal: &Removal<'_>| match removal {
-        Removal::Header(name) => format!("-{name}"),
-        Removal::Rewrite(name, value) => format!("{name}={}", text(value)),
+    let scan = find(&headers, &sources());
+    let edit_text = |edit: &HeaderEdit<'_>| match edit {
+        HeaderEdit::Remove(name) => format!("-{name}"),
+        HeaderEdit::Rewrite(name, value) => format!("{name}={}", text(value)),
     };
-    (found.keys.iter().map(|key| text(key)).collect(), found.removals.iter().map(removal).collect())
+    (scan.keys.iter().map(|key| text(key)).collect(), scan.header_edits.iter().map(edit_text).collect())
 }
 
 #[test]
-fn a_key_is_found_wherever_it_may_stand_and_only_it_is_removed() {
-    for (name, headers, keys, removals) in [
+fn a_key_is_found_in_each_configured_place_and_only_the_key_is_removed() {
+    for (name, headers, keys, edits) in [
         ("nothing", &[("host", "a"), (":path", "/a?b=c"), ("cookie", "a=b")][..], &[][..], &[][..]),
         ("header", &[("x-api-key", "k")], &["k"], &["-x-api-key"]),
         ("bearer", &[("authorization", "Bearer k")], &["k"], &["-authorization"]),
@@ -65,18 +65,18 @@ fn a_key_is_found_wherever_it_may_stand_and_only_it_is_removed() {
         ("quoted cookie", &[("cookie", "api_key=\"k\"")], &["k"], &["-cookie"]),
         ("cookie headers", &[("cookie", "a=1"), ("cookie", "api_key=k")], &["k"], &["cookie=a=1"]),
     ] {
-        let (found_keys, found_removals) = found(headers);
+        let (found_keys, found_edits) = keys_and_edits(headers);
         assert_eq!(found_keys, keys, "{name}");
-        assert_eq!(found_removals, removals, "{name}");
+        assert_eq!(found_edits, edits, "{name}");
     }
 }
 
-/// A key that nobody made, with a right checksum.
+/// A key that was never issued, with a valid checksum.
 const KEY: &str = "lk_live_000000000000000000000000000000004cjNQE";
 
 #[test]
-fn a_key_of_ours_ends_where_the_next_credential_begins() {
-    for (value, keys, removal) in [
+fn a_latchkey_key_ends_where_the_next_credential_begins() {
+    for (value, keys, edit) in [
         (format!("Bearer {KEY}, Basic b"), &[KEY][..], "authorization=Basic b".to_owned()),
         (format!("Basic b,Bearer {KEY},Digest d"), &[KEY], "authorization=Basic b, Digest d".to_owned()),
         (format!("Bearer {KEY},Bearer {KEY}"), &[KEY, KEY], "-authorization".to_owned()),
@@ -85,19 +85,15 @@ fn a_key_of_ours_ends_where_the_next_credential_begins() {
         (format!("Bearer {KEY},{KEY} x"), &[&format!("{KEY},{KEY} x")], "-authorization".to_owned()),
         (format!("Bearer {KEY} x"), &[&format!("{KEY} x")], "-authorization".to_owned()),
     ] {
-        let (found_keys, removals) = found(&[("authorization", &value)]);
-        assert_eq!(
-            (found_keys, removals),
-            (keys.iter().map(|key| (*key).to_owned()).collect(), vec![removal]),
-            "{value}"
-        );
+        let (found_keys, edits) = keys_and_edits(&[("authorization", &value)]);
+        assert_eq!((found_keys, edits), (keys.iter().map(|key| (*key).to_owned()).collect(), vec![edit]), "{value}");
     }
 }
 
 #[test]
-fn a_key_where_none_belongs_is_removed_and_counts_as_none() {
+fn a_stray_key_is_removed_and_is_not_a_credential() {
     let encoded = KEY.replace('_', "%5F").replace('l', "%6c");
-    for (name, headers, removal) in [
+    for (name, headers, edit) in [
         ("bare", [("authorization", KEY.to_owned())], Some("authorization=removed")),
         ("another scheme", [("authorization", format!("Token {KEY}"))], Some("authorization=Token removed")),
         ("another header", [("x-token", KEY.to_owned())], Some("x-token=removed")),
@@ -124,20 +120,20 @@ fn a_key_where_none_belongs_is_removed_and_counts_as_none() {
         ("a typo", [("x-token", KEY.replace("4cj", "4cJ"))], None),
     ] {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let (keys, removals) = found(&headers);
-        assert_eq!(removals, Vec::from_iter(removal.map(str::to_owned)), "{name}");
+        let (keys, edits) = keys_and_edits(&headers);
+        assert_eq!(edits, Vec::from_iter(edit.map(str::to_owned)), "{name}");
         assert_eq!(keys, [""; 0], "{name}");
     }
 }
 
 #[test]
-fn of_two_lines_the_one_without_a_key_stays_as_it_was() {
-    for (headers, removals) in [
+fn a_line_without_a_key_is_unchanged() {
+    for (headers, edits) in [
         (&[("x-token", KEY), ("x-token", "a, b")][..], &["x-token=removed,a, b"][..]),
         (&[("x-api-key", KEY), ("x-token", "a"), ("x-other", KEY)], &["-x-api-key", "x-other=removed"]),
         (&[("authorization", "Basic b"), ("authorization", KEY)], &["authorization=Basic b,removed"]),
     ] {
-        assert_eq!(found(headers).1, removals, "{headers:?}");
+        assert_eq!(keys_and_edits(headers).1, edits, "{headers:?}");
     }
 }
 

@@ -1,60 +1,62 @@
-//! The head: the position of the leader's table, and where another worker can begin or follow.
+//! The head: the position of the leader's table, and from where another worker can load or follow it.
 
 use policy::{Position, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::shared_store::{Deposed, SharedStore};
+use super::shared_store::{LeaderDeposed, SharedStore};
 use crate::host::Host;
-use crate::keys::{Clocks, Heard};
+use crate::keys::{Clocks, ControlPlaneTime};
 
 /// What the leader publishes for all workers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
-    /// Of the leader that wrote it.
+    /// The term of the leader that wrote it.
     pub term: u64,
-    /// Grows with each snapshot. A worker with another generation starts again.
+    /// Grows with each snapshot. A worker with another generation loads all pages again.
     pub generation: u64,
     /// The size of the ring buffer of this generation's deltas.
     pub slots: u64,
-    /// Whether the pages and the deltas behind `base` are all there, for a worker that begins.
+    /// Whether all pages, and all deltas after `base`, are published, so that a worker can load them.
     pub is_complete: bool,
-    /// All pages have the changes up to here; deltas lead on.
-    pub base: Mark,
-    /// Where the deltas lead to.
-    pub to: Mark,
-    /// When the request was sent whose answer confirmed `to`.
+    /// All pages contain the changes up to here; the deltas follow.
+    pub base: DeltaPosition,
+    /// The position after the last delta.
+    pub to: DeltaPosition,
+    /// When the request was sent whose response confirmed `to`: see
+    /// [`Keys::confirmed_at`](crate::keys::Keys::confirmed_at).
     pub vouched: Option<Clocks>,
-    pub heard: Option<Heard>,
+    /// The control plane's clock, as of its last response to the leader.
+    pub heard: Option<ControlPlaneTime>,
 }
 
-/// A position, and the number of the delta that leads on from it.
+/// A position, and the number of the delta that follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "MarkText", try_from = "MarkText")]
-pub struct Mark {
+#[serde(into = "DeltaPositionText", try_from = "DeltaPositionText")]
+pub struct DeltaPosition {
     pub position: Position,
     pub delta: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct MarkText {
+struct DeltaPositionText {
     epoch: String,
     revision: u64,
     head: String,
     delta: u64,
 }
 
-impl From<Mark> for MarkText {
-    fn from(Mark { position: Position { epoch, revision, head }, delta }: Mark) -> Self {
+impl From<DeltaPosition> for DeltaPositionText {
+    fn from(DeltaPosition { position: Position { epoch, revision, head }, delta }: DeltaPosition) -> Self {
         Self { epoch: epoch.to_string(), revision: revision.0, head: head.to_string(), delta }
     }
 }
 
-impl TryFrom<MarkText> for Mark {
+impl TryFrom<DeltaPositionText> for DeltaPosition {
     type Error = &'static str;
 
-    fn try_from(text: MarkText) -> Result<Self, Self::Error> {
+    fn try_from(text: DeltaPositionText) -> Result<Self, Self::Error> {
         let epoch = text.epoch.parse().map_err(|_| "not an epoch")?;
         let head = text.head.parse().map_err(|_| "not a chain hash")?;
         Ok(Self { position: Position { epoch, revision: Revision(text.revision), head }, delta: text.delta })
@@ -69,14 +71,14 @@ impl Head {
     }
 
     /// Replaces a head of the same term or an older one.
-    pub fn write(&self, host: &dyn Host, store: &SharedStore) -> Result<(), Deposed> {
+    pub fn write(&self, host: &dyn Host, store: &SharedStore) -> Result<(), LeaderDeposed> {
         let name = store.head();
         let before = host.shared(&name);
-        let theirs = before.as_ref().and_then(|(bytes, _)| serde_json::from_slice::<Self>(bytes).ok());
-        if theirs.is_some_and(|theirs| theirs.term > self.term) {
-            return Err(Deposed);
+        let current = before.as_ref().and_then(|(bytes, _)| serde_json::from_slice::<Self>(bytes).ok());
+        if current.is_some_and(|current| current.term > self.term) {
+            return Err(LeaderDeposed);
         }
-        let bytes = serde_json::to_vec(self).map_err(|_| Deposed)?;
-        if host.set_shared(&name, &bytes, before.map(|(_, cas)| cas)) { Ok(()) } else { Err(Deposed) }
+        let bytes = serde_json::to_vec(self).map_err(|_| LeaderDeposed)?;
+        if host.set_shared(&name, &bytes, before.map(|(_, cas)| cas)) { Ok(()) } else { Err(LeaderDeposed) }
     }
 }

@@ -1,6 +1,6 @@
-//! The membership: which workers one Envoy has, what each knows, and which of them leads.
+//! The membership: which workers one Envoy has, the state of each, and which of them leads.
 //!
-//! Rules without a host: each takes the membership as it was read and changes it into what is to be written.
+//! Pure rules, without a host: each changes a membership that was read into the one to write.
 
 use policy::protocol::acknowledgement::{Acknowledgement, WorkerReport};
 use policy::protocol::timing::{LEADER_LEASE_MS, LEASE_PATIENCE_MS, WORKER_GONE_MS, WORKER_HEARTBEAT_MS};
@@ -21,11 +21,11 @@ pub struct Membership {
     /// When the leader renewed its lease, by the monotonic clock.
     pub renewed_ms: u64,
     pub workers: Vec<WorkerEntry>,
-    /// Tombstones of workers that are gone, until the control plane has acknowledged their end.
+    /// Tombstones of workers that have ended, until the control plane has acknowledged that.
     pub ended: Vec<EndedWorker>,
 }
 
-/// A worker that is gone. If it was only held up, it returns under another id.
+/// A worker that has ended. If it was only held up, it returns under another id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndedWorker {
@@ -46,16 +46,18 @@ pub struct WorkerEntry {
     pub signed_ms: u64,
     /// Its first heartbeat, by the monotonic clock.
     pub joined_ms: u64,
-    /// The same by the wall clock, in Unix seconds.
+    /// Its first heartbeat, by the wall clock in Unix seconds.
     pub started_at: i64,
     /// The epoch of its table; empty without one.
     pub epoch: String,
-    /// Whether it has ever received a request. Such a worker is a worse leader, because loading would delay its requests.
+    /// Whether it has ever received a request. Such a worker is a worse leader: loading a table would delay its
+    /// requests.
     pub has_requests: bool,
     pub report: Report,
     /// The generation that it could not load from the shared store.
     pub broken: Option<u64>,
-    /// The largest and the smallest staleness bound of its configurations; `None`: one has no bound, or none has one.
+    /// The largest staleness bound of its configurations, `None` if one has no bound; and the smallest one, `None` if
+    /// no configuration has a bound.
     pub largest_bound: Option<u64>,
     pub smallest_bound: Option<u64>,
 }
@@ -68,21 +70,21 @@ pub enum Lease {
 }
 
 impl Membership {
-    /// The heartbeat of a worker: strikes out workers that are gone, and takes or renews the lease, or hands it to a worker that
-    /// is a better leader. `instance` names this Envoy if it has no name yet.
+    /// The heartbeat of a worker: removes workers without a heartbeat, and takes or renews the lease, or hands it over
+    /// to a better leader. `instance` becomes the id of this Envoy if it has none yet.
     pub fn renew(&mut self, entry: WorkerEntry, instance: &str, now_ms: u64) -> Lease {
         if self.instance.is_empty() {
             instance.clone_into(&mut self.instance);
         }
         self.workers.retain(|worker| worker.id != entry.id);
-        let gone = self.workers.extract_if(.., |worker| now_ms.saturating_sub(worker.signed_ms) >= WORKER_GONE_MS);
-        self.ended.extend(gone.map(EndedWorker::from));
-        let idle = |worker: &&WorkerEntry| {
+        let ended = self.workers.extract_if(.., |worker| now_ms.saturating_sub(worker.signed_ms) >= WORKER_GONE_MS);
+        self.ended.extend(ended.map(EndedWorker::from));
+        let is_idle = |worker: &&WorkerEntry| {
             !worker.has_requests
                 && now_ms.saturating_sub(worker.signed_ms) < LEADER_LEASE_MS
                 && now_ms.saturating_sub(worker.joined_ms) > LEADER_LEASE_MS
         };
-        let better = self.workers.iter().find(idle).filter(|_| entry.has_requests).map(|worker| worker.id.clone());
+        let better = self.workers.iter().find(is_idle).filter(|_| entry.has_requests).map(|worker| worker.id.clone());
         let lease = if self.leader == entry.id {
             self.renewed_ms = now_ms;
             match better {
@@ -96,7 +98,7 @@ impl Membership {
         } else {
             let patience = if better.is_some() { LEASE_PATIENCE_MS } else { 0 };
             let is_free = if self.leader.is_empty() {
-                // A worker without requests may start at any moment.
+                // A worker without requests may join at any moment.
                 !entry.has_requests || now_ms.saturating_sub(entry.joined_ms) >= LEASE_PATIENCE_MS
             } else {
                 now_ms.saturating_sub(self.renewed_ms) > LEADER_LEASE_MS.saturating_add(patience)
@@ -114,16 +116,17 @@ impl Membership {
         lease
     }
 
-    /// When a worker's next heartbeat is due: often enough to be known as alive, and at once when the lease runs out.
+    /// When a worker's next heartbeat is due: often enough to stay in the membership, and at once when the lease
+    /// expires.
     pub fn next_heartbeat_ms(&self, has_requests: bool, now_ms: u64) -> u64 {
         let patience = if has_requests { LEASE_PATIENCE_MS } else { 0 };
         let lease_ms = if self.leader.is_empty() { 0 } else { LEADER_LEASE_MS };
-        let runs_out = self.renewed_ms.saturating_add(lease_ms).saturating_add(patience).saturating_add(1);
-        // A lease that has run out and was left to a better worker is checked with each tick.
-        runs_out.max(now_ms.saturating_add(1)).min(now_ms.saturating_add(WORKER_HEARTBEAT_MS))
+        let expires_ms = self.renewed_ms.saturating_add(lease_ms).saturating_add(patience).saturating_add(1);
+        // An expired lease that is left to a better worker is checked with each tick.
+        expires_ms.max(now_ms.saturating_add(1)).min(now_ms.saturating_add(WORKER_HEARTBEAT_MS))
     }
 
-    /// Strikes out a worker whose last configuration has ended.
+    /// Removes a worker whose last configuration has ended.
     pub fn leave(&mut self, id: &str) {
         self.ended.extend(self.workers.extract_if(.., |worker| worker.id == id).map(EndedWorker::from));
         if self.leader == id {
@@ -131,26 +134,26 @@ impl Membership {
         }
     }
 
-    /// Adds a tombstone for a worker that the control plane counts and that isn't here. Its end was acknowledged before; an
-    /// older message that arrived late has brought it back.
+    /// Adds a tombstone for a worker that the control plane counts, but that is not in the membership. Its end was
+    /// acknowledged before, but an older message that arrived late has added it again.
     pub fn add_tombstone(&mut self, id: &str) {
-        let is_here = self.workers.iter().any(|worker| worker.id == id) || self.ended.iter().any(|own| own.id == id);
-        if !is_here {
+        let is_listed = self.workers.iter().any(|worker| worker.id == id) || self.ended.iter().any(|own| own.id == id);
+        if !is_listed {
             self.ended.push(EndedWorker { id: id.to_owned(), started_at: 0 });
         }
     }
 
-    /// The queues that wake the other workers.
-    pub fn queues_but_mine<'a>(&'a self, me: &'a str) -> impl Iterator<Item = u32> + 'a {
-        self.workers.iter().filter(move |worker| worker.id != me).filter_map(|worker| worker.queue)
+    /// The queues that wake the peers of worker `id`.
+    pub fn peer_queues<'a>(&'a self, id: &'a str) -> impl Iterator<Item = u32> + 'a {
+        self.workers.iter().filter(move |worker| worker.id != id).filter_map(|worker| worker.queue)
     }
 
-    /// Whether this worker has the lowest id, and so speaks for all where no worker leads.
+    /// Whether this worker has the lowest id. Such a worker reports for all workers if none leads.
     pub fn is_first(&self, id: &str) -> bool {
         self.workers.iter().map(|worker| worker.id.as_str()).min() == Some(id)
     }
 
-    /// What the Envoy as a whole knows: the lowest revision, the greatest age, and whether all are ready.
+    /// The state of the whole Envoy: the lowest revision, the greatest age, and whether all workers are ready.
     pub fn report(&self) -> Report {
         let reports = || self.workers.iter().map(|worker| worker.report);
         Report {
@@ -161,7 +164,7 @@ impl Membership {
         }
     }
 
-    /// What the workers have applied of this epoch.
+    /// The acknowledgement of what all workers have applied in this epoch.
     pub fn acknowledgement(&self, edge: &str, epoch: &str) -> Acknowledgement {
         let living = self.workers.iter().map(|worker| WorkerReport {
             id: worker.id.clone(),
@@ -169,13 +172,13 @@ impl Membership {
             started_at: worker.started_at,
             ended: false,
         });
-        let gone = self.ended.iter().map(|ended| WorkerReport {
+        let ended = self.ended.iter().map(|ended| WorkerReport {
             id: ended.id.clone(),
             applied: 0,
             started_at: ended.started_at,
             ended: true,
         });
-        let mut workers: Vec<_> = living.chain(gone).collect();
+        let mut workers: Vec<_> = living.chain(ended).collect();
         workers.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         Acknowledgement {
             edge: edge.to_owned(),
@@ -235,14 +238,18 @@ mod tests {
         assert_eq!(
             membership.renew(worker("b", 2_500), "j", 2_500),
             Lease::NotHeld,
-            "the lease runs out after its length"
+            "the lease is valid for its whole length"
         );
         assert_eq!(membership.renew(worker("b", 2_501), "j", 2_501), Lease::Held { term: 2 });
-        assert_eq!(membership.renew(worker("a", 2_600), "i", 2_600), Lease::NotHeld, "one that returns late follows");
+        assert_eq!(
+            membership.renew(worker("a", 2_600), "i", 2_600),
+            Lease::NotHeld,
+            "the former leader returns as a follower"
+        );
     }
 
     #[test]
-    fn a_worker_with_requests_hands_the_lease_to_one_without() {
+    fn a_busy_leader_hands_the_lease_over_to_an_idle_worker() {
         let mut membership = Membership::default();
         membership.renew(worker("idle", 0), "i", 0);
         membership.leader = "busy".to_owned();
@@ -253,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_with_requests_leaves_a_free_lease_to_one_without_for_some_time() {
+    fn a_busy_worker_leaves_an_expired_lease_to_an_idle_one_for_some_time() {
         let mut membership = Membership::default();
         membership.renew(worker("gone", 0), "i", 0);
         membership.renew(worker("idle", 2_100), "i", 1_900);
@@ -262,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_runs_out_makes_a_heartbeat_due() {
+    fn an_expiring_lease_makes_a_heartbeat_due() {
         let mut membership = Membership::default();
         membership.renew(worker("a", 0), "i", 0);
         assert_eq!(membership.next_heartbeat_ms(false, 0), WORKER_HEARTBEAT_MS);
@@ -272,16 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_with_requests_lets_one_without_begin() {
+    fn a_busy_worker_leaves_the_first_lease_to_an_idle_one() {
         let mut membership = Membership::default();
         let new = |id: &str, now_ms| WorkerEntry { joined_ms: 1_000, ..busy(id, now_ms) };
         assert_eq!(membership.renew(new("busy", 1_000), "i", 1_000), Lease::NotHeld);
         assert_eq!(membership.next_heartbeat_ms(true, 1_000), 1_001, "it checks again with its next tick");
-        assert_eq!(membership.renew(new("busy", 1_200), "i", 1_200), Lease::Held { term: 1 }, "nobody came");
+        assert_eq!(membership.renew(new("busy", 1_200), "i", 1_200), Lease::Held { term: 1 }, "no idle worker joined");
     }
 
     #[test]
-    fn a_worker_that_left_or_has_no_heartbeat_is_struck_out() {
+    fn a_worker_that_left_or_has_no_heartbeat_is_removed() {
         let mut membership = Membership::default();
         membership.renew(worker("a", 0), "i", 0);
         membership.renew(worker("b", 0), "i", 0);
@@ -293,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_worker_that_is_not_here_gets_a_tombstone() {
+    fn only_a_worker_outside_the_membership_gets_a_tombstone() {
         let mut membership = Membership::default();
         membership.renew(worker("a", 0), "i", 0);
         for id in ["a", "b", "b"] {
@@ -304,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envoy_is_as_ready_as_its_last_worker() {
+    fn an_envoy_is_ready_when_all_its_workers_are() {
         let mut membership = Membership::default();
         let report = |revision, age_secs, is_ready| Report { revision, keys: 3, age_secs, is_ready };
         assert!(!membership.report().is_ready);
@@ -324,6 +331,6 @@ mod tests {
         }
         assert_eq!(membership.bounds(), (Some(90), Some(10)));
         membership.renew(worker("c", 0), "i", 0);
-        assert_eq!(membership.bounds(), (None, Some(10)), "one that is never stale");
+        assert_eq!(membership.bounds(), (None, Some(10)), "one worker is never stale");
     }
 }

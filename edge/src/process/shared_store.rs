@@ -1,39 +1,40 @@
 //! The shared store: a source's part of Envoy's shared data, its keys, and how values are written.
 //!
-//! Every value ends with the term of the leader that wrote it, which fences off a leader that was replaced while it was held
-//! up: it finds a newer term, or a write between its read and its own, and writes nothing.
+//! Every value ends with a fencing token, the term of the leader that wrote it. A leader that was replaced while it was
+//! held up finds a newer term, or its compare-and-swap fails, and it writes nothing.
 
 use policy::wire::{FORMAT, PageId};
 
 use crate::host::Host;
 use crate::source::SourceName;
 
-/// Grows with each change of the layout: a new build of the filter leaves an old one's values alone.
+/// Grows with each change of the format, so that a new build of the filter ignores an old one's values.
 const LAYOUT: u16 = 3;
 
-/// Slots for deltas that a table has at least, each page of it brings, and it has at most.
+/// Slots for deltas: the minimum for a table, how many each page adds, and the maximum.
 pub const MIN_SLOTS: u64 = if cfg!(any(test, feature = "model")) { 16 } else { 1_024 };
-const SLOTS_A_PAGE: u64 = if cfg!(any(test, feature = "model")) { 4 } else { 32 };
+const SLOTS_PER_PAGE: u64 = if cfg!(any(test, feature = "model")) { 4 } else { 32 };
 const MAX_SLOTS: u64 = 65_536;
 
-/// How many deltas the ring buffer keeps for workers that load or lag, beside a table of so many pages; each has the slot of its
-/// number modulo this. Publishing the pages again costs as much as the table is large, so it must be the rarer.
+/// The size of the ring buffer of deltas, for workers that load or lag, beside a table of so many pages; a delta's slot
+/// is its number modulo this. Publishing the pages again costs in proportion to the table, so a larger table must do it
+/// less often.
 pub fn slots(pages: usize) -> u64 {
-    SLOTS_A_PAGE.saturating_mul(pages as u64).clamp(MIN_SLOTS, MAX_SLOTS)
+    SLOTS_PER_PAGE.saturating_mul(pages as u64).clamp(MIN_SLOTS, MAX_SLOTS)
 }
 
-/// A worker with a newer term writes now.
+/// This worker is no longer the leader: another one writes with a newer term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deposed;
+pub struct LeaderDeposed;
 
 /// The keys of one source's values.
 pub struct SharedStore {
     prefix: String,
 }
 
-/// A value and its stamp.
-pub struct Stamped {
-    /// The generation of a page or a cut, or the number of a delta.
+/// A value, and the number in its stamp.
+pub struct StampedValue {
+    /// The generation of a page or a layout, or the number of a delta.
     pub number: u64,
     pub bytes: Vec<u8>,
 }
@@ -41,12 +42,12 @@ pub struct Stamped {
 impl SharedStore {
     /// The keys of this source: no other source has them.
     pub fn of(source: &SourceName) -> Self {
-        // In quotes, so that no two sources make the same text.
+        // Quoted, so that no two sources have the same prefix.
         Self { prefix: format!("latchkey/{FORMAT}.{LAYOUT}/{source:?}/") }
     }
 
     pub fn membership(&self) -> String {
-        // The key's text is part of the layout.
+        // The texts of the keys are part of the format.
         format!("{}roster", self.prefix)
     }
 
@@ -54,8 +55,8 @@ impl SharedStore {
         format!("{}head", self.prefix)
     }
 
-    /// How the published pages are cut.
-    pub fn cut(&self) -> String {
+    /// The layout of the published pages.
+    pub fn layout(&self) -> String {
         format!("{}cut", self.prefix)
     }
 
@@ -75,30 +76,30 @@ impl SharedStore {
 }
 
 /// Reads a value; `None` when there is none.
-pub fn read(host: &dyn Host, name: &str) -> Option<Stamped> {
+pub fn read(host: &dyn Host, name: &str) -> Option<StampedValue> {
     let (mut bytes, _) = host.shared(name)?;
-    let (_, number) = stamps(&bytes)?;
-    bytes.truncate(bytes.len().saturating_sub(STAMPS));
-    Some(Stamped { number, bytes })
+    let (_, number) = read_stamp(&bytes)?;
+    bytes.truncate(bytes.len().saturating_sub(STAMP_BYTES));
+    Some(StampedValue { number, bytes })
 }
 
-/// Writes a value as the leader of `term`. Costs a copy of the value before.
-pub fn write(host: &dyn Host, name: &str, term: u64, number: u64, bytes: &[u8]) -> Result<(), Deposed> {
-    let (before, cas) = host.shared(name).map_or((None, None), |(bytes, cas)| (stamps(&bytes), Some(cas)));
-    if before.is_some_and(|(theirs, _)| theirs > term) {
-        return Err(Deposed);
+/// Writes a value as the leader of `term`. Costs a copy of the previous value.
+pub fn write(host: &dyn Host, name: &str, term: u64, number: u64, bytes: &[u8]) -> Result<(), LeaderDeposed> {
+    let (current, cas) = host.shared(name).map_or((None, None), |(bytes, cas)| (read_stamp(&bytes), Some(cas)));
+    if current.is_some_and(|(current_term, _)| current_term > term) {
+        return Err(LeaderDeposed);
     }
-    let mut value = Vec::with_capacity(STAMPS.saturating_add(bytes.len()));
+    let mut value = Vec::with_capacity(STAMP_BYTES.saturating_add(bytes.len()));
     value.extend_from_slice(bytes);
     value.extend_from_slice(&number.to_le_bytes());
     value.extend_from_slice(&term.to_le_bytes());
-    if host.set_shared(name, &value, cas) { Ok(()) } else { Err(Deposed) }
+    if host.set_shared(name, &value, cas) { Ok(()) } else { Err(LeaderDeposed) }
 }
 
-/// Number and term, at the end of each value, so that removing them moves nothing.
-const STAMPS: usize = 16;
+/// The length of a stamp, number and term. It is at the end of a value, so that removing it moves no bytes.
+const STAMP_BYTES: usize = 16;
 
-fn stamps(bytes: &[u8]) -> Option<(u64, u64)> {
+fn read_stamp(bytes: &[u8]) -> Option<(u64, u64)> {
     let (rest, term) = bytes.split_last_chunk::<8>()?;
     let (_, number) = rest.split_last_chunk::<8>()?;
     Some((u64::from_le_bytes(*term), u64::from_le_bytes(*number)))

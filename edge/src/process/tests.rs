@@ -1,6 +1,6 @@
-//! Several workers of one Envoy, a control plane, and what happens when one of them goes, stops or comes.
+//! Replication between several workers of one Envoy, when workers start, end or are held up.
 
-use policy::config::Feed;
+use policy::config::FeedMode;
 
 use super::head::Head;
 use super::shared_store::{MIN_SLOTS, SharedStore};
@@ -8,7 +8,7 @@ use crate::fake_control_plane::{FakeControlPlane, answer_of, secret};
 use crate::host::CallAnswer;
 use crate::source::SourceName;
 
-mod acknowledging;
+mod acknowledgements;
 mod busy;
 mod held_up;
 mod shared_data;
@@ -17,13 +17,13 @@ mod workers;
 use self::workers::*;
 
 #[test]
-fn one_worker_asks_and_every_worker_knows() {
+fn one_worker_subscribes_and_every_worker_has_the_key() {
     let mut process = Process::new(3);
     process.settle();
-    assert_eq!(process.know(1), vec![Some(true); 3]);
+    assert_eq!(process.have_key(1), vec![Some(true); 3]);
     let leader = process.leader();
     let others = process.workers.iter().enumerate().filter(|(at, _)| *at != leader);
-    assert_eq!(others.map(|(_, worker)| worker.host.called.get()).sum::<u32>(), 0, "the others never asked");
+    assert_eq!(others.map(|(_, worker)| worker.host.call_count.get()).sum::<u32>(), 0, "the others sent no request");
 }
 
 #[test]
@@ -34,22 +34,22 @@ fn a_change_reaches_every_worker_without_waiting_for_a_tick() {
     let leader = process.leader();
     process.answer(leader);
     process.wake();
-    assert_eq!(process.know(1), vec![Some(false); 3]);
+    assert_eq!(process.have_key(1), vec![Some(false); 3]);
 }
 
 #[test]
-fn a_lost_wake_heals_at_the_next_tick() {
+fn a_lost_wake_is_made_up_for_by_the_next_tick() {
     let mut process = Process::new(3);
     process.settle();
     process.delivers_wakes = false;
     process.revoke(1);
     process.turn();
     process.turn();
-    assert_eq!(process.know(1), vec![Some(false); 3]);
+    assert_eq!(process.have_key(1), vec![Some(false); 3]);
 }
 
 #[test]
-fn an_outage_costs_the_log_a_line_and_its_end_another() {
+fn an_outage_and_its_end_are_logged_once_each() {
     let mut process = Process::new(3);
     process.settle();
     let lines = |process: &Process| -> Vec<String> {
@@ -64,7 +64,7 @@ fn an_outage_costs_the_log_a_line_and_its_end_another() {
     process.is_connected = false;
     for _ in 0..600 {
         process.turn();
-        process.answer_nothing();
+        process.time_out();
     }
     assert_eq!(lines(&process), ["no answer from the control plane"], "of a minute");
     process.is_connected = true;
@@ -75,45 +75,45 @@ fn an_outage_costs_the_log_a_line_and_its_end_another() {
 }
 
 #[test]
-fn a_control_plane_that_is_full_is_asked_seldom_and_one_that_is_away_often() {
-    let asked_in_ten_minutes = |refusal: &[(&str, &str)]| -> usize {
+fn retries_are_rare_when_the_control_plane_is_full_and_frequent_when_it_is_unavailable() {
+    let requests_in_ten_minutes = |refusal: &[(&str, &str)]| -> usize {
         let mut process = Process::new(3);
         process.settle();
         process.is_connected = false;
         let turns = 0..600_000 / TICK_MS;
         turns.map(|_| (process.turn(), process.refuse(refusal)).1).sum()
     };
-    // Every 15 to 30 s, after some that come sooner.
-    let full = asked_in_ten_minutes(&[(":status", "503"), ("retry-after", "30")]);
+    // Every 15 to 30 s, after some earlier ones.
+    let full = requests_in_ten_minutes(&[(":status", "503"), ("retry-after", "30")]);
     assert!((20..=50).contains(&full), "{full}");
-    let away = asked_in_ten_minutes(&[(":status", "503"), ("retry-after", "1")]);
-    assert!(away > 250, "{away}");
+    let unavailable = requests_in_ten_minutes(&[(":status", "503"), ("retry-after", "1")]);
+    assert!(unavailable > 250, "{unavailable}");
 }
 
 #[test]
-fn when_the_leader_is_gone_another_takes_over() {
+fn when_the_leader_ends_another_worker_takes_over() {
     let mut process = Process::new(3);
     process.settle();
     let leader = process.leader();
     process.workers[leader].runs = false;
     process.revoke(1);
     process.settle();
-    assert_eq!(process.know(1), vec![Some(false); 2]);
+    assert_eq!(process.have_key(1), vec![Some(false); 2]);
     assert_ne!(process.leader(), leader);
-    assert_eq!(process.head().generation, 1, "it goes on with what the leader before published");
+    assert_eq!(process.head().generation, 1, "it continues with what the previous leader published");
 }
 
 #[test]
-fn a_worker_that_lags_applies_for_a_millisecond_an_event() {
+fn a_worker_that_lags_applies_deltas_for_a_millisecond_in_each_event() {
     for (each_us, behind_after) in [(350, vec![4, 1, 0]), (1_000, vec![6, 5, 4]), (70, vec![0, 0, 0])] {
         let mut process = Process::new(2);
         process.settle();
-        let held = process.a_follower_stops();
+        let held = process.suspend_follower();
         for seed in 2..9 {
             process.add(seed);
             process.turn();
         }
-        process.workers[held].host.process.look_us.set(each_us);
+        process.workers[held].host.process.clock_read_us.set(each_us);
         let newest = process.control_plane.position.revision.0;
         let worker = &mut process.workers[held];
         let mut behind = || {
@@ -132,18 +132,18 @@ fn a_new_worker_needs_no_control_plane() {
     process.add(2);
     process.settle();
     process.is_connected = false;
-    process.start(Feed::Process, "latchkey");
+    process.start(FeedMode::Process, "latchkey");
     process.settle();
-    assert_eq!((process.know(1), process.know(2)), (vec![Some(true); 3], vec![Some(true); 3]));
+    assert_eq!((process.have_key(1), process.have_key(2)), (vec![Some(true); 3], vec![Some(true); 3]));
 }
 
 #[test]
-fn all_workers_may_be_replaced_and_the_table_stays() {
+fn all_workers_can_be_replaced_and_the_table_stays() {
     let mut process = Process::new(2);
     process.settle();
     process.is_connected = false;
     for _ in 0..2 {
-        process.start(Feed::Process, "latchkey");
+        process.start(FeedMode::Process, "latchkey");
         process.settle();
     }
     process.workers[0].runs = false;
@@ -151,7 +151,7 @@ fn all_workers_may_be_replaced_and_the_table_stays() {
     process.is_connected = true;
     process.revoke(1);
     process.settle_within(6_000);
-    assert_eq!(process.know(1), vec![Some(false); 2]);
+    assert_eq!(process.have_key(1), vec![Some(false); 2]);
 }
 
 #[test]
@@ -160,34 +160,34 @@ fn a_new_configuration_keeps_table_and_lead() {
     process.settle();
     for round in 2..8 {
         for worker in &mut process.workers {
-            worker.source.join(root(round, Feed::Process));
+            worker.source.join(root(round, FeedMode::Process));
             worker.source.leave(&worker.host, worker.root);
             worker.root = round;
-            assert_eq!(worker.knows(&secret(1)), Some(true), "configuration {round}");
+            assert_eq!(worker.has_key(&secret(1)), Some(true), "configuration {round}");
         }
         process.add(u8::try_from(round).unwrap());
         process.settle();
         process.leader();
     }
-    assert_eq!(process.head().generation, 1, "nothing was loaded anew");
+    assert_eq!(process.head().generation, 1, "nothing was loaded again");
 }
 
-/// Envoy hands an answer to the context in whose callback the call was made, and that may be an older configuration's.
+/// Envoy delivers an answer to the context in whose callback the call was sent, which may be an older configuration's.
 #[test]
-fn an_answer_to_an_older_configuration_is_taken_while_that_one_lives() {
+fn an_answer_to_an_older_configuration_is_handled_while_that_one_is_live() {
     let mut process = Process::new(1);
     process.settle();
     let worker = &mut process.workers[0];
-    worker.source.join(root(2, Feed::Process));
+    worker.source.join(root(2, FeedMode::Process));
     for seed in 2..6 {
         process.add(seed);
         process.answer(0);
-        assert_eq!(process.know(seed), vec![Some(true)], "root 1 made the call, and makes the next one");
+        assert_eq!(process.have_key(seed), vec![Some(true)], "root 1 sent the call, and sends the next one");
     }
 }
 
 #[test]
-fn more_deltas_than_there_is_room_for_move_into_the_pages() {
+fn deltas_beyond_the_budget_are_merged_into_the_pages() {
     let mut process = Process::new(2);
     process.settle();
     for seed in 0..u8::try_from(4 * MIN_SLOTS).unwrap() {
@@ -199,14 +199,14 @@ fn more_deltas_than_there_is_room_for_move_into_the_pages() {
     assert!(head.is_complete && head.to.delta - head.base.delta < MIN_SLOTS, "{head:?}");
     assert_eq!(head.generation, 1);
     process.is_connected = false;
-    process.start(Feed::Process, "latchkey");
+    process.start(FeedMode::Process, "latchkey");
     process.settle();
-    assert_eq!(process.know(63), vec![Some(true); 3]);
-    assert_eq!(process.know(0), vec![Some(true); 3]);
+    assert_eq!(process.have_key(63), vec![Some(true); 3]);
+    assert_eq!(process.have_key(0), vec![Some(true); 3]);
 }
 
 #[test]
-fn what_was_damaged_in_shared_data_is_refused_and_published_anew() {
+fn damaged_shared_data_is_refused_and_published_again() {
     for damaged in ["page/0", "manifest", "delta/0", "head"] {
         let mut process = Process::new(2);
         process.settle();
@@ -219,15 +219,15 @@ fn what_was_damaged_in_shared_data_is_refused_and_published_anew() {
                 bytes[last] ^= 0x55;
             }
         }
-        process.start(Feed::Process, "latchkey");
+        process.start(FeedMode::Process, "latchkey");
         process.settle_within(5_000);
-        assert_eq!(process.know(2), vec![Some(true); 3], "{damaged}");
-        assert_eq!(process.know(1), vec![Some(true); 3], "{damaged}");
+        assert_eq!(process.have_key(2), vec![Some(true); 3], "{damaged}");
+        assert_eq!(process.have_key(1), vec![Some(true); 3], "{damaged}");
     }
 }
 
 #[test]
-fn another_history_replaces_the_table_on_every_worker_and_is_said() {
+fn another_history_replaces_the_table_on_every_worker_and_is_logged() {
     let mut process = Process::new(3);
     process.settle();
     process.revoke(1);
@@ -235,16 +235,16 @@ fn another_history_replaces_the_table_on_every_worker_and_is_said() {
     process.control_plane = FakeControlPlane::new(2);
     process.add(7);
     process.settle();
-    assert_eq!(process.know(7), vec![Some(true); 3]);
-    assert_eq!(process.know(1), vec![Some(false); 3]);
+    assert_eq!(process.have_key(7), vec![Some(true); 3]);
+    assert_eq!(process.have_key(1), vec![Some(false); 3]);
     let changes: u64 = process.workers.iter_mut().map(|worker| worker.source.take_history_changes()).sum();
     assert_eq!(changes, 1);
     let logs: Vec<_> = process.workers.iter().flat_map(|worker| worker.host.logged.borrow().clone()).collect();
-    assert!(logs.iter().any(|line| line.contains("history is another one")), "{logs:?}");
+    assert!(logs.iter().any(|line| line.contains("history has changed")), "{logs:?}");
 }
 
 #[test]
-fn a_leader_that_goes_while_a_snapshot_loads_leaves_the_old_table_serving() {
+fn when_the_leader_ends_while_a_snapshot_loads_the_old_table_still_serves() {
     let mut process = Process::new(3);
     process.settle();
     let leader = process.leader();
@@ -253,22 +253,22 @@ fn a_leader_that_goes_while_a_snapshot_loads_leaves_the_old_table_serving() {
     process.answer(leader);
     assert!(!process.head().is_complete, "the snapshot has begun");
     process.workers[leader].runs = false;
-    assert_eq!(process.know(1), vec![Some(true); 2], "the old table serves");
+    assert_eq!(process.have_key(1), vec![Some(true); 2], "the old table serves");
     process.settle_within(6_000);
-    assert_eq!((process.know(7), process.know(1)), (vec![Some(true); 2], vec![Some(false); 2]));
+    assert_eq!((process.have_key(7), process.have_key(1)), (vec![Some(true); 2], vec![Some(false); 2]));
 }
 
 #[test]
-fn a_worker_with_requests_leaves_the_lead_to_one_without() {
+fn a_busy_leader_hands_over_to_an_idle_worker() {
     let mut process = Process::new(2);
     process.settle();
     let leader = process.leader();
-    process.workers[leader].source.takes_requests();
+    process.workers[leader].source.record_request();
     (0..40).for_each(|_| process.turn());
     assert_ne!(process.leader(), leader);
     process.revoke(1);
     process.settle();
-    assert_eq!(process.know(1), vec![Some(false); 2]);
+    assert_eq!(process.have_key(1), vec![Some(false); 2]);
 }
 
 #[test]
@@ -283,10 +283,10 @@ fn two_sources_never_share() {
 }
 
 #[test]
-fn without_a_vm_id_each_worker_asks_by_itself_and_shares_nothing() {
-    let mut process = Process::with(3, Feed::Process, "");
+fn without_a_vm_id_each_worker_subscribes_for_itself_and_shares_nothing() {
+    let mut process = Process::with(3, FeedMode::Process, "");
     process.settle();
-    assert_eq!(process.know(1), vec![Some(true); 3]);
+    assert_eq!(process.have_key(1), vec![Some(true); 3]);
     assert!(process.workers[0].host.process.shared.borrow().is_empty());
     let mut instances = process.instances();
     instances.sort_unstable();
@@ -296,8 +296,8 @@ fn without_a_vm_id_each_worker_asks_by_itself_and_shares_nothing() {
 }
 
 #[test]
-fn workers_that_ask_by_themselves_are_one_instance() {
-    let mut process = Process::with(3, Feed::Worker, "latchkey");
+fn independent_workers_are_one_instance() {
+    let mut process = Process::with(3, FeedMode::Worker, "latchkey");
     process.settle();
     let mut instances = process.instances();
     assert_eq!(instances.len(), 3);
@@ -305,7 +305,7 @@ fn workers_that_ask_by_themselves_are_one_instance() {
     assert_eq!(instances.len(), 1);
     process.revoke(1);
     process.settle();
-    assert_eq!(process.know(1), vec![Some(false); 3]);
+    assert_eq!(process.have_key(1), vec![Some(false); 3]);
 }
 
 #[test]
@@ -315,10 +315,10 @@ fn an_envoy_is_ready_when_every_worker_is() {
     (0..6).for_each(|_| process.turn());
     let ready = |process: &Process, at: usize| {
         let worker = &process.workers[at];
-        worker.source.is_everybody_ready(&worker.host, process.now())
+        worker.source.are_all_workers_ready(&worker.host, process.now())
     };
     assert!(ready(&process, 0) && ready(&process, 1));
-    process.start(Feed::Process, "latchkey");
+    process.start(FeedMode::Process, "latchkey");
     process.is_connected = false;
     let worker = &mut process.workers[2];
     worker.source.tick(&worker.host, 1);
@@ -326,7 +326,7 @@ fn an_envoy_is_ready_when_every_worker_is() {
 }
 
 #[test]
-fn a_history_that_went_on_from_an_older_copy_is_noticed_in_the_same_epoch() {
+fn a_history_that_continues_from_an_older_copy_is_detected_in_the_same_epoch() {
     let mut process = Process::new(2);
     process.settle();
     let copy = process.control_plane.clone();
@@ -336,8 +336,8 @@ fn a_history_that_went_on_from_an_older_copy_is_noticed_in_the_same_epoch() {
     process.add(3);
     process.control_plane.snapshot_now();
     process.settle();
-    assert_eq!(process.know(1), vec![Some(true); 2], "right is what the file in use says");
-    assert_eq!(process.know(3), vec![Some(true); 2]);
+    assert_eq!(process.have_key(1), vec![Some(true); 2], "the database in use decides");
+    assert_eq!(process.have_key(3), vec![Some(true); 2]);
     let changes: u64 = process.workers.iter_mut().map(|worker| worker.source.take_history_changes()).sum();
     assert_eq!(changes, 1);
 }

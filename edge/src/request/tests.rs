@@ -1,14 +1,14 @@
 //! Requests against a fake Envoy and a real table.
 
-use policy::config::Feed;
+use policy::config::FeedMode;
 use policy::wire::{KeyRecord, Op};
 use policy::{Allowlist, Level};
 
-mod doors;
+mod bypasses;
 
 use super::*;
 use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
-use crate::fake_envoy::{Answered, FakeEnvoy};
+use crate::fake_envoy::{FakeEnvoy, LocalReply};
 use crate::host::PropertyError;
 use crate::keys::Clocks;
 use crate::source::{Root, SourceName};
@@ -19,16 +19,16 @@ const CONFIG: &str = r#"{
     "forward": ["key_id", "workspace_id", "workspace", "scopes"]
 }"#;
 
-/// A worker that knows these records.
-fn knowing(records: &[KeyRecord]) -> Source {
+/// A worker's source with these records.
+fn source_with(records: &[KeyRecord]) -> Source {
     let mut control_plane = FakeControlPlane::new(1);
     let ops: Vec<Op> = records.iter().cloned().map(Op::Upsert).collect();
     control_plane.change(&ops);
     let envoy = FakeEnvoy { vm_id: "", ..FakeEnvoy::new("GET", "/", &[]) };
     let mut source = Source::new(name());
-    source.join(Root { id: 1, token: None, max_staleness_secs: None, feed: Feed::Worker });
+    source.join(Root { id: 1, token: None, max_staleness_secs: None, feed: FeedMode::Worker });
     source.tick(&envoy, 1);
-    while source.keys.holding.position().is_none() {
+    while source.keys.live_table.position().is_none() {
         let (number, path) = envoy.calls.borrow_mut().pop_front().expect("a call is due");
         source.answered(&envoy, 1, number, answer_of(&control_plane, &path));
     }
@@ -36,23 +36,23 @@ fn knowing(records: &[KeyRecord]) -> Source {
 }
 
 fn name() -> SourceName {
-    let word = |word: &str| word.to_owned();
-    SourceName { cluster: word("latchkey"), authority: word("latchkey"), environment: word("live"), edge: word("edge") }
+    let text = |text: &str| text.to_owned();
+    SourceName { cluster: text("latchkey"), authority: text("latchkey"), environment: text("live"), edge: text("edge") }
 }
 
-fn handled(envoy: &FakeEnvoy, source: Option<&Source>) -> Outcome {
-    handled_by(&Edge::parse(CONFIG.as_bytes()).unwrap(), envoy, source)
+fn handle(envoy: &FakeEnvoy, source: Option<&Source>) -> RequestOutcome {
+    handle_with(&Edge::parse(CONFIG.as_bytes()).unwrap(), envoy, source)
 }
 
-fn handled_by(edge: &Edge, envoy: &FakeEnvoy, source: Option<&Source>) -> Outcome {
+fn handle_with(edge: &Edge, envoy: &FakeEnvoy, source: Option<&Source>) -> RequestOutcome {
     let now = clocks(envoy);
     let is_current = source.is_some_and(|source| !source.is_late(now));
     on_request_headers(envoy, edge, source, is_current, now, &Metrics::define(envoy))
 }
 
 fn denied(envoy: &FakeEnvoy, source: Option<&Source>) -> (u16, String) {
-    assert_eq!(handled(envoy, source), Outcome::Answered);
-    let Some(Answered { status, headers, body }) = envoy.answer.borrow().clone() else { panic!("no answer") };
+    assert_eq!(handle(envoy, source), RequestOutcome::Answered);
+    let Some(LocalReply { status, headers, body }) = envoy.answer.borrow().clone() else { panic!("no answer") };
     let code = headers["latchkey-code"].clone();
     assert_eq!(headers["content-type"], "application/problem+json");
     assert_eq!(headers.contains_key("www-authenticate"), status == 401);
@@ -68,7 +68,7 @@ fn denied(envoy: &FakeEnvoy, source: Option<&Source>) -> (u16, String) {
 #[test]
 fn an_allowed_request_carries_identity_and_no_credential() {
     let secret = secret(1);
-    let worker = knowing(&[record(&secret)]);
+    let worker = source_with(&[record(&secret)]);
     let envoy = FakeEnvoy::new(
         "GET",
         "/v1/reviews/7",
@@ -79,7 +79,7 @@ fn an_allowed_request_carries_identity_and_no_credential() {
             ("accept", b"*/*"),
         ],
     );
-    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    assert_eq!(handle(&envoy, Some(&worker)), RequestOutcome::Passes);
     let key = "key_01010101010101010101010101010101";
     for (name, expected) in [
         ("x-api-key", &[][..]),
@@ -97,12 +97,12 @@ fn an_allowed_request_carries_identity_and_no_credential() {
     assert_eq!(envoy.state("latchkey_rule").as_deref(), Some("-"));
     assert_eq!(envoy.addresses_read.get(), 1, "the first request of a key is counted with its address");
     let again = FakeEnvoy::new("GET", "/v1/reviews/7", &[("x-api-key", secret.as_bytes())]);
-    assert_eq!(handled(&again, Some(&worker)), Outcome::Passes);
+    assert_eq!(handle(&again, Some(&worker)), RequestOutcome::Passes);
     assert_eq!(again.addresses_read.get(), 0, "later ones need none");
 }
 
-/// Ticks until this worker has told what it counted; answers with it.
-fn told(source: &mut Source) -> serde_json::Value {
+/// Ticks until this worker sends a usage batch; returns the batch.
+fn usage_batch(source: &mut Source) -> serde_json::Value {
     let envoy = FakeEnvoy { vm_id: "", ..FakeEnvoy::new("GET", "/", &[]) };
     for _ in 0..200 {
         let now = envoy.process.clocks.get();
@@ -112,18 +112,18 @@ fn told(source: &mut Source) -> serde_json::Value {
             return serde_json::from_str(&body).unwrap();
         }
     }
-    panic!("nothing was told");
+    panic!("no usage was reported");
 }
 
 #[test]
-fn what_is_decided_is_counted_and_no_credential_is_told() {
+fn decisions_are_counted_and_no_credential_is_reported() {
     let (good, restricted, unknown) = (secret(1), secret(3), secret(2));
     let elsewhere = KeyRecord {
         key: policy::KeyId::from_bytes([3; 16]),
         allowlist: Allowlist::try_from(Some(vec!["198.51.100.0/24".to_owned()])).unwrap(),
         ..record(&restricted)
     };
-    let mut worker = knowing(&[record(&good), elsewhere]);
+    let mut worker = source_with(&[record(&good), elsewhere]);
     let in_path = format!("/v1/reviews/{good}?api_key={good}");
     for (method, path, key, times) in [
         ("GET", "/v1/reviews/7", good.as_str(), 5),
@@ -135,15 +135,15 @@ fn what_is_decided_is_counted_and_no_credential_is_told() {
     ] {
         for _ in 0..times {
             let envoy = FakeEnvoy::new(method, path, &[("x-api-key", key.as_bytes())]);
-            handled(&envoy, Some(&worker));
+            handle(&envoy, Some(&worker));
         }
     }
-    let mut told = told(&mut worker);
+    let mut batch = usage_batch(&mut worker);
     for secret in [&good, &restricted, &unknown] {
-        assert!(!told.to_string().contains(secret.as_str()), "{told}");
+        assert!(!batch.to_string().contains(secret.as_str()), "{batch}");
     }
-    told["keys"].as_array_mut().unwrap().sort_by_key(|counts| counts["key"].to_string());
-    let keys = &told["keys"];
+    batch["keys"].as_array_mut().unwrap().sort_by_key(|counts| counts["key"].to_string());
+    let keys = &batch["keys"];
     let (key, other) = ("key_01010101010101010101010101010101", "key_03030303030303030303030303030303");
     assert_eq!((&keys[0]["key"], &keys[0]["allowed"]), (&key.into(), &5.into()));
     assert_eq!(keys[0]["denied"], serde_json::json!({"missing-scope": 2}));
@@ -156,13 +156,13 @@ fn what_is_decided_is_counted_and_no_credential_is_told() {
         denial(key, "missing-scope", "POST", "[removed]"),
         denial(other, "address-not-allowed", "GET", "/v1/reviews/8"),
     ];
-    assert_eq!(told["denials"], serde_json::json!(denials));
-    assert_eq!(told["denied"], serde_json::json!({"unknown-key": 3, "malformed-key": 1}));
+    assert_eq!(batch["denials"], serde_json::json!(denials));
+    assert_eq!(batch["denied"], serde_json::json!({"unknown-key": 3, "malformed-key": 1}));
 }
 
 #[test]
-fn a_denied_request_loses_its_credential_before_the_answer() {
-    let worker = knowing(&[]);
+fn a_denied_request_loses_its_credential_before_the_response() {
+    let worker = source_with(&[]);
     let envoy = FakeEnvoy::new("GET", "/v1/reviews", &[("authorization", b"Bearer nonsense")]);
     assert_eq!(denied(&envoy, Some(&worker)), (401, "malformed-key".to_owned()));
     assert_eq!(envoy.forwarded("authorization"), Vec::<String>::new());
@@ -170,9 +170,9 @@ fn a_denied_request_loses_its_credential_before_the_answer() {
 
 #[test]
 fn a_public_request_loses_its_credential_too() {
-    let worker = knowing(&[]);
+    let worker = source_with(&[]);
     let envoy = FakeEnvoy::new("GET", "/healthz", &[("x-api-key", b"\xff\xfe"), ("x-latchkey-key-id", b"forged")]);
-    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    assert_eq!(handle(&envoy, Some(&worker)), RequestOutcome::Passes);
     assert_eq!(envoy.state("latchkey_verdict").as_deref(), Some("public"));
     assert_eq!(envoy.forwarded("x-api-key"), Vec::<String>::new());
     assert_eq!(envoy.forwarded("x-latchkey-key-id"), Vec::<String>::new());
@@ -181,7 +181,7 @@ fn a_public_request_loses_its_credential_too() {
 #[test]
 fn every_kind_of_bad_credential_has_its_code() {
     let (good, unknown) = (secret(1), secret(2));
-    let worker = knowing(&[record(&good)]);
+    let worker = source_with(&[record(&good)]);
     let huge = vec![b'k'; 64 << 10];
     for (name, headers, expected) in [
         ("none", vec![], "missing-key"),
@@ -193,14 +193,14 @@ fn every_kind_of_bad_credential_has_its_code() {
     ] {
         let envoy = FakeEnvoy::new("GET", "/v1/reviews", &headers);
         assert_eq!(denied(&envoy, Some(&worker)), (401, expected.to_owned()), "{name}");
-        assert_eq!(envoy.state("latchkey_key_id"), None, "{name}: nobody is named");
+        assert_eq!(envoy.state("latchkey_key_id"), None, "{name}: no key is named");
     }
 }
 
 #[test]
-fn a_denial_names_scope_and_level_that_are_missing() {
+fn a_denial_names_the_missing_scope_and_level() {
     let secret = secret(1);
-    let worker = knowing(&[record(&secret)]);
+    let worker = source_with(&[record(&secret)]);
     let envoy = FakeEnvoy::new("POST", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
     assert_eq!(denied(&envoy, Some(&worker)), (403, "missing-scope".to_owned()));
     let body = envoy.answer.borrow().clone().unwrap().body;
@@ -211,17 +211,17 @@ fn a_denial_names_scope_and_level_that_are_missing() {
 #[test]
 fn a_write_grant_is_enough_to_write() {
     let secret = secret(1);
-    let worker = knowing(&[KeyRecord { grants: vec![(0, Level::Write)], ..record(&secret) }]);
+    let worker = source_with(&[KeyRecord { grants: vec![(0, Level::Write)], ..record(&secret) }]);
     let envoy = FakeEnvoy::new("POST", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
-    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    assert_eq!(handle(&envoy, Some(&worker)), RequestOutcome::Passes);
     assert_eq!(envoy.forwarded("x-latchkey-scopes"), ["reviews:write"]);
 }
 
 #[test]
-fn an_allowlist_is_held_against_the_trusted_address() {
+fn an_allowlist_is_checked_against_the_trusted_address() {
     let secret = secret(1);
     let allowlist = Allowlist::try_from(Some(vec!["192.0.2.0/24".to_owned()])).unwrap();
-    let worker = knowing(&[KeyRecord { allowlist, ..record(&secret) }]);
+    let worker = source_with(&[KeyRecord { allowlist, ..record(&secret) }]);
     for (source, passes) in [
         (Some("192.0.2.7:40000"), true),
         (Some("[::ffff:192.0.2.7]:40000"), true),
@@ -232,7 +232,7 @@ fn an_allowlist_is_held_against_the_trusted_address() {
         let mut envoy = FakeEnvoy::new("GET", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
         envoy.source = source;
         if passes {
-            assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes, "{source:?}");
+            assert_eq!(handle(&envoy, Some(&worker)), RequestOutcome::Passes, "{source:?}");
         } else {
             assert_eq!(denied(&envoy, Some(&worker)), (403, "address-not-allowed".to_owned()), "{source:?}");
         }
@@ -242,7 +242,7 @@ fn an_allowlist_is_held_against_the_trusted_address() {
 #[test]
 fn metadata_that_cannot_be_read_denies_even_a_public_path() {
     let secret = secret(1);
-    let worker = knowing(&[record(&secret)]);
+    let worker = source_with(&[record(&secret)]);
     for metadata in [Err(PropertyError), Ok(Some(Vec::new())), Ok(Some(b"\xff\xff".to_vec()))] {
         let mut envoy = FakeEnvoy::new("GET", "/healthz", &[("x-api-key", secret.as_bytes())]);
         envoy.metadata = metadata;
@@ -251,54 +251,54 @@ fn metadata_that_cannot_be_read_denies_even_a_public_path() {
 }
 
 #[test]
-fn without_a_table_nothing_but_the_public_passes() {
+fn without_a_table_only_public_requests_pass() {
     let empty = Source::new(name());
     let secret = secret(1);
     for worker in [None, Some(&empty)] {
         let envoy = FakeEnvoy::new("GET", "/v1/reviews", &[("x-api-key", secret.as_bytes())]);
         assert_eq!(denied(&envoy, worker).1, "not-ready");
         let envoy = FakeEnvoy::new("GET", "/healthz", &[]);
-        assert_eq!(handled(&envoy, worker), Outcome::Passes);
+        assert_eq!(handle(&envoy, worker), RequestOutcome::Passes);
         let envoy = FakeEnvoy::new("GET", "/latchkey/ready?x", &[]);
-        assert_eq!(handled(&envoy, worker), Outcome::Answered);
+        assert_eq!(handle(&envoy, worker), RequestOutcome::Answered);
         assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 503);
     }
     let envoy = FakeEnvoy::new("GET", "/latchkey/ready", &[]);
-    handled(&envoy, Some(&knowing(&[])));
+    handle(&envoy, Some(&source_with(&[])));
     assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 200);
 }
 
 #[test]
 fn an_edge_that_could_not_be_set_up_denies_everything() {
     let secret = secret(1);
-    let worker = knowing(&[record(&secret)]);
+    let worker = source_with(&[record(&secret)]);
     let mut edge = Edge::parse(CONFIG.as_bytes()).unwrap();
     edge.deny_all();
     for path in ["/healthz", "/v1/reviews", "/latchkey/ready"] {
         let envoy = FakeEnvoy::new("GET", path, &[("x-api-key", secret.as_bytes())]);
-        assert_eq!(handled_by(&edge, &envoy, Some(&worker)), Outcome::Answered);
+        assert_eq!(handle_with(&edge, &envoy, Some(&worker)), RequestOutcome::Answered);
         assert_eq!(envoy.answer.borrow().as_ref().unwrap().status, 503, "{path}");
     }
 }
 
 #[test]
 fn connect_without_a_path_is_denied() {
-    let worker = knowing(&[]);
+    let worker = source_with(&[]);
     let envoy = FakeEnvoy::new("CONNECT", "", &[]);
     envoy.remove_request_header(":path");
     assert_eq!(denied(&envoy, Some(&worker)), (401, "missing-key".to_owned()));
 }
 
 #[test]
-fn a_pass_that_envoy_redirected_within_is_decided_anew_with_the_same_key() {
+fn a_pass_after_an_internal_redirect_is_decided_again_with_the_same_key() {
     let secret = secret(1);
-    let worker = knowing(&[record(&secret)]);
-    let revoked = knowing(&[KeyRecord { active: false, ..record(&secret) }]);
+    let worker = source_with(&[record(&secret)]);
+    let revoked = source_with(&[KeyRecord { active: false, ..record(&secret) }]);
     for first in ["/v1/reviews/7", "/healthz"] {
         let envoy = FakeEnvoy::new("GET", first, &[("x-api-key", secret.as_bytes())]);
-        assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes, "{first}");
+        assert_eq!(handle(&envoy, Some(&worker)), RequestOutcome::Passes, "{first}");
         envoy.redirect("/v1/reviews/8");
-        assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes, "{first}");
+        assert_eq!(handle(&envoy, Some(&worker)), RequestOutcome::Passes, "{first}");
         assert_eq!(envoy.state("latchkey_verdict").as_deref(), Some("allowed"));
         assert_eq!(envoy.forwarded("x-latchkey-key-id").len(), 1);
         envoy.redirect("/v1/other");
@@ -307,7 +307,7 @@ fn a_pass_that_envoy_redirected_within_is_decided_anew_with_the_same_key() {
         assert_eq!(denied(&envoy, Some(&revoked)), (401, "inactive-key".to_owned()), "{first}: revoked in between");
     }
     let envoy = FakeEnvoy::new("GET", "/healthz", &[]);
-    assert_eq!(handled(&envoy, Some(&worker)), Outcome::Passes);
+    assert_eq!(handle(&envoy, Some(&worker)), RequestOutcome::Passes);
     envoy.redirect("/v1/reviews/8");
     assert_eq!(denied(&envoy, Some(&worker)), (401, "missing-key".to_owned()), "no key on the first pass either");
 }
@@ -322,8 +322,8 @@ fn a_grpc_client_gets_a_sentence_and_no_json() {
         ("application/json", false),
     ] {
         let envoy = FakeEnvoy::new("POST", "/v1/reviews", &[("content-type", content_type.as_bytes())]);
-        handled(&envoy, None);
-        let Answered { headers, body, .. } = envoy.answer.borrow().clone().unwrap();
+        handle(&envoy, None);
+        let LocalReply { headers, body, .. } = envoy.answer.borrow().clone().unwrap();
         assert_eq!(!headers.contains_key("content-type"), is_grpc, "{content_type}");
         assert_eq!(body.starts_with('{'), !is_grpc, "{content_type}: {body}");
         assert_eq!(headers["latchkey-code"], "missing-key");

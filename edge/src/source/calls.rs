@@ -1,6 +1,6 @@
 //! The calls to the control plane that are in flight.
 
-/// What a call is for. At most one of each kind is in flight.
+/// The purpose of a call. At most one call of each kind is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallKind {
     Feed,
@@ -12,28 +12,28 @@ struct PendingCall {
     kind: CallKind,
     /// The root context that sent it: Envoy drops the call when that context ends.
     root: u32,
-    /// Envoy's number of the call.
+    /// Envoy's number for the call.
     number: u32,
 }
 
-/// All calls of one source.
+/// The calls in flight of one source.
 #[derive(Default)]
 pub(super) struct PendingCalls(Vec<PendingCall>);
 
 impl PendingCalls {
-    /// `root` has sent a call. An earlier one of its kind is forgotten: its answer would come too late.
+    /// `root` has sent a call. An earlier one of the same kind is forgotten: its answer would come too late.
     pub(super) fn sent(&mut self, kind: CallKind, root: u32, number: u32) {
         self.forget(kind);
         self.0.push(PendingCall { kind, root, number });
     }
 
-    /// The call was answered. `None`: it isn't one of these, or was forgotten.
+    /// Removes a call that was answered. `None`: the call is unknown, or was forgotten.
     pub(super) fn take(&mut self, root: u32, number: u32) -> Option<CallKind> {
         let at = self.0.iter().position(|call| (call.root, call.number) == (root, number))?;
         Some(self.0.swap_remove(at).kind)
     }
 
-    /// The answer to a call of this kind is of no use any more.
+    /// Forgets the call of this kind: its answer is no longer of use.
     pub(super) fn forget(&mut self, kind: CallKind) {
         self.0.retain(|call| call.kind != kind);
     }

@@ -2,27 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use policy::config::Feed;
+use policy::config::FeedMode;
 
-/// The shortest and the longest time that some configuration decides without word from the control plane, in seconds.
+/// The largest and the smallest staleness bound of several configurations, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// `None`: one of them has no bound.
+    /// `None`: at least one configuration has no bound.
     pub(super) largest: Option<u64>,
-    /// `None`: none of them has one.
+    /// `None`: no configuration has a bound.
     pub(super) smallest: Option<u64>,
 }
 
-/// What a root context brings: one configuration in one worker.
+/// A root context: one configuration in one worker.
 #[derive(Clone, Debug)]
 pub struct Root {
     pub id: u32,
     pub token: Option<String>,
     pub max_staleness_secs: Option<u64>,
-    pub feed: Feed,
+    pub feed: FeedMode,
 }
 
-/// The root contexts that are alive, by their ids: the newest is the last.
+/// The live root contexts by their ids, the newest last.
 #[derive(Default)]
 pub(super) struct Configurations(BTreeMap<u32, Root>);
 

@@ -1,6 +1,6 @@
-//! This worker's registration in the membership of its Envoy: its names, its heartbeat, and what it read with the last one.
+//! This worker's registration in the membership of its Envoy: its ids, its heartbeat, and what the last one has read.
 
-use policy::config::Feed;
+use policy::config::FeedMode;
 use policy::protocol::timing::WORKER_LATE_MS;
 
 use super::configurations::Bounds;
@@ -10,39 +10,39 @@ use crate::keys::Clocks;
 use crate::process::membership::{Lease, Membership, WorkerEntry};
 use crate::process::shared_store::SharedStore;
 
-/// Attempts to write the membership while other workers write it, too; the next tick tries again.
+/// How often a write of the membership is tried while other workers write it, too. The next tick retries.
 const ATTEMPTS: u32 = 16;
 
-/// What of Envoy's shared data a source uses.
+/// Which part of Envoy's shared data a source uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
-    /// Not known yet.
+    /// Not determined yet.
     Unknown,
     /// Nothing: the VM's id is empty, so any plugin could write there.
     Nothing,
-    /// The membership alone: each worker subscribes for itself.
+    /// Only the membership: each worker subscribes for itself.
     Membership,
     /// Everything: one worker subscribes for all.
     Everything,
 }
 
-/// What a heartbeat found.
+/// The result of a heartbeat.
 pub(super) struct Renewal {
     pub(super) lease: Lease,
     /// Generations that other workers could not load.
     pub(super) broken: Vec<u64>,
 }
 
-/// This worker among the workers of its Envoy.
+/// This worker's registration.
 pub(super) struct Registration {
     sharing: Sharing,
     /// Whether the VM's id is empty; `None` before it was read.
     vm_id_is_empty: Option<bool>,
     /// This worker's random id.
     id: Option<String>,
-    /// The process's id, from the membership; this worker's own where nothing is shared.
+    /// The id of the Envoy process, from the membership; this worker's own id if nothing is shared.
     instance: Option<String>,
-    /// When this worker began, by the monotonic clock and in Unix seconds.
+    /// When this worker started, by the monotonic clock and in Unix seconds.
     joined_ms: u64,
     started_at: i64,
     has_requests: bool,
@@ -114,27 +114,27 @@ impl Registration {
         self.queue.filter(|(_, own)| *own == queue).map(|(root, _)| root)
     }
 
-    /// How long ago this worker began.
+    /// How long ago this worker started.
     pub(super) fn age_ms(&self, now: Clocks) -> u64 {
         now.monotonic_ms.saturating_sub(self.joined_ms)
     }
 
-    /// A new event: the membership is read again when it is needed.
+    /// A new event begins: the membership is read again when it is needed.
     pub(super) fn begin_event(&mut self) {
         self.current = None;
     }
 
     /// This worker has received a request.
-    pub(super) fn receives_requests(&mut self) {
+    pub(super) fn record_request(&mut self) {
         self.has_requests = true;
     }
 
-    /// The next heartbeat is due now.
+    /// Makes the next heartbeat due now.
     pub(super) fn renew_soon(&mut self) {
         self.due_ms = None;
     }
 
-    /// Draws this worker's id if it has none. False where Envoy has no randomness.
+    /// Draws this worker's id if it has none. False if Envoy has no randomness.
     pub(super) fn draw_id(&mut self, host: &dyn Host, now: Clocks) -> bool {
         if self.id.is_none() {
             self.id = random_id(host);
@@ -144,13 +144,13 @@ impl Registration {
         self.id.is_some()
     }
 
-    /// Determines what is shared under the newest configuration. Answers what it is, if that has changed.
-    pub(super) fn determine_sharing(&mut self, host: &dyn Host, feed: Feed) -> Option<Sharing> {
+    /// Determines what is shared under the newest configuration. Returns it if it has changed.
+    pub(super) fn determine_sharing(&mut self, host: &dyn Host, feed: FeedMode) -> Option<Sharing> {
         let vm_id_is_empty = *self.vm_id_is_empty.get_or_insert_with(|| host.vm_id_is_empty());
         let sharing = match (vm_id_is_empty, feed) {
-            (true, Feed::Process | Feed::Worker) => Sharing::Nothing,
-            (false, Feed::Worker) => Sharing::Membership,
-            (false, Feed::Process) => Sharing::Everything,
+            (true, FeedMode::Process | FeedMode::Worker) => Sharing::Nothing,
+            (false, FeedMode::Worker) => Sharing::Membership,
+            (false, FeedMode::Process) => Sharing::Everything,
         };
         if sharing == Sharing::Nothing {
             self.instance.clone_from(&self.id);
@@ -163,13 +163,20 @@ impl Registration {
         matches!(self.sharing, Sharing::Membership | Sharing::Everything)
     }
 
-    /// Whether the last heartbeat is so long ago that others may have struck this worker out.
+    /// Whether the last heartbeat is so long ago that others may have removed this worker.
     pub(super) fn is_overdue(&self, now: Clocks) -> bool {
         self.renewed_ms.is_none_or(|renewed| now.monotonic_ms.saturating_sub(renewed) > WORKER_LATE_MS)
     }
 
-    /// Whether a heartbeat is due. Registers the queue that wakes this worker, in a callback of `root`, if there is none.
-    pub(super) fn prepare(&mut self, host: &dyn Host, store: &SharedStore, root: Option<u32>, now: Clocks) -> bool {
+    /// Whether a heartbeat is due. Registers the queue that wakes this worker, in a callback of `root`, if there is
+    /// none.
+    pub(super) fn prepare_heartbeat(
+        &mut self,
+        host: &dyn Host,
+        store: &SharedStore,
+        root: Option<u32>,
+        now: Clocks,
+    ) -> bool {
         let is_due = self.due_ms.is_none_or(|due| now.monotonic_ms >= due);
         let (Some(id), true, true) = (&self.id, is_due, self.is_member()) else { return false };
         if self.queue.is_none()
@@ -180,7 +187,7 @@ impl Registration {
         true
     }
 
-    /// This worker's entry, but for what it knows.
+    /// This worker's entry, without the state of its keys.
     pub(super) fn entry(&self, now: Clocks) -> WorkerEntry {
         WorkerEntry {
             id: self.id.clone().unwrap_or_default(),
@@ -193,7 +200,7 @@ impl Registration {
         }
     }
 
-    /// Writes `entry` into the membership. `None`: others wrote it each time that this worker tried.
+    /// Writes `entry` into the membership. `None`: each attempt conflicted with a write of another worker.
     pub(super) fn renew(
         &mut self,
         host: &dyn Host,
@@ -203,13 +210,13 @@ impl Registration {
     ) -> Option<Renewal> {
         let another_id = random_id(host);
         let (has_renewed, shares_all) = (self.renewed_ms.is_some(), self.sharing == Sharing::Everything);
-        let (lease, id) = self.change(host, store, |membership| {
-            // Struck out while it was held up: the control plane counts that worker as ended, so this is another one.
-            let was_struck_out = has_renewed && membership.workers.iter().all(|worker| worker.id != entry.id);
-            let id = another_id.as_ref().filter(|_| was_struck_out).unwrap_or(&entry.id);
+        let (lease, id) = self.update(host, store, |membership| {
+            // It was removed while it was held up: the control plane counts that id as ended, so it takes a new one.
+            let was_removed = has_renewed && membership.workers.iter().all(|worker| worker.id != entry.id);
+            let id = another_id.as_ref().filter(|_| was_removed).unwrap_or(&entry.id);
             let lease = membership.renew(WorkerEntry { id: id.clone(), ..entry.clone() }, &entry.id, now.monotonic_ms);
             if !shares_all && membership.leader == *id {
-                // Each worker subscribes for itself: none leads.
+                // Each worker subscribes for itself, so none leads.
                 membership.leader.clear();
             }
             (lease, id.clone())
@@ -217,7 +224,7 @@ impl Registration {
         let membership = self.current.as_ref()?;
         let leader = membership.workers.iter().find(|worker| worker.id == membership.leader);
         self.leader = leader.and_then(|worker| worker.queue);
-        self.peers = membership.queues_but_mine(&id).collect();
+        self.peers = membership.peer_queues(&id).collect();
         self.due_ms = Some(membership.next_heartbeat_ms(self.has_requests, now.monotonic_ms));
         let (largest, smallest) = membership.bounds();
         self.bounds = Bounds { largest, smallest };
@@ -227,41 +234,42 @@ impl Registration {
         Some(Renewal { lease, broken })
     }
 
-    /// The membership as of this event; empty where nothing is shared.
+    /// The membership as of this event; empty if nothing is shared.
     pub(super) fn membership(&mut self, host: &dyn Host, store: &SharedStore) -> &Membership {
         self.current.get_or_insert_with(|| read(host, store).0)
     }
 
     /// Removes tombstones: the control plane has acknowledged the end of these workers.
-    pub(super) fn forget_ended(&mut self, host: &dyn Host, store: &SharedStore, ended: &[&str]) {
+    pub(super) fn remove_tombstones(&mut self, host: &dyn Host, store: &SharedStore, ended: &[&str]) {
         if !ended.is_empty() && self.sharing != Sharing::Nothing {
-            self.change(host, store, |membership| membership.ended.retain(|own| !ended.contains(&own.id.as_str())));
+            self.update(host, store, |membership| membership.ended.retain(|own| !ended.contains(&own.id.as_str())));
         }
     }
 
-    /// Adds a tombstone for a worker that the control plane counts: every worker that decides is in the membership.
+    /// Adds a tombstone for a worker that the control plane counts, but that is not in the membership, so decides
+    /// nothing.
     pub(super) fn add_tombstone(&mut self, host: &dyn Host, store: &SharedStore, id: &str) {
         if self.sharing != Sharing::Nothing {
-            self.change(host, store, |membership| membership.add_tombstone(id));
+            self.update(host, store, |membership| membership.add_tombstone(id));
         }
     }
 
-    /// The control plane no longer counts this instance: it takes a new id.
+    /// The control plane has retired this instance: it takes a new id.
     pub(super) fn retire(&mut self, host: &dyn Host, store: &SharedStore) {
         let retired = self.instance.take().unwrap_or_default();
         if self.sharing == Sharing::Nothing {
             // The worker's id is the instance's.
             self.id = None;
         } else if let Some(fresh) = random_id(host) {
-            let changed = self.change(host, store, |membership| {
+            let instance = self.update(host, store, |membership| {
                 if membership.instance == retired {
                     membership.instance.clone_from(&fresh);
-                    // The new instance never had these workers.
+                    // The control plane doesn't know these workers under the new id.
                     membership.ended.clear();
                 }
                 membership.instance.clone()
             });
-            self.instance = changed;
+            self.instance = instance;
         }
     }
 
@@ -275,12 +283,12 @@ impl Registration {
     /// The last configuration has ended: this worker leaves the membership.
     pub(super) fn leave(&mut self, host: &dyn Host, store: &SharedStore) {
         if let (Some(id), true) = (self.id.clone(), self.is_member()) {
-            self.change(host, store, |membership| membership.leave(&id));
+            self.update(host, store, |membership| membership.leave(&id));
         }
     }
 
-    /// Changes the membership, unless others wrote it each time that this worker tried.
-    fn change<T>(
+    /// Changes the membership by compare-and-swap. `None`: each attempt conflicted with a write of another worker.
+    fn update<T>(
         &mut self,
         host: &dyn Host,
         store: &SharedStore,
@@ -299,7 +307,7 @@ impl Registration {
     }
 }
 
-/// The membership, and the number of its last write; an empty one when there is none or it can't be read.
+/// The membership, and the number of its last write. An empty one if there is none or it can't be read.
 pub(super) fn read(host: &dyn Host, store: &SharedStore) -> (Membership, Option<u32>) {
     match host.shared(&store.membership()) {
         Some((bytes, last_write)) => (serde_json::from_slice(&bytes).unwrap_or_default(), Some(last_write)),

@@ -1,5 +1,4 @@
-//! Reports to the control plane: what the workers have applied, and what this worker counted; and what follows when the
-//! instance is retired.
+//! Reports to the control plane: acknowledgements and usage; and what a worker does when its instance is retired.
 
 use std::time::Duration;
 
@@ -12,41 +11,41 @@ use super::feed::header;
 use super::registration::Sharing;
 use super::replication::WorkerRole;
 use super::{Source, clocks, log, random_byte};
-use crate::acknowledgement::Fits;
+use crate::acknowledgement::PiggybackState;
 use crate::host::{CallAnswer, Host};
 use crate::keys::Clocks;
 use crate::process::membership::Membership;
 use crate::subscription::Failure;
 use crate::usage::BatchOutcome;
 
-/// Whether an acknowledgement waits for the workers that lag.
+/// Whether an acknowledgement waits for workers that lag.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum When {
+pub(super) enum AcknowledgeWhen {
     /// Not before all workers have the same revision.
-    Even,
+    Uniform,
     Now,
 }
 
-/// An acknowledgement that travels with a feed request.
+/// An acknowledgement that is piggybacked on a feed request.
 pub(super) struct Piggyback {
     pub(super) applied: u64,
     pub(super) acknowledgement: Acknowledgement,
 }
 
-/// The feed request waits for workers that were woken a moment ago.
-pub(super) struct Wait;
+/// The feed request has to wait for workers that were woken a moment ago.
+pub(super) struct FeedDeferred;
 
 impl Source {
-    /// The answer to an acknowledgement.
+    /// Handles the response to an acknowledgement.
     pub(super) fn acknowledged(&mut self, host: &dyn Host, root: u32, received: &CallAnswer) {
         let now = clocks(host);
         let status = header(received, ":status");
         let failure = match (self.acknowledgements.answered(now, status), status) {
             (Some(acknowledged), _) => {
                 let ended: Vec<_> = acknowledged.ended().collect();
-                self.registration.forget_ended(host, &self.store, &ended);
-                self.acknowledge(host, root, now, When::Even);
-                return log(host, self.outages.acknowledgements.worked(now));
+                self.registration.remove_tombstones(host, &self.store, &ended);
+                self.acknowledge(host, root, now, AcknowledgeWhen::Uniform);
+                return log(host, self.outages.acknowledgements.succeeded(now));
             }
             (None, Some(410)) => {
                 self.retire(host);
@@ -59,25 +58,26 @@ impl Source {
                 }
                 Failure::NotAcknowledged(409)
             }
-            // A control plane that is down is reported for the feed.
+            // The feed logs that the control plane is down.
             (None, Some(503 | 504) | None) => return,
             (None, Some(other)) => Failure::NotAcknowledged(other),
         };
         log(host, self.outages.acknowledgements.failed(&failure, now));
     }
 
-    /// The control plane no longer counts this instance: it takes a new id, and decides nothing before that was answered.
+    /// The control plane has retired this instance: it takes a new id, and decides nothing before a response under that
+    /// id.
     pub(super) fn retire(&mut self, host: &dyn Host) {
         self.registration.retire(host, &self.store);
-        self.keys.distrust();
-        self.subscription.rests(clocks(host), random_byte(host));
+        self.keys.discard_confirmation();
+        self.subscription.pause_after_retirement(clocks(host), random_byte(host));
         let announced = self.replication.announce(host, &self.store, &self.keys);
         self.wake_peers(host, announced);
     }
 
-    /// What the workers have applied, if this worker acknowledges it.
+    /// The acknowledgement of what the workers have applied, if it is this worker that sends it.
     fn acknowledgement(&mut self, host: &dyn Host, now: Clocks) -> Option<Acknowledgement> {
-        let epoch = self.keys.holding.position()?.epoch.to_string();
+        let epoch = self.keys.live_table.position()?.epoch.to_string();
         let id = self.registration.id()?.to_owned();
         let alone = match self.registration.sharing() {
             Sharing::Unknown => return None,
@@ -93,38 +93,40 @@ impl Source {
             Some(alone) => alone,
             None => self.registration.membership(host, &self.store),
         };
-        let acknowledges = match self.replication.role() {
+        let is_sender = match self.replication.role() {
             WorkerRole::Leader(_) => true,
             WorkerRole::Independent => membership.is_first(&id),
             WorkerRole::Follower | WorkerRole::TakingOver { .. } => false,
         };
         let is_own_instance = instance.as_deref() == Some(membership.instance.as_str());
-        (acknowledges && is_own_instance).then(|| membership.acknowledgement(&self.name.edge, &epoch))
+        (is_sender && is_own_instance).then(|| membership.acknowledgement(&self.name.edge, &epoch))
     }
 
-    /// What the next feed request acknowledges. `Err`: it has to wait, for workers that were woken a moment ago.
-    pub(super) fn piggyback(&mut self, host: &dyn Host, now: Clocks) -> Result<Option<Piggyback>, Wait> {
+    /// The acknowledgement to piggyback on the next feed request. `Err`: the request has to wait.
+    pub(super) fn piggyback(&mut self, host: &dyn Host, now: Clocks) -> Result<Option<Piggyback>, FeedDeferred> {
         let subscribes_for_all = self.replication.is_leader() || self.registration.sharing() == Sharing::Nothing;
-        if !subscribes_for_all || self.keys.holding.is_loading() || self.subscription.wants_snapshot() {
+        if !subscribes_for_all || self.keys.live_table.is_loading() || self.subscription.wants_snapshot() {
             return Ok(None);
         }
         if self.subscription.is_behind() {
-            // What waits at the control plane may matter more than what an import brings just now.
+            // A revocation may be waiting at the control plane behind the changes of an import.
             return Ok(None);
         }
         let Some(acknowledgement) = self.acknowledgement(host, now) else { return Ok(None) };
-        match self.acknowledgements.fits(&acknowledgement, now) {
-            Fits::Not => Ok(None),
-            Fits::Applied(applied) => Ok(Some(Piggyback { applied, acknowledgement })),
-            Fits::InAMoment => Err(Wait),
+        match self.acknowledgements.piggyback_state(&acknowledgement, now) {
+            PiggybackState::Unavailable => Ok(None),
+            PiggybackState::Applied(applied) => Ok(Some(Piggyback { applied, acknowledgement })),
+            PiggybackState::Pending => Err(FeedDeferred),
         }
     }
 
     /// Acknowledges what the workers have applied, if this worker does that and there is something to acknowledge.
-    pub(super) fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: When) {
+    pub(super) fn acknowledge(&mut self, host: &dyn Host, root: u32, now: Clocks, when: AcknowledgeWhen) {
         let Some(acknowledgement) = self.acknowledgement(host, now) else { return };
-        // Workers that have it already wait for the others, which wake this worker; its next tick doesn't wait.
-        if (when == When::Even && !acknowledgement.is_even()) || !self.acknowledgements.is_due(&acknowledgement, now) {
+        // Wait until the other workers have the revision, too: they wake this worker then. Its next tick doesn't wait.
+        if (when == AcknowledgeWhen::Uniform && !acknowledgement.is_uniform())
+            || !self.acknowledgements.is_due(&acknowledgement, now)
+        {
             return;
         }
         let Ok(body) = serde_json::to_string(&acknowledgement) else { return };
@@ -137,7 +139,8 @@ impl Source {
         }
     }
 
-    /// Reports what this worker counted, if it is time: each VM for itself, so that nothing is lost with another.
+    /// Reports this worker's usage, if a batch is due. Each VM reports for itself, so that a VM that ends loses only
+    /// its own.
     pub(super) fn report_usage(&mut self, host: &dyn Host, root: u32, now: Clocks) {
         let Some(instance) = self.registration.instance() else { return };
         let names = (self.name.edge.as_str(), instance);
@@ -149,13 +152,13 @@ impl Source {
         }
     }
 
-    /// The answer to a batch of usage. A control plane that is down is reported for the feed.
+    /// Handles the response to a usage batch. If the control plane is down, the feed logs that.
     pub(super) fn usage_answered(&mut self, host: &dyn Host, received: &CallAnswer) {
         let (now, status) = (clocks(host), header(received, ":status"));
         let usage = &mut self.outages.usage;
         match self.usage_reports.answered(&self.usage, self.registration.instance(), status) {
-            BatchOutcome::Counted => log(host, usage.worked(now)),
-            BatchOutcome::SentAgain => {}
+            BatchOutcome::Acknowledged => log(host, usage.succeeded(now)),
+            BatchOutcome::Retry => {}
             BatchOutcome::Refused(status) => log(host, usage.failed(&Failure::UsageRefused(status), now)),
         }
     }

@@ -1,13 +1,13 @@
-//! The timer of a worker: how soon it runs again while there is more work than one event should take.
+//! The timer of a worker: how soon it runs again if there is more work than one event should do.
 
 use std::time::Duration;
 
 use crate::host::Host;
 
-/// How often a worker checks for work when no other event brings any.
+/// How often a worker checks for work without any other event.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// The same while there is more to do: requests are served in between.
+/// The period while there is more to do: requests are served in between.
 const FAST_TICK: Duration = Duration::from_millis(1);
 
 /// Which root context's timer runs fast.
@@ -23,8 +23,8 @@ impl FastTimer {
         self.0.take_if(|own| *own == root);
     }
 
-    /// Sets the timer of `root`, whose callback is running. The timer, because Envoy handles all wakes of a queue, those in
-    /// between too, before it serves its sockets again.
+    /// Sets the timer of `root`, whose callback is running. A timer instead of a wake, because Envoy handles all wakes
+    /// of a queue, including new ones, before it serves its sockets again.
     pub(super) fn set(&mut self, host: &dyn Host, root: u32, has_more: bool) {
         match (has_more, self.0) {
             (true, None) => {

@@ -1,4 +1,4 @@
-//! The subscription against a control plane without sockets.
+//! The subscription against a fake control plane without sockets.
 
 use policy::Digest;
 use policy::decide::Knowledge;
@@ -10,8 +10,12 @@ use crate::metrics::Report;
 
 const BOUND_SECS: u64 = 60;
 
-const ASKING: Asking<'_> =
-    Asking { instance: "0123", largest_bound: Some(BOUND_SECS), smallest_bound: Some(BOUND_SECS), applied: None };
+const PARAMETERS: FeedParameters<'_> = FeedParameters {
+    instance: "0123",
+    largest_bound: Some(BOUND_SECS),
+    smallest_bound: Some(BOUND_SECS),
+    applied: None,
+};
 
 struct Edge {
     subscription: Subscription,
@@ -33,34 +37,34 @@ impl Edge {
         self.clocks.wall_ms += i64::try_from(ms).unwrap();
     }
 
-    fn exchange(&mut self, control_plane: &FakeControlPlane) -> Progress {
-        self.exchange_with(|path| control_plane.answer(path))
+    fn exchange(&mut self, control_plane: &FakeControlPlane) -> FeedProgress {
+        self.exchange_with(|path| control_plane.respond(path))
     }
 
-    fn exchange_with(&mut self, answer: impl FnOnce(&str) -> Answer) -> Progress {
+    fn exchange_with(&mut self, respond: impl FnOnce(&str) -> FeedResponse) -> FeedProgress {
         let fetch = self.next_fetch().expect("a fetch was due");
         assert_eq!(self.next_fetch(), None, "one call at a time");
-        self.subscription.answered(&mut self.keys, self.clocks, 0, answer(&fetch.path)).progress
+        self.subscription.answered(&mut self.keys, self.clocks, 0, respond(&fetch.path)).progress
     }
 
     fn next_fetch(&mut self) -> Option<Fetch> {
-        self.subscription.next_fetch(&self.keys, ASKING, self.clocks)
+        self.subscription.next_fetch(&self.keys, PARAMETERS, self.clocks)
     }
 
     /// Exchanges until nothing is newer.
     fn catch_up(&mut self, control_plane: &FakeControlPlane) {
         for _ in 0..100 {
             self.exchange(control_plane);
-            if self.keys.holding.table().map(Table::position) == Some(control_plane.position) {
+            if self.keys.live_table.table().map(Table::position) == Some(control_plane.position) {
                 return;
             }
         }
         panic!("the edge never reached {:?}", control_plane.position);
     }
 
-    fn knows(&self, secret: &str) -> bool {
+    fn has_key(&self, secret: &str) -> bool {
         match self.keys.knowledge(self.clocks, Some(BOUND_SECS)) {
-            Knowledge::Serving(holding) => holding.find(&Digest::of(secret.as_bytes())).is_some(),
+            Knowledge::Serving(live_table) => live_table.find(&Digest::of(secret.as_bytes())).is_some(),
             Knowledge::NotReady => panic!("not ready"),
             Knowledge::Stale => panic!("stale"),
         }
@@ -81,7 +85,7 @@ fn serving() -> (Edge, FakeControlPlane) {
     control_plane.change(&[Op::Upsert(record(&secret(1)))]);
     let mut edge = Edge::new();
     edge.catch_up(&control_plane);
-    assert!(edge.knows(&secret(1)));
+    assert!(edge.has_key(&secret(1)));
     (edge, control_plane)
 }
 
@@ -96,17 +100,17 @@ fn a_snapshot_serves_only_once_nothing_is_newer() {
     edge.exchange(&control_plane);
     assert!(!edge.is_ready(), "the loaded snapshot still has a key that was deleted since");
     edge.exchange(&control_plane);
-    assert!(!edge.is_ready(), "the control plane has not yet said that nothing is newer");
-    assert_eq!(edge.exchange(&control_plane), Progress::Serves(control_plane.position));
-    assert!(!edge.knows(&secret(1)));
+    assert!(!edge.is_ready(), "the control plane has not confirmed yet that nothing is newer");
+    assert_eq!(edge.exchange(&control_plane), FeedProgress::Updated(control_plane.position));
+    assert!(!edge.has_key(&secret(1)));
 }
 
 #[test]
-fn a_delta_is_in_force_as_soon_as_it_is_there() {
+fn a_delta_is_enforced_as_soon_as_it_is_applied() {
     let (mut edge, mut control_plane) = serving();
     control_plane.change(&[Op::Upsert(record(&secret(2)))]);
-    assert_eq!(edge.exchange(&control_plane), Progress::Serves(control_plane.position));
-    assert!(edge.knows(&secret(2)));
+    assert_eq!(edge.exchange(&control_plane), FeedProgress::Updated(control_plane.position));
+    assert!(edge.has_key(&secret(2)));
 }
 
 #[test]
@@ -125,20 +129,20 @@ fn a_damaged_delta_changes_nothing_and_leads_to_a_snapshot() {
     let (mut edge, mut control_plane) = serving();
     control_plane.change(&[Op::Remove(Digest::of(secret(1).as_bytes()))]);
     let progress = edge.exchange_with(|path| {
-        let mut answer = control_plane.answer(path);
-        *answer.body.last_mut().unwrap() ^= 1;
-        answer
+        let mut response = control_plane.respond(path);
+        *response.body.last_mut().unwrap() ^= 1;
+        response
     });
-    assert_eq!(progress, Progress::Failed(Failure::Wire(WireError::Checksum)));
-    assert!(edge.knows(&secret(1)), "the old table serves on");
+    assert_eq!(progress, FeedProgress::Failed(Failure::Wire(WireError::Checksum)));
+    assert!(edge.has_key(&secret(1)), "the old table still serves");
     edge.advance(MAX_BACKOFF_MS);
     control_plane.snapshot_now();
     edge.catch_up(&control_plane);
-    assert!(!edge.knows(&secret(1)));
+    assert!(!edge.has_key(&secret(1)));
 }
 
 #[test]
-fn a_damaged_page_changes_nothing_and_is_asked_for_anew() {
+fn a_damaged_page_changes_nothing_and_is_requested_again() {
     let (mut edge, _) = serving();
     let mut other = FakeControlPlane::new(2);
     other.change(&[Op::Upsert(record(&secret(2)))]);
@@ -147,59 +151,59 @@ fn a_damaged_page_changes_nothing_and_is_asked_for_anew() {
     edge.exchange(&other);
     edge.exchange(&other);
     let progress = edge.exchange_with(|path| {
-        let mut answer = other.answer(path);
-        answer.body.truncate(100);
-        answer
+        let mut response = other.respond(path);
+        response.body.truncate(100);
+        response
     });
-    assert_eq!(progress, Progress::Failed(Failure::Wire(WireError::Length)));
-    assert!(edge.knows(&secret(1)), "the old table serves on");
+    assert_eq!(progress, FeedProgress::Failed(Failure::Wire(WireError::Length)));
+    assert!(edge.has_key(&secret(1)), "the old table still serves");
     edge.advance(MAX_BACKOFF_MS);
     edge.catch_up(&other);
-    assert!(edge.knows(&secret(2)));
+    assert!(edge.has_key(&secret(2)));
 }
 
 #[test]
-fn another_epoch_replaces_the_table_whole() {
+fn another_epoch_replaces_the_whole_table() {
     let (mut edge, _) = serving();
     let mut other = FakeControlPlane::new(2);
     other.change(&[Op::Upsert(record(&secret(2)))]);
     edge.catch_up(&other);
-    assert!(edge.knows(&secret(2)));
-    assert!(!edge.knows(&secret(1)), "what only the old epoch knew is gone");
+    assert!(edge.has_key(&secret(2)));
+    assert!(!edge.has_key(&secret(1)), "a key of the old epoch is gone");
 }
 
 #[test]
-fn a_snapshot_that_is_gone_is_asked_for_anew() {
+fn a_snapshot_that_is_gone_is_requested_again() {
     let mut control_plane = FakeControlPlane::new(1);
     control_plane.change(&[Op::Upsert(record(&secret(1)))]);
     let mut edge = Edge::new();
     edge.exchange(&control_plane);
     control_plane.snapshot_now();
-    assert_eq!(edge.exchange(&control_plane), Progress::Quiet, "410 for a page is no failure");
+    assert_eq!(edge.exchange(&control_plane), FeedProgress::NoChange, "410 for a page is no failure");
     edge.catch_up(&control_plane);
-    assert!(edge.knows(&secret(1)));
+    assert!(edge.has_key(&secret(1)));
 }
 
 #[test]
-fn a_page_that_one_control_plane_lacks_is_asked_for_again_at_another() {
+fn a_page_that_one_control_plane_lacks_is_requested_from_another() {
     let mut control_plane = FakeControlPlane::new(1);
     control_plane.change(&[Op::Upsert(record(&secret(1)))]);
     let mut edge = Edge::new();
     edge.exchange(&control_plane);
-    let (mut asked, mut pages) = (Vec::new(), 0);
+    let (mut requested, mut pages) = (Vec::new(), 0);
     for _ in 0..10 {
         edge.exchange_with(|path| {
-            asked.push(path.to_owned());
-            // One of two has the pages, and Envoy asks them in turn.
+            requested.push(path.to_owned());
+            // One of two has the pages, and Envoy sends requests to each in turn.
             pages += u32::from(path.contains("/snapshots/"));
             let is_missing = path.contains("/snapshots/") && pages % 2 == 1;
-            let status = Some(if is_missing { 410 } else { control_plane.answer(path).status.unwrap() });
-            Answer { status, ..control_plane.answer(path) }
+            let status = Some(if is_missing { 410 } else { control_plane.respond(path).status.unwrap() });
+            FeedResponse { status, ..control_plane.respond(path) }
         });
     }
-    assert!(edge.knows(&secret(1)), "{asked:#?}");
-    let anew = asked.iter().filter(|path| path.contains("/feed?") && !path.contains("&since=")).count();
-    assert_eq!(anew, 0, "the snapshot is not begun anew: {asked:#?}");
+    assert!(edge.has_key(&secret(1)), "{requested:#?}");
+    let restarts = requested.iter().filter(|path| path.contains("/feed?") && !path.contains("&since=")).count();
+    assert_eq!(restarts, 0, "the snapshot is not begun again: {requested:#?}");
 }
 
 #[test]
@@ -213,28 +217,28 @@ fn a_table_is_stale_by_either_clock() {
     edge.clocks = Clocks { wall_ms: wall_ms - 3_600_000, monotonic_ms: monotonic_ms + 1 };
     assert!(edge.is_stale(), "by the monotonic clock, though the wall clock was set back");
     edge.exchange(&control_plane);
-    assert!(edge.is_ready(), "a word from the control plane ends it");
+    assert!(edge.is_ready(), "a confirmation of the control plane ends it");
 }
 
 #[test]
-fn a_delta_that_leads_only_a_part_of_the_way_makes_nothing_fresh() {
+fn a_delta_that_does_not_reach_the_newest_revision_confirms_nothing() {
     let (mut edge, mut control_plane) = serving();
     edge.advance(BOUND_SECS * 1_000 + 1);
     control_plane.change(&[Op::Upsert(record(&secret(2)))]);
     let newest = control_plane.position.revision.0;
-    edge.exchange_with(|path| Answer { head: Some(newest + 1), ..control_plane.answer(path) });
+    edge.exchange_with(|path| FeedResponse { head: Some(newest + 1), ..control_plane.respond(path) });
     assert!(edge.is_stale(), "one change is missing");
     edge.exchange(&control_plane);
     assert!(edge.is_ready());
 }
 
 #[test]
-fn freshness_counts_from_the_request_and_not_from_the_answer() {
+fn freshness_is_measured_from_the_request_and_not_from_the_response() {
     let (mut edge, control_plane) = serving();
     let fetch = edge.next_fetch().unwrap();
     edge.advance(BOUND_SECS * 1_000 + 1);
-    edge.subscription.answered(&mut edge.keys, edge.clocks, 0, control_plane.answer(&fetch.path));
-    assert!(edge.is_stale(), "an answer that lay unread vouches for when it was asked for");
+    edge.subscription.answered(&mut edge.keys, edge.clocks, 0, control_plane.respond(&fetch.path));
+    assert!(edge.is_stale(), "a response that lay unread confirms the table as of its request");
 }
 
 #[test]
@@ -245,7 +249,7 @@ fn no_bound_means_never_stale() {
 }
 
 #[test]
-fn a_clock_set_back_brings_no_second_back() {
+fn a_clock_that_is_set_back_makes_no_time_repeat() {
     let (mut edge, mut control_plane) = serving();
     control_plane.time_ms = edge.clocks.wall_ms;
     edge.exchange(&control_plane);
@@ -253,11 +257,11 @@ fn a_clock_set_back_brings_no_second_back() {
     edge.clocks.wall_ms -= 3_600_000;
     edge.clocks.monotonic_ms += 2_001;
     let after = edge.keys.now(edge.clocks);
-    assert_eq!(after.0, before.0 + 2, "an hour back, two seconds later, and a millisecond for what was cut off");
+    assert_eq!(after.0, before.0 + 2, "an hour back, two seconds later, and a millisecond for the truncation");
 }
 
 #[test]
-fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
+fn an_error_status_and_a_foreign_response_change_nothing() {
     let (mut edge, control_plane) = serving();
     for (status, failure) in [
         (None, Failure::NoAnswer),
@@ -269,17 +273,17 @@ fn a_wrong_status_and_a_stranger_s_answer_change_nothing() {
         (Some(301), Failure::Status(301)),
     ] {
         edge.advance(MAX_BACKOFF_MS);
-        let progress = edge.exchange_with(|path| Answer { status, ..control_plane.answer(path) });
-        assert_eq!(progress, Progress::Failed(failure));
-        assert!(edge.knows(&secret(1)));
+        let progress = edge.exchange_with(|path| FeedResponse { status, ..control_plane.respond(path) });
+        assert_eq!(progress, FeedProgress::Failed(failure));
+        assert!(edge.has_key(&secret(1)));
     }
     edge.advance(MAX_BACKOFF_MS);
-    let unreachable = |path: &str| Answer { status: Some(503), time_ms: None, ..control_plane.answer(path) };
+    let unreachable = |path: &str| FeedResponse { status: Some(503), time_ms: None, ..control_plane.respond(path) };
     let progress = edge.exchange_with(unreachable);
-    assert_eq!(progress, Progress::Failed(Failure::Unreachable(503)), "Envoy's own answer");
+    assert_eq!(progress, FeedProgress::Failed(Failure::Unreachable(503)), "Envoy's own answer");
     edge.advance(MAX_BACKOFF_MS);
-    let progress = edge.exchange_with(|path| Answer { time_ms: None, ..control_plane.answer(path) });
-    assert_eq!(progress, Progress::Failed(Failure::NotOurs), "a 204 that a proxy made up vouches for nothing");
+    let progress = edge.exchange_with(|path| FeedResponse { time_ms: None, ..control_plane.respond(path) });
+    assert_eq!(progress, FeedProgress::Failed(Failure::NotOurs), "a 204 of a proxy confirms nothing");
 }
 
 #[test]
@@ -297,25 +301,26 @@ fn retries_wait_between_a_fifth_of_a_second_and_two_seconds() {
 }
 
 #[test]
-fn a_control_plane_without_a_place_is_asked_less_and_less_often() {
+fn retries_back_off_further_when_the_control_plane_has_no_place() {
     let (mut edge, control_plane) = serving();
     let full = |path: &str| {
-        let answer = control_plane.answer(path);
-        Answer { status: Some(503), time_ms: None, retry_after_secs: Some(30), ..answer }
+        let response = control_plane.respond(path);
+        FeedResponse { status: Some(503), time_ms: None, retry_after_secs: Some(30), ..response }
     };
     for wait_ms in [200, 400, 800, 1_600, 3_200, 6_400, 12_800, 15_000, 15_000] {
-        assert_eq!(edge.exchange_with(full), Progress::Failed(Failure::Crowded));
+        assert_eq!(edge.exchange_with(full), FeedProgress::Failed(Failure::Crowded));
         edge.advance(wait_ms - 1);
         assert_eq!(edge.next_fetch(), None, "before {wait_ms} ms");
         edge.advance(1);
     }
     edge.exchange(&control_plane);
-    let soon = |path: &str| Answer { status: Some(503), retry_after_secs: Some(1), ..control_plane.answer(path) };
-    assert_eq!(edge.exchange_with(soon), Progress::Failed(Failure::Status(503)), "a storage that is away");
+    let soon =
+        |path: &str| FeedResponse { status: Some(503), retry_after_secs: Some(1), ..control_plane.respond(path) };
+    assert_eq!(edge.exchange_with(soon), FeedProgress::Failed(Failure::Status(503)), "a storage that is unavailable");
 }
 
 #[test]
-fn a_call_whose_answer_never_comes_is_made_again() {
+fn a_call_without_a_response_is_retried() {
     let (mut edge, mut control_plane) = serving();
     control_plane.change(&[Op::Upsert(record(&secret(2)))]);
     let lost = edge.next_fetch().unwrap();
@@ -323,11 +328,11 @@ fn a_call_whose_answer_never_comes_is_made_again() {
     assert_eq!(edge.next_fetch(), None, "Envoy reports the time-out itself");
     edge.advance(MAX_BACKOFF_MS);
     edge.exchange(&control_plane);
-    assert!(edge.knows(&secret(2)));
+    assert!(edge.has_key(&secret(2)));
 }
 
 #[test]
-fn gauges_say_what_is_known_and_how_old_it_is() {
+fn gauges_report_the_table_and_its_age() {
     let (mut edge, control_plane) = serving();
     edge.advance(5_999);
     let report = edge.keys.report(edge.clocks, Some(BOUND_SECS));

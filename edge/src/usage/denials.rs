@@ -1,4 +1,4 @@
-//! The latest denials of right secrets, with what helps whoever wonders why.
+//! The latest denials of valid secrets, with the details for a person who investigates them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use policy::UnixSeconds;
 use policy::protocol::usage::{DenialReport, MAX_DENIALS, MAX_METHOD, MAX_PATH};
 
-use super::Denied;
+use super::DeniedRequest;
 use crate::credential::percent_decoded;
 
-/// How many denials of one key are kept in 10 s.
-pub const A_KEY: u8 = 4;
+/// How many denials of one key are stored in 10 s.
+pub const MAX_DENIALS_PER_KEY: u8 = 4;
 
-/// What stands in the place of a path that may hold a credential.
+/// Replaces a path that may contain a credential.
 const REMOVED: &str = "[removed]";
 
-/// The shortest text that has the form of a key or token of ours is longer.
+/// The shortest Latchkey key or token is longer than this.
 const MIN_KEY: usize = 40;
 
 /// The newest [`MAX_DENIALS`].
@@ -23,10 +23,10 @@ const MIN_KEY: usize = 40;
 pub struct Denials(VecDeque<DenialReport>);
 
 impl Denials {
-    /// Keeps a denial. Answers whether an older one made room for it.
-    pub fn keep(&mut self, denied: &Denied<'_>, at: UnixSeconds, address: Option<IpAddr>) -> bool {
-        let Denied { key, code, method, path, secret } = *denied;
-        let (method, path) = (plain(method, MAX_METHOD), shown(path, secret));
+    /// Adds a denial. Returns whether the oldest one was dropped for it.
+    pub fn push(&mut self, denied: &DeniedRequest<'_>, at: UnixSeconds, address: Option<IpAddr>) -> bool {
+        let DeniedRequest { key, code, method, path, secret } = *denied;
+        let (method, path) = (printable_ascii(method, MAX_METHOD), redacted_path(path, secret));
         let is_full = self.0.len() >= MAX_DENIALS;
         if is_full {
             self.0.pop_front();
@@ -40,18 +40,18 @@ impl Denials {
     }
 }
 
-/// A path without its query. One in which a key stands is not shown: some clients put theirs everywhere.
-fn shown(path: &[u8], secret: Option<&[u8]>) -> String {
+/// A path without its query; [`REMOVED`] if it contains a key, since some clients put theirs everywhere.
+fn redacted_path(path: &[u8], secret: Option<&[u8]>) -> String {
     let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
     let decoded = percent_decoded(path);
     let holds = |text: &[u8]| !text.is_empty() && decoded.windows(text.len()).any(|window| window == text);
     let mut words = decoded.split(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'));
     let has_key = words.any(|word| word.len() >= MIN_KEY && word.windows(2).any(|two| two == b"lk"));
-    if has_key || secret.is_some_and(holds) { REMOVED.to_owned() } else { plain(path, MAX_PATH) }
+    if has_key || secret.is_some_and(holds) { REMOVED.to_owned() } else { printable_ascii(path, MAX_PATH) }
 }
 
 /// Visible ASCII, at most so many bytes.
-fn plain(text: &[u8], most: usize) -> String {
+fn printable_ascii(text: &[u8], max_bytes: usize) -> String {
     let letter = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '_' };
-    text.iter().take(most).map(letter).collect()
+    text.iter().take(max_bytes).map(letter).collect()
 }

@@ -1,16 +1,16 @@
-//! Changes by admins over REST, and their effect on the truth.
+//! Changes by admins over REST, and their effect on the oracle.
 
 use axum::http::Method;
 use policy::Revision;
 use serde_json::{Value, json};
 
 use crate::control_plane::Answer;
+use crate::oracle::{Grant, Key};
 use crate::steps::Step;
-use crate::truth::{Grant, Key};
-use crate::world::{World, chosen};
+use crate::world::{World, pick};
 
 /// The most keys at a time.
-const MOST_KEYS: usize = 5;
+const MAX_KEYS: usize = 5;
 
 const OVERLAP_SECS: i64 = 30 * 60;
 const LIFE_SECS: i64 = 60 * 60;
@@ -44,7 +44,7 @@ impl World {
     }
 
     async fn create(&mut self, grant: Grant, is_restricted: bool, lives_an_hour: bool) {
-        if self.truth.keys.len() >= MOST_KEYS {
+        if self.oracle.keys.len() >= MAX_KEYS {
             return;
         }
         let expires_in = if lives_an_hour { "1h" } else { "none" };
@@ -54,7 +54,7 @@ impl World {
         assert_eq!(made.status, 201, "{}", made.text());
         let (id, secret) = (text(&made.json()["key"]["id"]), text(&made.json()["secret"]));
         self.secrets.push(secret.clone());
-        self.truth.keys.push(Key {
+        self.oracle.keys.push(Key {
             id,
             grant,
             is_restricted,
@@ -70,7 +70,7 @@ impl World {
         let now = self.time.now().0;
         let body = if overlaps { r#"{"overlap": "30m"}"# } else { "" };
         let answer = self.control_plane().call(Method::POST, &format!("{}/rotate", path(&id)), body).await;
-        let key = self.truth.keys.iter_mut().find(|key| key.id == id).expect("it was just there");
+        let key = self.oracle.keys.iter_mut().find(|key| key.id == id).expect("it was just there");
         if answer.status == 409 {
             assert!(key.expires_at.is_some_and(|at| at <= now + 1), "only an expired key can't be rotated");
             return;
@@ -86,30 +86,30 @@ impl World {
         let Some(id) = self.key_id(key) else { return };
         let answer = self.control_plane().call(Method::DELETE, &path(&id), "").await;
         assert_eq!(answer.status, 204, "{}", answer.text());
-        self.truth.keys.retain(|key| key.id != id);
+        self.oracle.keys.retain(|key| key.id != id);
         self.record(&answer);
     }
 
-    /// Changes one key. This always succeeds, and may be repeated.
+    /// Changes one key. This always succeeds, even if it is repeated.
     async fn act(&mut self, key: u8, method: Method, action: &str, body: &str, change: impl FnMut(&mut Key)) {
         let Some(id) = self.key_id(key) else { return };
         let answer = self.control_plane().call(method, &format!("{}{action}", path(&id)), body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        self.truth.keys.iter_mut().find(|key| key.id == id).into_iter().for_each(change);
+        self.oracle.keys.iter_mut().find(|key| key.id == id).into_iter().for_each(change);
         self.record(&answer);
     }
 
     fn key_id(&self, number: u8) -> Option<String> {
-        chosen(&self.truth.keys, number).map(|key| key.id.clone())
+        pick(&self.oracle.keys, number).map(|key| key.id.clone())
     }
 
-    /// Records the truth from a change's revision on. A repeated request changed nothing, and names an older revision.
+    /// Records the keys from a change's revision on. A repeated request changed nothing, and returns an older revision.
     fn record(&mut self, answer: &Answer) {
         let revision = Revision(answer.revision());
         if revision > self.recorded {
             let head = self.head();
             assert_eq!(head.revision, revision, "the feed has a change when it is answered");
-            self.truth.record(head.epoch, head.revision);
+            self.oracle.record(head.epoch, head.revision);
             self.answered.push(revision.0);
             self.recorded = revision;
         }

@@ -7,15 +7,15 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request};
 use latchkey::api::{Api, Parts, router};
+use latchkey::auth_failures::AuthFailureLimiter;
 use latchkey::config::Config;
 use latchkey::edges::Edges;
 use latchkey::entropy::Entropy;
 use latchkey::feed::Feed;
-use latchkey::guesses::Guesses;
-use latchkey::imports::Imports;
+use latchkey::imports::ImportLimiter;
 use latchkey::metrics::Metrics;
 use latchkey::spool::Spool;
-use latchkey::store::{Acting, Database, LostChanges, NewSecret, Renewal, Restore, Store, back_up, restore};
+use latchkey::store::{ChangeContext, Database, LostChanges, NewSecret, Restore, RestorePlan, Store, back_up, restore};
 use latchkey::tokens::Token;
 use policy::{Epoch, Position};
 use serde_json::Value;
@@ -27,11 +27,11 @@ use crate::time::Time;
 const ADMIN: &str = "lkadm_admin";
 pub const EDGE: &str = "lkedge_edge";
 
-/// So few that runs go past the end of the log.
+/// So few that runs exceed the log.
 const LOG_REVISIONS: u64 = 20;
 
 /// How long recovery may take, in real time, after the database cut a connection.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct ControlPlane {
     database: Database,
@@ -72,24 +72,25 @@ impl ControlPlane {
         let config = Config { log_revisions: LOG_REVISIONS, ..Config::default() };
         let (clock, entropy) = (time.clock(), Entropy::system());
         let epoch: Epoch = entropy.id(&clock).expect("an epoch");
-        let store = Store::open(&database, epoch, &config, Acting::system(clock.now())).await.expect("the store opens");
+        let store =
+            Store::open(&database, epoch, &config, ChangeContext::system(clock.now())).await.expect("the store opens");
         let (end, ending) = watch::channel(false);
-        let guesses = Guesses::new(store.clone(), clock.clone());
+        let auth_failures = AuthFailureLimiter::new(store.clone(), clock.clone());
         let edges =
             Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await.expect("instances are read");
-        let (token, shared) = (Token::of(EDGE), guesses.clone());
+        let (token, shared) = (Token::of(EDGE), auth_failures.clone());
         let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), LOG_REVISIONS, ending);
         let metrics = Metrics::new(store.clone(), feed.clone());
         let spool = Spool::new(Spool::folder(&database), 256 << 20);
         let api = Api::from(Parts {
-            imports: Imports::new(config.limits, spool),
+            imports: ImportLimiter::new(config.limits, spool),
             store: store.clone(),
             clock,
             entropy,
             config,
             admin_token: Token::of(ADMIN),
             metrics,
-            guesses,
+            auth_failures,
             public_url: "https://keys.example.com".parse().expect("a URL"),
             edge_token: Token::of(EDGE),
             edges: edges.clone(),
@@ -135,14 +136,14 @@ impl ControlPlane {
         let (database, time) = self.stop().await;
         let Database::File(path) = &database else { panic!("only a file is restored") };
         let mut secret = || -> Result<NewSecret, _> { panic!("without an audit log, no secret is made") };
-        let renewal = Renewal {
+        let plan = RestorePlan {
             log: None,
             reported: None,
             lost_changes: LostChanges::Accepted,
             epoch: Entropy::system().id(&time.clock()).expect("an epoch"),
-            acting: Acting::system(time.now()),
+            context: ChangeContext::system(time.now()),
         };
-        let what = Restore { from: backup, database: path, renewal };
+        let what = Restore { from: backup, database: path, plan };
         restore(&what, &mut secret).expect("the backup is restored");
         Self::start(database, time).await
     }
@@ -180,7 +181,7 @@ impl ControlPlane {
         let began = Instant::now();
         loop {
             let answer = send(self.router(), method.clone(), path, ADMIN, body).await;
-            if answer.status != 503 || !self.is_replica() || began.elapsed() > PATIENCE {
+            if answer.status != 503 || !self.is_replica() || began.elapsed() > RECOVERY_TIMEOUT {
                 return answer;
             }
             pause();
@@ -188,10 +189,10 @@ impl ControlPlane {
     }
 
     /// Waits until it has reached `head`.
-    pub async fn hears_of(&self, head: Position) {
+    pub async fn wait_for_head(&self, head: Position) {
         let began = Instant::now();
         while self.head().revision < head.revision {
-            assert!(began.elapsed() < PATIENCE, "{:?}, and it never reached {head:?}", self.head());
+            assert!(began.elapsed() < RECOVERY_TIMEOUT, "{:?}, and it never reached {head:?}", self.head());
             pause();
         }
     }

@@ -12,48 +12,48 @@ use edge::source::{Root, Source, SourceName, TICK, clocks};
 use policy::Position;
 
 use crate::control_plane::EDGE;
-use crate::network::{Place, Sent};
+use crate::network::{CallState, InFlightCall};
+use crate::oracle::Probe;
 use crate::time::Time;
-use crate::truth::Probe;
 use crate::vm::{Shared, Vm};
 
 /// VMs of an Envoy: the main thread's, which gets no requests, and those of two workers.
 const VMS: usize = 3;
 
 /// A VM that isn't idle after so many ticks never will be.
-const RESTLESS: usize = 10_000;
+const MAX_ROUNDS: usize = 10_000;
 
 /// How the VMs of an Envoy get their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FeedSharing {
     /// One of them subscribes for all.
-    Shares,
+    OneSubscriber,
     /// Each subscribes, all as one instance.
-    EachAsks,
+    EachSubscribes,
     /// Each subscribes, as an instance of its own: they have no VM id.
-    Lonely,
+    SeparateInstances,
 }
 
-/// How calls progress.
+/// How calls between an Envoy and the control plane progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum LinkState {
     Prompt,
     /// Only steps move them.
-    Held,
+    Paused,
     Broken,
 }
 
 pub struct Envoy {
-    kind: Kind,
+    sharing: FeedSharing,
     pub edge: Edge,
     pub shared: Rc<Shared>,
     time: Time,
     pub workers: Vec<Worker>,
-    pub line: Line,
-    pub calls: Vec<Sent>,
+    pub link: LinkState,
+    pub calls: Vec<InFlightCall>,
     pub delivers_wakes: bool,
     /// Which control plane its calls go to; `None`: each in turn.
-    pub asks: Option<u8>,
+    pub target: Option<u8>,
     /// All ids under which the control plane may know it.
     pub instances: BTreeSet<String>,
 }
@@ -67,46 +67,47 @@ pub struct Worker {
     /// Its thread runs: it ticks, wakes, gets answers and decides.
     pub runs: bool,
     /// The position of its table at the last check.
-    pub stood: Option<Position>,
+    pub last_position: Option<Position>,
 }
 
 impl Envoy {
     /// `first` numbers its VMs: each VM of a run has its own number.
-    pub fn start(kind: Kind, max_staleness_secs: u64, time: &Time, first: &mut u32) -> Self {
-        let feed = if kind == Kind::EachAsks { "worker" } else { "process" };
+    pub fn start(sharing: FeedSharing, max_staleness_secs: u64, time: &Time, first: &mut u32) -> Self {
+        let feed = if sharing == FeedSharing::EachSubscribes { "worker" } else { "process" };
         let config = format!(
             r#"{{"edge": "edge-1", "feed": "{feed}", "max_staleness_secs": {max_staleness_secs},
                 "control_plane": {{"cluster": "latchkey", "authority": "latchkey"}},
                 "routes": [{{"path": "/v1/reviews", "rule": "reviews"}}]}}"#
         );
         let mut envoy = Self {
-            kind,
+            sharing,
             edge: Edge::parse(config.as_bytes()).expect("the configuration is right"),
             shared: Rc::default(),
             time: time.clone(),
             workers: Vec::new(),
-            line: Line::Prompt,
+            link: LinkState::Prompt,
             calls: Vec::new(),
             delivers_wakes: true,
-            asks: None,
+            target: None,
             instances: BTreeSet::new(),
         };
         envoy.workers = (0..VMS).map(|_| envoy.vm(first)).collect();
         envoy
     }
 
-    pub fn kind(&self) -> Kind {
-        self.kind
+    pub fn sharing(&self) -> FeedSharing {
+        self.sharing
     }
 
     fn vm(&self, next: &mut u32) -> Worker {
         let number = *next;
         *next += 1;
-        let vm = Vm::new(Rc::clone(&self.shared), self.time.clone(), number, self.kind == Kind::Lonely);
+        let vm =
+            Vm::new(Rc::clone(&self.shared), self.time.clone(), number, self.sharing == FeedSharing::SeparateInstances);
         let mut source = Source::new(SourceName::of(&self.edge.config));
         source.join(self.root(1));
         let metrics = Metrics::define(&vm);
-        Worker { vm, number, source: RefCell::new(source), metrics, root: 1, runs: true, stood: None }
+        Worker { vm, number, source: RefCell::new(source), metrics, root: 1, runs: true, last_position: None }
     }
 
     fn root(&self, id: u32) -> Root {
@@ -144,11 +145,11 @@ impl Envoy {
 
     /// The process ends.
     pub fn end(&mut self) {
-        self.note_instances();
+        self.record_instances();
         self.drop_calls(|_| true);
     }
 
-    fn drop_calls(&mut self, is_dropped: impl Fn(&Sent) -> bool) {
+    fn drop_calls(&mut self, is_dropped: impl Fn(&InFlightCall) -> bool) {
         for call in &mut self.calls {
             if is_dropped(call) {
                 call.lose();
@@ -157,7 +158,7 @@ impl Envoy {
         self.calls.retain(|call| !is_dropped(call));
     }
 
-    fn note_instances(&mut self) {
+    fn record_instances(&mut self) {
         let named = self.workers.iter().filter_map(|worker| worker.source.borrow().instance().map(str::to_owned));
         self.instances.extend(named);
     }
@@ -172,7 +173,7 @@ impl Envoy {
 
     /// Delivers wakes to VMs that run, until there are none.
     pub fn wake(&mut self) {
-        for _ in 0..RESTLESS {
+        for _ in 0..MAX_ROUNDS {
             let Some(queue) = self.shared.wakes.borrow_mut().pop_front() else {
                 self.workers.iter().filter(|worker| worker.vm.tick.get() != TICK).for_each(Worker::tick);
                 return self.collect();
@@ -181,22 +182,22 @@ impl Envoy {
                 worker.source.borrow_mut().woken(&worker.vm, queue);
             }
         }
-        panic!("the VMs wake each other for ever");
+        panic!("the VMs never stop waking each other");
     }
 
     /// Collects new calls.
     fn collect(&mut self) {
         let now_ms = self.time.elapsed_ms();
         for worker in &self.workers {
-            for (number, question) in worker.vm.calls.borrow_mut().drain(..) {
-                let mut call = Sent::new(worker.number, number, question, now_ms);
-                if self.line == Line::Broken {
-                    call.breaks();
+            for (number, request) in worker.vm.calls.borrow_mut().drain(..) {
+                let mut call = InFlightCall::new(worker.number, number, request, now_ms);
+                if self.link == LinkState::Broken {
+                    call.break_connection();
                 }
                 self.calls.push(call);
             }
         }
-        self.note_instances();
+        self.record_instances();
     }
 
     /// Delivers the answer of a call that has one, if its VM runs. Returns whether it did.
@@ -205,7 +206,7 @@ impl Envoy {
         let Some(worker) = self.workers.iter().find(|worker| worker.number == call.vm && worker.runs) else {
             return false;
         };
-        let Place::Coming(answer) = &call.place else { return false };
+        let CallState::Answered(answer) = &call.state else { return false };
         let (number, answer): (u32, CallAnswer) = (call.number, answer.clone());
         worker.source.borrow_mut().answered(&worker.vm, worker.root, number, answer);
         self.calls.remove(at);
@@ -216,7 +217,7 @@ impl Envoy {
 
 impl Worker {
     fn tick(&self) {
-        for _ in 0..RESTLESS {
+        for _ in 0..MAX_ROUNDS {
             if self.runs {
                 self.source.borrow_mut().tick(&self.vm, self.root);
             }
@@ -228,24 +229,24 @@ impl Worker {
     }
 
     pub fn position(&self) -> Option<Position> {
-        self.source.borrow().keys.holding.position()
+        self.source.borrow().keys.live_table.position()
     }
 
-    pub fn is_there(&self, head: Position) -> bool {
-        self.position() == Some(head) && !self.source.borrow().keys.holding.is_loading()
+    pub fn is_current(&self, head: Position) -> bool {
+        self.position() == Some(head) && !self.source.borrow().keys.live_table.is_loading()
     }
 
     /// What it would decide now, without catching up with the other workers first.
     pub fn would_decide(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
-        self.vm.begins(probe.method, "/v1/reviews", secret, probe.address);
+        self.vm.begin_request(probe.method, "/v1/reviews", secret, probe.address);
         let (source, now) = (self.source.borrow(), clocks(&self.vm));
         on_request_headers(&self.vm, edge, Some(&source), !source.is_late(now), now, &self.metrics);
         self.vm.verdict()
     }
 
     /// A request, as Envoy passes it to the filter.
-    pub fn decides(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
-        self.vm.begins(probe.method, "/v1/reviews", secret, probe.address);
+    pub fn decide_request(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
+        self.vm.begin_request(probe.method, "/v1/reviews", secret, probe.address);
         on_request(&self.vm, edge, &self.source, &self.metrics);
         self.vm.verdict()
     }

@@ -18,7 +18,7 @@ impl Schema {
         let own = directory.file_name().expect("a name").to_string_lossy();
         let name: String = own.bytes().map(|byte| format!("{byte:02x}")).collect();
         let schema = Self { server: server.url(), name: format!("m{name}") };
-        schema.asks(&format!("CREATE SCHEMA {}", schema.name));
+        schema.execute(&format!("CREATE SCHEMA {}", schema.name));
         schema
     }
 
@@ -33,14 +33,16 @@ impl Schema {
     /// Ends the connections of a control plane, even busy ones.
     pub fn cut(&self, replica: usize) {
         let name = format!("{}_{replica}", self.name);
-        self.asks(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"));
+        self.execute(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"
+        ));
     }
 
     pub fn remove(self) {
-        self.asks(&format!("DROP SCHEMA {} CASCADE", self.name));
+        self.execute(&format!("DROP SCHEMA {} CASCADE", self.name));
     }
 
-    fn asks(&self, sql: &str) {
+    fn execute(&self, sql: &str) {
         on_server(&self.server, |server| server.batch_execute(sql).expect("the server carries it out"));
     }
 }

@@ -1,12 +1,12 @@
-//! The steps that may happen. Their numbers choose among what exists when the step is carried out.
+//! The steps of a sequence. Their numbers choose among what exists when the step is carried out.
 
 use proptest::prelude::*;
 
-use crate::envoy::Line;
-use crate::truth::Grant;
+use crate::envoy::LinkState;
+use crate::oracle::Grant;
 
 /// The most steps of a sequence.
-const LONGEST: usize = 40;
+const MAX_STEPS: usize = 40;
 
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -39,10 +39,10 @@ pub enum Step {
     /// So many tenths of a second, with a tick in each.
     Turns(u8),
     /// So many seconds, in which nothing else happens.
-    Passes(u64),
-    Line {
+    Idle(u64),
+    Link {
         envoy: u8,
-        line: Line,
+        state: LinkState,
     },
     Wakes {
         envoy: u8,
@@ -51,7 +51,7 @@ pub enum Step {
     Call {
         envoy: u8,
         call: u8,
-        fate: Fate,
+        event: CallEvent,
     },
     /// A copy of a request arrives, long after it was sent.
     Copy(u8),
@@ -59,7 +59,7 @@ pub enum Step {
         envoy: u8,
         vm: u8,
     },
-    GoesOn {
+    Resumes {
         envoy: u8,
         vm: u8,
     },
@@ -107,11 +107,11 @@ pub enum Step {
     BackUp,
     Restore,
     /// Admins use this control plane from now on.
-    Turn {
+    SwitchAdmins {
         replica: u8,
     },
     /// An Envoy's calls go to this control plane from now on, or to each in turn.
-    Asks {
+    Route {
         envoy: u8,
         replica: Option<u8>,
     },
@@ -123,20 +123,20 @@ pub enum Step {
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug)]
-pub enum Fate {
-    Arrives,
-    IsAnswered,
-    IsLost,
-    Breaks,
-    IsCopied,
+pub enum CallEvent {
+    Arrive,
+    DeliverAnswer,
+    Lose,
+    Break,
+    Duplicate,
 }
 
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(step(), 1..LONGEST)
+    prop::collection::vec(step(), 1..MAX_STEPS)
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![12 => by_admins(), 14 => in_time(), 10 => on_the_way(), 8 => in_an_envoy(), 2 => at_the_control_plane(), 4 => among_control_planes()]
+    prop_oneof![12 => by_admins(), 14 => in_time(), 10 => on_the_network(), 8 => in_an_envoy(), 2 => at_the_control_plane(), 4 => between_control_planes()]
 }
 
 fn by_admins() -> impl Strategy<Value = Step> {
@@ -162,24 +162,24 @@ fn in_time() -> impl Strategy<Value = Step> {
     let request = (any::<(u8, u8, u8)>(), any::<u8>());
     prop_oneof![
         8 => (1..8_u8).prop_map(Step::Turns),
-        3 => lengths.prop_map(Step::Passes),
+        3 => lengths.prop_map(Step::Idle),
         3 => request.prop_map(|((envoy, vm, secret), probe)| Step::Request { envoy, vm, secret, probe }),
     ]
 }
 
-fn on_the_way() -> impl Strategy<Value = Step> {
-    let line = prop_oneof![2 => Just(Line::Prompt), 2 => Just(Line::Held), 1 => Just(Line::Broken)];
-    let fate = prop_oneof![
-        4 => Just(Fate::Arrives),
-        4 => Just(Fate::IsAnswered),
-        1 => Just(Fate::IsLost),
-        1 => Just(Fate::Breaks),
-        1 => Just(Fate::IsCopied),
+fn on_the_network() -> impl Strategy<Value = Step> {
+    let state = prop_oneof![2 => Just(LinkState::Prompt), 2 => Just(LinkState::Paused), 1 => Just(LinkState::Broken)];
+    let event = prop_oneof![
+        4 => Just(CallEvent::Arrive),
+        4 => Just(CallEvent::DeliverAnswer),
+        1 => Just(CallEvent::Lose),
+        1 => Just(CallEvent::Break),
+        1 => Just(CallEvent::Duplicate),
     ];
     prop_oneof![
-        3 => (any::<u8>(), line).prop_map(|(envoy, line)| Step::Line { envoy, line }),
+        3 => (any::<u8>(), state).prop_map(|(envoy, state)| Step::Link { envoy, state }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(envoy, arrive)| Step::Wakes { envoy, arrive }),
-        8 => (any::<(u8, u8)>(), fate).prop_map(|((envoy, call), fate)| Step::Call { envoy, call, fate }),
+        8 => (any::<(u8, u8)>(), event).prop_map(|((envoy, call), event)| Step::Call { envoy, call, event }),
         2 => any::<u8>().prop_map(Step::Copy),
     ]
 }
@@ -189,7 +189,7 @@ fn in_an_envoy() -> impl Strategy<Value = Step> {
     let vm = || any::<(u8, u8)>();
     prop_oneof![
         4 => vm().prop_map(|(envoy, vm)| Step::Hangs { envoy, vm }),
-        4 => vm().prop_map(|(envoy, vm)| Step::GoesOn { envoy, vm }),
+        4 => vm().prop_map(|(envoy, vm)| Step::Resumes { envoy, vm }),
         2 => vm().prop_map(|(envoy, vm)| Step::Traps { envoy, vm }),
         1 => (envoy(), prop::sample::select(vec![10, 60])).prop_map(|(envoy, bound)| Step::Killed { envoy, bound }),
         1 => envoy().prop_map(|envoy| Step::Leaves { envoy }),
@@ -206,11 +206,11 @@ fn at_the_control_plane() -> impl Strategy<Value = Step> {
 }
 
 /// Without effect on a single control plane.
-fn among_control_planes() -> impl Strategy<Value = Step> {
+fn between_control_planes() -> impl Strategy<Value = Step> {
     let replica = any::<u8>;
     prop_oneof![
-        2 => replica().prop_map(|replica| Step::Turn { replica }),
-        2 => (any::<u8>(), any::<Option<u8>>()).prop_map(|(envoy, replica)| Step::Asks { envoy, replica }),
+        2 => replica().prop_map(|replica| Step::SwitchAdmins { replica }),
+        2 => (any::<u8>(), any::<Option<u8>>()).prop_map(|(envoy, replica)| Step::Route { envoy, replica }),
         1 => replica().prop_map(|replica| Step::Cut { replica }),
     ]
 }

@@ -21,7 +21,7 @@ pub struct Time {
 /// A runtime whose timers move only with [`Time::advance`].
 pub struct Runtime {
     /// Dropped first: the blocking task ends with it.
-    _held: Sender<()>,
+    _guard: Sender<()>,
     pub tokio: tokio::runtime::Runtime,
 }
 
@@ -29,10 +29,10 @@ impl Runtime {
     pub fn new() -> Self {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
         let tokio = tokio.expect("there is a runtime");
-        let (held, released) = channel::<()>();
+        let (guard, released) = channel::<()>();
         // While a blocking task runs, tokio doesn't advance a paused clock to the next timer.
         tokio.spawn_blocking(move || released.recv());
-        Self { _held: held, tokio }
+        Self { _guard: guard, tokio }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use edge::host::{Call, CallAnswer, Header, Host, LogLevel, NotSent, PropertyError};
 use edge::source::TICK;
 
-use crate::network::Question;
+use crate::network::CallRequest;
 use crate::time::Time;
 
 /// What the VMs of one Envoy share.
@@ -20,7 +20,7 @@ pub struct Shared {
     /// Wakes that were not delivered yet.
     pub wakes: RefCell<VecDeque<u32>>,
     /// By how much the machine's wall clock is wrong.
-    pub wrong_by_ms: Cell<i64>,
+    pub clock_error_ms: Cell<i64>,
 }
 
 /// A VM's side of Envoy.
@@ -29,12 +29,12 @@ pub struct Vm {
     time: Time,
     /// Unique in the run.
     number: u32,
-    is_lonely: bool,
-    drawn: Cell<u32>,
-    looks: Cell<u64>,
+    has_no_vm_id: bool,
+    draws: Cell<u32>,
+    clock_readings: Cell<u64>,
     called: Cell<u32>,
     /// Calls that were not collected yet, by their numbers.
-    pub calls: RefCell<Vec<(u32, Question)>>,
+    pub calls: RefCell<Vec<(u32, CallRequest)>>,
     pub tick: Cell<Duration>,
     request: RefCell<Vec<Header>>,
     address: Cell<&'static str>,
@@ -42,14 +42,14 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub fn new(shared: Rc<Shared>, time: Time, number: u32, is_lonely: bool) -> Self {
+    pub fn new(shared: Rc<Shared>, time: Time, number: u32, has_no_vm_id: bool) -> Self {
         Self {
             shared,
             time,
             number,
-            is_lonely,
-            looks: Cell::new(0),
-            drawn: Cell::new(0),
+            has_no_vm_id,
+            clock_readings: Cell::new(0),
+            draws: Cell::new(0),
             called: Cell::new(0),
             calls: RefCell::default(),
             tick: Cell::new(TICK),
@@ -60,7 +60,7 @@ impl Vm {
     }
 
     /// Begins the next request.
-    pub fn begins(&self, method: &str, path: &str, secret: &str, address: &'static str) {
+    pub fn begin_request(&self, method: &str, path: &str, secret: &str, address: &'static str) {
         let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
         self.request.replace(vec![header(":method", method), header(":path", path), header("x-api-key", secret)]);
         self.address.set(address);
@@ -115,7 +115,7 @@ impl Host for Vm {
     fn respond(&self, _status: u16, _headers: &[(&str, &str)], _body: &[u8]) {}
 
     fn wall_clock_ms(&self) -> i64 {
-        i64::try_from(self.time.wall_ms()).expect("a time") + self.shared.wrong_by_ms.get()
+        i64::try_from(self.time.wall_ms()).expect("a time") + self.shared.clock_error_ms.get()
     }
 
     fn monotonic_ms(&self) -> u64 {
@@ -124,24 +124,24 @@ impl Host for Vm {
 
     fn monotonic_us(&self) -> u64 {
         // Each reading takes some time, so that a turn ends after a few of them.
-        self.looks.set(self.looks.get() + 350);
-        self.monotonic_ms() * 1_000 + self.looks.get()
+        self.clock_readings.set(self.clock_readings.get() + 350);
+        self.monotonic_ms() * 1_000 + self.clock_readings.get()
     }
 
     fn random(&self) -> Option<[u8; 16]> {
-        let drawn = self.drawn.get();
-        self.drawn.set(drawn + 1);
+        let draws = self.draws.get();
+        self.draws.set(draws + 1);
         let mut bytes = [0; 16];
         // The first byte decides how long retries wait, the others make names unique.
-        bytes[0] = self.number.wrapping_mul(41).wrapping_add(drawn.wrapping_mul(97)).to_le_bytes()[0];
+        bytes[0] = self.number.wrapping_mul(41).wrapping_add(draws.wrapping_mul(97)).to_le_bytes()[0];
         bytes[4..8].copy_from_slice(&self.number.to_be_bytes());
-        bytes[12..].copy_from_slice(&drawn.to_be_bytes());
+        bytes[12..].copy_from_slice(&draws.to_be_bytes());
         Some(bytes)
     }
 
     fn dispatch(&self, call: &Call<'_>) -> Result<u32, NotSent> {
         self.called.set(self.called.get() + 1);
-        self.calls.borrow_mut().push((self.called.get(), Question::of(call)));
+        self.calls.borrow_mut().push((self.called.get(), CallRequest::of(call)));
         Ok(self.called.get())
     }
 
@@ -150,7 +150,7 @@ impl Host for Vm {
     }
 
     fn vm_id_is_empty(&self) -> bool {
-        self.is_lonely
+        self.has_no_vm_id
     }
 
     fn shared(&self, name: &str) -> Option<(Vec<u8>, u32)> {

@@ -25,7 +25,7 @@ struct Case {
     credential: Credential<'static>,
     route: RouteRule<'static>,
     method: &'static str,
-    knowledge: Given,
+    knowledge: TestKnowledge,
     foreign_keys: ForeignKeys,
     now: UnixSeconds,
     source: Option<&'static str>,
@@ -33,7 +33,7 @@ struct Case {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Given {
+enum TestKnowledge {
     NotReady,
     Stale,
     Table,
@@ -46,7 +46,7 @@ impl Case {
             credential: Credential::One(SECRET.as_bytes()),
             route: scope("reviews", NeededLevel::ByMethod),
             method: "POST",
-            knowledge: Given::Table,
+            knowledge: TestKnowledge::Table,
             foreign_keys: ForeignKeys::Refused,
             now: NOW,
             source: Some(INSIDE),
@@ -69,16 +69,16 @@ impl Case {
 
     /// The decision as `public`, `allowed` or a code, and the key that it names.
     fn decided(&self) -> (&'static str, Option<KeyId>) {
-        let holding = table(std::slice::from_ref(&self.record)).into();
+        let live_table = table(std::slice::from_ref(&self.record)).into();
         let environment = Environment::default();
         let facts = Facts {
             credential: self.credential,
             route: self.route,
             method: self.method.as_bytes(),
             knowledge: match self.knowledge {
-                Given::NotReady => Knowledge::NotReady,
-                Given::Stale => Knowledge::Stale,
-                Given::Table => Knowledge::Serving(&holding),
+                TestKnowledge::NotReady => Knowledge::NotReady,
+                TestKnowledge::Stale => Knowledge::Stale,
+                TestKnowledge::Table => Knowledge::Serving(&live_table),
             },
             environment: &environment,
             foreign_keys: self.foreign_keys,
@@ -138,8 +138,8 @@ const REASONS: [(&str, u16, Audience, Cause); 16] = [
     ("multiple-keys", 401, Anyone, |case| case.credential = Credential::Multiple),
     ("malformed-key", 401, Anyone, |case| case.credential = Credential::One(b"lk_live_")),
     ("wrong-environment", 401, Anyone, |case| case.credential = Credential::One(TEST_KEY.as_bytes())),
-    ("not-ready", 503, Anyone, |case| case.knowledge = Given::NotReady),
-    ("stale", 503, Anyone, |case| case.knowledge = Given::Stale),
+    ("not-ready", 503, Anyone, |case| case.knowledge = TestKnowledge::NotReady),
+    ("stale", 503, Anyone, |case| case.knowledge = TestKnowledge::Stale),
     ("unknown-key", 401, Anyone, |case| case.credential = Credential::One(STRANGER.as_bytes())),
     ("rotated-key", 401, HolderOfASecret, |case| case.record.superseded_at = NOW),
     ("inactive-key", 401, HolderOfASecret, |case| case.record.active = false),

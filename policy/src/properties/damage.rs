@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::records::{record, uniform};
-use super::{Work, cases};
+use super::{CaseCost, cases};
 use crate::digest::Digest;
-use crate::fixtures::{builder, delta, known, load, reseal, start};
+use crate::fixtures::{builder, delta, load, reseal, start, stored_record};
 use crate::table::{Loading, Table};
 use crate::wire::{KeyRecord, Op, Snapshot};
 
@@ -60,7 +60,7 @@ fn read_fully(table: &Table) {
 }
 
 fn all(table: &Table) -> Vec<Option<KeyRecord>> {
-    (0..20).map(|number| known(table, &uniform(number))).collect()
+    (0..20).map(|number| stored_record(table, &uniform(number))).collect()
 }
 
 /// Loads pages with a manifest that announces them, so that only their own checks can refuse them.
@@ -81,7 +81,7 @@ fn loaded(snapshot: &Snapshot, pages: &[Vec<u8>]) -> Option<Table> {
 }
 
 proptest! {
-    #![proptest_config(cases(Work::Much))]
+    #![proptest_config(cases(CaseCost::High))]
 
     #[test]
     fn a_damaged_page_is_refused_or_safe_to_read(

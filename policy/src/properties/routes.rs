@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{Work, cases};
+use super::{CaseCost, cases};
 use crate::path::{PathKind, Paths};
 use crate::route::{Binding, Route, RouteRule, Routes, Template};
 use crate::rule::Rule;
@@ -46,7 +46,7 @@ fn compiled(templates: &[(String, bool)]) -> (Routes, Vec<String>) {
 }
 
 /// A matcher without priorities: it compares the path's segments with the template's, one by one.
-fn fits(template: &str, path: &str) -> bool {
+fn matches(template: &str, path: &str) -> bool {
     let mut segments = path.split('/');
     let mut own = template.split('/').peekable();
     while let Some(pattern) = own.next() {
@@ -78,7 +78,7 @@ fn kinds() -> impl Strategy<Value = BTreeSet<PathKind>> {
 }
 
 proptest! {
-    #![proptest_config(cases(Work::Little))]
+    #![proptest_config(cases(CaseCost::Low))]
 
     #[test]
     fn no_bytes_make_a_reading_panic(
@@ -112,7 +112,7 @@ proptest! {
             let Some(path) = Paths::default().read(b"GET", path) else { continue };
             if let RouteRule::Rule { rule: Rule::Public, .. } = routes.find(b"GET", &path, Rule::Deny) {
                 let plain = path.readings().0;
-                let by = templates.iter().any(|(template, is_public)| *is_public && kept.contains(template) && fits(template, plain));
+                let by = templates.iter().any(|(template, is_public)| *is_public && kept.contains(template) && matches(template, plain));
                 prop_assert!(by, "{plain} is public by none of {kept:?}");
             }
         }
@@ -129,7 +129,7 @@ proptest! {
             routes.find(b"GET", &read, Rule::Deny) else { return Ok(()) };
         let number: usize = scope.trim_start_matches('t').parse().unwrap();
         let taken: Vec<_> = templates[number].split('/').collect();
-        for bound in kept.iter().filter(|bound| fits(bound, &path)) {
+        for bound in kept.iter().filter(|bound| matches(bound, &path)) {
             let Some(at) = bound.split('/').position(|segment| segment == "{workspace}") else { continue };
             // `{*rest}` of the bound template may match a path that the router gives to plain text.
             let named = taken.get(at).is_some_and(|segment| !segment.contains('{'));
@@ -145,7 +145,7 @@ proptest! {
         let (Ok(compiled), Some(path)) = (Template::compile(&template), Paths::default().read(b"GET", &path)) else {
             return Ok(());
         };
-        if let Binding::Fits { workspace: Some(workspace) } = compiled.bind(&path) {
+        if let Binding::Match { workspace: Some(workspace) } = compiled.bind(&path) {
             prop_assert!(template.contains("/{workspace}"), "bound by another parameter");
             prop_assert!(path.readings().0.split('/').any(|segment| segment == workspace));
         }
@@ -153,7 +153,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(Work::Much))]
+    #![proptest_config(cases(CaseCost::High))]
 
     #[test]
     fn no_template_makes_compiling_panic(templates in prop::collection::vec("[/a-c{}*.%?]{0,12}|(/[a-c]){1,3}", 0..6)) {

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::records::{record, sharing};
-use super::{Work, cases};
+use super::{CaseCost, cases};
 use crate::allowlist::Allowlist;
 use crate::digest::Digest;
-use crate::fixtures::{builder, delta, known, load, start};
+use crate::fixtures::{builder, delta, load, start, stored_record};
 use crate::position::Position;
 use crate::table::Table;
 use crate::wire::{KeyRecord, Op, PAGE_BYTES, Snapshot};
@@ -58,7 +58,7 @@ fn agree(table: &Table, model: &Model, digests: &[Digest]) -> Result<(), TestCas
     prop_assert_eq!(table.len(), model.len() as u64);
     for digest in digests {
         let expected = model.get(digest).map(|record| KeyRecord { allowlist: Allowlist::Any, ..record.clone() });
-        prop_assert_eq!(known(table, digest), expected);
+        prop_assert_eq!(stored_record(table, digest), expected);
         if let (Some(view), Some(record)) = (table.find(digest), model.get(digest)) {
             for address in ["192.0.2.7", "192.0.2.8", "10.0.0.1", "2001:db8::7", "2001:db8::8", "fe80::1"] {
                 let address: IpAddr = address.parse().unwrap();
@@ -75,7 +75,7 @@ fn agree(table: &Table, model: &Model, digests: &[Digest]) -> Result<(), TestCas
 
 /// How many leading bytes all digests share, and the target size of pages. Where many are shared, more bits help
 /// little, so pages may be larger; otherwise each case would build 65,536 of them.
-fn cut() -> impl Strategy<Value = (usize, usize)> {
+fn page_sizes() -> impl Strategy<Value = (usize, usize)> {
     prop_oneof![
         3 => (Just(0), 300..20_000_usize),
         1 => (Just(1), 4_000..20_000_usize),
@@ -84,14 +84,14 @@ fn cut() -> impl Strategy<Value = (usize, usize)> {
 }
 
 proptest! {
-    #![proptest_config(cases(Work::Much))]
+    #![proptest_config(cases(CaseCost::High))]
 
     #[test]
     fn deltas_applied_find_what_a_rebuilt_snapshot_finds(
         before in steps(0..40),
         changes in prop::collection::vec(prop::collection::vec(steps(0..4), 1..4), 1..20),
         rebase_now in prop::collection::vec(any::<bool>(), 20),
-        (shared, target) in cut(),
+        (shared, target) in page_sizes(),
     ) {
         let digests: Vec<_> = (0..80).map(|number| sharing(shared, number)).collect();
         let mut model = Model::new();
@@ -117,10 +117,10 @@ proptest! {
     }
 
     #[test]
-    fn pages_cut_in_any_way_find_every_digest_and_no_other(
+    fn pages_of_any_size_find_every_digest_and_no_other(
         count in 0..400_u32,
         record in record(),
-        (shared, target) in cut(),
+        (shared, target) in page_sizes(),
     ) {
         let digest = |number| sharing(shared, number);
         let model: Model =

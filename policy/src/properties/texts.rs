@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Work, cases};
+use super::{CaseCost, cases};
 use crate::environment::Environment;
 use crate::id::{Epoch, KeyId, WorkspaceId};
 use crate::key_text::{ForeignKeys, Kind, PresentedKey, compose, is_token};
@@ -22,7 +22,7 @@ fn cycling(bytes: Vec<u8>) -> impl FnMut(&mut [u8]) -> Result<(), std::convert::
 }
 
 proptest! {
-    #![proptest_config(cases(Work::Little))]
+    #![proptest_config(cases(CaseCost::Low))]
 
     #[test]
     fn a_composed_key_is_parsed_and_names_its_environment(

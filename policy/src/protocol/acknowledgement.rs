@@ -12,11 +12,11 @@ pub struct Acknowledgement {
     pub instance: String,
     /// The history that the revisions are of: 32 hexadecimal digits.
     pub epoch: String,
-    /// Of the filter.
+    /// The filter's version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The longest that a worker decides without word from the control plane. `null`: for ever. It must be given, so that
-    /// it is never forgotten.
+    /// The longest that a worker decides without a confirmation from the control plane. `null`: for ever. It is
+    /// required, so that no edge omits it by mistake.
     #[serde(deserialize_with = "Option::deserialize")]
     pub max_staleness_secs: Option<u64>,
     pub workers: Vec<WorkerReport>,
@@ -30,14 +30,15 @@ pub struct WorkerReport {
     pub applied: u64,
     /// Seconds since 1970, by the worker's own clock.
     pub started_at: i64,
-    /// The worker is gone, or was held up for so long that it resyncs before it decides: it counts no more.
+    /// The worker is gone, or was suspended for so long that it resyncs before it decides: enforcement no longer waits
+    /// for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
 }
 
 impl Acknowledgement {
     /// Whether every worker that hasn't ended has applied the same revision.
-    pub fn is_even(&self) -> bool {
+    pub fn is_uniform(&self) -> bool {
         let mut applied = self.workers.iter().filter(|worker| !worker.ended).map(|worker| worker.applied);
         let first = applied.next();
         applied.all(|applied| Some(applied) == first)

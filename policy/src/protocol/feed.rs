@@ -1,4 +1,4 @@
-//! The feed request: who asks, from which position on, and how long the answer may take.
+//! The feed request: which instance sends it, from which position on, and how long the response may take.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -18,9 +18,9 @@ pub struct FeedRequest<'a> {
     pub instance: Cow<'a, str>,
     /// How long the control plane may hold the request until there is a change, in seconds.
     pub wait_secs: u64,
-    /// The longest that a worker decides without word from the control plane, in seconds; `None`: for ever.
+    /// The longest that a worker decides without a confirmation from the control plane, in seconds; `None`: for ever.
     pub max_staleness_secs: Option<u64>,
-    /// Where the table is; `None` requests a snapshot.
+    /// The position of the edge's table; `None` requests a snapshot.
     pub position: Option<Position>,
     /// The revision of the position's epoch that every worker in the last acknowledgement has applied since.
     pub applied: Option<Revision>,
@@ -55,7 +55,8 @@ impl FeedRequest<'_> {
         path
     }
 
-    /// Reads the decoded parameters of a query. The format comes first: an edge with another one may have other parameters.
+    /// Reads the decoded parameters of a query. The format is checked first: an edge with another format may have other
+    /// parameters.
     pub fn read<'a>(
         parameters: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
     ) -> Result<FeedRequest<'static>, QueryError> {

@@ -1,11 +1,12 @@
-//! How long either side waits for the other: every timing that two programs, or two workers, have to agree on.
+//! Timeouts and intervals: every timing that two programs, or two workers, have to agree on.
 //!
-//! The assertions at the end are the reasons why "enforced" holds. A timing that breaks one doesn't compile.
+//! The assertions at the end are what "enforced" depends on. A timing that breaks one doesn't compile.
 
 /// The longest that the control plane holds a feed request until there is a change, in seconds.
 pub const MAX_WAIT_SECS: u64 = 20;
 
-/// A feed request waits for at most this part of the staleness bound, so that two answers may be lost before an edge denies.
+/// A feed request waits for at most this fraction of the staleness bound, so that two responses may be lost before an
+/// edge denies.
 pub const WAIT_PART_OF_BOUND: u64 = 3;
 
 /// How much longer than the wait an answer may take, in milliseconds.
@@ -23,8 +24,8 @@ pub const ACKNOWLEDGEMENT_TIMEOUT_MS: u64 = 5_000;
 /// How often a worker reports usage, in milliseconds.
 pub const USAGE_INTERVAL_MS: u64 = 10_000;
 
-/// How long a batch of usage may take, in milliseconds. The control plane answers when it is on disk, and under load lets many
-/// come together first.
+/// How long a batch of usage may take, in milliseconds. The control plane answers when it is on disk, and under load
+/// commits many batches together.
 pub const USAGE_TIMEOUT_MS: u64 = 30_000;
 
 /// With a 503 whose `retry-after` is this or more, in seconds, the control plane has no place for another connection.
@@ -34,12 +35,12 @@ pub const CROWDED_RETRY_AFTER_SECS: u64 = 30;
 pub const MAX_BACKOFF_MS: u64 = 2_000;
 pub const MAX_CROWDED_BACKOFF_MS: u64 = CROWDED_RETRY_AFTER_SECS * 1_000;
 
-/// How long an instance that was connected when it retired still counts, in milliseconds. Its waiting request is answered at
-/// once with 410, whereupon it denies.
+/// How long an instance that was connected when it was retired still counts, in milliseconds. Its waiting request gets
+/// 410 immediately, and from then on it denies.
 pub const RETIRING_MS: u64 = 3_000;
 
-/// The least time in milliseconds for which an instance that was retired requests nothing under its new id. Most that are
-/// retired end within it, and an id that is never used again would have to be waited for.
+/// The minimum time in milliseconds before a retired instance sends its first request under a new id. Most retired
+/// instances end within it; enforcement would have to wait for a new id that is never used again.
 pub const RETIRED_PAUSE_MS: u64 = 6_000;
 
 /// How often a worker renews its entry in the membership of its Envoy, and a leader its lease, in milliseconds.
@@ -48,14 +49,15 @@ pub const WORKER_HEARTBEAT_MS: u64 = 500;
 /// A leader's lease that wasn't renewed for so long is free, in milliseconds.
 pub const LEADER_LEASE_MS: u64 = 2_000;
 
-/// How much longer a worker that serves requests leaves a free lease to one that doesn't, in milliseconds.
+/// How much longer a worker that serves requests waits for one that doesn't to claim a free lease, in milliseconds.
 pub const LEASE_PATIENCE_MS: u64 = 200;
 
-/// A worker without a heartbeat for so long, in milliseconds, checks for changes before each request that it decides, until it
-/// has renewed its entry.
+/// A worker without a heartbeat for so long, in milliseconds, checks for changes before each decision, until it has
+/// renewed its entry.
 pub const WORKER_LATE_MS: u64 = 2_000;
 
-/// A worker without a heartbeat for so long, in milliseconds, is struck out: enforcement doesn't wait for it any more.
+/// A worker without a heartbeat for so long, in milliseconds, is removed from the membership: enforcement no longer
+/// waits for it.
 pub const WORKER_GONE_MS: u64 = 4_000;
 
 // An instance that only waits for changes stays connected: each wait and its answer end before its lease does.
@@ -63,18 +65,18 @@ const _: () = assert!(MAX_WAIT_SECS * 1_000 + ANSWER_GRACE_MS <= INSTANCE_LEASE_
 // Two acknowledgements may be lost before the lease ends.
 const _: () = assert!(ACKNOWLEDGEMENT_HEARTBEAT_MS * 3 <= INSTANCE_LEASE_SECS * 1_000);
 const _: () = assert!(ACKNOWLEDGEMENT_TIMEOUT_MS < ACKNOWLEDGEMENT_HEARTBEAT_MS);
-// A worker that others have struck out already distrusts its own table, however the two look at the clock.
+// A worker that others have removed already distrusts its own table, at whatever moments the two read the clock.
 const _: () = assert!(WORKER_LATE_MS * 2 <= WORKER_GONE_MS);
 // Three heartbeats in a row may be late before a worker is.
 const _: () = assert!(WORKER_HEARTBEAT_MS * 4 <= WORKER_LATE_MS);
 const _: () = assert!(WORKER_HEARTBEAT_MS * 4 <= LEADER_LEASE_MS);
-// A lease is taken over before the leader's entry is struck out, so that the others are never without one for long.
+// A lease is taken over before the leader's entry is removed, so that the others are never without a leader for long.
 const _: () = assert!(LEADER_LEASE_MS + LEASE_PATIENCE_MS < WORKER_GONE_MS);
-// A worker that was held up while its instance retired distrusts its table before the instance stops counting.
+// A worker that was suspended while its instance was retired distrusts its table before the instance stops counting.
 const _: () = assert!(WORKER_LATE_MS < RETIRING_MS);
-// An instance that is retired and ends has time to do so before it would count under its new id.
+// An instance that is retired and then ends has time to do so before it would count under its new id.
 const _: () = assert!(RETIRING_MS * 2 <= RETIRED_PAUSE_MS);
-// After an outage an edge asks again well before a lease ends.
+// After an outage an edge retries well before a lease ends.
 const _: () = assert!(MAX_BACKOFF_MS * 2 <= INSTANCE_LEASE_SECS * 1_000);
 
 /// How long to wait for a change under a staleness bound, in seconds; `None`: no bound.

@@ -21,10 +21,10 @@ pub const MAX_PATH: usize = 256;
 /// Seconds of an hour, the unit of time in which requests are counted.
 pub const HOUR_SECS: i64 = 3_600;
 
-/// The body that a worker posts. It is sent again unchanged until it is answered, so its sequence is an idempotency key.
+/// The body that a worker posts. It is retried unchanged until it is answered, so its sequence is an idempotency key.
 ///
-/// The parameters are the kinds of entries. A worker writes typed ones; the control plane reads each entry by itself, so that
-/// one that it can't read doesn't cost the others.
+/// The type parameters are the kinds of entries. A worker writes typed entries; the control plane reads each entry by
+/// itself, so that an invalid one doesn't invalidate the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(deserialize = "K: Deserialize<'de>, D: Deserialize<'de>, C: Deserialize<'de>, L: Deserialize<'de>"))]
 pub struct UsageBatch<K = KeyUsage, D = DenialReport, C = u64, L = DroppedUsage> {
@@ -56,7 +56,7 @@ pub struct KeyUsage {
     pub denied: BTreeMap<Cow<'static, str>, u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub used: Vec<SecretUse>,
-    /// From where it was used last.
+    /// The client address of its last use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
 }
@@ -81,7 +81,7 @@ pub struct DenialReport {
     pub path: String,
 }
 
-/// What found no room in the worker's memory.
+/// What was dropped because the worker's memory for usage was full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DroppedUsage {
     #[serde(default)]
@@ -90,7 +90,8 @@ pub struct DroppedUsage {
     pub denials: u64,
 }
 
-/// Tells the current secret of a key from its previous one: the first bytes of its digest, as 8 hexadecimal digits.
+/// Distinguishes the current secret of a key from its previous one: the first bytes of its digest, as 8 hexadecimal
+/// digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SecretMark(pub [u8; 4]);
@@ -124,7 +125,7 @@ impl TryFrom<String> for SecretMark {
 }
 
 impl KeyUsage {
-    /// All requests that it counts.
+    /// All requests, allowed and denied.
     pub fn requests(&self) -> u64 {
         self.denied.values().fold(self.allowed, |sum, count| sum.saturating_add(*count))
     }

@@ -1,4 +1,4 @@
-//! A single path template, compiled.
+//! A single compiled path template.
 
 use super::RouteError;
 use crate::path::{self, Paths, RequestPath};
@@ -17,12 +17,12 @@ pub struct Template(matchit::Router<()>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding<'a> {
     /// It matches, and names this workspace if the template has `{workspace}`.
-    Fits {
+    Match {
         workspace: Option<&'a str>,
     },
-    /// Two readers of the path may see different workspaces, or only one of them a match.
+    /// Two readings of the path give different workspaces, or only one of them matches.
     Ambiguous,
-    NoFit,
+    NoMatch,
 }
 
 impl Template {
@@ -35,11 +35,11 @@ impl Template {
         Ok(Self(router))
     }
 
-    /// How a path matches it.
+    /// How a path matches this template.
     pub fn bind<'a>(&self, path: &'a RequestPath<'_>) -> Binding<'a> {
         let at = |path: &'a str| match self.0.at(path) {
-            Ok(found) => Binding::Fits { workspace: found.params.get("workspace") },
-            Err(_) => Binding::NoFit,
+            Ok(found) => Binding::Match { workspace: found.params.get("workspace") },
+            Err(_) => Binding::NoMatch,
         };
         let (plain, decoded) = path.readings();
         let bound = at(plain);
@@ -66,7 +66,8 @@ pub(super) fn spellings(pattern: &str) -> impl Iterator<Item = String> {
     [Some(pattern.to_owned()), bare.filter(|bare| !bare.is_empty()), slash].into_iter().flatten()
 }
 
-const NOT_PLAIN: &str = "it holds what no request path may hold (a query, dot segments, `//`, `;`, a backslash or encoded plain characters)";
+const NOT_PLAIN: &str = "it contains what no request path may contain (a query, dot segments, `//`, `;`, a backslash or \
+                         encoded plain characters)";
 
 fn check(text: &str) -> Result<(), RouteError> {
     let refused = |reason: &str| Err(refused(text, reason));
@@ -84,12 +85,12 @@ fn check(text: &str) -> Result<(), RouteError> {
         return refused(NOT_PLAIN);
     }
     if text.contains("{{") || text.contains("}}") {
-        return refused("a brace can't stand for itself");
+        return refused("a brace can't be literal text");
     }
     let mut binding =
         text.split('/').filter(|segment| segment.contains("{workspace}") || segment.contains("{*workspace}"));
     if binding.next().is_some_and(|segment| segment != "{workspace}") || binding.next().is_some() {
-        return refused("`{workspace}` must be a whole segment, and stand once");
+        return refused("`{workspace}` must be a whole segment, and occur only once");
     }
     Ok(())
 }

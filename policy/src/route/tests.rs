@@ -186,7 +186,7 @@ fn a_template_that_would_hide_a_workspace_is_refused() {
         ("/w/{workspace}/a", "/v{*rest}", false),
     ] {
         let json = format!(r#"[{{"path": "{workspace}", "rule": "key"}}, {{"path": "{other}", "rule": "key"}}]"#);
-        let refused = matches!(routes(&json), Err(RouteError::HidesWorkspace { .. }));
+        let refused = matches!(routes(&json), Err(RouteError::ShadowsWorkspace { .. }));
         assert_eq!(refused, hidden, "{other} beside {workspace}: {:?}", routes(&json).err());
         assert!(hidden || routes(&json).is_ok(), "{other} beside {workspace}: {:?}", routes(&json).err());
     }
@@ -197,16 +197,16 @@ fn a_template_in_route_metadata_binds_its_workspace() {
     let template = Template::compile("/v1/workspaces/{workspace}/{*rest}").unwrap();
     let paths = Paths { allow: [PathKind::EncodedSlash].into() };
     for (path, expected) in [
-        ("/v1/workspaces/acme/x", Binding::Fits { workspace: Some("acme") }),
-        ("/v1/workspaces/acme", Binding::Fits { workspace: Some("acme") }),
-        ("/v1/workspaces/acme/x%2fy", Binding::Fits { workspace: Some("acme") }),
+        ("/v1/workspaces/acme/x", Binding::Match { workspace: Some("acme") }),
+        ("/v1/workspaces/acme", Binding::Match { workspace: Some("acme") }),
+        ("/v1/workspaces/acme/x%2fy", Binding::Match { workspace: Some("acme") }),
         ("/v1/workspaces/acme%2fx", Binding::Ambiguous),
-        ("/v1/other", Binding::NoFit),
+        ("/v1/other", Binding::NoMatch),
     ] {
         let path = paths.read(b"GET", path.as_bytes()).unwrap();
         assert_eq!(template.bind(&path), expected, "{path:?}");
     }
-    assert_eq!(template.bind(&RequestPath::default()), Binding::NoFit, "CONNECT without a path");
+    assert_eq!(template.bind(&RequestPath::default()), Binding::NoMatch, "CONNECT without a path");
     assert!(Template::compile("no template").is_err());
     assert!(Template::compile("").is_err());
 }
@@ -230,11 +230,11 @@ fn a_rule_that_a_route_states_denies_what_does_not_fit() {
     let key = |workspace| RouteRule::Rule { rule: Rule::AnyKey, workspace };
     for (rule, binding, expected) in [
         ("key", None, key(None)),
-        ("key", Some(Binding::Fits { workspace: Some("acme") }), key(Some("acme"))),
-        ("key", Some(Binding::NoFit), RouteRule::Unknown),
+        ("key", Some(Binding::Match { workspace: Some("acme") }), key(Some("acme"))),
+        ("key", Some(Binding::NoMatch), RouteRule::Unknown),
         ("key", Some(Binding::Ambiguous), RouteRule::BadPath),
         ("no rule", None, RouteRule::Unknown),
     ] {
-        assert_eq!(stated(rule, binding), expected, "{rule} {binding:?}");
+        assert_eq!(rule_from_metadata(rule, binding), expected, "{rule} {binding:?}");
     }
 }

@@ -14,26 +14,26 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// Its memory, accurate to about a tenth.
+    /// Its memory in bytes, accurate to about a tenth.
     fn bytes(&self) -> usize {
-        let alone = match self {
+        let standalone = match self {
             Self::Removed => 0,
-            Self::Upserted(alone) => alone.len(),
+            Self::Upserted(standalone) => standalone.len(),
         };
-        alone.saturating_add(size_of::<(Digest, Self)>())
+        standalone.saturating_add(size_of::<(Digest, Self)>())
     }
 }
 
-/// What a table knows about a digest.
-pub(crate) enum Look<'a> {
-    Known(RecordView<'a>),
-    Unknown,
-    /// The digest's page is missing, and no delta named the digest.
-    NotHere,
+/// The result of looking up a digest in a table.
+pub(crate) enum Lookup<'a> {
+    Found(RecordView<'a>),
+    Absent,
+    /// The digest's page is missing, and no delta contained the digest.
+    PageMissing,
 }
 
 /// A page, and the changes since. They are in a tree, not in a hash map: imported digests can be chosen to share all
-/// bits that a hash would use, and a tree never copies all its entries in one turn.
+/// bits that a hash would use, and a tree never copies all its entries at once.
 pub(super) struct Slot {
     pub(super) id: PageId,
     /// `None` if it is missing.
@@ -69,14 +69,14 @@ impl Slot {
         self.page = Some(page);
     }
 
-    pub(super) fn look(&self, digest: &Digest) -> Look<'_> {
+    pub(super) fn lookup(&self, digest: &Digest) -> Lookup<'_> {
         let found = match (self.changes.get(digest), &self.page) {
-            (Some(Change::Upserted(alone)), _) => RecordView::alone(alone).ok(),
+            (Some(Change::Upserted(standalone)), _) => RecordView::standalone(standalone).ok(),
             (Some(Change::Removed), _) => None,
             (None, Some(page)) => page.find(digest),
-            (None, None) => return Look::NotHere,
+            (None, None) => return Lookup::PageMissing,
         };
-        found.map_or(Look::Unknown, Look::Known)
+        found.map_or(Lookup::Absent, Lookup::Found)
     }
 
     /// The bytes of the page and of its changes.
@@ -101,7 +101,7 @@ impl Slot {
         for (_, change) in changes {
             push(&mut writer, change)?;
         }
-        opened(writer, position, self.id)
+        finish_page(writer, position, self.id)
     }
 
     /// A part of the page as it is, without its changes.
@@ -109,18 +109,18 @@ impl Slot {
         let page = self.page.as_ref().ok_or(EncodeError::Order)?;
         let mut writer = PageWriter::with_capacity(page.len() / 2);
         page.records().filter(|record| part.holds(&record.digest())).try_for_each(|record| writer.push(record))?;
-        opened(writer, position, part)
+        finish_page(writer, position, part)
     }
 }
 
 fn push(writer: &mut PageWriter, change: &Change) -> Result<(), EncodeError> {
     match change {
         Change::Removed => Ok(()),
-        Change::Upserted(alone) => writer.push(RecordView::alone(alone).map_err(|_| EncodeError::Order)?),
+        Change::Upserted(record) => writer.push(RecordView::standalone(record).map_err(|_| EncodeError::Order)?),
     }
 }
 
-fn opened(writer: PageWriter, position: Position, id: PageId) -> Result<Page, EncodeError> {
+fn finish_page(writer: PageWriter, position: Position, id: PageId) -> Result<Page, EncodeError> {
     Page::open(writer.finish(position, id)?, position.epoch, id).map_err(|_| EncodeError::Order)
 }
 
@@ -137,7 +137,7 @@ pub(super) struct Pages {
 
 impl Pages {
     /// Slots for these pages, which are all still missing. They must cover all digests without a gap.
-    pub(super) fn cut(ids: impl IntoIterator<Item = PageId>) -> Self {
+    pub(super) fn new(ids: impl IntoIterator<Item = PageId>) -> Self {
         let slots: Vec<_> = ids.into_iter().map(Slot::empty).collect();
         let starts = slots.iter().map(|slot| slot.id.first()).collect();
         Self { starts, slots, changed: 0, change_bytes: 0, records: 0 }
@@ -159,8 +159,8 @@ impl Pages {
         self.records
     }
 
-    /// The place of a digest's slot. Most pages have the same size, so it is usually where the digest's bits point.
-    fn place(&self, prefix: u64) -> usize {
+    /// The index of a digest's slot. Most pages have the same size, so it is usually where the digest's bits point.
+    fn slot_index(&self, prefix: u64) -> usize {
         let guess = ((u128::from(prefix) * self.starts.len() as u128) >> 64) as usize;
         let begins = |at: usize| self.starts.get(at).is_some_and(|start| *start <= prefix);
         if begins(guess) && !begins(guess.saturating_add(1)) {
@@ -170,22 +170,22 @@ impl Pages {
     }
 
     pub(super) fn slot(&self, digest: &Digest) -> Option<&Slot> {
-        self.slots.get(self.place(digest.prefix()))
+        self.slots.get(self.slot_index(digest.prefix()))
     }
 
-    /// The place of the page with this id, if there is one.
+    /// The index of the page with this id, if there is one.
     pub(super) fn find(&self, id: PageId) -> Option<usize> {
-        let at = self.place(id.first());
+        let at = self.slot_index(id.first());
         self.slots.get(at).is_some_and(|slot| slot.id == id).then_some(at)
     }
 
     /// Records a change to a digest.
     pub(super) fn change(&mut self, digest: Digest, change: Change) {
-        let at = self.place(digest.prefix());
+        let at = self.slot_index(digest.prefix());
         let Some(slot) = self.slots.get_mut(at) else { return };
         if slot.page.is_some() {
-            let was_there = matches!(slot.look(&digest), Look::Known(_));
-            let records = match (was_there, &change) {
+            let was_present = matches!(slot.lookup(&digest), Lookup::Found(_));
+            let records = match (was_present, &change) {
                 (false, Change::Upserted(_)) => slot.records.saturating_add(1),
                 (true, Change::Removed) => slot.records.saturating_sub(1),
                 (true, Change::Upserted(_)) | (false, Change::Removed) => slot.records,
@@ -210,7 +210,7 @@ impl Pages {
     }
 
     /// Frees the pages whose digests are all below `end`.
-    pub(super) fn give_up_before(&mut self, end: u128) {
+    pub(super) fn free_pages_below(&mut self, end: u128) {
         for slot in self.slots.iter_mut().take_while(|slot| slot.id.end() <= end) {
             slot.page = None;
         }
@@ -246,7 +246,7 @@ impl Pages {
 
     /// Replaces the pages from `at` on, which are all still missing, by pages of `ids`. False where none of those
     /// begins at the same digest.
-    pub(super) fn cut_anew(&mut self, at: usize, ids: &[PageId]) -> bool {
+    pub(super) fn replace_layout(&mut self, at: usize, ids: &[PageId]) -> bool {
         let Some(start) = self.starts.get(at) else { return false };
         let Some(from) = ids.iter().position(|id| id.first() == *start) else { return false };
         let before = self.slots.split_off(at);

@@ -1,7 +1,7 @@
 //! Loading, applying and rebasing with many keys.
 
 use super::*;
-use crate::fixtures::{REVIEWS, WEBHOOKS, delta, known, load, record, snapshot, start, test};
+use crate::fixtures::{REVIEWS, WEBHOOKS, delta, load, record, snapshot, start, stored_record, test};
 use crate::id::{KeyId, WorkspaceId};
 use crate::scope::Level;
 use crate::wire::{KeyRecord, Op, PAGE_BYTES};
@@ -85,7 +85,7 @@ fn many_changes_move_into_the_pages_one_page_at_a_time() {
     assert!(table.changed() <= 1_950 / 64 && !table.is_outgrown(), "{} changes are left", table.changed());
     assert_eq!((table.len(), table.position()), (1_950, reached));
     for (number, record) in records.iter().enumerate() {
-        assert_eq!(known(&table, &record.digest).as_ref(), (number >= 50).then_some(record), "key {number}");
+        assert_eq!(stored_record(&table, &record.digest).as_ref(), (number >= 50).then_some(record), "key {number}");
     }
 }
 
@@ -104,12 +104,12 @@ fn a_page_that_grows_is_cut_in_two_and_no_page_gets_large() {
     }
     let next = |table: &Table| table.changed_pages().next();
     while let Some(id) = next(&table) {
-        assert_ne!(table.rebase(id), Rebased::Outgrown);
+        assert_ne!(table.rebase(id), RebaseOutcome::Outgrown);
     }
     let sizes: Vec<_> = table.page_ids().map(|id| table.page(id).unwrap().len()).collect();
-    assert!(sizes.iter().all(|size| *size <= CUT_BYTES), "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= SPLIT_BYTES), "{sizes:?}");
     assert_eq!(table.len(), 4_000);
-    assert!(records.iter().all(|record| known(&table, &record.digest).as_ref() == Some(record)));
+    assert!(records.iter().all(|record| stored_record(&table, &record.digest).as_ref() == Some(record)));
 }
 
 /// Nothing restricts imported digests, so an admin may choose such ones.
@@ -127,7 +127,7 @@ fn digests_that_share_nearly_all_bits_are_found_in_pages_split_to_the_limit() {
     table.apply(&message).unwrap();
     while table.rebase_a_page() {}
     assert!(!table.is_outgrown() && table.page_count() == 33, "{} pages", table.page_count());
-    assert_eq!(known(&table, &chosen(777)).as_ref(), Some(&records[777]));
+    assert_eq!(stored_record(&table, &chosen(777)).as_ref(), Some(&records[777]));
 }
 
 /// Secrets can't be chosen to have such digests, but imported digests can.
@@ -145,6 +145,6 @@ fn digests_that_all_share_their_first_bits_are_still_found() {
     assert_eq!(table.changed(), 0);
     for (number, record) in records.iter().enumerate() {
         let expected = (number >= many).then_some(record);
-        assert_eq!(known(&table, &record.digest).as_ref(), expected, "key {number}");
+        assert_eq!(stored_record(&table, &record.digest).as_ref(), expected, "key {number}");
     }
 }

@@ -1,4 +1,4 @@
-//! The body of one revision: the operations that edges carry out.
+//! The body of one revision: the operations that edges apply.
 
 use zerocopy::little_endian::{U16, U32};
 
@@ -34,12 +34,12 @@ pub fn encode_change(ops: &[Op]) -> Result<Vec<u8>, EncodeError> {
     for op in ops {
         match op {
             Op::Upsert(record) => {
-                let mut alone = Vec::new();
-                record.encode(&mut alone)?;
+                let mut standalone = Vec::new();
+                record.encode(&mut standalone)?;
                 bytes.push(UPSERT);
-                let length = u32::try_from(alone.len()).map_err(|_| EncodeError::TooLarge)?;
+                let length = u32::try_from(standalone.len()).map_err(|_| EncodeError::TooLarge)?;
                 bytes.extend_from_slice(&length.to_le_bytes());
-                bytes.extend_from_slice(&alone);
+                bytes.extend_from_slice(&standalone);
             }
             Op::Remove(digest) => {
                 bytes.push(REMOVE);
@@ -86,9 +86,9 @@ impl<'a> OpView<'a> {
         match reader.byte()? {
             UPSERT => {
                 let length = usize::try_from(reader.read::<U32>()?.get()).map_err(|_| WireError::Length)?;
-                let alone = reader.read_many::<u8>(length)?;
-                RecordView::alone(alone)?.check()?;
-                Ok(Self::Upsert(alone))
+                let standalone = reader.read_many::<u8>(length)?;
+                RecordView::standalone(standalone)?.check()?;
+                Ok(Self::Upsert(standalone))
             }
             REMOVE => Ok(Self::Remove(Digest(*reader.read()?))),
             DEFINE_SCOPE => {

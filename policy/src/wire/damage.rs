@@ -3,8 +3,8 @@
 use super::*;
 use crate::digest::Digest;
 use crate::fixtures::{
-    KEYS, LIVE, REVIEWS, WEBHOOKS, builder, delta, known, load, only, record, reseal, snapshot, start, table, test,
-    unhex,
+    KEYS, LIVE, REVIEWS, WEBHOOKS, builder, delta, load, only, record, reseal, snapshot, start, stored_record, table,
+    test, unhex,
 };
 use crate::scope::Level;
 use crate::table::{Loading, Table};
@@ -36,8 +36,8 @@ fn refuses(table: &mut Table, message: &[u8]) -> bool {
 type State = (crate::position::Position, u64, Vec<Option<KeyRecord>>, Catalogue);
 
 fn state(table: &Table) -> State {
-    let known = KEYS.map(|key| known(table, &Digest::of(key.as_bytes())));
-    (table.position(), table.len(), known.to_vec(), table.catalogue().clone())
+    let records = KEYS.map(|key| stored_record(table, &Digest::of(key.as_bytes())));
+    (table.position(), table.len(), records.to_vec(), table.catalogue().clone())
 }
 
 /// Reads the records of all keys in a table, in full.
@@ -193,14 +193,14 @@ fn a_truncated_message_with_a_correct_checksum_is_refused() {
     let page = &whole.pages[0];
     let (change, _) = delta(start(), &changes());
     for at in 20..whole.manifest.len() {
-        assert!(Loading::start(&cut(&whole.manifest, at)).is_err(), "manifest cut at {at}");
+        assert!(Loading::start(&truncated(&whole.manifest, at)).is_err(), "manifest cut at {at}");
     }
     for at in 20..page.len() {
-        let page = cut(page, at);
+        let page = truncated(page, at);
         assert!(loaded(&announcing(&whole.manifest, &page), &page).is_err(), "page cut at {at}");
     }
     for at in 20..change.len() {
-        assert!(refuses(&mut load(&whole), &cut(&change, at)), "delta cut at {at}");
+        assert!(refuses(&mut load(&whole), &truncated(&change, at)), "delta cut at {at}");
     }
 }
 
@@ -211,7 +211,7 @@ fn damaged(message: &[u8], at: usize, value: u8) -> Vec<u8> {
     message
 }
 
-fn cut(message: &[u8], at: usize) -> Vec<u8> {
+fn truncated(message: &[u8], at: usize) -> Vec<u8> {
     let mut message = message[..at].to_vec();
     reseal(&mut message);
     message

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U32, U64};
 
 use super::change::OpView;
-use super::header::{Kind, Message, open, says_delta};
+use super::header::{Kind, Message, has_delta_header, open};
 use super::{EncodeError, WireError};
 use crate::position::{Position, Revision};
 
@@ -29,7 +29,7 @@ pub struct Delta<'a> {
 
 impl<'a> Delta<'a> {
     /// Reads a delta for a table at `position`, as a whole or not at all: each operation must be known, and the chain
-    /// must end in the hash that the delta names.
+    /// must end in the hash that the delta contains.
     pub fn decode(message: &'a [u8], position: Position) -> Result<Self, WireError> {
         let (to, _, mut reader) = open(message, Kind::Delta)?;
         let from = Revision(reader.read::<U64>()?.get());
@@ -47,8 +47,8 @@ impl<'a> Delta<'a> {
         if reached == to { Ok(Self { to, ops }) } else { Err(WireError::Chain) }
     }
 
-    /// True when the header names a delta; otherwise it may be a manifest.
+    /// True when the header is a delta's; otherwise the message may be a manifest.
     pub fn is_delta(message: &[u8]) -> bool {
-        says_delta(message)
+        has_delta_header(message)
     }
 }

@@ -11,11 +11,11 @@ use crate::position::{ChainHash, Position, Revision};
 /// The format that this code writes and reads.
 pub const FORMAT: u16 = 1;
 
-/// Distinguishes our answers from those of Envoy or a proxy.
+/// Distinguishes our responses from those of Envoy or a proxy.
 const MAGIC: [u8; 8] = *b"LATCHKEY";
 
 /// Bytes before the ones that the checksum covers: magic and checksum.
-const UNSUMMED: usize = 12;
+const UNCHECKED_BYTES: usize = 12;
 
 /// What follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Manifest = 2,
     Page = 3,
     /// Only between workers of one Envoy.
-    Cut = 4,
+    PageLayout = 4,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -82,7 +82,7 @@ impl Message {
 
 fn checksum_of(header: &Header, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(header.as_bytes().get(UNSUMMED..).unwrap_or_default());
+    hasher.update(header.as_bytes().get(UNCHECKED_BYTES..).unwrap_or_default());
     hasher.update(body);
     hasher.finalize()
 }
@@ -114,8 +114,8 @@ pub(super) fn open(message: &[u8], kind: Kind) -> Result<(Position, u32, Reader<
     Ok((position, header.checksum.get(), reader))
 }
 
-/// True when the header names a delta. The message may still be damaged.
-pub(super) fn says_delta(message: &[u8]) -> bool {
+/// True when the header is a delta's. The message may still be damaged.
+pub(super) fn has_delta_header(message: &[u8]) -> bool {
     Reader::new(message)
         .read::<Header>()
         .is_ok_and(|header| header.magic == MAGIC && header.kind.get() == Kind::Delta as u16)

@@ -38,20 +38,20 @@ impl Catalogue {
     }
 
     /// From now on `number` means `scope`. A repeat changes nothing.
-    pub fn define_scope(&mut self, number: u16, scope: Scope) -> Result<(), NumberTaken> {
+    pub fn define_scope(&mut self, number: u16, scope: Scope) -> Result<(), IdTaken> {
         let mut others = self.scopes.iter().filter(|(own, taken)| (**own == scope) != (**taken == number));
         if number > MAX_SCOPE_NUMBER || others.next().is_some() {
-            return Err(NumberTaken);
+            return Err(IdTaken);
         }
         self.scopes.insert(scope, number);
         Ok(())
     }
 
     /// From now on `number` means `environment`. A repeat changes nothing.
-    pub fn define_environment(&mut self, number: u8, environment: Environment) -> Result<(), NumberTaken> {
+    pub fn define_environment(&mut self, number: u8, environment: Environment) -> Result<(), IdTaken> {
         let mut others = self.environments.iter().filter(|(taken, own)| (**own == environment) != (**taken == number));
         if others.next().is_some() {
-            return Err(NumberTaken);
+            return Err(IdTaken);
         }
         self.environments.insert(number, environment);
         Ok(())
@@ -89,19 +89,20 @@ impl Catalogue {
     }
 }
 
-/// A number that means something else already, a name that has another number, or a number that no record can hold.
+/// A number that already means something else, a name that already has another number, or a number too large for a
+/// record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a number stands for one name for ever, and a scope's is at most {MAX_SCOPE_NUMBER}")]
-pub struct NumberTaken;
+#[error("a number always means the same name, and a scope's number is at most {MAX_SCOPE_NUMBER}")]
+pub struct IdTaken;
 
-impl From<NumberTaken> for WireError {
-    fn from(_: NumberTaken) -> Self {
+impl From<IdTaken> for WireError {
+    fn from(_: IdTaken) -> Self {
         Self::Content
     }
 }
 
-impl From<NumberTaken> for EncodeError {
-    fn from(_: NumberTaken) -> Self {
+impl From<IdTaken> for EncodeError {
+    fn from(_: IdTaken) -> Self {
         Self::Number
     }
 }

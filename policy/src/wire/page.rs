@@ -17,10 +17,10 @@ use crate::digest::Digest;
 use crate::id::{Epoch, WorkspaceId};
 use crate::position::Position;
 
-/// Records that a look-up reads by interpolation before it bisects the rest. Uniform digests rarely need that many.
-const GUESSES: usize = 6;
+/// Interpolation steps of a look-up before it bisects the rest. Uniform digests rarely need that many.
+const INTERPOLATION_STEPS: usize = 6;
 
-/// The number of the page that holds `digest` when pages are cut by the first `bits` bits.
+/// The number of the page that holds `digest` when the first `bits` bits select the page.
 pub fn page_of(digest: &Digest, bits: u8) -> usize {
     let number = digest.prefix().checked_shr(64_u32.saturating_sub(u32::from(bits))).unwrap_or(0);
     usize::try_from(number).unwrap_or(usize::MAX)
@@ -29,7 +29,7 @@ pub fn page_of(digest: &Digest, bits: u8) -> usize {
 /// A page that was received as a whole and checked record by record. It is read in place.
 pub struct Page {
     bytes: Box<[u8]>,
-    /// The place of the records in `bytes`; the heap follows them.
+    /// The range of the records in `bytes`; the heap follows them.
     records: Range<usize>,
     count: usize,
     bits: u8,
@@ -67,20 +67,21 @@ impl Page {
     /// The record of `digest`. Reads a few records, whatever the page's size.
     pub fn find(&self, digest: &Digest) -> Option<RecordView<'_>> {
         let (fixed, heap) = self.parts();
-        let record = fixed.get(self.place(fixed, digest)?)?;
+        let record = fixed.get(self.record_index(fixed, digest)?)?;
         Some(RecordView::new(record, heap))
     }
 
-    /// The place of the record of `digest`. Digests are uniform, so a digest's place is about its share of the page's
-    /// range, and two records are about as far apart as their digests. After some guesses, the rest is bisected.
-    fn place(&self, fixed: &[Fixed], digest: &Digest) -> Option<usize> {
+    /// The index of the record of `digest`. Digests are uniform, so a digest's index is about its share of the page's
+    /// range, and two records are about as far apart as their digests. After some steps of this interpolation, the rest
+    /// is bisected.
+    fn record_index(&self, fixed: &[Fixed], digest: &Digest) -> Option<usize> {
         let prefix = digest.prefix();
         let within = prefix.checked_shl(u32::from(self.bits)).unwrap_or(0);
         let range = u64::MAX.checked_shr(u32::from(self.bits)).unwrap_or(u64::MAX);
         let density = self.count as f64 / range as f64;
         let (mut low, mut high) = (0, fixed.len());
         let mut guess = (within as f64 / u64::MAX as f64 * self.count as f64) as usize;
-        for _ in 0..GUESSES {
+        for _ in 0..INTERPOLATION_STEPS {
             let at = guess.clamp(low, high.checked_sub(1)?.max(low));
             let record = fixed.get(low..high)?.get(at.checked_sub(low)?)?;
             let apart = Digest(record.digest).prefix().abs_diff(prefix);
@@ -110,7 +111,7 @@ impl Page {
         self.count == 0
     }
 
-    /// The memory that the page takes.
+    /// The memory that the page uses.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -160,8 +161,8 @@ impl PageWriter {
     /// Appends a record; the caller keeps the digests in ascending order.
     pub(crate) fn push(&mut self, record: RecordView<'_>) -> Result<(), EncodeError> {
         let (workspace, _) = record.workspace_parts().map_err(|_| EncodeError::SlugTooLong)?;
-        let known = self.workspaces.get(&workspace).copied();
-        let fixed = record.moved_into(&mut self.heap, known)?;
+        let offset = self.workspaces.get(&workspace).copied();
+        let fixed = record.copy_to_heap(&mut self.heap, offset)?;
         self.workspaces.entry(workspace).or_insert_with(|| RecordView::workspace_offset(&fixed));
         self.records.extend_from_slice(fixed.as_bytes());
         self.count = self.count.checked_add(1).ok_or(EncodeError::TooLarge)?;

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 pub(crate) const MAX_PAGE_BITS: u8 = 16;
 
 /// The most leading bits that select a page at an edge, which splits pages that grow.
-pub(crate) const MAX_CUT_BITS: u8 = 32;
+pub(crate) const MAX_SPLIT_BITS: u8 = 32;
 
 /// The page of all digests whose first [`Self::bits`] bits are [`Self::number`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ impl PageId {
     /// The page with this number among those that `bits` bits select; `None` if there is none.
     pub fn new(bits: u8, number: usize) -> Option<Self> {
         let number =
-            u32::try_from(number).ok().filter(|number| bits <= MAX_CUT_BITS && u64::from(*number) >> bits == 0)?;
+            u32::try_from(number).ok().filter(|number| bits <= MAX_SPLIT_BITS && u64::from(*number) >> bits == 0)?;
         Some(Self { bits, number })
     }
 
@@ -48,14 +48,14 @@ impl PageId {
 
     /// The two pages that this one splits into, in order; `None` if it can't be split.
     pub(crate) fn halves(&self) -> Option<[Self; 2]> {
-        let bits = self.bits.checked_add(1).filter(|bits| *bits <= MAX_CUT_BITS)?;
+        let bits = self.bits.checked_add(1).filter(|bits| *bits <= MAX_SPLIT_BITS)?;
         let number = self.number.checked_mul(2)?;
         Some([Self { bits, number }, Self { bits, number: number.checked_add(1)? }])
     }
 }
 
 /// All pages that `bits` bits select, in order.
-pub(crate) fn cut_by(bits: u8) -> impl Iterator<Item = PageId> {
+pub(crate) fn pages_by_bits(bits: u8) -> impl Iterator<Item = PageId> {
     (0..1_u32 << bits.min(MAX_PAGE_BITS)).map(move |number| PageId { bits, number })
 }
 
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn halves_cover_their_page_down_to_the_last_bit() {
         let mut page = PageId::new(0, 0).unwrap();
-        let mut cuts = 0;
+        let mut splits = 0;
         while let Some([low, high]) = page.halves() {
             assert_eq!((low.first(), low.end()), (page.first(), u128::from(high.first())), "{page:?}");
             assert_eq!(high.end(), page.end(), "{page:?}");
-            (page, cuts) = (high, cuts + 1);
+            (page, splits) = (high, splits + 1);
         }
-        assert_eq!((cuts, page.end()), (32, 1 << 64));
+        assert_eq!((splits, page.end()), (32, 1 << 64));
         assert!(page.holds(&Digest([0xff; 32])) && !page.holds(&Digest([0xfe; 32])));
     }
 

@@ -41,7 +41,7 @@ const ACTIVE: u8 = 1;
 const RESTRICTED: u8 = 2;
 /// Top bit of a grant: write; the other 15 are the scope's number.
 const WRITE: u16 = 1 << 15;
-/// The greatest number that a grant has room for.
+/// The greatest scope number that a grant can hold.
 pub(super) const MAX_SCOPE_NUMBER: u16 = WRITE - 1;
 
 /// The fixed part of a record.
@@ -177,22 +177,22 @@ impl<'a> RecordView<'a> {
     }
 
     /// A standalone record, not checked yet: see [`Self::check`].
-    pub(crate) fn alone(bytes: &'a [u8]) -> Result<Self, WireError> {
+    pub(crate) fn standalone(bytes: &'a [u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         let fixed = reader.read::<Fixed>()?;
         Ok(Self { fixed, heap: reader.rest() })
     }
 
-    /// Checks that all parts are there and known.
+    /// Checks that all parts are present and valid.
     pub(super) fn check(&self) -> Result<(), WireError> {
         self.workspace_parts()?;
         self.grants()?;
         let networks = self.networks()?;
         let restricted = self.fixed.flags & RESTRICTED != 0;
-        let known = self.fixed.flags & !(ACTIVE | RESTRICTED) == 0
+        let is_valid = self.fixed.flags & !(ACTIVE | RESTRICTED) == 0
             && restricted != networks.is_empty()
             && networks.iter().all(Network::is_valid);
-        if known { Ok(()) } else { Err(WireError::Content) }
+        if is_valid { Ok(()) } else { Err(WireError::Content) }
     }
 
     pub fn digest(&self) -> Digest {
@@ -245,8 +245,8 @@ impl<'a> RecordView<'a> {
 
     /// The key's level of the scope with this number. Costs a pass over the key's own scopes.
     pub fn level(&self, scope: u16) -> Option<Level> {
-        let mine = self.grants().ok()?.iter().map(|grant| grant.get()).find(|grant| grant & !WRITE == scope)?;
-        Some(if mine & WRITE != 0 { Level::Write } else { Level::Read })
+        let grant = self.grants().ok()?.iter().map(|grant| grant.get()).find(|grant| grant & !WRITE == scope)?;
+        Some(if grant & WRITE != 0 { Level::Write } else { Level::Read })
     }
 
     /// The key's scopes by number, in wire order.
@@ -279,9 +279,9 @@ impl<'a> RecordView<'a> {
         self.heap.get(offset..).map(Reader::new).ok_or(WireError::Truncated)
     }
 
-    /// The fixed part, with its tail moved into `heap`. `workspace` is the workspace's offset there, if it has one
+    /// The fixed part, with its tail copied to `heap`. `workspace` is the workspace's offset there, if it has one
     /// already.
-    pub(super) fn moved_into(&self, heap: &mut Vec<u8>, workspace: Option<u32>) -> Result<Fixed, EncodeError> {
+    pub(super) fn copy_to_heap(&self, heap: &mut Vec<u8>, workspace: Option<u32>) -> Result<Fixed, EncodeError> {
         let position = |heap: &Vec<u8>| u32::try_from(heap.len()).map_err(|_| EncodeError::TooLarge);
         let unreadable = |_: WireError| EncodeError::TooLarge;
         let mut fixed = *self.fixed;

@@ -3,9 +3,9 @@
 use zerocopy::little_endian::U32;
 
 use super::header::{Kind, open};
-use super::manifest::{Catalogue, Manifest, NumberTaken, PageSummary};
+use super::manifest::{Catalogue, IdTaken, Manifest, PageSummary};
 use super::page::{PageWriter, page_of};
-use super::page_id::{MAX_PAGE_BITS, cut_by};
+use super::page_id::{MAX_PAGE_BITS, pages_by_bits};
 use super::record::{KeyRecord, RecordView};
 use super::{EncodeError, PAGE_BYTES};
 use crate::digest::Digest;
@@ -24,10 +24,10 @@ pub struct Snapshot {
     pub pages: Vec<Vec<u8>>,
 }
 
-/// Takes records in ascending order of their digests; uses about 100 bytes a record until [`Self::finish`].
+/// Collects records in ascending order of their digests; uses about 100 bytes a record until [`Self::finish`].
 pub struct SnapshotBuilder {
     position: Position,
-    catalogue: Result<Catalogue, NumberTaken>,
+    catalogue: Result<Catalogue, IdTaken>,
     /// Standalone records, one after the other.
     entries: Vec<u8>,
     /// Where each entry begins.
@@ -52,25 +52,25 @@ impl SnapshotBuilder {
         record.encode(&mut self.entries)
     }
 
-    /// Cuts the pages and writes the manifest.
+    /// Divides the records into pages and writes the manifest.
     pub fn finish(self) -> Result<Snapshot, EncodeError> {
         self.finish_below(TARGET_BYTES)
     }
 
-    /// Cuts pages of at most `target` bytes, as far as `MAX_PAGE_BITS` allows.
+    /// Makes pages of at most `target` bytes, as far as `MAX_PAGE_BITS` allows.
     pub(crate) fn finish_below(self, target: usize) -> Result<Snapshot, EncodeError> {
         let page_bits = self.page_bits(target)?;
         let mut pages = Vec::with_capacity(1 << page_bits);
         let mut summaries = Vec::with_capacity(1 << page_bits);
         let mut records = self.records().peekable();
-        for id in cut_by(page_bits) {
+        for id in pages_by_bits(page_bits) {
             let mut writer = PageWriter::with_capacity(self.starts.len() >> page_bits);
             while let Some(record) = records.next_if(|record| id.holds(&record.digest())) {
                 writer.push(record)?;
             }
             let count = writer.len();
             let page = writer.finish(self.position, id)?;
-            // `finish` has sealed the page, so it opens.
+            // `finish` has sealed the page, so opening it succeeds.
             let (_, checksum, _) = open(&page, Kind::Page).map_err(|_| EncodeError::TooLarge)?;
             let length = u32::try_from(page.len()).map_err(|_| EncodeError::TooLarge)?;
             summaries.push(PageSummary {
@@ -85,7 +85,7 @@ impl SnapshotBuilder {
         Ok(Snapshot { position: self.position, manifest: manifest.encode()?, pages })
     }
 
-    /// The fewest bits with which no page is above its target.
+    /// The fewest leading bits with which no page exceeds the target.
     fn page_bits(&self, target: usize) -> Result<u8, EncodeError> {
         let enough_on_average = |bits: &u8| self.entries.len() >> bits <= target;
         for bits in (0..MAX_PAGE_BITS).filter(enough_on_average) {
@@ -104,11 +104,11 @@ impl SnapshotBuilder {
 
     /// The entries, read in place.
     fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
-        self.starts.iter().filter_map(|start| RecordView::alone(self.entries.get(*start..)?).ok())
+        self.starts.iter().filter_map(|start| RecordView::standalone(self.entries.get(*start..)?).ok())
     }
 }
 
-fn catalogue_of(scopes: Vec<(u16, Scope)>, environments: Vec<(u8, Environment)>) -> Result<Catalogue, NumberTaken> {
+fn catalogue_of(scopes: Vec<(u16, Scope)>, environments: Vec<(u8, Environment)>) -> Result<Catalogue, IdTaken> {
     let mut catalogue = Catalogue::default();
     for (number, scope) in scopes {
         catalogue.define_scope(number, scope)?;

@@ -14,13 +14,13 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Time limit of a stage: until all edges wait, or until all have a change.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of a stage: until all edges wait in the feed, or until all have received a change.
+const STAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Lets edges wait in the feed of control planes, and measures how long a change takes to reach all of them.
 ///
-/// Prints a line of JSON when all wait. Then each line `change` on standard input makes a change (the key is deactivated,
-/// or activated), and prints a line of JSON with how long it took. Ends with its input.
+/// Prints a line of JSON when all wait. Then each line `change` on standard input makes a change (the key is
+/// deactivated, or activated), and prints a line of JSON with how long it took. Ends with its input.
 #[derive(Parser)]
 struct Arguments {
     /// Address and port of a control plane. Of several each edge stays with one, and the first makes the changes.
@@ -38,7 +38,7 @@ struct Arguments {
 }
 
 /// An edge has reached this revision.
-struct Reached {
+struct RevisionEvent {
     edge: usize,
     revision: u64,
     at: Instant,
@@ -56,9 +56,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Ok(text.trim_end().to_owned())
     };
     let (admin, edge) = (token(&arguments.admin_token_file)?, Rc::<str>::from(token(&arguments.edge_token_file)?));
-    let (told, mut reached) = mpsc::unbounded_channel();
+    let (events, mut reached) = mpsc::unbounded_channel();
     let began = Instant::now();
-    let first = *arguments.control_plane.first().context("no control plane is named")?;
+    let first = *arguments.control_plane.first().context("no --control-plane")?;
     for (number, control_plane) in (0..arguments.edges).zip(arguments.control_plane.iter().cycle().copied()) {
         let edge = Edge {
             number,
@@ -68,27 +68,28 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             applied: None,
             acknowledged: false,
             failures: 0,
-            told: told.clone(),
+            events: events.clone(),
         };
         tokio::task::spawn_local(edge.run());
     }
     let mut revisions = vec![0; arguments.edges];
-    gather(&mut reached, &mut revisions, 1).await.context("not all edges came to wait")?;
+    gather(&mut reached, &mut revisions, 1).await.context("not all edges wait in the feed")?;
     print(&json!({"waiting": arguments.edges, "ms": ms(began.elapsed())}))?;
 
     let mut lines = lines();
     let mut action = "deactivate";
     while let Some(line) = lines.recv().await {
-        ensure!(line == "change", "`{line}` is no command");
+        ensure!(line == "change", "unknown command `{line}`: the only one is `change`");
         let sent = Instant::now();
         let path = format!("{}/{action}", arguments.key);
         let changing = tokio::task::spawn_local(change(first, admin.clone(), path));
         action = if action == "deactivate" { "activate" } else { "deactivate" };
         // Each change is one revision.
         let revision = revisions.iter().max().copied().unwrap_or_default() + 1;
-        let mut times = gather(&mut reached, &mut revisions, revision).await.context("not all edges got a change")?;
+        let mut times =
+            gather(&mut reached, &mut revisions, revision).await.context("not all edges received a change")?;
         times.sort_unstable();
-        let Changed { revision, edges, at } = changing.await??;
+        let EnforcedChange { revision, edges, at } = changing.await??;
         ensure!(edges == arguments.edges, "enforced on {edges} edges");
         let until = |share: usize| times.get((times.len() * share).div_ceil(100).saturating_sub(1)).copied();
         let since_sent = |at: Option<Instant>| at.map(|at| ms(at.saturating_duration_since(sent)));
@@ -102,14 +103,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Waits until every edge has reached `revision`; returns when each one did.
 async fn gather(
-    reached: &mut mpsc::UnboundedReceiver<Reached>,
+    reached: &mut mpsc::UnboundedReceiver<RevisionEvent>,
     revisions: &mut [u64],
     revision: u64,
 ) -> anyhow::Result<Vec<Instant>> {
     let mut times = Vec::with_capacity(revisions.len());
     let all = async {
         while times.len() < revisions.len() {
-            let one = reached.recv().await.context("no edge is left")?;
+            let one = reached.recv().await.context("all edges have ended")?;
             if revisions[one.edge] < revision && one.revision >= revision {
                 times.push(one.at);
             }
@@ -117,10 +118,10 @@ async fn gather(
         }
         anyhow::Ok(())
     };
-    let ended = timeout(PATIENCE, all).await;
+    let ended = timeout(STAGE_TIMEOUT, all).await;
     match ended {
         Ok(done) => done.map(|()| times),
-        Err(_) => bail!("{} of {} after {PATIENCE:?}", times.len(), revisions.len()),
+        Err(_) => bail!("{} of {} after {STAGE_TIMEOUT:?}", times.len(), revisions.len()),
     }
 }
 
@@ -136,7 +137,7 @@ struct Edge {
     acknowledged: bool,
     /// Failures since the last answer.
     failures: u32,
-    told: mpsc::UnboundedSender<Reached>,
+    events: mpsc::UnboundedSender<RevisionEvent>,
 }
 
 #[derive(Clone)]
@@ -151,8 +152,8 @@ impl Edge {
     async fn run(mut self) {
         // Spread the starts, as when edges are started one by one.
         sleep(Duration::from_micros(fastrand::u64(..2_000_000))).await;
-        while !self.told.is_closed() {
-            if self.connected().await.is_err() {
+        while !self.events.is_closed() {
+            if self.follow_feed().await.is_err() {
                 let pause = (200_u64 << self.failures.min(4)).min(2_000);
                 self.failures += 1;
                 sleep(Duration::from_millis(fastrand::u64(pause.max(400) / 2..=pause.max(400)))).await;
@@ -161,7 +162,7 @@ impl Edge {
     }
 
     /// Sends requests over one connection until it ends.
-    async fn connected(&mut self) -> anyhow::Result<()> {
+    async fn follow_feed(&mut self) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect(self.control_plane).await?;
         stream.set_nodelay(true)?;
         let mut answer = Answer::default();
@@ -190,7 +191,7 @@ impl Edge {
                         self.acknowledged = true;
                     }
                     self.position = Some(position);
-                    drop(self.told.send(Reached { edge, revision, at: Instant::now() }));
+                    drop(self.events.send(RevisionEvent { edge, revision, at: Instant::now() }));
                 }
                 204 => {}
                 status => bail!("status {status}"),
@@ -233,23 +234,23 @@ fn position(message: &[u8]) -> Option<Position> {
 }
 
 /// A change that all edges have acknowledged.
-struct Changed {
+struct EnforcedChange {
     revision: u64,
     edges: usize,
     at: Instant,
 }
 
 /// Makes the change and waits until it is enforced. Retries while the control plane isn't reachable.
-async fn change(control_plane: SocketAddr, token: String, path: String) -> anyhow::Result<Changed> {
+async fn change(control_plane: SocketAddr, token: String, path: String) -> anyhow::Result<EnforcedChange> {
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: latchkey\r\nauthorization: Bearer {token}\r\nprefer: wait=60\r\ncontent-length: 0\r\n\r\n"
     );
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + STAGE_TIMEOUT;
     let mut stream = loop {
         match TcpStream::connect(control_plane).await {
             Ok(stream) => break stream,
             Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
-            Err(error) => return Err(error).context("the control plane is gone"),
+            Err(error) => return Err(error).context("can't connect to the control plane"),
         }
     };
     stream.write_all(request.as_bytes()).await?;
@@ -258,10 +259,10 @@ async fn change(control_plane: SocketAddr, token: String, path: String) -> anyho
     ensure!(answer.status == 200, "the change was answered {}", answer.status);
     let at = Instant::now();
     let revision = answer.header("latchkey-revision").and_then(|value| value.parse().ok());
-    let told = answer.header("latchkey-enforcement").context("nothing is said of its enforcement")?;
-    let edges = told.strip_prefix("enforced=true, edges=").and_then(|rest| rest.split(',').next()?.parse().ok());
-    let edges = edges.with_context(|| told.to_owned())?;
-    Ok(Changed { revision: revision.context("a change without a revision")?, edges, at })
+    let enforcement = answer.header("latchkey-enforcement").context("an answer without its enforcement")?;
+    let edges = enforcement.strip_prefix("enforced=true, edges=").and_then(|rest| rest.split(',').next()?.parse().ok());
+    let edges = edges.with_context(|| enforcement.to_owned())?;
+    Ok(EnforcedChange { revision: revision.context("a change without a revision")?, edges, at })
 }
 
 /// An HTTP/1.1 answer with a `content-length`. Its buffer is reused for the next answer.
@@ -300,7 +301,7 @@ impl Answer {
     }
 }
 
-/// The lines of standard input, read by a thread of its own.
+/// The lines of standard input, read by a separate thread.
 fn lines() -> mpsc::UnboundedReceiver<String> {
     let (sender, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -314,7 +315,7 @@ fn lines() -> mpsc::UnboundedReceiver<String> {
 }
 
 fn print(line: &serde_json::Value) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("nobody listens")
+    writeln!(std::io::stdout(), "{line}").context("can't write to standard output")
 }
 
 fn ms(duration: Duration) -> f64 {

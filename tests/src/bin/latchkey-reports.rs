@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 /// The interval between two reports of a worker.
-const EVERY: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time limit for an answer, as in the filter.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reports usage of many keys in the name of many edges, each of one worker.
+/// Reports usage of many keys as many edges, each with one worker.
 ///
-/// Each edge uses `--keys-an-edge` keys a minute, a sixth of them in each report. Prints a line of JSON when all edges are
-/// known to the control plane, and one with what was answered at the end.
+/// Each edge uses `--keys-an-edge` keys a minute, a sixth of them in each report. Prints a line of JSON when all edges
+/// are known to the control plane, and one with the totals of all answers at the end.
 #[derive(Parser)]
 struct Arguments {
     /// As http://127.0.0.1:8080
@@ -51,7 +51,7 @@ struct Fleet {
 
 /// Counts and times of the answers.
 #[derive(Default)]
-struct Answered {
+struct ReportTotals {
     entries: usize,
     refused: usize,
     ms: Vec<u64>,
@@ -73,7 +73,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         anyhow::Ok(entry.to_string())
     };
     let fleet = Rc::new(Fleet {
-        client: Client::builder().no_proxy().timeout(PATIENCE).build()?,
+        client: Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?,
         base: arguments.control_plane,
         token: std::fs::read_to_string(&arguments.edge_token_file)?.trim_end().to_owned(),
         entries: keys.lines().map(entry).collect::<Result<_, _>>()?,
@@ -81,7 +81,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     });
     ensure!(fleet.entries.len() >= arguments.keys_an_edge, "fewer keys than an edge uses");
     for edge in 0..arguments.edges {
-        fleet.appear(edge).await?;
+        fleet.register(edge).await?;
     }
     print(&json!({"edges": arguments.edges, "keys": fleet.entries.len()}))?;
 
@@ -89,12 +89,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for edge in 0..arguments.edges {
         let fleet = Rc::clone(&fleet);
         // Spread over the interval, as when workers started one after the other.
-        let first = began + EVERY.mul_f64(edge as f64 / arguments.edges as f64);
+        let first = began + REPORT_INTERVAL.mul_f64(edge as f64 / arguments.edges as f64);
         reporting.spawn_local(fleet.report(edge, first, began + Duration::from_secs(arguments.seconds)));
     }
-    let mut all = Answered::default();
-    while let Some(answered) = reporting.join_next().await {
-        let Answered { entries, refused, ms } = answered?;
+    let mut all = ReportTotals::default();
+    while let Some(totals) = reporting.join_next().await {
+        let ReportTotals { entries, refused, ms } = totals?;
         all.entries += entries;
         all.refused += refused;
         all.ms.extend(ms);
@@ -108,12 +108,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 impl Fleet {
-    /// Makes an edge known: it requests the feed, then acknowledges for its one worker.
-    async fn appear(&self, edge: usize) -> anyhow::Result<()> {
+    /// Registers an edge: it requests the feed, then acknowledges for its one worker.
+    async fn register(&self, edge: usize) -> anyhow::Result<()> {
         let feed = format!("{}/edge/v1/feed?format=1&edge=edge&instance=i{edge}", self.base);
         let answer = self.client.get(feed).bearer_auth(&self.token).send().await?;
         let message = answer.bytes().await?;
-        let epoch = message.strip_prefix(b"LATCHKEY").and_then(|rest| rest.get(12..28)).context("no message")?;
+        let epoch = message
+            .strip_prefix(b"LATCHKEY")
+            .and_then(|rest| rest.get(12..28))
+            .context("a feed message without a header")?;
         let epoch: String = epoch.iter().map(|byte| format!("{byte:02x}")).collect();
         let body = json!({"edge": "edge", "instance": format!("i{edge}"), "epoch": epoch, "max_staleness_secs": null,
                           "workers": [{"id": "0", "applied": 0, "started_at": 0}]});
@@ -123,23 +126,23 @@ impl Fleet {
     }
 
     /// Reports every 10 s until the end. A report that isn't counted is sent again with the same sequence number.
-    async fn report(self: Rc<Self>, edge: usize, first: Instant, end: Instant) -> Answered {
-        let (mut answered, mut sequence, mut due, mut is_counted) = (Answered::default(), 0, first, true);
+    async fn report(self: Rc<Self>, edge: usize, first: Instant, end: Instant) -> ReportTotals {
+        let (mut totals, mut sequence, mut due, mut is_counted) = (ReportTotals::default(), 0, first, true);
         while due < end {
             sleep_until(due).await;
-            due += EVERY;
+            due += REPORT_INTERVAL;
             sequence += usize::from(is_counted);
             let (body, entries) = self.batch(edge, sequence);
             let sent = Instant::now();
             is_counted = matches!(self.post("usage", body).await, Ok((200, _)));
             if is_counted {
-                answered.entries += entries;
-                answered.ms.push(u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX));
+                totals.entries += entries;
+                totals.ms.push(u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX));
             } else {
-                answered.refused += 1;
+                totals.refused += 1;
             }
         }
-        answered
+        totals
     }
 
     /// A sixth of an edge's keys.
@@ -165,5 +168,5 @@ impl Fleet {
 }
 
 fn print(line: &Value) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("nobody listens")
+    writeln!(std::io::stdout(), "{line}").context("can't write to standard output")
 }

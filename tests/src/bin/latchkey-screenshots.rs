@@ -1,4 +1,4 @@
-//! Takes screenshots of every console page, light and dark, narrow and wide, for people to review.
+//! Takes screenshots of every console page, light and dark, narrow and wide, for review by people.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
-use end_to_end::{Browser, Scripts, Stop, Tour};
+use end_to_end::{Browser, ConsoleFixture, ConsolePage, Scripts};
 
-/// Takes a picture of every page of the console.
+/// Takes a screenshot of every page of the console.
 #[derive(Parser)]
 struct Arguments {
-    /// Where the pictures go.
+    /// The folder for the screenshots.
     #[arg(long, default_value = "target/screenshots")]
     to: PathBuf,
 
@@ -21,7 +21,7 @@ struct Arguments {
 }
 
 /// Name, width, height and preferred colour scheme.
-const LOOKS: [(&str, u32, u32, &str); 4] = [
+const VIEWPORTS: [(&str, u32, u32, &str); 4] = [
     ("wide-light", 1360, 900, "light"),
     ("wide-dark", 1360, 900, "dark"),
     ("narrow-light", 320, 720, "light"),
@@ -31,23 +31,24 @@ const LOOKS: [(&str, u32, u32, &str); 4] = [
 fn main() -> anyhow::Result<()> {
     let Arguments { to, only } = Arguments::parse();
     std::fs::create_dir_all(&to).with_context(|| to.display().to_string())?;
-    let tour = Tour::start();
-    let browser = Browser::start(&tour.stack.control_plane.url(), Scripts::On);
-    let shoot = |stop: &Stop| -> anyhow::Result<()> {
-        if !stop.name.contains(&only) {
+    let fixture = ConsoleFixture::start();
+    let browser = Browser::start(&fixture.stack.control_plane.url(), Scripts::On);
+    let shoot = |page: &ConsolePage| -> anyhow::Result<()> {
+        if !page.name.contains(&only) {
             return Ok(());
         }
-        browser.look(1360, 900, "light");
-        stop.go(&browser);
-        for (look, width, height, scheme) in LOOKS {
-            browser.look(width, height, scheme);
-            let file = to.join(format!("{}-{look}.png", stop.name));
-            std::fs::write(&file, STANDARD.decode(browser.picture())?).with_context(|| file.display().to_string())?;
+        browser.set_viewport(1360, 900, "light");
+        page.open(&browser);
+        for (name, width, height, scheme) in VIEWPORTS {
+            browser.set_viewport(width, height, scheme);
+            let file = to.join(format!("{}-{name}.png", page.name));
+            std::fs::write(&file, STANDARD.decode(browser.screenshot())?)
+                .with_context(|| file.display().to_string())?;
         }
         Ok(())
     };
-    tour.outside().iter().try_for_each(shoot)?;
-    tour.sign_in(&browser);
-    tour.inside().iter().try_for_each(shoot)?;
+    fixture.signed_out_pages().iter().try_for_each(shoot)?;
+    fixture.sign_in(&browser);
+    fixture.signed_in_pages().iter().try_for_each(shoot)?;
     Ok(())
 }

@@ -3,15 +3,16 @@
 use end_to_end::{latchkey, root};
 use serde_json::{Value, json};
 
-use crate::printed::{
-    Places, add_cluster, add_listener, any, at, check, cluster, filter, filters, guard, host, items, listener, manager,
-    open_manager, place_of, plugin, policies, policy, printed, remove, route, routes, ruled, typed, wasm,
+use crate::printed_config::{
+    Addresses, add_cluster, add_listener, any, at, check, cluster, filter, filters, guard, host, index_of, items,
+    listener, manager, open_manager, plugin, policies, policy, printed_config, remove, route, routes, ruled, typed,
+    wasm,
 };
 
 type Edit = fn(&mut Value);
 
 /// A name, an edit, and the expected warning.
-type Weakened = (&'static str, Box<dyn Fn(&mut Value)>, &'static str);
+type WeakeningEdit = (&'static str, Box<dyn Fn(&mut Value)>, &'static str);
 
 /// Edits that open nothing.
 fn harmless() -> Vec<(&'static str, Edit)> {
@@ -44,8 +45,8 @@ fn harmless() -> Vec<(&'static str, Edit)> {
         }),
         ("no access log", |config| drop(remove(manager(config), "", "access_log"))),
         ("no rate limit", |config| {
-            let place = place_of(config, "latchkey-rate-limit");
-            filters(config).remove(place);
+            let index = index_of(config, "latchkey-rate-limit");
+            filters(config).remove(index);
         }),
         ("a rate limit that a route doesn't have", |config| {
             route(config, "/v1/reviews")["typed_per_filter_config"] = json!({"latchkey-rate-limit": any("envoy.config.route.v3.FilterConfig", json!({"disabled": true, "config": {}}))});
@@ -55,8 +56,8 @@ fn harmless() -> Vec<(&'static str, Edit)> {
                 0,
                 json!({"name": "cors", "typed_config": typed("envoy.extensions.filters.http.cors.v3.Cors")}),
             );
-            let place = place_of(config, "latchkey-guard") + 1;
-            filters(config).insert(place, json!({"name": "compressor", "typed_config": typed("envoy.extensions.filters.http.compressor.v3.Compressor")}));
+            let index = index_of(config, "latchkey-guard") + 1;
+            filters(config).insert(index, json!({"name": "compressor", "typed_config": typed("envoy.extensions.filters.http.compressor.v3.Compressor")}));
         }),
         ("a header for the upstream", |config| {
             host(config)["request_headers_to_add"] = json!([{"header": {"key": "x-gateway", "value": "shop"}}])
@@ -90,7 +91,7 @@ fn harmless() -> Vec<(&'static str, Edit)> {
                 ),
             )
         }),
-        ("`deny` as the last word, written", |config| {
+        ("`deny` as the last rule, written", |config| {
             let last = routes(config).last_mut().expect("a route");
             last["metadata"] = json!({"filter_metadata": {"latchkey": {"rule": "deny"}}});
         }),
@@ -175,15 +176,15 @@ fn camel(name: &str) -> String {
 #[test]
 fn an_edit_that_opens_nothing_is_accepted_without_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
-    let base = printed(&Places::nowhere(), folder.path());
+    let base = printed_config(&Addresses::unused(), folder.path());
     let mut wrong = Vec::new();
     for (name, edit) in harmless() {
         let mut edited = base.clone();
         edit(&mut edited);
         assert_ne!(edited, base, "{name}: nothing was edited");
-        let (code, said) = check(&edited, folder.path());
-        if code != Some(0) || !said.contains("accepted, with 0 warnings") {
-            wrong.push(format!("{name}: {code:?}:\n{said}"));
+        let (code, output) = check(&edited, folder.path());
+        if code != Some(0) || !output.contains("accepted, with 0 warnings") {
+            wrong.push(format!("{name}: {code:?}:\n{output}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -192,13 +193,13 @@ fn an_edit_that_opens_nothing_is_accepted_without_a_warning() {
 #[test]
 fn an_edit_that_weakens_is_accepted_with_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
-    let base = printed(&Places::nowhere(), folder.path());
+    let base = printed_config(&Addresses::unused(), folder.path());
     let public = |path: Value| ruled(path, "public", json!({"cluster": "upstream"}));
-    let warnings: Vec<Weakened> = vec![
+    let warnings: Vec<WeakeningEdit> = vec![
         (
             "a public catch-all",
             Box::new(move |config| *routes(config).last_mut().expect("a route") = public(json!({"prefix": "/"}))),
-            "`/` is `public` and covers `/v1/reviews` (`reviews`), `/v1/webhooks` (`webhooks`): what Envoy matches less willingly",
+            "`/` is `public` and covers `/v1/reviews` (`reviews`), `/v1/webhooks` (`webhooks`): a path that only the upstream reads as theirs",
         ),
         (
             "a public part",
@@ -211,17 +212,17 @@ fn an_edit_that_weakens_is_accepted_with_a_warning() {
                 *routes(config).last_mut().expect("a route") =
                     ruled(json!({"prefix": "/"}), "key", json!({"cluster": "upstream"}))
             }),
-            "leave `deny` as the last word",
+            "leave `deny` as the last rule",
         ),
         (
             "any key for what no rule is for",
             Box::new(|config| plugin(config, "unmatched", json!("key"))),
-            "leave `deny` as the last word",
+            "leave `deny` as the last rule",
         ),
         (
             "a route without a rule",
             Box::new(|config| drop(remove(route(config, "/v1/webhooks"), "", "metadata"))),
-            "routes[0]: `/v1/webhooks` states no rule, so whatever comes here is denied",
+            "routes[0]: `/v1/webhooks` states no rule, so all of its requests are denied",
         ),
         (
             "an answer without a rule",
@@ -265,7 +266,7 @@ fn an_edit_that_weakens_is_accepted_with_a_warning() {
                 remove(manager(config), "", "route_config");
                 manager(config)["rds"] = json!({"route_config_name": "public", "config_source": {"path_config_source": {"path": "/etc/envoy/routes.yaml"}}});
             }),
-            "not all routes stand in this file",
+            "not all routes are in this file",
         ),
         (
             "listeners from elsewhere",
@@ -290,16 +291,16 @@ fn an_edit_that_weakens_is_accepted_with_a_warning() {
                 second["listener_filters"] = json!([{"name": "proxy", "typed_config": typed("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol")}]);
                 items(config, "/static_resources/listeners").push(second);
             }),
-            "names its own address",
+            "chooses its own address",
         ),
     ];
     let mut wrong = Vec::new();
     for (name, edit, words) in warnings {
         let mut edited = base.clone();
         edit(&mut edited);
-        let (code, said) = check(&edited, folder.path());
-        if code != Some(0) || !said.lines().any(|line| line.contains(": warning: ") && line.contains(words)) {
-            wrong.push(format!("{name}: expected {words}, {code:?}:\n{said}"));
+        let (code, output) = check(&edited, folder.path());
+        if code != Some(0) || !output.lines().any(|line| line.contains(": warning: ") && line.contains(words)) {
+            wrong.push(format!("{name}: expected {words}, {code:?}:\n{output}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -308,8 +309,11 @@ fn an_edit_that_weakens_is_accepted_with_a_warning() {
 #[test]
 fn the_shipped_mesh_files_are_accepted() {
     for file in ["envoy/istio.yaml", "envoy/envoy-gateway.yaml"] {
-        let (code, said) = latchkey(&["check-config", &root().join(file).display().to_string()]);
-        assert!(code == Some(0) && said.contains("accepted, with 0 warnings: 1 filter of the edge"), "{file}: {said}");
+        let (code, output) = latchkey(&["check-config", &root().join(file).display().to_string()]);
+        assert!(
+            code == Some(0) && output.contains("accepted, with 0 warnings: 1 filter of the edge"),
+            "{file}: {output}"
+        );
     }
 }
 
@@ -355,10 +359,10 @@ fn a_weakened_mesh_file_is_refused() {
         assert!(text.contains(from), "{file} has no {from:?}");
         let edited = folder.path().join("mesh.yaml");
         std::fs::write(&edited, text.replace(from, to)).expect("the edited file");
-        let (code, said) = latchkey(&["check-config", &edited.display().to_string()]);
+        let (code, output) = latchkey(&["check-config", &edited.display().to_string()]);
         assert!(
-            code == Some(1) && said.lines().any(|line| line.contains(": refused: ") && line.contains(words)),
-            "{file}, {to}: {said}"
+            code == Some(1) && output.lines().any(|line| line.contains(": refused: ") && line.contains(words)),
+            "{file}, {to}: {output}"
         );
     }
 }

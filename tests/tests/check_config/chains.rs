@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::doors::Probe;
-use crate::printed::{any, at, filters, host, items, manager, place_of, plugin, remove, route, router, typed, wasm};
+use crate::bypasses::Probe;
+use crate::printed_config::{
+    any, at, filters, host, index_of, items, manager, plugin, remove, route, router, typed, wasm,
+};
 use crate::refused::Row;
 
 const LUA: &str = "envoy.extensions.filters.http.lua.v3.Lua";
@@ -11,8 +13,8 @@ const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderM
 
 /// Puts a filter directly behind the guard.
 fn behind(config: &mut Value, name: &str, typed_config: Value) {
-    let place = place_of(config, "latchkey-guard") + 1;
-    filters(config).insert(place, json!({"name": name, "typed_config": typed_config}));
+    let index = index_of(config, "latchkey-guard") + 1;
+    filters(config).insert(index, json!({"name": name, "typed_config": typed_config}));
 }
 
 fn before(config: &mut Value, name: &str, typed_config: Value) {
@@ -39,28 +41,28 @@ fn of_filters() -> Vec<Row> {
             edit: |config| {
                 manager(config)["upgrade_configs"] = json!([{"upgrade_type": "websocket", "filters": [router()]}])
             },
-            words: ["upgrade_configs[0].filters", "a chain of its own without our filter", "take it out"],
-            door: Some(Probe::upgrades),
+            expected: ["upgrade_configs[0].filters", "a chain of its own without our filter", "remove it"],
+            bypass: Some(Probe::upgrades),
         },
         Row {
-            name: "the route is chosen anew behind the guard",
+            name: "the route is chosen again behind the guard",
             edit: |config| {
                 let code = "function envoy_on_request(handle) local to = handle:headers():get('x-to') if to then handle:headers():replace(':path', to) handle:clearRouteCache() end end";
                 behind(config, "redirect", lua(code));
             },
-            words: ["http_filters[2]", "have Envoy choose another route", "put it before our filter"],
-            door: Some(|probe| probe.reaches("/healthz", &[("x-to", "/v1/reviews/1")])),
+            expected: ["http_filters[2]", "make Envoy choose another route", "put it before our filter"],
+            bypass: Some(|probe| probe.reaches("/healthz", &[("x-to", "/v1/reviews/1")])),
         },
         Row {
             name: "a script between filter and guard",
             edit: |config| {
                 filters(config).insert(1, json!({"name": "script", "typed_config": lua("function envoy_on_request(handle) handle:clearRouteCache() end")}))
             },
-            words: ["http_filters[1]", "between our filter and the guard", "put it before our filter"],
-            door: None,
+            expected: ["http_filters[1]", "between our filter and the guard", "put it before our filter"],
+            bypass: None,
         },
         Row {
-            name: "an authorization server has the route chosen anew",
+            name: "an authorization server makes Envoy choose the route again",
             edit: |config| {
                 behind(
                     config,
@@ -68,18 +70,18 @@ fn of_filters() -> Vec<Row> {
                     any("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", json!({"clear_route_cache": true})),
                 )
             },
-            words: ["http_filters[2]", "has Envoy choose the route anew (`clear_route_cache`)", "take that out"],
-            door: None,
+            expected: ["http_filters[2]", "makes Envoy choose the route again (`clear_route_cache`)", "remove that"],
+            bypass: None,
         },
         Row {
             name: "filters that are composed by request",
             edit: |config| behind(config, "composite", typed("envoy.extensions.filters.http.composite.v3.Composite")),
-            words: [
+            expected: [
                 "http_filters[2]",
-                "`composite` stands between our filter and the router",
+                "`composite` is between our filter and the router",
                 "put it before our filter",
             ],
-            door: None,
+            bypass: None,
         },
         Row {
             name: "the path is changed behind the guard",
@@ -90,12 +92,12 @@ fn of_filters() -> Vec<Row> {
                     any(MUTATION, json!({"mutations": {"request_mutations": [append(":path", "/v1/reviews/1")]}})),
                 )
             },
-            words: [
+            expected: [
                 "request_mutations[0]",
                 "sets `:path` after Envoy has chosen the route",
                 "let the route rewrite it",
             ],
-            door: None,
+            bypass: None,
         },
         Row {
             name: "an identity that is written behind the guard",
@@ -109,8 +111,8 @@ fn of_filters() -> Vec<Row> {
                     ),
                 )
             },
-            words: ["request_mutations[0]", "sets `x-latchkey-key-id`", "take it out"],
-            door: Some(|probe| probe.forges("/healthz", &[], "x-latchkey-key-id")),
+            expected: ["request_mutations[0]", "sets `x-latchkey-key-id`", "remove it"],
+            bypass: Some(|probe| probe.forges("/healthz", &[], "x-latchkey-key-id")),
         },
         Row {
             name: "a key for everybody",
@@ -124,8 +126,8 @@ fn of_filters() -> Vec<Row> {
                     ),
                 )
             },
-            words: ["request_mutations[0]", "lends a key to whoever comes", "take it out"],
-            door: None,
+            expected: ["request_mutations[0]", "gives a key to clients that have none", "remove it"],
+            bypass: None,
         },
         Row {
             name: "a verdict that another filter writes",
@@ -140,8 +142,8 @@ fn of_filters() -> Vec<Row> {
                     ),
                 );
             },
-            words: ["object_key", "sets filter state of our filter's", "take it out"],
-            door: None,
+            expected: ["object_key", "sets filter state of our filter's", "remove it"],
+            bypass: None,
         },
         Row {
             name: "a script that writes an identity",
@@ -152,22 +154,22 @@ fn of_filters() -> Vec<Row> {
                     lua("function envoy_on_request(handle) handle:headers():add('x-latchkey-key-id', 'key_1') end"),
                 )
             },
-            words: ["http_filters[0]", "names what only our filter may set", "take that out of the script"],
-            door: None,
+            expected: ["http_filters[0]", "names what only our filter may set", "remove that from the script"],
+            bypass: None,
         },
         Row {
             name: "a cache before our filter",
             edit: |config| before(config, "cache", typed("envoy.extensions.filters.http.cache.v3.CacheConfig")),
-            words: ["http_filters[0]", "answers from its cache before a key is looked at", "put it behind the guard"],
-            door: None,
+            expected: ["http_filters[0]", "answers from its cache before a key is checked", "put it behind the guard"],
+            bypass: None,
         },
         Row {
             name: "a capability is withheld",
             edit: |config| {
                 drop(remove(wasm(config), "/capability_restriction_config/allowed_capabilities", "proxy_on_tick"))
             },
-            words: ["allowed_capabilities", "the filter needs what this withholds", "proxy_on_tick"],
-            door: None,
+            expected: ["allowed_capabilities", "the filter needs capabilities that this list lacks", "proxy_on_tick"],
+            bypass: None,
         },
         Row {
             name: "a host that adds an identity",
@@ -175,21 +177,21 @@ fn of_filters() -> Vec<Row> {
                 host(config)["request_headers_to_add"] =
                     json!([{"header": {"key": "x-latchkey-key-id", "value": "key_of_another"}}])
             },
-            words: ["request_headers_to_add[0]", "sets `x-latchkey-key-id`", "take it out"],
-            door: Some(|probe| probe.forges("/healthz", &[], "x-latchkey-key-id")),
+            expected: ["request_headers_to_add[0]", "sets `x-latchkey-key-id`", "remove it"],
+            bypass: Some(|probe| probe.forges("/healthz", &[], "x-latchkey-key-id")),
         },
     ]
 }
 
 fn of_addresses() -> Vec<Row> {
     const BOTH: &str = "set both to the number of your own proxies in front";
-    let named: Option<fn(&Probe) -> bool> = Some(Probe::names_an_address);
+    let named: Option<fn(&Probe) -> bool> = Some(Probe::can_spoof_its_address);
     vec![
         Row {
             name: "one hop too many",
             edit: |config| manager(config)["xff_num_trusted_hops"] = json!(1),
-            words: ["xff_num_trusted_hops", "is 1, and `trusted_hops` in the plugin configuration is 0", BOTH],
-            door: named,
+            expected: ["xff_num_trusted_hops", "is 1, and `trusted_hops` in the plugin configuration is 0", BOTH],
+            bypass: named,
         },
         Row {
             name: "one hop too many, in camel case and as a text",
@@ -197,26 +199,26 @@ fn of_addresses() -> Vec<Row> {
                 remove(manager(config), "", "xff_num_trusted_hops");
                 manager(config)["xffNumTrustedHops"] = json!("1");
             },
-            words: ["xff_num_trusted_hops", "is 1, and `trusted_hops` in the plugin configuration is 0", BOTH],
-            door: named,
+            expected: ["xff_num_trusted_hops", "is 1, and `trusted_hops` in the plugin configuration is 0", BOTH],
+            bypass: named,
         },
         Row {
             name: "hops that Envoy doesn't know of",
             edit: |config| plugin(config, "trusted_hops", json!(2)),
-            words: ["xff_num_trusted_hops", "is 0, and `trusted_hops` in the plugin configuration is 2", BOTH],
-            door: None,
+            expected: ["xff_num_trusted_hops", "is 0, and `trusted_hops` in the plugin configuration is 2", BOTH],
+            bypass: None,
         },
         Row {
             name: "the client's word for its address",
             edit: |config| manager(config)["use_remote_address"] = json!(false),
-            words: ["use_remote_address", "a client can name any address", "set it to true"],
-            door: named,
+            expected: ["use_remote_address", "a client can choose its address", "set it to true"],
+            bypass: named,
         },
         Row {
             name: "the peer is left out",
             edit: |config| manager(config)["skip_xff_append"] = json!(true),
-            words: ["skip_xff_append", "leaves the peer out of x-forwarded-for", "take it out"],
-            door: None,
+            expected: ["skip_xff_append", "leaves the peer out of x-forwarded-for", "remove it"],
+            bypass: None,
         },
         Row {
             name: "an address by a header",
@@ -228,12 +230,8 @@ fn of_addresses() -> Vec<Row> {
                 manager(config)["original_ip_detection_extensions"] =
                     json!([{"name": "header", "typed_config": custom}]);
             },
-            words: [
-                "original_ip_detection_extensions",
-                "names the client's address by what a request says",
-                "take it out",
-            ],
-            door: None,
+            expected: ["original_ip_detection_extensions", "takes the client's address from the request", "remove it"],
+            bypass: None,
         },
     ]
 }
@@ -245,30 +243,34 @@ fn of_limits() -> Vec<Row> {
             edit: |config| {
                 drop(remove(manager(config), "/common_http_protocol_options", "headers_with_underscores_action"))
             },
-            words: ["headers_with_underscores_action", "take it for `x-latchkey-key-id`", "set it to REJECT_REQUEST"],
-            door: Some(|probe| {
+            expected: [
+                "headers_with_underscores_action",
+                "take it for `x-latchkey-key-id`",
+                "set it to REJECT_REQUEST",
+            ],
+            bypass: Some(|probe| {
                 probe.forges("/healthz", &[("x_latchkey_key_id", "key_of_another")], "x_latchkey_key_id")
             }),
         },
         Row {
             name: "streams without an end",
             edit: |config| drop(remove(manager(config), "/common_http_protocol_options", "max_stream_duration")),
-            words: ["max_stream_duration", "runs on for ever", "set it"],
-            door: None,
+            expected: ["max_stream_duration", "runs on forever", "set it"],
+            bypass: None,
         },
         Row {
             name: "a route's streams without an end",
             edit: |config| {
                 at(route(config, "/v1/reviews"), "/route")["max_stream_duration"] = json!({"max_stream_duration": "0s"})
             },
-            words: ["routes[1].route.max_stream_duration", "runs on for ever", "take it out, or set it"],
-            door: None,
+            expected: ["routes[1].route.max_stream_duration", "runs on forever", "remove it, or set it"],
+            bypass: None,
         },
         Row {
             name: "no limits at all",
             edit: |config| drop(remove(manager(config), "", "common_http_protocol_options")),
-            words: ["max_stream_duration", "runs on for ever", "set it"],
-            door: None,
+            expected: ["max_stream_duration", "runs on forever", "set it"],
+            bypass: None,
         },
         Row {
             name: "spellings that a weaker route takes",
@@ -277,12 +279,12 @@ fn of_limits() -> Vec<Row> {
                 let last = items(host(config), "/routes").last_mut().expect("a route");
                 last["metadata"] = json!({"filter_metadata": {"latchkey": {"rule": "key"}}});
             },
-            words: [
+            expected: [
                 "routes[3]",
-                "`paths.allow` admits spellings that Envoy matches as they stand",
-                "make the last word `deny`",
+                "`paths.allow` allows spellings that Envoy matches as written",
+                "make the last rule `deny`",
             ],
-            door: None,
+            bypass: None,
         },
     ]
 }

@@ -1,9 +1,9 @@
-//! Edits that open another way to the upstream, the control plane or Envoy's admin pages.
+//! Edits that open another path to the upstream, the control plane or Envoy's admin pages.
 
 use serde_json::{Value, json};
 
-use crate::doors::Probe;
-use crate::printed::{
+use crate::bypasses::Probe;
+use crate::printed_config::{
     ONE_ROUTE, add_cluster, add_listener, at, cluster, items, open_manager, routes, ruled, tcp_proxy, upstream_port,
 };
 use crate::refused::Row;
@@ -20,19 +20,19 @@ pub fn rows() -> Vec<Row> {
 fn of_the_upstream() -> Vec<Row> {
     const WITHOUT: &str = "leads to the cluster `upstream` without the filter";
     const INTO: &str = "put the filter and its guard into this chain";
-    let second: Option<fn(&Probe) -> bool> = Some(Probe::has_a_second_way);
+    let second: Option<fn(&Probe) -> bool> = Some(Probe::has_an_unfiltered_listener);
     vec![
         Row {
             name: "a second listener",
             edit: |config| add_listener(config, open_manager(to("upstream"))),
-            words: ["listeners[2]", WITHOUT, INTO],
-            door: second,
+            expected: ["listeners[2]", WITHOUT, INTO],
+            bypass: second,
         },
         Row {
             name: "a second listener for connections",
             edit: |config| add_listener(config, tcp_proxy("upstream")),
-            words: ["listeners[2]", WITHOUT, INTO],
-            door: second,
+            expected: ["listeners[2]", WITHOUT, INTO],
+            bypass: second,
         },
         Row {
             name: "a part of a second listener's connections",
@@ -43,8 +43,8 @@ fn of_the_upstream() -> Vec<Row> {
                 fields.insert("weightedClusters".to_owned(), json!({"clusters": [{"name": "upstream", "weight": 1}]}));
                 add_listener(config, proxy);
             },
-            words: ["listeners[2]", WITHOUT, INTO],
-            door: second,
+            expected: ["listeners[2]", WITHOUT, INTO],
+            bypass: second,
         },
         Row {
             name: "a chain for other connections",
@@ -54,8 +54,8 @@ fn of_the_upstream() -> Vec<Row> {
                 at(public, "/filter_chains/0")["filter_chain_match"] =
                     json!({"source_prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]});
             },
-            words: ["listeners[0].default_filter_chain", WITHOUT, INTO],
-            door: Some(|probe| probe.reaches("/v1/reviews/1", &[])),
+            expected: ["listeners[0].default_filter_chain", WITHOUT, INTO],
+            bypass: Some(|probe| probe.reaches("/v1/reviews/1", &[])),
         },
         Row {
             name: "the upstream under another name",
@@ -64,12 +64,12 @@ fn of_the_upstream() -> Vec<Row> {
                 add_cluster(config, cluster("debug", &port));
                 add_listener(config, open_manager(to("debug")));
             },
-            words: [
+            expected: [
                 "listeners[2]",
-                "leads to the cluster `debug` without the filter, by which `upstream` needs a key",
+                "leads to the cluster `debug` without the filter, although `upstream` needs a key",
                 INTO,
             ],
-            door: second,
+            bypass: second,
         },
         Row {
             name: "a second listener that needs no key",
@@ -81,12 +81,12 @@ fn of_the_upstream() -> Vec<Row> {
                     json!([ruled(json!({"prefix": "/"}), "public", json!({"cluster": "upstream"}))]);
                 items(config, "/static_resources/listeners").push(public);
             },
-            words: [
+            expected: [
                 "listeners[2]",
                 "leads to the same upstream as `/v1/reviews` (`reviews`), `/v1/webhooks` (`webhooks`) of another listener",
                 "give both the same routes",
             ],
-            door: second,
+            bypass: second,
         },
         Row {
             name: "a tunnel to the upstream",
@@ -94,22 +94,22 @@ fn of_the_upstream() -> Vec<Row> {
                 let action = json!({"cluster": "upstream", "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]});
                 routes(config).insert(0, ruled(json!({"connect_matcher": {}}), "public", action));
             },
-            words: ["routes[0]", "is a tunnel (`connect_config`)", "take it out"],
-            door: None,
+            expected: ["routes[0]", "is a tunnel (`connect_config`)", "remove it"],
+            bypass: None,
         },
     ]
 }
 
 fn of_the_control_plane() -> Vec<Row> {
-    const LEADS: &str = "leads to the control plane, which takes what comes for this edge";
+    const LEADS: &str = "leads to the control plane, which accepts such requests as this edge's";
     vec![
         Row {
             name: "the listener `local` for anyone",
             edit: |config| {
                 *at(config, "/static_resources/listeners/1/address/socket_address/address") = json!("0.0.0.0")
             },
-            words: ["listeners[1]", LEADS, "bind the listener to 127.0.0.1"],
-            door: None,
+            expected: ["listeners[1]", LEADS, "bind the listener to 127.0.0.1"],
+            bypass: None,
         },
         Row {
             name: "the listener `local` at a second address",
@@ -117,22 +117,22 @@ fn of_the_control_plane() -> Vec<Row> {
                 at(config, "/static_resources/listeners/1")["additional_addresses"] =
                     json!([{"address": {"socket_address": {"address": "::", "port_value": 9903}}}])
             },
-            words: ["listeners[1]", LEADS, "bind the listener to 127.0.0.1"],
-            door: None,
+            expected: ["listeners[1]", LEADS, "bind the listener to 127.0.0.1"],
+            bypass: None,
         },
         Row {
             name: "more of the control plane on `local`",
             edit: |config| *at(at(config, ONE_ROUTE), "/match") = json!({"prefix": "/"}),
-            words: ["listeners[1]", LEADS, "match as the listener `local` of `latchkey envoy-config` does"],
-            door: None,
+            expected: ["listeners[1]", LEADS, "match as the listener `local` of `latchkey envoy-config` does"],
+            bypass: None,
         },
         Row {
             name: "the control plane for clients",
             edit: |config| {
                 routes(config).insert(0, ruled(json!({"prefix": "/edge/"}), "public", json!({"cluster": "latchkey"})))
             },
-            words: ["listeners[0]", LEADS, "take the route out"],
-            door: Some(Probe::reaches_the_control_plane),
+            expected: ["listeners[0]", LEADS, "remove the route"],
+            bypass: Some(Probe::reaches_the_control_plane),
         },
         Row {
             name: "the control plane for clients with a key",
@@ -146,14 +146,14 @@ fn of_the_control_plane() -> Vec<Row> {
                     ),
                 )
             },
-            words: ["listeners[0]", LEADS, "take the route out"],
-            door: None,
+            expected: ["listeners[0]", LEADS, "remove the route"],
+            bypass: None,
         },
         Row {
             name: "a listener without the filter to the control plane",
             edit: |config| add_listener(config, tcp_proxy("latchkey")),
-            words: ["listeners[2]", "leads to the control plane (cluster `latchkey`)", "take it out"],
-            door: None,
+            expected: ["listeners[2]", "leads to the control plane (cluster `latchkey`)", "remove it"],
+            bypass: None,
         },
         Row {
             name: "`local` through a listener for anyone",
@@ -162,20 +162,22 @@ fn of_the_control_plane() -> Vec<Row> {
                 let outer = listener_to("way-round");
                 items(config, "/static_resources/listeners").push(outer);
             },
-            words: ["listeners[1]", LEADS, "bind the listener to 127.0.0.1, or take the route out"],
-            door: None,
+            expected: ["listeners[1]", LEADS, "bind the listener to 127.0.0.1, or remove the route"],
+            bypass: None,
         },
         Row {
             name: "a client that names the cluster",
             edit: |config| *at(&mut routes(config)[2], "/route") = json!({"cluster_header": "x-cluster"}),
-            words: ["cluster_header", "lets a header of the request name the cluster", "name the cluster here"],
-            door: Some(|probe| probe.reaches("/healthz", &[("x-cluster", "upstream")]) || probe.names_a_cluster()),
+            expected: ["cluster_header", "lets a header of the request name the cluster", "name the cluster here"],
+            bypass: Some(|probe| {
+                probe.reaches("/healthz", &[("x-cluster", "upstream")]) || probe.can_choose_the_cluster()
+            }),
         },
         Row {
             name: "admin pages for anyone",
             edit: |config| *at(config, "/admin/address/socket_address/address") = json!("0.0.0.0"),
-            words: ["admin.address", "is not loopback", "bind it to 127.0.0.1"],
-            door: None,
+            expected: ["admin.address", "is not loopback", "bind it to 127.0.0.1"],
+            bypass: None,
         },
         Row {
             name: "admin pages through a listener",
@@ -184,16 +186,16 @@ fn of_the_control_plane() -> Vec<Row> {
                 add_cluster(config, cluster("pages", &port));
                 add_listener(config, open_manager(to("pages")));
             },
-            words: [
+            expected: [
                 "listeners[2]",
                 "leads to Envoy's admin pages",
                 "match `path: /stats/prometheus` or `path: /ready` only",
             ],
-            door: Some(Probe::shows_the_admin_pages),
+            bypass: Some(Probe::shows_the_admin_pages),
         },
     ]
 }
 
 fn listener_to(name: &str) -> Value {
-    crate::printed::listener(tcp_proxy(name))
+    crate::printed_config::listener(tcp_proxy(name))
 }

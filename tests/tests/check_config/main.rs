@@ -1,12 +1,12 @@
-//! `latchkey check-config` refuses each edit that opens a door in what `latchkey envoy-config` prints.
+//! `latchkey check-config` refuses each edit of the printed configuration that lets requests bypass the filter.
 //!
-//! A real Envoy shows that the door is open.
+//! A real Envoy shows that each bypass exists.
 
 mod accepted;
+mod bypasses;
 mod chains;
-mod doors;
 mod guards;
 mod listeners;
-mod printed;
+mod printed_config;
 mod refused;
 mod routes;

@@ -1,8 +1,8 @@
-//! Edits of routes by which one takes requests that another one should protect.
+//! Edits of routes by which one takes requests that another route should protect.
 
 use serde_json::json;
 
-use crate::printed::{at, route, routes, ruled};
+use crate::printed_config::{at, route, routes, ruled};
 use crate::refused::Row;
 
 pub fn rows() -> Vec<Row> {
@@ -12,12 +12,12 @@ pub fn rows() -> Vec<Row> {
             edit: |config| {
                 routes(config).insert(0, ruled(json!({"prefix": "/"}), "public", json!({"cluster": "upstream"})))
             },
-            words: [
+            expected: [
                 "routes[0]",
-                "`/` is `public` and takes what is meant for `/v1/reviews` (`reviews`), `/v1/webhooks` (`webhooks`)",
+                "`/` is `public` and takes the requests of `/v1/reviews` (`reviews`), `/v1/webhooks` (`webhooks`)",
                 "put it behind that, or narrow it",
             ],
-            door: Some(|probe| probe.reaches("/v1/reviews/1", &[])),
+            bypass: Some(|probe| probe.reaches("/v1/reviews/1", &[])),
         },
         Row {
             name: "a weaker route before a stronger one",
@@ -25,8 +25,8 @@ pub fn rows() -> Vec<Row> {
                 routes(config)
                     .insert(0, ruled(json!({"pathSeparatedPrefix": "/v1"}), "key", json!({"cluster": "upstream"})))
             },
-            words: ["routes[0]", "`/v1` is `key` and takes what is meant for", "put it behind that, or narrow it"],
-            door: Some(|probe| probe.has_no_scope_for("/v1/webhooks/1")),
+            expected: ["routes[0]", "`/v1` is `key` and takes the requests of", "put it behind that, or narrow it"],
+            bypass: Some(|probe| probe.ignores_the_scope_of("/v1/webhooks/1")),
         },
         Row {
             name: "a public route that leads there by another path",
@@ -34,24 +34,24 @@ pub fn rows() -> Vec<Row> {
                 let action = json!({"cluster": "upstream", "prefix_rewrite": "/"});
                 routes(config).insert(0, ruled(json!({"prefix": "/static/"}), "public", action));
             },
-            words: [
+            expected: [
                 "routes[0]",
-                "`/static/` is `public` and leads by another path to what is meant for `/v1/reviews` (`reviews`)",
+                "`/static/` is `public` and leads by another path to the upstream of `/v1/reviews` (`reviews`)",
                 "give it their rule, or a narrower path",
             ],
-            door: Some(|probe| probe.arrives_at("/static/v1/reviews/1", "/v1/reviews/1")),
+            bypass: Some(|probe| probe.arrives_at("/static/v1/reviews/1", "/v1/reviews/1")),
         },
         Row {
             name: "a rule that isn't one",
             edit: |config| {
                 *at(route(config, "/v1/reviews"), "/metadata/filter_metadata/latchkey/rule") = json!("Reviews")
             },
-            words: [
+            expected: [
                 "routes[1].metadata.filter_metadata.latchkey",
                 "`rule` is `Reviews`",
-                "the route denies whatever comes",
+                "the route denies every request",
             ],
-            door: None,
+            bypass: None,
         },
         Row {
             name: "a route that adds an identity",
@@ -59,8 +59,8 @@ pub fn rows() -> Vec<Row> {
                 routes(config)[2]["request_headers_to_add"] =
                     json!([{"header": {"key": "x-latchkey-workspace-id", "value": "ws_of_another"}}])
             },
-            words: ["request_headers_to_add[0]", "sets `x-latchkey-workspace-id`", "take it out"],
-            door: Some(|probe| probe.forges("/healthz", &[], "x-latchkey-workspace-id")),
+            expected: ["request_headers_to_add[0]", "sets `x-latchkey-workspace-id`", "remove it"],
+            bypass: Some(|probe| probe.forges("/healthz", &[], "x-latchkey-workspace-id")),
         },
     ]
 }

@@ -1,4 +1,4 @@
-//! The stacks of compose.yaml under load, while their parts are cut off, killed, replaced and restarted.
+//! The stacks of compose.yaml under load, while their parts are disconnected, killed, replaced and restarted.
 //!
 //! scripts/test-compose starts each stack and runs its module. Without a Docker engine the tests are ignored.
 

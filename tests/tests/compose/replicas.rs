@@ -3,7 +3,7 @@
 use end_to_end::{Connection, eventually, eventually_within};
 
 use crate::load::Load;
-use crate::stack::{RECONNECTED, Stack, all_workers, assert_shut_in, compose};
+use crate::stack::{RECONNECTED, Stack, all_workers, assert_hardened, compose};
 
 fn wait_ready(control_plane: u16) {
     eventually_within(RECONNECTED, "the control plane is ready", || {
@@ -15,18 +15,18 @@ fn wait_ready(control_plane: u16) {
 #[test]
 #[ignore = "needs a Docker engine: scripts/test-compose"]
 fn no_container_runs_as_root_or_can_write_its_file_system() {
-    let _stack = Stack::of_this_run();
-    assert_shut_in(6);
+    let _stack = Stack::from_environment();
+    assert_hardened(6);
 }
 
 #[test]
 #[ignore = "needs a Docker engine: scripts/test-compose"]
 fn a_key_of_either_control_plane_works_at_both_envoys() {
-    let mut stack = Stack::of_this_run();
+    let mut stack = Stack::from_environment();
     for control_plane in stack.control_planes {
-        stack.ask(control_plane);
+        stack.use_control_plane(control_plane);
         stack.wait_enforced_at(2);
-        let key = stack.key("of either");
+        let key = stack.create_key("of either");
         let (enforcement, _) = stack.change("POST", &format!("{}/deactivate", key.path()), 30);
         assert!(enforcement.starts_with("enforced=true, edges=2"), "{enforcement}");
         for port in stack.envoys {
@@ -38,11 +38,11 @@ fn a_key_of_either_control_plane_works_at_both_envoys() {
 #[test]
 #[ignore = "needs a Docker engine: scripts/test-compose"]
 fn a_revocation_is_enforced_while_the_other_control_plane_is_killed() {
-    let mut stack = Stack::of_this_run();
+    let mut stack = Stack::from_environment();
     let load = Load::start(&stack);
     for (killed, other) in [("replica-1", 1), ("replica-2", 0)] {
-        stack.ask(stack.control_planes[other]);
-        let revoked = stack.key("revoked meanwhile");
+        stack.use_control_plane(stack.control_planes[other]);
+        let revoked = stack.create_key("revoked meanwhile");
         compose(&["kill", "-s", "KILL", killed]);
         let (enforcement, _) = stack.change("POST", &format!("{}/deactivate", revoked.path()), 30);
         assert!(enforcement.starts_with("enforced=true, edges=2"), "{enforcement}");
@@ -53,15 +53,15 @@ fn a_revocation_is_enforced_while_the_other_control_plane_is_killed() {
         compose(&["start", killed]);
         wait_ready(stack.control_planes[1 - other]);
     }
-    load.assert_all_right();
+    load.assert_no_wrong_verdict();
 }
 
 #[test]
 #[ignore = "needs a Docker engine: scripts/test-compose"]
 fn a_postgresql_that_is_restarted_has_all_that_was_answered() {
-    let stack = Stack::of_this_run();
+    let stack = Stack::from_environment();
     let load = Load::start(&stack);
-    let before = stack.key("made before");
+    let before = stack.create_key("made before");
     compose(&["restart", "-t", "30", "postgres"]);
     stack.control_planes.into_iter().for_each(wait_ready);
     eventually("the key is there", || match stack.admin.send("GET", &before.path(), None) {
@@ -75,5 +75,5 @@ fn a_postgresql_that_is_restarted_has_all_that_was_answered() {
         assert_eq!(all_workers(port, &before.secret, "401 unknown-key"), Ok(()));
     }
     load.wait_for(500);
-    load.assert_all_right();
+    load.assert_no_wrong_verdict();
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use end_to_end::{Admin, Connection, CreatedKey, eventually, eventually_within, root};
 use serde_json::Value;
 
-/// Deadline for a reconnect: an Envoy that was cut off asks again at the latest when its last request times out.
+/// Deadline for a reconnect: an Envoy that was cut off retries at the latest when its last request times out.
 pub const RECONNECTED: Duration = Duration::from_secs(90);
 
 /// The stack that scripts/test-compose started.
@@ -22,7 +22,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    pub fn of_this_run() -> Self {
+    pub fn from_environment() -> Self {
         static ONE_STACK: Mutex<()> = Mutex::new(());
         let alone = ONE_STACK.lock().unwrap_or_else(PoisonError::into_inner);
         let variable = |name| std::env::var(name).unwrap_or_else(|_| panic!("no {name}: run scripts/test-compose"));
@@ -34,13 +34,13 @@ impl Stack {
         Self { admin, token, control_plane: base, control_planes, envoys, _alone: alone }
     }
 
-    /// From now on changes are made at this control plane.
-    pub fn ask(&mut self, control_plane: u16) {
+    /// Sends later changes to this control plane.
+    pub fn use_control_plane(&mut self, control_plane: u16) {
         self.admin = Admin::new(&format!("http://127.0.0.1:{control_plane}"), &self.token);
         self.control_plane = control_plane;
     }
 
-    pub fn key(&self, name: &str) -> CreatedKey {
+    pub fn create_key(&self, name: &str) -> CreatedKey {
         let key = self.admin.create_key("acme", name);
         for port in self.envoys {
             eventually("the key is known to every worker", || all_workers(port, &key.secret, "200 -"));
@@ -99,18 +99,18 @@ pub fn docker(arguments: &[&str]) -> String {
 
 fn run(command: &mut Command) -> String {
     let output = command.current_dir(root()).output().expect("a command that can be run");
-    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success(), "{command:?}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
-    said
+    let stdout = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(output.status.success(), "{command:?}: {stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    stdout
 }
 
 /// Asserts that `count` containers run, and that none runs as root, can write its file system, or has a secret in its
 /// environment.
-pub fn assert_shut_in(count: usize) {
+pub fn assert_hardened(count: usize) {
     let inspect = |container| -> Value { serde_json::from_str(&docker(&["inspect", container])).expect("JSON") };
     let containers = compose(&["ps", "-q"]);
     let all: Vec<(&str, Value)> = containers.lines().map(|container| (container, inspect(container))).collect();
-    // Containers that made a secret and ended are listed, too.
+    // The list also has containers that created a secret and exited.
     let running: Vec<_> = all.iter().filter(|(_, inspected)| inspected[0]["State"]["Running"] == true).collect();
     assert_eq!(running.len(), count, "{containers}");
     for (container, inspected) in running {

@@ -6,21 +6,21 @@ use std::time::Duration;
 use end_to_end::{Browser, Connection, Scripts, Stack, eventually, eventually_within};
 
 /// Deadline for usage to be reported: workers report every 10 s.
-const TOLD: Duration = Duration::from_secs(40);
+const REPORT_DEADLINE: Duration = Duration::from_secs(40);
 
 const KEYS: &str = "/console/workspaces/acme/keys";
 
 /// The verdict of a request with this secret.
-fn asked(stack: &Stack, secret: &str) -> String {
+fn verdict(stack: &Stack, secret: &str) -> String {
     Connection::open(stack.envoy.port).get("/v1/reviews", &[("x-api-key", secret)]).verdict()
 }
 
 /// Waits until every worker gives this verdict.
-fn answered(stack: &Stack, secret: &str, verdict: &str) {
+fn wait_verdict(stack: &Stack, secret: &str, expected: &str) {
     for mut connection in stack.envoy.connections(8) {
-        eventually(&format!("a request is answered {verdict}"), || {
+        eventually(&format!("a request is answered {expected}"), || {
             let seen = connection.get("/v1/reviews", &[("x-api-key", secret)]).verdict();
-            if seen == verdict { Ok(()) } else { Err(seen) }
+            if seen == expected { Ok(()) } else { Err(seen) }
         });
     }
 }
@@ -39,7 +39,7 @@ fn secret(browser: &Browser) -> String {
 }
 
 /// From the list to a working secret, through every action on a key, to its deletion.
-fn a_key_lives(scripts: Scripts) {
+fn assert_key_life_cycle(scripts: Scripts) {
     let mut stack = Stack::start();
     let gateway = format!("gateway_url = \"http://127.0.0.1:{}/v1/reviews\"\n", stack.envoy.port);
     std::fs::write(stack.control_plane.folder().join("latchkey.toml"), gateway).expect("the configuration");
@@ -57,16 +57,16 @@ fn a_key_lives(scripts: Scripts) {
     browser.click("input[name=scope_reviews][value=read]");
     browser.press("Only these addresses and ranges");
     browser.fill("#ip_allowlist", "127.0.0.0/8 ::ffff:192.0.2.1");
-    browser.wait_text("Your address now is 127.0.0.1");
+    browser.wait_text("Your current address is 127.0.0.1");
     browser.press("Check the list");
-    browser.wait_text("2 networks, written as they will be kept.");
+    browser.wait_text("2 networks, shown as they will be stored.");
     assert_eq!(browser.value("#ip_allowlist"), "127.0.0.0/8\n192.0.2.1");
     assert_eq!(browser.value("#name"), "Nightly export", "what was typed is kept");
     browser.press("Create key");
 
     // The secret is shown once. It works, and so does the line to paste.
     let first = secret(&browser);
-    answered(&stack, &first, "200 -");
+    wait_verdict(&stack, &first, "200 -");
     let line = browser.text_of("#line");
     let output = Command::new("sh").arg("-c").arg(format!("{line} -s")).output().expect("sh");
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200"), "{line}: {output:?}");
@@ -88,26 +88,26 @@ fn a_key_lives(scripts: Scripts) {
     // Edited: the edges enforce the change.
     browser.open(&page);
     browser.press("Edit");
-    browser.wait_text("Fixed when the key was made");
+    browser.wait_text("Fixed when the key was created");
     browser.fill("#name", "Nightly export, edited");
     browser.fill("#ip_allowlist", "192.0.2.0/24");
     browser.press("Save changes");
     browser.wait_text("The changes are saved.");
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
-    assert_eq!(asked(&stack, &first), "403 address-not-allowed");
+    assert_eq!(verdict(&stack, &first), "403 address-not-allowed");
     browser.press("Edit");
     browser.press("Any address");
     browser.press("Save changes");
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
-    assert_eq!(asked(&stack, &first), "200 -");
+    assert_eq!(verdict(&stack, &first), "200 -");
 
     // Rotated without an overlap: the old secret is denied as rotated.
     browser.press("Rotate");
     browser.press("Rotate key");
     let second = secret(&browser);
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
-    assert_eq!(asked(&stack, &first), "401 rotated-key");
-    answered(&stack, &second, "200 -");
+    assert_eq!(verdict(&stack, &first), "401 rotated-key");
+    wait_verdict(&stack, &second, "200 -");
     browser.press("I have copied it: open the key");
     browser.wait_text("The old secret no longer works.");
     // Straight back to the page that showed it.
@@ -127,23 +127,23 @@ fn a_key_lives(scripts: Scripts) {
     browser.wait_text("End the overlap");
     browser.press("I have copied it: open the key");
     browser.wait_text("The new secret was not used yet.");
-    answered(&stack, &third, "200 -");
-    answered(&stack, &second, "200 -");
-    eventually_within(TOLD, "the page shows that both secrets are used", || {
+    wait_verdict(&stack, &third, "200 -");
+    wait_verdict(&stack, &second, "200 -");
+    eventually_within(REPORT_DEADLINE, "the page shows that both secrets are used", || {
         if scripts == Scripts::Off {
             browser.reload();
         }
         let seen = browser.text_of("#rotation");
-        let both = seen.contains("The new secret is used") && seen.contains("The old secret was last used");
-        if both { Ok(()) } else { Err(seen) }
+        let both_are_used = seen.contains("The new secret is used") && seen.contains("The old secret was last used");
+        if both_are_used { Ok(()) } else { Err(seen) }
     });
     browser.press("End the overlap now");
     browser.wait_text("the old secret no longer works");
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
-    assert_eq!((asked(&stack, &second), asked(&stack, &third)), ("401 rotated-key".to_owned(), "200 -".to_owned()));
+    assert_eq!((verdict(&stack, &second), verdict(&stack, &third)), ("401 rotated-key".to_owned(), "200 -".to_owned()));
 
     // The key's page shows why it was denied.
-    eventually_within(TOLD, "the page shows why a request was denied", || {
+    eventually_within(REPORT_DEADLINE, "the page shows why a request was denied", || {
         browser.open(&format!("{KEYS}/{key}"));
         let seen = browser.text();
         let is_there = seen.contains("rotated-key") && seen.contains("GET /v1/reviews") && seen.contains("127.0.0.1");
@@ -157,11 +157,11 @@ fn a_key_lives(scripts: Scripts) {
     browser.press("Deactivate key");
     browser.wait_text("The key is deactivated.");
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
-    assert_eq!(asked(&stack, &third), "401 inactive-key");
+    assert_eq!(verdict(&stack, &third), "401 inactive-key");
     browser.press("Activate");
     browser.wait_text("The key is active again.");
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
-    assert_eq!(asked(&stack, &third), "200 -");
+    assert_eq!(verdict(&stack, &third), "200 -");
 
     // Deleted, once its name is typed.
     browser.press("Delete");
@@ -172,7 +172,7 @@ fn a_key_lives(scripts: Scripts) {
     browser.press("Delete key");
     browser.wait_text("The key is deleted.");
     browser.wait_text("Enforced on 3 of 3 workers of 1 edge");
-    assert_eq!(asked(&stack, &third), "401 unknown-key");
+    assert_eq!(verdict(&stack, &third), "401 unknown-key");
 
     // The audit trail has every action.
     browser.press("Audit trail");
@@ -191,12 +191,12 @@ fn a_key_lives(scripts: Scripts) {
 
 #[test]
 fn a_key_is_made_used_edited_rotated_stopped_and_deleted_with_scripts() {
-    a_key_lives(Scripts::On);
+    assert_key_life_cycle(Scripts::On);
 }
 
 #[test]
 fn a_key_is_made_used_edited_rotated_stopped_and_deleted_without_scripts() {
-    a_key_lives(Scripts::Off);
+    assert_key_life_cycle(Scripts::Off);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn lists_are_searched_filtered_sorted_and_paginated() {
     rows(1, "key 07");
     browser.fill("#q", "nobody");
     browser.press("Show");
-    browser.wait_text("No key fits");
+    browser.wait_text("No matching keys");
 }
 
 #[test]
@@ -250,11 +250,11 @@ fn a_page_updates_itself_when_a_change_becomes_enforced() {
     browser.press("Deactivate key");
     browser.wait_text("Not enforced everywhere yet: 0 of 3 workers of 1 edge have it.");
     browser.wait_text("0 of 3 workers have it");
-    browser.wait_text("Whatever happens, it holds everywhere from");
+    browser.wait_text("It is enforced everywhere by");
     stack.envoy.process.signal("CONT");
     // A worker that was stopped for long isn't counted until it has caught up, and decides nothing before.
     browser.wait_text("Enforced on ");
-    let seen = asked(&stack, &key.secret);
+    let seen = verdict(&stack, &key.secret);
     assert!(["401 inactive-key", "503 not-ready"].contains(&seen.as_str()), "{seen}");
 }
 
@@ -299,7 +299,7 @@ fn everything_can_be_done_with_the_keyboard_alone() {
         .iter()
         .map(|name| seen.iter().position(|at| at == name).unwrap_or_else(|| panic!("{name} is not in {seen:?}")))
         .collect();
-    assert!(order.is_sorted(), "the focus goes as the page reads: {seen:?}");
+    assert!(order.is_sorted(), "the focus follows the reading order: {seen:?}");
     browser.wait_text("You won't see this again");
     let key = control_plane.admin().get("/v1/workspaces/acme/keys")["items"][0].clone();
     assert_eq!((&key["name"], &key["scopes"]["reviews"]), (&"By keyboard".into(), &"read".into()));

@@ -13,11 +13,11 @@ fn signing_in_leads_to_the_requested_page_and_signing_out_ends_the_session() {
         browser.wait_text("Sign in");
         browser.fill("#token", "lkadm_nobody");
         browser.press("Sign in");
-        browser.wait_text("This token isn't known here.");
+        browser.wait_text("Unknown token.");
         assert_eq!(browser.value("#token"), "", "a token is never filled in again");
         browser.fill("#token", &control_plane.admin_token());
         browser.press("Sign in");
-        browser.wait_text("No key fits");
+        browser.wait_text("No matching keys");
         assert_eq!(browser.path(), "/console/workspaces/acme/keys?q=export");
         browser.click("details.account summary");
         browser.press("Sign out everywhere");
@@ -35,14 +35,14 @@ fn a_browser_that_drops_the_cookie_gets_the_reason() {
     let url = format!("http://console.test:{port}");
     let mut command = serve_command(folder.path(), port, &[("public-url", &url)]);
     let _process = Process::start("the control plane", &mut command, &folder.path().join("log"));
-    let token = eventually("the control plane has made its token", || {
+    let token = eventually("the control plane has created its token", || {
         std::fs::read_to_string(folder.path().join("admin-token")).map_err(|error| error.to_string())
     });
-    let browser = Browser::start_knowing(&url, Scripts::Off, "MAP console.test 127.0.0.1");
+    let browser = Browser::start_with_hosts(&url, Scripts::Off, "MAP console.test 127.0.0.1");
     eventually("the console answers", || {
         browser.open("/console/sign-in");
         let seen = browser.text();
-        if seen.contains("Browsers keep nobody signed in over plain HTTP") { Ok(()) } else { Err(seen) }
+        if seen.contains("Browsers don't keep you signed in over plain HTTP") { Ok(()) } else { Err(seen) }
     });
     browser.fill("#token", token.trim());
     browser.press("Sign in");
@@ -57,9 +57,9 @@ fn a_member_sees_keys_and_changes_nothing() {
     admin.create_workspace("acme");
     let key = admin.create_key("acme", "seen");
     let body = serde_json::json!({"name": "m", "role": "workspace_member", "workspace": "acme"});
-    let (_, made) = admin.send("POST", "/v1/admin-tokens", Some(&body)).expect("an answer");
+    let (_, created) = admin.send("POST", "/v1/admin-tokens", Some(&body)).expect("an answer");
     let browser = Browser::start(&control_plane.url(), Scripts::Off);
-    browser.sign_in(made["secret"].as_str().expect("a token"));
+    browser.sign_in(created["secret"].as_str().expect("a token"));
     assert_eq!(browser.path(), "/console/workspaces/acme/keys");
     assert!(browser.text().contains("seen") && browser.count("a[href$='/keys/new'], .row-actions") == 0);
     browser.press("seen");
@@ -67,7 +67,7 @@ fn a_member_sees_keys_and_changes_nothing() {
     assert_eq!(browser.count("main form, main a[href$='/rotate'], dialog"), 0);
     assert!(!browser.text().contains("Audit trail"));
     browser.open(&format!("/console/workspaces/acme/keys/{}/rotate", key.id));
-    browser.wait_text("This is not yours to do");
+    browser.wait_text("Forbidden");
     browser.open("/console/audit");
-    browser.wait_text("This is not yours to do");
+    browser.wait_text("Forbidden");
 }

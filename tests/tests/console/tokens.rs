@@ -14,7 +14,7 @@ fn a_leaked_key_is_found_and_stopped() {
         browser.press("Found a leaked key?");
         browser.fill("#secret", "lk_live_000000000000000000000000000000004cjNQE");
         browser.press("Find out");
-        browser.wait_text("Nothing that you may see has this text");
+        browser.wait_text("No key or token matches this text");
         browser.fill("#secret", &key.secret);
         browser.press("Find out");
         browser.wait_text("A key that works.");
@@ -23,7 +23,7 @@ fn a_leaked_key_is_found_and_stopped() {
         browser.press("Deactivate key");
         browser.wait_text("The key is deactivated.");
         // There is no edge to enforce it.
-        browser.wait_text("No edge is known");
+        browser.wait_text("No edges yet");
         assert_eq!(admin.key(&key)["status"], "inactive");
     }
 }
@@ -43,11 +43,11 @@ fn workspaces_and_tokens_are_made_shown_once_and_revoked() {
         assert_eq!(browser.value("#name"), "Umbrella Corporation");
         browser.fill("#slug", "umbrella");
         browser.press("Create workspace");
-        browser.wait_text("The workspace is there.");
+        browser.wait_text("The workspace is created.");
         browser.press("Settings");
         browser.fill("#name", "Umbrella");
         browser.press("Save the name");
-        browser.wait_text("The workspace has its new name.");
+        browser.wait_text("The workspace is renamed.");
 
         browser.press("Admin tokens");
         browser.press("New admin token");
@@ -94,12 +94,12 @@ fn the_edges_page_lists_each_instance_and_removes_no_connected_one() {
     browser.wait_text("3 of 3");
     browser.wait_text("current");
     browser.wait_text("1 day");
-    assert_eq!(browser.count("a[href$='/remove']"), 0, "one that is connected can't be gone");
+    assert_eq!(browser.count("a[href$='/remove']"), 0, "a connected instance can't be removed");
     let edges = stack.admin.get("/v1/edges");
     let instance = edges["items"][0]["instance"].as_str().expect("an instance").to_owned();
     browser.open(&format!("/console/edges/{instance}/remove"));
     browser.press("It is gone");
-    browser.wait_text("heard less than 30 s ago");
+    browser.wait_text("sent a request less than 30 s ago");
     stack.envoy.process.kill();
 }
 

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use end_to_end::{
-    Admin, Connection, ControlPlane, CreatedKey, Disk, Echo, Envoy, EnvoyConfig, Expected, Fault, Hammer, Process,
-    eventually, free_port, serve_command,
+    Admin, Connection, ControlPlane, CreatedKey, Disk, DiskFault, Echo, Envoy, EnvoyConfig, Expected, LoadGenerator,
+    Process, eventually, free_port, serve_command,
 };
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ struct Site {
 impl Site {
     fn start() -> Self {
         let (disk, echo) = (Disk::new(), Echo::start());
-        let control_plane = ControlPlane::start_on(&disk);
+        let control_plane = ControlPlane::start_on_disk(&disk);
         let admin = control_plane.admin();
         admin.create_workspace("acme");
         let (good, dead) = (admin.create_key("acme", "good"), admin.create_key("acme", "dead"));
@@ -67,7 +67,7 @@ fn changes(key: &CreatedKey) -> Vec<(&'static str, String, Option<Value>)> {
 #[test]
 fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
     let site = Site::start();
-    let hammer = Hammer::start(
+    let load = LoadGenerator::start(
         site.envoy.connections(4),
         site.envoy.port,
         &[
@@ -75,7 +75,7 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
             Expected { secret: site.dead.secret.clone(), verdict: "401 unknown-key" },
         ],
     );
-    for fault in [Fault::Full, Fault::ReadOnly, Fault::SyncFails] {
+    for fault in [DiskFault::Full, DiskFault::ReadOnly, DiskFault::SyncFails] {
         let (before, key) = (site.revision(), site.admin.key(&site.good));
         site.disk.set(fault);
         for (method, path, body) in changes(&site.good) {
@@ -94,13 +94,13 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
         assert_eq!(site.admin.get("/v1/workspaces")["items"].as_array().map(Vec::len), Some(1), "{fault:?}");
         // So does the feed: every worker still counts as current.
         site.wait_enforced();
-        hammer.wait_for(100);
+        load.wait_for(100);
 
-        site.disk.set(Fault::Nothing);
+        site.disk.set(DiskFault::Nothing);
         let key = eventually("changes are accepted again", || {
             let body = json!({"name": format!("after {fault:?}"), "expires_in": "none", "scopes": {"reviews": "read"}});
             match site.admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)).expect("an answer") {
-                (201, made) => Ok(made),
+                (201, created) => Ok(created),
                 (status, answer) => Err(format!("{status} {answer}")),
             }
         });
@@ -114,9 +114,9 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
             status => Err(format!("{status} after {fault:?}")),
         });
     }
-    println!("{} requests meanwhile", hammer.answered());
-    assert_eq!(hammer.stop(), Vec::<String>::new());
-    site.envoy.assert_no_vm_broke();
+    println!("{} requests meanwhile", load.answered());
+    assert_eq!(load.stop(), Vec::<String>::new());
+    site.envoy.assert_no_vm_failed();
     let log = site.control_plane.process.log();
     for cause in ["database or disk is full", "disk I/O error"] {
         assert!(log.contains(cause), "the log names the cause: {cause}");
@@ -127,7 +127,7 @@ fn a_full_or_read_only_disk_refuses_changes_and_nothing_else() {
 #[test]
 fn a_full_disk_becomes_ready_by_a_probe_and_not_by_a_small_change() {
     let disk = Disk::new();
-    let control_plane = ControlPlane::start_on(&disk);
+    let control_plane = ControlPlane::start_on_disk(&disk);
     let admin = control_plane.admin();
     let status = || Connection::open(control_plane.port).get("/readyz", &[]).status;
     for n in 0..20 {
@@ -138,7 +138,7 @@ fn a_full_disk_becomes_ready_by_a_probe_and_not_by_a_small_change() {
     assert!(checkpoint.status.success(), "{checkpoint:?}");
     admin.create_workspace("the-first-in-the-wal");
     assert_eq!(status(), 200);
-    disk.set(Fault::Full);
+    disk.set(DiskFault::Full);
     let line = |n: u32| format!("{{\"digest\": \"{n:064x}\", \"name\": \"key {n}\", \"expires_in\": \"none\"}}\n");
     let (refused, answer) =
         admin.send_lines("/v1/workspaces/workspace-0/keys/import", (0..5_000).map(line).collect::<String>());
@@ -150,7 +150,7 @@ fn a_full_disk_becomes_ready_by_a_probe_and_not_by_a_small_change() {
     assert_eq!(status(), 503, "a change was refused");
     admin.create_workspace("small");
     assert_eq!(status(), 503, "a small change found room");
-    disk.set(Fault::Nothing);
+    disk.set(DiskFault::Nothing);
     eventually("it is ready", || match status() {
         200 => Ok(()),
         status => Err(status.to_string()),
@@ -160,19 +160,19 @@ fn a_full_disk_becomes_ready_by_a_probe_and_not_by_a_small_change() {
 /// A control plane that can't write can't promise anything, so it doesn't start to serve.
 #[test]
 fn a_start_on_a_full_or_read_only_disk_fails_with_one_line() {
-    for fault in [Fault::Full, Fault::ReadOnly] {
+    for fault in [DiskFault::Full, DiskFault::ReadOnly] {
         let (disk, folder, port) = (Disk::new(), tempfile::tempdir().expect("a folder"), free_port());
         disk.set(fault);
         let database = folder.path().join("latchkey.db");
         let mut command = serve_command(folder.path(), port, &[("database", &database.display().to_string())]);
-        disk.hold(&mut command, &database);
+        disk.attach(&mut command, &database);
         let mut process = Process::start("the control plane", &mut command, &folder.path().join("log"));
-        let status = process.ended();
-        let said = process.log();
-        assert_eq!(status.code(), Some(1), "{fault:?}: {said}");
-        assert!(said.contains("latchkey.db") && said.lines().count() == 1, "{fault:?}: {said}");
+        let status = process.wait_for_exit();
+        let log = process.log();
+        assert_eq!(status.code(), Some(1), "{fault:?}: {log}");
+        assert!(log.contains("latchkey.db") && log.lines().count() == 1, "{fault:?}: {log}");
         // It also leaves nothing that the next start would take for a database or a token.
-        disk.set(Fault::Nothing);
+        disk.set(DiskFault::Nothing);
         let mut process = Process::start("the control plane", &mut command, &folder.path().join("log"));
         eventually("it serves", || {
             process.assert_runs();

@@ -16,7 +16,7 @@ fn is_denied(verdict: &str) -> bool {
 
 /// Sends requests with a deleted key until `is_over`, through every restart. Returns the verdicts that were no denials,
 /// and the number of denials.
-fn ask(port: u16, dead: &CreatedKey, is_over: &AtomicBool) -> (Vec<String>, usize) {
+fn send_until_over(port: u16, dead: &CreatedKey, is_over: &AtomicBool) -> (Vec<String>, usize) {
     let (mut wrong, mut denied) = (Vec::new(), 0);
     while !is_over.load(Ordering::Relaxed) {
         let Ok(mut connection) = Connection::try_open(port) else {
@@ -44,14 +44,14 @@ fn control_plane_and_envoy_killed_at_random_let_no_deleted_key_pass() {
     let dead = stack.admin.create_key("acme", "dead");
     stack.wait_known(&dead);
     stack.admin.delete(&dead);
-    eventually("it is dead on every worker", || {
+    eventually("every worker denies the deleted key", || {
         let seen = stack.admin.get("/v1/enforcement");
         if seen["enforced"] == json!(true) { Ok(()) } else { Err(seen.to_string()) }
     });
     let is_over = AtomicBool::new(false);
     let port = stack.envoy.port;
-    let asked: Vec<(Vec<String>, usize)> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| ask(port, &dead, &is_over))).collect();
+    let results: Vec<(Vec<String>, usize)> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| send_until_over(port, &dead, &is_over))).collect();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 0..ROUNDS {
                 // A random number of changes, and the kill while another one is in flight.
@@ -93,7 +93,7 @@ fn control_plane_and_envoy_killed_at_random_let_no_deleted_key_pass() {
                     stack.wait_known(key);
                 }
                 for mut connection in stack.envoy.connections(4) {
-                    eventually("what was deleted is dead", || {
+                    eventually("every worker denies the deleted key", || {
                         let seen = connection.get("/v1/reviews", &[("x-api-key", &gone.secret)]).verdict();
                         if seen == "401 unknown-key" { Ok(()) } else { Err(format!("round {round}: {seen}")) }
                     });
@@ -101,15 +101,18 @@ fn control_plane_and_envoy_killed_at_random_let_no_deleted_key_pass() {
             }
         }));
         is_over.store(true, Ordering::Relaxed);
-        let asked = clients.into_iter().map(|client| client.join().expect("a client")).collect();
+        let results = clients.into_iter().map(|client| client.join().expect("a client")).collect();
         if let Err(broken) = outcome {
             std::panic::resume_unwind(broken);
         }
-        asked
+        results
     });
-    println!("{ROUNDS} rounds, {} requests with a dead key", asked.iter().map(|(_, denied)| denied).sum::<usize>());
-    for (wrong, denied) in asked {
+    println!(
+        "{ROUNDS} rounds, {} requests with a deleted key",
+        results.iter().map(|(_, denied)| denied).sum::<usize>()
+    );
+    for (wrong, denied) in results {
         assert_eq!(wrong, Vec::<String>::new(), "seed {seed}");
-        assert!(denied > 100, "{denied} requests with a dead key");
+        assert!(denied > 100, "{denied} requests with a deleted key");
     }
 }

@@ -1,29 +1,29 @@
-//! Damaged answers of the feed: workers keep their table until it is stale, no VM fails, and nobody has to intervene.
+//! Damaged answers of the feed: workers keep their table until it is stale, no VM fails, and all recover by themselves.
 
 use std::time::Duration;
 
 use end_to_end::{
-    Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, Expected, Hammer, Link, Trouble, eventually,
-    eventually_within,
+    Connection, ControlPlane, CreatedKey, Echo, Envoy, EnvoyConfig, Expected, Link, LinkFault, LoadGenerator,
+    eventually, eventually_within,
 };
 use serde_json::json;
 
-const ALL: [Trouble; 10] = [
-    Trouble::Silence,
-    Trouble::Slow,
-    Trouble::HalfClosed,
-    Trouble::CutOff,
-    Trouble::Flipped,
-    Trouble::RandomBody,
-    Trouble::Random,
-    Trouble::Oversized,
-    Trouble::Endless,
-    Trouble::SomebodyElse,
+const ALL: [LinkFault; 10] = [
+    LinkFault::Silence,
+    LinkFault::Slow,
+    LinkFault::HalfClosed,
+    LinkFault::CutOff,
+    LinkFault::Flipped,
+    LinkFault::RandomBody,
+    LinkFault::Random,
+    LinkFault::Oversized,
+    LinkFault::Endless,
+    LinkFault::CaptivePortal,
 ];
 
 /// Whether the edge waits for the answer, and so sends only one request.
-fn is_waited_for(trouble: Trouble) -> bool {
-    matches!(trouble, Trouble::Silence | Trouble::Slow)
+fn delays_the_answer(fault: LinkFault) -> bool {
+    matches!(fault, LinkFault::Silence | LinkFault::Slow)
 }
 
 fn start_envoy(link: &Link, control_plane: &ControlPlane, echo: &Echo, bound_secs: u64) -> Envoy {
@@ -50,7 +50,7 @@ fn damaged_answers_change_no_verdict_and_break_no_vm() {
     let link = Link::to(control_plane.port);
     let mut envoy = start_envoy(&link, &control_plane, &echo, 86_400);
     envoy.wait_ready();
-    let hammer = Hammer::start(
+    let load = LoadGenerator::start(
         envoy.connections(4),
         envoy.port,
         &[
@@ -59,20 +59,20 @@ fn damaged_answers_change_no_verdict_and_break_no_vm() {
         ],
     );
     let mut connections = envoy.connections(4);
-    for trouble in ALL {
-        link.set(trouble);
+    for fault in ALL {
+        link.set(fault);
         // Changes, so that there is an answer to damage.
         let (new, victim) = (admin.create_key("acme", "new"), admin.create_key("acme", "victim"));
         admin.delete(&victim);
-        link.wait_harmed(if is_waited_for(trouble) { 1 } else { 2 });
-        hammer.wait_for(100);
-        link.set(Trouble::Nothing);
+        link.wait_damaged(if delays_the_answer(fault) { 1 } else { 2 });
+        load.wait_for(100);
+        link.set(LinkFault::Nothing);
         wait_verdict(&mut connections, &new, "200 -");
         wait_verdict(&mut connections, &victim, "401 unknown-key");
-        envoy.assert_no_vm_broke();
+        envoy.assert_no_vm_failed();
     }
-    println!("{} troubles, {} requests meanwhile", ALL.len(), hammer.answered());
-    assert_eq!(hammer.stop(), Vec::<String>::new());
+    println!("{} faults, {} requests meanwhile", ALL.len(), load.answered());
+    assert_eq!(load.stop(), Vec::<String>::new());
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn an_edge_with_only_damaged_answers_denies_after_its_staleness_bound_and_recove
     let admin = control_plane.admin();
     admin.create_workspace("acme");
     let key = admin.create_key("acme", "key");
-    let troubles = [Trouble::Slow, Trouble::RandomBody, Trouble::HalfClosed];
-    let links = troubles.map(|_| Link::to(control_plane.port));
+    let faults = [LinkFault::Slow, LinkFault::RandomBody, LinkFault::HalfClosed];
+    let links = faults.map(|_| Link::to(control_plane.port));
     let mut envoys: Vec<Envoy> =
         links.iter().map(|link| start_envoy(link, &control_plane, &echo, BOUND_SECS)).collect();
     envoys.iter_mut().for_each(Envoy::wait_ready);
     let mut connections: Vec<Connection> = envoys.iter().flat_map(|envoy| envoy.connections(2)).collect();
     wait_verdict(&mut connections, &key, "200 -");
-    links.iter().zip(troubles).for_each(|(link, trouble)| link.set(trouble));
+    links.iter().zip(faults).for_each(|(link, fault)| link.set(fault));
     admin.delete(&key);
     // Allows for half a second between ticks, and for a busy machine.
     eventually_within(Duration::from_secs(BOUND_SECS + 3), "every worker denies", || {
@@ -97,9 +97,9 @@ fn an_edge_with_only_damaged_answers_denies_after_its_staleness_bound_and_recove
         let seen: Vec<String> = connections.iter_mut().map(get).collect();
         if seen.iter().all(|seen| seen == "503 stale") { Ok(()) } else { Err(format!("{seen:?}")) }
     });
-    links.iter().for_each(|link| link.set(Trouble::Nothing));
+    links.iter().for_each(|link| link.set(LinkFault::Nothing));
     wait_verdict(&mut connections, &key, "401 unknown-key");
-    envoys.iter().for_each(Envoy::assert_no_vm_broke);
+    envoys.iter().for_each(Envoy::assert_no_vm_failed);
 }
 
 /// The first table, too, is only applied as a whole.
@@ -110,22 +110,22 @@ fn an_envoy_that_starts_on_a_bad_link_denies_until_it_is_good() {
     admin.create_workspace("acme");
     let key = admin.create_key("acme", "key");
     let link = Link::to(control_plane.port);
-    link.set(Trouble::Flipped);
+    link.set(LinkFault::Flipped);
     let mut envoy = start_envoy(&link, &control_plane, &echo, 86_400);
     envoy.wait_listening();
     let mut connections = envoy.connections(4);
-    for trouble in [Trouble::Flipped, Trouble::RandomBody, Trouble::CutOff, Trouble::SomebodyElse] {
-        link.set(trouble);
-        link.wait_harmed(2);
+    for fault in [LinkFault::Flipped, LinkFault::RandomBody, LinkFault::CutOff, LinkFault::CaptivePortal] {
+        link.set(fault);
+        link.wait_damaged(2);
         for connection in &mut connections {
             assert_eq!(
                 connection.get("/v1/reviews", &[("x-api-key", &key.secret)]).verdict(),
                 "503 not-ready",
-                "{trouble:?}"
+                "{fault:?}"
             );
         }
     }
-    link.set(Trouble::Nothing);
+    link.set(LinkFault::Nothing);
     wait_verdict(&mut connections, &key, "200 -");
-    envoy.assert_no_vm_broke();
+    envoy.assert_no_vm_failed();
 }

@@ -1,8 +1,8 @@
-//! Power loss: any part of the unsynced writes is gone, and every answered change is still there.
+//! Power loss: any part of the unsynced writes is lost, and every answered change is still there.
 
 use std::collections::BTreeMap;
 
-use end_to_end::{Admin, ControlPlane, CreatedKey, Disk, Fault, Unsynced, eventually, latchkey};
+use end_to_end::{Admin, ControlPlane, CreatedKey, Disk, DiskFault, UnsyncedWrites, eventually, latchkey};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
@@ -10,27 +10,27 @@ const ROUNDS: u64 = 12;
 const WRITERS: usize = 4;
 
 /// Answered changes: each key with the revision that its last answer gave.
-type Answered = BTreeMap<String, u64>;
+type AnsweredChanges = BTreeMap<String, u64>;
 
-fn note(answered: &mut Answered, key: &Value) {
+fn record(answered: &mut AnsweredChanges, key: &Value) {
     answered.insert(key["id"].as_str().expect("an id").to_owned(), key["revision"].as_u64().expect("a revision"));
 }
 
-/// Makes keys and deactivates some of them until the control plane is gone.
-fn write_until_the_end(admin: &Admin, name: &str) -> Answered {
-    let mut answered = Answered::new();
+/// Creates keys and deactivates some of them until the control plane is killed.
+fn write_until_killed(admin: &Admin, name: &str) -> AnsweredChanges {
+    let mut answered = AnsweredChanges::new();
     for number in 0.. {
         let body = json!({"name": format!("{name}.{number}"), "expires_in": "1d"});
-        let Some((201, made)) = admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)) else { break };
-        if made["key"].is_null() {
+        let Some((201, created)) = admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)) else { break };
+        if created["key"].is_null() {
             break;
         }
-        note(&mut answered, &made["key"]);
+        record(&mut answered, &created["key"]);
         if number % 3 == 0 {
-            let id = made["key"]["id"].as_str().expect("an id");
+            let id = created["key"]["id"].as_str().expect("an id");
             let path = format!("/v1/workspaces/acme/keys/{id}/deactivate");
             match admin.send("POST", &path, None) {
-                Some((200, key)) if key.is_object() => note(&mut answered, &key),
+                Some((200, key)) if key.is_object() => record(&mut answered, &key),
                 _ => break,
             }
         }
@@ -39,14 +39,14 @@ fn write_until_the_end(admin: &Admin, name: &str) -> Answered {
 }
 
 /// Writes under load until a random moment, then kills the control plane; returns the answered changes.
-fn load_and_kill(control_plane: &mut ControlPlane, round: u64, random: &mut Rng) -> Answered {
+fn load_and_kill(control_plane: &mut ControlPlane, round: u64, random: &mut Rng) -> AnsweredChanges {
     let start = revision(&control_plane.admin());
     let until = start + random.u64(5..120);
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let admin = control_plane.admin();
-                scope.spawn(move || write_until_the_end(&admin, &format!("{round}.{writer}")))
+                scope.spawn(move || write_until_killed(&admin, &format!("{round}.{writer}")))
             })
             .collect();
         let admin = control_plane.admin();
@@ -64,7 +64,7 @@ fn revision(admin: &Admin) -> u64 {
 }
 
 /// Answered changes that are missing.
-fn lost(admin: &Admin, answered: &Answered) -> Vec<String> {
+fn lost_changes(admin: &Admin, answered: &AnsweredChanges) -> Vec<String> {
     let is_lost = |(id, revision): &(&String, &u64)| {
         let (_, key) = admin.send("GET", &format!("/v1/workspaces/acme/keys/{id}"), None).expect("an answer");
         key["revision"].as_u64().is_none_or(|there| there < **revision)
@@ -79,26 +79,26 @@ fn assert_whole(control_plane: &ControlPlane, when: &str) {
     for command in
         [vec!["audit", "verify", "--database", &database], vec!["backup", "--database", &database, "--to", &copy]]
     {
-        let (code, said) = latchkey(&command);
-        assert_eq!(code, Some(0), "{when}: {said}");
+        let (code, output) = latchkey(&command);
+        assert_eq!(code, Some(0), "{when}: {output}");
     }
 }
 
 #[test]
 fn answered_changes_survive_a_power_loss() {
     let disk = Disk::new();
-    let mut control_plane = ControlPlane::start_on(&disk);
+    let mut control_plane = ControlPlane::start_on_disk(&disk);
     control_plane.admin().create_workspace("acme");
-    let (mut answered, mut unsynced, mut round) = (Answered::new(), 0, 0);
+    let (mut answered, mut unsynced, mut round) = (AnsweredChanges::new(), 0, 0);
     // Continues while every kill found everything synced.
     while round < ROUNDS || unsynced == 0 {
         assert!(round < 10 * ROUNDS, "no round had anything to lose");
         let mut random = Rng::with_seed(round);
         answered.extend(load_and_kill(&mut control_plane, round, &mut random));
-        let what = if round % 3 == 0 { Unsynced::Lost } else { Unsynced::Torn };
+        let what = if round % 3 == 0 { UnsyncedWrites::Lost } else { UnsyncedWrites::Torn };
         unsynced += disk.lose_power(&control_plane.database(), what, &mut random);
         control_plane.restart();
-        assert_eq!(lost(&control_plane.admin(), &answered), Vec::<String>::new(), "round {round}, {what:?}");
+        assert_eq!(lost_changes(&control_plane.admin(), &answered), Vec::<String>::new(), "round {round}, {what:?}");
         assert_whole(&control_plane, &format!("round {round}"));
         round += 1;
     }
@@ -109,45 +109,45 @@ fn answered_changes_survive_a_power_loss() {
 #[test]
 fn a_disk_that_lies_about_its_syncs_loses_answered_changes() {
     let disk = Disk::new();
-    let mut control_plane = ControlPlane::start_on(&disk);
+    let mut control_plane = ControlPlane::start_on_disk(&disk);
     control_plane.admin().create_workspace("acme");
-    disk.set(Fault::SyncLies);
+    disk.set(DiskFault::SyncLies);
     let answered = load_and_kill(&mut control_plane, 0, &mut Rng::with_seed(0));
-    disk.lose_power(&control_plane.database(), Unsynced::Lost, &mut Rng::with_seed(0));
+    disk.lose_power(&control_plane.database(), UnsyncedWrites::Lost, &mut Rng::with_seed(0));
     control_plane.restart();
-    assert_eq!(lost(&control_plane.admin(), &answered).len(), answered.len());
+    assert_eq!(lost_changes(&control_plane.admin(), &answered).len(), answered.len());
 }
 
 /// A failed sync may have lost its data, although the next one succeeds.
 #[test]
 fn a_failed_sync_is_reported_and_loses_no_answered_change() {
     let disk = Disk::new();
-    let mut control_plane = ControlPlane::start_on(&disk);
+    let mut control_plane = ControlPlane::start_on_disk(&disk);
     let admin = control_plane.admin();
     admin.create_workspace("acme");
-    let mut answered = Answered::new();
+    let mut answered = AnsweredChanges::new();
     let mut make = |name: &str| {
         let body = json!({"name": name, "expires_in": "none"});
-        let (status, made) = admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)).expect("an answer");
+        let (status, created) = admin.send("POST", "/v1/workspaces/acme/keys", Some(&body)).expect("an answer");
         if status == 201 {
-            note(&mut answered, &made["key"]);
+            record(&mut answered, &created["key"]);
         }
-        (status, made["code"].clone())
+        (status, created["code"].clone())
     };
     for round in 0..5 {
         assert_eq!(make("before").0, 201, "round {round}");
-        disk.set(Fault::SyncFails);
+        disk.set(DiskFault::SyncFails);
         for _ in 0..3 {
             assert_eq!(make("meanwhile"), (503, json!("storage-unavailable")), "round {round}");
         }
-        disk.set(Fault::Nothing);
+        disk.set(DiskFault::Nothing);
         assert_eq!(make("after").0, 201, "round {round}");
     }
     control_plane.process.kill();
-    disk.lose_power(&control_plane.database(), Unsynced::Lost, &mut Rng::with_seed(0));
+    disk.lose_power(&control_plane.database(), UnsyncedWrites::Lost, &mut Rng::with_seed(0));
     control_plane.restart();
     let admin = control_plane.admin();
-    assert_eq!(lost(&admin, &answered), Vec::<String>::new());
+    assert_eq!(lost_changes(&admin, &answered), Vec::<String>::new());
     let keys = admin.get("/v1/workspaces/acme/keys?limit=100");
     assert_eq!(keys["items"].as_array().map(Vec::len), Some(answered.len()), "refused changes aren't there");
     assert_whole(&control_plane, "after");
@@ -156,7 +156,7 @@ fn a_failed_sync_is_reported_and_loses_no_answered_change() {
 /// A crash may leave anything beside the database.
 #[test]
 fn files_that_a_crash_left_beside_the_database_do_no_harm() {
-    let mut control_plane = ControlPlane::of_a_file();
+    let mut control_plane = ControlPlane::start_on_sqlite();
     control_plane.admin().create_workspace("acme");
     let keys: Vec<CreatedKey> = (0..20).map(|n| control_plane.admin().create_key("acme", &n.to_string())).collect();
     let beside = |control_plane: &ControlPlane, suffix: &str| {

@@ -1,4 +1,4 @@
-//! Requests that two readers could split or read in different ways.
+//! Request smuggling: requests that two parsers could split or read in different ways.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use crate::{check, check_stack, stack};
 /// isn't ours.
 const UNKNOWN_CODING: &str = "unknown coding";
 
-/// Requests with a valid key that two readers could split or read in different ways.
+/// Requests with a valid key that two parsers could split or read in different ways.
 fn ambiguous(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     let smuggled = "GET /v1/webhooks/smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     let key = format!("host: a\r\nx-api-key: {secret}\r\n");
@@ -175,15 +175,15 @@ fn no_proxy_header_changes_the_decision() {
         ("via", "1.1 latchkey"),
         ("forwarded", "for=127.0.0.1;by=127.0.0.1"),
     ] {
-        let ask = |secret: &str| {
+        let verdict = |secret: &str| {
             Connection::open(stack.envoy.port).get("/v1/webhooks", &[(name, value), ("x-api-key", secret)]).verdict()
         };
-        assert_eq!(ask(&key.secret), "403 missing-scope", "{name}");
-        assert_eq!(ask("x"), "401 malformed-key", "{name}");
+        assert_eq!(verdict(&key.secret), "403 missing-scope", "{name}");
+        assert_eq!(verdict("x"), "401 malformed-key", "{name}");
     }
     assert_eq!(stack.echo.seen(), before, "the upstream saw one of them");
-    // Before any filter, Envoy removes the headers that `connection` names. That includes the key, so nobody gets in
-    // this way.
+    // Before any filter, Envoy removes the headers that `connection` names. That includes the key, so such
+    // a request is denied.
     let named = [("connection", "x-api-key"), ("x-api-key", key.secret.as_str())];
     assert_eq!(Connection::open(stack.envoy.port).get("/v1/reviews", &named).verdict(), "401 missing-key");
     let named = [("connection", "x-latchkey-key-id, x-latchkey-workspace-id"), ("x-api-key", key.secret.as_str())];

@@ -9,7 +9,7 @@ use crate::{check, check_stack, from_upstream, stack};
 /// Requests of the generator, each from its own seed.
 const GENERATED: u64 = 10_000;
 
-/// A complete request, so that nobody waits for the rest of it.
+/// A complete request, so that Envoy doesn't wait for the rest of it.
 fn generated(seed: u64, secret: &str) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let pick = |random: &mut fastrand::Rng, from: &[&str]| from[random.usize(..from.len())].to_owned();
@@ -104,10 +104,10 @@ fn ten_thousand_generated_requests_open_nothing() {
     let passed = AtomicU64::new(0);
     let before = stack.echo.seen();
     std::thread::scope(|scope| {
-        for lane in 0..4 {
+        for thread in 0..4 {
             let (stack, key, passed) = (&stack, &key, &passed);
             scope.spawn(move || {
-                for seed in (lane..GENERATED).step_by(4) {
+                for seed in (thread..GENERATED).step_by(4) {
                     let request = generated(seed, &key.secret);
                     let is_head = request.starts_with(b"HEAD ");
                     let mut connection = Connection::open(stack.envoy.port);

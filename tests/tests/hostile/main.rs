@@ -45,7 +45,7 @@ fn check(name: &str, request: &[u8], answer: &Response, secret: &str, passed: &A
 
 /// Checks that no VM failed, that the upstream saw only what passed, and that the log has no secret.
 fn check_stack(stack: &Stack, seen_before: u64, passed: &AtomicU64, secret: &str) {
-    stack.envoy.assert_no_vm_broke();
+    stack.envoy.assert_no_vm_failed();
     let expected = seen_before + passed.load(Ordering::SeqCst);
     assert_eq!(stack.echo.seen(), expected, "the upstream saw a request whose client saw no answer of it");
     let mut last = Connection::open(stack.envoy.port);

@@ -1,4 +1,4 @@
-//! Hand-made values in the places for a key.
+//! Handwritten values in the places for a key.
 
 use std::sync::atomic::AtomicU64;
 

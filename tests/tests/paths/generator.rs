@@ -136,7 +136,7 @@ pub fn all() -> Vec<Vec<u8>> {
 
 fn path(random: &mut Rng) -> Vec<u8> {
     let mut path = match random.u8(..10) {
-        0..5 => climb(random),
+        0..5 => traversal(random),
         5..8 => mixed(random),
         _ => escaped(random),
     };
@@ -161,7 +161,7 @@ fn slash(random: &mut Rng) -> &'static str {
 }
 
 /// Up from a prefix by dot segments of any spelling, and down to another one.
-fn climb(random: &mut Rng) -> Vec<u8> {
+fn traversal(random: &mut Rng) -> Vec<u8> {
     let mut path = pick(random, &STARTS).to_owned();
     for _ in 0..random.usize(1..=3) {
         path.push_str(slash(random));

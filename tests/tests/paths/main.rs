@@ -1,8 +1,10 @@
-//! One reading of a path, or 400: every kind of upstream dispatches what passes to the route that Envoy matched.
+//! Path confusion: a path has one reading, or is refused with 400.
+//!
+//! Every kind of upstream dispatches a path that passes to the route that Envoy matched.
 
+mod attacks;
 mod generated;
 mod generator;
-mod known;
 mod ordinary;
 mod pathless;
 mod site;
@@ -13,9 +15,9 @@ use site::{CATCH_ALL, PRINTED, ROUTES, Setup, Site, TEMPLATES};
 /// Checks everything about this setup on one Envoy, because starting one is most of what a test costs.
 fn assert_read_in_one_way(setup: &Setup) {
     let mut site = Site::start(setup);
-    let wrong = [known::passed(&site), ordinary::refused(&site), generated::misread(&site)].concat();
+    let wrong = [attacks::passed(&site), ordinary::refused(&site), generated::mismatches(&site)].concat();
     assert!(wrong.is_empty(), "{}:\n{}", setup.name, wrong.join("\n"));
-    site.assert_no_vm_broke();
+    site.assert_no_vm_failed();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Two hundred ordinary paths: each passes, or is denied for its key alone, and reaches the upstream as it was sent.
 
-use end_to_end::{Mirrored, Reader, send_all};
+use end_to_end::{ReceivedRequest, UpstreamModel, send_all};
 
 use crate::site::{Site, request};
 
@@ -88,7 +88,7 @@ pub fn refused(site: &Site<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (path, answer) in paths.iter().zip(send_all(site.port, &requests)) {
         let answer = answer.unwrap_or_else(|| panic!("{path}: the connection was closed"));
-        let expected = match site.setup.rule(Reader::cut(path.as_bytes())) {
+        let expected = match site.setup.rule(UpstreamModel::path_of(path.as_bytes())) {
             "public" | "reviews" | "reviews of acme" => "200 -",
             "deny" => "403 no-route-rule",
             _ => "403 missing-scope",
@@ -96,7 +96,7 @@ pub fn refused(site: &Site<'_>) -> Vec<String> {
         if answer.verdict() != expected {
             wrong.push(format!("{path}: {} instead of {expected}", answer.verdict()));
         }
-        let received = Mirrored::parse(&answer.body).map(|mirrored| mirrored.target);
+        let received = ReceivedRequest::parse(&answer.body).map(|request| request.target);
         if received.as_ref().is_some_and(|received| received != path.as_bytes()) {
             wrong.push(format!("{path} reached the upstream as {}", received.unwrap_or_default().escape_ascii()));
         }

@@ -1,4 +1,4 @@
-//! Requests without a path to check, or whose path isn't checked: readiness, `OPTIONS *`, CONNECT.
+//! Requests without a path, or whose path isn't checked: readiness, `OPTIONS *`, CONNECT.
 
 use end_to_end::{Connection, eventually};
 
@@ -7,10 +7,10 @@ use crate::site::{Site, TEMPLATES};
 #[test]
 fn readiness_and_requests_without_a_path_get_their_usual_answers() {
     let site = Site::start(&TEMPLATES);
-    let ask = |method: &str, path: &str| Connection::open(site.port).request(method, path, &[]).verdict();
+    let verdict = |method: &str, path: &str| Connection::open(site.port).request(method, path, &[]).verdict();
     // A query is not the path. A worker that has its keys is ready a little later.
     for path in ["/latchkey/ready", "/latchkey/ready?a=/../%2e%2e;"] {
-        eventually("a worker is ready", || match ask("GET", path) {
+        eventually("a worker is ready", || match verdict("GET", path) {
             seen if seen == "200 -" => Ok(()),
             seen => Err(format!("{path}: {seen}")),
         });
@@ -22,7 +22,7 @@ fn readiness_and_requests_without_a_path_get_their_usual_answers() {
         "/latchkey/ready;x",
         "/latchkey/..;/latchkey/ready",
     ] {
-        assert_eq!(ask("GET", path), "400 bad-path", "{path}");
+        assert_eq!(verdict("GET", path), "400 bad-path", "{path}");
     }
     for (method, target, expected) in [
         ("GET", "/latchkey/ready/", "401 missing-key"),
@@ -33,6 +33,6 @@ fn readiness_and_requests_without_a_path_get_their_usual_answers() {
         ("GET", "http://api.example/healthz", "200 -"),
         ("GET", "http://api.example/healthz/..;/v1/reviews/1", "400 bad-path"),
     ] {
-        assert_eq!(ask(method, target), expected, "{method} {target}");
+        assert_eq!(verdict(method, target), expected, "{method} {target}");
     }
 }

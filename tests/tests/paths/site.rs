@@ -1,7 +1,8 @@
 //! Envoys with what `latchkey envoy-config` prints, each with other routes, before an upstream that parses nothing.
 
 use end_to_end::{
-    Connection, ControlPlane, CreatedKey, Mirror, Process, Response, eventually, free_port, latchkey, root, run_envoy,
+    Connection, ControlPlane, CreatedKey, Process, Response, TargetEcho, eventually, free_port, latchkey, root,
+    run_envoy,
 };
 
 /// Where a configuration has its rules, and what they are.
@@ -21,7 +22,7 @@ pub struct Setup {
 /// Whether Envoy resolves dots and merges slashes before it chooses a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Paths {
-    MadePlain,
+    Normalised,
     AsSent,
 }
 
@@ -37,7 +38,7 @@ pub const PRINTED: Setup = Setup {
     name: "as printed",
     routes: &["/healthz=public", "/v1/reviews=reviews", "/v1/webhooks=webhooks"],
     edits: &[],
-    paths: Paths::MadePlain,
+    paths: Paths::Normalised,
     rules: &[("/v1/reviews", "reviews"), ("/v1/webhooks", "webhooks"), ("/healthz", "public")],
     otherwise: "deny",
 };
@@ -91,7 +92,7 @@ pub const CATCH_ALL: Setup = Setup {
     name: "a public catch-all",
     routes: &["/=public", "/v1/reviews=reviews", "/v1/webhooks=webhooks"],
     edits: &[],
-    paths: Paths::MadePlain,
+    paths: Paths::Normalised,
     rules: &[("/v1/reviews", "reviews"), ("/v1/webhooks", "webhooks")],
     otherwise: "public",
 };
@@ -117,11 +118,11 @@ pub struct Site<'a> {
 
 impl<'a> Site<'a> {
     pub fn start(setup: &'a Setup) -> Self {
-        Self::start_before(setup, Mirror::start().port)
+        Self::start_with_upstream(setup, TargetEcho::start().port)
     }
 
-    /// With another upstream than the mirror.
-    pub fn start_before(setup: &'a Setup, upstream: u16) -> Self {
+    /// With another upstream than [`TargetEcho`].
+    pub fn start_with_upstream(setup: &'a Setup, upstream: u16) -> Self {
         let (control_plane, folder) = (ControlPlane::start(), tempfile::tempdir().expect("a folder"));
         let admin = control_plane.admin();
         admin.create_workspace("acme");
@@ -185,7 +186,7 @@ impl<'a> Site<'a> {
     }
 
     /// Fails if a VM has trapped, or Envoy has ended.
-    pub fn assert_no_vm_broke(&mut self) {
+    pub fn assert_no_vm_failed(&mut self) {
         self.envoy.assert_runs();
         let log = self.envoy.log();
         assert!(!log.contains("Proxy-Wasm plugin in-VM"), "a VM trapped:\n{log}");
@@ -200,7 +201,7 @@ pub fn request(path: &[u8], key: Option<&str>) -> Vec<u8> {
 
 fn print(flags: &[String]) -> String {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let (code, said) = latchkey(&flags);
-    assert_eq!(code, Some(0), "{said}");
-    said
+    let (code, output) = latchkey(&flags);
+    assert_eq!(code, Some(0), "{output}");
+    output
 }

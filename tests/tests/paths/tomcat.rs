@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use end_to_end::{Connection, Process, Reader, Response, eventually, free_port, send_all};
+use end_to_end::{Connection, Process, Response, UpstreamModel, eventually, free_port, send_all};
 
 use crate::generator;
 use crate::site::{PRINTED, Setup, Site, request};
@@ -12,7 +12,7 @@ use crate::site::{PRINTED, Setup, Site, request};
 /// Where Debian's package puts it.
 const HOME: &str = "/usr/share/tomcat10";
 
-/// Connectors of one Tomcat, by their options, and the reader that models each.
+/// Connectors of one Tomcat, by their options, and the model of each.
 const CONNECTORS: [(&str, &str); 4] = [
     ("", "Tomcat 10.1"),
     ("encodedSolidusHandling=\"decode\"", "Tomcat 10.1 that decodes %2f"),
@@ -114,47 +114,48 @@ fn is_forwarded(path: &[u8]) -> bool {
 }
 
 /// Whether Tomcat accepts this path: it requires these characters to be escaped, even with `allowBackslash`.
-fn is_taken(path: &[u8]) -> bool {
+fn is_accepted(path: &[u8]) -> bool {
     is_forwarded(path) && !path.iter().any(|byte| br#""<>[\]^`{|}"#.contains(byte))
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a test that is skipped says so")]
+#[expect(clippy::disallowed_methods, reason = "a skipped test reports why")]
 fn no_path_that_passes_is_another_route_to_tomcat() {
     let Some(tomcat) = Tomcat::start() else {
         // Not with a macro, whose output is shown only for a failing test.
-        let lacking = "skipped: no tomcat10 here; scripts/debian-packages \"the test behind Tomcat\" tomcat10-common";
+        let lacking = "skipped: no tomcat10; run scripts/debian-packages \"the test behind Tomcat\" tomcat10-common";
         return writeln!(std::io::stderr(), "{lacking}").expect("standard error");
     };
-    assert_readers_are_right(&tomcat);
+    assert_models_are_right(&tomcat);
     let setup = PRINTED;
-    let mut site = Site::start_before(&setup, tomcat.ports[0]);
-    assert_hole_is_closed(&tomcat, &site);
+    let mut site = Site::start_with_upstream(&setup, tomcat.ports[0]);
+    assert_bypass_is_refused(&tomcat, &site);
     assert_generated_pass_as_matched(&setup, &site);
-    site.assert_no_vm_broke();
+    site.assert_no_vm_failed();
 }
 
 /// The models of Tomcat in the test crate dispatch as the real one does.
-fn assert_readers_are_right(tomcat: &Tomcat) {
-    let paths: Vec<Vec<u8>> = generator::all().into_iter().filter(|path| is_taken(path)).take(1_000).collect();
+fn assert_models_are_right(tomcat: &Tomcat) {
+    let paths: Vec<Vec<u8>> = generator::all().into_iter().filter(|path| is_accepted(path)).take(1_000).collect();
     let requests: Vec<Vec<u8>> = paths.iter().map(|path| request(path, None)).collect();
     for ((_, name), port) in CONNECTORS.iter().zip(tomcat.ports) {
-        let reader = Reader::ALL.iter().find(|reader| reader.name == *name).expect("a reader of this name");
+        let model = UpstreamModel::ALL.iter().find(|model| model.name == *name).expect("a model of this name");
         let mut wrong = Vec::new();
         for (path, answer) in paths.iter().zip(send_all(port, &requests)) {
             let answer = answer.unwrap_or_else(|| panic!("{name}: {}: no answer", path.escape_ascii()));
-            let (real, model) = (dispatched(&answer), reader.read(path));
-            if real.as_deref() != model.as_deref().map(without_slash) {
-                let [real, model] = [real, model].map(|path| path.map(|path| path.escape_ascii().to_string()));
-                wrong.push(format!("{}: {real:?}, and not {model:?}", path.escape_ascii()));
+            let (actual, expected) = (dispatched(&answer), model.resolve(path));
+            if actual.as_deref() != expected.as_deref().map(without_slash) {
+                let [actual, expected] =
+                    [actual, expected].map(|path| path.map(|path| path.escape_ascii().to_string()));
+                wrong.push(format!("{}: {actual:?} instead of {expected:?}", path.escape_ascii()));
             }
         }
         assert!(wrong.is_empty(), "{name}: {} of {} differ: {wrong:#?}", wrong.len(), paths.len());
     }
 }
 
-/// The hole is there without Latchkey in front, and closed with it.
-fn assert_hole_is_closed(tomcat: &Tomcat, site: &Site<'_>) {
+/// The bypass works without Latchkey in front, and is refused with it.
+fn assert_bypass_is_refused(tomcat: &Tomcat, site: &Site<'_>) {
     for (sent, forwarded, served) in [
         ("/healthz/%2e%2e;/v1/reviews/1", "/healthz/..;/v1/reviews/1", "/v1/reviews/1"),
         ("/v1/reviews/%2e%2e;/webhooks/1", "/v1/reviews/..;/webhooks/1", "/v1/webhooks/1"),

@@ -5,18 +5,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::UnixSeconds;
 
-use super::{KeyBody, of_key};
+use super::{KeyBody, key_problem};
 use crate::api::Api;
-use crate::api::answer::changed;
 use crate::api::authority::AdminOf;
 use crate::api::fields::Fields;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::requests::Nothing;
+use crate::api::response::changed_resource;
 use crate::problem::Problem;
-use crate::store::{Changed, Key, StoreError};
+use crate::store::{AtRevision, Key, StoreError};
 
-/// Lets a key be used. May be repeated.
+/// Activates a key. Idempotent.
 #[utoipa::path(
     post,
     path = "/workspaces/{workspace}/keys/{key}/activate",
@@ -32,12 +32,12 @@ pub(in crate::api) async fn activate(
     fields: Fields,
 ) -> Result<Response, Problem> {
     fields.finish(|| Some(()))?;
-    let acting = at.principal.acting(&api.clock);
-    let now = acting.at;
-    told(api.store.activate_key(at.workspace.id, id, precondition, acting).await, now)
+    let context = at.principal.change_context(&api.clock);
+    let now = context.at;
+    respond(api.store.activate_key(at.workspace.id, id, precondition, context).await, now)
 }
 
-/// Stops a key until it is activated. May be repeated.
+/// Deactivates a key until it is activated again. Idempotent.
 #[utoipa::path(
     post,
     path = "/workspaces/{workspace}/keys/{key}/deactivate",
@@ -53,12 +53,12 @@ pub(in crate::api) async fn deactivate(
     fields: Fields,
 ) -> Result<Response, Problem> {
     fields.finish(|| Some(()))?;
-    let acting = at.principal.acting(&api.clock);
-    let now = acting.at;
-    told(api.store.deactivate_key(at.workspace.id, id, precondition, acting).await, now)
+    let context = at.principal.change_context(&api.clock);
+    let now = context.at;
+    respond(api.store.deactivate_key(at.workspace.id, id, precondition, context).await, now)
 }
 
-/// Ends the previous secret before its time. May be repeated.
+/// Ends the overlap: the previous secret stops working. Idempotent.
 #[utoipa::path(
     post,
     path = "/workspaces/{workspace}/keys/{key}/end-overlap",
@@ -74,12 +74,12 @@ pub(in crate::api) async fn end_overlap(
     fields: Fields,
 ) -> Result<Response, Problem> {
     fields.finish(|| Some(()))?;
-    let acting = at.principal.acting(&api.clock);
-    let now = acting.at;
-    told(api.store.end_overlap(at.workspace.id, id, precondition, acting).await, now)
+    let context = at.principal.change_context(&api.clock);
+    let now = context.at;
+    respond(api.store.end_overlap(at.workspace.id, id, precondition, context).await, now)
 }
 
-fn told(result: Result<Changed<Key>, StoreError>, now: UnixSeconds) -> Result<Response, Problem> {
-    let Changed { value, revision } = result.map_err(of_key)?;
-    changed(StatusCode::OK, &KeyBody::new(value, now), revision)
+fn respond(result: Result<AtRevision<Key>, StoreError>, now: UnixSeconds) -> Result<Response, Problem> {
+    let AtRevision { value, revision } = result.map_err(key_problem)?;
+    changed_resource(StatusCode::OK, &KeyBody::new(value, now), revision)
 }

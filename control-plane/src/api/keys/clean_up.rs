@@ -1,4 +1,4 @@
-//! POST …/keys/deactivate-matching, /delete-matching: bulk removal of unneeded keys, with a dry run.
+//! POST …/keys/deactivate-matching, /delete-matching: bulk clean-up of unused keys, with a dry run.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -6,16 +6,16 @@ use policy::KeyId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{filter, of_key};
-use crate::api::answer::done;
+use super::{filter, key_problem};
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::fields::{Fields, Refused};
+use crate::api::fields::{Fields, InvalidValue};
 use crate::api::requests::MatchingKeys;
+use crate::api::response::bulk_summary;
 use crate::api::{Api, values};
 use crate::problem::Problem;
-use crate::store::{Cleaning, KeyFilter, Matched};
+use crate::store::{CleanUpAction, KeyFilter, MatchingKey};
 
-/// The keys that fit.
+/// The keys that match.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Matching)]
 struct MatchingBody {
@@ -26,7 +26,7 @@ struct MatchingBody {
     keys: Vec<MatchedBody>,
 }
 
-/// A key that fits.
+/// A key that matches.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Matched)]
 struct MatchedBody {
@@ -35,55 +35,55 @@ struct MatchedBody {
     name: String,
 }
 
-/// Deactivates all active keys that fit, or says which those are.
+/// Deactivates all active keys that match, or lists them with `dry_run`.
 #[utoipa::path(
     post,
     path = "/workspaces/{workspace}/keys/deactivate-matching",
     operation_id = "deactivate_matching_keys",
     request_body = MatchingKeys,
-    responses((status = 200, description = "The keys that fit", body = MatchingBody))
+    responses((status = 200, description = "The keys that match", body = MatchingBody))
 )]
 pub(in crate::api) async fn deactivate(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    clean_up(&api, &at, fields, Cleaning::Deactivate).await
+    clean_up(&api, &at, fields, CleanUpAction::Deactivate).await
 }
 
-/// Deletes all keys that fit, for good, or says which those are.
+/// Deletes all keys that match permanently, or lists them with `dry_run`.
 #[utoipa::path(
     post,
     path = "/workspaces/{workspace}/keys/delete-matching",
     operation_id = "delete_matching_keys",
     request_body = MatchingKeys,
-    responses((status = 200, description = "The keys that fit", body = MatchingBody))
+    responses((status = 200, description = "The keys that match", body = MatchingBody))
 )]
 pub(in crate::api) async fn delete(
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    clean_up(&api, &at, fields, Cleaning::Delete).await
+    clean_up(&api, &at, fields, CleanUpAction::Delete).await
 }
 
-async fn clean_up(api: &Api, at: &InWorkspace, mut fields: Fields, cleaning: Cleaning) -> Result<Response, Problem> {
-    let acting = at.principal.acting(&api.clock);
+async fn clean_up(api: &Api, at: &InWorkspace, mut fields: Fields, action: CleanUpAction) -> Result<Response, Problem> {
+    let context = at.principal.change_context(&api.clock);
     let dry_run = fields.required("dry_run", values::boolean);
-    let filter = filter::read(&mut fields, acting.at);
-    if filter == KeyFilter::default() && !fields.has_refused() {
-        let message =
-            "name at least one of unused_days, unrotated_days, expiring_days, name and status: else all keys would fit";
-        fields.refuse("", Refused::new("required", message));
+    let filter = filter::read(&mut fields, context.at);
+    if filter == KeyFilter::default() && !fields.has_errors() {
+        let message = "send at least one of unused_days, unrotated_days, expiring_days, name and status: otherwise all \
+                       keys would match";
+        fields.refuse("", InvalidValue::new("required", message));
     }
     let dry_run = fields.finish(|| dry_run)?;
     let workspace = at.workspace.id;
     let found = if dry_run {
-        api.store.matching_keys(workspace, filter, cleaning, acting.at).await
+        api.store.matching_keys(workspace, filter, action, context.at).await
     } else {
-        api.store.clean_up(workspace, filter, cleaning, acting).await
+        api.store.clean_up(workspace, filter, action, context).await
     };
-    let found = found.map_err(of_key)?;
-    let keys = found.value.first.into_iter().map(|Matched { id, name }| MatchedBody { id, name }).collect();
-    done(&MatchingBody { dry_run, matched: found.value.count, keys }, found.revision)
+    let found = found.map_err(key_problem)?;
+    let keys = found.value.first.into_iter().map(|MatchingKey { id, name }| MatchedBody { id, name }).collect();
+    bulk_summary(&MatchingBody { dry_run, matched: found.value.count, keys }, found.revision)
 }

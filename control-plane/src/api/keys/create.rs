@@ -5,17 +5,17 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::key_text::Kind;
 
-use super::{KeyWithSecret, WithSecret, again, of_key};
-use crate::api::answer::changed;
+use super::{KeyAndSecret, KeyWithSecret, key_problem, replay};
 use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::Fields;
 use crate::api::idempotency::IdempotencyKey;
 use crate::api::requests::CreateKey;
+use crate::api::response::changed_resource;
 use crate::api::{Api, idempotency, values};
 use crate::problem::Problem;
 use crate::store::{NewKey, NewSecret};
 
-/// Makes a key, and shows its secret: this once.
+/// Creates a key, and shows its secret once.
 #[utoipa::path(
     post,
     path = "/workspaces/{workspace}/keys",
@@ -29,21 +29,21 @@ pub(in crate::api) async fn create(
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let once = key.once(fields.digest());
+    let once = key.for_body(fields.digest());
     let at = at.once(once);
     let make = async {
         let now = api.clock.now();
-        let WithSecret { changed: made, secret } = make(&api, &at, fields).await?;
-        changed(StatusCode::CREATED, &KeyWithSecret::new(made.value, Some(&secret), now), made.revision)
+        let KeyAndSecret { changed: made, secret } = make(&api, &at, fields).await?;
+        changed_resource(StatusCode::CREATED, &KeyWithSecret::new(made.value, Some(&secret), now), made.revision)
     };
-    idempotency::answer(&api, once, make, |made| again(&api, at.workspace.id, made, StatusCode::CREATED)).await
+    idempotency::run_once(&api, once, make, |made| replay(&api, at.workspace.id, made, StatusCode::CREATED)).await
 }
 
 /// Creates the key that the fields describe.
-pub(crate) async fn make(api: &Api, at: &InWorkspace, mut fields: Fields) -> Result<WithSecret, Problem> {
-    let acting = at.principal.acting(&api.clock);
+pub(crate) async fn make(api: &Api, at: &InWorkspace, mut fields: Fields) -> Result<KeyAndSecret, Problem> {
+    let context = at.principal.change_context(&api.clock);
     let name = fields.required("name", values::name);
-    let expires_at = values::expiration(&mut fields, acting.at);
+    let expires_at = values::expiration(&mut fields, context.at);
     let scopes = fields.optional("scopes", |value| values::scopes(value, &api.config)).unwrap_or_default();
     let allowlist = fields.optional("ip_allowlist", values::allowlist).unwrap_or_default();
     let environment = fields.optional("environment", |value| values::environment(value, &api.config));
@@ -64,6 +64,6 @@ pub(crate) async fn make(api: &Api, at: &InWorkspace, mut fields: Fields) -> Res
         active: true,
         secret: NewSecret::from(&secret),
     };
-    let changed = api.store.create_key(at.workspace.id, new, acting).await.map_err(of_key)?;
-    Ok(WithSecret { changed, secret })
+    let changed = api.store.create_key(at.workspace.id, new, context).await.map_err(key_problem)?;
+    Ok(KeyAndSecret { changed, secret })
 }

@@ -3,20 +3,20 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::of_key;
+use super::key_problem;
 use crate::api::Api;
-use crate::api::answer::gone;
 use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
+use crate::api::response::no_content;
 use crate::problem::Problem;
 
-/// Deletes a key, for good and at once.
+/// Deletes a key permanently, with immediate effect.
 #[utoipa::path(
     delete,
     path = "/workspaces/{workspace}/keys/{key}",
     operation_id = "delete_key",
-    responses((status = 204, description = "It is gone"))
+    responses((status = 204, description = "It is deleted"))
 )]
 pub(in crate::api) async fn delete(
     State(api): State<Api>,
@@ -24,7 +24,7 @@ pub(in crate::api) async fn delete(
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let acting = at.principal.acting(&api.clock);
-    let deleted = api.store.delete_key(at.workspace.id, id, precondition, acting).await.map_err(of_key)?;
-    Ok(gone(deleted.revision))
+    let context = at.principal.change_context(&api.clock);
+    let deleted = api.store.delete_key(at.workspace.id, id, precondition, context).await.map_err(key_problem)?;
+    Ok(no_content(deleted.revision))
 }

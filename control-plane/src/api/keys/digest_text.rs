@@ -6,16 +6,16 @@ use policy::Digest;
 use policy::key_text::KEY_PREFIX;
 use serde_json::Value;
 
-use crate::api::fields::Refused;
+use crate::api::fields::InvalidValue;
 use crate::api::values;
 
 /// SHA-256 of a secret's text, as 64 hexadecimal digits of either case or in base64 of either alphabet, with or without
 /// `=` at its end, and with or without the prefix `sha256:`.
-pub(super) fn digest(value: Value) -> Result<Digest, Refused> {
+pub(super) fn digest(value: Value) -> Result<Digest, InvalidValue> {
     let text = values::string(value)?;
     if text.as_bytes().starts_with(KEY_PREFIX) {
-        let message = "is a key's text; send its SHA-256 instead, and rotate the key: its text is for nobody to know";
-        return Err(Refused::new("bad-digest", message));
+        let message = "is a key's text; send its SHA-256 instead, and rotate the key, because its text was exposed";
+        return Err(InvalidValue::new("bad-digest", message));
     }
     let digits = text.strip_prefix("sha256:").unwrap_or(&text);
     let bytes = match digits.len() {
@@ -23,7 +23,7 @@ pub(super) fn digest(value: Value) -> Result<Digest, Refused> {
         _ => base64(digits),
     };
     let message = "must be the SHA-256 of a secret's text: 64 hexadecimal digits, or base64 of its 32 bytes";
-    bytes.map(Digest).ok_or_else(|| Refused::new("bad-digest", message))
+    bytes.map(Digest).ok_or_else(|| InvalidValue::new("bad-digest", message))
 }
 
 fn hexadecimal(digits: &str) -> Option<[u8; 32]> {

@@ -3,7 +3,7 @@
 use policy::UnixSeconds;
 use serde_json::Value;
 
-use crate::api::fields::{Fields, Refused};
+use crate::api::fields::{Fields, InvalidValue};
 use crate::api::values;
 use crate::store::{KeyFilter, Status};
 
@@ -15,7 +15,7 @@ const MAX_DAYS: i64 = 36_500;
 /// The maximum length of a pattern, in characters.
 const MAX_PATTERN: usize = 100;
 
-/// Takes the fields of a filter. A refused field counts as absent here; `Fields::finish` reports it.
+/// Parses the fields of a filter. A refused field counts as absent here; `Fields::finish` reports it.
 pub(in crate::api) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
     let ago = |days: i64| now.saturating_add_secs(days.saturating_mul(-DAY));
     KeyFilter {
@@ -28,32 +28,32 @@ pub(in crate::api) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
 }
 
 /// A number of days, which is text in a query.
-fn days(value: Value) -> Result<i64, Refused> {
+fn days(value: Value) -> Result<i64, InvalidValue> {
     let number = match &value {
         Value::Number(number) => number.as_i64(),
         Value::String(text) => text.parse().ok(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    let message = || Refused::new("out-of-range", format!("must be a number of days from 1 to {MAX_DAYS}"));
+    let message = || InvalidValue::new("out-of-range", format!("must be a number of days from 1 to {MAX_DAYS}"));
     number.filter(|days| (1..=MAX_DAYS).contains(days)).ok_or_else(message)
 }
 
-fn status(value: Value) -> Result<Status, Refused> {
+fn status(value: Value) -> Result<Status, InvalidValue> {
     match values::string(value)?.as_str() {
         "active" => Ok(Status::Active),
         "inactive" => Ok(Status::Inactive),
         "expired" => Ok(Status::Expired),
-        _ => Err(Refused::new("unknown-status", "must be one of active, inactive, expired")),
+        _ => Err(InvalidValue::new("unknown-status", "must be one of active, inactive, expired")),
     }
 }
 
-fn pattern(value: Value) -> Result<String, Refused> {
+fn pattern(value: Value) -> Result<String, InvalidValue> {
     let text = values::string(value)?;
     if text.is_empty() {
-        return Err(Refused::new("empty", "must have at least one character; `*` stands for any text"));
+        return Err(InvalidValue::new("empty", "must have at least one character; `*` stands for any text"));
     }
     if text.chars().count() > MAX_PATTERN {
-        return Err(Refused::new("too-long", format!("must have at most {MAX_PATTERN} characters")));
+        return Err(InvalidValue::new("too-long", format!("must have at most {MAX_PATTERN} characters")));
     }
     Ok(text)
 }

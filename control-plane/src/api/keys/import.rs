@@ -1,6 +1,6 @@
 //! POST …/keys/import: imports keys of other systems by the digests of their secrets, all or none.
 //!
-//! The body is stored until it is complete. Only then does the import take a place among the running ones.
+//! The body is stored until it is complete. Only then does the import count among the running ones, which are limited.
 
 mod check;
 mod line;
@@ -17,25 +17,25 @@ use serde_json::Value;
 use tokio::task::{JoinHandle, spawn_blocking};
 use utoipa::ToSchema;
 
-use self::check::{Checked, Refusal, check};
-use self::line::{Expired, LineReader, Target};
-use crate::api::answer::done;
+use self::check::{CheckedImport, ImportRefusal, check};
+use self::line::{ExpiredLine, ImportTarget, LineReader};
 use crate::api::authority::{AdminOf, PlatformAdmin};
-use crate::api::fields::{QueryFields, Refused};
+use crate::api::fields::{InvalidValue, QueryFields};
 use crate::api::idempotency::{self, IdempotencyKey};
-use crate::api::lines::{Lines, LinesBody};
+use crate::api::json_lines::{Lines, LinesBody};
 use crate::api::principal::Principal;
 use crate::api::requests::{ExpiredLines, ImportKey};
+use crate::api::response::bulk_summary;
 use crate::api::{Api, values};
 use crate::problem::Problem;
-use crate::store::{Acting, Import, Made, StoreError};
+use crate::store::{ChangeContext, Import, OnceResult, StoreError};
 
-/// What was imported.
+/// The result of an import.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Imported)]
 struct ImportedBody {
     imported: usize,
-    /// Lines that were left out, because their keys had expired.
+    /// Lines that were skipped, because their keys had expired.
     skipped: usize,
     /// In the order of the lines.
     #[schema(value_type = Vec<String>)]
@@ -47,8 +47,8 @@ struct ImportedBody {
     post,
     path = "/workspaces/{workspace}/keys/import",
     operation_id = "import_keys",
-    request_body(content = ImportKey, content_type = "application/jsonl", description = "A key a line, at most 100,000"),
-    params(("expired" = Option<ExpiredLines>, Query, description = "What becomes of lines whose `expires_at` has passed; they are refused by default")),
+    request_body(content = ImportKey, content_type = "application/jsonl", description = "One key per line, at most 100,000"),
+    params(("expired" = Option<ExpiredLines>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default")),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_workspace(
@@ -58,7 +58,7 @@ pub(in crate::api) async fn into_workspace(
     query: ImportQuery,
     body: LinesBody,
 ) -> Result<Response, Problem> {
-    import(api, Target::One(at.workspace), at.principal, key, query, body).await
+    import(api, ImportTarget::One(at.workspace), at.principal, key, query, body).await
 }
 
 /// Imports digests into the workspaces that the lines name: all lines or none.
@@ -66,8 +66,8 @@ pub(in crate::api) async fn into_workspace(
     post,
     path = "/keys/import",
     operation_id = "import_keys_anywhere",
-    request_body(content = ImportKey, content_type = "application/jsonl", description = "A key a line, at most 100,000"),
-    params(("expired" = Option<ExpiredLines>, Query, description = "What becomes of lines whose `expires_at` has passed; they are refused by default")),
+    request_body(content = ImportKey, content_type = "application/jsonl", description = "One key per line, at most 100,000"),
+    params(("expired" = Option<ExpiredLines>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default")),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_each(
@@ -77,18 +77,19 @@ pub(in crate::api) async fn into_each(
     query: ImportQuery,
     body: LinesBody,
 ) -> Result<Response, Problem> {
-    import(api, Target::Named(HashMap::new()), principal, key, query, body).await
+    import(api, ImportTarget::Named(HashMap::new()), principal, key, query, body).await
 }
 
 /// An import whose body is complete.
 struct CompleteImport {
     api: Api,
-    target: Target,
+    target: ImportTarget,
     /// The workspace that all lines are for.
     own: Option<WorkspaceId>,
-    /// The same if its own admin imports, who must not learn what is taken elsewhere; a platform admin may.
-    guessing: Option<WorkspaceId>,
-    acting: Acting,
+    /// The same if an admin of that workspace imports, who must not learn which digests are taken in others; a platform
+    /// admin may.
+    tenant: Option<WorkspaceId>,
+    context: ChangeContext,
     key: IdempotencyKey,
     query: ImportQuery,
     lines: Lines,
@@ -96,56 +97,58 @@ struct CompleteImport {
 
 async fn import(
     api: Api,
-    target: Target,
+    target: ImportTarget,
     principal: Principal,
     key: IdempotencyKey,
     query: ImportQuery,
     body: LinesBody,
 ) -> Result<Response, Problem> {
     let own = target.own();
-    let guessing = own.filter(|_| principal.reach().is_some());
-    let lines = body.complete(&api, guessing).await?;
-    let acting = principal.acting(&api.clock);
-    let import = CompleteImport { api, target, own, guessing, acting, key, query, lines };
-    // A task of its own: if the client disconnects, nothing is left half done, and the import keeps its place.
-    finished(tokio::spawn(import.answer())).await
+    let tenant = own.filter(|_| principal.reach().is_some());
+    let lines = body.complete(&api, tenant).await?;
+    let context = principal.change_context(&api.clock);
+    let import = CompleteImport { api, target, own, tenant, context, key, query, lines };
+    // A separate task: if the client disconnects, the import still completes, and counts as running until then.
+    join(tokio::spawn(import.answer())).await
 }
 
 impl CompleteImport {
     async fn answer(self) -> Result<Response, Problem> {
-        let Self { api, target, own, guessing, acting, key, query, lines } = self;
-        let once = key.once_of_any_body();
+        let Self { api, target, own, tenant, context, key, query, lines } = self;
+        let once = key.for_any_body();
         let _running = once.map(|once| api.store.begin_once(once)).transpose()?;
         if let Some(once) = once
-            && let Some(made) = api.store.made_once(once, api.clock.now()).await?
+            && let Some(made) = api.store.once_result(once, api.clock.now()).await?
         {
-            let (body, lines) = finished(spawn_blocking(move || check::digest(query.digest, lines))).await?;
-            return idempotency::repeated(Some(body), made, async |made| again(&made, lines)).await;
+            let (body, lines) = join(spawn_blocking(move || check::digest(query.digest, lines))).await?;
+            return idempotency::replay(Some(body), made, async |made| replay(&made, lines)).await;
         }
-        if let Some(workspace) = guessing {
-            api.guesses.may_import(workspace)?;
+        if let Some(workspace) = tenant {
+            api.auth_failures.check_import(workspace)?;
         }
-        let _place = api.imports.take(own)?;
-        let reader = LineReader::new(api.clone(), target, query.expired, acting.at);
+        let _slot = api.imports.acquire(own)?;
+        let reader = LineReader::new(api.clone(), target, query.expired, context.at);
         let (checking, wanted) = (api.clone(), once.map(|_| query.digest));
-        let checked = finished(spawn_blocking(move || check(&checking, wanted, lines, reader))).await?;
-        let Checked { digest, lines, outcome } = checked;
-        let once = digest.and_then(|body| key.once(body));
+        let checked = join(spawn_blocking(move || check(&checking, wanted, lines, reader))).await?;
+        let CheckedImport { digest, lines, outcome } = checked;
+        let once = digest.and_then(|body| key.for_body(body));
         let make = async {
             let made = match outcome {
-                Ok(import) => make(&api, Import { of_tenant: guessing, ..import }, Acting { once, ..acting }).await,
-                Err(Refusal::Taken(error)) => Err(error),
-                Err(Refusal::Lines(problem)) => return Err(problem),
+                Ok(import) => {
+                    make(&api, Import { of_tenant: tenant, ..import }, ChangeContext { once, ..context }).await
+                }
+                Err(ImportRefusal::Taken(error)) => Err(error),
+                Err(ImportRefusal::Lines(problem)) => return Err(problem),
             };
-            let (key_ids, revision) = made.map_err(|error| refused(&api, guessing, error))?;
-            done(&ImportedBody::new(key_ids, lines), revision)
+            let (key_ids, revision) = made.map_err(|error| store_problem(&api, tenant, error))?;
+            bulk_summary(&ImportedBody::new(key_ids, lines), revision)
         };
-        idempotency::make_or_repeat(&api, once, make, async |made| again(&made, lines)).await
+        idempotency::make_or_replay(&api, once, make, async |made| replay(&made, lines)).await
     }
 }
 
 /// The result of a task. Its panic becomes the request's.
-async fn finished<T>(task: JoinHandle<Result<T, Problem>>) -> Result<T, Problem> {
+async fn join<T>(task: JoinHandle<Result<T, Problem>>) -> Result<T, Problem> {
     match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
@@ -156,31 +159,31 @@ async fn finished<T>(task: JoinHandle<Result<T, Problem>>) -> Result<T, Problem>
     }
 }
 
-async fn make(api: &Api, import: Import, acting: Acting) -> Result<(Vec<KeyId>, Revision), StoreError> {
+async fn make(api: &Api, import: Import, context: ChangeContext) -> Result<(Vec<KeyId>, Revision), StoreError> {
     if import.ids.is_empty() {
         // All lines were skipped.
         return Ok((import.ids, api.store.head().borrow().revision));
     }
-    let changed = api.store.import_keys(import, acting).await?;
+    let changed = api.store.import_keys(import, context).await?;
     Ok((changed.value, changed.revision))
 }
 
-/// The answer when the store refuses. An admin of one workspace, `guessing`, learns only that some digests are taken
-/// elsewhere, and not too often.
-fn refused(api: &Api, guessing: Option<WorkspaceId>, error: StoreError) -> Problem {
-    match (guessing, error) {
+/// The problem when the store refuses. An admin of one workspace, `tenant`, learns only that some digests are taken in
+/// others, and only a limited number of times.
+fn store_problem(api: &Api, tenant: Option<WorkspaceId>, error: StoreError) -> Problem {
+    match (tenant, error) {
         (Some(own), StoreError::DigestsTaken { lines }) if lines.iter().any(|(_, of)| *of != Some(own)) => {
-            api.guesses.import_refused(own);
+            api.auth_failures.record_refused_import(own);
             Problem::refused_digests()
         }
         (_, error) => error.into(),
     }
 }
 
-/// The answer to a repeated request: what was imported from a body with this many lines.
-fn again(made: &Made, lines: usize) -> Result<Response, Problem> {
+/// The response to a retry: what was imported from a body with this many lines.
+fn replay(made: &OnceResult, lines: usize) -> Result<Response, Problem> {
     let key_ids = made.ids.iter().map(|id| id.parse().map_err(|_| Problem::fault())).collect::<Result<Vec<_>, _>>()?;
-    done(&ImportedBody::new(key_ids, lines), made.revision)
+    bulk_summary(&ImportedBody::new(key_ids, lines), made.revision)
 }
 
 impl ImportedBody {
@@ -189,11 +192,11 @@ impl ImportedBody {
     }
 }
 
-/// How to import.
+/// The parameters of an import.
 #[derive(Clone, Copy)]
 pub(in crate::api) struct ImportQuery {
-    expired: Expired,
-    /// Of the whole query.
+    expired: ExpiredLine,
+    /// The digest of the whole query.
     digest: Digest,
 }
 
@@ -203,15 +206,15 @@ impl<S: Sync> FromRequestParts<S> for ImportQuery {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let QueryFields(mut fields) = QueryFields::from_request_parts(parts, state).await?;
         let digest = fields.digest();
-        let expired = fields.optional("expired", expired).unwrap_or(Expired::Refused);
+        let expired = fields.optional("expired", expired).unwrap_or(ExpiredLine::Refuse);
         fields.finish(|| Some(Self { expired, digest }))
     }
 }
 
-fn expired(value: Value) -> Result<Expired, Refused> {
+fn expired(value: Value) -> Result<ExpiredLine, InvalidValue> {
     match values::string(value)?.as_str() {
-        "refuse" => Ok(Expired::Refused),
-        "skip" => Ok(Expired::Skipped),
-        _ => Err(Refused::new("unknown-choice", "must be `refuse`, the default, or `skip`")),
+        "refuse" => Ok(ExpiredLine::Refuse),
+        "skip" => Ok(ExpiredLine::Skip),
+        _ => Err(InvalidValue::new("unknown-choice", "must be `refuse`, the default, or `skip`")),
     }
 }

@@ -6,11 +6,11 @@ use policy::KeyId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{KeyBody, filter, of_key};
-use crate::api::answer::{PageBody, listed};
+use super::{KeyBody, filter, key_problem};
 use crate::api::authority::{InWorkspace, MemberOf};
-use crate::api::fields::{Fields, QueryFields, Refused};
+use crate::api::fields::{Fields, InvalidValue, QueryFields};
 use crate::api::requests::{KeySort, KeyStatus};
+use crate::api::response::{PageBody, ok_json};
 use crate::api::{Api, cursor, values};
 use crate::problem::Problem;
 use crate::store::{Key, KeyQuery, Page, Sort};
@@ -18,9 +18,9 @@ use crate::store::{Key, KeyQuery, Page, Sort};
 /// The maximum length of a search text, in characters.
 const MAX_SEARCH: usize = 100;
 
-/// Where a page ended: the order of the list, and the name and id of its last key.
+/// The position where a page ended: the order of the list, and the name and id of its last key.
 #[derive(Serialize, Deserialize)]
-struct Place(String, String, KeyId);
+struct KeyPosition(String, String, KeyId);
 
 /// Lists the keys of a workspace.
 #[utoipa::path(
@@ -29,12 +29,12 @@ struct Place(String, String, KeyId);
     operation_id = "list_keys",
     params(
         ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
-        ("status" = Option<KeyStatus>, Query, description = "Only keys that have it"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
+        ("status" = Option<KeyStatus>, Query, description = "Only keys with this status"),
         ("q" = Option<String>, Query, description = "Part of the name, the whole id, or the last 4 characters", max_length = 100),
-        ("unused_days" = Option<u32>, Query, description = "Only keys that were made, or used last, at least so many days ago", minimum = 1, maximum = 36500),
-        ("unrotated_days" = Option<u32>, Query, description = "Only keys that were made, or rotated last, at least so many days ago", minimum = 1, maximum = 36500),
-        ("expiring_days" = Option<u32>, Query, description = "Only keys that expire within so many days", minimum = 1, maximum = 36500),
+        ("unused_days" = Option<u32>, Query, description = "Only keys that were created, or last used, at least this many days ago", minimum = 1, maximum = 36500),
+        ("unrotated_days" = Option<u32>, Query, description = "Only keys that were created, or last rotated, at least this many days ago", minimum = 1, maximum = 36500),
+        ("expiring_days" = Option<u32>, Query, description = "Only keys that expire within this many days", minimum = 1, maximum = 36500),
         ("name" = Option<String>, Query, description = "Only keys of this name; `*` stands for any text, `?` for any character", min_length = 1, max_length = 100),
         ("sort" = Option<KeySort>, Query, description = "Newest first by default"),
     ),
@@ -45,25 +45,25 @@ pub(in crate::api) async fn list(
     MemberOf(at): MemberOf,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    let (Listed { page, next_cursor, .. }, now) = (page(&api, &at, fields).await?, api.clock.now());
-    listed(&PageBody { items: page.items.into_iter().map(|key| KeyBody::new(key, now)).collect(), next_cursor })
+    let (KeyPage { page, next_cursor, .. }, now) = (page(&api, &at, fields).await?, api.clock.now());
+    ok_json(&PageBody { items: page.items.into_iter().map(|key| KeyBody::new(key, now)).collect(), next_cursor })
 }
 
 /// A page of keys, with the order of its list.
-pub(crate) struct Listed {
+pub(crate) struct KeyPage {
     pub(crate) page: Page<Key>,
     pub(crate) next_cursor: Option<String>,
     pub(crate) sort: &'static str,
 }
 
 /// The page that the fields select.
-pub(crate) async fn page(api: &Api, at: &InWorkspace, fields: Fields) -> Result<Listed, Problem> {
+pub(crate) async fn page(api: &Api, at: &InWorkspace, fields: Fields) -> Result<KeyPage, Problem> {
     let query = read(fields, api)?;
-    let sort = word(query.sort);
-    let page = api.store.list_keys(at.workspace.id, query).await.map_err(of_key)?;
+    let sort = sort_name(query.sort);
+    let page = api.store.list_keys(at.workspace.id, query).await.map_err(key_problem)?;
     let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|last| cursor::write(&Place(sort.to_owned(), last.name.clone(), last.id)));
-    Ok(Listed { page, next_cursor, sort })
+    let next_cursor = last.map(|last| cursor::encode(&KeyPosition(sort.to_owned(), last.name.clone(), last.id)));
+    Ok(KeyPage { page, next_cursor, sort })
 }
 
 fn read(mut fields: Fields, api: &Api) -> Result<KeyQuery, Problem> {
@@ -77,26 +77,26 @@ fn read(mut fields: Fields, api: &Api) -> Result<KeyQuery, Problem> {
 }
 
 /// Refuses a cursor of a list in another order, which would skip keys.
-fn after(value: Value, sort: Sort) -> Result<(String, KeyId), Refused> {
-    let Place(order, name, id) = cursor::read(&values::string(value)?)?;
-    if order == word(sort) {
+fn after(value: Value, sort: Sort) -> Result<(String, KeyId), InvalidValue> {
+    let KeyPosition(order, name, id) = cursor::decode(&values::string(value)?)?;
+    if order == sort_name(sort) {
         Ok((name, id))
     } else {
-        Err(Refused::new("bad-cursor", "belongs to a list in another order"))
+        Err(InvalidValue::new("bad-cursor", "belongs to a list in another order"))
     }
 }
 
-fn sort(value: Value) -> Result<Sort, Refused> {
+fn sort(value: Value) -> Result<Sort, InvalidValue> {
     match values::string(value)?.as_str() {
         "created_at" => Ok(Sort::Oldest),
         "-created_at" => Ok(Sort::Newest),
         "name" => Ok(Sort::Name),
         "-name" => Ok(Sort::NameDescending),
-        _ => Err(Refused::new("unknown-sort", "must be one of created_at, -created_at, name, -name")),
+        _ => Err(InvalidValue::new("unknown-sort", "must be one of created_at, -created_at, name, -name")),
     }
 }
 
-fn word(sort: Sort) -> &'static str {
+fn sort_name(sort: Sort) -> &'static str {
     match sort {
         Sort::Oldest => "created_at",
         Sort::Newest => "-created_at",
@@ -105,10 +105,10 @@ fn word(sort: Sort) -> &'static str {
     }
 }
 
-fn search(value: Value) -> Result<String, Refused> {
+fn search(value: Value) -> Result<String, InvalidValue> {
     let text = values::string(value)?;
     if text.chars().count() > MAX_SEARCH {
-        return Err(Refused::new("too-long", format!("must have at most {MAX_SEARCH} characters")));
+        return Err(InvalidValue::new("too-long", format!("must have at most {MAX_SEARCH} characters")));
     }
     Ok(text)
 }

@@ -22,14 +22,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::answer::changed;
 use super::requests::{KeyStatus, ScopeLevel};
+use super::response::changed_resource;
 use crate::instant;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::store::{Changed, Key, Made, Metadata, Status, StoreError};
+use crate::store::{AtRevision, Key, Metadata, OnceResult, Status, StoreError};
 
-/// A key as JSON. All fields are there, `null` where there is nothing.
+/// A key as JSON. All fields are present, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Key)]
 struct KeyBody {
@@ -40,7 +40,7 @@ struct KeyBody {
     name: String,
     #[schema(value_type = String)]
     environment: Environment,
-    /// `null` of an imported key whose own weren't given.
+    /// `null` for an imported key whose last characters weren't given.
     #[schema(required)]
     last_characters: Option<String>,
     #[schema(value_type = KeyStatus)]
@@ -84,7 +84,7 @@ struct KeyBody {
     revision: Revision,
 }
 
-/// What would make the key safer.
+/// A way to make the key safer.
 #[derive(Serialize, ToSchema)]
 struct Warning {
     code: &'static str,
@@ -102,7 +102,7 @@ impl KeyBody {
             workspace_id: key.workspace,
             name: key.name,
             environment: key.environment,
-            last_characters: key.last_characters.known(),
+            last_characters: key.last_characters.into_option(),
             active: key.active,
             scopes: key.scopes,
             ip_allowlist: key.allowlist,
@@ -122,17 +122,17 @@ impl KeyBody {
 }
 
 /// A key with its new secret, which is shown once.
-pub(crate) struct WithSecret {
-    pub(crate) changed: Changed<Key>,
+pub(crate) struct KeyAndSecret {
+    pub(crate) changed: AtRevision<Key>,
     pub(crate) secret: Secret,
 }
 
-/// The one answer that shows a secret, to create and to rotate.
+/// The only response that shows a secret: of create and rotate.
 #[derive(Serialize, ToSchema)]
 #[schema(as = KeyWithSecret)]
 struct KeyWithSecret<'a> {
     key: KeyBody,
-    /// `null` in the answer to a repeat, which has no secret to show.
+    /// `null` in the response to a retry: the secret is shown only once.
     #[schema(required)]
     secret: Option<&'a str>,
 }
@@ -143,20 +143,20 @@ impl<'a> KeyWithSecret<'a> {
     }
 }
 
-/// The answer to a repeated create or rotate: the key as it is now.
-async fn again(api: &Api, workspace: WorkspaceId, made: Made, status: StatusCode) -> Result<Response, Problem> {
+/// The response to a retry of create or rotate: the key as it is now.
+async fn replay(api: &Api, workspace: WorkspaceId, made: OnceResult, status: StatusCode) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_key)?;
-    let key = api.store.key(workspace, id).await.map_err(of_key)?;
+    let key = api.store.key(workspace, id).await.map_err(key_problem)?;
     let revision = key.revision;
-    changed(status, &KeyWithSecret::new(key, None, api.clock.now()), revision)
+    changed_resource(status, &KeyWithSecret::new(key, None, api.clock.now()), revision)
 }
 
-/// A key that may write is worth more to a thief.
+/// Warnings about a key that may write: stolen, it does more harm.
 fn warnings(key: &Key) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if key.scopes.values().any(|level| *level == Level::Write) {
         if key.allowlist == Allowlist::Any {
-            let message = "the key may write and be used from any address; set `ip_allowlist` to where it is used from";
+            let message = "the key may write and be used from any address; set `ip_allowlist` to those that use it";
             warnings.push(Warning { code: "write-without-allowlist", message });
         }
         if key.expires_at.is_none() {
@@ -176,7 +176,7 @@ pub(crate) fn status_word(status: Status) -> &'static str {
 }
 
 /// The workspace was found before, so `NotFound` is about the key.
-pub(crate) fn of_key(error: StoreError) -> Problem {
+pub(crate) fn key_problem(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::unknown_key(),
         other => other.into(),

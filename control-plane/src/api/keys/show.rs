@@ -3,11 +3,11 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{KeyBody, of_key};
+use super::{KeyBody, key_problem};
 use crate::api::Api;
-use crate::api::answer::shown;
 use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
+use crate::api::response::resource;
 use crate::problem::Problem;
 
 /// Shows a key.
@@ -22,7 +22,7 @@ pub(in crate::api) async fn show(
     MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
     let revision = key.revision;
-    shown(&KeyBody::new(key, api.clock.now()), revision)
+    resource(&KeyBody::new(key, api.clock.now()), revision)
 }

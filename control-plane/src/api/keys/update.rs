@@ -5,19 +5,19 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use policy::KeyId;
 
-use super::{KeyBody, of_key};
+use super::{KeyBody, key_problem};
 use crate::api::Api;
-use crate::api::answer::changed;
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::fields::{Fields, Refused};
+use crate::api::fields::{Fields, InvalidValue};
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::requests::UpdateKey;
+use crate::api::response::changed_resource;
 use crate::api::values;
 use crate::problem::Problem;
-use crate::store::{Changed, Key, KeyPatch, Precondition};
+use crate::store::{AtRevision, Key, KeyPatch, Precondition};
 
-/// Replaces what is given; `metadata` is merged.
+/// Replaces the given fields; `metadata` is merged.
 #[utoipa::path(
     patch,
     path = "/workspaces/{workspace}/keys/{key}",
@@ -34,7 +34,7 @@ pub(in crate::api) async fn update(
 ) -> Result<Response, Problem> {
     let now = api.clock.now();
     let updated = replace(&api, &at, id, precondition, fields).await?;
-    changed(StatusCode::OK, &KeyBody::new(updated.value, now), updated.revision)
+    changed_resource(StatusCode::OK, &KeyBody::new(updated.value, now), updated.revision)
 }
 
 /// Replaces the given fields of a key.
@@ -44,7 +44,7 @@ pub(crate) async fn replace(
     id: KeyId,
     precondition: Precondition,
     mut fields: Fields,
-) -> Result<Changed<Key>, Problem> {
+) -> Result<AtRevision<Key>, Problem> {
     let patch = KeyPatch {
         name: fields.optional("name", values::name),
         scopes: fields.optional("scopes", |value| values::scopes(value, &api.config)),
@@ -52,9 +52,9 @@ pub(crate) async fn replace(
         metadata: fields.optional("metadata", values::metadata_patch),
     };
     for name in ["expires_at", "expires_in"] {
-        fields.never(name, Refused::new("expiration-immutable", "is fixed when a key is made"));
+        fields.forbid(name, InvalidValue::new("expiration-immutable", "is fixed when a key is made"));
     }
     let patch = fields.finish(|| Some(patch))?;
-    let acting = at.principal.acting(&api.clock);
-    api.store.update_key(at.workspace.id, id, patch, precondition, acting).await.map_err(of_key)
+    let context = at.principal.change_context(&api.clock);
+    api.store.update_key(at.workspace.id, id, patch, precondition, context).await.map_err(key_problem)
 }

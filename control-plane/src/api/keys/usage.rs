@@ -9,30 +9,30 @@ use policy::UnixSeconds;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::of_key;
+use super::key_problem;
 use crate::api::Api;
-use crate::api::answer::listed;
 use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
+use crate::api::response::ok_json;
 use crate::instant;
 use crate::problem::Problem;
 use crate::store::{Period, Usage};
 use crate::usage::{ALLOWED, Denial};
 
-/// What is known of a key's use.
+/// A key's use, as edges have reported it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Usage)]
 struct UsageBody {
     totals: Totals,
-    /// Hours of the last week in which something was counted, oldest first.
+    /// Hours of the last week with counts, oldest first.
     hours: Vec<PeriodBody>,
-    /// The same of the days before, for a year.
+    /// Days before that with counts, for a year.
     days: Vec<PeriodBody>,
     /// The latest 20, newest first.
     denials: Vec<DenialBody>,
 }
 
-/// Of the hours and days below.
+/// The totals of the hours and days below.
 #[derive(Default, Serialize, ToSchema)]
 #[schema(as = UsageTotals)]
 struct Totals {
@@ -59,7 +59,7 @@ struct PeriodBody {
 #[schema(as = Denial)]
 struct DenialBody {
     code: String,
-    /// The client's, as Envoy trusts it.
+    /// The client's address, as Envoy trusts it.
     #[schema(value_type = Option<String>, required)]
     address: Option<IpAddr>,
     #[serde(serialize_with = "instant::serialize")]
@@ -111,13 +111,13 @@ impl From<Usage> for UsageBody {
     get,
     path = "/workspaces/{workspace}/keys/{key}/usage",
     operation_id = "get_key_usage",
-    responses((status = 200, description = "What edges have reported", body = UsageBody))
+    responses((status = 200, description = "The key's use", body = UsageBody))
 )]
 pub(in crate::api) async fn usage(
     State(api): State<Api>,
     MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let usage = api.store.usage(at.workspace.id, id, api.clock.now()).await.map_err(of_key)?;
-    listed(&UsageBody::from(usage))
+    let usage = api.store.usage(at.workspace.id, id, api.clock.now()).await.map_err(key_problem)?;
+    ok_json(&UsageBody::from(usage))
 }

@@ -8,7 +8,7 @@ use super::Finding;
 use super::chain::{NetworkFilter, Reach};
 use super::message::below;
 use super::values::{count, may_be_true};
-use crate::cli::json::{is, list, part, word};
+use crate::cli::json::{is_true, list, part, string};
 
 const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
 
@@ -18,15 +18,14 @@ pub fn is_local_address(address: &Value) -> bool {
     if !socket.is_object() {
         return ["pipe", "envoy_internal_address"].iter().any(|name| address.get(name).is_some());
     }
-    word(socket, "address").parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    string(socket, "address").parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// Envoy's admin pages are for its operator only.
 pub fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
     let address = part(file, &["admin", "address"]);
     if address.is_object() && !is_local_address(address) {
-        let message =
-            "is not loopback: whoever reaches it can end this Envoy and read its configuration; bind it to 127.0.0.1";
+        let message = "is not loopback: anyone who reaches it can shut this Envoy down and read its configuration; bind it to 127.0.0.1";
         findings.push(Finding::refused("admin.address", message));
     }
 }
@@ -35,20 +34,20 @@ pub fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
 /// plugin configuration. A patch, as in a mesh's manifest, contains only the fields that it changes.
 pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: bool, findings: &mut Vec<Finding>) {
     let mut refuse = |name: &str, message: String| findings.push(Finding::refused(below(place, name), message));
-    let is_unsaid = is_patch && manager.get("use_remote_address").is_none();
-    if !is_unsaid && !is(manager, "use_remote_address") {
+    let is_unset = is_patch && manager.get("use_remote_address").is_none();
+    if !is_unset && !is_true(manager, "use_remote_address") {
         refuse(
             "use_remote_address",
-            "is not true: a client can name any address, and be on any allowlist; set it to true".to_owned(),
+            "is not true: a client can choose its address, and so be on any allowlist; set it to true".to_owned(),
         );
     }
-    let told = count(manager, "xff_num_trusted_hops");
-    if told != Some(u64::from(hops)) {
-        let told = told.map_or_else(|| "no number".to_owned(), |told| told.to_string());
+    let configured = count(manager, "xff_num_trusted_hops");
+    if configured != Some(u64::from(hops)) {
+        let configured = configured.map_or_else(|| "no number".to_owned(), |configured| configured.to_string());
         refuse(
             "xff_num_trusted_hops",
             format!(
-                "is {told}, and `trusted_hops` in the plugin configuration is {hops}: the filter would take another entry of x-forwarded-for for the client than Envoy; \
+                "is {configured}, and `trusted_hops` in the plugin configuration is {hops}: the filter and Envoy would take different entries of x-forwarded-for for the client; \
                  set both to the number of your own proxies in front, as `latchkey envoy-config --trusted-hops` does"
             ),
         );
@@ -56,13 +55,13 @@ pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: b
     if may_be_true(manager, "skip_xff_append") {
         refuse(
             "skip_xff_append",
-            "leaves the peer out of x-forwarded-for, whose entries are counted from the right: the one that is taken is then the client's word; take it out".to_owned(),
+            "leaves the peer out of x-forwarded-for, whose entries are counted from the right: the client then chooses the one that is used; remove it".to_owned(),
         );
     }
     if !list(manager, "original_ip_detection_extensions").is_empty() {
         refuse(
             "original_ip_detection_extensions",
-            "names the client's address by what a request says, and not by `trusted_hops`: take it out, and set `use_remote_address: true`, `xff_num_trusted_hops` and `trusted_hops`".to_owned(),
+            "takes the client's address from the request, and not by `trusted_hops`: remove it, and set `use_remote_address: true`, `xff_num_trusted_hops` and `trusted_hops`".to_owned(),
         );
     }
 }
@@ -72,7 +71,7 @@ pub fn check_proxy_protocol(filters: &[NetworkFilter<'_>], findings: &mut Vec<Fi
     for NetworkFilter { message, reach } in filters {
         if message.is(PROXY_PROTOCOL) && *reach == Reach::Anyone {
             let text =
-                "whoever opens a connection here names its own address: only your own proxies may reach this listener";
+                "any client that connects here chooses its own address: only your own proxies may reach this listener";
             findings.push(Finding::warning(&message.place, text));
         }
     }

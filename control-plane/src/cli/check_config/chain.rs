@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::address::is_local_address;
 use super::clusters::address_of;
-use super::find::{Filter, filter_of};
+use super::latchkey_filter::{LatchkeyFilter, as_latchkey_filter};
 use super::message::{Message, below, walk};
 use super::values::may_be_true;
-use crate::cli::json::{list, part, word};
+use crate::cli::json::{list, part, string};
 
 const CONNECTION_MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const WITH_MATCHER: &str = "envoy.extensions.common.matching.v3.ExtensionWithMatcher";
@@ -68,11 +68,11 @@ impl<'a> Chains<'a> {
         chains
     }
 
-    fn visit(&mut self, value: &'a Value, place: &str, around: &Listener) {
+    fn visit(&mut self, value: &'a Value, place: &str, enclosing: &Listener) {
         let is_listener =
             ["filter_chains", "default_filter_chain", "listener_filters"].iter().any(|name| value.get(name).is_some());
         let own = is_listener.then(|| Listener::read(value));
-        let listener = own.as_ref().unwrap_or(around);
+        let listener = own.as_ref().unwrap_or(enclosing);
         if let Some(message) = Message::read(place, value) {
             if message.is(CONNECTION_MANAGER) {
                 self.managers.push(Manager::read(message, listener));
@@ -158,12 +158,12 @@ impl<'a> HttpFilter<'a> {
             }
             message => (message, false),
         };
-        Self { place, name: word(value, "name"), value, message, is_matched }
+        Self { place, name: string(value, "name"), value, message, is_matched }
     }
 
     /// Our filter, if this is it.
-    pub fn ours(&self) -> Option<Filter<'a>> {
-        self.message.as_ref().and_then(filter_of)
+    pub fn ours(&self) -> Option<LatchkeyFilter<'a>> {
+        self.message.as_ref().and_then(as_latchkey_filter)
     }
 
     /// True for our filter, or a placeholder for it.
@@ -194,10 +194,10 @@ fn is_named_as_ours(name: &str, value: &Value) -> bool {
 }
 
 /// True for a file that has a placeholder for our filter instead of the filter.
-pub fn keeps_a_place(file: &Value) -> bool {
-    let mut keeps = false;
+pub fn has_placeholder(file: &Value) -> bool {
+    let mut found = false;
     walk(file, "", &mut |_, value| {
-        keeps |= value.get("config_discovery").is_some() && is_named_as_ours(word(value, "name"), value);
+        found |= value.get("config_discovery").is_some() && is_named_as_ours(string(value, "name"), value);
     });
-    keeps
+    found
 }

@@ -6,30 +6,30 @@ use policy::Config;
 use serde_json::Value;
 
 use super::address::{check_admin, check_client_address, check_proxy_protocol};
-use super::between::check_chain;
+use super::bypasses::{ProtectedTargets, check_bypasses, upstreams};
 use super::chain::{Chains, HttpFilter, Manager, Reach};
 use super::clusters::Clusters;
-use super::cover::check_cover;
-use super::find::{Filter, filters};
-use super::guard::{RBAC, TAKE_SHIPPED, fault};
-use super::headers::{LENDS, check_early, check_headers, lent_credentials};
-use super::listeners::{Behind, check_ways, upstreams};
+use super::filter_order::check_filter_order;
+use super::guard::{RBAC, USE_SHIPPED_GUARD, fault};
+use super::headers::{ADDS_CREDENTIAL, added_credentials, check_early_removal, check_headers};
+use super::latchkey_filter::{LatchkeyFilter, latchkey_filters};
 use super::manager::check_settings;
 use super::message::{messages, walk};
 use super::overrides::check_overrides;
-use super::routes::{Host, are_seen, hosts};
+use super::reference::ReferenceConfig;
+use super::routes::{Host, has_all_routes, hosts};
 use super::rules::{Catalogue, check_route};
-use super::shipped::Shipped;
+use super::shadowing::check_shadowing;
 use super::wasm::check_filter;
 use super::{Finding, mesh};
 use crate::cli::json::{list, part};
-use crate::cli::output::counted;
+use crate::cli::output::pluralize;
 
 /// The findings in an Envoy file, and a summary of what was checked.
 pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> anyhow::Result<(Vec<Finding>, String)> {
     let mut findings = Vec::new();
-    let shipped = Shipped::read()?;
-    let found = filters(file);
+    let shipped = ReferenceConfig::read()?;
+    let found = latchkey_filters(file);
     let mut configs: Vec<(String, Config)> = Vec::new();
     for filter in &found {
         let config = check_filter(file, filter, catalogue, &mut findings);
@@ -57,22 +57,22 @@ pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> anyhow::Result<(Vec
     let clusters = Clusters::read(file);
     let hosts: Vec<(Option<&Config>, Vec<Host<'_>>)> =
         guarded.iter().map(|(manager, config)| (*config, hosts(manager, *config))).collect();
-    let behind = Behind {
+    let protected = ProtectedTargets {
         clusters: &clusters,
         upstreams: hosts.iter().flat_map(|(_, hosts)| upstreams(hosts)).collect(),
         control_planes: configs.iter().map(|(_, config)| config.control_plane.cluster.clone()).collect(),
         shipped: &shipped,
     };
-    check_ways(file, &chains, &behind, &mut findings);
+    check_bypasses(file, &chains, &protected, &mut findings);
     let config = hosts.iter().find_map(|(config, _)| *config);
     let hosts: Vec<Host<'_>> = hosts.into_iter().flat_map(|(_, hosts)| hosts).collect();
-    check_cover(&hosts, config, &clusters, &mut findings);
+    check_shadowing(&hosts, config, &clusters, &mut findings);
     check_discovery(file, &mut findings);
 
     let routes = check_routes(file, catalogue, &mut findings);
     let edges: Vec<String> = configs.iter().map(|(_, config)| format!("`{}`", config.edge)).collect();
     let count = found.len().max(configs.len()) as u64;
-    let checked = format!("{} of the edge {}; {routes}", counted(count, "filter"), edges.join(", "));
+    let checked = format!("{} of the edge {}; {routes}", pluralize(count, "filter"), edges.join(", "));
     Ok((findings, checked))
 }
 
@@ -82,28 +82,35 @@ fn config_of<'c>(manager: &Manager<'_>, configs: &'c [(String, Config)]) -> Opti
     configs.iter().find(|(place, _)| *place == own.place).map(|(_, config)| config)
 }
 
-fn check_manager(manager: &Manager<'_>, config: Option<&Config>, shipped: &Shipped, findings: &mut Vec<Finding>) {
+fn check_manager(
+    manager: &Manager<'_>,
+    config: Option<&Config>,
+    shipped: &ReferenceConfig,
+    findings: &mut Vec<Finding>,
+) {
     let Manager { place, fields, .. } = manager;
     for chain in &manager.chains {
-        check_chain(chain, config, shipped, findings);
+        check_filter_order(chain, config, shipped, findings);
     }
-    check_early(place, fields, findings);
+    check_early_removal(place, fields, findings);
     if let Some(config) = config {
         for (at, extension) in list(fields, "early_header_mutation_extensions").iter().enumerate() {
             let here = format!("{place}.early_header_mutation_extensions[{at}]");
             findings.extend(
-                lent_credentials(extension, &here, config).into_iter().map(|place| Finding::refused(place, LENDS)),
+                added_credentials(extension, &here, config)
+                    .into_iter()
+                    .map(|place| Finding::refused(place, ADDS_CREDENTIAL)),
             );
         }
     }
-    if !are_seen(manager) {
-        let message = "not all routes stand in this file, or not in an order that can be read: what they state, and which of them covers another, can't be checked";
+    if !has_all_routes(manager) {
+        let message = "not all routes are in this file, or their order can't be read: what they state, and which of them covers another, can't be checked";
         findings.push(Finding::warning(place, message));
     }
     // If no route needs a key, the client's address doesn't matter, and no stream can outlive its key.
-    let asks = !are_seen(manager)
-        || hosts(manager, config).iter().flat_map(|host| &host.entries).any(|entry| !entry.need.is_public());
-    if asks || manager.reach == Reach::Anyone {
+    let needs_key = !has_all_routes(manager)
+        || hosts(manager, config).iter().flat_map(|host| &host.entries).any(|entry| !entry.requirement.is_public());
+    if needs_key || manager.reach == Reach::Anyone {
         check_client_address(place, fields, config.map_or(0, |config| config.trusted_hops), false, findings);
         check_settings(place, fields, config, false, findings);
     }
@@ -131,9 +138,9 @@ fn check_patches(file: &Value, chains: &Chains<'_>, configs: &[(String, Config)]
 /// another file.
 fn check_elsewhere(
     file: &Value,
-    found: &[Filter<'_>],
+    found: &[LatchkeyFilter<'_>],
     chains: &Chains<'_>,
-    shipped: &Shipped,
+    shipped: &ReferenceConfig,
     findings: &mut Vec<Finding>,
 ) {
     let in_chains: BTreeSet<&str> = chains
@@ -147,12 +154,13 @@ fn check_elsewhere(
     let is_apart = |place: &str| !in_chains.iter().any(|chain| place.starts_with(chain));
     let all = messages(file);
     let mut has_guard = false;
-    for guard in
-        all.iter().filter(|message| message.is(RBAC) && message.mentions("wasm.latchkey_") && is_apart(&message.place))
+    for guard in all
+        .iter()
+        .filter(|message| message.is(RBAC) && message.contains_text("wasm.latchkey_") && is_apart(&message.place))
     {
         has_guard = true;
         if let Some(fault) = fault(guard.fields, shipped) {
-            findings.push(Finding::refused(&guard.place, format!("the guard {fault}; {TAKE_SHIPPED}")));
+            findings.push(Finding::refused(&guard.place, format!("the guard {fault}; {USE_SHIPPED_GUARD}")));
         }
     }
     for filter in found.iter().filter(|filter| is_apart(&filter.place)) {
@@ -160,7 +168,7 @@ fn check_elsewhere(
             message.is("envoy.config.core.v3.TypedExtensionConfig") && filter.place.starts_with(&message.place)
         });
         if let Some(resource) = discovered {
-            let message = "is what Envoy takes from elsewhere (`config_discovery`): the chain that it goes into isn't here, so that it can't be checked; write its `typed_config` into the chain";
+            let message = "is for a chain that takes it by `config_discovery`: the chain that it goes into isn't here, so that it can't be checked; write its `typed_config` into the chain";
             findings.push(Finding::refused(&resource.place, message));
         } else if !has_guard {
             let message = "no guard is in this file: see that the RBAC filter of envoy/demo.yaml is behind this one";
@@ -197,5 +205,5 @@ fn check_routes(file: &Value, catalogue: Option<&Catalogue>, findings: &mut Vec<
             stated = stated.saturating_add(u64::from(check_route(place, value, catalogue, findings)));
         }
     });
-    format!("{stated} of {} state a rule, the others are `routes`' and `unmatched`'s", counted(routes, "route"))
+    format!("{stated} of {} state a rule, the others are `routes`' and `unmatched`'s", pluralize(routes, "route"))
 }

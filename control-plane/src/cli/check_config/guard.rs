@@ -2,16 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-use super::shipped::Shipped;
-use crate::cli::json::{is, part};
+use super::reference::ReferenceConfig;
+use crate::cli::json::{is_true, part};
 
 pub const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 
 /// What to do about a guard that isn't the shipped one.
-pub const TAKE_SHIPPED: &str = "take the filter `latchkey-guard` from what `latchkey envoy-config` prints";
+pub const USE_SHIPPED_GUARD: &str = "take the filter `latchkey-guard` from what `latchkey envoy-config` prints";
 
 /// What this RBAC filter lets pass beyond the shipped guard; `None` if it is as strict.
-pub fn fault(rbac: &Value, shipped: &Shipped) -> Option<String> {
+pub fn fault(rbac: &Value, shipped: &ReferenceConfig) -> Option<String> {
     let rules = part(rbac, &["rules"]);
     if rbac.get("matcher").is_some_and(|matcher| !matcher.is_null()) {
         return Some(
@@ -40,7 +40,7 @@ pub fn fault(rbac: &Value, shipped: &Shipped) -> Option<String> {
     }
     let own = policies(rbac);
     if own.is_empty() {
-        return Some("has no policy: it denies whatever comes".to_owned());
+        return Some("has no policy: it denies every request".to_owned());
     }
     own.iter().find(|(_, policy)| !shipped.policies.contains(policy)).map(|(name, policy)| {
         format!("has a policy `{name}` that the shipped guard has not: {}", difference(policy, shipped))
@@ -54,10 +54,10 @@ pub fn policies(rbac: &Value) -> Vec<(&str, Value)> {
 }
 
 /// What a policy lets pass that the shipped one doesn't, in words.
-fn difference(policy: &Value, shipped: &Shipped) -> &'static str {
+fn difference(policy: &Value, shipped: &ReferenceConfig) -> &'static str {
     let same = |field: &str| shipped.policies.iter().any(|own| own.get(field) == policy.get(field));
     let principals = part(policy, &["principals"]);
-    let matches_all = part(principals, &[]).as_array().is_some_and(|all| all.iter().any(|one| is(one, "any")));
+    let matches_all = part(principals, &[]).as_array().is_some_and(|all| all.iter().any(|one| is_true(one, "any")));
     if matches_all {
         "it lets any request pass, decided or not"
     } else if !same("principals") {

@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use super::Finding;
 use super::message::{messages, walk};
-use crate::cli::json::{list, part, word};
+use crate::cli::json::{list, part, string};
 
 /// Why a credential that Envoy adds is refused.
-pub const LENDS: &str = "adds a header that carries keys, and so lends a key to whoever comes without one: take it out";
+pub const ADDS_CREDENTIAL: &str =
+    "adds a header that carries keys, and so gives a key to clients that have none: remove it";
 
 /// The prefix of our filter state, which the guard and logs read.
 const STATE: &str = "wasm.latchkey_";
@@ -19,47 +20,48 @@ const IDENTITY: &str = "x-latchkey-";
 /// Refuses anything in the file that imitates the output of our filter.
 pub fn check_headers(file: &Value, findings: &mut Vec<Finding>) {
     for (place, header) in added_headers(file, "") {
-        let name = word(header, "key").to_ascii_lowercase();
+        let name = string(header, "key").to_ascii_lowercase();
         if name.starts_with(IDENTITY) {
-            let message = format!("sets `{name}`, which upstreams take for the filter's word: take it out");
+            let message = format!("sets `{name}`, which upstreams trust as the filter's: remove it");
             findings.push(Finding::refused(place, message));
         } else if name.starts_with(':') && place.contains("http_filters[") {
             let message = format!(
-                "sets `{name}` after Envoy has chosen the route: the upstream reads another request than was decided; take it out, or let the route rewrite it"
+                "sets `{name}` after Envoy has chosen the route: the upstream reads a different request than was decided; remove it, or let the route rewrite it"
             );
             findings.push(Finding::refused(place, message));
         }
     }
     walk(file, "", &mut |place, value| {
-        if word(value, "object_key").starts_with(STATE) {
-            let message = "sets filter state of our filter's, by which the guard lets requests pass: take it out";
+        if string(value, "object_key").starts_with(STATE) {
+            let message = "sets filter state of our filter's, by which the guard lets requests pass: remove it";
             findings.push(Finding::refused(format!("{place}.object_key"), message));
         }
     });
     for message in messages(file) {
         let is_lua = message.kind.starts_with("envoy.extensions.filters.http.lua.v3.");
-        if is_lua && (message.mentions(IDENTITY) || message.mentions(STATE)) {
-            let text = "names what only our filter may set (`x-latchkey-` headers, `wasm.latchkey_` filter state): take that out of the script";
+        if is_lua && (message.contains_text(IDENTITY) || message.contains_text(STATE)) {
+            let text = "names what only our filter may set (`x-latchkey-` headers, `wasm.latchkey_` filter state): remove that from the script";
             findings.push(Finding::refused(&message.place, text));
         }
-        if message.kind.starts_with("envoy.extensions.access_loggers.") && message.mentions("wasm.latchkey_digest") {
-            let text = "logs `wasm.latchkey_digest`, by which a key can be recognised: log `wasm.latchkey_key_id`";
+        if message.kind.starts_with("envoy.extensions.access_loggers.") && message.contains_text("wasm.latchkey_digest")
+        {
+            let text = "logs `wasm.latchkey_digest`, which identifies a key: log `wasm.latchkey_key_id`";
             findings.push(Finding::warning(&message.place, text));
         }
     }
 }
 
 /// The places where a message adds a header that our filter would take for a client's key.
-pub fn lent_credentials(message: &Value, place: &str, config: &Config) -> Vec<String> {
+pub fn added_credentials(message: &Value, place: &str, config: &Config) -> Vec<String> {
     let is_credential = |header: &Value| {
         config.credentials.iter().any(|source| match source {
-            CredentialSource::Header { name, .. } => word(header, "key").eq_ignore_ascii_case(name),
+            CredentialSource::Header { name, .. } => string(header, "key").eq_ignore_ascii_case(name),
             CredentialSource::Query { .. } => false,
-            CredentialSource::Cookie { .. } => word(header, "key").eq_ignore_ascii_case("cookie"),
+            CredentialSource::Cookie { .. } => string(header, "key").eq_ignore_ascii_case("cookie"),
         })
     };
     // A value that is copied from the request is the client's own.
-    let is_fixed = |header: &Value| !word(header, "value").contains("%REQ");
+    let is_fixed = |header: &Value| !string(header, "value").contains("%REQ");
     let added = added_headers(message, place);
     added.into_iter().filter(|(_, header)| is_credential(header) && is_fixed(header)).map(|(place, _)| place).collect()
 }
@@ -78,7 +80,7 @@ fn added_headers<'a>(value: &'a Value, place: &str) -> Vec<(String, &'a Value)> 
 }
 
 /// Checks that a client's identity headers are removed before Envoy chooses a route.
-pub fn check_early(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
+pub fn check_early_removal(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
     let early = list(manager, "early_header_mutation_extensions");
     let removes = early.iter().any(|extension| extension.to_string().contains(IDENTITY));
     if !removes {

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 use super::message::walk;
 use super::rules::Catalogue;
 use super::values::may_be_true;
-use super::{Finding, plugin};
-use crate::cli::json::{list, part, word};
+use super::{Finding, check_plugin_config};
+use crate::cli::json::{list, part, string};
 use policy::Config;
-use policy::config::Feed;
+use policy::config::FeedMode;
 
 /// A resource that a mesh turns into our filter.
 struct Resource<'a> {
@@ -30,7 +30,7 @@ fn resources(file: &Value) -> Vec<Resource<'_>> {
     let mut found = Vec::new();
     walk(file, "", &mut |place, value| {
         let spec = part(value, &["spec"]);
-        match word(value, "kind") {
+        match string(value, "kind") {
             "WasmPlugin" => {
                 let place = format!("{place}.spec").trim_start_matches('.').to_owned();
                 found.push(Resource { place, value: spec, plugin: part(spec, &["pluginConfig"]), mesh: Mesh::Istio });
@@ -66,21 +66,23 @@ pub fn check_resources(
             Mesh::EnvoyGateway => ("failOpen", "config"),
         };
         let lets_pass = match mesh {
-            Mesh::Istio => word(value, field) == "FAIL_OPEN",
+            Mesh::Istio => string(value, field) == "FAIL_OPEN",
             Mesh::EnvoyGateway => may_be_true(value, field),
         };
         if lets_pass {
             let message =
                 "lets everything through when the filter breaks; Istio takes FAIL_RELOAD, Envoy Gateway `false`";
             findings.push(Finding::refused(format!("{place}.{field}"), message));
-        } else if mesh == Mesh::Istio && word(value, field) != "FAIL_RELOAD" {
+        } else if mesh == Mesh::Istio && string(value, field) != "FAIL_RELOAD" {
             let message = "without FAIL_RELOAD a worker whose VM broke denies until Envoy is restarted";
             findings.push(Finding::warning(format!("{place}.{field}"), message));
         }
         let below = format!("{place}.{below}");
-        let Some(config) = plugin(&below, json.to_string().as_bytes(), catalogue, findings) else { continue };
-        if mesh == Mesh::Istio && config.feed == Feed::Process {
-            let message = "Istio gives the VM no id, so any plugin could write what workers share: each worker asks by itself; write `feed: worker`";
+        let Some(config) = check_plugin_config(&below, json.to_string().as_bytes(), catalogue, findings) else {
+            continue;
+        };
+        if mesh == Mesh::Istio && config.feed == FeedMode::Process {
+            let message = "Istio gives the VM no id, so any plugin could write what workers share: each worker polls by itself; write `feed: worker`";
             findings.push(Finding::warning(below, message));
         }
         configs.push((place, config));
@@ -98,9 +100,9 @@ pub fn patched_manager(file: &Value) -> Option<(String, Value)> {
     let mut manager = Map::new();
     let mut first = None;
     walk(file, "", &mut |place, value| {
-        let is_manager = word(value, "jsonPath").contains("http_connection_manager");
-        let field = word(value, "path").trim_start_matches('/');
-        if is_manager && !field.is_empty() && !field.contains('/') && word(value, "op") != "remove" {
+        let is_manager = string(value, "jsonPath").contains("http_connection_manager");
+        let field = string(value, "path").trim_start_matches('/');
+        if is_manager && !field.is_empty() && !field.contains('/') && string(value, "op") != "remove" {
             first.get_or_insert_with(|| place.to_owned());
             manager.insert(field.to_owned(), part(value, &["value"]).clone());
         }

@@ -33,7 +33,7 @@ impl<'a> Message<'a> {
     }
 
     /// True if it contains this text anywhere.
-    pub fn mentions(&self, text: &str) -> bool {
+    pub fn contains_text(&self, text: &str) -> bool {
         self.fields.to_string().contains(text)
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Finding;
-use super::between::{Role, protected_names};
 use super::chain::Manager;
+use super::filter_order::{FilterRole, protected_names};
 use super::message::{Message, fields};
 use super::values::may_be_true;
 
@@ -15,9 +15,9 @@ const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 /// Refuses each override of a filter that protects a chain.
 pub fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Finding>) {
     let chains = managers.iter().flat_map(|manager| &manager.chains);
-    let mut names: BTreeMap<&str, Role> = chains.flat_map(protected_names).collect();
+    let mut names: BTreeMap<&str, FilterRole> = chains.flat_map(protected_names).collect();
     // A mesh's manifest has no chain; there our filters have these names.
-    for (name, role) in [("latchkey", Role::Filter), ("latchkey-guard", Role::Guard)] {
+    for (name, role) in [("latchkey", FilterRole::Filter), ("latchkey-guard", FilterRole::Guard)] {
         names.entry(name).or_insert(role);
     }
     for (place, overrides) in fields(file, "typed_per_filter_config") {
@@ -26,10 +26,10 @@ pub fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Ve
             let Some(role) = names.get(name.as_str()) else { continue };
             let place = format!("{place}.{name}");
             match role {
-                Role::Filter if is_plain(&place, value) => {}
-                Role::Filter => findings.push(Finding::refused(place, "is disabled here, or configured anew, and the guard denies what was not decided: take it out; a route without keys has the rule `public`")),
-                Role::Guard => findings.push(Finding::refused(place, "switches the guard off, or replaces it, for what is below: requests that were not decided pass there; take it out")),
-                Role::Mutation => findings.push(Finding::refused(place, "switches off, or replaces, what keeps `x-latchkey-` headers of a client from the upstream: take it out")),
+                FilterRole::Filter if is_plain(&place, value) => {}
+                FilterRole::Filter => findings.push(Finding::refused(place, "is disabled here, or configured differently, and the guard denies what was not decided: remove it; a route without keys has the rule `public`")),
+                FilterRole::Guard => findings.push(Finding::refused(place, "switches the guard off, or replaces it, for what is below: requests that were not decided pass there; remove it")),
+                FilterRole::Mutation => findings.push(Finding::refused(place, "switches off, or replaces, what keeps `x-latchkey-` headers of a client from the upstream: remove it")),
             }
         }
     }
@@ -54,7 +54,7 @@ fn check_disabled(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Fin
     };
     for filter in managers.iter().flat_map(|manager| &manager.chains).flat_map(|chain| &chain.filters) {
         if filter.is_ours() && filter.is_disabled() && !enables(filter.name) {
-            let message = "is disabled, and no route enables it: the guard denies whatever comes; take `disabled` out, routes that need no key have the rule `public`";
+            let message = "is disabled, and no route enables it: the guard denies every request; remove `disabled`, routes that need no key have the rule `public`";
             findings.push(Finding::refused(&filter.place, message));
         }
     }

@@ -1,4 +1,4 @@
-//! The routes of a connection manager: which paths each takes, what it needs, and where it leads.
+//! The routes of a connection manager: which paths each matches, what it requires, and where it leads.
 
 use policy::Config;
 use policy::config::Unmatched;
@@ -6,11 +6,11 @@ use policy::route::Route;
 use serde_json::Value;
 
 use super::chain::Manager;
-use super::clusters::mentions;
+use super::clusters::cluster_references;
 use super::message::walk;
-use super::need::Need;
-use super::space::Space;
-use crate::cli::json::{list, part, word};
+use super::path_set::PathSet;
+use super::requirement::Requirement;
+use crate::cli::json::{list, part, string};
 
 /// A virtual host.
 pub struct Host<'a> {
@@ -25,19 +25,19 @@ pub struct Entry<'a> {
     pub place: String,
     pub route: &'a Value,
     /// The paths that it matches.
-    pub space: Space,
+    pub paths: PathSet,
     /// The paths that the upstream reads; `None` if they can't be known.
-    pub sent: Option<Space>,
+    pub upstream_paths: Option<PathSet>,
     /// True if more than the path decides whether it matches.
     pub is_conditional: bool,
     /// True if it matches only requests with the method OPTIONS, which read and change nothing.
     pub is_preflight: bool,
-    pub need: Need,
+    pub requirement: Requirement,
     pub source: Source,
-    pub goal: Goal,
+    pub target: RouteTarget,
 }
 
-/// Where the need comes from.
+/// Where the requirement comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The route's metadata: Envoy's matching decides.
@@ -49,24 +49,24 @@ pub enum Source {
 }
 
 /// Where requests go.
-pub enum Goal {
+pub enum RouteTarget {
     /// To these clusters.
     Clusters(Vec<String>),
     /// The request or a plugin chooses it.
     Unknown,
     /// Envoy answers itself.
-    Answer,
+    LocalReply,
 }
 
 impl Entry<'_> {
     /// True if no request passes it and goes on to the next route.
     pub fn takes_all(&self) -> bool {
-        !self.is_conditional && self.space.is_all() && self.source != Source::Template
+        !self.is_conditional && self.paths.is_all() && self.source != Source::Template
     }
 
     /// True unless the upstream is known to read the path that Envoy matched.
     pub fn is_rewritten(&self) -> bool {
-        self.sent.as_ref() != Some(&self.space)
+        self.upstream_paths.as_ref() != Some(&self.paths)
     }
 }
 
@@ -78,7 +78,7 @@ pub fn hosts<'a>(manager: &Manager<'a>, config: Option<&Config>) -> Vec<Host<'a>
 }
 
 /// True if all routes of the manager are in the file, in an order that can be read.
-pub fn are_seen(manager: &Manager<'_>) -> bool {
+pub fn has_all_routes(manager: &Manager<'_>) -> bool {
     let routes = part(manager.fields, &["route_config"]);
     let is_whole = routes.is_object() && part(routes, &["vhds"]).is_null();
     is_whole && list(routes, "virtual_hosts").iter().all(|host| host.get("matcher").is_none())
@@ -100,22 +100,22 @@ fn read_host<'a>(manager: &Manager<'_>, place: String, host: &'a Value, config: 
 
 fn read_route<'a>(place: String, route: &'a Value, config: Option<&Config>) -> Vec<Entry<'a>> {
     let matched = part(route, &["match"]);
-    let space = Space::of_match(matched);
+    let paths = PathSet::of_match(matched);
     let metadata = part(route, &["metadata", "filter_metadata", "latchkey"]);
-    let (need, source) = if metadata.is_null() {
+    let (requirement, source) = if metadata.is_null() {
         (unmatched(config), Source::Unmatched)
     } else {
-        (Need::stated(metadata), Source::Metadata)
+        (Requirement::stated(metadata), Source::Metadata)
     };
     let own = Entry {
-        sent: space.sent_by(part(route, &["route"])),
+        upstream_paths: paths.rewritten_by(part(route, &["route"])),
         is_conditional: is_conditional(matched),
         is_preflight: list(matched, "headers").iter().any(is_preflight),
-        goal: goal(route),
+        target: route_target(route),
         place,
         route,
-        space,
-        need,
+        paths,
+        requirement,
         source,
     };
     if source == Source::Metadata {
@@ -126,10 +126,10 @@ fn read_route<'a>(place: String, route: &'a Value, config: Option<&Config>) -> V
     let mut entries: Vec<Entry<'a>> = templates
         .iter()
         .enumerate()
-        .filter(|(_, line)| own.space.meets(&Space::of_template(&line.path)))
+        .filter(|(_, line)| own.paths.may_intersect(&PathSet::of_template(&line.path)))
         .map(|(at, line)| Entry {
             place: format!("`routes[{at}]` on {}", own.place),
-            goal: goal(route),
+            target: route_target(route),
             ..of_template(line, own.route)
         })
         .collect();
@@ -139,46 +139,46 @@ fn read_route<'a>(place: String, route: &'a Value, config: Option<&Config>) -> V
 
 /// An entry of the plugin configuration's `routes`, for any cluster.
 fn of_template<'a>(line: &Route, route: &'a Value) -> Entry<'a> {
-    let space = Space::of_template(&line.path);
+    let paths = PathSet::of_template(&line.path);
     Entry {
         place: String::new(),
         route,
-        sent: Some(space.clone()),
-        space,
+        upstream_paths: Some(paths.clone()),
+        paths,
         is_conditional: !line.methods.is_empty(),
         is_preflight: line.methods == ["OPTIONS"],
-        need: Need::of_line(line),
+        requirement: Requirement::of_line(line),
         source: Source::Template,
-        goal: Goal::Unknown,
+        target: RouteTarget::Unknown,
     }
 }
 
 /// A plugin configuration without an Envoy file, as a host with one upstream.
 pub fn host_of_plugin<'a>(config: &Config, nothing: &'a Value) -> Host<'a> {
-    let goal = || Goal::Clusters(vec!["upstream".to_owned()]);
+    let target = || RouteTarget::Clusters(vec!["upstream".to_owned()]);
     let lines = config.routes.iter().enumerate().map(|(at, line)| Entry {
         place: format!("`routes[{at}]`"),
-        goal: goal(),
+        target: target(),
         ..of_template(line, nothing)
     });
     let rest = Entry {
         place: "`unmatched`".to_owned(),
         route: nothing,
-        space: Space::all(),
-        sent: Some(Space::all()),
+        paths: PathSet::all(),
+        upstream_paths: Some(PathSet::all()),
         is_conditional: false,
         is_preflight: false,
-        need: unmatched(Some(config)),
+        requirement: unmatched(Some(config)),
         source: Source::Unmatched,
-        goal: goal(),
+        target: target(),
     };
     Host { manager: String::new(), place: String::new(), entries: lines.chain(std::iter::once(rest)).collect() }
 }
 
-fn unmatched(config: Option<&Config>) -> Need {
+fn unmatched(config: Option<&Config>) -> Requirement {
     match config.map_or(Unmatched::Deny, |config| config.unmatched) {
-        Unmatched::Deny => Need::deny(),
-        Unmatched::Key => Need::key(),
+        Unmatched::Deny => Requirement::deny(),
+        Unmatched::Key => Requirement::key(),
     }
 }
 
@@ -201,31 +201,31 @@ fn is_conditional(matched: &Value) -> bool {
 /// A header matcher for the method OPTIONS only.
 fn is_preflight(header: &Value) -> bool {
     let exact = [part(header, &["string_match", "exact"]), part(header, &["exact_match"])];
-    word(header, "name") == ":method"
+    string(header, "name") == ":method"
         && header.get("invert_match").is_none()
         && exact.iter().any(|method| *method == "OPTIONS")
 }
 
-fn goal(route: &Value) -> Goal {
+fn route_target(route: &Value) -> RouteTarget {
     let action = part(route, &["route"]);
     if !action.is_object() {
-        return Goal::Answer;
+        return RouteTarget::LocalReply;
     }
     let chosen = ["cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin"];
     if chosen.iter().any(|name| action.get(name).is_some()) {
-        return Goal::Unknown;
+        return RouteTarget::Unknown;
     }
-    Goal::Clusters(mentions(action, "").iter().map(|mention| mention.cluster.to_owned()).collect())
+    RouteTarget::Clusters(cluster_references(action, "").iter().map(|reference| reference.cluster.to_owned()).collect())
 }
 
 /// The name of a route in messages: its path, or its place if it has none.
 pub fn name_of(entry: &Entry<'_>) -> String {
-    match &entry.space {
-        Space::Unknown => {
+    match &entry.paths {
+        PathSet::Unknown => {
             let matched = part(entry.route, &["match"]);
-            let regex = word(part(matched, &["safe_regex"]), "regex");
+            let regex = string(part(matched, &["safe_regex"]), "regex");
             if regex.is_empty() { "a route that is matched by no path".to_owned() } else { format!("`{regex}`") }
         }
-        space => format!("`{}`", space.text()),
+        paths => format!("`{}`", paths.text()),
     }
 }

@@ -44,14 +44,14 @@ pub fn check_route(place: &str, route: &Value, catalogue: Option<&Catalogue>, fi
     }
     let (Some(rule), path) = (part(metadata, &["rule"]).as_str(), part(metadata, &["path"])) else {
         findings
-            .push(Finding::refused(place, "`rule`: a text is expected; without one the route denies whatever comes"));
+            .push(Finding::refused(place, "`rule`: a text is expected; without one the route denies every request"));
         return true;
     };
     let text = match RuleText::try_from(rule.to_owned()) {
         Ok(text) => text,
         Err(error) => {
             findings
-                .push(Finding::refused(place, format!("`rule` is `{rule}`: {error}; the route denies whatever comes")));
+                .push(Finding::refused(place, format!("`rule` is `{rule}`: {error}; the route denies every request")));
             return true;
         }
     };
@@ -63,11 +63,11 @@ pub fn check_route(place: &str, route: &Value, catalogue: Option<&Catalogue>, fi
         Value::String(path) => {
             let route = Route { methods: Vec::new(), path: path.clone(), rule: text };
             if let Err(error) = Routes::compile(&[route]) {
-                findings.push(Finding::refused(place, format!("`path`: {error}; the route denies whatever comes")));
+                findings.push(Finding::refused(place, format!("`path`: {error}; the route denies every request")));
             }
         }
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            findings.push(Finding::refused(place, "`path`: a text is expected; the route denies whatever comes"));
+            findings.push(Finding::refused(place, "`path`: a text is expected; the route denies every request"));
         }
     }
     true

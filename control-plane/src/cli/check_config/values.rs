@@ -30,7 +30,7 @@ fn whole(number: f64) -> Option<u64> {
 }
 
 /// True if an enum's field has one of these values, by name or number.
-pub fn is_word(value: &Value, name: &str, values: &[(&str, u64)]) -> bool {
+pub fn is_enum_value(value: &Value, name: &str, values: &[(&str, u64)]) -> bool {
     let own = part(value, &[name]);
     values.iter().any(|(word, number)| own.as_str() == Some(word) || own.as_u64() == Some(*number))
 }

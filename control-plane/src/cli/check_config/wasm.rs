@@ -1,31 +1,31 @@
 //! How Envoy runs our filter: its configuration, its capabilities, and who shares its memory.
 
 use policy::Config;
-use policy::config::Feed;
+use policy::config::FeedMode;
 use serde_json::Value;
 
 use super::capabilities::NEEDED;
-use super::find::{Filter, Plugin};
+use super::latchkey_filter::{LatchkeyFilter, Plugin};
 use super::message::walk;
 use super::rules::Catalogue;
 use super::values::may_be_true;
-use super::{Finding, plugin};
-use crate::cli::json::{part, word};
+use super::{Finding, check_plugin_config};
+use crate::cli::json::{part, string};
 
 /// Returns the plugin configuration, if the filter would accept it.
 pub fn check_filter(
     file: &Value,
-    filter: &Filter<'_>,
+    filter: &LatchkeyFilter<'_>,
     catalogue: Option<&Catalogue>,
     findings: &mut Vec<Finding>,
 ) -> Option<Config> {
-    let Filter { place, config: wasm, plugin: json } = filter;
+    let LatchkeyFilter { place, config: wasm, plugin: json } = filter;
     let below = |field: &str| format!("{place}.{field}");
     let policy = part(wasm, &["failure_policy"]);
     match policy.as_str().or_else(|| policy.as_u64().map(numbered)) {
         _ if may_be_true(wasm, "fail_open") => findings.push(Finding::refused(
             below("fail_open"),
-            "lets everything through when the filter breaks; take it out, and set failure_policy: FAIL_RELOAD",
+            "lets everything through when the filter breaks; remove it, and set failure_policy: FAIL_RELOAD",
         )),
         Some("FAIL_RELOAD") => {}
         Some("FAIL_OPEN") => findings.push(Finding::refused(
@@ -45,10 +45,10 @@ pub fn check_filter(
             return None;
         }
     };
-    let config = plugin(&below("configuration.value"), json, catalogue, findings)?;
+    let config = check_plugin_config(&below("configuration.value"), json, catalogue, findings)?;
     let shares = part(wasm, &["vm_config", "vm_id"]).as_str().is_some_and(|id| !id.is_empty());
-    if !shares && config.feed == Feed::Process {
-        let message = "is empty, so any plugin could write what workers share: each worker asks the control plane by itself; set vm_id: latchkey";
+    if !shares && config.feed == FeedMode::Process {
+        let message = "is empty, so any plugin could write what workers share: each worker polls the control plane by itself; set vm_id: latchkey";
         findings.push(Finding::warning(below("vm_config.vm_id"), message));
     }
     check_token(wasm, &config, &below("vm_config.environment_variables"), findings);
@@ -69,10 +69,10 @@ fn numbered(number: u64) -> &'static str {
 /// Any module with the same `vm_id` can read and write what our workers share: the keys.
 fn check_memory(file: &Value, wasm: &Value, place: &str, findings: &mut Vec<Finding>) {
     let own = part(wasm, &["vm_config"]);
-    let id = word(own, "vm_id");
+    let id = string(own, "vm_id");
     walk(file, "", &mut |other_place, value| {
         let other = part(value, &["vm_config"]);
-        let shares = !id.is_empty() && other.is_object() && word(other, "vm_id") == id;
+        let shares = !id.is_empty() && other.is_object() && string(other, "vm_id") == id;
         if shares && other.get("code") != own.get("code") {
             let message = format!(
                 "has the `vm_id` of the filter at {place} and other code, which can write the keys that workers share: give it a `vm_id` of its own"
@@ -96,7 +96,7 @@ fn check_capabilities(wasm: &Value, place: &str, findings: &mut Vec<Finding>) {
         };
         let missing: Vec<_> = NEEDED.iter().filter(|name| !allowed.contains_key(**name)).copied().collect();
         if !missing.is_empty() {
-            let message = format!("the filter needs what this withholds: {}", missing.join(", "));
+            let message = format!("the filter needs capabilities that this list lacks: {}", missing.join(", "));
             findings.push(Finding::refused(format!("{place}.{below}.allowed_capabilities"), message));
         }
     }
@@ -104,14 +104,15 @@ fn check_capabilities(wasm: &Value, place: &str, findings: &mut Vec<Finding>) {
 
 fn check_token(wasm: &Value, config: &Config, place: &str, findings: &mut Vec<Finding>) {
     let Some(name) = &config.control_plane.token_env else { return };
-    let given = part(wasm, &["vm_config", "environment_variables"]);
-    let in_keys = part(given, &["host_env_keys"]).as_array().is_some_and(|keys| keys.iter().any(|key| key == name));
-    if !in_keys && part(given, &["key_values"]).get(name).is_none() {
+    let environment = part(wasm, &["vm_config", "environment_variables"]);
+    let in_keys =
+        part(environment, &["host_env_keys"]).as_array().is_some_and(|keys| keys.iter().any(|key| key == name));
+    if !in_keys && part(environment, &["key_values"]).get(name).is_none() {
         let message =
             format!("`control_plane.token_env` is `{name}`, which the VM is not given: list it under `host_env_keys`");
         findings.push(Finding::refused(place, message));
     } else if !in_keys {
-        let message = format!("`{name}` stands in the file itself, and so in every config dump: use `host_env_keys`");
+        let message = format!("`{name}` is in the file itself, and so in every config dump: use `host_env_keys`");
         findings.push(Finding::warning(place, message));
     }
 }
@@ -124,7 +125,7 @@ fn check_cluster(file: &Value, config: &Config, place: &str, findings: &mut Vec<
         return;
     };
     let name = &config.control_plane.cluster;
-    if !clusters.iter().any(|cluster| word(cluster, "name") == name) {
+    if !clusters.iter().any(|cluster| string(cluster, "name") == name) {
         findings.push(Finding::refused(
             place,
             format!("`control_plane.cluster`: no cluster `{name}` is under static_resources.clusters"),

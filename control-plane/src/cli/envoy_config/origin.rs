@@ -13,12 +13,12 @@ use super::quoted;
 pub(super) struct Origin {
     pub(super) has_tls: bool,
     pub(super) authority: Authority,
-    way: Way,
+    endpoint: Endpoint,
 }
 
 /// How Envoy reaches it.
 #[derive(Clone)]
-enum Way {
+enum Endpoint {
     Network(Destination),
     /// The path of a Unix socket.
     Unix(String),
@@ -32,8 +32,8 @@ impl FromStr for Origin {
             if !path.starts_with('/') {
                 return Err("a Unix socket needs its whole path: unix:/run/latchkey/edges.sock".to_owned());
             }
-            let way = Way::Unix(path.to_owned());
-            return Ok(Self { has_tls: false, authority: Authority::from_static("localhost"), way });
+            let endpoint = Endpoint::Unix(path.to_owned());
+            return Ok(Self { has_tls: false, authority: Authority::from_static("localhost"), endpoint });
         }
         let expected = || {
             "expected http:// or https:// and a host, with a port if needed and no path; or unix: and a path".to_owned()
@@ -45,22 +45,22 @@ impl FromStr for Origin {
         let (has_tls, is_bare) = (scheme == "https", uri.path_and_query().is_none_or(|rest| rest.as_str() == "/"));
         let port = authority.port_u16().unwrap_or(if has_tls { 443 } else { 80 });
         let destination = Destination::new(authority.host(), port).filter(|_| is_bare && !text.contains('@'));
-        let way = Way::Network(destination.ok_or_else(expected)?);
-        Ok(Self { has_tls, authority: authority.clone(), way })
+        let endpoint = Endpoint::Network(destination.ok_or_else(expected)?);
+        Ok(Self { has_tls, authority: authority.clone(), endpoint })
     }
 }
 
 impl Origin {
     /// Whether the connection stays on this machine.
     pub(super) fn is_unix(&self) -> bool {
-        matches!(self.way, Way::Unix(_))
+        matches!(self.endpoint, Endpoint::Unix(_))
     }
 
     /// The name that Envoy requests in a TLS handshake; empty for a Unix socket.
     pub(super) fn host(&self) -> &str {
-        match &self.way {
-            Way::Network(destination) => &destination.host,
-            Way::Unix(_) => "",
+        match &self.endpoint {
+            Endpoint::Network(destination) => &destination.host,
+            Endpoint::Unix(_) => "",
         }
     }
 
@@ -73,11 +73,11 @@ impl Origin {
 
     /// Its endpoint in the cluster.
     pub(super) fn endpoint(&self) -> String {
-        let address = match &self.way {
-            Way::Network(Destination { host, port }) => {
+        let address = match &self.endpoint {
+            Endpoint::Network(Destination { host, port }) => {
                 format!("socket_address: {{address: {}, port_value: {port}}}", quoted(host))
             }
-            Way::Unix(path) => format!("pipe: {{path: {}}}", quoted(path)),
+            Endpoint::Unix(path) => format!("pipe: {{path: {}}}", quoted(path)),
         };
         format!("        - endpoint: {{address: {{{address}}}}}")
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::quoted;
-use crate::cli::check_config::need::is_rule_as_strict;
+use crate::cli::check_config::requirement::is_rule_as_strict;
 
 /// `--route PATH=RULE`.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl fmt::Display for RouteFlag {
 
 /// The first two of which the less specific one would let requests for the other pass. A spelling that only the
 /// upstream reads as the other's path would bypass its rule.
-pub(super) fn lending(routes: &[RouteFlag]) -> Option<(&RouteFlag, &RouteFlag)> {
+pub(super) fn find_bypass(routes: &[RouteFlag]) -> Option<(&RouteFlag, &RouteFlag)> {
     routes.iter().find_map(|own| {
         let weaker = |other: &&RouteFlag| own.covers(other) && !own.is_as_strict_as(other);
         routes.iter().find(weaker).map(|other| (own, other))
@@ -79,8 +79,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_lends_what_is_weaker_than_a_route_below_it() {
-        for (own, other, lends) in [
+    fn a_route_above_a_stricter_route_bypasses_it() {
+        for (own, other, is_bypass) in [
             ("/=public", "/v1/webhooks=webhooks", true),
             ("/=public", "/v1/webhooks=public", false),
             ("/=public", "/v1/webhooks=deny", true),
@@ -100,7 +100,7 @@ mod tests {
             ("/v1/webhooks=webhooks", "/v1/webhooks/open=public", false),
         ] {
             let routes: Vec<RouteFlag> = [other, own].iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!(lending(&routes).is_some(), lends, "{own} and {other}");
+            assert_eq!(find_bypass(&routes).is_some(), is_bypass, "{own} and {other}");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::instant;
 
 /// Which of a key's secrets a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Presented {
+pub enum SecretChoice {
     /// The newest.
     Current,
     /// The one before, while its overlap lasts.
@@ -27,26 +27,26 @@ pub enum Presented {
 
 /// What a secret looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum SecretShape {
     /// `lk_…`
     Ours,
     /// Made by other software.
     Foreign,
 }
 
-/// A key that the edge knows, with a placeholder for its secret, whose text is no longer known.
-pub(super) struct Known {
+/// A key that the edge knows, with a placeholder for its secret, whose text nobody knows any longer.
+pub(super) struct ExplainedKey {
     pub(super) name: String,
     pub(super) record: KeyRecord,
     pub(super) environment: Environment,
     pub(super) scopes: Scopes,
     pub(super) expires_at: Option<UnixSeconds>,
-    pub(super) stand_in: String,
+    pub(super) placeholder: String,
 }
 
 /// The fields of a key that affect decisions, as REST shows them.
 #[derive(Deserialize)]
-struct Shown {
+struct RestKey {
     id: String,
     workspace_id: String,
     name: String,
@@ -58,31 +58,36 @@ struct Shown {
     previous_secret_expires_at: Option<String>,
 }
 
-impl Known {
-    pub(super) fn read(body: &Value, slug: String, presented: Presented, shape: Shape) -> anyhow::Result<Self> {
-        let shown: Shown =
+impl ExplainedKey {
+    pub(super) fn read(
+        body: &Value,
+        slug: String,
+        presented: SecretChoice,
+        shape: SecretShape,
+    ) -> anyhow::Result<Self> {
+        let shown: RestKey =
             serde_json::from_value(body.clone()).context("not a key as `latchkey keys show --json` writes it")?;
         let at = |text: &Option<String>| match text {
             Some(text) => instant::parse(text).map(Some).ok_or_else(|| anyhow!("`{text}` is not an instant")),
             None => Ok(None),
         };
         let expires_at = at(&shown.expires_at)?;
-        let stand_in = match shape {
+        let placeholder = match shape {
             // No key was ever issued with a secret of 32 times the first digit.
-            Shape::Ours => compose(&Kind::Key(shown.environment.clone()), |bytes| {
+            SecretShape::Ours => compose(&Kind::Key(shown.environment.clone()), |bytes| {
                 bytes.fill(0);
                 Ok::<(), Infallible>(())
             }),
-            Shape::Foreign => Ok("foreign".to_owned()),
+            SecretShape::Foreign => Ok("foreign".to_owned()),
         };
-        let Ok(stand_in) = stand_in;
+        let Ok(placeholder) = placeholder;
         let superseded_at = match presented {
-            Presented::Current => UnixSeconds::DISTANT_FUTURE,
-            Presented::Previous => at(&shown.previous_secret_expires_at)?.unwrap_or(UnixSeconds::DISTANT_PAST),
-            Presented::RotatedOut => UnixSeconds::DISTANT_PAST,
+            SecretChoice::Current => UnixSeconds::DISTANT_FUTURE,
+            SecretChoice::Previous => at(&shown.previous_secret_expires_at)?.unwrap_or(UnixSeconds::DISTANT_PAST),
+            SecretChoice::RotatedOut => UnixSeconds::DISTANT_PAST,
         };
         let record = KeyRecord {
-            digest: Digest::of(stand_in.as_bytes()),
+            digest: Digest::of(placeholder.as_bytes()),
             key: shown.id.parse().context("`id`")?,
             workspace: shown.workspace_id.parse().context("`workspace_id`")?,
             slug,
@@ -94,19 +99,19 @@ impl Known {
             allowlist: shown.ip_allowlist,
         };
         let (name, environment, scopes) = (shown.name, shown.environment, shown.scopes);
-        Ok(Self { name, record, environment, scopes, expires_at, stand_in })
+        Ok(Self { name, record, environment, scopes, expires_at, placeholder })
     }
 }
 
 /// The table of an edge that knows only this key, encoded and decoded as between control plane and edge.
-pub(super) fn table(known: Option<&Known>) -> anyhow::Result<Table> {
-    let (scopes, environments) = known.map_or_else(Default::default, |known| {
-        ((0_u16..).zip(known.scopes.keys().cloned()).collect(), vec![(0_u8, known.environment.clone())])
+pub(super) fn table(key: Option<&ExplainedKey>) -> anyhow::Result<Table> {
+    let (scopes, environments) = key.map_or_else(Default::default, |key| {
+        ((0_u16..).zip(key.scopes.keys().cloned()).collect(), vec![(0_u8, key.environment.clone())])
     });
     let start = Position::first(Epoch::from_bytes([0; 16]), Revision(1));
     let mut builder = SnapshotBuilder::new(start, scopes, environments);
-    if let Some(known) = known {
-        builder.push(&known.record)?;
+    if let Some(key) = key {
+        builder.push(&key.record)?;
     }
     let snapshot = builder.finish()?;
     let mut loading = Loading::start(&snapshot.manifest)?;

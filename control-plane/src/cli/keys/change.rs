@@ -3,14 +3,14 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::make::{json_object, scope, scopes_body};
-use super::{At, OneKey};
+use super::create::{json_object, scope, scopes_body};
+use super::{KeyActionOptions, WorkspaceSession};
 use crate::cli::client::Call;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::json::object;
 use crate::cli::waiting::Wait;
 
-/// What `latchkey keys edit` is told.
+/// The options of `latchkey keys edit`.
 #[derive(Args)]
 pub(super) struct EditOptions {
     /// Its id, key_….
@@ -20,19 +20,19 @@ pub(super) struct EditOptions {
     #[arg(long)]
     name: Option<String>,
 
-    /// What it may do from now on, and nothing else: reviews:read, webhooks:write. May be given more than once.
+    /// Its new scopes, in place of the current ones: reviews:read, webhooks:write. May be given more than once.
     #[arg(long = "scope", value_name = "SCOPE:LEVEL", value_delimiter = ',', value_parser = scope, conflicts_with = "no_scopes")]
     scopes: Vec<(String, String)>,
 
-    /// Take all scopes away: it reaches only what needs none.
+    /// Remove all scopes: it can then use only routes that need none.
     #[arg(long)]
     no_scopes: bool,
 
-    /// An address or CIDR range that it may be used from, from now on, and nowhere else. May be given more than once.
+    /// An address or CIDR range that it may be used from, in place of the current ones. May be given more than once.
     #[arg(long = "allow", value_name = "ADDRESS", value_delimiter = ',', conflicts_with = "any_address")]
     allowlist: Vec<String>,
 
-    /// Let it be used from any address.
+    /// Allow its use from any address.
     #[arg(long)]
     any_address: bool,
 
@@ -40,7 +40,7 @@ pub(super) struct EditOptions {
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     metadata: Option<Value>,
 
-    /// Only if the key is still at this revision, as `latchkey keys show` said.
+    /// Only if the key is still at this revision, as `latchkey keys show` shows it.
     #[arg(long, value_name = "REVISION")]
     if_revision: Option<u64>,
 
@@ -48,7 +48,7 @@ pub(super) struct EditOptions {
     wait: Wait,
 }
 
-pub(super) fn edit(at: &At<'_>, options: &EditOptions) -> anyhow::Result<Outcome> {
+pub(super) fn edit(at: &WorkspaceSession<'_>, options: &EditOptions) -> anyhow::Result<Outcome> {
     let EditOptions { key, name, scopes, no_scopes, allowlist, any_address, metadata, if_revision, wait } = options;
     let allowlist = if *any_address { Some(Value::Null) } else { (!allowlist.is_empty()).then(|| json!(allowlist)) };
     let body = object([
@@ -70,12 +70,16 @@ pub(super) fn edit(at: &At<'_>, options: &EditOptions) -> anyhow::Result<Outcome
 }
 
 /// `POST …/keys/{key}/{action}`
-pub(super) fn act(at: &At<'_>, OneKey { key, wait }: &OneKey, action: &str) -> anyhow::Result<Outcome> {
+pub(super) fn act(
+    at: &WorkspaceSession<'_>,
+    KeyActionOptions { key, wait }: &KeyActionOptions,
+    action: &str,
+) -> anyhow::Result<Outcome> {
     change(at, *wait, at.post(&[key, action], json!({})))
 }
 
-fn change(at: &At<'_>, wait: Wait, call: Call) -> anyhow::Result<Outcome> {
-    let answer = at.session.client.send(wait.asked(call))?;
-    at.shown(&answer.body)?;
-    wait.tell(&at.session.client, &answer)
+fn change(at: &WorkspaceSession<'_>, wait: Wait, call: Call) -> anyhow::Result<Outcome> {
+    let answer = at.session.client.send(wait.apply(call))?;
+    at.print_key(&answer.body)?;
+    wait.report(&at.session.client, &answer)
 }

@@ -5,17 +5,17 @@ use std::io::{self, IsTerminal as _};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::At;
+use super::WorkspaceSession;
 use super::find::Filter;
-use crate::cli::client::{Answer, Call, LONG};
+use crate::cli::client::{Answer, Call, LARGE_REQUEST_EXTRA};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::json::{list, number};
-use crate::cli::output::{counted, field, remark, say, say_json, table};
+use crate::cli::output::{field, pluralize, print, print_json, print_note, table};
 use crate::cli::progress::Progress;
-use crate::cli::token::is_confirmed;
+use crate::cli::secret_input::confirm;
 use crate::cli::waiting::Wait;
 
-/// What `latchkey keys deactivate` and `delete` are told.
+/// The options of `latchkey keys deactivate` and `delete`.
 #[derive(Args)]
 pub(super) struct CleanUpOptions {
     /// The key's id, key_….
@@ -25,11 +25,11 @@ pub(super) struct CleanUpOptions {
     #[command(flatten)]
     filter: Filter,
 
-    /// List the keys that fit, and change nothing.
+    /// List the matching keys, and change nothing.
     #[arg(long)]
     dry_run: bool,
 
-    /// Don't ask. Without it, the keys that fit are listed, and a terminal is asked whether they are meant.
+    /// Don't ask for confirmation. Without it, the matching keys are listed, and a terminal is asked to confirm.
     #[arg(long, short, conflicts_with = "dry_run")]
     yes: bool,
 
@@ -39,12 +39,12 @@ pub(super) struct CleanUpOptions {
 
 /// What to do with keys.
 #[derive(Clone, Copy)]
-pub(super) enum Cleaning {
+pub(super) enum CleanUpAction {
     Deactivate,
     Delete,
 }
 
-impl Cleaning {
+impl CleanUpAction {
     fn path(self) -> &'static str {
         match self {
             Self::Deactivate => "deactivate-matching",
@@ -52,14 +52,14 @@ impl Cleaning {
         }
     }
 
-    fn word(self) -> &'static str {
+    fn verb(self) -> &'static str {
         match self {
             Self::Deactivate => "deactivate",
             Self::Delete => "delete",
         }
     }
 
-    fn done(self) -> &'static str {
+    fn past_tense(self) -> &'static str {
         match self {
             Self::Deactivate => "deactivated",
             Self::Delete => "deleted",
@@ -67,87 +67,91 @@ impl Cleaning {
     }
 }
 
-pub(super) fn run(at: &At<'_>, options: &CleanUpOptions, cleaning: Cleaning) -> anyhow::Result<Outcome> {
+pub(super) fn run(
+    at: &WorkspaceSession<'_>,
+    options: &CleanUpOptions,
+    action: CleanUpAction,
+) -> anyhow::Result<Outcome> {
     match &options.key {
-        Some(key) => one(at, key, options.wait, cleaning),
-        None => all(at, options, cleaning),
+        Some(key) => clean_up_one(at, key, options.wait, action),
+        None => clean_up_all(at, options, action),
     }
 }
 
-fn one(at: &At<'_>, key: &str, wait: Wait, cleaning: Cleaning) -> anyhow::Result<Outcome> {
+fn clean_up_one(at: &WorkspaceSession<'_>, key: &str, wait: Wait, action: CleanUpAction) -> anyhow::Result<Outcome> {
     let client = &at.session.client;
-    let (answer, told) = match cleaning {
-        Cleaning::Deactivate => {
-            let answer = client.send(wait.asked(at.post(&[key, "deactivate"], json!({}))))?;
-            let told = at.shown(&answer.body);
-            (answer, told)
+    let (answer, printed) = match action {
+        CleanUpAction::Deactivate => {
+            let answer = client.send(wait.apply(at.post(&[key, "deactivate"], json!({}))))?;
+            let printed = at.print_key(&answer.body);
+            (answer, printed)
         }
-        Cleaning::Delete => {
-            let answer = client.send(wait.asked(Call::delete(&at.path(&[key]))))?;
-            let told = if at.session.json { Ok(()) } else { say(&format!("deleted {key}\n")) };
-            (answer, told)
+        CleanUpAction::Delete => {
+            let answer = client.send(wait.apply(Call::delete(&at.path(&[key]))))?;
+            let printed = if at.session.json { Ok(()) } else { print(&format!("deleted {key}\n")) };
+            (answer, printed)
         }
     };
-    told?;
-    wait.tell(client, &answer)
+    printed?;
+    wait.report(client, &answer)
 }
 
-fn all(at: &At<'_>, options: &CleanUpOptions, cleaning: Cleaning) -> anyhow::Result<Outcome> {
+fn clean_up_all(at: &WorkspaceSession<'_>, options: &CleanUpOptions, action: CleanUpAction) -> anyhow::Result<Outcome> {
     let filter = |dry_run| options.filter.body(dry_run);
     if options.filter.is_empty() {
         let message = "name a key, or a filter: --unused-days, --unrotated-days, --expiring-days, --name or --status";
         return Err(Failure::Usage(message.to_owned()).into());
     }
     if !options.yes {
-        let found = send(at, cleaning, filter(true), Wait::default())?;
+        let found = send(at, action, filter(true), Wait::default())?;
         let count = number(&found.body, "matched");
         if options.dry_run {
-            told(at, &found.body, &format!("would be {}; nothing was changed", cleaning.done()))?;
+            print_keys(at, &found.body, &format!("would be {}; nothing was changed", action.past_tense()))?;
             return Ok(Outcome::Done);
         }
         if !io::stdin().is_terminal() {
-            let (keys, word) = (counted(count, "key"), cleaning.word());
+            let (keys, word) = (pluralize(count, "key"), action.verb());
             return Err(
                 Failure::Usage(format!("--yes would {word} {keys} without asking; --dry-run lists them")).into()
             );
         }
-        told(at, &found.body, "found")?;
-        if count == 0 || !is_confirmed(&format!("{} {}?", cleaning.word(), counted(count, "key")))? {
-            remark("nothing was changed");
+        print_keys(at, &found.body, "found")?;
+        if count == 0 || !confirm(&format!("{} {}?", action.verb(), pluralize(count, "key")))? {
+            print_note("nothing was changed");
             return Ok(Outcome::Done);
         }
     }
-    let progress = Progress::waiting(cleaning.word());
-    let answer = send(at, cleaning, filter(false), options.wait)?;
+    let progress = Progress::waiting(action.verb());
+    let answer = send(at, action, filter(false), options.wait)?;
     drop(progress);
-    let done = format!("{} now", cleaning.done());
+    let done = format!("{} now", action.past_tense());
     if options.yes || at.session.json {
-        told(at, &answer.body, &done)?;
+        print_keys(at, &answer.body, &done)?;
     } else {
         // They were just listed.
-        summed_up(&answer.body, &done);
+        print_summary(&answer.body, &done);
     }
-    options.wait.tell(&at.session.client, &answer)
+    options.wait.report(&at.session.client, &answer)
 }
 
-fn send(at: &At<'_>, cleaning: Cleaning, body: Value, wait: Wait) -> anyhow::Result<Answer> {
-    at.session.client.send(wait.asked(at.post(&[cleaning.path()], body)).patient(LONG))
+fn send(at: &WorkspaceSession<'_>, action: CleanUpAction, body: Value, wait: Wait) -> anyhow::Result<Answer> {
+    at.session.client.send(wait.apply(at.post(&[action.path()], body)).extend_timeout(LARGE_REQUEST_EXTRA))
 }
 
 /// Lists the keys, and reports what was done with them.
-fn told(at: &At<'_>, found: &Value, what: &str) -> anyhow::Result<()> {
+fn print_keys(at: &WorkspaceSession<'_>, found: &Value, what: &str) -> anyhow::Result<()> {
     if at.session.json {
-        return say_json(found);
+        return print_json(found);
     }
     let keys = list(found, "keys");
     let rows: Vec<_> = keys.iter().map(|key| vec![field(key, "id"), field(key, "name")]).collect();
-    say(&table(&["id", "name"], &rows))?;
-    summed_up(found, what);
+    print(&table(&["id", "name"], &rows))?;
+    print_summary(found, what);
     Ok(())
 }
 
-fn summed_up(found: &Value, what: &str) {
+fn print_summary(found: &Value, what: &str) {
     let (matched, listed) = (number(found, "matched"), list(found, "keys").len());
     let first = if matched > listed as u64 { format!(" (the first {listed} are listed)") } else { String::new() };
-    remark(&format!("{} {what}{first}", counted(matched, "key")));
+    print_note(&format!("{} {what}{first}", pluralize(matched, "key")));
 }

@@ -3,33 +3,33 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::At;
+use super::WorkspaceSession;
 use crate::cli::client::Call;
 use crate::cli::failure::Outcome;
 use crate::cli::json::object;
-use crate::cli::output::{field, say, say_json, table};
-use crate::cli::pages;
+use crate::cli::output::{field, print, print_json, table};
+use crate::cli::pagination;
 
 /// Keys that nobody needs any more; all that is given must hold.
 #[derive(Args)]
 pub(super) struct Filter {
-    /// Made, or used last, at least so many days ago.
+    /// Created, or last used, at least this many days ago.
     #[arg(long, value_name = "DAYS")]
     pub(super) unused_days: Option<u32>,
 
-    /// Made, or rotated last, at least so many days ago.
+    /// Created, or last rotated, at least this many days ago.
     #[arg(long, value_name = "DAYS")]
     pub(super) unrotated_days: Option<u32>,
 
-    /// Expires within so many days, and hasn't yet.
+    /// Expires within this many days, and hasn't yet.
     #[arg(long, value_name = "DAYS")]
     pub(super) expiring_days: Option<u32>,
 
-    /// Of this name; `*` stands for any text, `?` for any character.
+    /// With this name; `*` stands for any text, `?` for any character.
     #[arg(long, value_name = "PATTERN")]
     pub(super) name: Option<String>,
 
-    /// In this state.
+    /// With this status.
     #[arg(long, value_parser = ["active", "inactive", "expired"])]
     pub(super) status: Option<String>,
 }
@@ -56,7 +56,7 @@ impl Filter {
     }
 }
 
-/// What `latchkey keys list` is told.
+/// The options of `latchkey keys list`.
 #[derive(Args)]
 pub(super) struct ListOptions {
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub(super) struct ListOptions {
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
 
-    /// The order; `-` is downwards.
+    /// The sort order; `-` is descending.
     #[arg(long, value_parser = ["created_at", "-created_at", "name", "-name"], default_value = "-created_at", allow_hyphen_values = true)]
     sort: String,
 
@@ -75,7 +75,7 @@ pub(super) struct ListOptions {
     limit: Option<u64>,
 }
 
-pub(super) fn list(at: &At<'_>, options: &ListOptions) -> anyhow::Result<Outcome> {
+pub(super) fn list(at: &WorkspaceSession<'_>, options: &ListOptions) -> anyhow::Result<Outcome> {
     let ListOptions { filter, search, sort, limit } = options;
     let page = || {
         let call = Call::get(&at.path(&[])).query("q", search.as_ref()).query("sort", Some(sort));
@@ -83,9 +83,9 @@ pub(super) fn list(at: &At<'_>, options: &ListOptions) -> anyhow::Result<Outcome
         let call = call.query("expiring_days", filter.expiring_days).query("name", filter.name.as_ref());
         call.query("status", filter.status.as_ref())
     };
-    let keys = pages::all(&at.session.client, *limit, page)?;
+    let keys = pagination::fetch_all(&at.session.client, *limit, page)?;
     if at.session.json {
-        say_json(&keys.into())?;
+        print_json(&keys.into())?;
         return Ok(Outcome::Done);
     }
     let row = |key: &Value| {
@@ -94,11 +94,11 @@ pub(super) fn list(at: &At<'_>, options: &ListOptions) -> anyhow::Result<Outcome
         columns.map(|name| field(key, name)).to_vec()
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    say(&table(&["id", "name", "status", "environment", "ends in", "scopes", "expires", "last used"], &rows))?;
+    print(&table(&["id", "name", "status", "environment", "ends in", "scopes", "expires", "last used"], &rows))?;
     Ok(Outcome::Done)
 }
 
-pub(super) fn show(at: &At<'_>, key: &str) -> anyhow::Result<Outcome> {
-    at.shown(&at.session.client.send(Call::get(&at.path(&[key])))?.body)?;
+pub(super) fn show(at: &WorkspaceSession<'_>, key: &str) -> anyhow::Result<Outcome> {
+    at.print_key(&at.session.client.send(Call::get(&at.path(&[key])))?.body)?;
     Ok(Outcome::Done)
 }

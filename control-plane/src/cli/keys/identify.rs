@@ -5,14 +5,14 @@ use serde_json::json;
 use crate::cli::client::Call;
 use crate::cli::connection::Session;
 use crate::cli::failure::Outcome;
-use crate::cli::output::{card, field, say, say_json};
-use crate::cli::token;
+use crate::cli::output::{card, field, print, print_json};
+use crate::cli::secret_input;
 
 pub(super) fn run(session: &Session) -> anyhow::Result<Outcome> {
-    let secret = token::secret("secret to identify")?;
+    let secret = secret_input::read_secret("secret to identify")?;
     let answer = session.client.send(Call::post(&["v1", "keys", "identify"], json!({"secret": secret.expose()})))?;
     if session.json {
-        say_json(&answer.body)?;
+        print_json(&answer.body)?;
         return Ok(Outcome::Done);
     }
     let names = [
@@ -30,6 +30,6 @@ pub(super) fn run(session: &Session) -> anyhow::Result<Outcome> {
         "ended_at",
     ];
     let fields: Vec<_> = names.iter().map(|name| (*name, field(&answer.body, name))).collect();
-    say(&card(&fields.into_iter().filter(|(_, value)| value != "-").collect::<Vec<_>>()))?;
+    print(&card(&fields.into_iter().filter(|(_, value)| value != "-").collect::<Vec<_>>()))?;
     Ok(Outcome::Done)
 }

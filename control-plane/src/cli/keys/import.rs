@@ -6,22 +6,22 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::cli::client::{Call, LONG};
+use crate::cli::client::{Call, LARGE_REQUEST_EXTRA};
 use crate::cli::connection::Session;
 use crate::cli::failure::Outcome;
 use crate::cli::json::number;
-use crate::cli::output::{counted, say, say_json};
-use crate::cli::progress::{Progress, Sending};
+use crate::cli::output::{pluralize, print, print_json};
+use crate::cli::progress::{Progress, ProgressReader};
 use crate::cli::waiting::Wait;
 
 /// The most that the control plane accepts in one import.
 const MAX_LINES: usize = 100_000;
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What `latchkey keys import` is told.
+/// The options of `latchkey keys import`.
 #[derive(Args)]
 pub(super) struct ImportOptions {
-    /// JSON lines, a key each; at most 100,000, and 64 MiB. `-` is standard input.
+    /// JSON lines, one key each; at most 100,000, and 64 MiB. `-` is standard input.
     file: PathBuf,
 
     /// Leave out lines whose key has expired, instead of refusing the file.
@@ -37,7 +37,7 @@ pub(super) fn run(session: &Session, workspace: Option<&str>, options: &ImportOp
     let count = lines.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
     if count > MAX_LINES {
         bail!(
-            "{}: {count} lines; at most {MAX_LINES} go at a time: split the file, each part is imported whole or not at all",
+            "{}: {count} lines; at most {MAX_LINES} are allowed in one import: split the file, each part is imported whole or not at all",
             options.file.display()
         );
     }
@@ -45,26 +45,27 @@ pub(super) fn run(session: &Session, workspace: Option<&str>, options: &ImportOp
         Some(workspace) => &["v1", "workspaces", workspace, "keys", "import"],
         None => &["v1", "keys", "import"],
     };
-    let call = Call::make(path, serde_json::Value::Null)?.query("expired", options.skip_expired.then_some("skip"));
-    let call = options.wait.asked(call).patient(LONG);
+    let call =
+        Call::post_idempotent(path, serde_json::Value::Null)?.query("expired", options.skip_expired.then_some("skip"));
+    let call = options.wait.apply(call).extend_timeout(LARGE_REQUEST_EXTRA);
     let sending = || {
         let progress = Progress::counting("sending", count as u64);
-        Sending::new(&lines, progress, "sent; the control plane imports them")
+        ProgressReader::new(&lines, progress, "sent; the control plane imports them")
     };
     let answer = session.client.send_lines(call, sending, lines.len())?;
     if session.json {
-        say_json(&answer.body)?;
+        print_json(&answer.body)?;
     } else {
         let (imported, skipped) = (number(&answer.body, "imported"), number(&answer.body, "skipped"));
         let left_out =
-            if skipped > 0 { format!("; {} left out", counted(skipped, "expired line")) } else { String::new() };
-        say(&format!(
+            if skipped > 0 { format!("; {} left out", pluralize(skipped, "expired line")) } else { String::new() };
+        print(&format!(
             "imported {}, up to revision {}{left_out}\n",
-            counted(imported, "key"),
+            pluralize(imported, "key"),
             answer.revision().unwrap_or_default()
         ))?;
     }
-    options.wait.tell(&session.client, &answer)
+    options.wait.report(&session.client, &answer)
 }
 
 fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {

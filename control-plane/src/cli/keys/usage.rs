@@ -2,24 +2,24 @@
 
 use serde_json::Value;
 
-use super::At;
+use super::WorkspaceSession;
 use crate::cli::client::Call;
 use crate::cli::failure::Outcome;
 use crate::cli::json::{list, part};
-use crate::cli::output::{card, field, say, say_json, table};
+use crate::cli::output::{card, field, print, print_json, table};
 
 /// The recent hours that are shown: a day.
 const HOURS: usize = 24;
 
-pub(super) fn run(at: &At<'_>, key: &str) -> anyhow::Result<Outcome> {
+pub(super) fn run(at: &WorkspaceSession<'_>, key: &str) -> anyhow::Result<Outcome> {
     let client = &at.session.client;
     let usage = client.send(Call::get(&at.path(&[key, "usage"])))?.body;
     if at.session.json {
-        say_json(&usage)?;
+        print_json(&usage)?;
         return Ok(Outcome::Done);
     }
     let key = client.send(Call::get(&at.path(&[key])))?.body;
-    say(&text(&key, &usage))?;
+    print(&text(&key, &usage))?;
     Ok(Outcome::Done)
 }
 
@@ -34,10 +34,10 @@ fn text(key: &Value, usage: &Value) -> String {
     let (hours, denials) = (list(usage, "hours"), list(usage, "denials"));
     let recent = hours.get(hours.len().saturating_sub(HOURS)..).unwrap_or_default();
     if hours.is_empty() && denials.is_empty() {
-        text.push_str("\nno edge has reported anything of it in the last week\n");
+        text.push_str("\nno edge has reported any use of it in the last week\n");
         return text;
     }
-    text.push_str("\nrecent hours in which something was counted\n");
+    text.push_str("\nrecent hours with requests\n");
     let row = |hour: &Value| vec![field(hour, "at"), field(hour, "allowed"), denied(hour)];
     text.push_str(&table(&["from", "allowed", "denied"], &recent.iter().map(row).collect::<Vec<_>>()));
     text.push_str("\nlatest denials\n");

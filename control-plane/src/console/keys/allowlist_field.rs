@@ -4,41 +4,41 @@ use policy::Allowlist;
 use serde_json::Value;
 
 use crate::api::values;
-use crate::console::form::Posted;
-use crate::console::problems::said;
-use crate::console::words;
+use crate::console::display;
+use crate::console::form::VerifiedForm;
+use crate::console::problems::field_message;
 
 /// The allowlist in a form.
 pub(super) struct AllowlistField {
     pub(super) is_any: bool,
-    /// The lines.
+    /// The list, an address or range on each line.
     pub(super) text: String,
     /// The result of the check, if one was requested.
-    pub(super) found: Option<Found>,
+    pub(super) check: Option<AllowlistCheck>,
 }
 
 /// The result of checking the list.
-pub(super) struct Found {
+pub(super) struct AllowlistCheck {
     pub(super) is_good: bool,
     pub(super) sentence: String,
 }
 
 impl AllowlistField {
     pub(super) fn any() -> Self {
-        Self { is_any: true, text: String::new(), found: None }
+        Self { is_any: true, text: String::new(), check: None }
     }
 
     pub(super) fn of(allowlist: &Allowlist) -> Self {
-        let networks = words::networks(allowlist);
-        Self { is_any: networks.is_empty(), text: networks.join("\n"), found: None }
+        let networks = display::networks(allowlist);
+        Self { is_any: networks.is_empty(), text: networks.join("\n"), check: None }
     }
 
-    pub(super) fn typed(form: &Posted) -> Self {
-        Self { is_any: form.text("allow") != "only", text: form.text("ip_allowlist").to_owned(), found: None }
+    pub(super) fn from_form(form: &VerifiedForm) -> Self {
+        Self { is_any: form.text("allow") != "only", text: form.text("ip_allowlist").to_owned(), check: None }
     }
 
     /// As REST expects it.
-    pub(super) fn given(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         if self.is_any {
             return Value::Null;
         }
@@ -46,17 +46,22 @@ impl AllowlistField {
         Value::from(entries.map(ToOwned::to_owned).collect::<Vec<_>>())
     }
 
-    /// Checks the list, and writes it as it would be stored.
-    pub(super) fn checked(mut self) -> Self {
-        self.found = Some(match values::allowlist(self.given()) {
-            Ok(Allowlist::Any) => Found { is_good: true, sentence: "Any address may use the key.".to_owned() },
-            Ok(only @ Allowlist::Only(_)) => {
-                let networks = words::networks(&only);
-                self.text = networks.join("\n");
-                let count = words::counted(networks.len(), "network");
-                Found { is_good: true, sentence: format!("{count}, written as they will be kept.") }
+    /// Checks the list, and rewrites its lines as they would be stored.
+    pub(super) fn validated(mut self) -> Self {
+        self.check = Some(match values::allowlist(self.to_json()) {
+            Ok(Allowlist::Any) => {
+                AllowlistCheck { is_good: true, sentence: "The key may be used from any address.".to_owned() }
             }
-            Err(refused) => Found { is_good: false, sentence: said("ip_allowlist", refused.code, &refused.message) },
+            Ok(only @ Allowlist::Only(_)) => {
+                let networks = display::networks(&only);
+                self.text = networks.join("\n");
+                let count = display::item_count(networks.len(), "network");
+                AllowlistCheck { is_good: true, sentence: format!("{count}, shown as they will be stored.") }
+            }
+            Err(refused) => AllowlistCheck {
+                is_good: false,
+                sentence: field_message("ip_allowlist", refused.code, &refused.message),
+            },
         });
         self
     }

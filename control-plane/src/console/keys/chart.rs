@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use policy::UnixSeconds;
 
-use crate::console::words::day;
+use crate::console::display::day;
 use crate::store::Usage;
-use crate::usage::{ALLOWED, DAY};
+use crate::usage::{ALLOWED, DAY_SECS};
 
 /// Days in the chart, including today.
 const DAYS: i64 = 30;
@@ -45,12 +45,12 @@ pub(super) struct Bar {
 
 impl Chart {
     pub(super) fn of(usage: &Usage, now: UnixSeconds) -> Self {
-        let today = now.0.div_euclid(DAY);
+        let today = now.0.div_euclid(DAY_SECS);
         let first = today.saturating_sub(DAYS.saturating_sub(1));
         let mut days: BTreeMap<i64, (u64, u64)> = (first..=today).map(|day| (day, (0, 0))).collect();
         let mut codes: BTreeMap<&str, u64> = BTreeMap::new();
         for period in usage.days.iter().chain(&usage.hours) {
-            let Some((allowed, denied)) = days.get_mut(&period.at.0.div_euclid(DAY)) else { continue };
+            let Some((allowed, denied)) = days.get_mut(&period.at.0.div_euclid(DAY_SECS)) else { continue };
             for (outcome, count) in &period.counts {
                 let total = if outcome == ALLOWED {
                     &mut *allowed
@@ -71,7 +71,7 @@ impl Chart {
             width: DAYS * (BAR + GAP) - GAP,
             height: HEIGHT,
             bars,
-            from: day(UnixSeconds(first.saturating_mul(DAY))),
+            from: day(UnixSeconds(first.saturating_mul(DAY_SECS))),
             most,
             allowed: sum(|(allowed, _)| *allowed),
             denied: sum(|(_, denied)| *denied),
@@ -97,7 +97,7 @@ fn bar(at_day: i64, (allowed, denied): (u64, u64), at: i64, most: u64) -> Bar {
     let allowed_height = height(allowed).min(HEIGHT.saturating_sub(denied_height));
     let allowed_y = HEIGHT.saturating_sub(allowed_height);
     Bar {
-        day: day(UnixSeconds(at_day.saturating_mul(DAY))),
+        day: day(UnixSeconds(at_day.saturating_mul(DAY_SECS))),
         allowed,
         denied,
         x: at.saturating_mul(BAR + GAP),
@@ -118,7 +118,7 @@ mod tests {
     fn hours_and_days_are_drawn_as_days_and_nothing_leaves_the_drawing() {
         let now = UnixSeconds(1_795_420_800);
         let period = |days: i64, counts: &[(&str, u64)]| Period {
-            at: UnixSeconds(now.0 - days * DAY),
+            at: UnixSeconds(now.0 - days * DAY_SECS),
             counts: counts.iter().map(|(outcome, count)| ((*outcome).to_owned(), *count)).collect(),
         };
         let usage = Usage {

@@ -8,13 +8,13 @@ use axum::response::Response;
 use super::view::{href, mask};
 use crate::api::Api;
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::of_key;
+use crate::api::keys::key_problem;
 use crate::api::path::KeyInPath;
-use crate::console::form::Posted;
-use crate::console::page::{Area, Frame, Place, done, html};
-use crate::console::problems::Errors;
-use crate::console::session::Visit;
-use crate::console::words::Moment;
+use crate::console::display::Moment;
+use crate::console::form::VerifiedForm;
+use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done};
+use crate::console::problems::FormErrors;
+use crate::console::session::ConsoleSession;
 use crate::problem::Problem;
 use crate::store::{Key, Precondition};
 
@@ -22,55 +22,61 @@ use crate::store::{Key, Precondition};
 #[template(path = "key_delete.html")]
 struct Page {
     frame: Frame,
-    place: Place,
-    errors: Errors,
+    workspace: WorkspaceRef,
+    errors: FormErrors,
     name: String,
     mask: String,
     href: String,
     is_active: bool,
     last_used: Option<Moment>,
-    typed: String,
+    confirmation: String,
 }
 
 pub(in crate::console) async fn show(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
-    html(StatusCode::OK, &page(&api, &visit, &at, &key, (Errors::none(), "")))
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    html(StatusCode::OK, &page(&api, &session, &at, &key, (FormErrors::none(), "")))
 }
 
 pub(in crate::console) async fn delete(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
-    let typed = form.text("confirm");
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let confirmation = form.text("confirm");
     // Spaces around a name aren't visible, so they need not be typed.
-    if typed.trim() != key.name.trim() {
-        let errors = Errors::one("confirm", "This is not the key's name. Type it as it stands above.");
-        return html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &visit, &at, &key, (errors, typed)));
+    if confirmation.trim() != key.name.trim() {
+        let errors = FormErrors::single("confirm", "This is not the key's name. Type it exactly as shown above.");
+        return html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &session, &at, &key, (errors, confirmation)));
     }
-    let acting = at.principal.acting(&api.clock);
-    let deleted = api.store.delete_key(at.workspace.id, id, Precondition::None, acting).await.map_err(of_key)?;
-    done(&format!("/console/workspaces/{}/keys", at.workspace.slug), "deleted", deleted.revision)
+    let context = at.principal.change_context(&api.clock);
+    let deleted = api.store.delete_key(at.workspace.id, id, Precondition::None, context).await.map_err(key_problem)?;
+    redirect_done(&format!("/console/workspaces/{}/keys", at.workspace.slug), "deleted", deleted.revision)
 }
 
-fn page(api: &Api, visit: &Visit, at: &InWorkspace, key: &Key, (errors, typed): (Errors, &str)) -> Page {
+fn page(
+    api: &Api,
+    session: &ConsoleSession,
+    at: &InWorkspace,
+    key: &Key,
+    (errors, confirmation): (FormErrors, &str),
+) -> Page {
     Page {
-        frame: Frame::within(visit, &at.workspace, Area::Keys),
-        place: Place::of(&at.workspace),
+        frame: Frame::within(session, &at.workspace, Area::Keys),
+        workspace: WorkspaceRef::of(&at.workspace),
         errors,
         name: key.name.clone(),
         mask: mask(key),
         href: href(&at.workspace, key),
         is_active: key.active,
-        last_used: Moment::maybe(key.used.last_at, api.clock.now()),
-        typed: typed.to_owned(),
+        last_used: Moment::optional(key.used.last_at, api.clock.now()),
+        confirmation: confirmation.to_owned(),
     }
 }

@@ -9,17 +9,17 @@ use axum::response::Response;
 use policy::Revision;
 use serde_json::Value;
 
-use super::fields::{Common, merge_patch};
+use super::fields::{KeyFields, merge_patch};
 use super::view::href;
 use crate::api::Api;
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::{of_key, update};
+use crate::api::keys::{key_problem, update};
 use crate::api::path::KeyInPath;
-use crate::console::form::{Posted, fields};
-use crate::console::page::{Area, Frame, Place, done, html, see_other};
-use crate::console::problems::Errors;
-use crate::console::session::Visit;
-use crate::console::words::Moment;
+use crate::console::display::Moment;
+use crate::console::form::{VerifiedForm, fields};
+use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done, see_other};
+use crate::console::problems::FormErrors;
+use crate::console::session::ConsoleSession;
 use crate::problem::Problem;
 use crate::store::{Key, Precondition};
 
@@ -27,11 +27,11 @@ use crate::store::{Key, Precondition};
 #[template(path = "key_edit.html")]
 struct Page {
     frame: Frame,
-    place: Place,
-    errors: Errors,
+    workspace: WorkspaceRef,
+    errors: FormErrors,
     name: String,
     href: String,
-    common: Common,
+    key_fields: KeyFields,
     expires: Option<Moment>,
     address: Option<IpAddr>,
     /// The revision that the form was filled from, so that saving can't silently undo another change.
@@ -40,70 +40,70 @@ struct Page {
 
 pub(in crate::console) async fn show(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
-    let (common, revision) = (Common::of(&key, &api.config), key.revision.to_string());
-    html(StatusCode::OK, &page(&api, &visit, &at, &key, (common, revision, Errors::none())))
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let (key_fields, revision) = (KeyFields::of(&key, &api.config), key.revision.to_string());
+    html(StatusCode::OK, &page(&api, &session, &at, &key, (key_fields, revision, FormErrors::none())))
 }
 
 pub(in crate::console) async fn save(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
-    let mut typed = Common::typed(&form, &api.config);
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let mut key_fields = KeyFields::from_form(&form, &api.config);
     let revision = form.text("revision").to_owned();
     if form.has("check") {
-        typed.allowlist = typed.allowlist.checked();
-        return html(StatusCode::OK, &page(&api, &visit, &at, &key, (typed, revision, Errors::none())));
+        key_fields.allowlist = key_fields.allowlist.validated();
+        return html(StatusCode::OK, &page(&api, &session, &at, &key, (key_fields, revision, FormErrors::none())));
     }
-    let read: Option<u64> = revision.parse().ok();
-    let precondition = Precondition::OneOf(read.map(Revision).into_iter().collect());
-    let saved = match typed.given() {
+    let read_at: Option<u64> = revision.parse().ok();
+    let precondition = Precondition::OneOf(read_at.map(Revision).into_iter().collect());
+    let saved = match key_fields.to_json() {
         Err(errors) => Err(errors),
-        Ok(mut given) => {
-            if let Some(Value::Object(metadata)) = given.get("metadata") {
+        Ok(mut input) => {
+            if let Some(Value::Object(metadata)) = input.get("metadata") {
                 let patch = merge_patch(&key.metadata, metadata);
-                given.insert("metadata".to_owned(), Value::Object(patch));
+                input.insert("metadata".to_owned(), Value::Object(patch));
             }
-            match update::replace(&api, &at, id, precondition, fields(given)).await {
+            match update::replace(&api, &at, id, precondition, fields(input)).await {
                 Ok(saved) => Ok(saved),
-                Err(problem) => Err(Errors::of(problem)?),
+                Err(problem) => Err(FormErrors::from_problem(problem)?),
             }
         }
     };
     let here = href(&at.workspace, &key);
     match saved {
         Ok(saved) if saved.revision == key.revision => see_other(&format!("{here}?done=unchanged")),
-        Ok(saved) => done(&here, "saved", saved.revision),
+        Ok(saved) => redirect_done(&here, "saved", saved.revision),
         Err(errors) => {
-            html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &visit, &at, &key, (typed, revision, errors)))
+            html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &session, &at, &key, (key_fields, revision, errors)))
         }
     }
 }
 
 fn page(
     api: &Api,
-    visit: &Visit,
+    session: &ConsoleSession,
     at: &InWorkspace,
     key: &Key,
-    (common, revision, errors): (Common, String, Errors),
+    (key_fields, revision, errors): (KeyFields, String, FormErrors),
 ) -> Page {
     Page {
-        frame: Frame::within(visit, &at.workspace, Area::Keys),
-        place: Place::of(&at.workspace),
+        frame: Frame::within(session, &at.workspace, Area::Keys),
+        workspace: WorkspaceRef::of(&at.workspace),
         errors,
         name: key.name.clone(),
         href: href(&at.workspace, key),
-        common,
-        expires: Moment::maybe(key.expires_at, api.clock.now()),
-        address: visit.principal.address(),
+        key_fields,
+        expires: Moment::optional(key.expires_at, api.clock.now()),
+        address: session.principal.address(),
         revision,
     }
 }

@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use super::allowlist_field::AllowlistField;
 use crate::config::Config;
-use crate::console::form::Posted;
-use crate::console::problems::Errors;
-use crate::console::words;
+use crate::console::display;
+use crate::console::form::VerifiedForm;
+use crate::console::problems::FormErrors;
 use crate::store::Key;
 
 /// An area of the API in the table of scopes.
@@ -20,15 +20,15 @@ pub(super) struct ScopeRow {
     pub(super) level: String,
 }
 
-/// The fields that both forms share, as they were typed or as the key has them.
-pub(super) struct Common {
+/// The fields that both forms share, as they were submitted or as the key has them.
+pub(super) struct KeyFields {
     pub(super) name: String,
     pub(super) scopes: Vec<ScopeRow>,
     pub(super) allowlist: AllowlistField,
     pub(super) metadata: String,
 }
 
-impl Common {
+impl KeyFields {
     /// Of a new key.
     pub(super) fn empty(config: &Config) -> Self {
         Self {
@@ -45,31 +45,31 @@ impl Common {
             name: key.name.clone(),
             scopes: rows_with(config, &key.scopes),
             allowlist: AllowlistField::of(&key.allowlist),
-            metadata: if key.metadata.is_empty() { String::new() } else { super::view::pretty(key) },
+            metadata: if key.metadata.is_empty() { String::new() } else { super::view::metadata_text(key) },
         }
     }
 
-    /// As they were typed.
-    pub(super) fn typed(form: &Posted, config: &Config) -> Self {
+    /// As they were submitted.
+    pub(super) fn from_form(form: &VerifiedForm, config: &Config) -> Self {
         Self {
             name: form.text("name").to_owned(),
             scopes: rows(config, |name| match form.text(&format!("scope_{name}")) {
                 "" => "none".to_owned(),
                 level => level.to_owned(),
             }),
-            allowlist: AllowlistField::typed(form),
+            allowlist: AllowlistField::from_form(form),
             metadata: form.text("metadata").to_owned(),
         }
     }
 
     /// The fields as REST expects them.
-    pub(super) fn given(&self) -> Result<Map<String, Value>, Errors> {
+    pub(super) fn to_json(&self) -> Result<Map<String, Value>, FormErrors> {
         let granted = self.scopes.iter().filter(|row| row.level != "none");
         let scopes: Map<_, _> = granted.map(|row| (row.name.clone(), Value::from(row.level.clone()))).collect();
         Ok(Map::from_iter([
             ("name".to_owned(), Value::from(self.name.clone())),
             ("scopes".to_owned(), Value::Object(scopes)),
-            ("ip_allowlist".to_owned(), self.allowlist.given()),
+            ("ip_allowlist".to_owned(), self.allowlist.to_json()),
             ("metadata".to_owned(), metadata(&self.metadata)?),
         ]))
     }
@@ -79,7 +79,7 @@ impl Common {
 fn rows(config: &Config, level: impl Fn(&str) -> String) -> Vec<ScopeRow> {
     let row = |scope: &policy::Scope| ScopeRow {
         name: scope.to_string(),
-        label: words::area(scope.as_str()),
+        label: display::scope_label(scope.as_str()),
         meaning: config.meaning(scope).map(ToOwned::to_owned),
         level: level(scope.as_str()),
     };
@@ -95,13 +95,13 @@ fn rows_with(config: &Config, scopes: &Scopes) -> Vec<ScopeRow> {
 }
 
 /// An empty text is empty metadata.
-fn metadata(text: &str) -> Result<Value, Errors> {
+fn metadata(text: &str) -> Result<Value, FormErrors> {
     if text.trim().is_empty() {
         return Ok(Value::Object(Map::new()));
     }
     serde_json::from_str(text).map_err(|error| {
         let message = format!("This is not JSON: {error}. Write an object like {{\"team\": \"billing\"}}.");
-        Errors::one("metadata", message)
+        FormErrors::single("metadata", message)
     })
 }
 

@@ -5,24 +5,24 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::view::{View, names};
+use super::view::{KeyView, creator_names};
 use crate::api::Api;
 use crate::api::authority::MemberOf;
 use crate::api::keys::list;
 use crate::console::enforcement::Banner;
-use crate::console::page::{Area, Frame, Place, html, role_is_admin};
-use crate::console::query::Asked;
-use crate::console::session::Visit;
+use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
+use crate::console::query::PageQuery;
+use crate::console::session::ConsoleSession;
 use crate::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "keys.html")]
 struct Page {
     frame: Frame,
-    place: Place,
+    workspace: WorkspaceRef,
     banner: Option<Banner>,
     may_change: bool,
-    rows: Vec<View>,
+    rows: Vec<KeyView>,
     /// Whether any filter is set.
     is_filtered: bool,
     is_first_page: bool,
@@ -30,37 +30,37 @@ struct Page {
     status: String,
     sort: &'static str,
     by_name: String,
-    by_age: String,
+    by_creation: String,
     next: Option<String>,
     first: String,
 }
 
 pub(in crate::console) async fn show(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     MemberOf(at): MemberOf,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    let listed = list::page(&api, &at, asked.fields()).await?;
-    let (now, names) = (api.clock.now(), names(&api, &listed.page.items).await?);
+    let listed = list::page(&api, &at, params.fields()).await?;
+    let (now, names) = (api.clock.now(), creator_names(&api, &listed.page.items).await?);
     let path = format!("/console/workspaces/{}/keys", at.workspace.slug);
-    let by = |first, second| asked.with(&path, "sort", if listed.sort == first { second } else { first });
+    let by = |first, second| params.url_with(&path, "sort", if listed.sort == first { second } else { first });
     let filters = ["q", "status", "unused_days", "unrotated_days", "expiring_days", "name"];
     let page = Page {
-        frame: Frame::within(&visit, &at.workspace, Area::Keys),
-        place: Place::of(&at.workspace),
+        frame: Frame::within(&session, &at.workspace, Area::Keys),
+        workspace: WorkspaceRef::of(&at.workspace),
         may_change: role_is_admin(at.principal.role()),
-        rows: listed.page.items.iter().map(|key| View::new(key, &at.workspace, &names, now)).collect(),
-        is_filtered: filters.into_iter().any(|name| !asked.text(name).is_empty()),
-        is_first_page: asked.text("cursor").is_empty(),
-        q: asked.text("q").to_owned(),
-        status: asked.text("status").to_owned(),
+        rows: listed.page.items.iter().map(|key| KeyView::new(key, &at.workspace, &names, now)).collect(),
+        is_filtered: filters.into_iter().any(|name| !params.text(name).is_empty()),
+        is_first_page: params.text("cursor").is_empty(),
+        q: params.text("q").to_owned(),
+        status: params.text("status").to_owned(),
         sort: listed.sort,
         by_name: by("name", "-name"),
-        by_age: by("-created_at", "created_at"),
-        next: listed.next_cursor.map(|next| asked.with(&path, "cursor", &next)),
-        first: asked.with(&path, "cursor", ""),
-        banner: Banner::of(&api, asked.done).await,
+        by_creation: by("-created_at", "created_at"),
+        next: listed.next_cursor.map(|next| params.url_with(&path, "cursor", &next)),
+        first: params.url_with(&path, "cursor", ""),
+        banner: Banner::of(&api, params.completed).await,
     };
     html(StatusCode::OK, &page)
 }

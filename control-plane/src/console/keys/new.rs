@@ -8,17 +8,17 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
-use super::fields::Common;
+use super::fields::KeyFields;
 use crate::api::Api;
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::WithSecret;
+use crate::api::keys::KeyAndSecret;
 use crate::api::keys::create;
-use crate::console::enforcement::Told;
-use crate::console::form::{Posted, fields, instant_of};
-use crate::console::page::{Area, Frame, Place, html, html_with_secret};
-use crate::console::problems::Errors;
-use crate::console::secret::{Line, Shown, made_before};
-use crate::console::session::Visit;
+use crate::console::enforcement::EnforcementStatus;
+use crate::console::form::{VerifiedForm, fields, instant_of};
+use crate::console::page::{Area, Frame, WorkspaceRef, html, html_with_secret};
+use crate::console::problems::FormErrors;
+use crate::console::secret::{SecretPage, ShellCommand, already_created};
+use crate::console::session::ConsoleSession;
 use crate::problem::Problem;
 
 /// How long a key may be valid: the name in REST, and the label.
@@ -30,22 +30,22 @@ pub(in crate::console) const LIFETIMES: [(&str, &str); 8] = [
     ("90d", "90 days"),
     ("180d", "180 days"),
     ("360d", "360 days"),
-    ("none", "Never"),
+    ("none", "No expiration"),
 ];
 
-/// Long enough for a quarter, short enough that somebody reviews the key.
-const USUAL_LIFETIME: &str = "90d";
+/// Long enough for a quarter, short enough that somebody reviews the key regularly.
+const DEFAULT_LIFETIME: &str = "90d";
 
 /// The choice of a custom expiration.
-const AT: &str = "at";
+const CUSTOM_EXPIRATION: &str = "at";
 
 #[derive(Template)]
 #[template(path = "key_new.html")]
 struct Page {
     frame: Frame,
-    place: Place,
-    errors: Errors,
-    common: Common,
+    workspace: WorkspaceRef,
+    errors: FormErrors,
+    key_fields: KeyFields,
     lifetime: String,
     expires_at: String,
     lifetimes: [(&'static str, &'static str); 8],
@@ -57,116 +57,123 @@ struct Page {
 
 pub(in crate::console) async fn show(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
 ) -> Result<Response, Problem> {
     let page = Page {
-        common: Common::empty(&api.config),
-        lifetime: USUAL_LIFETIME.to_owned(),
+        key_fields: KeyFields::empty(&api.config),
+        lifetime: DEFAULT_LIFETIME.to_owned(),
         expires_at: String::new(),
         environment: api.config.first_environment().to_string(),
-        ..page(&api, &visit, &at, Errors::none())?
+        ..page(&api, &session, &at, FormErrors::none())?
     };
     html(StatusCode::OK, &page)
 }
 
 pub(in crate::console) async fn create(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let typed = Common::typed(&form, &api.config);
+    let key_fields = KeyFields::from_form(&form, &api.config);
     if form.has("check") {
-        let typed = Common { allowlist: typed.allowlist.checked(), ..typed };
-        return again(&api, &visit, &at, (typed, &form, Errors::none()), StatusCode::OK);
+        let key_fields = KeyFields { allowlist: key_fields.allowlist.validated(), ..key_fields };
+        return redisplay(&api, &session, &at, (key_fields, &form, FormErrors::none()), StatusCode::OK);
     }
-    let given = match typed.given() {
-        Ok(given) => given,
-        Err(errors) => return again(&api, &visit, &at, (typed, &form, errors), StatusCode::UNPROCESSABLE_ENTITY),
+    let input = match key_fields.to_json() {
+        Ok(input) => input,
+        Err(errors) => {
+            return redisplay(&api, &session, &at, (key_fields, &form, errors), StatusCode::UNPROCESSABLE_ENTITY);
+        }
     };
-    let once = form.once()?;
-    let at = at.once(once);
-    match create::make(&api, &at, fields(with_expiration(given, &form))).await {
-        Ok(made) => shown(&api, &visit, &at, made).await,
+    let once_key = form.once_key()?;
+    let at = at.once(once_key);
+    match create::make(&api, &at, fields(with_expiration(input, &form))).await {
+        Ok(made) => secret_page(&api, &session, &at, made).await,
         Err(problem) if problem.errors().is_empty() => {
-            let frame = Frame::within(&visit, &at.workspace, Area::Keys);
+            let frame = Frame::within(&session, &at.workspace, Area::Keys);
             let list = format!("/console/workspaces/{}/keys", at.workspace.slug);
-            made_before(&api, problem, (once, frame, &list), "Open the key").await
+            already_created(&api, problem, (once_key, frame, &list), "Open the key").await
         }
         Err(problem) => {
-            let errors = Errors::of(problem)?;
-            again(&api, &visit, &at, (typed, &form, errors), StatusCode::UNPROCESSABLE_ENTITY)
+            let errors = FormErrors::from_problem(problem)?;
+            redisplay(&api, &session, &at, (key_fields, &form, errors), StatusCode::UNPROCESSABLE_ENTITY)
         }
     }
 }
 
 /// The page with the secret.
-async fn shown(api: &Api, visit: &Visit, at: &InWorkspace, made: WithSecret) -> Result<Response, Problem> {
-    let WithSecret { changed, secret } = made;
-    let page = Shown {
-        frame: Frame::within(visit, &at.workspace, Area::Keys),
+async fn secret_page(
+    api: &Api,
+    session: &ConsoleSession,
+    at: &InWorkspace,
+    made: KeyAndSecret,
+) -> Result<Response, Problem> {
+    let KeyAndSecret { changed, secret } = made;
+    let page = SecretPage {
+        frame: Frame::within(session, &at.workspace, Area::Keys),
         title: "Your new API key".to_owned(),
         name: &changed.value.name,
         secret: secret.expose(),
-        line: Some(Line::of_key(api, &secret)),
+        command: Some(ShellCommand::with_key(api, &secret)),
         steps: Vec::new(),
-        enforcement: Some(Told::of(api, changed.revision).await),
-        on: super::view::href(&at.workspace, &changed.value),
-        on_label: "I have copied it: open the key",
+        enforcement: Some(EnforcementStatus::after_change(api, changed.revision).await),
+        continue_href: super::view::href(&at.workspace, &changed.value),
+        continue_label: "I have copied it: open the key",
     };
     html_with_secret(StatusCode::CREATED, &page)
 }
 
-/// The form again, with what was typed.
-fn again(
+/// The form again, with the submitted values.
+fn redisplay(
     api: &Api,
-    visit: &Visit,
+    session: &ConsoleSession,
     at: &InWorkspace,
-    (common, form, errors): (Common, &Posted, Errors),
+    (key_fields, form, errors): (KeyFields, &VerifiedForm, FormErrors),
     status: StatusCode,
 ) -> Result<Response, Problem> {
     let page = Page {
-        common,
+        key_fields,
         lifetime: form.text("expires_in").to_owned(),
         expires_at: form.text("expires_at").to_owned(),
         environment: form.text("environment").to_owned(),
-        ..page(api, visit, at, errors)?
+        ..page(api, session, at, errors)?
     };
     html(status, &page)
 }
 
-fn page(api: &Api, visit: &Visit, at: &InWorkspace, errors: Errors) -> Result<Page, Problem> {
+fn page(api: &Api, session: &ConsoleSession, at: &InWorkspace, errors: FormErrors) -> Result<Page, Problem> {
     Ok(Page {
-        frame: Frame::within(visit, &at.workspace, Area::Keys),
-        place: Place::of(&at.workspace),
+        frame: Frame::within(session, &at.workspace, Area::Keys),
+        workspace: WorkspaceRef::of(&at.workspace),
         errors,
-        common: Common::empty(&api.config),
+        key_fields: KeyFields::empty(&api.config),
         lifetime: String::new(),
         expires_at: String::new(),
         lifetimes: LIFETIMES,
         environments: api.config.environments.iter().map(ToString::to_string).collect(),
         environment: String::new(),
-        address: visit.principal.address(),
+        address: session.principal.address(),
         nonce: api.entropy.text()?.expose().to_owned(),
     })
 }
 
 /// Adds the chosen environment and expiration. A custom one is a day and a time, UTC, as browsers send them.
-pub(in crate::console) fn with_expiration(mut given: Map<String, Value>, form: &Posted) -> Map<String, Value> {
+pub(in crate::console) fn with_expiration(mut input: Map<String, Value>, form: &VerifiedForm) -> Map<String, Value> {
     match form.text("expires_in") {
         "" => {}
-        AT => {
-            given.insert("expires_at".to_owned(), Value::from(instant_of(form.text("expires_at"))));
+        CUSTOM_EXPIRATION => {
+            input.insert("expires_at".to_owned(), Value::from(instant_of(form.text("expires_at"))));
         }
         lifetime => {
-            given.insert("expires_in".to_owned(), Value::from(lifetime));
+            input.insert("expires_in".to_owned(), Value::from(lifetime));
         }
     }
     for name in ["environment"] {
         if form.has(name) {
-            given.insert(name.to_owned(), Value::from(form.text(name)));
+            input.insert(name.to_owned(), Value::from(form.text(name)));
         }
     }
-    given
+    input
 }

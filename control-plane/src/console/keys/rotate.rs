@@ -8,15 +8,15 @@ use axum::response::Response;
 use super::view::{href, mask};
 use crate::api::Api;
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::{WithSecret, of_key, rotate as api_rotate};
+use crate::api::keys::{KeyAndSecret, key_problem, rotate as api_rotate};
 use crate::api::path::KeyInPath;
-use crate::console::enforcement::Told;
-use crate::console::form::{Posted, fields};
-use crate::console::page::{Area, Frame, Place, html, html_with_secret};
-use crate::console::problems::Errors;
-use crate::console::secret::{Line, Shown, made_before};
-use crate::console::session::Visit;
-use crate::console::words::Moment;
+use crate::console::display::Moment;
+use crate::console::enforcement::EnforcementStatus;
+use crate::console::form::{VerifiedForm, fields};
+use crate::console::page::{Area, Frame, WorkspaceRef, html, html_with_secret};
+use crate::console::problems::FormErrors;
+use crate::console::secret::{SecretPage, ShellCommand, already_created};
+use crate::console::session::ConsoleSession;
 use crate::problem::Problem;
 use crate::store::{Key, Precondition};
 
@@ -30,8 +30,8 @@ pub(super) const OVERLAPS: [(&str, &str); 6] = [
     ("7d", "7 days"),
 ];
 
-/// The form of a rotation, on its own page or in a dialog on the key's.
-pub(super) struct Question {
+/// The form of a rotation, on its own page or in a dialog on the key's page.
+pub(super) struct RotateForm {
     pub(super) href: String,
     pub(super) overlap: String,
     pub(super) overlaps: [(&'static str, &'static str); 6],
@@ -45,15 +45,15 @@ pub(super) struct Question {
 #[template(path = "key_rotate.html")]
 struct Page {
     frame: Frame,
-    place: Place,
-    errors: Errors,
+    workspace: WorkspaceRef,
+    errors: FormErrors,
     name: String,
     mask: String,
     last_used: Option<Moment>,
-    question: Question,
+    rotate_form: RotateForm,
 }
 
-impl Question {
+impl RotateForm {
     pub(super) fn of(api: &Api, href: &str, key: &Key) -> Result<Self, Problem> {
         Ok(Self {
             href: href.to_owned(),
@@ -68,75 +68,75 @@ impl Question {
 
 pub(in crate::console) async fn show(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
-    html(StatusCode::OK, &page(&api, &visit, &at, &key, Errors::none())?)
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    html(StatusCode::OK, &page(&api, &session, &at, &key, FormErrors::none())?)
 }
 
 pub(in crate::console) async fn rotate(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
-    form: Posted,
+    form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let once = form.once()?;
-    let at = at.once(once);
+    let once_key = form.once_key()?;
+    let at = at.once(once_key);
     let problem =
-        match api_rotate::give_secret(&api, &at, id, Precondition::None, fields(form.fields(&["overlap"]))).await {
-            Ok(made) => return shown(&api, &visit, &at, made, form.has("overlap")).await,
+        match api_rotate::rotate_secret(&api, &at, id, Precondition::None, fields(form.fields(&["overlap"]))).await {
+            Ok(made) => return secret_page(&api, &session, &at, made, form.has("overlap")).await,
             Err(problem) => problem,
         };
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
     if problem.errors().is_empty() && problem.code() != "expired-key" {
-        let (frame, here) = (Frame::within(&visit, &at.workspace, Area::Keys), href(&at.workspace, &key));
-        return made_before(&api, problem, (once, frame, &here), "Open the key").await;
+        let (frame, here) = (Frame::within(&session, &at.workspace, Area::Keys), href(&at.workspace, &key));
+        return already_created(&api, problem, (once_key, frame, &here), "Open the key").await;
     }
-    let (status, errors) = (problem.status(), Errors::of(problem)?);
-    let mut page = page(&api, &visit, &at, &key, errors)?;
-    form.text("overlap").clone_into(&mut page.question.overlap);
+    let (status, errors) = (problem.status(), FormErrors::from_problem(problem)?);
+    let mut page = page(&api, &session, &at, &key, errors)?;
+    form.text("overlap").clone_into(&mut page.rotate_form.overlap);
     html(status, &page)
 }
 
-async fn shown(
+async fn secret_page(
     api: &Api,
-    visit: &Visit,
+    session: &ConsoleSession,
     at: &InWorkspace,
-    WithSecret { changed, secret }: WithSecret,
+    KeyAndSecret { changed, secret }: KeyAndSecret,
     has_overlap: bool,
 ) -> Result<Response, Problem> {
     let mut steps = vec![
         "Copy the new secret into your vault, as a new version.",
         "Update the system that uses the key, and reload it.",
-        "See on the key's page that the new secret is used.",
+        "Check on the key's page that the new secret is used.",
     ];
-    steps.extend(has_overlap.then_some("End the overlap, so that the old secret stops."));
+    steps.extend(has_overlap.then_some("End the overlap, so that the old secret stops working."));
     steps.push("Remove the old secret from the vault.");
-    let page = Shown {
-        frame: Frame::within(visit, &at.workspace, Area::Keys),
+    let page = SecretPage {
+        frame: Frame::within(session, &at.workspace, Area::Keys),
         title: "The key's new secret".to_owned(),
         name: &changed.value.name,
         secret: secret.expose(),
-        line: Some(Line::of_key(api, &secret)),
+        command: Some(ShellCommand::with_key(api, &secret)),
         steps,
-        enforcement: Some(Told::of(api, changed.revision).await),
-        on: href(&at.workspace, &changed.value),
-        on_label: "I have copied it: open the key",
+        enforcement: Some(EnforcementStatus::after_change(api, changed.revision).await),
+        continue_href: href(&at.workspace, &changed.value),
+        continue_label: "I have copied it: open the key",
     };
     html_with_secret(StatusCode::OK, &page)
 }
 
-fn page(api: &Api, visit: &Visit, at: &InWorkspace, key: &Key, errors: Errors) -> Result<Page, Problem> {
+fn page(api: &Api, session: &ConsoleSession, at: &InWorkspace, key: &Key, errors: FormErrors) -> Result<Page, Problem> {
     Ok(Page {
-        frame: Frame::within(visit, &at.workspace, Area::Keys),
-        place: Place::of(&at.workspace),
+        frame: Frame::within(session, &at.workspace, Area::Keys),
+        workspace: WorkspaceRef::of(&at.workspace),
         errors,
         name: key.name.clone(),
         mask: mask(key),
-        last_used: Moment::maybe(key.used.last_at, api.clock.now()),
-        question: Question::of(api, &href(&at.workspace, key), key)?,
+        last_used: Moment::optional(key.used.last_at, api.clock.now()),
+        rotate_form: RotateForm::of(api, &href(&at.workspace, key), key)?,
     })
 }

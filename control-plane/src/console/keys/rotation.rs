@@ -9,11 +9,11 @@ use policy::UnixSeconds;
 use super::view::href;
 use crate::api::Api;
 use crate::api::authority::MemberOf;
-use crate::api::keys::of_key;
+use crate::api::keys::key_problem;
 use crate::api::path::KeyInPath;
+use crate::console::display::Moment;
 use crate::console::page::{html, role_is_admin};
-use crate::console::session::Visit;
-use crate::console::words::Moment;
+use crate::console::session::ConsoleSession;
 use crate::problem::Problem;
 use crate::store::{Key, Workspace};
 
@@ -44,22 +44,22 @@ pub(super) struct Overlap {
 
 impl Rotation {
     /// `None` if there is none to show.
-    pub(super) fn of(key: &Key, workspace: &Workspace, visit: &Visit, now: UnixSeconds) -> Option<Self> {
+    pub(super) fn of(key: &Key, workspace: &Workspace, session: &ConsoleSession, now: UnixSeconds) -> Option<Self> {
         let rotated_at = key.rotated_at?;
         let until = key.previous_secret_expires_at(now);
-        if until.is_none() && rotated_at.saturating_add_secs(RECENT_SECS).has_come(now) {
+        if until.is_none() && rotated_at.saturating_add_secs(RECENT_SECS).is_reached(now) {
             return None;
         }
         let used = key.previous_secret_last_used_at(now);
         Some(Self {
             href: href(workspace, key),
-            csrf: visit.csrf.text().to_owned(),
-            may_change: role_is_admin(visit.principal.role()),
+            csrf: session.csrf.text().to_owned(),
+            may_change: role_is_admin(session.principal.role()),
             rotated: Moment::new(rotated_at, now),
-            new_used: Moment::maybe(key.used.secret_at, now),
+            new_used: Moment::optional(key.used.secret_at, now),
             overlap: until.map(|until| Overlap {
                 until: Moment::new(until, now),
-                used: Moment::maybe(used, now),
+                used: Moment::optional(used, now),
                 is_in_use: used.is_some_and(|used| used > rotated_at),
             }),
         })
@@ -69,12 +69,12 @@ impl Rotation {
 /// The same part, as it is now.
 pub(in crate::console) async fn fragment(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
-    match Rotation::of(&key, &at.workspace, &visit, api.clock.now()) {
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    match Rotation::of(&key, &at.workspace, &session, api.clock.now()) {
         Some(rotation) => html(StatusCode::OK, &rotation),
         None => Err(Problem::unknown_path()),
     }

@@ -6,19 +6,19 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::chart::Chart;
-use super::rotate::Question;
+use super::rotate::RotateForm;
 use super::rotation::Rotation;
-use super::view::{View, names};
+use super::view::{KeyView, creator_names};
 use crate::api::Api;
 use crate::api::authority::{InWorkspace, MemberOf};
-use crate::api::keys::of_key;
+use crate::api::keys::key_problem;
 use crate::api::path::KeyInPath;
-use crate::console::audit::{Entry, latest};
+use crate::console::audit::{AuditEntry, latest};
+use crate::console::display::{self, Moment};
 use crate::console::enforcement::Banner;
-use crate::console::page::{Area, Frame, Place, html, role_is_admin};
-use crate::console::query::Asked;
-use crate::console::session::Visit;
-use crate::console::words::{self, Moment};
+use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
+use crate::console::query::PageQuery;
+use crate::console::session::ConsoleSession;
 use crate::problem::Problem;
 use crate::store::Key;
 
@@ -26,15 +26,15 @@ use crate::store::Key;
 #[template(path = "key.html")]
 struct Page {
     frame: Frame,
-    place: Place,
+    workspace: WorkspaceRef,
     banner: Option<Banner>,
     may_change: bool,
-    key: View,
+    key: KeyView,
     rotation: Option<Rotation>,
-    question: Option<Question>,
+    rotate_form: Option<RotateForm>,
     chart: Chart,
     denials: Vec<DenialRow>,
-    entries: Option<Vec<Entry>>,
+    entries: Option<Vec<AuditEntry>>,
     audit_href: String,
 }
 
@@ -50,22 +50,28 @@ struct DenialRow {
 
 pub(in crate::console) async fn show(
     State(api): State<Api>,
-    visit: Visit,
+    session: ConsoleSession,
     MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
-    asked: Asked,
+    params: PageQuery,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(of_key)?;
-    let banner = Banner::of(&api, asked.done).await;
-    html(StatusCode::OK, &page(&api, &visit, &at, &key, banner).await?)
+    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let banner = Banner::of(&api, params.completed).await;
+    html(StatusCode::OK, &page(&api, &session, &at, &key, banner).await?)
 }
 
-async fn page(api: &Api, visit: &Visit, at: &InWorkspace, key: &Key, banner: Option<Banner>) -> Result<Page, Problem> {
+async fn page(
+    api: &Api,
+    session: &ConsoleSession,
+    at: &InWorkspace,
+    key: &Key,
+    banner: Option<Banner>,
+) -> Result<Page, Problem> {
     let now = api.clock.now();
-    let usage = api.store.usage(at.workspace.id, key.id, now).await.map_err(of_key)?;
-    let names = names(api, std::slice::from_ref(key)).await?;
+    let usage = api.store.usage(at.workspace.id, key.id, now).await.map_err(key_problem)?;
+    let names = creator_names(api, std::slice::from_ref(key)).await?;
     let may_change = role_is_admin(at.principal.role());
-    let view = View::new(key, &at.workspace, &names, now);
+    let view = KeyView::new(key, &at.workspace, &names, now);
     let denials = usage.denials.iter().map(|denial| DenialRow {
         at: Moment::new(denial.at, now),
         code: denial.code.clone(),
@@ -75,12 +81,12 @@ async fn page(api: &Api, visit: &Visit, at: &InWorkspace, key: &Key, banner: Opt
         path: denial.path.clone(),
     });
     Ok(Page {
-        frame: Frame::within(visit, &at.workspace, Area::Keys),
-        place: Place::of(&at.workspace),
+        frame: Frame::within(session, &at.workspace, Area::Keys),
+        workspace: WorkspaceRef::of(&at.workspace),
         banner,
         may_change,
-        rotation: Rotation::of(key, &at.workspace, visit, now),
-        question: if may_change && !view.is_expired { Some(Question::of(api, &view.href, key)?) } else { None },
+        rotation: Rotation::of(key, &at.workspace, session, now),
+        rotate_form: if may_change && !view.is_expired { Some(RotateForm::of(api, &view.href, key)?) } else { None },
         chart: Chart::of(&usage, now),
         denials: denials.collect(),
         // The audit trail is for admins, as in REST.
@@ -93,15 +99,15 @@ async fn page(api: &Api, visit: &Visit, at: &InWorkspace, key: &Key, banner: Opt
 /// What a code means, to find the cause of a denial.
 fn meaning(code: &str) -> &'static str {
     match code {
-        "rotated-key" => "An old secret: the client hasn't got the new one.",
+        "rotated-key" => "An old secret: the client doesn't have the new one yet.",
         "inactive-key" => "The key was deactivated.",
         "expired-key" => "The key had expired.",
         "address-not-allowed" => "The client's address isn't on the allowlist.",
         "missing-scope" => "The route needs a scope, or a level, that the key doesn't have.",
         "wrong-workspace" => "The path belongs to another workspace.",
         "no-route-rule" => "The route has no rule, or one that denies.",
-        "bad-authority" => "The host of the request held an API key.",
-        "bad-path" => "The path is written in a way that no rule matches safely.",
+        "bad-authority" => "The request's host contained an API key.",
+        "bad-path" => "The path has a form that rules can't match safely.",
         _ => "Denied.",
     }
 }

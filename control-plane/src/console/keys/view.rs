@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use policy::UnixSeconds;
 
 use crate::api::Api;
-use crate::console::words::{self, Moment};
+use crate::console::display::{self, Moment};
 use crate::problem::Problem;
 use crate::store::{Key, Status, Workspace};
 
@@ -14,8 +14,8 @@ const UNUSED_DAYS: i64 = 90;
 
 const DAY: i64 = 86_400;
 
-/// A key, in words.
-pub(in crate::console) struct View {
+/// A key, formatted for pages.
+pub(in crate::console) struct KeyView {
     /// The path of its page.
     pub(in crate::console) href: String,
     pub(in crate::console) id: String,
@@ -30,7 +30,7 @@ pub(in crate::console) struct View {
     pub(in crate::console) is_expired: bool,
     pub(in crate::console) scopes: Vec<String>,
     pub(in crate::console) networks: Vec<String>,
-    pub(in crate::console) networks_in_short: String,
+    pub(in crate::console) networks_summary: String,
     pub(in crate::console) metadata: Option<String>,
     pub(in crate::console) expires: Option<Moment>,
     pub(in crate::console) created: Moment,
@@ -41,8 +41,8 @@ pub(in crate::console) struct View {
     pub(in crate::console) warnings: Vec<&'static str>,
 }
 
-impl View {
-    /// `names` is the result of [`names`].
+impl KeyView {
+    /// `names` is the result of [`creator_names`].
     pub(in crate::console) fn new(
         key: &Key,
         workspace: &Workspace,
@@ -56,19 +56,19 @@ impl View {
             name: key.name.clone(),
             environment: key.environment.to_string(),
             mask: mask(key),
-            status: words::status(status),
+            status: display::status(status),
             status_word: crate::api::keys::status_word(status),
             is_active: key.active,
             is_expired: status == Status::Expired,
-            scopes: words::scopes(&key.scopes),
-            networks: words::networks(&key.allowlist),
-            networks_in_short: words::networks_in_short(&key.allowlist),
-            metadata: (!key.metadata.is_empty()).then(|| pretty(key)),
-            expires: Moment::maybe(key.expires_at, now),
+            scopes: display::scopes(&key.scopes),
+            networks: display::networks(&key.allowlist),
+            networks_summary: display::networks_summary(&key.allowlist),
+            metadata: (!key.metadata.is_empty()).then(|| metadata_text(key)),
+            expires: Moment::optional(key.expires_at, now),
             created: Moment::new(key.created_at, now),
             created_by: names.get(&key.created_by).unwrap_or(&key.created_by).clone(),
-            rotated: Moment::maybe(key.rotated_at, now),
-            last_used: Moment::maybe(key.used.last_at, now),
+            rotated: Moment::optional(key.rotated_at, now),
+            last_used: Moment::optional(key.used.last_at, now),
             last_address: key.used.last_address.map(|address| address.to_string()),
             warnings: warnings(key, now),
         }
@@ -80,17 +80,17 @@ pub(in crate::console) fn href(workspace: &Workspace, key: &Key) -> String {
     format!("/console/workspaces/{}/keys/{}", workspace.slug, key.id)
 }
 
-/// The last characters, which tell people which secret it is.
+/// The last characters, by which people tell secrets apart.
 pub(in crate::console) fn mask(key: &Key) -> String {
-    match key.last_characters.clone().known() {
+    match key.last_characters.clone().into_option() {
         // No prefix: an imported secret can have any.
         Some(last) => format!("…{last}"),
         None => "not known".to_owned(),
     }
 }
 
-/// Metadata for people to read and edit.
-pub(in crate::console) fn pretty(key: &Key) -> String {
+/// Metadata as formatted JSON, for people to read and edit.
+pub(in crate::console) fn metadata_text(key: &Key) -> String {
     serde_json::to_string_pretty(&key.metadata).unwrap_or_default()
 }
 
@@ -100,14 +100,17 @@ fn warnings(key: &Key, now: UnixSeconds) -> Vec<&'static str> {
     if key.is_expired(now) {
         return warnings;
     }
-    if words::may_write(&key.scopes) && key.allowlist == policy::Allowlist::Any {
-        warnings.push("It may write, and from any address. Add the addresses it is used from to its allowlist.");
+    if display::may_write(&key.scopes) && key.allowlist == policy::Allowlist::Any {
+        warnings.push("The key can write from any address. Limit its allowlist to the addresses that it is used from.");
     }
     if key.expires_at.is_none() {
-        warnings.push("It never expires. A key that does limits what a leak nobody noticed can cost: create one, and delete this.");
+        warnings.push(
+            "The key never expires. An expiration limits the damage of an unnoticed leak: create a key with one, and \
+             delete this key.",
+        );
     }
     if is_unused(key, now) {
-        warnings.push("Unused for 90 days. If nobody needs it, deactivate it; delete it when nobody asked for it.");
+        warnings.push("Unused for 90 days. If nobody needs the key, deactivate it first, and delete it later.");
     }
     warnings
 }
@@ -115,11 +118,11 @@ fn warnings(key: &Key, now: UnixSeconds) -> Vec<&'static str> {
 /// Whether an active key was neither used nor created within [`UNUSED_DAYS`].
 pub(in crate::console) fn is_unused(key: &Key, now: UnixSeconds) -> bool {
     let last = key.used.last_at.unwrap_or(key.created_at);
-    key.active && last.saturating_add_secs(UNUSED_DAYS.saturating_mul(DAY)).has_come(now)
+    key.active && last.saturating_add_secs(UNUSED_DAYS.saturating_mul(DAY)).is_reached(now)
 }
 
 /// The names of the creators of these keys, by `created_by`.
-pub(in crate::console) async fn names(api: &Api, keys: &[Key]) -> Result<HashMap<String, String>, Problem> {
+pub(in crate::console) async fn creator_names(api: &Api, keys: &[Key]) -> Result<HashMap<String, String>, Problem> {
     let mut ids: Vec<_> = keys.iter().map(|key| key.created_by.clone()).collect();
     ids.sort_unstable();
     ids.dedup();

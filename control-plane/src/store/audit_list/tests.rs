@@ -19,7 +19,7 @@ fn all() -> AuditFilter {
 
 fn database() -> (TempDir, Lock, Connection) {
     let directory = tempfile::tempdir().unwrap();
-    let lock = Lock::take(&directory.path().join("latchkey.db")).unwrap();
+    let lock = Lock::acquire(&directory.path().join("latchkey.db")).unwrap();
     let sql = open_writer(&lock, Epoch::from_bytes([1; 16])).unwrap();
     (directory, lock, sql)
 }
@@ -41,7 +41,7 @@ fn add(sql: &Connection, revisions: std::ops::Range<u32>, actor: &str, workspace
 
 fn index_of(sql: &Connection, query: &AuditQuery) -> Option<&'static str> {
     let sql = Sql::Sqlite(sql);
-    narrowest(sql, &conditions(sql, query).unwrap()).unwrap().map(|(index, _)| index)
+    most_selective_index(sql, &conditions(sql, query).unwrap()).unwrap().map(|(index, _)| index)
 }
 
 #[test]
@@ -66,8 +66,11 @@ fn each_filter_uses_an_index_in_the_order_of_the_answer() {
         let (index, wrapped) = (index_of(&sql, &query), Sql::Sqlite(&sql));
         let (statement, values) = statement(wrapped, &conditions(wrapped, &query).unwrap(), index, &query);
         let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-        let plan: Vec<String> =
-            plan.query_map(params_from_iter(bound(&values)), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+        let plan: Vec<String> = plan
+            .query_map(params_from_iter(as_params(&values)), |row| row.get(3))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         // One step, so there is no separate sort.
         assert!(plan.len() == 1 && plan[0].contains(expected), "{statement}: {plan:?}");
     }
@@ -111,13 +114,13 @@ fn instants_become_the_revisions_between_them_even_if_a_clock_was_set_back() {
         (at(31), at(40), None),
         (at(41), None, None),
     ] {
-        let asked = query(None, AuditFilter { from, before, ..all() });
-        let AuditFilter { since, until, .. } = within_time(Sql::Sqlite(&sql), asked).unwrap().filter;
+        let query = query(None, AuditFilter { from, before, ..all() });
+        let AuditFilter { since, until, .. } = within_time(Sql::Sqlite(&sql), query).unwrap().filter;
         let found = (since.map_or(0, |revision| revision.0), until.unwrap().0);
         assert_eq!(found, expected.unwrap_or((0, 0)), "{from:?} {before:?}");
     }
     // The other filters stay.
-    let asked = AuditFilter { from: at(10), since: Some(Revision(2)), until: Some(Revision(3)), ..all() };
-    let filter = within_time(Sql::Sqlite(&sql), query(None, asked)).unwrap().filter;
+    let filter = AuditFilter { from: at(10), since: Some(Revision(2)), until: Some(Revision(3)), ..all() };
+    let filter = within_time(Sql::Sqlite(&sql), query(None, filter)).unwrap().filter;
     assert_eq!((filter.since, filter.until), (Some(Revision(2)), Some(Revision(3))));
 }

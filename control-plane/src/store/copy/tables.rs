@@ -199,18 +199,18 @@ pub(super) const NUMBERED: [(&str, &str); 2] = [("usage_rounds", "id"), ("import
 
 impl Table {
     /// The columns in order, as a list for a statement.
-    pub(super) fn listed(&self) -> String {
+    pub(super) fn column_list(&self) -> String {
         self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
     /// Selects all rows in an order that is the same on both engines.
     pub(super) fn select(&self) -> String {
-        format!("SELECT {} FROM {} ORDER BY {}", self.listed(), self.name, self.key)
+        format!("SELECT {} FROM {} ORDER BY {}", self.column_list(), self.name, self.key)
     }
 
     pub(super) fn insert(&self) -> String {
-        let places: Vec<_> = (1..=self.columns.len()).map(|place| format!("?{place}")).collect();
-        format!("INSERT INTO {} ({}) VALUES ({})", self.name, self.listed(), places.join(", "))
+        let parameters: Vec<_> = (1..=self.columns.len()).map(|number| format!("?{number}")).collect();
+        format!("INSERT INTO {} ({}) VALUES ({})", self.name, self.column_list(), parameters.join(", "))
     }
 
     pub(super) fn kinds(&self) -> Vec<Kind> {
@@ -225,7 +225,7 @@ impl Table {
             (Column::Text(text), Text) => Ok(Param::Text(text)),
             (Column::Blob(bytes), Blob) => Ok(Param::Blob(bytes)),
             (Column::Integer(_) | Column::Text(_) | Column::Blob(_), _) => {
-                Err(SqlError::unfit(at, format!("{} is of another kind", self.name)))
+                Err(SqlError::invalid_column(at, format!("a column of {} has another type", self.name)))
             }
         });
         values.collect()
@@ -239,7 +239,7 @@ mod tests {
     use crate::store::schema::open_copy;
 
     /// `table.column`, sorted.
-    fn listed() -> Vec<String> {
+    fn all_columns() -> Vec<String> {
         let columns =
             TABLES.iter().flat_map(|table| table.columns.iter().map(|(name, _)| format!("{}.{name}", table.name)));
         let mut columns: Vec<_> = columns.collect();
@@ -248,18 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn every_column_that_a_file_keeps_is_copied() {
+    fn every_column_of_a_file_is_copied() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let connection = open_copy(file.path()).unwrap();
         let columns = "SELECT t.name || '.' || c.name AS it FROM sqlite_schema t JOIN pragma_table_xinfo(t.name) c
             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND c.hidden = 0 ORDER BY it";
         let mut columns = connection.prepare(columns).unwrap();
         let found: Vec<String> = columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-        assert_eq!(found, listed());
+        assert_eq!(found, all_columns());
     }
 
     #[tokio::test]
-    async fn every_column_that_postgresql_keeps_is_copied_except_those_for_replicas() {
+    async fn every_column_in_postgresql_is_copied_except_those_for_replicas() {
         if !is_postgres() {
             return;
         }
@@ -277,6 +277,6 @@ mod tests {
         let rows = on_server(&url, |server| server.query(columns, &[]).unwrap());
         let mut found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         found.sort_unstable();
-        assert_eq!(found, listed());
+        assert_eq!(found, all_columns());
     }
 }

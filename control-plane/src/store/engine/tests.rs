@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::audit::Event;
 use crate::store::sql::{NONE, params};
-use crate::store::{Acting, databases};
+use crate::store::{ChangeContext, databases};
 
 struct Bench {
     engine: Arc<Engine>,
@@ -37,17 +37,17 @@ impl Bench {
     }
 
     /// Requests a change, and returns when it is in the queue.
-    async fn ask(
+    async fn enqueue(
         &self,
         work: impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send + 'static,
     ) -> tokio::task::JoinHandle<Result<(), StoreError>> {
         let waiting = self.engine.writer.capacity();
         let engine = Arc::clone(&self.engine);
-        let asked = tokio::spawn(async move { engine.change(work).await });
+        let requested = tokio::spawn(async move { engine.change(work).await });
         while self.engine.writer.capacity() == waiting {
             tokio::task::yield_now().await;
         }
-        asked
+        requested
     }
 
     async fn scopes(&self) -> Vec<String> {
@@ -64,7 +64,7 @@ fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreErr
         let insert = "INSERT INTO scopes (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM scopes";
         change.sql().execute(insert, params![name])?;
         let event = Event::of_all("test", serde_json::Map::new());
-        change.record(&Acting::system(policy::UnixSeconds(0)), &event, &[]).map(drop)
+        change.record(&ChangeContext::system(policy::UnixSeconds(0)), &event, &[]).map(drop)
     }
 }
 
@@ -72,14 +72,14 @@ fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreErr
 async fn a_failing_change_stays_out_and_its_neighbours_get_in() {
     let bench = bench().await;
     let release = bench.hold().await;
-    let first = bench.ask(insert("first")).await;
+    let first = bench.enqueue(insert("first")).await;
     let failing = bench
-        .ask(|change| {
+        .enqueue(|change| {
             insert("failing")(change)?;
             Err(StoreError::NotFound)
         })
         .await;
-    let last = bench.ask(insert("last")).await;
+    let last = bench.enqueue(insert("last")).await;
     release.send(()).unwrap();
     assert_eq!(first.await.unwrap(), Ok(()));
     assert_eq!(failing.await.unwrap(), Err(StoreError::NotFound));
@@ -105,9 +105,9 @@ async fn a_change_that_records_nothing_wakes_no_subscriber_of_the_head() {
 async fn a_failed_commit_fails_every_change_of_its_group() {
     let bench = bench().await;
     let release = bench.hold().await;
-    let innocent = bench.ask(insert("innocent")).await;
+    let innocent = bench.enqueue(insert("innocent")).await;
     let orphan = bench
-        .ask(|change| {
+        .enqueue(|change| {
             // A secret without a key, which is found only at COMMIT.
             change.sql().execute_batch(match change.sql() {
                 Sql::Sqlite(_) => "PRAGMA defer_foreign_keys = ON",
@@ -154,15 +154,15 @@ async fn a_full_disk_is_reported_and_nothing_acknowledged_is_lost() {
 async fn closing_completes_accepted_changes_and_takes_no_more() {
     let bench = bench().await;
     let release = bench.hold().await;
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     for name in ["a", "b", "c"] {
-        asked.push(bench.ask(insert(name)).await);
+        requested.push(bench.enqueue(insert(name)).await);
     }
     let engine = Arc::clone(&bench.engine);
     let closing = tokio::spawn(async move { engine.close().await });
     release.send(()).unwrap();
     closing.await.unwrap();
-    for change in asked {
+    for change in requested {
         assert_eq!(change.await.unwrap(), Ok(()));
     }
     assert!(matches!(bench.engine.change(insert("d")).await, Err(StoreError::Unavailable(_))));

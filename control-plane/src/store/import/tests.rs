@@ -1,4 +1,4 @@
-//! Tests of imports: an interrupted one is completed or forgotten, and keys are cut into steps.
+//! Tests of imports: an interrupted one is completed or deleted, and keys are divided into steps.
 
 use policy::{Allowlist, Environment, Epoch, Scopes, UnixSeconds};
 
@@ -43,25 +43,25 @@ fn import(workspace: WorkspaceId, numbers: impl IntoIterator<Item = u32>) -> Imp
 }
 
 #[tokio::test]
-async fn a_decided_import_is_completed_at_the_next_start_and_lets_other_changes_between() {
+async fn a_decided_import_is_completed_at_the_next_start_and_lets_other_changes_in_between() {
     let directory = tempfile::tempdir().unwrap();
     let database: Database = databases::of(directory.path()).parse().unwrap();
-    let acting = Acting::system(UnixSeconds(0));
+    let context = ChangeContext::system(UnixSeconds(0));
     let config = Config::default();
-    let open = || Store::open(&database, Epoch::from_bytes([1; 16]), &config, acting.clone());
+    let open = || Store::open(&database, Epoch::from_bytes([1; 16]), &config, context.clone());
     let store = open().await.unwrap();
     let id = WorkspaceId::from_bytes([1; 16]);
     let new = NewWorkspace { id, slug: "acme".to_owned(), name: "Acme".to_owned() };
-    store.create_workspace(new, acting.clone()).await.unwrap();
+    store.create_workspace(new, context.clone()).await.unwrap();
 
     let keys = import(id, 0..250);
-    assert_eq!(store.decided(keys.ids[0], keys, acting.clone()).await, Ok(3));
-    let numbers = store.numbers.clone();
-    store.engine.change(move |change| carry_out_next(change, &numbers)).await.unwrap();
+    assert_eq!(store.store_and_decide(keys.ids[0], keys, context.clone()).await, Ok(3));
+    let catalogue = store.catalogue.clone();
+    store.engine.change(move |change| carry_out_next(change, &catalogue)).await.unwrap();
     // The process ends here. Before that, another change is made between two steps.
     let undecided = [values![[9_u8; 16], 0_i64, "never decided"]];
-    store.engine.change(move |change| write_down(change, &undecided)).await.unwrap();
-    store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, acting.clone()).await.unwrap();
+    store.engine.change(move |change| store_steps(change, &undecided)).await.unwrap();
+    store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, context.clone()).await.unwrap();
     let count = |store: &Store| {
         let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1),
                          (SELECT count(*) FROM import_steps)";
@@ -76,38 +76,38 @@ async fn a_decided_import_is_completed_at_the_next_start_and_lets_other_changes_
     let store = open().await.unwrap();
     // With replicas, the undecided draft may be another replica's that is still in progress.
     assert_eq!(count(&store).await, (250, 250, u32::from(databases::is_postgres())));
-    store.sweep(&Clock::standing_at(UnixSeconds(DRAFT_KEPT_SECS), UnixSeconds(0))).await.unwrap();
+    store.sweep(&Clock::fixed_at(UnixSeconds(DRAFT_KEPT_SECS), UnixSeconds(0))).await.unwrap();
     assert_eq!(count(&store).await, (250, 250, 0));
-    let again = store.import_keys(import(id, [500, 249]), acting.clone()).await;
+    let again = store.import_keys(import(id, [500, 249]), context.clone()).await;
     assert_eq!(again, Err(StoreError::DigestsTaken { lines: vec![(249, Some(id))] }));
     assert_eq!(count(&store).await, (250, 250, 0));
 }
 
 #[tokio::test]
-async fn a_draft_that_was_forgotten_is_not_decided() {
+async fn a_deleted_draft_is_not_decided() {
     let directory = tempfile::tempdir().unwrap();
     let database: Database = databases::of(directory.path()).parse().unwrap();
-    let acting = Acting::system(UnixSeconds(0));
-    let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting).await.unwrap();
+    let context = ChangeContext::system(UnixSeconds(0));
+    let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), context).await.unwrap();
     let import = KeyId::from_bytes([9; 16]);
-    let last = store.engine.read(decided_last).await.unwrap();
+    let last = store.engine.read(last_decided).await.unwrap();
     let draft = Draft { import, steps: 1, adds: BTreeMap::new() };
     let decided = store.engine.change(move |change| decide(change, &draft, &last)).await;
     assert!(matches!(decided, Err(StoreError::Unavailable(_))), "{decided:?}");
 }
 
-/// Cuts one key for each of these workspaces into steps. Returns the workspace and the number of keys of each step in
-/// order, and the most bytes that waited.
+/// Divides one key for each of these workspaces into steps. Returns the workspace and the number of keys of each step
+/// in order, and the most bytes that waited.
 fn cut(workspaces: impl Iterator<Item = u8>, metadata: usize) -> (Vec<(u8, usize)>, usize) {
-    let (mut cutting, mut steps, mut most) = (Cutting::new(&Acting::system(UnixSeconds(0))), Vec::new(), 0);
+    let (mut builder, mut steps, mut most) = (StepBuilder::new(&ChangeContext::system(UnixSeconds(0))), Vec::new(), 0);
     for (n, of) in workspaces.enumerate() {
         let mut key = imported(WorkspaceId::from_bytes([of; 16]), u32::try_from(n).unwrap());
         key.key.metadata.insert("text".to_owned(), "x".repeat(metadata).into());
-        steps.extend(cutting.add(key).unwrap());
-        most = most.max(cutting.waiting_bytes());
+        steps.extend(builder.add(key).unwrap());
+        most = most.max(builder.pending_bytes());
     }
-    steps.extend(std::iter::from_fn(|| cutting.rest().unwrap()));
-    assert_eq!(cutting.waiting_bytes(), 0);
+    steps.extend(std::iter::from_fn(|| builder.flush_next().unwrap()));
+    assert_eq!(builder.pending_bytes(), 0);
     let shown = |step: String| {
         let step: serde_json::Value = serde_json::from_str(&step).unwrap();
         let workspace: WorkspaceId = serde_json::from_value(step["workspace"].clone()).unwrap();
@@ -153,14 +153,14 @@ fn chosen(workspace: WorkspaceId, page: [u8; 2], numbers: impl IntoIterator<Item
 async fn a_tenant_s_digests_cannot_overfill_a_page_of_a_snapshot() {
     let directory = tempfile::tempdir().unwrap();
     let database: Database = databases::of(directory.path()).parse().unwrap();
-    let acting = Acting::system(UnixSeconds(0));
-    let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), acting.clone()).await.unwrap();
+    let context = ChangeContext::system(UnixSeconds(0));
+    let store = Store::open(&database, Epoch::from_bytes([1; 16]), &Config::default(), context.clone()).await.unwrap();
     let [acme, zeta] = [1, 2].map(|id| WorkspaceId::from_bytes([id; 16]));
     for (id, slug) in [(acme, "acme"), (zeta, "zeta")] {
         let new = NewWorkspace { id, slug: slug.to_owned(), name: slug.to_owned() };
-        store.create_workspace(new, acting.clone()).await.unwrap();
+        store.create_workspace(new, context.clone()).await.unwrap();
     }
-    let made = async |import| store.import_keys(import, acting.clone()).await.map(|_| ());
+    let made = async |import| store.import_keys(import, context.clone()).await.map(|_| ());
     let refused = |lines: std::ops::Range<usize>, workspace| {
         let lines = lines.map(|line| (line, Some(workspace))).collect();
         Err(StoreError::DigestsTaken { lines })

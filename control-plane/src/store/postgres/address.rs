@@ -14,10 +14,10 @@ use super::tls::Tls;
 use crate::private_file;
 
 /// The longest that connecting may take.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The server counts as gone if it hasn't acknowledged data, or answered a probe, for this long.
-const SILENT: Duration = Duration::from_secs(10);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most bytes of a password file.
 const MAX_FILE_BYTES: u64 = 4096;
@@ -31,41 +31,41 @@ pub(super) struct Address {
 
 impl Address {
     /// Parses a `postgres://` URL. The password comes from the URL, else from the file, else from PGPASSWORD. The error
-    /// states what to do, and nothing of the URL that could be secret.
+    /// states what to do, and contains nothing of the URL that could be secret.
     pub(super) fn parse(url: &str, password_file: Option<&Path>) -> Result<Self, String> {
-        let (url, ours) = taken_apart(url);
+        let (url, tls_parameters) = split_tls_parameters(url);
         let mut config: Config =
-            url.parse().map_err(|_| "it is no address like postgres://user@host:5432/latchkey".to_owned())?;
+            url.parse().map_err(|_| "it is not a URL like postgres://user@host:5432/latchkey".to_owned())?;
         if config.get_hosts().is_empty() {
             return Err("it names no host; write postgres://user@host:5432/latchkey".to_owned());
         }
         if config.get_password().is_none() {
-            let given = match password_file {
+            let password = match password_file {
                 Some(path) => Some(read_password(path)?),
                 None => std::env::var("PGPASSWORD").ok().map(Zeroizing::new),
             };
-            if let Some(password) = given {
+            if let Some(password) = password {
                 config.password(password.as_bytes());
             }
         }
         if config.get_application_name().is_none() {
             config.application_name("latchkey");
         }
-        config.connect_timeout(CONNECT);
-        config.tcp_user_timeout(SILENT);
-        config.keepalives_idle(SILENT / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(5);
+        config.connect_timeout(CONNECT_TIMEOUT);
+        config.tcp_user_timeout(SILENCE_TIMEOUT);
+        config.keepalives_idle(SILENCE_TIMEOUT / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(5);
         // Of several hosts, use the one that accepts writes: never a standby.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        config.notice_callback(|notice| tracing::debug!(notice = notice.message(), "PostgreSQL says"));
-        let is_near = config.get_hosts().iter().all(is_near);
-        let tls = match ours.mode.as_deref() {
+        config.notice_callback(|notice| tracing::debug!(notice = notice.message(), "PostgreSQL notice"));
+        let is_local = config.get_hosts().iter().all(is_local);
+        let tls = match tls_parameters.mode.as_deref() {
             Some("disable") => None,
-            None if is_near && ours.roots.is_none() => None,
-            None | Some("verify-full") => Some(Tls::trusting(ours.roots.as_deref().map(Path::new))?),
+            None if is_local && tls_parameters.roots.is_none() => None,
+            None | Some("verify-full") => Some(Tls::with_roots(tls_parameters.roots.as_deref().map(Path::new))?),
             Some(_) => {
                 return Err(
-                    "its sslmode is neither `disable` nor `verify-full`: others don't say who answers. For an \
-                            authority of your own give sslrootcert=FILE with verify-full"
+                    "its sslmode is neither `disable` nor `verify-full`: other modes don't verify the server. For a \
+                            private certificate authority, give sslrootcert=FILE with verify-full"
                         .to_owned(),
                 );
             }
@@ -76,43 +76,44 @@ impl Address {
 }
 
 /// A database's URL for messages, without its password and parameters.
-pub(in crate::store) fn shown(url: &str) -> String {
-    let Ok(config) = taken_apart(url).0.parse::<Config>() else { return "postgres://…".to_owned() };
-    let mut shown = String::from("postgres://");
+pub(in crate::store) fn display_url(url: &str) -> String {
+    let Ok(config) = split_tls_parameters(url).0.parse::<Config>() else { return "postgres://…".to_owned() };
+    let mut display_url = String::from("postgres://");
     if let Some(user) = config.get_user() {
-        shown.push_str(user);
-        shown.push('@');
+        display_url.push_str(user);
+        display_url.push('@');
     }
     for (number, host) in config.get_hosts().iter().enumerate() {
         let comma = if number > 0 { "," } else { "" };
         let port = config.get_ports().get(number).or(config.get_ports().first()).unwrap_or(&5432);
         let _ = match host {
-            Host::Tcp(name) => write!(shown, "{comma}{name}:{port}"),
-            Host::Unix(path) => write!(shown, "{comma}{}", path.display()),
+            Host::Tcp(name) => write!(display_url, "{comma}{name}:{port}"),
+            Host::Unix(path) => write!(display_url, "{comma}{}", path.display()),
         };
     }
-    shown.push('/');
-    shown.push_str(config.get_dbname().unwrap_or_default());
-    shown
+    display_url.push('/');
+    display_url.push_str(config.get_dbname().unwrap_or_default());
+    display_url
 }
 
-/// The URL's TLS parameters: they are for rustls, and the client library doesn't get them.
+/// The URL's TLS parameters. They are for rustls; the client library doesn't get them.
 #[derive(Default)]
-struct Ours {
+struct TlsParameters {
     mode: Option<String>,
     roots: Option<String>,
 }
 
-fn taken_apart(url: &str) -> (Zeroizing<String>, Ours) {
-    let mut ours = Ours::default();
-    let Some((before, query)) = url.split_once('?') else { return (Zeroizing::new(url.to_owned()), ours) };
+/// Splits the TLS parameters off a URL.
+fn split_tls_parameters(url: &str) -> (Zeroizing<String>, TlsParameters) {
+    let mut tls_parameters = TlsParameters::default();
+    let Some((before, query)) = url.split_once('?') else { return (Zeroizing::new(url.to_owned()), tls_parameters) };
     let mut rest = Zeroizing::new(before.to_owned());
     let mut separator = '?';
     for parameter in query.split('&') {
         let value = || form_urlencoded::parse(parameter.as_bytes()).next().map(|(_, value)| value.into_owned());
         match parameter.split_once('=').map(|(name, _)| name) {
-            Some("sslmode") => ours.mode = value(),
-            Some("sslrootcert") => ours.roots = value(),
+            Some("sslmode") => tls_parameters.mode = value(),
+            Some("sslrootcert") => tls_parameters.roots = value(),
             _ => {
                 rest.push(separator);
                 rest.push_str(parameter);
@@ -120,11 +121,11 @@ fn taken_apart(url: &str) -> (Zeroizing<String>, Ours) {
             }
         }
     }
-    (rest, ours)
+    (rest, tls_parameters)
 }
 
 /// Whether the host is this machine, so that traffic to it crosses no network.
-fn is_near(host: &Host) -> bool {
+fn is_local(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_shown_without_password_and_parameters() {
+    fn displayed_url_has_no_password_and_no_parameters() {
         for (url, expected) in [
             (
                 "postgres://keys:hush@db.example.com/latchkey?sslmode=verify-full",
@@ -159,7 +160,7 @@ mod tests {
             ("postgres://u:hush@/x?host=/run/postgresql", "postgres://u@/run/postgresql/x"),
             ("postgres://u:hush@h:nowhere/x", "postgres://…"),
         ] {
-            assert_eq!(shown(url), expected);
+            assert_eq!(display_url(url), expected);
         }
     }
 

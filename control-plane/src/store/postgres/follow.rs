@@ -8,41 +8,41 @@ use std::time::{Duration, Instant};
 use policy::{ChainHash, Epoch, Position};
 use tracing::{error, info, warn};
 
-use self::Reads::{All, News};
-use super::{Server, Session, schema, words};
+use self::ReadMode::{Full, Incremental};
+use super::{Server, Session, messages, schema};
 use crate::store::replicas::{self, NOTHING_READ, Replica};
 use crate::store::sql::{Sql, SqlError, params};
-use crate::store::writer::Publish;
+use crate::store::writer::Publisher;
 use crate::store::{StoreError, changes, edge_tokens, instances};
 
 /// The channel on which changes are announced.
 const CHANNEL: &str = "latchkey";
 
 /// How often to read the position if no notification arrives.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest that a wait lasts, so that the thread soon notices that it must end.
-const STEP: Duration = Duration::from_millis(100);
+/// The longest that one wait lasts, so that the thread soon notices that it must end.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What receives the changes of other replicas.
-pub(in crate::store) struct Following {
-    pub(in crate::store) publish: Arc<Publish>,
+/// Where the changes and messages of other replicas go.
+pub(in crate::store) struct ReplicaLink {
+    pub(in crate::store) publisher: Arc<Publisher>,
     pub(in crate::store) replica: Arc<Replica>,
 }
 
-/// The thread that follows. It ends when this is dropped, or by [`Self::end`].
+/// The thread that follows other replicas. It ends when this is dropped, or by [`Self::end`].
 pub(in crate::store) struct Follower {
     is_ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Follower {
-    pub(in crate::store) fn start(server: Arc<Server>, following: Arc<Following>) -> std::io::Result<Self> {
+    pub(in crate::store) fn start(server: Arc<Server>, replica_link: Arc<ReplicaLink>) -> std::io::Result<Self> {
         let is_ending = Arc::<AtomicBool>::default();
         let ending = Arc::clone(&is_ending);
         let thread = std::thread::Builder::new()
             .name("store-follower".to_owned())
-            .spawn(move || follow(&server, &following, &ending))?;
+            .spawn(move || follow(&server, &replica_link, &ending))?;
         Ok(Self { is_ending, thread: Some(thread) })
     }
 
@@ -59,117 +59,117 @@ impl Drop for Follower {
     }
 }
 
-fn follow(server: &Server, following: &Following, ending: &AtomicBool) {
-    let mut was_lost = false;
+fn follow(server: &Server, replica_link: &ReplicaLink, ending: &AtomicBool) {
+    let mut is_disconnected = false;
     while !ending.load(Ordering::Relaxed) {
-        match server.connect().and_then(listen) {
+        match server.connect().and_then(start_listening) {
             Ok(connection) => {
-                if was_lost {
-                    info!("PostgreSQL is there again");
+                if is_disconnected {
+                    info!("PostgreSQL is available again");
                 }
-                if let Err(cause) = hear(&connection, following, ending) {
-                    warn!(%cause, "lost the connection to PostgreSQL; changes of other replicas aren't heard of until it is back");
-                    was_lost = true;
+                if let Err(cause) = follow_connection(&connection, replica_link, ending) {
+                    warn!(%cause, "lost the connection to PostgreSQL; changes of other replicas arrive when it is back");
+                    is_disconnected = true;
                 }
             }
             Err(_) => {
-                was_lost = true;
-                std::thread::park_timeout(STEP);
+                is_disconnected = true;
+                std::thread::park_timeout(POLL_INTERVAL);
             }
         }
     }
 }
 
-fn listen(session: Session) -> Result<Session, SqlError> {
+fn start_listening(session: Session) -> Result<Session, SqlError> {
     schema::serve(&session)?;
     session.execute_batch(&format!("LISTEN {CHANNEL}"))?;
-    words::listen(&session)?;
+    messages::listen(&session)?;
     Ok(session)
 }
 
-fn hear(session: &Session, following: &Following, ending: &AtomicBool) -> Result<(), StoreError> {
-    let Following { publish, replica } = following;
-    let mut looked_at = Instant::now();
+fn follow_connection(session: &Session, replica_link: &ReplicaLink, ending: &AtomicBool) -> Result<(), StoreError> {
+    let ReplicaLink { publisher, replica } = replica_link;
+    let mut refreshed_at = Instant::now();
     // Notifications are lost while there is no connection.
-    look(Sql::Postgres(session), publish, replica, All)?;
+    refresh(Sql::Postgres(session), publisher, replica, Full)?;
     while !ending.load(Ordering::Relaxed) {
-        let (mut is_told, mut said, mut guesses) = (false, Vec::new(), Vec::new());
-        session.hears(STEP, |channel, payload| match channel {
-            words::CHANNEL => {
-                said.extend(words::read(payload, &replica.id));
-                guesses.extend(words::guesses(payload, &replica.id));
+        let (mut is_notified, mut received, mut auth_failures) = (false, Vec::new(), Vec::new());
+        session.receive_notifications(POLL_INTERVAL, |channel, payload| match channel {
+            messages::CHANNEL => {
+                received.extend(messages::parse_messages(payload, &replica.id));
+                auth_failures.extend(messages::parse_auth_failures(payload, &replica.id));
             }
-            _ => is_told = true,
+            _ => is_notified = true,
         })?;
-        if is_told || looked_at.elapsed() >= LOOK_EVERY {
-            looked_at = Instant::now();
-            look(Sql::Postgres(session), publish, replica, News)?;
+        if is_notified || refreshed_at.elapsed() >= REFRESH_INTERVAL {
+            refreshed_at = Instant::now();
+            refresh(Sql::Postgres(session), publisher, replica, Incremental)?;
         }
-        if !said.is_empty() {
-            replica.hear(replicas::News::Said(said));
+        if !received.is_empty() {
+            replica.notify(replicas::ReplicaEvent::Messages(received));
         }
-        if !guesses.is_empty() {
-            replica.warn(guesses);
+        if !auth_failures.is_empty() {
+            replica.notify_auth_failures(auth_failures);
         }
     }
     Ok(())
 }
 
-/// Which instances [`look`] reads.
+/// Which instances [`refresh`] reads from the database.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Reads {
+pub(in crate::store) enum ReadMode {
     /// Those that changed since the last read.
-    News,
-    All,
+    Incremental,
+    Full,
 }
 
 /// Reads what is committed, and publishes what this replica doesn't know yet. Instances are read after the position, so
 /// as of an instant at which that revision was committed.
-pub(in crate::store) fn look(
+pub(in crate::store) fn refresh(
     sql: Sql<'_>,
-    publish: &Publish,
+    publisher: &Publisher,
     replica: &Replica,
-    reads: Reads,
+    mode: ReadMode,
 ) -> Result<(), StoreError> {
     let began = Instant::now();
     // Taken before the query, so that the query sees everything that this replica knows.
-    let (known, read_to) = (publish.position(), replica.read_to());
+    let (known, read_to) = (publisher.position(), replica.read_to());
     let statement = "SELECT epoch, revision, head, (SELECT max(changed) FROM instances),
                          EXISTS (SELECT 1 FROM edge_tokens WHERE revision > ?1)
                      FROM position WHERE one = 1";
-    let tokens_of = changes::number(publish.tokens_of())?;
-    let (position, newest, tokens_differ) = sql.query_row(statement, params![tokens_of], |row| {
+    let tokens_revision = changes::number(publisher.tokens_revision())?;
+    let (position, newest, tokens_differ) = sql.query_row(statement, params![tokens_revision], |row| {
         let (epoch, head) = (Epoch::from_bytes(row.get(0)?), ChainHash(row.get(2)?));
         let position = Position { epoch, revision: changes::revision(row.get(1)?), head };
         Ok((position, row.get::<Option<i64>>(3)?, row.get::<bool>(4)?))
     })?;
-    let is_other =
+    let has_other_history =
         || Ok::<_, StoreError>(changes::chain_hash(sql, known.revision)?.is_some_and(|head| head != known.head));
     let went_back = position.epoch != known.epoch
         || position.revision < known.revision
-        || (reads == All && position != known && is_other()?);
-    let tokens = (went_back || tokens_differ).then(|| edge_tokens::known(sql)).transpose()?;
-    let is_news = if went_back {
+        || (mode == Full && position != known && has_other_history()?);
+    let tokens = (went_back || tokens_differ).then(|| edge_tokens::load_index(sql)).transpose()?;
+    let is_new = if went_back {
         error!(
             revision = position.revision.0,
             known = known.revision.0,
-            "the database went back: changes that were answered are gone from it"
+            "the database went back: it lacks changes that were acknowledged"
         );
-        publish.replace(position, tokens.unwrap_or_default());
+        publisher.replace(position, tokens.unwrap_or_default());
         true
     } else {
-        publish.tell(position, tokens)
+        publisher.publish(position, tokens)
     };
-    let is_whole = reads == All || went_back;
+    let is_whole = mode == Full || went_back;
     let instances = match newest {
         Some(newest) if is_whole || newest > read_to => {
             instances::changed_since(sql, if is_whole { NOTHING_READ } else { read_to })?
         }
         Some(_) | None => Vec::new(),
     };
-    if is_news {
-        publish.wake();
+    if is_new {
+        publisher.wake();
     }
-    replica.looked(began, replicas::News::Looked { position, instances, is_whole, went_back });
+    replica.record_refresh(began, replicas::ReplicaEvent::StateRead { position, instances, is_whole, went_back });
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::store::sql::{NONE, Sql, SqlError, params};
 
 use super::Session;
 
-/// Each migration leads from one version to the next. There is no way back.
+/// Each migration leads from one version to the next. There are no downgrades.
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0001_first.sql"),
     include_str!("../migrations/postgres/0002_replicas.sql"),
@@ -27,7 +27,7 @@ const LOCK: i64 = 0x4C4B_4559;
 const SERVING: &str = "(?1 << 32) | (SELECT oid FROM pg_namespace WHERE nspname = current_schema())::bigint";
 
 /// The oldest major version: the tests run on it, and it is the oldest that PostgreSQL's project maintains.
-const OLDEST: u32 = 15;
+const MIN_MAJOR_VERSION: u32 = 15;
 
 /// Creates the schema, or migrates it to this version. The history of a new database begins with `epoch`. A database of
 /// another program, or of a newer version, is left as it is.
@@ -52,7 +52,7 @@ pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, e
     }
     // The server rolls it back if the session is dropped before the commit.
     session.execute_batch("BEGIN").map_err(failed)?;
-    // Wait as long as the other replica needs; one that hangs loses the lock. Nobody waits for a start as for a change.
+    // Wait as long as the other replica needs; one that hangs loses the lock. A start may wait longer than a change.
     session.execute_batch("SET LOCAL lock_timeout = 0").map_err(failed)?;
     sql.query_row("SELECT pg_advisory_xact_lock(?1) IS NULL", params![LOCK], |row| row.get::<bool>(0))
         .map_err(failed)?;
@@ -63,8 +63,8 @@ pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, e
         return Err(OpenError::Newer { database: database.to_owned(), found, known });
     }
     if found < known {
-        let done = usize::try_from(found).unwrap_or_default();
-        for migration in MIGRATIONS.iter().skip(done) {
+        let applied = usize::try_from(found).unwrap_or_default();
+        for migration in MIGRATIONS.iter().skip(applied) {
             session.execute_batch(migration).map_err(failed)?;
         }
         sql.execute("UPDATE latchkey_schema SET version = ?1", params![known]).map_err(failed)?;
@@ -81,11 +81,13 @@ pub(in crate::store) fn prepare_uncommitted(session: &Session, database: &str, e
 fn too_old(version: &str) -> Option<String> {
     let major = version.parse::<u32>().ok().map(|number| number / 10_000);
     match major {
-        Some(major) if major >= OLDEST => None,
-        Some(major) => {
-            Some(format!("it is PostgreSQL {major}; version {OLDEST} or newer is needed: upgrade the server"))
+        Some(major) if major >= MIN_MAJOR_VERSION => None,
+        Some(major) => Some(format!(
+            "it is PostgreSQL {major}; version {MIN_MAJOR_VERSION} or newer is needed; upgrade the server"
+        )),
+        None => {
+            Some(format!("its version is unknown ({version:?}); PostgreSQL {MIN_MAJOR_VERSION} or newer is needed"))
         }
-        None => Some(format!("its version isn't known ({version:?}); PostgreSQL {OLDEST} or newer is needed")),
     }
 }
 
@@ -115,14 +117,14 @@ fn version(sql: Sql<'_>, database: &str) -> Result<i64, OpenError> {
         if sql.query_row(others, NONE, |row| row.get::<i64>(0)).map_err(failed)? > 0 {
             return Err(OpenError::NotOurs { database: database.to_owned() });
         }
-        let made = "CREATE TABLE latchkey_schema (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL);
+        let create = "CREATE TABLE latchkey_schema (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL);
                     INSERT INTO latchkey_schema VALUES (1, 0)";
-        sql.execute_batch(made).map_err(failed)?;
+        sql.execute_batch(create).map_err(failed)?;
     }
     sql.query_row("SELECT version FROM latchkey_schema WHERE one = 1", NONE, |row| row.get(0)).map_err(failed)
 }
 
-/// True for a schema that Latchkey made.
+/// True for a schema that Latchkey created.
 pub(in crate::store) fn is_ours(sql: Sql<'_>) -> Result<bool, SqlError> {
     sql.query_row("SELECT to_regclass('latchkey_schema') IS NOT NULL", NONE, |row| row.get(0))
 }
@@ -137,7 +139,7 @@ mod tests {
             assert_eq!(too_old(version), None, "{version}");
         }
         for (version, why) in
-            [("149999", "PostgreSQL 14;"), ("90624", "PostgreSQL 9;"), ("", "isn't known"), ("15.1", "isn't known")]
+            [("149999", "PostgreSQL 14;"), ("90624", "PostgreSQL 9;"), ("", "is unknown"), ("15.1", "is unknown")]
         {
             let cause = too_old(version).unwrap_or_default();
             assert!(cause.contains(why) && cause.contains("15 or newer"), "{version}: {cause}");

@@ -11,10 +11,10 @@ use postgres::types::{ToSql, Type};
 use crate::store::sql::{Kind, Param, SqlError};
 
 /// The most statements to keep prepared. Usually there are fewer, but the filters of a list combine in many ways.
-const PREPARED: usize = 256;
+const MAX_PREPARED: usize = 256;
 
-/// A connection. The thread that waits for an answer drives it, so it needs no other thread. That thread must not be an
-/// async one.
+/// A connection. The thread that waits for an answer drives it, so it needs no other thread. That must not be an async
+/// thread.
 pub(in crate::store) struct Session {
     /// `None` once it is dropped.
     client: RefCell<Option<Client>>,
@@ -81,16 +81,20 @@ impl Session {
             }
             Ok(writer.write_raw(row)?)
         };
-        let given = rows(&mut put);
-        if given.is_ok() {
+        let result = rows(&mut put);
+        if result.is_ok() {
             writer.finish()?;
         }
-        Ok(given)
+        Ok(result)
     }
 
     /// Waits for notifications on the subscribed channels, for at most `timeout`. Passes the channel and payload of
     /// each to `take`.
-    pub(super) fn hears(&self, timeout: std::time::Duration, mut take: impl FnMut(&str, &str)) -> Result<(), SqlError> {
+    pub(super) fn receive_notifications(
+        &self,
+        timeout: std::time::Duration,
+        mut take: impl FnMut(&str, &str),
+    ) -> Result<(), SqlError> {
         let mut client = self.client()?;
         let mut notifications = client.notifications();
         let Some(first) = notifications.timeout_iter(timeout).next()? else { return Ok(()) };
@@ -109,23 +113,24 @@ impl Session {
     fn client(&self) -> Result<RefMut<'_, Client>, SqlError> {
         let client =
             self.client.try_borrow_mut().ok().and_then(|client| RefMut::filter_map(client, Option::as_mut).ok());
-        client.ok_or(SqlError::Fault("a connection is used while it gives rows"))
+        client.ok_or(SqlError::Fault("a connection is used while it streams rows"))
     }
 
     fn prepared(&self, statement: &str, params: &[Param<'_>]) -> Result<postgres::Statement, SqlError> {
         let mut prepared = self.prepared.borrow_mut();
-        let known = prepared.get(statement).and_then(|known| known.iter().find(|(kinds, _)| is_of(params, kinds)));
+        let known =
+            prepared.get(statement).and_then(|known| known.iter().find(|(kinds, _)| matches_kinds(params, kinds)));
         if let Some((_, statement)) = known {
             return Ok(statement.clone());
         }
         let kinds: Vec<_> = params.iter().map(|param| param.kind()).collect();
         let types: Vec<Type> = kinds.iter().map(|kind| kind.postgres_type()).collect();
-        let made = self.client()?.prepare_typed(&spelled(statement), &types)?;
-        if prepared.len() >= PREPARED {
+        let new = self.client()?.prepare_typed(&translate_placeholders(statement), &types)?;
+        if prepared.len() >= MAX_PREPARED {
             prepared.clear();
         }
-        prepared.entry(statement.to_owned()).or_default().push((kinds, made.clone()));
-        Ok(made)
+        prepared.entry(statement.to_owned()).or_default().push((kinds, new.clone()));
+        Ok(new)
     }
 }
 
@@ -138,7 +143,7 @@ impl Drop for Session {
     }
 }
 
-fn is_of(params: &[Param<'_>], kinds: &[Kind]) -> bool {
+fn matches_kinds(params: &[Param<'_>], kinds: &[Kind]) -> bool {
     params.len() == kinds.len() && params.iter().zip(kinds).all(|(param, kind)| param.kind() == *kind)
 }
 
@@ -147,9 +152,9 @@ fn values<'a>(params: &'a [Param<'a>]) -> Vec<&'a (dyn ToSql + Sync)> {
 }
 
 /// Translates a statement for PostgreSQL: `$1` for `?1`. Quoted texts stay as they are.
-fn spelled(statement: &str) -> String {
+fn translate_placeholders(statement: &str) -> String {
     let mut is_quoted = false;
-    let spelled = statement.chars().map(|character| match character {
+    let translated = statement.chars().map(|character| match character {
         '\'' => {
             is_quoted = !is_quoted;
             character
@@ -157,7 +162,7 @@ fn spelled(statement: &str) -> String {
         '?' if !is_quoted => '$',
         other => other,
     });
-    spelled.collect()
+    translated.collect()
 }
 
 #[cfg(test)]
@@ -171,7 +176,7 @@ mod tests {
             ("a = ?1 AND b = '?1' AND c = ?2", "a = $1 AND b = '?1' AND c = $2"),
             ("x LIKE ?1 ESCAPE '\\'", "x LIKE $1 ESCAPE '\\'"),
         ] {
-            assert_eq!(spelled(ours), theirs);
+            assert_eq!(translate_placeholders(ours), theirs);
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Tls(TlsConnector);
 impl Tls {
     /// Trusts the authorities in the file at `roots` (PEM), or those that the system trusts. The error states what to
     /// do.
-    pub(super) fn trusting(roots: Option<&Path>) -> Result<Self, String> {
+    pub(super) fn with_roots(roots: Option<&Path>) -> Result<Self, String> {
         let mut trusted = RootCertStore::empty();
         match roots {
             Some(path) => {

@@ -5,29 +5,32 @@ use std::path::Path;
 use policy::{Epoch, Revision};
 
 use super::compare::Loss;
-use super::{History, LostChanges, Renewal, RestoreError, Restored, begin, refuse_loss, renew, replay};
-use crate::store::postgres::{Server, is_idle, is_ours, prepare_uncommitted, shown};
+use super::{
+    History, LostChanges, RestoreError, RestorePlan, RestoreSummary, base_revision, begin_new_history, refuse_loss,
+    replay,
+};
+use crate::store::postgres::{Server, display_url, is_idle, is_ours, prepare_uncommitted};
 use crate::store::sql::{NONE, Sql, SqlError};
 use crate::store::{NewSecret, StoreError, audit, changes};
 
 /// Begins a new history in PostgreSQL, in one transaction. No control plane may serve from it. How the data got there
-/// doesn't matter. `secret` makes secrets that nobody will know. Not for async threads.
+/// doesn't matter. `secret` generates secrets that nobody will know. Not for async threads.
 pub fn restore_in_place(
     url: &str,
     password_file: Option<&Path>,
-    what: &Renewal<'_>,
+    what: &RestorePlan<'_>,
     secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
-) -> Result<Restored, RestoreError> {
-    let database = shown(url);
+) -> Result<RestoreSummary, RestoreError> {
+    let database = display_url(url);
     let store = |cause: StoreError| RestoreError::Store { database: database.clone(), cause };
     let failed = |cause: SqlError| store(cause.into());
     let server = Server::at(url, password_file)?;
-    let session = server.connect().map_err(|error| server.failed(&error))?;
+    let session = server.connect().map_err(|error| server.open_error(&error))?;
     let sql = Sql::Postgres(&session);
     // The transaction is idle while a log is read from disk.
     session.execute_batch("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0").map_err(failed)?;
     if !is_ours(sql).map_err(failed)? {
-        return Err(RestoreError::NothingThere { database });
+        return Err(RestoreError::NoDatabase { database });
     }
     // The server rolls back what isn't committed when the connection ends, however it ends.
     prepare_uncommitted(&session, &database, Epoch::from_bytes([0; 16]))?;
@@ -46,19 +49,20 @@ pub fn restore_in_place(
     let reached = reached.map(|reached| reached.max(backup.revision));
     if what.lost_changes == LostChanges::Refused {
         let loss = match reached {
-            None => Loss::Unknown { why: "no edge has shown how far it came".to_owned() },
+            None => Loss::Unknown { why: "no edge has reported a revision".to_owned() },
             Some(reached) if reached > covered => Loss::Some { reached, undone: String::new() },
             Some(_) => Loss::None,
         };
         refuse_loss(&database, sql, backup.revision, loss).map_err(|error| *error)?;
     }
-    let history = History { backup: backup.revision, begin: begin(reached, covered), reached, log: log.as_ref() };
-    let (revision, replayed) = renew(sql, what, None, &history, secret).map_err(store)?;
+    let history =
+        History { backup: backup.revision, base_revision: base_revision(reached, covered), reached, log: log.as_ref() };
+    let (revision, replayed) = begin_new_history(sql, what, None, &history, secret).map_err(store)?;
     sql.execute_batch("COMMIT").map_err(failed)?;
-    Ok(Restored { backup: backup.revision, revision, reached, replayed, kept_as: None })
+    Ok(RestoreSummary { backup: backup.revision, revision, reached, replayed, kept_as: None })
 }
 
-/// The highest revision that edges have presented beyond the database's own; `None` if there was none.
+/// The highest revision above the database's own that edges have reported; `None` if there was none.
 fn reached(sql: Sql<'_>) -> Result<Option<Revision>, SqlError> {
     let reported = "SELECT reported_revision FROM position WHERE one = 1";
     let reported = sql.query_row(reported, NONE, |row| row.get(0).map(changes::revision))?;

@@ -9,13 +9,13 @@ use crate::store::StoreError;
 /// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::store) enum SqlError {
-    #[error("no row fits")]
+    #[error("no row matches")]
     NoRow,
-    #[error("column {column} doesn't fit: {cause}")]
-    Unfit { column: usize, cause: String },
+    #[error("column {column} has an unexpected value: {cause}")]
+    InvalidColumn { column: usize, cause: String },
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    #[error("{}", told(.0))]
+    #[error("{}", describe(.0))]
     Postgres(#[from] postgres::Error),
     /// There is no connection now.
     #[error("{0}")]
@@ -40,8 +40,8 @@ impl<T> Optional<T> for Result<T, SqlError> {
 }
 
 impl SqlError {
-    pub(in crate::store) fn unfit(column: usize, cause: impl ToString) -> Self {
-        Self::Unfit { column, cause: cause.to_string() }
+    pub(in crate::store) fn invalid_column(column: usize, cause: impl ToString) -> Self {
+        Self::InvalidColumn { column, cause: cause.to_string() }
     }
 
     /// Whether the connection can't be used any more.
@@ -49,7 +49,7 @@ impl SqlError {
         match self {
             Self::Unreachable(_) => true,
             Self::Postgres(error) => error.as_db_error().is_none_or(|error| ends_session(error.code())),
-            Self::NoRow | Self::Unfit { .. } | Self::Sqlite(_) | Self::Fault(_) => false,
+            Self::NoRow | Self::InvalidColumn { .. } | Self::Sqlite(_) | Self::Fault(_) => false,
         }
     }
 
@@ -61,7 +61,7 @@ impl SqlError {
             Self::Postgres(error) => error
                 .as_db_error()
                 .is_some_and(|error| [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED].contains(error.code())),
-            Self::NoRow | Self::Unfit { .. } | Self::Unreachable(_) | Self::Fault(_) => false,
+            Self::NoRow | Self::InvalidColumn { .. } | Self::Unreachable(_) | Self::Fault(_) => false,
         }
     }
 
@@ -75,7 +75,7 @@ impl SqlError {
     }
 }
 
-/// The errors of a socket whose peer is gone. A failure to connect has other errors.
+/// The errors of a socket whose peer has closed it. A failure to connect has other errors.
 const CUT: [ErrorKind; 4] =
     [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::UnexpectedEof];
 
@@ -83,10 +83,10 @@ fn cause_of(error: &postgres::Error) -> Option<&std::io::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// A PostgreSQL error with its cause: its own text is only `db error`.
-fn told(error: &postgres::Error) -> String {
+/// A PostgreSQL error with its cause, because the client library's own text is only `db error`.
+fn describe(error: &postgres::Error) -> String {
     match error.as_db_error() {
-        Some(error) => format!("PostgreSQL says: {} ({})", error.message(), error.code().code()),
+        Some(error) => format!("PostgreSQL reports: {} ({})", error.message(), error.code().code()),
         None => match std::error::Error::source(error) {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
@@ -109,7 +109,7 @@ fn ends_session(code: &SqlState) -> bool {
 /// Whether the error is transient: it comes from the state of the server or its environment. By the classes of SQLSTATE
 /// (PostgreSQL manual, appendix A): 08 connection, 25006 read only, 40 rollback, 53 resources, 55 state, 57 operator,
 /// 58 system.
-fn is_for_now(error: &postgres::Error) -> bool {
+fn is_transient(error: &postgres::Error) -> bool {
     let Some(error) = error.as_db_error() else { return true };
     let code = error.code().code();
     *error.code() == SqlState::READ_ONLY_SQL_TRANSACTION
@@ -122,7 +122,7 @@ impl From<SqlError> for StoreError {
         if error.is_damage() {
             return Self::Damaged(error.to_string());
         }
-        let is_for_now = match &error {
+        let is_transient = match &error {
             SqlError::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
                 Some(
@@ -137,12 +137,12 @@ impl From<SqlError> for StoreError {
                         | Code::PermissionDenied,
                 )
             ),
-            SqlError::Postgres(error) => is_for_now(error),
+            SqlError::Postgres(error) => is_transient(error),
             SqlError::Unreachable(_) => true,
-            // A violated constraint or a value of the wrong type: a bug of ours.
-            SqlError::NoRow | SqlError::Unfit { .. } | SqlError::Fault(_) => false,
+            // A violated constraint or a value of the wrong type: a bug in Latchkey.
+            SqlError::NoRow | SqlError::InvalidColumn { .. } | SqlError::Fault(_) => false,
         };
-        if is_for_now { Self::Unavailable(error.to_string()) } else { Self::Fault(error.to_string()) }
+        if is_transient { Self::Unavailable(error.to_string()) } else { Self::Fault(error.to_string()) }
     }
 }
 

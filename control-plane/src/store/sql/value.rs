@@ -292,6 +292,6 @@ impl<T: FromColumn> FromColumn for Option<T> {
 }
 
 /// Values as parameters.
-pub(in crate::store) fn bound(values: &[Value]) -> Vec<Param<'_>> {
+pub(in crate::store) fn as_params(values: &[Value]) -> Vec<Param<'_>> {
     values.iter().map(Value::as_param).collect()
 }

@@ -4,7 +4,7 @@ use std::fs::write;
 
 use serde_json::{Value, json};
 
-use super::{Cli, Ended};
+use super::{Cli, CommandOutput};
 
 const PLUGIN: &str = r#"{"edge": "eu-1", "control_plane": {"cluster": "latchkey", "authority": "latchkey", "token_env": "LATCHKEY_EDGE_TOKEN"}}"#;
 
@@ -17,7 +17,7 @@ fn envoy(plugin: &str) -> String {
         .fold(demo, |demo, name| demo.replace(&format!("${{{name}}}"), "10000"))
 }
 
-fn check(cli: &Cli, name: &str, text: &str, more: &[&str]) -> Ended {
+fn check(cli: &Cli, name: &str, text: &str, more: &[&str]) -> CommandOutput {
     write(cli.at(name), text).unwrap();
     cli.run(&[&["check-config", name], more].concat())
 }
@@ -81,7 +81,7 @@ fn an_envoy_file_that_lets_requests_pass_the_filter_by_is_refused() {
         ("no guard", without_guard, "refused", "no guard is behind it"),
         ("fail open", whole.replace("FAIL_RELOAD", "FAIL_OPEN"), "refused", "FAIL_OPEN lets everything through"),
         ("fail closed", whole.replace("FAIL_RELOAD", "FAIL_CLOSED"), "warning", "until Envoy is restarted"),
-        ("a capability", whole.replace("proxy_on_tick: {}", "proxy_on_tack: {}"), "refused", "withholds: proxy_on_tick"),
+        ("a capability", whole.replace("proxy_on_tick: {}", "proxy_on_tack: {}"), "refused", "lacks: proxy_on_tick"),
         ("no token", whole.replace("[LATCHKEY_EDGE_TOKEN]", "[]"), "refused", "`control_plane.token_env` is `LATCHKEY_EDGE_TOKEN`"),
         ("no cluster", whole.replace("- name: latchkey\n    type: STATIC", "- name: other\n    type: STATIC"), "refused", "no cluster `latchkey`"),
         ("a rule", whole.replace("rule: webhooks}", "rule: Webhooks}"), "refused", "routes[2].metadata.filter_metadata.latchkey: `rule` is `Webhooks`"),
@@ -93,9 +93,9 @@ fn an_envoy_file_that_lets_requests_pass_the_filter_by_is_refused() {
             "refused",
             "is disabled here",
         ),
-        ("any address", whole.replace("use_remote_address: true", "use_remote_address: false"), "refused", "a client can name any address"),
+        ("any address", whole.replace("use_remote_address: true", "use_remote_address: false"), "refused", "a client can choose its address"),
         ("no normalisation", whole.replace("normalize_path: true", "normalize_path: false"), "warning", "normalize_path: is not true"),
-        ("no vm id", whole.replace("vm_id: latchkey", "vm_id: \"\""), "warning", "each worker asks the control plane by itself"),
+        ("no vm id", whole.replace("vm_id: latchkey", "vm_id: \"\""), "warning", "each worker polls the control plane by itself"),
     ] {
         assert_ne!(text, whole, "{name}: envoy/demo.yaml has changed");
         let ended = check(&cli, "envoy.yaml", &text, &[]);
@@ -200,7 +200,10 @@ fn a_filter_that_is_discovered_is_refused() {
     let filter = &manager["http_filters"][0]["typed_config"];
     let resource = json!({"resources": [{"@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", "name": "latchkey", "typed_config": filter}]});
     let ended = check(&cli, "filter.yaml", &resource.to_string(), &[]);
-    assert!(ended.code == 1 && ended.stdout.contains("resources[0]: is what Envoy takes from elsewhere"), "{ended:?}");
+    assert!(
+        ended.code == 1 && ended.stdout.contains("resources[0]: is for a chain that takes it by `config_discovery`"),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -219,8 +222,8 @@ fn names_that_the_operator_does_not_know_are_refused() {
 fn a_file_without_our_filter_is_refused_in_one_line() {
     let cli = Cli::start_unsigned(&[]);
     for (text, expected) in [
-        ("static_resources: {listeners: []}", "no filter of Latchkey is in it"),
-        ("[1, 2]", "no filter of Latchkey is in it"),
+        ("static_resources: {listeners: []}", "it contains no Latchkey filter"),
+        ("[1, 2]", "it contains no Latchkey filter"),
         ("a: [", "neither JSON nor YAML"),
         ("a: {b: ${PORT}}", "a template must be filled in first"),
     ] {

@@ -56,7 +56,7 @@ fn a_terminal_is_shown_the_keys_and_asked_whether_they_are_meant() {
 }
 
 #[test]
-fn all_keys_are_never_meant_by_leaving_something_out() {
+fn a_command_without_a_filter_never_means_all_keys() {
     let cli = Cli::start();
     let (id, _) = cli.key("CI", &[]);
     for arguments in [

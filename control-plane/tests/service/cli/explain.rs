@@ -29,7 +29,14 @@ fn a_verdict_names_its_rule_and_its_reason() {
             "the key has reviews:read",
         ),
         ("POST", "/v1/scans", inside, "missing-scope", "security_scans:read", "the key has nothing of security_scans"),
-        ("GET", "/v1/scans", inside, "no-route-rule", "none for this path and method", "no rule is known"),
+        (
+            "GET",
+            "/v1/scans",
+            inside,
+            "no-route-rule",
+            "none for this path and method",
+            "this path and method have no rule",
+        ),
         ("GET", "/v1/other", inside, "no-route-rule", "deny", "the rule is `deny`"),
         (
             "GET",
@@ -48,7 +55,7 @@ fn a_verdict_names_its_rule_and_its_reason() {
             "more than one way",
             "The path can be read in more than one way",
         ),
-        ("GET", "/healthz/%2e%2e;/v1", &[], "bad-path", "more than one way", "`paths.allow` says what else"),
+        ("GET", "/healthz/%2e%2e;/v1", &[], "bad-path", "more than one way", "`paths.allow` lists what else"),
         (
             "GET",
             "/v1/reviews;x",
@@ -67,8 +74,8 @@ fn a_verdict_names_its_rule_and_its_reason() {
             "the key's own, acme",
         ),
         ("GET", "/healthz", &[], "public", "public", "no key is needed"),
-        ("GET", "/v1/reviews", &["--secret", "rotated-out"], "rotated-key", "reviews:read", "only the newest works"),
-        ("GET", "/v1/reviews", &["--secret", "previous"], "rotated-key", "reviews:read", "only the newest works"),
+        ("GET", "/v1/reviews", &["--secret", "rotated-out"], "rotated-key", "reviews:read", "only the newest is valid"),
+        ("GET", "/v1/reviews", &["--secret", "previous"], "rotated-key", "reviews:read", "only the newest is valid"),
         ("GET", "/v1/reviews", &["--foreign"], "malformed-key", "reviews:read", "`foreign_keys`"),
     ] {
         let arguments =
@@ -89,9 +96,9 @@ fn a_rule_may_come_from_a_route_s_metadata() {
     let (id, _) = cli.key("CI", &["--scope", "reviews:write"]);
     let explain = |path: &str, more: &[&str]| {
         let ended = cli.run(&[&["explain", "GET", path, "-w", "acme", "--key", &id, "--json"], more].concat());
-        let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-        assert_eq!(told["allowed"], json!(ended.code == 0));
-        (told["verdict"].as_str().unwrap().to_owned(), told["rule_from"].as_str().unwrap().to_owned())
+        let explanation: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(explanation["allowed"], json!(ended.code == 0));
+        (explanation["verdict"].as_str().unwrap().to_owned(), explanation["rule_from"].as_str().unwrap().to_owned())
     };
     let metadata = "the route's metadata".to_owned();
     assert_eq!(explain("/a", &["--rule", "reviews:write"]), ("allowed".to_owned(), metadata.clone()));

@@ -34,9 +34,7 @@ fn refused_lines_are_listed_by_number_and_nothing_is_imported() {
         lines[0].contains("3 lines are refused, so nothing was done") && lines[0].ends_with("(refused-lines)"),
         "{refused:?}"
     );
-    for (line, expected) in
-        lines[1..].iter().zip(["  line 3: ", "  line 5: ", "  line 6: digest stands in line 1, too"])
-    {
+    for (line, expected) in lines[1..].iter().zip(["  line 3: ", "  line 5: ", "  line 6: digest is also in line 1"]) {
         assert!(line.starts_with(expected), "{line}");
     }
     assert!(lines[1].contains("expires_in") && lines[1].contains("scopes"), "{refused:?}");
@@ -55,10 +53,10 @@ fn lines_may_name_their_workspaces_and_come_from_standard_input() {
     let cli = Cli::start();
     cli.ok(&["workspaces", "create", "Umbrella", "--slug", "umbrella"]);
     let lines = [line("a", json!({"workspace": "acme"})), line("b", json!({"workspace": "umbrella"}))].concat();
-    let told = cli.run_with(&["keys", "import", "-"], &lines);
-    assert!(told.code == 0 && told.stdout.starts_with("imported 2 keys, up to revision "), "{told:?}");
+    let printed = cli.run_with(&["keys", "import", "-"], &lines);
+    assert!(printed.code == 0 && printed.stdout.starts_with("imported 2 keys, up to revision "), "{printed:?}");
     // No progress bar is drawn without a terminal.
-    assert_eq!(told.stderr, "");
+    assert_eq!(printed.stderr, "");
     for (workspace, name) in [("acme", "a"), ("umbrella", "b")] {
         assert_eq!(cli.json(&["keys", "list", "-w", workspace])[0]["name"], name);
     }
@@ -74,8 +72,8 @@ fn lines_that_have_expired_are_left_out_when_asked() {
     let lines = [old, line("new", json!({"active": false}))].concat();
     let refused = cli.run_with(&["keys", "import", "-w", "acme", "-"], &lines);
     assert!(refused.code == 1 && refused.stderr.contains("line 1: expires_at"), "{refused:?}");
-    let told = cli.ok_with(&["keys", "import", "-w", "acme", "-", "--skip-expired"], &lines);
-    assert!(told.starts_with("imported 1 key, ") && told.ends_with("; 1 expired line left out\n"), "{told}");
+    let printed = cli.ok_with(&["keys", "import", "-w", "acme", "-", "--skip-expired"], &lines);
+    assert!(printed.starts_with("imported 1 key, ") && printed.ends_with("; 1 expired line left out\n"), "{printed}");
     assert_eq!(cli.json(&["keys", "list", "-w", "acme"])[0]["status"], "inactive");
 }
 

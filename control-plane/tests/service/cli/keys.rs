@@ -34,7 +34,7 @@ fn a_secret_that_can_not_be_written_is_an_error_with_the_next_step() {
     let cli = Cli::start();
     let mut command = cli.command(&["keys", "create", "-w", "acme", "CI", "--expires-in", "none"]);
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let ended = super::Ended::from(command.stdout(full).output().unwrap());
+    let ended = super::CommandOutput::from(command.stdout(full).output().unwrap());
     assert!(ended.code == 1 && ended.stderr.contains("rotate it"), "{ended:?}");
 }
 
@@ -88,8 +88,8 @@ fn every_field_of_a_key_can_be_given_and_changed() {
     assert_eq!(cli.run(&["keys", "edit", "-w", "acme", &id]).code, 2);
 
     for (action, status) in [("deactivate", "inactive"), ("activate", "active"), ("end-overlap", "active")] {
-        let told = cli.json(&["keys", action, "-w", "acme", &id]);
-        assert_eq!(told["status"], status, "{action}");
+        let printed = cli.json(&["keys", action, "-w", "acme", &id]);
+        assert_eq!(printed["status"], status, "{action}");
     }
     assert_eq!(cli.ok(&["keys", "delete", "-w", "acme", &id]), format!("deleted {id}\n"));
     let gone = cli.run(&["keys", "show", "-w", "acme", &id]);
@@ -124,7 +124,7 @@ fn a_list_is_whole_however_many_pages_it_has() {
     let mut command = cli.command(&["keys", "list", "-w", "acme"]);
     let mut child = command.spawn().unwrap();
     drop(child.stdout.take());
-    let ended = super::Ended::from(child.wait_with_output().unwrap());
+    let ended = super::CommandOutput::from(child.wait_with_output().unwrap());
     assert!(ended.stderr.is_empty(), "{ended:?}");
 }
 
@@ -142,10 +142,10 @@ fn a_workspace_is_named_by_flag_or_environment() {
 fn usage_of_a_key_that_was_never_used_is_nothing() {
     let cli = Cli::start();
     let (id, _) = cli.key("CI", &[]);
-    let told = cli.ok(&["keys", "usage", "-w", "acme", &id]);
+    let printed = cli.ok(&["keys", "usage", "-w", "acme", &id]);
     assert!(
-        told.contains("last used  never") && told.contains("allowed    0") && told.contains("denied     0"),
-        "{told}"
+        printed.contains("last used  never") && printed.contains("allowed    0") && printed.contains("denied     0"),
+        "{printed}"
     );
     assert_eq!(cli.json(&["keys", "usage", "-w", "acme", &id])["totals"], json!({"allowed": 0, "denied": {}}));
 }
@@ -166,11 +166,14 @@ async fn a_change_that_is_not_enforced_in_time_is_made_and_ends_with_3() {
     assert_eq!(late.code, 3, "{late:?}");
     assert!(late.stdout.contains("status                        inactive"), "{late:?}");
     assert!(
-        late.stderr.starts_with("not enforced after 0 ms: 0 of 0 workers of 1 edge have it; eu i1 is behind; at 2"),
+        late.stderr.starts_with("not enforced after 0 ms: 0 of 0 workers of 1 edge have it; eu i1 is behind; it is enforced at 2"),
         "{late:?}"
     );
-    let asked = cli.run(&["enforcement"]);
-    assert!(asked.code == 3 && asked.stdout.contains("is not enforced: 0 of 0 workers of 1 edge"), "{asked:?}");
+    let enforcement = cli.run(&["enforcement"]);
+    assert!(
+        enforcement.code == 3 && enforcement.stdout.contains("is not enforced: 0 of 0 workers of 1 edge"),
+        "{enforcement:?}"
+    );
     assert_eq!(cli.run(&["enforcement", "--revision", "999999"]).code, 1);
     assert_eq!(cli.json(&["edges", "list"])[0]["instance"], "i1");
     let connected = cli.run(&["edges", "remove", "i1"]);

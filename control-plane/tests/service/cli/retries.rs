@@ -5,11 +5,11 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 
 use serde_json::json;
 
-use super::{Cli, Ended};
+use super::{Cli, CommandOutput};
 
 /// What happens to a request on its way.
 #[derive(Clone, Copy)]
-enum Fate {
+enum ProxyAction {
     /// It is carried out, but its answer is lost.
     AnswerLost,
     /// It doesn't arrive: the proxy answers that the server is unavailable.
@@ -17,35 +17,36 @@ enum Fate {
     Passes,
 }
 
-/// A proxy in front of the control plane of `cli`. The first connections meet these fates in turn, later ones pass.
-fn proxy(cli: &Cli, fates: &'static [Fate]) -> String {
+/// A proxy in front of the control plane of `cli`. It applies these actions to the first connections in turn, later
+/// ones pass.
+fn proxy(cli: &Cli, actions: &'static [ProxyAction]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = cli.running.address.clone();
     std::thread::spawn(move || {
-        let mut fates = fates.iter().copied();
+        let mut actions = actions.iter().copied();
         for client in listener.incoming().map_while(Result::ok) {
-            let fate = fates.next().unwrap_or(Fate::Passes);
+            let action = actions.next().unwrap_or(ProxyAction::Passes);
             let server = TcpStream::connect(&server).unwrap();
-            std::thread::spawn(move || meet(fate, client, server));
+            std::thread::spawn(move || forward(action, client, server));
         }
     });
     url
 }
 
-fn meet(fate: Fate, mut client: TcpStream, mut server: TcpStream) {
-    if matches!(fate, Fate::Unavailable) {
+fn forward(action: ProxyAction, mut client: TcpStream, mut server: TcpStream) {
+    if matches!(action, ProxyAction::Unavailable) {
         let _ = client.read(&mut [0; 65_536]);
         let body =
-            r#"{"status":503,"code":"timeout","title":"The request took too long","detail":"no answer in time"}"#;
+            r#"{"status":503,"code":"timeout","title":"Service Unavailable","detail":"the request took too long"}"#;
         let head =
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nconnection: close\r\n";
         let _ = client.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
         return;
     }
-    let (mut asking, mut asked) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-    std::thread::spawn(move || std::io::copy(&mut asking, &mut asked));
-    if matches!(fate, Fate::AnswerLost) {
+    let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+    if matches!(action, ProxyAction::AnswerLost) {
         let mut answer = Vec::new();
         let mut some = [0; 65_536];
         // A request to continue is no answer yet.
@@ -65,7 +66,7 @@ fn meet(fate: Fate, mut client: TcpStream, mut server: TcpStream) {
     let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
 }
 
-fn run(cli: &Cli, url: &str, arguments: &[&str], input: &str) -> Ended {
+fn run(cli: &Cli, url: &str, arguments: &[&str], input: &str) -> CommandOutput {
     let remote = ["--url", url, "--token-file", "admin.token"];
     cli.run_with(&[arguments, &remote].concat(), input)
 }
@@ -79,7 +80,7 @@ fn keys(cli: &Cli) -> Vec<String> {
 fn a_change_whose_answer_is_lost_is_made_once_and_its_secret_replaced() {
     let cli = Cli::start();
     let create = ["keys", "create", "-w", "acme", "CI", "--expires-in", "none"];
-    let made = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), &create, "");
+    let made = run(&cli, &proxy(&cli, &[ProxyAction::AnswerLost]), &create, "");
     let [id] = keys(&cli).try_into().expect("one key");
     assert!(made.code == 1 && made.stdout.is_empty(), "{made:?}");
     assert!(made.stderr.contains(&format!("latchkey keys rotate {id} --replace")), "{made:?}");
@@ -88,7 +89,7 @@ fn a_change_whose_answer_is_lost_is_made_once_and_its_secret_replaced() {
 
     // The overlap continues after a rotation whose answer was lost.
     let rotate = ["keys", "rotate", "-w", "acme", &id, "--overlap", "7d"];
-    let lost = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), &rotate, "");
+    let lost = run(&cli, &proxy(&cli, &[ProxyAction::AnswerLost]), &rotate, "");
     assert!(lost.code == 1 && lost.stderr.contains("--replace"), "{lost:?}");
     let found = cli.ok_with(&["keys", "identify"], &replaced);
     assert!(found.contains("status           previous"), "{found}");
@@ -100,12 +101,12 @@ fn a_change_whose_answer_is_lost_is_made_once_and_its_secret_replaced() {
         (&["tokens", "create", "ops", "--role", "platform_admin"][..], ["tokens", "list"]),
         (&["edge-tokens", "create", "eu", "--edge", "eu-1"], ["edge-tokens", "list"]),
     ] {
-        let lost = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), arguments, "");
-        assert!(lost.code == 1 && lost.stderr.contains("revoke it, and make another one"), "{lost:?}");
+        let lost = run(&cli, &proxy(&cli, &[ProxyAction::AnswerLost]), arguments, "");
+        assert!(lost.code == 1 && lost.stderr.contains("revoke it, and create another one"), "{lost:?}");
         assert_eq!(cli.json(&list).as_array().unwrap().len(), 1, "{arguments:?}");
     }
     let workspace = ["workspaces", "create", "Other", "--slug", "other"];
-    let made = run(&cli, &proxy(&cli, &[Fate::AnswerLost]), &workspace, "");
+    let made = run(&cli, &proxy(&cli, &[ProxyAction::AnswerLost]), &workspace, "");
     assert!(made.code == 0 && made.stdout.contains("other"), "{made:?}");
 }
 
@@ -115,8 +116,8 @@ fn an_import_whose_answer_is_lost_is_sent_again() {
     let line =
         |n: u32| format!("{}\n", json!({"digest": format!("{n:064x}"), "name": format!("k{n}"), "expires_in": "none"}));
     let lines: String = (0..300).map(line).collect();
-    let fates = &[Fate::AnswerLost, Fate::Unavailable];
-    let made = run(&cli, &proxy(&cli, fates), &["keys", "import", "-w", "acme", "-"], &lines);
+    let actions = &[ProxyAction::AnswerLost, ProxyAction::Unavailable];
+    let made = run(&cli, &proxy(&cli, actions), &["keys", "import", "-w", "acme", "-"], &lines);
     assert!(made.code == 0 && made.stdout.starts_with("imported 300 keys"), "{made:?}");
     assert_eq!(keys(&cli).len(), 300);
 }
@@ -125,11 +126,11 @@ fn an_import_whose_answer_is_lost_is_sent_again() {
 fn a_change_that_nobody_carried_out_is_made_by_the_next_try() {
     let cli = Cli::start();
     let create = ["keys", "create", "-w", "acme", "CI", "--expires-in", "none"];
-    let made = run(&cli, &proxy(&cli, &[Fate::Unavailable, Fate::Unavailable]), &create, "");
+    let made = run(&cli, &proxy(&cli, &[ProxyAction::Unavailable, ProxyAction::Unavailable]), &create, "");
     assert!(made.code == 0 && made.stdout.starts_with("lk_live_"), "{made:?}");
     assert_eq!(keys(&cli).len(), 1);
     // A change without an idempotency key isn't retried.
     let id = &keys(&cli)[0];
-    let once = run(&cli, &proxy(&cli, &[Fate::Unavailable]), &["keys", "deactivate", "-w", "acme", id], "");
+    let once = run(&cli, &proxy(&cli, &[ProxyAction::Unavailable]), &["keys", "deactivate", "-w", "acme", id], "");
     assert!(once.code == 4 && once.stderr.contains("(timeout)"), "{once:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Cli, Ended};
+use super::{Cli, CommandOutput};
 
 /// The random part of a secret.
 fn random(secret: &str) -> &str {
@@ -19,12 +19,12 @@ fn no_secret_is_in_an_error_or_a_log() {
     let edge = cli.ok(&["edge-tokens", "create", "eu", "--edge", "eu-1"]);
     let secrets = [admin.as_str(), secret.as_str(), rotated.trim(), token.trim(), edge.trim()];
 
-    let mut said: Vec<Ended> = Vec::new();
+    let mut outputs: Vec<CommandOutput> = Vec::new();
     for secret in secrets {
         // Where it belongs, and where people put it by mistake.
-        said.push(cli.run_with(&["keys", "identify"], secret));
-        said.push(cli.run_with(&["keys", "identify"], &format!("{secret} and more")));
-        said.push(cli.run_with(&["keys", "identify", "--json"], secret));
+        outputs.push(cli.run_with(&["keys", "identify"], secret));
+        outputs.push(cli.run_with(&["keys", "identify"], &format!("{secret} and more")));
+        outputs.push(cli.run_with(&["keys", "identify", "--json"], secret));
         for arguments in [
             &["keys", "identify", secret][..],
             &["keys", "show", "-w", "acme", secret],
@@ -47,14 +47,14 @@ fn no_secret_is_in_an_error_or_a_log() {
             &["workspaces", "list", "--url", "http://127.0.0.1:1", "--token-file", "admin.token"],
             &[secret],
         ] {
-            said.push(cli.run(arguments));
+            outputs.push(cli.run(arguments));
         }
     }
-    assert!(said.iter().filter(|ended| ended.code != 0).count() > 80, "most of these are refused");
+    assert!(outputs.iter().filter(|ended| ended.code != 0).count() > 80, "most of these are refused");
     let log = cli.log();
     assert!(log.contains("/v1/keys/identify"), "the requests are logged");
     for secret in secrets {
-        for ended in &said {
+        for ended in &outputs {
             assert!(!ended.stderr.contains(random(secret)), "{}", ended.stderr);
             assert!(!ended.stdout.contains(random(secret)), "{}", ended.stdout);
         }
@@ -81,6 +81,6 @@ fn a_token_is_read_from_standard_input_and_is_in_no_process_s_arguments_or_envir
         assert!(!String::from_utf8_lossy(&bytes).contains(random(&token)), "{file}");
     }
     drop(input);
-    let ended = Ended::from(child.wait_with_output().unwrap());
+    let ended = CommandOutput::from(child.wait_with_output().unwrap());
     assert!(ended.code == 0 && !ended.stdout.contains(random(&token)), "{ended:?}");
 }

@@ -19,7 +19,7 @@ async fn what_was_revoked_in_an_audit_log_is_revoked_after_its_replay() {
     post(&service, &inactive, "deactivate").await;
     let (admin, admin_secret) = service.token("platform_admin", None).await;
     let edge = service.post("/v1/edge-tokens", json!({"name": "e", "edge": "e"})).await.json();
-    let site = Site::backed_up(service);
+    let site = BackedUpService::backed_up(service);
 
     let service = &site.service;
     post(service, &stopped_key, "deactivate").await;
@@ -76,7 +76,7 @@ async fn what_was_revoked_in_an_audit_log_is_revoked_after_its_replay() {
 
     let table = service.table().await;
     let ends =
-        |secret: &str| table.find(&Digest::of(secret.as_bytes())).map(|found| found.superseded_at().has_come(NOW));
+        |secret: &str| table.find(&Digest::of(secret.as_bytes())).map(|found| found.superseded_at().is_reached(NOW));
     assert_eq!(ends(&stays), Some(false));
     assert_eq!(ends(&again_secret), Some(false));
     assert_eq!(ends(&rotated_secret), Some(true));
@@ -97,7 +97,7 @@ async fn what_was_revoked_in_an_audit_log_is_revoked_after_its_replay() {
 
 #[tokio::test]
 async fn a_log_that_does_not_lead_on_from_the_backup_is_refused() {
-    let (site, [(path, _), (other, _)]) = Site::start().await;
+    let (site, [(path, _), (other, _)]) = BackedUpService::start().await;
     post(&site.service, &path, "deactivate").await;
     post(&site.service, &other, "deactivate").await;
     post(&site.service, &other, "activate").await;
@@ -143,7 +143,7 @@ async fn a_log_that_does_not_lead_on_from_the_backup_is_refused() {
 
 #[tokio::test]
 async fn a_log_that_ends_too_early_makes_nothing_good() {
-    let (site, [(path, _), (other, _)]) = Site::start().await;
+    let (site, [(path, _), (other, _)]) = BackedUpService::start().await;
     post(&site.service, &path, "deactivate").await;
     let log = site.export().await;
     post(&site.service, &other, "deactivate").await;

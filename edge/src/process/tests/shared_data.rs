@@ -1,4 +1,4 @@
-//! What stands in Envoy's shared data has names that are all in use early: nothing there can ever be deleted.
+//! Envoy's shared data must stop growing: nothing in it can ever be deleted, so all names must be in use early.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ fn bytes(process: &Process) -> usize {
     process.workers[0].host.process.shared.borrow().values().map(|(value, _)| value.len()).sum()
 }
 
-/// A key comes and goes, so that the table stays as it is.
+/// Adds and removes a key, so that the table's size stays the same.
 fn change(process: &mut Process, times: u64) {
     for _ in 0..times {
         process.add(2);

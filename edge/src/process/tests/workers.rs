@@ -1,6 +1,6 @@
 //! Several workers of one Envoy and a control plane, turn by turn.
 
-use policy::config::Feed;
+use policy::config::FeedMode;
 use policy::decide::Knowledge;
 use policy::wire::Op;
 use policy::{Digest, Position};
@@ -20,56 +20,59 @@ pub(super) struct Worker {
     pub(super) host: FakeEnvoy,
     pub(super) source: Source,
     pub(super) root: u32,
-    /// Its thread runs: it ticks, wakes and gets answers.
+    /// Whether its thread runs: it ticks, wakes and receives answers.
     pub(super) runs: bool,
 }
 
 impl Worker {
     pub(super) fn position(&self) -> Option<Position> {
-        self.source.keys.holding.position()
+        self.source.keys.live_table.position()
     }
 
-    pub(super) fn knows(&self, secret: &str) -> Option<bool> {
-        self.finds(secret, !self.source.is_late(clocks(&self.host)))
+    /// Whether it would find this key, without catching up; `None`: it would decide nothing.
+    pub(super) fn has_key(&self, secret: &str) -> Option<bool> {
+        self.find(secret, !self.source.is_late(clocks(&self.host)))
     }
 
-    fn finds(&self, secret: &str, is_current: bool) -> Option<bool> {
+    fn find(&self, secret: &str, is_current: bool) -> Option<bool> {
         match self.source.keys.knowledge(clocks(&self.host), Some(60)) {
-            Knowledge::Serving(holding) if is_current => Some(holding.find(&Digest::of(secret.as_bytes())).is_some()),
+            Knowledge::Serving(live_table) if is_current => {
+                Some(live_table.find(&Digest::of(secret.as_bytes())).is_some())
+            }
             Knowledge::Serving(_) | Knowledge::NotReady | Knowledge::Stale => None,
         }
     }
 
-    /// What a request finds, which has the worker look where it may have missed something.
-    pub(super) fn decides(&mut self, secret: &str) -> Option<bool> {
-        let is_current = !self.source.is_late(clocks(&self.host)) || self.source.catches_up(&self.host);
-        self.finds(secret, is_current)
+    /// Whether a request finds this key: a worker that may have missed a change catches up first.
+    pub(super) fn decide(&mut self, secret: &str) -> Option<bool> {
+        let is_current = !self.source.is_late(clocks(&self.host)) || self.source.catch_up(&self.host);
+        self.find(secret, is_current)
     }
 }
 
 pub(super) struct Process {
     pub(super) workers: Vec<Worker>,
     pub(super) control_plane: FakeControlPlane,
-    /// Answers arrive.
+    /// Whether answers arrive.
     pub(super) is_connected: bool,
     pub(super) delivers_wakes: bool,
 }
 
 pub(super) fn name(cluster: &str) -> SourceName {
-    let word = |word: &str| word.to_owned();
-    SourceName { cluster: word(cluster), authority: word("latchkey"), environment: word("live"), edge: word("edge") }
+    let text = |text: &str| text.to_owned();
+    SourceName { cluster: text(cluster), authority: text("latchkey"), environment: text("live"), edge: text("edge") }
 }
 
-pub(super) fn root(id: u32, feed: Feed) -> Root {
+pub(super) fn root(id: u32, feed: FeedMode) -> Root {
     Root { id, token: None, max_staleness_secs: Some(60), feed }
 }
 
 impl Process {
     pub(super) fn new(workers: u8) -> Self {
-        Self::with(workers, Feed::Process, "latchkey")
+        Self::with(workers, FeedMode::Process, "latchkey")
     }
 
-    pub(super) fn with(workers: u8, feed: Feed, vm_id: &'static str) -> Self {
+    pub(super) fn with(workers: u8, feed: FeedMode, vm_id: &'static str) -> Self {
         let mut control_plane = FakeControlPlane::new(1);
         control_plane.change(&[Op::Upsert(record(&secret(1)))]);
         control_plane.snapshot_now();
@@ -78,8 +81,8 @@ impl Process {
         process
     }
 
-    /// A new VM: a worker of a start, or one that takes the place of a VM that trapped.
-    pub(super) fn start(&mut self, feed: Feed, vm_id: &'static str) {
+    /// Starts a new VM: at the start of Envoy, or in place of one that trapped.
+    pub(super) fn start(&mut self, feed: FeedMode, vm_id: &'static str) {
         let mut host = FakeEnvoy { vm_id, ..FakeEnvoy::new("GET", "/", &[]) };
         host.worker = u8::try_from(self.workers.len()).unwrap() + 1;
         if let Some(first) = self.workers.first() {
@@ -100,14 +103,14 @@ impl Process {
         self.workers[0].host.process.clocks.set(now);
     }
 
-    /// A worker that doesn't lead stands still from now on: which one.
-    pub(super) fn a_follower_stops(&mut self) -> usize {
+    /// Suspends a worker that doesn't lead, and returns its index.
+    pub(super) fn suspend_follower(&mut self) -> usize {
         let held = (self.leader() + 1) % self.workers.len();
         self.workers[held].runs = false;
         held
     }
 
-    /// A tick of every worker that runs, and all that follows from it.
+    /// Ticks every worker that runs, and delivers all wakes and answers that follow.
     pub(super) fn turn(&mut self) {
         self.advance(TICK_MS);
         for at in 0..self.workers.len() {
@@ -131,7 +134,7 @@ impl Process {
                 return;
             }
         }
-        panic!("worker {at} never comes to rest");
+        panic!("worker {at} is never idle");
     }
 
     /// Answers one call of a worker, if it has one that the control plane would answer by now.
@@ -144,12 +147,12 @@ impl Process {
         worker.source.answered(&worker.host, worker.root, number, answer_of(&self.control_plane, &path));
     }
 
-    /// Ends the calls that wait as Envoy does when there is no answer.
-    pub(super) fn answer_nothing(&mut self) {
+    /// Ends all feed requests in flight without a response, as Envoy does on a time-out.
+    pub(super) fn time_out(&mut self) {
         self.refuse(&[]);
     }
 
-    /// Answers the calls that wait with these headers; answers how many there were.
+    /// Answers all feed requests in flight with these headers. Returns how many there were.
     pub(super) fn refuse(&mut self, headers: &[(&str, &str)]) -> usize {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
         let headers: Vec<_> = headers.collect();
@@ -165,15 +168,15 @@ impl Process {
         refused
     }
 
-    /// Answers the acknowledgements that wait with this status; answers what they said: of each worker its id, its revision, and
-    /// whether it has ended.
+    /// Answers the acknowledgements in flight with this status. Returns their contents: of each worker its id, its
+    /// revision, and whether it has ended.
     pub(super) fn acknowledge(&mut self, status: u16) -> Vec<Vec<(String, u64, bool)>> {
         self.answer_acknowledgements(&[(":status".to_owned(), status.to_string().into_bytes())])
     }
 
-    /// The same, with these headers.
+    /// Answers the acknowledgements in flight with these headers.
     pub(super) fn answer_acknowledgements(&mut self, headers: &[(String, Vec<u8>)]) -> Vec<Vec<(String, u64, bool)>> {
-        let mut said = Vec::new();
+        let mut contents = Vec::new();
         for at in 0..self.workers.len() {
             let worker = &mut self.workers[at];
             let waiting: Vec<_> = worker.host.acknowledged.borrow_mut().drain(..).collect();
@@ -186,15 +189,15 @@ impl Process {
                         own["ended"].as_bool().unwrap_or(false),
                     )
                 };
-                said.push(body["workers"].as_array().unwrap().iter().map(of).collect());
+                contents.push(body["workers"].as_array().unwrap().iter().map(of).collect());
                 let answer = CallAnswer { headers: headers.to_vec(), body: Vec::new() };
                 worker.source.answered(&worker.host, worker.root, number, answer);
             }
         }
-        said
+        contents
     }
 
-    /// Delivers wakes to workers that run, until there are none.
+    /// Delivers wakes to the workers that run, until there are none.
     pub(super) fn wake(&mut self) {
         for _ in 0..10_000 {
             let Some(queue) = self.workers[0].host.process.wakes.borrow_mut().pop_front() else {
@@ -214,7 +217,7 @@ impl Process {
         panic!("the workers wake each other for ever");
     }
 
-    /// Turns until every worker that runs is where the control plane is.
+    /// Turns until every worker that runs has the control plane's position.
     pub(super) fn settle(&mut self) {
         self.settle_within(3_000);
     }
@@ -222,7 +225,7 @@ impl Process {
     pub(super) fn settle_within(&mut self, ms: u64) {
         for _ in 0..ms / TICK_MS {
             self.turn();
-            if self.all_are_there() {
+            if self.are_all_up_to_date() {
                 return;
             }
         }
@@ -231,12 +234,12 @@ impl Process {
         panic!("within {ms} ms not all reached {:?}: {seen:?}", self.control_plane.position.revision);
     }
 
-    pub(super) fn all_are_there(&self) -> bool {
-        let there = Some(self.control_plane.position);
+    pub(super) fn are_all_up_to_date(&self) -> bool {
+        let newest = Some(self.control_plane.position);
         self.workers
             .iter()
             .filter(|worker| worker.runs)
-            .all(|worker| worker.position() == there && !worker.source.keys.holding.is_loading())
+            .all(|worker| worker.position() == newest && !worker.source.keys.live_table.is_loading())
     }
 
     pub(super) fn revoke(&mut self, seed: u8) {
@@ -247,20 +250,21 @@ impl Process {
         self.control_plane.change(&[Op::Upsert(record(&secret(seed)))]);
     }
 
-    pub(super) fn know(&self, seed: u8) -> Vec<Option<bool>> {
-        self.workers.iter().filter(|worker| worker.runs).map(|worker| worker.knows(&secret(seed))).collect()
+    /// [`Worker::has_key`] of each worker that runs.
+    pub(super) fn have_key(&self, seed: u8) -> Vec<Option<bool>> {
+        self.workers.iter().filter(|worker| worker.runs).map(|worker| worker.has_key(&secret(seed))).collect()
     }
 
-    /// Who has calls under way: the one that leads.
+    /// The leader: the one worker with feed requests in flight.
     pub(super) fn leader(&self) -> usize {
-        let asks = |worker: &Worker| worker.runs && !worker.host.calls.borrow().is_empty();
-        let asking: Vec<_> = (0..self.workers.len()).filter(|at| asks(&self.workers[*at])).collect();
-        assert_eq!(asking.len(), 1, "one worker asks, not {asking:?}");
-        asking[0]
+        let subscribes = |worker: &Worker| worker.runs && !worker.host.calls.borrow().is_empty();
+        let subscribers: Vec<_> = (0..self.workers.len()).filter(|at| subscribes(&self.workers[*at])).collect();
+        assert_eq!(subscribers.len(), 1, "one worker subscribes, not {subscribers:?}");
+        subscribers[0]
     }
 
-    /// What a worker asked the control plane, and was not answered yet.
-    pub(super) fn questions(&self, at: usize) -> Vec<String> {
+    /// The paths of a worker's feed requests in flight.
+    pub(super) fn feed_requests(&self, at: usize) -> Vec<String> {
         self.workers[at].host.calls.borrow().iter().map(|(_, path)| path.clone()).collect()
     }
 

@@ -4,9 +4,9 @@ use axum::http::Method;
 
 use super::{TURN_MS, World};
 use crate::control_plane::{EDGE, send};
-use crate::envoy::{Envoy, Line};
-use crate::network::Place;
-use crate::steps::Fate;
+use crate::envoy::{Envoy, LinkState};
+use crate::network::CallState;
+use crate::steps::CallEvent;
 
 impl World {
     pub(super) fn envoy(&mut self, number: u8) -> &mut Envoy {
@@ -14,22 +14,22 @@ impl World {
         &mut self.envoys[usize::from(number) % count]
     }
 
-    pub(super) fn fate(&mut self, envoy: u8, call: u8, fate: Fate) {
+    pub(super) fn call_event(&mut self, envoy: u8, call: u8, event: CallEvent) {
         let (routers, now_ms) = (self.routers(), self.time.elapsed_ms());
         let envoy = self.envoy(envoy);
-        let asks = envoy.asks;
+        let target = envoy.target;
         if envoy.calls.is_empty() {
             return;
         }
         let at = usize::from(call) % envoy.calls.len();
-        match fate {
-            Fate::Arrives => envoy.calls[at].arrives(&routers, asks, now_ms),
-            Fate::IsAnswered => drop(envoy.deliver(at)),
-            Fate::IsLost => envoy.calls[at].lose(),
-            Fate::Breaks => envoy.calls[at].breaks(),
-            Fate::IsCopied => {
-                let question = envoy.calls[at].question.clone();
-                self.copies.push(question);
+        match event {
+            CallEvent::Arrive => envoy.calls[at].arrive(&routers, target, now_ms),
+            CallEvent::DeliverAnswer => drop(envoy.deliver(at)),
+            CallEvent::Lose => envoy.calls[at].lose(),
+            CallEvent::Break => envoy.calls[at].break_connection(),
+            CallEvent::Duplicate => {
+                let request = envoy.calls[at].request.clone();
+                self.copies.push(request);
             }
         }
     }
@@ -38,13 +38,13 @@ impl World {
         if self.copies.is_empty() {
             return;
         }
-        let question = self.copies.swap_remove(usize::from(number) % self.copies.len());
+        let request = self.copies.swap_remove(usize::from(number) % self.copies.len());
         let (control_plane, head) = (self.control_plane(), self.head());
-        let answers = question.ask(control_plane.router());
+        let answers = request.send(control_plane.router());
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
-        if question.may_wait_ms(head) > 0 {
+        if request.max_wait_ms(head) > 0 {
             answers.abort();
         } else {
             answers.await.expect("no request makes the control plane panic");
@@ -57,9 +57,9 @@ impl World {
         let time = self.time.clone();
         let envoy = self.envoy(number);
         envoy.end();
-        let fresh = Envoy::start(envoy.kind(), bound_secs, &time, &mut next);
+        let fresh = Envoy::start(envoy.sharing(), bound_secs, &time, &mut next);
         let gone = std::mem::replace(envoy, fresh);
-        self.gone.extend(gone.instances);
+        self.ended_instances.extend(gone.instances);
         self.next_vm = next;
     }
 
@@ -74,13 +74,13 @@ impl World {
         self.settle().await;
     }
 
-    /// Retires an Envoy that continues. Only a healthy one, which learns of it immediately.
+    /// Retires an Envoy that continues. Only a healthy one, which gets the 410 immediately.
     pub(super) async fn renew(&mut self, number: u8) {
         let envoy = self.envoy(number);
-        let is_held_up = !envoy.delivers_wakes || envoy.workers.iter().any(|worker| !worker.runs);
-        // One whose request was lost wouldn't learn of it, either.
-        let has_lost = envoy.calls.iter().any(|call| matches!(call.place, Place::Lost));
-        if envoy.line != Line::Prompt || is_held_up || has_lost {
+        let is_suspended = !envoy.delivers_wakes || envoy.workers.iter().any(|worker| !worker.runs);
+        // One whose request was lost wouldn't get it, either.
+        let has_lost = envoy.calls.iter().any(|call| matches!(call.state, CallState::Lost));
+        if envoy.link != LinkState::Prompt || is_suspended || has_lost {
             return;
         }
         for _ in 0..5 {

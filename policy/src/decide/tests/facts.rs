@@ -215,13 +215,13 @@ fn only_known_methods_need_just_the_read_level() {
 
 #[test]
 fn a_missing_scope_is_named_with_the_level_that_is_needed() {
-    let holding = table(&[record(SECRET)]).into();
+    let live_table = table(&[record(SECRET)]).into();
     let environment = Environment::default();
     let facts = Facts {
         credential: Credential::One(SECRET.as_bytes()),
         route: scope("webhooks", NeededLevel::ByMethod),
         method: b"PUT",
-        knowledge: Knowledge::Serving(&holding),
+        knowledge: Knowledge::Serving(&live_table),
         environment: &environment,
         foreign_keys: ForeignKeys::Refused,
         now: NOW,

@@ -1,43 +1,43 @@
-//! The two passes over an import's lines: the first checks all of them, the second makes keys one at a time.
+//! The two passes over an import's lines: the first checks all of them, the second creates keys one at a time.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use policy::{Digest, KeyId};
 
-use super::line::{LineReader, Read};
+use super::line::{LineOutcome, LineReader};
 use crate::api::Api;
-use crate::api::fields::{Fields, Refused};
-use crate::api::lines::{Line, Lines};
+use crate::api::fields::{Fields, InvalidValue};
+use crate::api::json_lines::{Line, Lines};
 use crate::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
 use crate::store::{Import, ImportedKey, StoreError};
 
 /// The maximum number of lines of an import, which holds a digest and an id for each in memory.
 const MAX_LINES: usize = 100_000;
 
-/// A body whose lines were all read.
-pub(super) struct Checked {
-    /// Of the query and the body; `None` if it wasn't needed.
+/// The result of the first pass, after all lines were read.
+pub(super) struct CheckedImport {
+    /// The digest of query and body; `None` if it wasn't needed.
     pub(super) digest: Option<Digest>,
     /// Lines that aren't blank.
     pub(super) lines: usize,
-    pub(super) outcome: Result<Import, Refusal>,
+    pub(super) outcome: Result<Import, ImportRefusal>,
 }
 
 /// Why nothing is imported.
-pub(super) enum Refusal {
-    /// Because of the body.
+pub(super) enum ImportRefusal {
+    /// Lines are invalid.
     Lines(Problem),
-    /// Because digests are known already.
+    /// Digests are taken.
     Taken(StoreError),
 }
 
-/// The result of the first pass so far.
+/// The state of the first pass.
 #[derive(Default)]
-struct Found {
+struct FirstPass {
     lines: usize,
     ids: Vec<KeyId>,
-    /// Each with the number of its line.
+    /// Each digest with the number of its line.
     digests: HashMap<Digest, usize>,
     /// Lines with the digest of a token in one of the control plane's files, which the store doesn't know.
     taken: Vec<usize>,
@@ -49,7 +49,7 @@ struct Found {
 struct BodyDigest(Vec<u8>);
 
 /// The keys of lines that all passed the check, in order. Only one is in memory at a time.
-struct Keys {
+struct ImportedKeys {
     lines: Lines,
     reader: LineReader,
     ids: std::vec::IntoIter<KeyId>,
@@ -65,55 +65,56 @@ pub(super) fn digest(query: Digest, mut lines: Lines) -> Result<(Digest, usize),
     Ok((digest.finish(), number))
 }
 
-/// Reads all lines, and keeps little of each. `query` is the query's digest, if the digest of query and body is needed.
-/// An error means that the body wasn't read to its end.
+/// Reads all lines, and keeps only digests and ids. `query` is the query's digest, if the digest of query and body is
+/// needed. An error means that the body wasn't read to its end.
 pub(super) fn check(
     api: &Api,
     query: Option<Digest>,
     mut lines: Lines,
     mut reader: LineReader,
-) -> Result<Checked, Problem> {
-    let (mut found, mut body) = (Found::default(), query.map(BodyDigest::new));
+) -> Result<CheckedImport, Problem> {
+    let (mut pass, mut body) = (FirstPass::default(), query.map(BodyDigest::new));
     while let Some(Line { number, fields }) = lines.next()? {
-        if found.lines == MAX_LINES {
+        if pass.lines == MAX_LINES {
             return Err(Problem::too_many_lines(MAX_LINES));
         }
-        found.lines = found.lines.saturating_add(1);
+        pass.lines = pass.lines.saturating_add(1);
         if let Some(body) = &mut body {
             body.add(fields.as_ref().ok());
         }
         let read = match fields {
             Ok(fields) => {
-                let look = |digest: &Digest, fields: &mut Fields| found.look(api, digest, number, fields);
-                reader.read(fields, look, || Ok(api.entropy.id(&api.clock)?))?
+                let check_digest =
+                    |digest: &Digest, fields: &mut Fields| pass.check_digest(api, digest, number, fields);
+                reader.read(fields, check_digest, || Ok(api.entropy.id(&api.clock)?))?
             }
-            Err(error) => Read::Refused(vec![error]),
+            Err(error) => LineOutcome::Refused(vec![error]),
         };
         match read {
-            Read::Key(imported) => found.ids.push(imported.key.id),
-            Read::LeftOut => {}
-            Read::Refused(errors) => found.refuse(number, errors),
+            LineOutcome::Key(imported) => pass.ids.push(imported.key.id),
+            LineOutcome::Skipped => {}
+            LineOutcome::Refused(errors) => pass.refuse(number, errors),
         }
     }
-    let outcome = match found.refusal() {
+    let outcome = match pass.refusal() {
         Some(refusal) => Err(refusal),
         None => {
-            let keys = Keys { lines: lines.again()?, reader, ids: found.ids.clone().into_iter() };
-            let mut digests: Vec<_> = found.digests.into_iter().collect();
+            let keys = ImportedKeys { lines: lines.rewound()?, reader, ids: pass.ids.clone().into_iter() };
+            let mut digests: Vec<_> = pass.digests.into_iter().collect();
             digests.sort_unstable_by_key(|(_, line)| *line);
-            Ok(Import { of_tenant: None, ids: found.ids, digests, keys: Box::new(keys) })
+            Ok(Import { of_tenant: None, ids: pass.ids, digests, keys: Box::new(keys) })
         }
     };
-    Ok(Checked { digest: body.map(BodyDigest::finish), lines: found.lines, outcome })
+    Ok(CheckedImport { digest: body.map(BodyDigest::finish), lines: pass.lines, outcome })
 }
 
-impl Found {
-    /// Refuses a digest that an earlier line has.
-    fn look(&mut self, api: &Api, digest: &Digest, line: usize, fields: &mut Fields) {
+impl FirstPass {
+    /// Refuses a digest that an earlier line has, and records one that a token file has.
+    fn check_digest(&mut self, api: &Api, digest: &Digest, line: usize, fields: &mut Fields) {
         match self.digests.entry(*digest) {
             Entry::Occupied(mut other) => {
                 let other = other.insert(line);
-                fields.refuse("digest", Refused::new("twice", format!("stands in line {other}, too")));
+                fields.refuse("digest", InvalidValue::new("twice", format!("is also in line {other}")));
             }
             Entry::Vacant(free) => {
                 free.insert(line);
@@ -132,19 +133,19 @@ impl Found {
     }
 
     /// Why nothing may be imported; `None` if all lines are valid.
-    fn refusal(&mut self) -> Option<Refusal> {
+    fn refusal(&mut self) -> Option<ImportRefusal> {
         if self.lines == 0 {
-            let message = "has no line; send a key a line".to_owned();
+            let message = "has no lines; send one key per line".to_owned();
             let error = FieldError { field: String::new(), code: "empty", message };
-            return Some(Refusal::Lines(Problem::invalid(vec![error])));
+            return Some(ImportRefusal::Lines(Problem::invalid(vec![error])));
         }
         if self.refused_count > 0 {
             let refused = std::mem::take(&mut self.refused);
-            return Some(Refusal::Lines(Problem::refused_lines(refused, self.refused_count)));
+            return Some(ImportRefusal::Lines(Problem::refused_lines(refused, self.refused_count)));
         }
         if !self.taken.is_empty() {
             let lines = self.taken.iter().map(|line| (*line, None)).collect();
-            return Some(Refusal::Taken(StoreError::DigestsTaken { lines }));
+            return Some(ImportRefusal::Taken(StoreError::DigestsTaken { lines }));
         }
         None
     }
@@ -165,7 +166,7 @@ impl BodyDigest {
     }
 }
 
-impl Iterator for Keys {
+impl Iterator for ImportedKeys {
     type Item = Result<ImportedKey, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -182,10 +183,10 @@ impl Iterator for Keys {
                 .ok()
                 .map(|fields| self.reader.read(fields, |_, _| {}, || ids.next().ok_or_else(Problem::fault)));
             match read {
-                Some(Ok(Read::Key(imported))) => return Some(Ok(*imported)),
-                Some(Ok(Read::LeftOut)) => {}
-                None | Some(Ok(Read::Refused(_)) | Err(_)) => {
-                    return Some(Err(StoreError::Fault("a line of an import reads otherwise than before".into())));
+                Some(Ok(LineOutcome::Key(imported))) => return Some(Ok(*imported)),
+                Some(Ok(LineOutcome::Skipped)) => {}
+                None | Some(Ok(LineOutcome::Refused(_)) | Err(_)) => {
+                    return Some(Err(StoreError::Fault("a line of an import changed between the two passes".into())));
                 }
             }
         }

@@ -6,7 +6,7 @@ use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use crate::api::fields::{Fields, Refused};
+use crate::api::fields::{Fields, InvalidValue};
 use crate::api::keys::digest_text::digest;
 use crate::api::{Api, values};
 use crate::problem::{FieldError, Problem};
@@ -19,14 +19,14 @@ const MAX_LAST_CHARACTERS: usize = 4;
 /// Reads lines, all as of one instant. May block on the store, so it must not run on async threads.
 pub(super) struct LineReader {
     api: Api,
-    target: Target,
-    expired: Expired,
+    target: ImportTarget,
+    expired: ExpiredLine,
     at: UnixSeconds,
     runtime: Handle,
 }
 
-/// Where keys go.
-pub(super) enum Target {
+/// The workspaces that keys are imported into.
+pub(super) enum ImportTarget {
     One(Workspace),
     /// The workspace that each line names. Caches look-ups, by id or slug.
     Named(HashMap<String, Option<WorkspaceId>>),
@@ -34,20 +34,20 @@ pub(super) enum Target {
 
 /// What happens to a line whose `expires_at` has passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expired {
-    Refused,
-    Skipped,
+pub(super) enum ExpiredLine {
+    Refuse,
+    Skip,
 }
 
 /// The result of reading a line.
-pub(super) enum Read {
+pub(super) enum LineOutcome {
     Key(Box<ImportedKey>),
-    /// It has expired, and is skipped.
-    LeftOut,
+    /// The key has expired, and the line is skipped.
+    Skipped,
     Refused(Vec<FieldError>),
 }
 
-impl Target {
+impl ImportTarget {
     /// The one workspace that all lines are for.
     pub(super) fn own(&self) -> Option<WorkspaceId> {
         match self {
@@ -59,19 +59,20 @@ impl Target {
 
 impl LineReader {
     /// Blocks on the runtime that this is called on.
-    pub(super) fn new(api: Api, target: Target, expired: Expired, at: UnixSeconds) -> Self {
+    pub(super) fn new(api: Api, target: ImportTarget, expired: ExpiredLine, at: UnixSeconds) -> Self {
         Self { api, target, expired, at, runtime: Handle::current() }
     }
 
-    /// Reads a line with these fields. `look` sees its digest and may refuse it; `id` is called only for a valid key.
+    /// Reads a line with these fields. `check_digest` gets its digest and may refuse it; `id` is called only for valid
+    /// keys.
     pub(super) fn read(
         &mut self,
         mut fields: Fields,
-        look: impl FnOnce(&Digest, &mut Fields),
+        check_digest: impl FnOnce(&Digest, &mut Fields),
         id: impl FnOnce() -> Result<KeyId, Problem>,
-    ) -> Result<Read, Problem> {
-        if self.expired == Expired::Skipped && values::has_expired(&fields, self.at) {
-            return Ok(Read::LeftOut);
+    ) -> Result<LineOutcome, Problem> {
+        if self.expired == ExpiredLine::Skip && values::has_expired(&fields, self.at) {
+            return Ok(LineOutcome::Skipped);
         }
         let workspace = self.workspace(&mut fields)?;
         let config = &self.api.config;
@@ -86,11 +87,11 @@ impl LineReader {
         let active = fields.optional("active", values::boolean).unwrap_or(true);
         let last_characters = fields.optional("last_characters", last_characters).flatten();
         if let Some(digest) = &digest {
-            look(digest, &mut fields);
+            check_digest(digest, &mut fields);
         }
         let errors = fields.errors();
         if !errors.is_empty() {
-            return Ok(Read::Refused(errors));
+            return Ok(LineOutcome::Refused(errors));
         }
         let (Some(workspace), Some(digest), Some(name), Some(expires_at)) = (workspace, digest, name, expires_at)
         else {
@@ -99,27 +100,27 @@ impl LineReader {
         let secret = NewSecret { digest, last_characters: LastCharacters(last_characters.unwrap_or_default()) };
         let id = id()?;
         let key = NewKey { id, name, environment, scopes, allowlist, expires_at, metadata, active, secret };
-        Ok(Read::Key(Box::new(ImportedKey { workspace, key })))
+        Ok(LineOutcome::Key(Box::new(ImportedKey { workspace, key })))
     }
 
     /// The workspace of a line; `None` if it was refused.
     fn workspace(&mut self, fields: &mut Fields) -> Result<Option<WorkspaceId>, Problem> {
         match &mut self.target {
-            Target::One(own) => {
+            ImportTarget::One(own) => {
                 let named = fields.optional("workspace", values::string);
                 if named.is_some_and(|name| name != own.slug && name != own.id.to_string()) {
                     let message = "is not the workspace of the path; leave it out, or import at /v1/keys/import";
-                    fields.refuse("workspace", Refused::new("unknown-workspace", message));
+                    fields.refuse("workspace", InvalidValue::new("unknown-workspace", message));
                 }
                 Ok(Some(own.id))
             }
-            Target::Named(known) => {
+            ImportTarget::Named(known) => {
                 let Some(name) = fields.required("workspace", values::string) else { return Ok(None) };
                 let found = match known.get(&name) {
                     Some(found) => *found,
                     None => {
-                        let asked = self.api.store.workspace(values::workspace_name(&name));
-                        let found = match self.runtime.block_on(asked) {
+                        let lookup = self.api.store.workspace(values::workspace_name(&name));
+                        let found = match self.runtime.block_on(lookup) {
                             Ok(workspace) => Some(workspace.id),
                             Err(StoreError::NotFound) => None,
                             Err(error) => return Err(error.into()),
@@ -130,7 +131,7 @@ impl LineReader {
                 };
                 if found.is_none() {
                     let message = "must be the id or slug of a workspace";
-                    fields.refuse("workspace", Refused::new("unknown-workspace", message));
+                    fields.refuse("workspace", InvalidValue::new("unknown-workspace", message));
                 }
                 Ok(found)
             }
@@ -139,14 +140,14 @@ impl LineReader {
 }
 
 /// At most four, so that a whole secret that is sent by mistake is refused.
-fn last_characters(value: Value) -> Result<Option<String>, Refused> {
+fn last_characters(value: Value) -> Result<Option<String>, InvalidValue> {
     let Some(text) = values::optional_string(value)? else { return Ok(None) };
     if text.chars().count() > MAX_LAST_CHARACTERS {
-        let message = format!("must have at most {MAX_LAST_CHARACTERS} characters; the whole secret has no place here");
-        return Err(Refused::new("too-long", message));
+        let message = format!("must have at most {MAX_LAST_CHARACTERS} characters; never send the whole secret");
+        return Err(InvalidValue::new("too-long", message));
     }
     if text.chars().any(char::is_control) {
-        return Err(Refused::new("bad-characters", "has control characters; leave them out"));
+        return Err(InvalidValue::new("bad-characters", "has control characters; leave them out"));
     }
     Ok(Some(text).filter(|text| !text.is_empty()))
 }

@@ -1,0 +1,118 @@
+//! What a route requires of a request, and which of two requirements is weaker.
+
+use policy::route::Route;
+use serde_json::Value;
+
+use crate::cli::json::part;
+
+/// A rule, and the template that binds a workspace, if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    rule: String,
+    workspace: Option<String>,
+}
+
+impl Requirement {
+    pub fn deny() -> Self {
+        Self { rule: "deny".to_owned(), workspace: None }
+    }
+
+    pub fn key() -> Self {
+        Self { rule: "key".to_owned(), workspace: None }
+    }
+
+    /// The requirement that a route's metadata states. One that can't be read denies, as in the filter.
+    pub fn stated(metadata: &Value) -> Self {
+        let Some(rule) = part(metadata, &["rule"]).as_str() else { return Self::deny() };
+        Self::new(rule, part(metadata, &["path"]).as_str().unwrap_or_default())
+    }
+
+    pub fn of_line(line: &Route) -> Self {
+        Self::new(&line.rule.to_string(), &line.path)
+    }
+
+    fn new(rule: &str, path: &str) -> Self {
+        let binds = path.contains("{workspace}");
+        Self { rule: rule.to_owned(), workspace: binds.then(|| path.to_owned()) }
+    }
+
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    pub fn is_public(&self) -> bool {
+        self.rule == "public"
+    }
+
+    /// True if a request without a key passes.
+    pub fn is_open(&self) -> bool {
+        self.is_public() || self.rule == "optional"
+    }
+
+    pub fn is_deny(&self) -> bool {
+        self.rule == "deny"
+    }
+
+    /// True if every request that passes here also passes `other`.
+    pub fn is_as_strong_as(&self, other: &Self) -> bool {
+        if self.is_deny() || other.is_public() {
+            return true;
+        }
+        let binds_as_much = other.workspace.is_none() || other.workspace == self.workspace || other.is_open();
+        is_rule_as_strict(&self.rule, &other.rule) && binds_as_much
+    }
+}
+
+/// True if the rule `other` lets pass everything that `own` does, whatever the workspaces.
+pub fn is_rule_as_strict(own: &str, other: &str) -> bool {
+    let ((own, own_level), (other, level)) = (scope_of(own), scope_of(other));
+    match (own, other) {
+        ("deny", _) | (_, "public") => true,
+        ("public", _) => false,
+        (_, "optional") => true,
+        ("optional", _) => false,
+        (_, "key") => true,
+        _ => own == other && (own_level == level || own_level == "write" || level == "read"),
+    }
+}
+
+/// A rule's scope and level; the level is empty if the method determines it.
+fn scope_of(rule: &str) -> (&str, &str) {
+    rule.split_once(':').unwrap_or((rule, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Requirement;
+
+    #[test]
+    fn requirements_are_compared_by_what_they_let_pass() {
+        let requirement = |rule: &str| Requirement::new(rule, "");
+        for (own, other, expected) in [
+            ("deny", "reviews", true),
+            ("reviews", "deny", false),
+            ("public", "public", true),
+            ("public", "optional", false),
+            ("public", "key", false),
+            ("optional", "optional", true),
+            ("optional", "key", false),
+            ("key", "optional", true),
+            ("key", "key", true),
+            ("key", "reviews:read", false),
+            ("reviews", "key", true),
+            ("reviews", "reviews:read", true),
+            ("reviews:write", "reviews", true),
+            ("reviews:read", "reviews", false),
+            ("reviews", "reviews:write", false),
+            ("reviews:write", "webhooks:read", false),
+        ] {
+            assert_eq!(requirement(own).is_as_strong_as(&requirement(other)), expected, "{own} {other}");
+        }
+        let bound = Requirement::new("key", "/v1/workspaces/{workspace}");
+        assert!(
+            !requirement("key").is_as_strong_as(&bound)
+                && bound.is_as_strong_as(&requirement("key"))
+                && bound.is_as_strong_as(&bound)
+        );
+    }
+}
