@@ -21,8 +21,8 @@ mod pagination;
 mod problem;
 mod progress;
 mod redact;
+mod rule_strictness;
 mod secret_input;
-mod serve;
 mod tokens;
 mod waiting;
 mod workspaces;
@@ -48,11 +48,10 @@ use self::log::Log;
 use self::login::{run_login, run_logout};
 use self::output::print;
 use self::redact::{holds_secret, without_secrets};
-pub use self::serve::ServeOptions;
 use self::tokens::{TokensOptions, run_tokens};
 use self::workspaces::{WorkspacesOptions, run_workspaces};
 use crate::api::openapi;
-use crate::serve::serve;
+use crate::serve::{ServeOptions, serve};
 
 /// What every `--help` ends with.
 const EXIT_CODES: &str = "\

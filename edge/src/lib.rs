@@ -19,6 +19,7 @@ pub mod process;
 pub mod request;
 pub mod response;
 pub mod source;
+pub mod source_name;
 pub mod subscription;
 pub mod templates;
 pub mod trailers;

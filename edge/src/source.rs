@@ -14,9 +14,9 @@ mod reporting;
 mod role;
 mod timer;
 
+use crate::source_name::SourceName;
 use std::time::Duration;
 
-use policy::Config;
 use policy::config::FeedMode;
 
 pub use self::configurations::Root;
@@ -41,27 +41,6 @@ use crate::usage::{Usage, UsageReporter};
 const NOTHING_SHARED_WARNING: &str = "the VM id is empty, so any plugin could write to the workers' shared data: \
                                       each worker subscribes to the control plane by itself, and `ready_path` reports \
                                       only the worker that receives the probe; set `vm_id` to change that";
-
-/// The name of a source. Configurations that differ in any of its parts never share a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceName {
-    pub cluster: String,
-    pub authority: String,
-    pub environment: String,
-    pub edge: String,
-}
-
-impl SourceName {
-    /// The source of a configuration.
-    pub fn of(config: &Config) -> Self {
-        Self {
-            cluster: config.control_plane.cluster.clone(),
-            authority: config.control_plane.authority.clone(),
-            environment: config.environment.to_string(),
-            edge: config.edge.clone(),
-        }
-    }
-}
 
 /// A source of keys in one worker: it routes events to the parts that hold the state.
 pub struct Source {

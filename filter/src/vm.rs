@@ -8,7 +8,8 @@ use std::rc::{Rc, Weak};
 
 use edge::host::Host;
 use edge::metrics::Metrics;
-use edge::source::{Source, SourceName};
+use edge::source::Source;
+use edge::source_name::SourceName;
 
 /// A source that configurations share.
 pub type SharedSource = Rc<RefCell<Source>>;

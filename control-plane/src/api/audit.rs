@@ -17,8 +17,8 @@ use super::fields::{Fields, InvalidValue, QueryFields};
 use super::requests::{AuditEvent as AuditEventBody, AuditSort};
 use super::response::{PageBody, ok_json};
 use super::{Api, audit_filter, cursor, json_lines, values};
-use crate::problem::Problem;
 use crate::store::{AuditEvent, AuditFilter, AuditHead, AuditQuery, Order, Page, Store, StoreError};
+use crate::web::problem::Problem;
 
 /// The hash of the log's newest event when the response began.
 const LATCHKEY_AUDIT_HEAD: HeaderName = HeaderName::from_static("latchkey-audit-head");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, InvalidValue};
 use super::values;
-use crate::instant;
+use crate::base::instant;
 use crate::store::{AuditActor, AuditFilter};
 
 /// The maximum length of an action, an id or a name, in characters.

@@ -8,8 +8,8 @@ use super::Api;
 use super::path::parameter;
 use super::principal::Principal;
 use super::values::workspace_name;
-use crate::problem::Problem;
 use crate::store::{OnceKey, Role, StoreError, Workspace};
+use crate::web::problem::Problem;
 
 /// A platform admin.
 pub(crate) struct PlatformAdmin(pub(crate) Principal);

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Number, Value};
 
 use super::fields::Fields;
-use crate::problem::{FieldError, Problem};
+use crate::web::problem::{FieldError, Problem};
 
 /// The maximum size of a body.
 const MAX_BODY_BYTES: usize = 256 << 10;

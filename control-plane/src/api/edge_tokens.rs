@@ -17,10 +17,10 @@ use super::principal::Principal;
 use super::requests::CreateEdgeToken;
 use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
 use super::{Api, cursor, values};
-use crate::instant;
-use crate::problem::Problem;
-use crate::secret::Secret;
+use crate::base::instant;
+use crate::base::secret::Secret;
 use crate::store::{AtRevision, EdgeToken, NewEdgeToken, NewSecret, OnceResult, StoreError, TokenQuery};
+use crate::web::problem::Problem;
 
 /// A token as JSON. All fields are present, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]

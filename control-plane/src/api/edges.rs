@@ -1,5 +1,6 @@
 //! `/v1/edges`: the instances that subscribe to the feed, with the revision of each.
 
+use crate::base::staleness_bound::StalenessBound;
 use std::net::IpAddr;
 
 use axum::extract::State;
@@ -15,9 +16,9 @@ use super::principal::Principal;
 use super::requests::EdgeState;
 use super::response::{PageBody, bulk_summary, no_content, ok_json};
 use super::{Api, cursor, values};
-use crate::edges::{InstanceView, RemovalSummary, StalenessBound};
-use crate::instant;
-use crate::problem::Problem;
+use crate::base::instant;
+use crate::edges::{InstanceView, RemovalSummary};
+use crate::web::problem::Problem;
 
 /// One wasm VM of an instance.
 #[derive(Serialize, ToSchema)]

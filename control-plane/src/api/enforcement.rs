@@ -10,15 +10,14 @@ use serde_json::Value;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::Api;
 use super::edges::EdgeBody;
 use super::fields::{InvalidValue, QueryFields};
 use super::principal::Principal;
 use super::response::ok_json;
-use super::values;
+use super::{Api, values};
+use crate::base::instant;
 use crate::edges::{Edges, Enforcement, EnforcementDeadline};
-use crate::instant;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// The longest time that a request may wait.
 pub(super) const MAX_WAIT_SECS: u64 = 60;

@@ -6,7 +6,7 @@ use policy::{Digest, key_text};
 use serde_json::{Map, Value};
 
 use super::canonical;
-use crate::problem::{FieldError, Problem};
+use crate::web::problem::{FieldError, Problem};
 
 /// The fields of a body or a query that aren't parsed yet. Fields that remain at the end are unknown, and refused.
 pub(crate) struct Fields {

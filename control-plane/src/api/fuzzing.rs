@@ -5,7 +5,7 @@ use policy::{Allowlist, UnixSeconds};
 use super::body::object;
 use super::fields::Fields;
 use super::{keys, values};
-use crate::config::Config;
+use crate::base::config::Config;
 
 /// An arbitrary instant.
 const NOW: UnixSeconds = UnixSeconds(1_795_420_800);

@@ -4,13 +4,12 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 
-use super::Api;
 use super::fields::{InvalidValue, QueryFields};
 use super::requests::Health;
-use super::values;
+use super::{Api, values};
 use crate::feed::Feed;
-use crate::problem::Problem;
 use crate::store::Store;
+use crate::web::problem::Problem;
 
 /// What a readiness probe checks.
 #[derive(Clone, Copy)]
@@ -26,7 +25,7 @@ enum ReadyFor {
     operation_id = "get_healthz",
     responses((status = 200, description = "The process runs", body = Health))
 )]
-pub(super) async fn alive() -> impl IntoResponse {
+pub(crate) async fn alive() -> impl IntoResponse {
     json("{\"status\":\"ok\"}\n")
 }
 
@@ -49,7 +48,7 @@ pub(super) async fn ready(State(api): State<Api>, query: QueryFields) -> Result<
 }
 
 /// Readiness at an address that serves only edges.
-pub(super) async fn ready_for_edges(
+pub(crate) async fn ready_for_edges(
     State(feed): State<Feed>,
     query: QueryFields,
 ) -> Result<impl IntoResponse, Problem> {

@@ -10,8 +10,8 @@ use policy::key_text::find_secret;
 use super::Api;
 use super::principal::Principal;
 use super::response::LATCHKEY_REVISION;
-use crate::problem::Problem;
 use crate::store::{OnceKey, OnceResult};
+use crate::web::problem::Problem;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

@@ -15,11 +15,11 @@ use super::principal::Principal;
 use super::requests::{IdentifiedKind, IdentifiedStatus, IdentifySecret, KeyStatus, RoleName};
 use super::response::ok_json;
 use super::{Api, values};
-use crate::instant;
-use crate::problem::Problem;
-use crate::secret::Secret;
+use crate::base::instant;
+use crate::base::secret::Secret;
+use crate::base::tokens::Token;
 use crate::store::{AdminToken, DigestOwner, EdgeToken, SecretRecord, SecretStatus};
-use crate::tokens::Token;
+use crate::web::problem::Problem;
 
 /// The key or token that a text belongs to. All fields are present, `null` where there is nothing.
 #[derive(Default, Serialize, ToSchema)]

@@ -11,8 +11,8 @@ use tracing::error;
 use super::body::{NotAnObject, declared_length, object};
 use super::fields::Fields;
 use super::{Api, principal};
-use crate::problem::{FieldError, Problem};
-use crate::spool::{Spool, SpooledBody};
+use crate::web::problem::{FieldError, Problem};
+use crate::web::spool::{Spool, SpooledBody};
 
 /// Media types of the format. Messages name the first.
 pub(super) const MEDIA_TYPES: [&str; 3] = ["application/jsonl", "application/x-ndjson", "application/json-lines"];

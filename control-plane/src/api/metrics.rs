@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 
 use super::Api;
 use super::authority::PlatformAdmin;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// The media type that Prometheus requests.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -13,11 +13,12 @@ mod enforcement;
 pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod health;
+pub(crate) mod health;
 mod idempotency;
 pub(crate) mod identify;
 mod json_lines;
 pub(crate) mod keys;
+pub mod metric_registry;
 mod metrics;
 pub(crate) mod observe;
 pub mod openapi;
@@ -29,7 +30,7 @@ pub(crate) mod principal;
 pub(crate) mod request_id;
 mod requests;
 mod response;
-pub mod router;
+pub(crate) mod router;
 pub(crate) mod values;
 pub(crate) mod workspaces;
 
@@ -38,16 +39,16 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
 
-use crate::auth_failures::AuthFailureLimiter;
-use crate::clock::Clock;
-use crate::config::Config;
+use self::metric_registry::Metrics;
+use crate::base::clock::Clock;
+use crate::base::config::Config;
+use crate::base::entropy::Entropy;
+use crate::base::public_url::PublicUrl;
+use crate::base::tokens::Token;
 use crate::edges::Edges;
-use crate::entropy::Entropy;
-use crate::imports::ImportLimiter;
-use crate::metrics::Metrics;
-use crate::public_url::PublicUrl;
 use crate::store::Store;
-use crate::tokens::Token;
+use crate::web::auth_failures::AuthFailureLimiter;
+use crate::web::import_limiter::ImportLimiter;
 
 /// The state that handlers share. Each route and each request has a clone, which is cheap.
 #[derive(Clone)]

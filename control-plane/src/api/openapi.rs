@@ -6,11 +6,10 @@ use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::Api;
 use super::requests::{AuditSort, ExpiredLines, KeySort};
-use super::router;
-use crate::problem;
-use crate::public_url::PublicUrl;
+use super::{Api, router};
+use crate::base::public_url::PublicUrl;
+use crate::web::problem;
 
 #[derive(OpenApi)]
 #[openapi(

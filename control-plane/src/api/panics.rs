@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
 use super::{Api, request_id};
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// Answers a panic with 500 `internal` and the request id. No change is left half done: it is one transaction, and
 /// locks ignore poisoning.

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use policy::{AdminTokenId, EdgeTokenId, KeyId};
 
 use super::Api;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// `{key}`. The store checks that it exists.
 pub(crate) struct KeyInPath(pub(crate) KeyId);

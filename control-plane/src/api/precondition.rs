@@ -4,8 +4,8 @@ use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
 use policy::Revision;
 
-use crate::problem::Problem;
 use crate::store::Precondition;
+use crate::web::problem::Problem;
 
 /// The revisions in `If-Match`. Without it, or with `*`, a change is unconditional.
 pub(super) struct IfMatch(pub(super) Precondition);

@@ -12,14 +12,14 @@ use policy::{Digest, UnixSeconds};
 
 use super::Api;
 use super::request_id::RequestId;
-use crate::auth_failures::address;
-use crate::bearer;
-use crate::clock::Clock;
-use crate::connection_slots::{self, ClientKind};
-use crate::problem::Problem;
+use crate::base::clock::Clock;
 use crate::store::{
     Actor, ActorKind, AdminToken, ChangeContext, OnceKey, Role, Session, TOKEN_FILE_ID, TOKEN_FILE_NAME,
 };
+use crate::web::auth_failures::address;
+use crate::web::bearer;
+use crate::web::connection_slots::{self, ClientKind};
+use crate::web::problem::Problem;
 
 /// The hint for a client without a valid token.
 const TOKEN_HINT: &str = "a valid admin token is required; send it as `Authorization: Bearer <token>`; the first one \

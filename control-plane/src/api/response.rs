@@ -6,7 +6,7 @@ use policy::Revision;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// The revision from which on the change is in effect.
 pub(super) const LATCHKEY_REVISION: HeaderName = HeaderName::from_static("latchkey-revision");

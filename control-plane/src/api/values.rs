@@ -9,8 +9,8 @@ use policy::{Allowlist, Environment, Level, Scope, Scopes, UnixSeconds};
 use serde_json::Value;
 
 use super::fields::{Fields, InvalidValue, redacted};
-use crate::config::Config;
-use crate::instant;
+use crate::base::config::Config;
+use crate::base::instant;
 use crate::store::{MAX_METADATA_BYTES, Metadata, WorkspaceName};
 
 /// The maximum length of a name, in characters.

@@ -15,11 +15,11 @@ use super::principal::Principal;
 use super::requests::{CreateWorkspace, UpdateWorkspace};
 use super::response::{PageBody, changed_resource, ok_json, resource};
 use super::{Api, cursor, values};
-use crate::instant;
-use crate::problem::Problem;
+use crate::base::instant;
 use crate::store::{
     AtRevision, NewWorkspace, OnceResult, Precondition, StoreError, Workspace, WorkspaceName, WorkspaceQuery,
 };
+use crate::web::problem::Problem;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Workspace)]

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::client::Call;
 use super::connection::RemoteOptions;
-use super::database::DatabaseOptions;
 use super::failure::{Failure, Outcome};
 use super::json::part;
 use super::output::{field, print, print_json, print_note, table, text};
 use super::pagination;
 use super::progress::Progress;
+use crate::serve::DatabaseOptions;
 use crate::store::{AuditHead, VerifiedLog, verify_audit};
 
 #[derive(Subcommand)]

@@ -98,7 +98,8 @@ enum ConfigFile {
 }
 
 pub(super) fn run_check_config(options: &CheckConfigOptions) -> anyhow::Result<Outcome> {
-    let catalogue = options.catalogue.as_deref().map(crate::config::Config::from_file).transpose()?.map(Catalogue);
+    let catalogue =
+        options.catalogue.as_deref().map(crate::base::config::Config::from_file).transpose()?.map(Catalogue);
     let (findings, checked) = match read(&options.file)? {
         ConfigFile::Plugin(json) => {
             let mut findings = Vec::new();

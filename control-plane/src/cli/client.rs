@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 use super::connection::is_loopback;
 use super::failure::Failure;
 use super::problem;
-use crate::entropy::Entropy;
-use crate::secret::Secret;
+use crate::base::entropy::Entropy;
+use crate::base::secret::Secret;
 
 /// The time limit of a request that doesn't wait for edges: a little longer than the control plane's own.
 const TIMEOUT: Duration = Duration::from_secs(40);

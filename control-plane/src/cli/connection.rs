@@ -14,8 +14,8 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::client::Client;
 use super::failure::Failure;
 use super::secret_input;
-use crate::public_url::PublicUrl;
-use crate::secret::Secret;
+use crate::base::public_url::PublicUrl;
+use crate::base::secret::Secret;
 
 /// The options of all commands that send requests to a control plane.
 #[derive(Args)]

@@ -9,39 +9,13 @@ use policy::Revision;
 use policy::key_text::Kind;
 
 use super::failure::Failure;
-use crate::clock::Clock;
-use crate::entropy::Entropy;
-use crate::secret::LastCharacters;
+use crate::base::clock::Clock;
+use crate::base::entropy::Entropy;
+use crate::base::secret::LastCharacters;
 use crate::store::{
     BackupSummary, ChangeContext, Database, LostChanges, NewSecret, ReplaySummary, Restore, RestorePlan,
     RestoreSummary, StoreError, back_up, restore, restore_in_place,
 };
-
-/// The database, where it may be either.
-#[derive(Args, Clone, Debug)]
-pub struct DatabaseOptions {
-    /// The SQLite database: created if it doesn't exist, and open in one process at a time. Or one in PostgreSQL:
-    /// postgres://user@host:5432/latchkey (docs/postgres.md).
-    #[arg(
-        long,
-        env = "LATCHKEY_DATABASE",
-        value_name = "FILE|URL",
-        default_value = "latchkey.db",
-        hide_env_values = true
-    )]
-    database: Database,
-
-    /// File with the PostgreSQL password, if neither the URL nor PGPASSWORD contains it. Refused if others can read the
-    /// file.
-    #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
-    database_password_file: Option<PathBuf>,
-}
-
-impl DatabaseOptions {
-    pub fn database(&self) -> Database {
-        self.database.clone().with_password_file(self.database_password_file.clone())
-    }
-}
 
 /// The options of `latchkey backup`.
 #[derive(Args)]

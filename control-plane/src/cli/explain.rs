@@ -20,9 +20,9 @@ use super::client::Call;
 use super::connection::RemoteOptions;
 use super::failure::{Failure, Outcome};
 use super::output::{card, print, print_json};
+use crate::base::clock::Clock;
+use crate::base::instant;
 use crate::cli::json::string;
-use crate::clock::Clock;
-use crate::instant;
 
 /// The options of `latchkey explain`.
 #[derive(Args)]

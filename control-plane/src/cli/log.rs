@@ -10,7 +10,7 @@ use tracing::error;
 use tracing_subscriber::EnvFilter;
 
 use super::redact::without_secrets;
-use crate::lossy_log::LossyWriter;
+use crate::base::lossy_log::LossyWriter;
 
 /// How long shutdown waits for the last lines to be written.
 const FLUSH: Duration = Duration::from_secs(1);

@@ -10,8 +10,8 @@ use policy::key_text::{Kind, is_token};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use crate::private_file;
-use crate::secret::Secret;
+use crate::base::private_file;
+use crate::base::secret::Secret;
 
 /// More than the length of any secret.
 const MAX_BYTES: u64 = 4096;

@@ -22,8 +22,8 @@ use crate::api::authority::AnyAdmin;
 use crate::api::path::AdminTokenInPath;
 use crate::api::principal::Principal;
 use crate::api::{Api, cursor, values};
-use crate::problem::Problem;
 use crate::store::{AdminToken, Precondition, TokenQuery, Workspace, WorkspaceQuery};
+use crate::web::problem::Problem;
 
 const LIST: &str = "/console/admin-tokens";
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use policy::Digest;
 
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// A file that pages refer to.
 struct Asset {

@@ -15,9 +15,9 @@ use super::query::PageQuery;
 use super::session::ConsoleSession;
 use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::{Api, audit};
-use crate::instant;
-use crate::problem::Problem;
+use crate::base::instant;
 use crate::store::{Actor, AuditEvent, AuditFilter, AuditQuery, Order};
+use crate::web::problem::Problem;
 
 /// The number of events on a key's page.
 const LATEST_LIMIT: std::num::NonZeroU32 = match std::num::NonZeroU32::new(20) {

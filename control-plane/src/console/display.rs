@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use policy::{Allowlist, Level, Scopes, UnixSeconds};
 
-use crate::instant;
+use crate::base::instant;
 use crate::store::{Role, Status};
 
 const MINUTE: i64 = 60;

@@ -18,8 +18,8 @@ use crate::api::authority::PlatformAdmin;
 use crate::api::edge_tokens::{make, token_problem};
 use crate::api::path::EdgeTokenInPath;
 use crate::api::{Api, cursor, values};
-use crate::problem::Problem;
 use crate::store::{Precondition, TokenQuery};
+use crate::web::problem::Problem;
 
 const LIST: &str = "/console/edge-tokens";
 

@@ -1,5 +1,6 @@
 //! Edges: every known Envoy process with its revision, and the confirmation that one is gone.
 
+use crate::base::staleness_bound::StalenessBound;
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,8 +17,8 @@ use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::api::authority::PlatformAdmin;
 use crate::api::path::InstanceInPath;
-use crate::edges::{InstanceView, StalenessBound, State as EdgeState};
-use crate::problem::Problem;
+use crate::edges::{InstanceView, State as EdgeState};
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "edges.html")]

@@ -15,7 +15,7 @@ use super::query::{CompletedAction, PageQuery};
 use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::edges::{EnforcementDeadline, State as EdgeState};
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// How long the page after a change waits for its enforcement: connected edges take some milliseconds.
 const REDIRECT_WAIT: Duration = Duration::from_millis(400);

@@ -10,9 +10,9 @@ use subtle::ConstantTimeEq as _;
 use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::api::fields::Fields;
-use crate::problem::Problem;
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 use crate::store::OnceKey;
+use crate::web::problem::Problem;
 
 /// The maximum size of a form.
 const MAX_BODY_BYTES: usize = 64 << 10;

@@ -4,7 +4,7 @@ use axum::response::Response;
 
 use super::page::see_other;
 use super::session::ConsoleSession;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 pub(super) async fn show(session: ConsoleSession) -> Result<Response, Problem> {
     match session.workspace {

@@ -14,8 +14,8 @@ use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::api::authority::AnyAdmin;
 use crate::api::identify::{self, IdentifiedBody};
-use crate::problem::Problem;
 use crate::store::WorkspaceName;
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "identify.html")]

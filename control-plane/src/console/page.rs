@@ -6,12 +6,11 @@ use axum::response::{IntoResponse as _, Response};
 use policy::Revision;
 use policy::key_text::find_secret;
 
-use super::assets;
-use super::display;
 use super::secret::SecretPage;
 use super::session::ConsoleSession;
-use crate::problem::Problem;
+use super::{assets, display};
 use crate::store::{Role, Workspace};
+use crate::web::problem::Problem;
 
 /// The frame of a page: the signed-in principal and the navigation.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use super::page::{Area, Frame, html};
 use super::session::ConsoleSession;
 use crate::api::request_id::RequestId;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "problem.html")]

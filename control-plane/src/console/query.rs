@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::form::instant_of;
 use crate::api::fields::Fields;
-use crate::instant;
-use crate::problem::Problem;
+use crate::base::instant;
+use crate::web::problem::Problem;
 
 /// The parameters of a URL. Empty ones count as absent, because forms send them for empty fields.
 pub(super) struct PageQuery {

@@ -10,8 +10,9 @@ use super::{
     admin_tokens, assets, audit, edge_tokens, edges, enforcement, headers, home, identify, keys, problems, session,
     sign_in, workspaces,
 };
-use crate::api::{Api, observe, panics, request_id, router::with_timeout};
-use crate::problem::Problem;
+use crate::api::{Api, observe, panics, request_id};
+use crate::web::layers::with_timeout;
+use crate::web::problem::Problem;
 
 /// Pages that need a session.
 fn session_routes() -> Router<Api> {

@@ -7,9 +7,9 @@ use axum::response::Response;
 use super::enforcement::EnforcementStatus;
 use super::page::{Frame, html};
 use crate::api::Api;
-use crate::problem::Problem;
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 use crate::store::OnceKey;
+use crate::web::problem::Problem;
 
 /// The page with a new secret.
 #[derive(Template)]

@@ -11,10 +11,10 @@ use super::form::CsrfToken;
 use super::sign_in;
 use crate::api::Api;
 use crate::api::principal::{ActorId, Principal, authenticate_session};
-use crate::connection_slots::{self, ClientKind};
-use crate::problem::Problem;
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 use crate::store::{Workspace, WorkspaceName};
+use crate::web::connection_slots::{self, ClientKind};
+use crate::web::problem::Problem;
 
 /// The prefix makes browsers refuse a cookie that another host, another path or plain HTTP has set.
 const COOKIE: &str = "__Host-latchkey-session";

@@ -12,9 +12,9 @@ use super::query::PageQuery;
 use super::session::{self, ConsoleSession};
 use crate::api::Api;
 use crate::api::principal::{TokenRefusal, authenticate_session, authenticate_token};
-use crate::auth_failures::address;
-use crate::connection_slots::{self, ClientKind};
-use crate::problem::Problem;
+use crate::web::auth_failures::address;
+use crate::web::connection_slots::{self, ClientKind};
+use crate::web::problem::Problem;
 
 /// The page after signing in, unless another was requested.
 const HOME: &str = "/console";

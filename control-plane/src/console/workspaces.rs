@@ -14,8 +14,8 @@ use super::query::PageQuery;
 use super::session::ConsoleSession;
 use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::{Api, cursor, values, workspaces};
-use crate::problem::Problem;
 use crate::store::{Precondition, WorkspaceQuery};
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "workspaces.html")]

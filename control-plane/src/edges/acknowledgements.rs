@@ -1,11 +1,12 @@
 //! Acknowledgements: what each worker of an instance has applied.
 
+use crate::base::staleness_bound::StalenessBound;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use policy::{Epoch, Position, Revision};
 
-use super::{Edges, InstanceError, StalenessBound, TrackedInstance};
+use super::{Edges, InstanceError, TrackedInstance};
 use crate::store::{AcknowledgedState, StoreError, Worker};
 
 /// What an instance reports about itself and its workers.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::enforcement::LEASE;
 use super::{Contact, Edges, InstanceError, TOKEN_FILE_ID, TrackedInstance};
-use crate::config::TokenKind;
-use crate::problem::Limit;
+use crate::base::config::TokenKind;
+use crate::base::limit::Limit;
 use crate::store::Instance;
 
 /// How many silent instances a token may have for each connected one that it may have.

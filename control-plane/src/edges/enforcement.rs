@@ -2,6 +2,7 @@
 //!
 //! Instants are readings of the control plane's monotonic clock.
 
+use crate::base::staleness_bound::StalenessBound;
 use std::time::Duration;
 
 use policy::Revision;
@@ -13,21 +14,6 @@ pub const LEASE: Duration = Duration::from_secs(INSTANCE_LEASE_SECS);
 /// The part of a bound that is added to it here: two clocks that NTP slews by 500 ppm in opposite directions drift
 /// apart by a thousandth.
 const DRIFT_PART: u32 = 1_000;
-
-/// How long an instance continues to decide without contact to the control plane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StalenessBound {
-    Secs(u64),
-    /// It never denies by itself. Larger than any other.
-    Never,
-}
-
-impl StalenessBound {
-    /// The bound that a message states; [`Self::Never`] if it states none.
-    pub fn of(max_staleness_secs: Option<u64>) -> Self {
-        max_staleness_secs.map_or(Self::Never, Self::Secs)
-    }
-}
 
 /// The state of an instance that enforcement depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod removal;
 mod replicas;
 mod retirement;
 
+use crate::base::staleness_bound::StalenessBound;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
@@ -23,15 +24,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
 pub(crate) use acknowledgements::Acknowledgement;
-pub use enforcement::{Enforcement, EnforcementDeadline, Facts, StalenessBound, State};
+pub use enforcement::{Enforcement, EnforcementDeadline, Facts, State};
 pub(crate) use removal::RemovalSummary;
 
 use self::admission::WarnedTokens;
 use self::replicas::ReplicaState;
 
-use crate::clock::Clock;
-use crate::config::Limits;
-use crate::problem::Limit;
+use crate::base::clock::Clock;
+use crate::base::config::Limits;
+use crate::base::limit::Limit;
 use crate::store::{AcknowledgedState, Instance, Store, StoreError};
 
 /// The id of the token file's token in an instance's list of tokens.
@@ -376,7 +377,7 @@ impl TrackedInstance {
     }
 }
 
-impl From<InstanceError> for crate::problem::Problem {
+impl From<InstanceError> for super::web::problem::Problem {
     fn from(refused: InstanceError) -> Self {
         match refused {
             InstanceError::Foreign => Self::foreign_instance(),

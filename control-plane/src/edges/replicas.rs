@@ -2,6 +2,7 @@
 //!
 //! With SQLite there are no other replicas, and this costs nothing. See `docs/decisions/replicas.md`.
 
+use crate::base::staleness_bound::StalenessBound;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::retirement::RETIREMENT_GRACE;
-use super::{Edges, InstanceError, StalenessBound, TrackedInstance};
+use super::{Edges, InstanceError, TrackedInstance};
 use crate::store::{AcknowledgedState, Instance, InstanceRow, RenewalResult, ReplicaEvent, ReplicaMessage, StoreError};
 
 /// The longest that one write lets a replica answer an instance.

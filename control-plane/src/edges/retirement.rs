@@ -1,12 +1,12 @@
 //! The end of instances: they retire, their token is revoked, or they are forgotten after a long silence.
 
+use crate::base::staleness_bound::StalenessBound;
 use std::time::Duration;
 
 use policy::UnixSeconds;
 use policy::protocol::timing::RETIRING_MS;
 use tokio::time::sleep;
 
-use super::enforcement::StalenessBound;
 use super::{Edges, InstanceError, TrackedInstance};
 use crate::store::StoreError;
 

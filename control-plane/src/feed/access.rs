@@ -6,11 +6,11 @@ use axum::http::request::Parts;
 use policy::Digest;
 
 use super::Feed;
-use crate::auth_failures::address;
-use crate::bearer;
-use crate::connection_slots::{self, ClientKind};
 use crate::edges::{InstanceError, TOKEN_FILE_ID};
-use crate::problem::Problem;
+use crate::web::auth_failures::address;
+use crate::web::bearer;
+use crate::web::connection_slots::{self, ClientKind};
+use crate::web::problem::Problem;
 
 /// The detail of a 401 for an edge.
 const TOKEN_HINT: &str = "send `Authorization: Bearer <token>` with an edge token; the first one is in the file that \

@@ -1,5 +1,6 @@
 //! POST /edge/v1/acknowledgements: an instance reports what its workers have applied.
 
+use crate::base::staleness_bound::StalenessBound;
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
@@ -12,10 +13,10 @@ use policy::{Position, Revision};
 
 use super::Feed;
 use super::access::PresentedToken;
-use crate::auth_failures::address;
-use crate::edges::{Acknowledgement, StalenessBound};
-use crate::problem::Problem;
+use crate::edges::Acknowledgement;
 use crate::store::Worker;
+use crate::web::auth_failures::address;
+use crate::web::problem::Problem;
 
 /// The most bytes of a body: some thousand workers, including ended ones. Live workers have a limit of their own.
 const MAX_BODY_BYTES: usize = 256 << 10;

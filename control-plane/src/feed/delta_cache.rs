@@ -78,7 +78,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::config::Config;
+    use crate::base::config::Config;
     use crate::store::{ChangeContext, Database, NewWorkspace};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,13 +29,13 @@ pub(crate) use poll::poll;
 pub(crate) use retire::retire;
 pub(crate) use usage::usage;
 
-use crate::auth_failures::AuthFailureLimiter;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::tokens::Token;
 use crate::edges::{Edges, InstanceError};
-use crate::problem::Problem;
 use crate::store::Store;
-use crate::tokens::Token;
 use crate::usage::UsageFolder;
+use crate::web::auth_failures::AuthFailureLimiter;
+use crate::web::problem::Problem;
 
 const LATCHKEY_TIME: HeaderName = HeaderName::from_static(TIME_HEADER);
 const LATCHKEY_HEAD: HeaderName = HeaderName::from_static(HEAD_HEADER);

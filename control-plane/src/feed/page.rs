@@ -7,7 +7,7 @@ use policy::{Epoch, Revision};
 
 use super::Feed;
 use super::access::PresentedToken;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// A page never changes, and only the edge itself may cache it.
 const CACHE: &str = "private, max-age=86400, immutable";

@@ -1,5 +1,6 @@
 //! GET /edge/v1/feed: answers when there is something new for the edge, or when it has waited long enough.
 
+use crate::base::staleness_bound::StalenessBound;
 use std::sync::atomic::Ordering;
 
 use axum::extract::{Request, State};
@@ -9,13 +10,12 @@ use policy::protocol::feed::FeedRequest;
 use policy::{Position, Revision, UnixSeconds};
 use tokio::time::{Instant, timeout_at};
 
-use super::Feed;
 use super::access::PresentedToken;
 use super::delta_cache::DeltaLookup;
-use super::query;
-use crate::auth_failures::address;
-use crate::edges::{Contact, StalenessBound};
-use crate::problem::Problem;
+use super::{Feed, query};
+use crate::edges::Contact;
+use crate::web::auth_failures::address;
+use crate::web::problem::Problem;
 
 pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<Response, Problem> {
     // Taken apart here: as an argument, `Parts` would be a copy.

@@ -6,7 +6,7 @@ use policy::protocol::feed::{FeedRequest, QueryError};
 use policy::protocol::timing::{MAX_WAIT_SECS, WAIT_PART_OF_BOUND};
 use policy::wire::FORMAT;
 
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// Reads a query.
 pub(super) fn read(query: &str) -> Result<FeedRequest<'static>, Problem> {

@@ -6,8 +6,8 @@ use axum::http::request::Parts;
 
 use super::Feed;
 use super::access::PresentedToken;
-use crate::auth_failures::address;
-use crate::problem::Problem;
+use crate::web::auth_failures::address;
+use crate::web::problem::Problem;
 
 pub(crate) async fn retire(
     State(feed): State<Feed>,

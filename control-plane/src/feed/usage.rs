@@ -10,8 +10,8 @@ use serde::Serialize;
 
 pub(super) use self::batch::read;
 use super::Feed;
-use crate::problem::Problem;
 use crate::usage::{BatchName, FoldError};
+use crate::web::problem::Problem;
 
 /// The most bytes of a body: as many of the longest entries as a worker sends, plus the denials.
 const MAX_BODY_BYTES: usize = 512 << 10;

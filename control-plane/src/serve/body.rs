@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::pace::Pace;
+use crate::web::pace::Pace;
 
 /// A body that fails once its client is too slow. The request's extensions share its pace.
 pub(super) struct PacedBody {

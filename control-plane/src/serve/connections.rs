@@ -27,11 +27,11 @@ use super::listener::ListeningSocket;
 use super::proxies::{Peer, TrustedProxies};
 use super::socket::Socket;
 use super::tls::Tls;
-use crate::auth_failures::rate_limit_address;
-use crate::connection_slots::{ConnectionSlot, ConnectionSlots};
-use crate::entropy::Entropy;
-use crate::pace::{Pace, PaceLimits};
-use crate::problem::Problem;
+use crate::base::entropy::Entropy;
+use crate::web::auth_failures::rate_limit_address;
+use crate::web::connection_slots::{ConnectionSlot, ConnectionSlots};
+use crate::web::pace::{Pace, PaceLimits};
+use crate::web::problem::Problem;
 
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -251,7 +251,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::connection_slots::SlotLimits;
+    use crate::web::connection_slots::SlotLimits;
 
     struct Server {
         address: SocketAddr,

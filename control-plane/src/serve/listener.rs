@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use super::address::{ListenAddress, resolved};
 use super::tls::{Tls, TlsError, TlsFiles};
 use super::unix_socket::{self, SocketFile};
-use crate::cli::ServeOptions;
-use crate::connection_slots::SlotLimits;
-use crate::problem::Limit;
-use crate::public_url::PublicUrl;
+use crate::base::limit::Limit;
+use crate::base::public_url::PublicUrl;
+use crate::serve::ServeOptions;
+use crate::web::connection_slots::SlotLimits;
 
 /// Connections that may wait to be accepted; the system may allow fewer. After a restart all edges reconnect together.
 pub(super) const BACKLOG: u32 = 4096;

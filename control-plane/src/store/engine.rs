@@ -13,19 +13,21 @@ use policy::{Epoch, Position, Revision};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tracing::error;
 
-use super::changes::{self, Change};
-use super::connection::{Connection, Source, WriteConnection, read_with_reconnect};
-use super::database::Database;
-use super::edge_tokens::{self, EdgeTokenIndex};
-use super::file_watch::FileWatch;
-use super::lock::{Lock, OpenError};
-use super::postgres::{Follower, ReadMode, ReplicaLink, Server, refresh, start_sender};
-use super::readiness::{NextCheck, Readiness};
 use super::replicas::Replica;
-use super::schema::{open_reader, open_writer};
-use super::sql::{NONE, Sql};
-use super::writer::{Job, Publisher, WorkOutcome, WriterCounters, run_writer};
 use super::{StoreError, StoreStats};
+use crate::store::db::connection::{Connection, Source, WriteConnection, read_with_reconnect};
+use crate::store::db::database::Database;
+use crate::store::db::file_watch::FileWatch;
+use crate::store::db::lock::{Lock, OpenError};
+use crate::store::db::postgres::Server;
+use crate::store::db::sql::{NONE, Sql};
+use crate::store::db::sqlite_schema::{open_reader, open_writer};
+use crate::store::history::changes::{self, Change};
+use crate::store::history::edge_token_index::{self, EdgeTokenIndex};
+use crate::store::history::readiness::{NextCheck, Readiness};
+use crate::store::history::writer::{Job, Publisher, WorkOutcome, WriterCounters, run_writer};
+use crate::store::replicas::follow::{Follower, ReadMode, ReplicaLink, refresh};
+use crate::store::replicas::messages::start_sender;
 
 /// The most changes that may queue. Later ones wait for a place until their request times out.
 const QUEUE_CAPACITY: usize = 1024;
@@ -88,7 +90,7 @@ impl Engine {
         };
         let failed = |cause: String| OpenError::Failed(format!("{database}: {cause}"));
         let position = changes::position(writer.sql()).map_err(|error| failed(error.to_string()))?;
-        let tokens = edge_tokens::load_index(writer.sql()).map_err(|error| failed(error.to_string()))?;
+        let tokens = edge_token_index::load_index(writer.sql()).map_err(|error| failed(error.to_string()))?;
         let (head_sender, head) = watch::channel(position);
         let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
         let counters = Arc::<WriterCounters>::default();

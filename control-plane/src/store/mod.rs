@@ -3,50 +3,16 @@
 //! Each kind of object has a file with its functions and their SQL. A change goes through [`engine::Engine::change`],
 //! and is on disk when that returns; see `docs/decisions/store.md`.
 
-mod admin_tokens;
-mod audit;
-mod audit_list;
-mod audit_verify;
-mod backup;
-mod changes;
-mod connection;
-mod copy;
-mod database;
 #[cfg(test)]
 #[path = "../../tests/service/databases.rs"]
 mod databases;
-mod edge_tokens;
+mod db;
 mod engine;
-mod feed;
-mod file_watch;
-mod id_catalogue;
-mod identify;
-mod import;
-mod instances;
-mod keys;
-mod list;
-mod lock;
-mod matching;
+mod history;
 mod model;
-mod names;
-mod once;
-mod postgres;
-mod readiness;
 mod records;
 mod replicas;
-mod restore;
-mod retention;
-mod rows;
-mod schema;
-mod secrets;
-mod sessions;
-mod sizes;
-mod sql;
-mod sweep;
-mod usage;
-mod usage_rounds;
-mod workspaces;
-mod writer;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,43 +22,47 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
-pub use admin_tokens::{AdminToken, NewAdminToken, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, TokenQuery};
-pub use audit::{AuditEvent, AuditHead};
-pub use audit_list::{AuditActor, AuditFilter, AuditQuery, Order};
-pub use audit_verify::{VerifiedLog, VerifyError, verify_audit};
-pub use backup::{BackupError, BackupSummary, back_up};
-pub use copy::{CopyError, CopyStep, CopySummary, TableDigest, TableSummary, copy};
-pub use database::Database;
-pub use edge_tokens::{EdgeToken, LiveToken, NewEdgeToken, RevokedToken};
-pub use feed::ChangesSince;
-pub use file_watch::Unwritable;
-pub use identify::{DigestOwner, SecretRecord, SecretStatus};
-pub use import::{Import, ImportedKey};
-pub(crate) use instances::{AcknowledgedState, InstanceRemoval, InstanceRow, RenewalResult};
-pub use instances::{Instance, Worker};
-pub use keys::NewKey;
-pub use list::{KeyQuery, Page, Sort, WorkspaceQuery};
-pub use lock::OpenError;
-pub use matching::{CleanUpAction, KeyFilter, KeyMatches, MatchingKey};
+pub use self::db::database::Database;
+pub use self::db::file_watch::Unwritable;
+pub use self::db::lock::OpenError;
+pub use self::history::audit::{AuditEvent, AuditHead};
+pub use self::history::audit_list::{AuditActor, AuditFilter, AuditQuery, Order};
+pub use self::history::audit_verify::{VerifiedLog, VerifyError, verify_audit};
+pub use self::history::edge_token_index::{LiveToken, RevokedToken};
+pub use self::history::feed::ChangesSince;
+pub use self::history::once::{OnceGuard, OnceKey, OnceResult};
+pub use self::records::admin_tokens::{AdminToken, NewAdminToken, Role, TokenQuery};
+pub use self::records::edge_tokens::{EdgeToken, NewEdgeToken};
+pub use self::records::identify::{DigestOwner, SecretRecord, SecretStatus};
+pub use self::records::import::{Import, ImportedKey};
+pub(crate) use self::records::instances::{AcknowledgedState, InstanceRemoval, InstanceRow, RenewalResult};
+pub use self::records::instances::{Instance, Worker};
+pub use self::records::keys::NewKey;
+pub use self::records::list::{KeyQuery, Page, Sort, WorkspaceQuery};
+pub use self::records::matching::{CleanUpAction, KeyFilter, KeyMatches, MatchingKey};
+pub use self::records::secrets::{NewSecret, Rotation};
+pub use self::records::sessions::{SESSION_SECS, Session};
+pub use self::records::usage::{KeyUse, Period, Usage};
+pub(crate) use self::records::usage_delta::{ALLOWED, BatchName, DAY_SECS, Denial, KeyDelta};
+pub(crate) use self::records::usage_rounds::{BatchAdmission, SlicePosition};
+pub use self::records::workspaces::NewWorkspace;
+pub use self::upkeep::backup::{BackupError, BackupSummary, back_up};
+pub use self::upkeep::copy::{CopyError, CopyStep, CopySummary, TableDigest, TableSummary, copy};
+pub use self::upkeep::restore::{
+    LogError, LostChanges, ReplaySummary, Restore, RestoreError, RestorePlan, RestoreSummary, restore, restore_in_place,
+};
 #[cfg(test)]
 pub(crate) use model::merge;
 pub use model::{
-    Actor, ActorKind, AtRevision, ChangeContext, Key, KeyPatch, Metadata, Precondition, Status, Workspace,
-    WorkspaceName,
+    Actor, ActorKind, AtRevision, ChangeContext, Key, KeyPatch, Metadata, Precondition, Status, TOKEN_FILE_ID,
+    TOKEN_FILE_NAME, Workspace, WorkspaceName,
 };
-pub use once::{OnceGuard, OnceKey, OnceResult};
 pub(crate) use replicas::{ReplicaEvent, ReplicaMessage};
-pub use restore::{
-    LogError, LostChanges, ReplaySummary, Restore, RestoreError, RestorePlan, RestoreSummary, restore, restore_in_place,
-};
-pub use secrets::{NewSecret, Rotation};
-pub use sessions::{SESSION_SECS, Session};
-pub use usage::{KeyUse, Period, Usage};
-pub(crate) use usage_rounds::{BatchAdmission, SlicePosition};
-pub use workspaces::NewWorkspace;
 
-use crate::config::{Config, Limits};
-use crate::problem::Limit;
+use self::history::{changes, id_catalogue, once, retention};
+use self::records::import;
+use crate::base::config::{Config, Limits};
+use crate::base::limit::Limit;
 
 /// The most bytes of a key's metadata, as JSON without spaces.
 pub const MAX_METADATA_BYTES: usize = 4096;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{KeyUse, OnceKey, StoreError};
-use crate::secret::LastCharacters;
+use crate::base::secret::LastCharacters;
 
 /// Custom fields of a key, a JSON object.
 pub type Metadata = Map<String, Value>;
@@ -25,7 +25,11 @@ pub struct ChangeContext {
 }
 
 /// The id of [`ActorKind::System`].
-pub(super) const SYSTEM_ID: &str = "system";
+pub(crate) const SYSTEM_ID: &str = "system";
+
+/// The actor's id and name in the audit log and in `created_by` for the token in the token file.
+pub const TOKEN_FILE_ID: &str = "platform-admin";
+pub const TOKEN_FILE_NAME: &str = "token file";
 
 impl ChangeContext {
     /// For changes that the control plane makes on its own.

@@ -2,6 +2,8 @@
 //!
 //! See `docs/decisions/replicas.md`.
 
+pub(super) mod follow;
+pub(super) mod messages;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use policy::{Epoch, Position, Revision};
 
-use super::instances::InstanceRow;
 use super::{Store, StoreError};
+use crate::store::records::instances::InstanceRow;
 
 /// For how long a read of the database, counted from its start, confirms the head in memory as the newest.
 const FRESHNESS: Duration = Duration::from_secs(3);

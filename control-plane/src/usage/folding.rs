@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::merge::merge;
 use super::{Batch, BatchName, SkipCounts, SkipReason};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::store::{BatchAdmission, SlicePosition, Store, StoreError};
 
 /// The memory that queued batches may take, in units of about 100 bytes. Further batches are answered 503, and their

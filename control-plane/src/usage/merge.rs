@@ -1,61 +1,11 @@
 //! Merges the batches of a round: all reports about a key become one delta.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::HashMap;
 
-use policy::protocol::usage::SecretUse;
-use policy::{KeyId, UnixSeconds};
+use policy::KeyId;
 
-use super::{ALLOWED, Batch, Denial};
+use super::{ALLOWED, Batch, KeyDelta};
 use crate::store::BatchAdmission;
-
-/// The number of latest denials that are kept for a key.
-pub(crate) const MAX_KEPT_DENIALS: usize = 20;
-
-/// Secrets of a key whose use is distinguished in a round: a key has two at most, and may be rotated during the round.
-const MAX_SECRETS: usize = 4;
-
-/// The usage to add to one key.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct KeyDelta {
-    /// The number of entries that were merged into it.
-    pub(crate) entries: u64,
-    /// By the start of their hour and outcome.
-    pub(crate) counts: BTreeMap<(UnixSeconds, &'static str), u64>,
-    pub(crate) used: Vec<SecretUse>,
-    /// The last use that named an address.
-    pub(crate) last: Option<(UnixSeconds, IpAddr)>,
-    /// At most [`MAX_KEPT_DENIALS`], newest first.
-    pub(crate) denials: Vec<Denial>,
-}
-
-impl KeyDelta {
-    fn add_count(&mut self, hour: UnixSeconds, outcome: &'static str, more: u64) {
-        if more == 0 {
-            return;
-        }
-        let count = self.counts.entry((hour, outcome)).or_default();
-        *count = count.saturating_add(more);
-    }
-
-    fn add_use(&mut self, secret_use: SecretUse) {
-        match self.used.iter_mut().find(|own| own.secret == secret_use.secret) {
-            Some(own) => own.at = own.at.max(secret_use.at),
-            None => {
-                self.used.push(secret_use);
-                self.used.sort_by_key(|own| Reverse(own.at));
-                self.used.truncate(MAX_SECRETS);
-            }
-        }
-    }
-
-    fn add_denial(&mut self, denial: Denial) {
-        let at = self.denials.partition_point(|own| own.at > denial.at);
-        self.denials.insert(at, denial);
-        self.denials.truncate(MAX_KEPT_DENIALS);
-    }
-}
 
 /// Merges batches, by key and in the order of keys. Of a batch that was folded up to some key, only later keys count.
 pub(super) fn merge(batches: impl IntoIterator<Item = (Batch, BatchAdmission)>) -> Vec<(KeyId, KeyDelta)> {
@@ -91,10 +41,13 @@ pub(super) fn merge(batches: impl IntoIterator<Item = (Batch, BatchAdmission)>) 
 
 #[cfg(test)]
 mod tests {
-    use policy::protocol::usage::SecretMark;
+    use std::net::IpAddr;
+
+    use policy::UnixSeconds;
+    use policy::protocol::usage::{SecretMark, SecretUse};
 
     use super::*;
-    use crate::usage::{BatchName, KeyCounts, SkipCounts};
+    use crate::usage::{BatchName, Denial, KeyCounts, SkipCounts};
 
     fn key(byte: u8) -> KeyId {
         KeyId::from_bytes([byte; 16])

@@ -11,20 +11,13 @@ use std::net::IpAddr;
 
 use policy::protocol::usage::SecretUse;
 use policy::{KeyId, UnixSeconds};
-use serde::{Deserialize, Serialize};
 
+pub(crate) use crate::store::{ALLOWED, BatchName, DAY_SECS, Denial, KeyDelta};
 pub(crate) use folding::{FoldError, UsageFolder};
-pub(crate) use merge::{KeyDelta, MAX_KEPT_DENIALS};
 pub(crate) use skipped::{SkipCounts, SkipReason};
-
-/// The outcome under which allowed requests are counted.
-pub(crate) const ALLOWED: &str = "allowed";
 
 /// The outcome under which codes are counted that this version doesn't know.
 pub(crate) const OTHER_CODE: &str = "other";
-
-/// Seconds of a day.
-pub(crate) const DAY_SECS: i64 = 86_400;
 
 /// What one worker has counted since its last batch.
 #[derive(Clone, Debug)]
@@ -58,15 +51,6 @@ impl Batch {
     }
 }
 
-/// The identity of a batch. A worker has one batch for each sequence, and sends the next one after the last is
-/// answered.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct BatchName {
-    pub(crate) instance: String,
-    pub(crate) worker: String,
-    pub(crate) sequence: u64,
-}
-
 /// What a worker counted of one key in one hour.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyCounts {
@@ -78,15 +62,4 @@ pub(crate) struct KeyCounts {
     /// The secrets that were allowed, each with the time of its last use.
     pub(crate) used: Vec<SecretUse>,
     pub(crate) address: Option<IpAddr>,
-}
-
-/// A request with a valid secret that was denied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Denial {
-    pub(crate) code: String,
-    pub(crate) address: Option<IpAddr>,
-    pub(crate) at: UnixSeconds,
-    pub(crate) method: String,
-    /// Without its query.
-    pub(crate) path: String,
 }

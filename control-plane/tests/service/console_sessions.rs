@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
 use latchkey::store::{ChangeContext, LostChanges, NewSecret, Restore, RestorePlan, StoreError, back_up, restore};
 use policy::{Epoch, UnixSeconds};
 use serde_json::{Value, json};

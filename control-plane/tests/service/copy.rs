@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use axum::http::Method;
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
 use latchkey::store::{CopyError, CopyStep, CopySummary, Database, copy, verify_audit};
 use policy::Digest;
 use serde_json::{Value, json};

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use axum::http::Method;
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
-use latchkey::secret::LastCharacters;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
+use latchkey::base::secret::LastCharacters;
 use latchkey::store::{
     ChangeContext, Database, LostChanges, NewSecret, RestoreError, RestorePlan, RestoreSummary, StoreError,
     restore_in_place, verify_audit,

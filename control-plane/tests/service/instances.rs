@@ -1,7 +1,7 @@
 //! Instances of an edge token: how many there may be, and how they end with their token or by an operator.
 
 use axum::http::Method;
-use latchkey::config::{Config, Limits};
+use latchkey::base::config::{Config, Limits};
 use policy::Position;
 use serde_json::{Value, json};
 

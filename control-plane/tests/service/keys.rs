@@ -37,7 +37,7 @@ async fn a_new_key_shows_its_secret_once_and_all_of_its_fields() {
 
 #[tokio::test]
 async fn what_is_given_at_creation_is_kept_in_its_shortest_form() {
-    let service = Service::start_with(latchkey::config::Config {
+    let service = Service::start_with(latchkey::base::config::Config {
         environments: vec!["live".parse().unwrap(), "test".parse().unwrap()],
         ..Default::default()
     })

@@ -1,6 +1,6 @@
 //! The limits of one workspace on what all share, and the changes that no limit refuses.
 
-use latchkey::config::{Config, Limits};
+use latchkey::base::config::{Config, Limits};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Service};

@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
 use latchkey::store::{ChangeContext, Database, OpenError, Store, verify_audit};
 use policy::wire::Delta;
 use policy::{Digest, Epoch, UnixSeconds};

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use axum::http::Method;
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
 use policy::Position;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! A restart keeps everything.
 
-use latchkey::config::Config;
+use latchkey::base::config::Config;
 use policy::Digest;
 use serde_json::{Value, json};
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::http::Method;
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
-use latchkey::secret::LastCharacters;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
+use latchkey::base::secret::LastCharacters;
 use latchkey::store::{
     BackupError, ChangeContext, LogError, LostChanges, NewSecret, OpenError, Restore, RestoreError, RestorePlan,
     RestoreSummary, StoreError, back_up, restore, verify_audit,

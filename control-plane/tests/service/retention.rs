@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::http::Method;
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
 use policy::{Digest, UnixSeconds};
 use serde_json::json;
 use tracing::Level;

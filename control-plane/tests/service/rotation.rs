@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
 use policy::table::Table;
 use policy::{Digest, UnixSeconds};
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use latchkey::config::Config;
-use latchkey::entropy::Entropy;
+use latchkey::base::config::Config;
+use latchkey::base::entropy::Entropy;
 use latchkey::store::{ChangeContext, LostChanges, NewSecret, Restore, RestorePlan, StoreError, restore, verify_audit};
 use policy::{Digest, Epoch, UnixSeconds};
 use rusqlite::Connection;

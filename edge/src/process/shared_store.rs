@@ -6,7 +6,7 @@
 use policy::wire::{FORMAT, PageId};
 
 use crate::host::Host;
-use crate::source::SourceName;
+use crate::source_name::SourceName;
 
 /// Grows with each change of the format, so that a new build of the filter ignores an old one's values.
 const LAYOUT: u16 = 3;

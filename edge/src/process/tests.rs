@@ -6,7 +6,7 @@ use super::head::Head;
 use super::shared_store::{MIN_SLOTS, SharedStore};
 use crate::fake_control_plane::{FakeControlPlane, answer_of, secret};
 use crate::host::CallAnswer;
-use crate::source::SourceName;
+use crate::source_name::SourceName;
 
 mod acknowledgements;
 mod busy;

@@ -11,7 +11,8 @@ use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::{FakeEnvoy, LocalReply};
 use crate::host::PropertyError;
 use crate::keys::Clocks;
-use crate::source::{Root, SourceName};
+use crate::source::Root;
+use crate::source_name::SourceName;
 
 const CONFIG: &str = r#"{
     "control_plane": {"cluster": "latchkey", "authority": "latchkey"},

@@ -8,7 +8,8 @@ use edge::edge::Edge;
 use edge::host::CallAnswer;
 use edge::metrics::Metrics;
 use edge::request::{on_request, on_request_headers};
-use edge::source::{Root, Source, SourceName, TICK, clocks};
+use edge::source::{Root, Source, TICK, clocks};
+use edge::source_name::SourceName;
 use policy::Position;
 
 use crate::control_plane::EDGE;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use latchkey::clock::Clock;
+use latchkey::base::clock::Clock;
 use policy::UnixSeconds;
 
 /// Milliseconds since 1970 at which a run begins.

@@ -13,8 +13,8 @@ use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::requests::Nothing;
 use crate::api::response::changed_resource;
-use crate::problem::Problem;
 use crate::store::{AtRevision, Key, StoreError};
+use crate::web::problem::Problem;
 
 /// Activates a key. Idempotent.
 #[utoipa::path(

@@ -12,8 +12,8 @@ use crate::api::fields::{Fields, InvalidValue};
 use crate::api::requests::MatchingKeys;
 use crate::api::response::bulk_summary;
 use crate::api::{Api, values};
-use crate::problem::Problem;
 use crate::store::{CleanUpAction, KeyFilter, MatchingKey};
+use crate::web::problem::Problem;
 
 /// The keys that match.
 #[derive(Serialize, ToSchema)]

@@ -8,12 +8,12 @@ use policy::key_text::Kind;
 use super::{KeyAndSecret, KeyWithSecret, key_problem, replay};
 use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::Fields;
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::requests::CreateKey;
 use crate::api::response::changed_resource;
-use crate::api::{Api, idempotency, values};
-use crate::problem::Problem;
+use crate::api::{Api, values};
 use crate::store::{NewKey, NewSecret};
+use crate::web::problem::Problem;
 
 /// Creates a key, and shows its secret once.
 #[utoipa::path(

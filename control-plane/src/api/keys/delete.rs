@@ -9,7 +9,7 @@ use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::response::no_content;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// Deletes a key permanently, with immediate effect.
 #[utoipa::path(

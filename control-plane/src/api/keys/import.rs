@@ -27,8 +27,8 @@ use crate::api::principal::Principal;
 use crate::api::requests::{ExpiredLines, ImportKey};
 use crate::api::response::bulk_summary;
 use crate::api::{Api, values};
-use crate::problem::Problem;
 use crate::store::{ChangeContext, Import, OnceResult, StoreError};
+use crate::web::problem::Problem;
 
 /// The result of an import.
 #[derive(Serialize, ToSchema)]

@@ -12,8 +12,8 @@ use crate::api::fields::{Fields, InvalidValue, QueryFields};
 use crate::api::requests::{KeySort, KeyStatus};
 use crate::api::response::{PageBody, ok_json};
 use crate::api::{Api, cursor, values};
-use crate::problem::Problem;
 use crate::store::{Key, KeyQuery, Page, Sort};
+use crate::web::problem::Problem;
 
 /// The maximum length of a search text, in characters.
 const MAX_SEARCH: usize = 100;

@@ -24,10 +24,10 @@ use utoipa::ToSchema;
 use super::Api;
 use super::requests::{KeyStatus, ScopeLevel};
 use super::response::changed_resource;
-use crate::instant;
-use crate::problem::Problem;
-use crate::secret::Secret;
+use crate::base::instant;
+use crate::base::secret::Secret;
 use crate::store::{AtRevision, Key, Metadata, OnceResult, Status, StoreError};
+use crate::web::problem::Problem;
 
 /// A key as JSON. All fields are present, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]

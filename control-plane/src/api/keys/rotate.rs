@@ -9,14 +9,14 @@ use policy::key_text::Kind;
 use super::{KeyAndSecret, KeyWithSecret, key_problem, replay};
 use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::{Fields, InvalidValue};
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::requests::RotateKey;
 use crate::api::response::changed_resource;
-use crate::api::{Api, idempotency, values};
-use crate::problem::Problem;
+use crate::api::{Api, values};
 use crate::store::{NewSecret, Precondition, Rotation};
+use crate::web::problem::Problem;
 
 /// Gives a key a new secret, and shows it once.
 #[utoipa::path(

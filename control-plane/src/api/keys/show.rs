@@ -8,7 +8,7 @@ use crate::api::Api;
 use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
 use crate::api::response::resource;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// Shows a key.
 #[utoipa::path(

@@ -6,16 +6,15 @@ use axum::response::Response;
 use policy::KeyId;
 
 use super::{KeyBody, key_problem};
-use crate::api::Api;
 use crate::api::authority::{AdminOf, InWorkspace};
 use crate::api::fields::{Fields, InvalidValue};
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::requests::UpdateKey;
 use crate::api::response::changed_resource;
-use crate::api::values;
-use crate::problem::Problem;
+use crate::api::{Api, values};
 use crate::store::{AtRevision, Key, KeyPatch, Precondition};
+use crate::web::problem::Problem;
 
 /// Replaces the given fields; `metadata` is merged.
 #[utoipa::path(

@@ -14,10 +14,10 @@ use crate::api::Api;
 use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
 use crate::api::response::ok_json;
-use crate::instant;
-use crate::problem::Problem;
+use crate::base::instant;
 use crate::store::{Period, Usage};
 use crate::usage::{ALLOWED, Denial};
+use crate::web::problem::Problem;
 
 /// A key's use, as edges have reported it.
 #[derive(Serialize, ToSchema)]

@@ -4,6 +4,7 @@ use policy::route::Route;
 use serde_json::Value;
 
 use crate::cli::json::part;
+use crate::cli::rule_strictness::is_rule_as_strict;
 
 /// A rule, and the template that binds a workspace, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,24 +62,6 @@ impl Requirement {
         let binds_as_much = other.workspace.is_none() || other.workspace == self.workspace || other.is_open();
         is_rule_as_strict(&self.rule, &other.rule) && binds_as_much
     }
-}
-
-/// True if the rule `other` lets pass everything that `own` does, whatever the workspaces.
-pub fn is_rule_as_strict(own: &str, other: &str) -> bool {
-    let ((own, own_level), (other, level)) = (scope_of(own), scope_of(other));
-    match (own, other) {
-        ("deny", _) | (_, "public") => true,
-        ("public", _) => false,
-        (_, "optional") => true,
-        ("optional", _) => false,
-        (_, "key") => true,
-        _ => own == other && (own_level == level || own_level == "write" || level == "read"),
-    }
-}
-
-/// A rule's scope and level; the level is empty if the method determines it.
-fn scope_of(rule: &str) -> (&str, &str) {
-    rule.split_once(':').unwrap_or((rule, ""))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::Finding;
 use crate::cli::json::part;
 
 /// The operator's `latchkey.toml`, with its environments and scopes.
-pub struct Catalogue(pub crate::config::Config);
+pub struct Catalogue(pub crate::base::config::Config);
 
 impl Catalogue {
     /// Checks that the environment and the scopes that the edge names exist.

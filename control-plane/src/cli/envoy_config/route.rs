@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::quoted;
-use crate::cli::check_config::requirement::is_rule_as_strict;
+use crate::cli::rule_strictness::is_rule_as_strict;
 
 /// `--route PATH=RULE`.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use policy::rule::{NeededLevel, Rule};
 use policy::{Config, UnixSeconds};
 
 use super::record::ExplainedKey;
-use crate::instant;
+use crate::base::instant;
 
 /// The request to explain.
 pub(super) struct ExplainedRequest<'a> {

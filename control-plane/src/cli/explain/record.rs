@@ -12,7 +12,7 @@ use policy::{Allowlist, Digest, Environment, Epoch, Revision, Scopes, UnixSecond
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::instant;
+use crate::base::instant;
 
 /// Which of a key's secrets a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -20,8 +20,8 @@ use crate::console::form::{VerifiedForm, fields};
 use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done, see_other};
 use crate::console::problems::FormErrors;
 use crate::console::session::ConsoleSession;
-use crate::problem::Problem;
 use crate::store::{Key, Precondition};
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "key_edit.html")]

@@ -4,7 +4,7 @@ use policy::{Level, Scopes};
 use serde_json::{Map, Value};
 
 use super::allowlist_field::AllowlistField;
-use crate::config::Config;
+use crate::base::config::Config;
 use crate::console::display;
 use crate::console::form::VerifiedForm;
 use crate::console::problems::FormErrors;

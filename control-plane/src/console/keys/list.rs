@@ -13,7 +13,7 @@ use crate::console::enforcement::Banner;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
 use crate::console::query::PageQuery;
 use crate::console::session::ConsoleSession;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "keys.html")]

@@ -11,15 +11,14 @@ use serde_json::{Map, Value};
 use super::fields::KeyFields;
 use crate::api::Api;
 use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::KeyAndSecret;
-use crate::api::keys::create;
+use crate::api::keys::{KeyAndSecret, create};
 use crate::console::enforcement::EnforcementStatus;
 use crate::console::form::{VerifiedForm, fields, instant_of};
 use crate::console::page::{Area, Frame, WorkspaceRef, html, html_with_secret};
 use crate::console::problems::FormErrors;
 use crate::console::secret::{SecretPage, ShellCommand, already_created};
 use crate::console::session::ConsoleSession;
-use crate::problem::Problem;
+use crate::web::problem::Problem;
 
 /// How long a key may be valid: the name in REST, and the label.
 pub(in crate::console) const LIFETIMES: [(&str, &str); 8] = [

@@ -17,8 +17,8 @@ use crate::console::page::{Area, Frame, WorkspaceRef, html, html_with_secret};
 use crate::console::problems::FormErrors;
 use crate::console::secret::{SecretPage, ShellCommand, already_created};
 use crate::console::session::ConsoleSession;
-use crate::problem::Problem;
 use crate::store::{Key, Precondition};
+use crate::web::problem::Problem;
 
 /// How long the old secret may keep working: the name in REST, and the label.
 pub(super) const OVERLAPS: [(&str, &str); 6] = [

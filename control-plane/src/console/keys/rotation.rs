@@ -14,8 +14,8 @@ use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::page::{html, role_is_admin};
 use crate::console::session::ConsoleSession;
-use crate::problem::Problem;
 use crate::store::{Key, Workspace};
+use crate::web::problem::Problem;
 
 /// How long a rotation without an overlap is shown.
 const RECENT_SECS: i64 = 86_400;

@@ -19,8 +19,8 @@ use crate::console::enforcement::Banner;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
 use crate::console::query::PageQuery;
 use crate::console::session::ConsoleSession;
-use crate::problem::Problem;
 use crate::store::Key;
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "key.html")]

@@ -14,8 +14,8 @@ use crate::console::display::Moment;
 use crate::console::form::VerifiedForm;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done};
 use crate::console::session::ConsoleSession;
-use crate::problem::Problem;
 use crate::store::Precondition;
+use crate::web::problem::Problem;
 
 #[derive(Template)]
 #[template(path = "key_deactivate.html")]

@@ -6,8 +6,8 @@ use policy::UnixSeconds;
 
 use crate::api::Api;
 use crate::console::display::{self, Moment};
-use crate::problem::Problem;
 use crate::store::{Key, Status, Workspace};
+use crate::web::problem::Problem;
 
 /// How long a key may be unused before its page warns.
 const UNUSED_DAYS: i64 = 90;

@@ -12,8 +12,8 @@ use policy::{KeyId, UnixSeconds};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::problem::Problem;
 use crate::usage::{Batch, BatchName, DAY_SECS, Denial, KeyCounts, OTHER_CODE, SkipCounts, SkipReason};
+use crate::web::problem::Problem;
 
 /// The most codes of one entry, and of denials without a key.
 const MAX_CODES: usize = 32;

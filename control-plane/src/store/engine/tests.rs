@@ -1,8 +1,8 @@
 //! Tests of what the engine guarantees about changes, groups and closing, on both databases.
 
 use super::*;
-use crate::store::audit::Event;
-use crate::store::sql::{NONE, params};
+use crate::store::db::sql::{NONE, params};
+use crate::store::history::audit::Event;
 use crate::store::{ChangeContext, databases};
 
 struct Bench {

@@ -166,7 +166,9 @@ async fn a_change_that_is_not_enforced_in_time_is_made_and_ends_with_3() {
     assert_eq!(late.code, 3, "{late:?}");
     assert!(late.stdout.contains("status                        inactive"), "{late:?}");
     assert!(
-        late.stderr.starts_with("not enforced after 0 ms: 0 of 0 workers of 1 edge have it; eu i1 is behind; it is enforced at 2"),
+        late.stderr.starts_with(
+            "not enforced after 0 ms: 0 of 0 workers of 1 edge have it; eu i1 is behind; it is enforced at 2"
+        ),
         "{late:?}"
     );
     let enforcement = cli.run(&["enforcement"]);

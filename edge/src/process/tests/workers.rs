@@ -11,7 +11,8 @@ use crate::fake_control_plane::{FakeControlPlane, answer_of, record, secret};
 use crate::fake_envoy::FakeEnvoy;
 use crate::host::CallAnswer;
 use crate::keys::Clocks;
-use crate::source::{Root, Source, SourceName, TICK, clocks};
+use crate::source::{Root, Source, TICK, clocks};
+use crate::source_name::SourceName;
 
 /// One turn of the test is one tick of every worker.
 pub(super) const TICK_MS: u64 = TICK.as_millis() as u64;

@@ -9,8 +9,8 @@ use super::line::{LineOutcome, LineReader};
 use crate::api::Api;
 use crate::api::fields::{Fields, InvalidValue};
 use crate::api::json_lines::{Line, Lines};
-use crate::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
 use crate::store::{Import, ImportedKey, StoreError};
+use crate::web::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
 
 /// The maximum number of lines of an import, which holds a digest and an id for each in memory.
 const MAX_LINES: usize = 100_000;

@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use crate::api::fields::{Fields, InvalidValue};
 use crate::api::keys::digest_text::digest;
 use crate::api::{Api, values};
-use crate::problem::{FieldError, Problem};
-use crate::secret::LastCharacters;
+use crate::base::secret::LastCharacters;
 use crate::store::{ImportedKey, NewKey, NewSecret, StoreError, Workspace};
+use crate::web::problem::{FieldError, Problem};
 
 /// How many last characters of a secret are stored, as for our own secrets.
 const MAX_LAST_CHARACTERS: usize = 4;

@@ -1,0 +1,10 @@
+//! The two databases behind one door: connections, statements, schemas and locks.
+
+pub(super) mod connection;
+pub(super) mod database;
+pub(super) mod file_watch;
+pub(super) mod lock;
+pub(super) mod postgres;
+pub(super) mod rows;
+pub(super) mod sql;
+pub(super) mod sqlite_schema;

@@ -1,0 +1,121 @@
+//! The history of changes: each gets, in its own transaction, a revision, a link in the chain and a body for the feed.
+
+use std::cell::Cell;
+
+use policy::wire::{Op, encode_change};
+use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
+
+use super::audit::{self, Event};
+use super::{edge_bytes, once};
+use crate::store::db::sql::{NONE, Optional as _, Sql, params};
+use crate::store::{ChangeContext, StoreError};
+
+/// A change in progress, in its savepoint.
+pub(crate) struct Change<'a> {
+    sql: Sql<'a>,
+    edge_tokens_differ: &'a Cell<bool>,
+}
+
+impl<'a> Change<'a> {
+    pub(crate) fn new(sql: Sql<'a>, edge_tokens_differ: &'a Cell<bool>) -> Self {
+        Self { sql, edge_tokens_differ }
+    }
+
+    /// Marks the edge tokens as changed, so that they are read into memory again.
+    pub(crate) fn mark_edge_tokens_changed(&self) {
+        self.edge_tokens_differ.set(true);
+    }
+
+    pub(crate) fn sql(&self) -> Sql<'a> {
+        self.sql
+    }
+
+    /// The position of the history before this change.
+    pub(crate) fn position(&self) -> Result<Position, StoreError> {
+        position(self.sql)
+    }
+
+    /// The revision that [`Self::record`] will assign to this change.
+    pub(crate) fn revision(&self) -> Result<Revision, StoreError> {
+        self.position()?.revision.next().ok_or_else(exhausted)
+    }
+
+    /// Probes the disk: writes without changing anything. Twice, because SQLite skips a value that stays the same.
+    pub(crate) fn touch(&self) -> Result<(), StoreError> {
+        for step in [1, -1] {
+            self.sql.prepare("UPDATE position SET revision = revision + ?1 WHERE one = 1")?.execute(params![step])?;
+        }
+        Ok(())
+    }
+
+    /// Records this change as one revision with one audit event. No other function writes history. `ops`
+    /// are the operations for edges, and may be empty.
+    pub(crate) fn record(&self, context: &ChangeContext, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
+        let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
+        let position = self.position()?.then(&body).ok_or_else(exhausted)?;
+        let revision = number(position.revision)?;
+        self.sql
+            .prepare("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![revision, position.head.0, body, context.at.0])?;
+        self.sql
+            .prepare("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
+            .execute(params![revision, position.head.0])?;
+        if let Some(once) = context.once {
+            once::claim(self.sql, once, position.revision, event.target_id(), context)?;
+        }
+        edge_bytes::count_bytes(self.sql, ops)?;
+        audit::append(self.sql, position.revision, context, event)?;
+        Ok(position.revision)
+    }
+}
+
+fn exhausted() -> StoreError {
+    StoreError::Fault("revisions have run out".to_owned())
+}
+
+/// The position of the history.
+pub(crate) fn position(sql: Sql<'_>) -> Result<Position, StoreError> {
+    let mut query = sql.prepare("SELECT epoch, revision, head FROM position WHERE one = 1")?;
+    Ok(query.query_row(NONE, |row| {
+        Ok(Position {
+            epoch: Epoch::from_bytes(row.get(0)?),
+            revision: revision(row.get(1)?),
+            head: ChainHash(row.get(2)?),
+        })
+    })?)
+}
+
+/// The chain hash of a revision; `None` if the log no longer has it, or doesn't have it yet.
+pub(crate) fn chain_hash(sql: Sql<'_>, at: Revision) -> Result<Option<ChainHash>, StoreError> {
+    let (epoch, first) = sql
+        .prepare("SELECT epoch, first_revision FROM position WHERE one = 1")?
+        .query_row(NONE, |row| Ok((Epoch::from_bytes(row.get(0)?), revision(row.get(1)?))))?;
+    let mut query = sql.prepare("SELECT chain_hash FROM changes WHERE revision = ?1")?;
+    match query.query_row(params![number(at)?], |row| row.get(0).map(ChainHash)).optional()? {
+        Some(hash) => Ok(Some(hash)),
+        // An epoch has a position before its first change, too; usable while no change after it was compacted away.
+        None if at == first && !is_compacted(sql, first)? => Ok(Some(ChainHash::first(epoch, first))),
+        None => Ok(None),
+    }
+}
+
+/// When a revision was created; `None` if the log doesn't have it.
+pub(crate) fn changed_at(sql: Sql<'_>, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
+    let mut query = sql.prepare("SELECT changed_at FROM changes WHERE revision = ?1")?;
+    Ok(query.query_row(params![number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)
+}
+
+fn is_compacted(sql: Sql<'_>, first: Revision) -> Result<bool, StoreError> {
+    let oldest: Option<i64> = sql.prepare("SELECT min(revision) FROM changes")?.query_row(NONE, |row| row.get(0))?;
+    Ok(oldest.is_some_and(|oldest| Some(revision(oldest)) != first.next()))
+}
+
+/// A revision as the database stores it.
+pub(crate) fn number(revision: Revision) -> Result<i64, StoreError> {
+    i64::try_from(revision.0).map_err(|_| exhausted())
+}
+
+/// A revision from the database, which has none below 0.
+pub(crate) fn revision(number: i64) -> Revision {
+    Revision(u64::try_from(number).unwrap_or_default())
+}

@@ -1,0 +1,291 @@
+//! Admin tokens: which role a token has in the REST API, by the digest of the token.
+
+use crate::store::{TOKEN_FILE_ID, TOKEN_FILE_NAME};
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+
+use policy::{AdminTokenId, Digest, UnixSeconds, WorkspaceId};
+use serde_json::{Map, Value, json};
+
+use crate::base::instant;
+use crate::base::secret::LastCharacters;
+use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
+use crate::store::history::audit::{Audited, Event, EventTarget};
+use crate::store::history::changes::{self, Change};
+use crate::store::{AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError};
+
+/// What a token may do, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything, everywhere.
+    PlatformAdmin,
+    /// All that concerns this workspace.
+    WorkspaceAdmin(WorkspaceId),
+    /// May see this workspace and its keys, and change nothing.
+    WorkspaceMember(WorkspaceId),
+}
+
+impl Role {
+    /// Its name in the REST API and in the database.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::PlatformAdmin => "platform_admin",
+            Self::WorkspaceAdmin(_) => "workspace_admin",
+            Self::WorkspaceMember(_) => "workspace_member",
+        }
+    }
+
+    /// The workspace that it is bound to.
+    pub fn workspace(self) -> Option<WorkspaceId> {
+        match self {
+            Self::PlatformAdmin => None,
+            Self::WorkspaceAdmin(workspace) | Self::WorkspaceMember(workspace) => Some(workspace),
+        }
+    }
+}
+
+/// A token for the REST API. Not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminToken {
+    pub id: AdminTokenId,
+    pub last_characters: LastCharacters,
+    pub name: String,
+    pub role: Role,
+    pub created_at: UnixSeconds,
+    pub created_by: String,
+    /// `None`: never.
+    pub expires_at: Option<UnixSeconds>,
+    /// To within a minute.
+    pub last_used_at: Option<UnixSeconds>,
+    pub revoked_at: Option<UnixSeconds>,
+    /// Of its last change.
+    pub revision: policy::Revision,
+}
+
+impl AdminToken {
+    pub fn is_expired(&self, now: UnixSeconds) -> bool {
+        self.expires_at.is_some_and(|at| at.is_reached(now))
+    }
+}
+
+/// A token to create.
+#[derive(Clone, Debug)]
+pub struct NewAdminToken {
+    pub id: AdminTokenId,
+    pub name: String,
+    pub role: Role,
+    pub expires_at: Option<UnixSeconds>,
+    pub secret: NewSecret,
+}
+
+/// Which tokens to list.
+#[derive(Clone, Debug)]
+pub struct TokenQuery<Id> {
+    pub limit: NonZeroU32,
+    /// The last one of the previous page.
+    pub after: Option<Id>,
+}
+
+const COLUMNS: &str =
+    "t.id, t.last_characters, t.name, t.role, t.workspace_id, t.created_at, t.created_by, t.expires_at,
+    t.last_used_at, t.revoked_at, t.revision";
+
+impl Store {
+    pub async fn create_admin_token(
+        &self,
+        new: NewAdminToken,
+        context: ChangeContext,
+    ) -> Result<AtRevision<AdminToken>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &context)).await
+    }
+
+    /// The token with this id. `NotFound` if it was revoked, or if it isn't bound to `within`, when that is given.
+    pub async fn admin_token(&self, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
+        self.engine.read(move |sql| find(sql, id, within)).await
+    }
+
+    /// A page of the tokens that aren't revoked, oldest first: all of them, or those bound to `within`.
+    pub async fn list_admin_tokens(
+        &self,
+        query: TokenQuery<AdminTokenId>,
+        within: Option<WorkspaceId>,
+    ) -> Result<Page<AdminToken>, StoreError> {
+        self.engine.read(move |sql| list(sql, &query, within)).await
+    }
+
+    /// Revokes a token for good, from its next request on.
+    pub async fn revoke_admin_token(
+        &self,
+        id: AdminTokenId,
+        within: Option<WorkspaceId>,
+        precondition: Precondition,
+        context: ChangeContext,
+    ) -> Result<AtRevision<()>, StoreError> {
+        self.engine.change(move |change| revoke(change, id, within, &precondition, &context)).await
+    }
+
+    /// The token with this digest, including revoked and expired ones.
+    pub async fn admin_token_of(&self, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.read(move |sql| find_digest(sql, digest)).await
+    }
+
+    /// The names of the actors with these ids, as stored in `created_by`, including revoked tokens until their rows are
+    /// removed. Costs one look-up for each id.
+    pub async fn actor_names(&self, ids: Vec<String>) -> Result<HashMap<String, String>, StoreError> {
+        self.engine
+            .read(move |sql| {
+                let mut query = sql.prepare("SELECT name FROM admin_tokens WHERE id = ?1")?;
+                let mut names = HashMap::new();
+                for text in ids {
+                    let name = match text.parse::<AdminTokenId>() {
+                        Ok(id) => query.query_row(params![id.as_bytes()], |row| row.get(0)).optional()?,
+                        Err(_) => (text == TOKEN_FILE_ID).then(|| TOKEN_FILE_NAME.to_owned()),
+                    };
+                    names.extend(name.map(|name| (text, name)));
+                }
+                Ok(names)
+            })
+            .await
+    }
+
+    /// Records that a token was used. This is not a change: it has no revision and no audit event.
+    pub async fn record_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
+        let work = move |change: &Change<'_>| {
+            let mut update = change.sql().prepare(
+                "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2",
+            )?;
+            update.execute(params![id.as_bytes(), at.0])?;
+            Ok(())
+        };
+        self.engine.change(work).await
+    }
+}
+
+fn create(
+    change: &Change<'_>,
+    new: &NewAdminToken,
+    context: &ChangeContext,
+) -> Result<AtRevision<AdminToken>, StoreError> {
+    let inserted = change
+        .sql()
+        .prepare(
+            "INSERT INTO admin_tokens (id, digest, last_characters, name, role, workspace_id, created_at, created_by,
+                                       expires_at, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (digest) DO NOTHING",
+        )?
+        .execute(params![
+            new.id.as_bytes(),
+            new.secret.digest.0,
+            new.secret.last_characters.0,
+            new.name,
+            new.role.word(),
+            new.role.workspace().map(|id| *id.as_bytes()),
+            context.at.0,
+            context.actor.id,
+            new.expires_at.map(|at| at.0),
+            changes::number(change.revision()?)?
+        ])?;
+    if inserted == 0 {
+        return Err(StoreError::SecretTaken);
+    }
+    let value = find(change.sql(), new.id, None)?;
+    let revision = change.record(context, &Event::created("admin-token.create", &value), &[])?;
+    Ok(AtRevision { value, revision })
+}
+
+pub(crate) fn revoke(
+    change: &Change<'_>,
+    id: AdminTokenId,
+    within: Option<WorkspaceId>,
+    precondition: &Precondition,
+    context: &ChangeContext,
+) -> Result<AtRevision<()>, StoreError> {
+    let token = find(change.sql(), id, within)?;
+    precondition.check(token.revision)?;
+    change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
+        id.as_bytes(),
+        context.at.0,
+        changes::number(change.revision()?)?
+    ])?;
+    let revision = change.record(context, &Event::ended("admin-token.revoke", &token), &[])?;
+    Ok(AtRevision { value: (), revision })
+}
+
+fn find(sql: Sql<'_>, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM admin_tokens t
+         WHERE t.id = ?1 AND t.revoked_at IS NULL AND (?2 IS NULL OR t.workspace_id = ?2)"
+    );
+    let within = within.map(|id| *id.as_bytes());
+    let found = sql.prepare(&statement)?.query_row(params![id.as_bytes(), within], token).optional()?;
+    found.ok_or(StoreError::NotFound)
+}
+
+pub(crate) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM admin_tokens t WHERE t.digest = ?1");
+    Ok(sql.prepare(&statement)?.query_row(params![digest.0], token).optional()?)
+}
+
+fn list(
+    sql: Sql<'_>,
+    query: &TokenQuery<AdminTokenId>,
+    within: Option<WorkspaceId>,
+) -> Result<Page<AdminToken>, StoreError> {
+    // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
+    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let condition = if within.is_some() { "t.workspace_id = ?3" } else { "?3 IS NULL" };
+    let statement = format!(
+        "SELECT {COLUMNS} FROM admin_tokens t
+         WHERE t.id > ?1 AND t.revoked_at IS NULL AND {condition} ORDER BY t.id LIMIT ?2"
+    );
+    let mut statement = sql.prepare(&statement)?;
+    let (limit, within) = (query.limit.get().saturating_add(1), within.map(|id| *id.as_bytes()));
+    Ok(Page::cut(statement.query_map(params![after, limit, within], token)?, query.limit))
+}
+
+/// A row of [`COLUMNS`].
+fn token(row: &Row<'_>) -> Result<AdminToken, SqlError> {
+    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+    Ok(AdminToken {
+        id: AdminTokenId::from_bytes(row.get(0)?),
+        last_characters: LastCharacters(row.get(1)?),
+        name: row.get(2)?,
+        role: role(row)?,
+        created_at: UnixSeconds(row.get(5)?),
+        created_by: row.get(6)?,
+        expires_at: instant(7)?,
+        last_used_at: instant(8)?,
+        revoked_at: instant(9)?,
+        revision: changes::revision(row.get(10)?),
+    })
+}
+
+fn role(row: &Row<'_>) -> Result<Role, SqlError> {
+    let workspace = row.get::<Option<[u8; 16]>>(4)?.map(WorkspaceId::from_bytes);
+    match (row.text(3)?, workspace) {
+        ("platform_admin", None) => Ok(Role::PlatformAdmin),
+        ("workspace_admin", Some(workspace)) => Ok(Role::WorkspaceAdmin(workspace)),
+        ("workspace_member", Some(workspace)) => Ok(Role::WorkspaceMember(workspace)),
+        _ => Err(SqlError::invalid_column(3, "not a role")),
+    }
+}
+
+impl Audited for AdminToken {
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "admin_token", id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        self.role.workspace()
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("name", json!(self.name)),
+            ("role", json!(self.role.word())),
+            ("last_characters", json!(self.last_characters.0)),
+            ("expires_at", json!(self.expires_at.map(instant::text))),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

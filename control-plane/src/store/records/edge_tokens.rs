@@ -1,0 +1,218 @@
+//! Edge tokens: which edge a token authenticates. Indexed in memory, because the feed checks one with each request.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use policy::{Digest, EdgeTokenId, UnixSeconds, WorkspaceId};
+use serde_json::{Map, Value, json};
+
+use crate::base::secret::LastCharacters;
+use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
+use crate::store::history::audit::{Audited, Event, EventTarget};
+use crate::store::history::changes::{self, Change};
+use crate::store::{
+    AtRevision, ChangeContext, LiveToken, NewSecret, Page, Precondition, RevokedToken, Store, StoreError, TokenQuery,
+};
+
+/// How often a token's last use is recorded.
+const USE_RECORDED_EVERY_SECS: i64 = 60;
+
+/// A token for the feed. Not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeToken {
+    pub id: EdgeTokenId,
+    pub last_characters: LastCharacters,
+    pub name: String,
+    /// The edge that it may act for.
+    pub edge: String,
+    pub created_at: UnixSeconds,
+    pub created_by: String,
+    /// To within a minute.
+    pub last_used_at: Option<UnixSeconds>,
+    pub revoked_at: Option<UnixSeconds>,
+    /// Of its last change.
+    pub revision: policy::Revision,
+}
+
+/// A token to create.
+#[derive(Clone, Debug)]
+pub struct NewEdgeToken {
+    pub id: EdgeTokenId,
+    pub name: String,
+    pub edge: String,
+    pub secret: NewSecret,
+}
+
+const COLUMNS: &str =
+    "t.id, t.last_characters, t.name, t.edge, t.created_at, t.created_by, t.last_used_at, t.revoked_at,
+    t.revision";
+
+impl Store {
+    /// Creates a token. The feed accepts it once this returns.
+    pub async fn create_edge_token(
+        &self,
+        new: NewEdgeToken,
+        context: ChangeContext,
+    ) -> Result<AtRevision<EdgeToken>, StoreError> {
+        self.engine.change(move |change| create(change, &new, &context)).await
+    }
+
+    /// The token with this id; `NotFound` if it was revoked.
+    pub async fn edge_token(&self, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
+        self.engine.read(move |sql| find(sql, id)).await
+    }
+
+    /// A page of the tokens that aren't revoked, oldest first.
+    pub async fn list_edge_tokens(&self, query: TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
+        self.engine.read(move |sql| list(sql, &query)).await
+    }
+
+    /// Revokes a token for good. The feed refuses it once this returns.
+    pub async fn revoke_edge_token(
+        &self,
+        id: EdgeTokenId,
+        precondition: Precondition,
+        context: ChangeContext,
+    ) -> Result<AtRevision<()>, StoreError> {
+        self.engine.change(move |change| revoke(change, id, &precondition, &context)).await
+    }
+
+    /// The token with this digest, if it is valid now. Costs a look-up in memory.
+    pub fn live_edge_token(&self, digest: &Digest) -> Option<Arc<LiveToken>> {
+        self.engine.edge_tokens().borrow().live.get(digest).cloned()
+    }
+
+    /// The token with this digest, if it was revoked. Costs a look-up in memory.
+    pub fn revoked_edge_token(&self, digest: &Digest) -> Option<Arc<RevokedToken>> {
+        self.engine.edge_tokens().borrow().revoked.get(digest).cloned()
+    }
+
+    /// Whether the token with this id is valid now. Costs a look-up in memory.
+    pub fn is_live_edge_token(&self, id: &str) -> bool {
+        self.engine.edge_tokens().borrow().live_ids.contains(id)
+    }
+
+    /// Records in the background that a token was used, at most once a minute.
+    pub fn record_edge_token_use(&self, token: &LiveToken, now: UnixSeconds) {
+        let recorded_at = token.use_recorded_at.load(Ordering::Relaxed);
+        let is_due = UnixSeconds(recorded_at).saturating_add_secs(USE_RECORDED_EVERY_SECS).is_reached(now);
+        let order = Ordering::Relaxed;
+        // Only one request of that minute writes.
+        if is_due && token.use_recorded_at.compare_exchange(recorded_at, now.0, order, order).is_ok() {
+            let (engine, id) = (Arc::clone(&self.engine), token.id);
+            // If this fails, the store logs why.
+            tokio::spawn(async move { engine.change(move |change| record_use(change, id, now)).await });
+        }
+    }
+}
+
+fn create(
+    change: &Change<'_>,
+    new: &NewEdgeToken,
+    context: &ChangeContext,
+) -> Result<AtRevision<EdgeToken>, StoreError> {
+    let inserted = change
+        .sql()
+        .prepare(
+            "INSERT INTO edge_tokens (id, digest, last_characters, name, edge, created_at, created_by, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (digest) DO NOTHING",
+        )?
+        .execute(params![
+            new.id.as_bytes(),
+            new.secret.digest.0,
+            new.secret.last_characters.0,
+            new.name,
+            new.edge,
+            context.at.0,
+            context.actor.id,
+            changes::number(change.revision()?)?
+        ])?;
+    if inserted == 0 {
+        return Err(StoreError::SecretTaken);
+    }
+    change.mark_edge_tokens_changed();
+    let value = find(change.sql(), new.id)?;
+    let revision = change.record(context, &Event::created("edge-token.create", &value), &[])?;
+    Ok(AtRevision { value, revision })
+}
+
+pub(crate) fn revoke(
+    change: &Change<'_>,
+    id: EdgeTokenId,
+    precondition: &Precondition,
+    context: &ChangeContext,
+) -> Result<AtRevision<()>, StoreError> {
+    let token = find(change.sql(), id)?;
+    precondition.check(token.revision)?;
+    change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
+        id.as_bytes(),
+        context.at.0,
+        changes::number(change.revision()?)?
+    ])?;
+    change.mark_edge_tokens_changed();
+    let revision = change.record(context, &Event::ended("edge-token.revoke", &token), &[])?;
+    Ok(AtRevision { value: (), revision })
+}
+
+/// This is not a change: it has no revision and no audit event.
+fn record_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
+    let mut update = change.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
+    update.execute(params![id.as_bytes(), at.0])?;
+    Ok(())
+}
+
+fn find(sql: Sql<'_>, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id = ?1 AND t.revoked_at IS NULL");
+    let found = sql.prepare(&statement)?.query_row(params![id.as_bytes()], token).optional()?;
+    found.ok_or(StoreError::NotFound)
+}
+
+pub(crate) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<EdgeToken>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.digest = ?1");
+    Ok(sql.prepare(&statement)?.query_row(params![digest.0], token).optional()?)
+}
+
+fn list(sql: Sql<'_>, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
+    // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
+    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let statement =
+        format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id > ?1 AND t.revoked_at IS NULL ORDER BY t.id LIMIT ?2");
+    let mut statement = sql.prepare(&statement)?;
+    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1)], token)?;
+    Ok(Page::cut(rows, query.limit))
+}
+
+/// A row of [`COLUMNS`].
+fn token(row: &Row<'_>) -> Result<EdgeToken, SqlError> {
+    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
+    Ok(EdgeToken {
+        id: EdgeTokenId::from_bytes(row.get(0)?),
+        last_characters: LastCharacters(row.get(1)?),
+        name: row.get(2)?,
+        edge: row.get(3)?,
+        created_at: UnixSeconds(row.get(4)?),
+        created_by: row.get(5)?,
+        last_used_at: instant(6)?,
+        revoked_at: instant(7)?,
+        revision: changes::revision(row.get(8)?),
+    })
+}
+
+impl Audited for EdgeToken {
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "edge_token", id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        None
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("name", json!(self.name)),
+            ("edge", json!(self.edge)),
+            ("last_characters", json!(self.last_characters.0)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

@@ -1,0 +1,100 @@
+//! Stores the removal of instances by an operator, with its audit event.
+
+use policy::WorkspaceId;
+use serde_json::{Map, Value, json};
+
+use super::{Instance, record_row_change, row_of, save};
+use crate::base::staleness_bound::StalenessBound;
+use crate::store::db::sql::params;
+use crate::store::history::audit::{Audited, Event, EventTarget};
+use crate::store::history::changes::Change;
+use crate::store::{AtRevision, ChangeContext, Store, StoreError};
+
+/// Which instances an operator removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InstanceRemoval {
+    /// One instance, by its id.
+    One,
+    /// All dead instances of an edge.
+    OfEdge,
+}
+
+/// The removed instances of an edge, for the audit log.
+struct RemovedInstances<'a> {
+    edge: &'a str,
+    instances: Vec<&'a str>,
+}
+
+impl Store {
+    /// Records in at most one change that an operator has removed these instances. Each comes with the number of its
+    /// row's last known change; an instance whose row another replica has changed since is left out. Returns the ids of
+    /// the ended instances and the revision; `None` if none was ended.
+    pub(crate) async fn end_instances(
+        &self,
+        instances: Vec<(Instance, i64)>,
+        removal: InstanceRemoval,
+        context: ChangeContext,
+    ) -> Result<Option<AtRevision<Vec<String>>>, StoreError> {
+        let me = self.replica().map(str::to_owned);
+        let work = move |change: &Change<'_>| {
+            let sql = change.sql();
+            let mut ended = Vec::with_capacity(instances.len());
+            for (instance, known) in &instances {
+                if me.is_some() && row_of(sql, &instance.id)?.is_none_or(|row| row.changed != *known) {
+                    continue;
+                }
+                save(sql, instance)?;
+                if let Some(me) = &me {
+                    sql.prepare("UPDATE instances SET told = 1 WHERE id = ?1")?.execute(params![instance.id])?;
+                    record_row_change(sql, &instance.id, me)?;
+                }
+                ended.push(instance);
+            }
+            let event = match (removal, ended.as_slice()) {
+                (_, []) => return Ok(None),
+                (InstanceRemoval::One, [one, ..]) => Event::ended("instance.remove", *one),
+                (InstanceRemoval::OfEdge, [one, ..]) => {
+                    let instances = ended.iter().map(|instance| instance.id.as_str()).collect();
+                    Event::ended("instances.remove", &RemovedInstances { edge: &one.edge, instances })
+                }
+            };
+            let revision = change.record(&context, &event, &[])?;
+            Ok(Some(AtRevision { value: ended.into_iter().map(|instance| instance.id.clone()).collect(), revision }))
+        };
+        self.engine.change(work).await
+    }
+}
+
+impl Audited for Instance {
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "instance", id: self.id.clone(), name: self.edge.clone() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        None
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let max_staleness_secs = match self.bound {
+            StalenessBound::Secs(secs) => json!(secs),
+            StalenessBound::Never => Value::Null,
+        };
+        let fields = [("edge", json!(self.edge)), ("max_staleness_secs", max_staleness_secs)];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+impl Audited for RemovedInstances<'_> {
+    fn target(&self) -> EventTarget {
+        EventTarget { kind: "edge", id: self.edge.to_owned(), name: self.edge.to_owned() }
+    }
+
+    fn workspace(&self) -> Option<WorkspaceId> {
+        None
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [("edge", json!(self.edge)), ("instances", json!(self.instances))];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

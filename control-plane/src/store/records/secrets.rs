@@ -1,0 +1,222 @@
+//! Secrets of keys, by their digests: rotation, overlap, and what happens to the old ones.
+
+use std::collections::HashSet;
+
+use policy::wire::Op;
+use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
+
+use super::{keys, usage};
+use crate::base::secret::{LastCharacters, Secret};
+use crate::store::db::sql::{Optional as _, Sql, Value, params, values};
+use crate::store::history::changes::{self, Change};
+use crate::store::history::id_catalogue::IdCatalogue;
+use crate::store::history::key_records;
+use crate::store::{AtRevision, ChangeContext, Key, Precondition, ROTATED_AT_EDGE, Store, StoreError};
+
+/// What is stored of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSecret {
+    pub digest: Digest,
+    pub last_characters: LastCharacters,
+}
+
+/// What happens to a key's secrets when it gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The current one ends now, and so does a previous one.
+    EndAll,
+    /// The current one becomes the previous one, and ends after `secs` seconds. An older previous one ends now.
+    Overlap { secs: i64 },
+    /// The current one ends now; a previous one stays valid until its own end.
+    Replace,
+}
+
+impl From<&Secret> for NewSecret {
+    fn from(secret: &Secret) -> Self {
+        Self { digest: secret.digest(), last_characters: secret.last_characters() }
+    }
+}
+
+impl Store {
+    /// Gives the key a new secret; `rotation` decides what happens to those that it has.
+    pub async fn rotate_key(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        secret: NewSecret,
+        rotation: Rotation,
+        precondition: Precondition,
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let catalogue = self.catalogue.clone();
+        let work = move |change: &Change<'_>| {
+            rotate(change, &catalogue, (workspace, id), (&secret, rotation), &precondition, &context)
+        };
+        self.engine.change(work).await
+    }
+
+    /// Ends the previous secret early. If there is none, it is no change.
+    pub async fn end_overlap(
+        &self,
+        workspace: WorkspaceId,
+        id: KeyId,
+        precondition: Precondition,
+        context: ChangeContext,
+    ) -> Result<AtRevision<Key>, StoreError> {
+        let catalogue = self.catalogue.clone();
+        let work = move |change: &Change<'_>| end_overlap(change, &catalogue, (workspace, id), &precondition, &context);
+        self.engine.change(work).await
+    }
+}
+
+pub(crate) fn rotate(
+    change: &Change<'_>,
+    catalogue: &IdCatalogue,
+    (workspace, id): (WorkspaceId, KeyId),
+    (secret, rotation): (&NewSecret, Rotation),
+    precondition: &Precondition,
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
+    let sql = change.sql();
+    let before = keys::find(sql, workspace, id)?;
+    precondition.check(before.revision)?;
+    if before.is_expired(context.at) {
+        return Err(StoreError::ExpiredKey);
+    }
+    let (older, overlap_secs) = match rotation {
+        Rotation::Replace => (None, None),
+        // A key has at most one previous secret: the older one is rotated out, and is no longer live.
+        Rotation::EndAll => (rotate_out_previous(sql, (workspace, id), context.at)?, None),
+        Rotation::Overlap { secs } => (rotate_out_previous(sql, (workspace, id), context.at)?, Some(secs)),
+    };
+    let current: Digest = sql
+        .prepare(
+            "UPDATE secrets SET superseded_at = ?3, previous_until = ?4
+             WHERE workspace_id = ?1 AND key_id = ?2 AND superseded_at IS NULL RETURNING digest",
+        )?
+        .query_row(
+            params![
+                workspace.as_bytes(),
+                id.as_bytes(),
+                context.at.0,
+                overlap_secs.map(|secs| context.at.saturating_add_secs(secs).0)
+            ],
+            |row| row.get(0).map(Digest),
+        )?;
+    if overlap_secs.is_some() {
+        usage::begin_overlap(sql, id)?;
+    }
+    insert(sql, workspace, &[(id, secret)], context.at)?;
+    sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
+    let touched = [Some(secret.digest), Some(current), older];
+    let mut ops = upsert_each(sql, catalogue, touched.into_iter().flatten())?;
+    ops.extend(remove_oldest_from_edges(sql, (workspace, id))?.into_iter().map(Op::Remove));
+    keys::record_update(change, "key.rotate", &before, &ops, context)
+}
+
+pub(crate) fn end_overlap(
+    change: &Change<'_>,
+    catalogue: &IdCatalogue,
+    (workspace, id): (WorkspaceId, KeyId),
+    precondition: &Precondition,
+    context: &ChangeContext,
+) -> Result<AtRevision<Key>, StoreError> {
+    let sql = change.sql();
+    let key = keys::find(sql, workspace, id)?;
+    precondition.check(key.revision)?;
+    if key.previous_secret_expires_at(context.at).is_none() {
+        return Ok(AtRevision { revision: key.revision, value: key });
+    }
+    let ended = rotate_out_previous(sql, (workspace, id), context.at)?;
+    sql.prepare("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
+        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
+    keys::record_update(change, "key.end-overlap", &key, &upsert_each(sql, catalogue, ended)?, context)
+}
+
+/// Rotates out the previous secret, if there is one: as of now, or as of the end of its overlap if that is earlier.
+fn rotate_out_previous(
+    sql: Sql<'_>,
+    (workspace, id): (WorkspaceId, KeyId),
+    now: UnixSeconds,
+) -> Result<Option<Digest>, StoreError> {
+    usage::end_overlap(sql, id)?;
+    let ended = sql
+        .prepare(
+            "UPDATE secrets SET superseded_at = CASE WHEN previous_until < ?3 THEN previous_until ELSE ?3 END,
+                 previous_until = NULL
+             WHERE workspace_id = ?1 AND key_id = ?2 AND previous_until IS NOT NULL RETURNING digest",
+        )?
+        .query_row(params![workspace.as_bytes(), id.as_bytes(), now.0], |row| row.get(0).map(Digest));
+    Ok(ended.optional()?)
+}
+
+/// Adds current secrets of different keys. `SecretTaken` if one of them is known already, in any workspace.
+pub(crate) fn insert(
+    sql: Sql<'_>,
+    workspace: WorkspaceId,
+    secrets: &[(KeyId, &NewSecret)],
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let row = |(id, secret): &(KeyId, &NewSecret)| {
+        values![secret.digest.0, workspace.as_bytes(), id.as_bytes(), secret.last_characters.0, now.0]
+    };
+    let inserted = sql.execute_each(
+        "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
+         VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (digest) DO NOTHING",
+        &secrets.iter().map(row).collect::<Vec<_>>(),
+    )?;
+    if inserted < secrets.len() {
+        return Err(StoreError::SecretTaken);
+    }
+    usage::set_current_secrets(sql, workspace, secrets.iter().map(|(id, secret)| (*id, secret.digest)))
+}
+
+/// Those of these digests that any key has had, in any workspace. A deleted key's count until they are removed.
+pub(crate) fn known(sql: Sql<'_>, digests: impl IntoIterator<Item = Digest>) -> Result<HashSet<Digest>, StoreError> {
+    let (digests, mut known) =
+        (digests.into_iter().map(|digest| Value::of(digest.0)).collect::<Vec<_>>(), HashSet::new());
+    sql.each_in("SELECT digest FROM secrets WHERE digest IN (?1)", &digests, |row| {
+        known.insert(Digest(row.get(0)?));
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(known)
+}
+
+/// Removes all of a key's digests from the edges; returns those that were there.
+pub(crate) fn remove_from_edges(
+    sql: Sql<'_>,
+    (workspace, id): (WorkspaceId, KeyId),
+) -> Result<Vec<Digest>, StoreError> {
+    let mut statement = sql.prepare(
+        "UPDATE secrets SET at_edge = 0 WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1 RETURNING digest",
+    )?;
+    let digests = statement.query_map(params![workspace.as_bytes(), id.as_bytes()], |row| row.get(0).map(Digest))?;
+    Ok(digests)
+}
+
+/// Removes all but the newest of a key's rotated-out digests from the edges, and returns them: a rotation is never
+/// refused, so their number must be limited.
+fn remove_oldest_from_edges(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId)) -> Result<Vec<Digest>, StoreError> {
+    let mut statement = sql.prepare(
+        "UPDATE secrets SET at_edge = 0 WHERE digest IN (
+             SELECT digest FROM secrets
+             WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1
+                 AND superseded_at IS NOT NULL AND previous_until IS NULL
+             ORDER BY superseded_at DESC, created_at DESC, digest LIMIT ?3 OFFSET ?4)
+         RETURNING digest",
+    )?;
+    let digests = statement
+        .query_map(params![workspace.as_bytes(), id.as_bytes(), i64::MAX, ROTATED_AT_EDGE], |row| {
+            row.get(0).map(Digest)
+        })?;
+    Ok(digests)
+}
+
+fn upsert_each(
+    sql: Sql<'_>,
+    catalogue: &IdCatalogue,
+    digests: impl IntoIterator<Item = Digest>,
+) -> Result<Vec<Op>, StoreError> {
+    digests.into_iter().filter_map(|digest| key_records::upsert(sql, catalogue, digest).transpose()).collect()
+}
