@@ -1,13 +1,14 @@
 //! `latchkey serve`: starts the service from its options, and shuts it down.
 
 mod address;
+pub mod app;
 mod body;
 mod connections;
 mod database_options;
 mod listener;
 mod options;
 mod proxies;
-pub mod router;
+mod router;
 mod signals;
 mod socket;
 mod tls;
@@ -23,6 +24,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 pub use self::address::ListenAddress;
+use self::app::{App, AppConfig};
 use self::connections::{ConnectionContext, Deadlines};
 pub use self::database_options::DatabaseOptions;
 use self::listener::{Listener, ListeningSocket, listeners, raise_open_files, slot_limits};
@@ -30,19 +32,15 @@ pub use self::options::ServeOptions;
 use self::proxies::TrustedProxies;
 pub use self::proxies::TrustedProxy;
 use self::signals::Signals;
-use crate::api::metric_registry::Metrics;
-use crate::api::{Api, Parts};
 use crate::base::clock::Clock;
 use crate::base::config::Config;
 use crate::base::entropy::Entropy;
 use crate::base::lossy_log::LossyWriter;
 use crate::base::tokens::{Token, TokenFileOrigin};
 use crate::edges::Edges;
-use crate::feed::Feed;
 use crate::store::{ChangeContext, Store};
 use crate::web::auth_failures::AuthFailureLimiter;
 use crate::web::connection_slots::ConnectionSlots;
-use crate::web::import_limiter::ImportLimiter;
 use crate::web::spool::Spool;
 
 /// How often expired data is removed, and the audit log's head is logged.
@@ -90,32 +88,27 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
         Ok(token)
     };
     let [admin, edge] = tokens;
-    let (admin_token, edge_token) = (token(admin)?, token(edge)?);
 
-    let auth_failures = AuthFailureLimiter::new(store.clone(), clock.clone());
-    let (shared, kept) = (auth_failures.clone(), config.log_revisions);
-    let edges = Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await?;
-    let feed = Feed::new(store.clone(), clock.clone(), edge_token.clone(), shared, edges.clone(), kept, ending.clone());
-    let spool = Spool::new(Spool::folder(&options.database.database()), options.import_spool_bytes);
-    let api = Api::from(Parts {
-        imports: ImportLimiter::new(config.limits, spool),
+    let parts = AppConfig {
         store: store.clone(),
-        clock: clock.clone(),
-        entropy,
         config,
-        admin_token,
-        edge_token,
-        edges: edges.clone(),
-        metrics: Metrics::with_log(store.clone(), feed.clone(), log_lines_lost),
-        auth_failures: auth_failures.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        admin_token: token(admin)?,
+        edge_token: token(edge)?,
         public_url: options.public_url.unwrap_or_else(|| listener.public_url()),
-    });
+        spool: Spool::new(Spool::folder(&options.database.database()), options.import_spool_bytes),
+        log_lines_lost,
+    };
+    let (public_url, connection_limit) = (parts.public_url.clone(), parts.config.limits.connections());
+    let app = App::build(parts, ending.clone()).await?;
+    let App { feed, edges, auth_failures, .. } = &app;
     // Before the first feed request, so that no edge gets more of the log than is kept. The store has logged a failure.
     let _ = feed.compact().await;
     // Before the address is announced, because a signal may follow.
     let signals = Signals::listen()?;
     let revision = store.head().borrow().revision.0;
-    info!(address = listener.addresses().join(", "), public_url = %api.public_url, open_files, revision, "serving");
+    info!(address = listener.addresses().join(", "), %public_url, open_files, revision, "serving");
     // For the program that started this one. The service runs even if standard output is closed or has no reader.
     let announcements = LossyWriter::start(std::io::stdout(), Counter::default())?;
     let announce = |what: &str, listener: &Listener| {
@@ -125,14 +118,15 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
     announce("listening", &listener);
     let measuring = tokio::spawn(edges.clone().measure());
     let compacting = tokio::spawn(feed.clone().compact_log());
-    let limits = slot_limits(open_files, edge_listener.is_some(), api.config.limits.connections());
-    let (deadlines, entropy) = (Deadlines::of(Duration::from_millis(options.still_ms)), api.entropy.clone());
+    let limits = slot_limits(open_files, edge_listener.is_some(), connection_limit);
+    let deadlines = Deadlines::of(Duration::from_millis(options.still_ms));
     let proxies = TrustedProxies::new(&options.trusted_proxies);
     let services = match edge_listener {
-        None => vec![(listener, router::router(api, feed))],
+        None => vec![(listener, app.router())],
         Some(edge) => {
             announce("edges", &edge);
-            vec![(listener, router::rest(&api)), (edge, router::edge_router(&api, feed))]
+            let (admins, edges) = app.separate_routers();
+            vec![(listener, admins), (edge, edges)]
         }
     };
     let services = services.into_iter().flat_map(|(Listener { sockets, tls, .. }, router)| {
@@ -141,12 +135,11 @@ pub async fn serve(options: ServeOptions, log_lines_lost: Counter) -> anyhow::Re
         sockets.into_iter().map(move |socket| (socket, context.clone()))
     });
     let services = services.collect();
-    let served = edges.clone();
     let watching = tokio::spawn(store.clone().watch(ending.clone()));
-    let maintenance = tokio::spawn(run_hourly(store.clone(), clock, auth_failures, edges, ending));
+    let maintenance = tokio::spawn(run_hourly(store.clone(), clock, auth_failures.clone(), edges.clone(), ending));
     run(services, end, signals).await;
     let _ = tokio::join!(maintenance, watching, compacting, measuring);
-    served.release().await;
+    edges.release().await;
     store.close().await;
     announcements.flush_within(FLUSH);
     info!("closed");

@@ -44,13 +44,8 @@ struct RouteLabels {
 }
 
 impl Metrics {
-    /// Metrics of a control plane on this store, with this feed.
-    pub fn new(store: Store, feed: Feed) -> Self {
-        Self::with_log(store, feed, Counter::default())
-    }
-
-    /// The same, with the counter of log lines that were lost.
-    pub fn with_log(store: Store, feed: Feed, lines_lost: Counter) -> Self {
+    /// Metrics of a control plane on this store, with this feed. `lines_lost` counts lines of the log that were lost.
+    pub fn new(store: Store, feed: Feed, lines_lost: Counter) -> Self {
         let mut registry = Registry::with_prefix("latchkey");
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(LATENCIES)) as fn() -> Histogram);

@@ -7,17 +7,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use latchkey::api::metric_registry::Metrics;
-use latchkey::api::{Api, Parts};
 use latchkey::base::clock::Clock;
 use latchkey::base::config::Config;
 use latchkey::base::entropy::Entropy;
 use latchkey::base::tokens::Token;
 use latchkey::edges::Edges;
 use latchkey::feed::Feed;
-use latchkey::serve::router;
+use latchkey::serve::app::{App, AppConfig};
 use latchkey::store::{ChangeContext, Database, Store};
-use latchkey::web::auth_failures::AuthFailureLimiter;
 use latchkey::web::import_limiter::ImportLimiter;
 use latchkey::web::spool::Spool;
 use policy::Position;
@@ -110,30 +107,21 @@ impl Service {
         let database: Database = database.parse().unwrap();
         let store = Store::open(database, epoch, &config, context).await.unwrap();
         let (end, ending) = watch::channel(false);
-        let (auth_failures, public_url) =
-            (AuthFailureLimiter::new(store.clone(), clock.clone()), PUBLIC_URL.parse().unwrap());
-        let log_revisions = config.log_revisions;
-        let edges = Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await.unwrap();
-        let (token, shared) = (Token::of(EDGE), auth_failures.clone());
-        let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), log_revisions, ending);
-        let (admin_token, edge_token) = (Token::of(ADMIN), Token::of(EDGE));
-        let metrics = Metrics::new(store.clone(), feed.clone());
-        tokio::spawn(edges.clone().measure());
-        let imports = ImportLimiter::new(config.limits, Spool::new(directory.path().to_owned(), 256 << 20));
-        let api = Api::from(Parts {
-            imports: imports.clone(),
+        let parts = AppConfig {
             store: store.clone(),
+            config,
             clock: clock.clone(),
             entropy,
-            config,
-            admin_token,
-            metrics,
-            auth_failures,
-            public_url,
-            edge_token,
-            edges: edges.clone(),
-        });
-        let router = router::router(api, feed.clone());
+            admin_token: Token::of(ADMIN),
+            edge_token: Token::of(EDGE),
+            public_url: PUBLIC_URL.parse().unwrap(),
+            spool: Spool::new(directory.path().to_owned(), 256 << 20),
+            log_lines_lost: Default::default(),
+        };
+        let app = App::build(parts, ending).await.unwrap();
+        let router = app.router();
+        let App { feed, edges, imports, .. } = app;
+        tokio::spawn(edges.clone().measure());
         Self { store, edges, imports, directory, clock, nanos, monotonic, broken_clocks, router, feed, end }
     }
 

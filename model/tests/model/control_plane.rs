@@ -6,17 +6,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request};
-use latchkey::api::metric_registry::Metrics;
-use latchkey::api::{Api, Parts};
 use latchkey::base::config::Config;
 use latchkey::base::entropy::Entropy;
 use latchkey::base::tokens::Token;
 use latchkey::edges::Edges;
 use latchkey::feed::Feed;
-use latchkey::serve::router;
+use latchkey::serve::app::{App, AppConfig};
 use latchkey::store::{ChangeContext, Database, LostChanges, NewSecret, Restore, RestorePlan, Store, back_up, restore};
-use latchkey::web::auth_failures::AuthFailureLimiter;
-use latchkey::web::import_limiter::ImportLimiter;
 use latchkey::web::spool::Spool;
 use policy::{Epoch, Position};
 use serde_json::Value;
@@ -76,27 +72,20 @@ impl ControlPlane {
         let store =
             Store::open(&database, epoch, &config, ChangeContext::system(clock.now())).await.expect("the store opens");
         let (end, ending) = watch::channel(false);
-        let auth_failures = AuthFailureLimiter::new(store.clone(), clock.clone());
-        let edges =
-            Edges::load(store.clone(), clock.clone(), config.limits, ending.clone()).await.expect("instances are read");
-        let (token, shared) = (Token::of(EDGE), auth_failures.clone());
-        let feed = Feed::new(store.clone(), clock.clone(), token, shared, edges.clone(), LOG_REVISIONS, ending);
-        let metrics = Metrics::new(store.clone(), feed.clone());
-        let spool = Spool::new(Spool::folder(&database), 256 << 20);
-        let api = Api::from(Parts {
-            imports: ImportLimiter::new(config.limits, spool),
+        let parts = AppConfig {
             store: store.clone(),
+            config,
             clock,
             entropy,
-            config,
             admin_token: Token::of(ADMIN),
-            metrics,
-            auth_failures,
-            public_url: "https://keys.example.com".parse().expect("a URL"),
             edge_token: Token::of(EDGE),
-            edges: edges.clone(),
-        });
-        let router = router::router(api, feed.clone());
+            public_url: "https://keys.example.com".parse().expect("a URL"),
+            spool: Spool::new(Spool::folder(&database), 256 << 20),
+            log_lines_lost: Default::default(),
+        };
+        let app = App::build(parts, ending).await.expect("instances are read");
+        let router = app.router();
+        let App { feed, edges, .. } = app;
         Self { database, time, store, feed, edges, router, end }
     }
 
