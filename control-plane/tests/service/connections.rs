@@ -117,7 +117,7 @@ fn unsent(server: SocketAddr, client: SocketAddr) -> Option<u64> {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_loses_its_connection_and_a_slow_one_does_not() {
-    let server = Server::start(400);
+    let server = Server::start(1_000);
     let mut unread = server.connect().await;
     ask_for_much(&mut unread).await;
     // A small buffer: with one of megabytes, a system announces room only once a sixteenth was read, which is too late

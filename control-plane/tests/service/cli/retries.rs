@@ -7,6 +7,10 @@ use serde_json::json;
 
 use super::{Cli, CommandOutput};
 
+/// The beginnings of headers that each answer of a change has.
+const LATCHKEY_HEADER: &[u8] = b"\r\nlatchkey-";
+const REQUEST_ID_HEADER: &[u8] = b"\r\nx-request";
+
 /// What happens to a request on its way.
 #[derive(Clone, Copy)]
 enum ProxyAction {
@@ -49,8 +53,9 @@ fn forward(action: ProxyAction, mut client: TcpStream, mut server: TcpStream) {
     if matches!(action, ProxyAction::AnswerLost) {
         let mut answer = Vec::new();
         let mut some = [0; 65_536];
+        let is_header = |part: &[u8]| part == LATCHKEY_HEADER || part == REQUEST_ID_HEADER;
         // A request to continue is no answer yet.
-        while !answer.windows(10).any(|part| part == b"\r\nlatchkey-" || part == b"\r\nx-request") {
+        while !answer.windows(LATCHKEY_HEADER.len()).any(is_header) {
             match server.read(&mut some) {
                 Ok(count @ 1..) => answer.extend_from_slice(&some[..count]),
                 _ => break,
