@@ -1,5 +1,5 @@
 # The first steps after any start of Latchkey: a workspace, a key, and commands to try.
-"""Makes the first key of a new control plane, waits for it at Envoy, and prints what to try, for demo and compose."""
+"""Creates the first key of a new control plane and prints commands to try, for scripts/demo and scripts/compose."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHa
 
 
 class Failed(Exception):
-    """Why it can't run, in a sentence for the user."""
+    """Why the script can't run, in a sentence for the user."""
 
 
 def refuse_taken(numbers):
@@ -28,7 +28,7 @@ def refuse_taken(numbers):
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                raise Failed(f"port {port}, for the {name}, is taken: end what uses it, or set DEMO_PORT_BASE") from None
+                raise Failed(f"port {port}, for the {name}, is in use: stop the program that uses it, or set DEMO_PORT_BASE") from None
 
 
 def wait_until(what, condition, check=lambda: None, look="its log"):
@@ -50,7 +50,7 @@ def answers_200(url):
 
 
 def every_worker_answers_200(port, path, headers):
-    """Requests it on several open connections, because Envoy spreads those over its workers."""
+    """Requests the path on several open connections, because Envoy spreads those over its workers."""
     connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=2) for _ in range(4 * WORKERS)]
 
     def status(connection):
@@ -85,7 +85,7 @@ def ask(control_plane, token_file, path, body=None):
 
 
 def make(control_plane, token_file):
-    """The workspace, which may exist from the last time, and a new key in it, as the API returns them."""
+    """The workspace, which may exist from an earlier run, and a new key in it, as the API returns them."""
     workspace = ask(control_plane, token_file, "/v1/workspaces/acme") or ask(
         control_plane, token_file, "/v1/workspaces", {"name": "Acme", "slug": "acme"}
     )
@@ -94,7 +94,7 @@ def make(control_plane, token_file):
 
 
 def save(state, control_plane, envoy, token_file, workspace, created):
-    """Writes where everything is, for scripts, without a secret."""
+    """Writes addresses, files and ids for scripts; no secret is among them."""
     fields = {
         "console": f"{control_plane}/console",
         "control_plane": control_plane,
@@ -120,9 +120,9 @@ def show(control_plane, envoy, token_file, created, what_runs):
     print(
         f"""
 Latchkey runs: control plane {control_plane}, Envoy {what_runs}.
-The key `{key["name"]}` may read reviews of workspace acme. Its secret is shown here, and never again.
+The key `{key["name"]}` may read reviews of workspace acme. Its secret is shown only once, here.
 
-  200, the upstream sees who called and no key:
+  200, and the upstream receives the client's identity and no key:
     {curl} {envoy}/v1/reviews -H 'x-api-key: {secret}'
 
   401 missing-key:
@@ -134,10 +134,10 @@ The key `{key["name"]}` may read reviews of workspace acme. Its secret is shown 
   403 missing-scope, because the key may read reviews and not write them:
     {curl} -X POST {envoy}/v1/reviews -H 'x-api-key: {secret}'
 
-The console, for people; sign in with the token in {token_name(token_file)}:
+The console; sign in with the token in {token_name(token_file)}:
     {control_plane}/console
 
-Revoke it, and try the first line again:
+Deactivate the key, and try the first line again:
     {curl} -X POST {control_plane}/v1/workspaces/acme/keys/{key["id"]}/deactivate -H "authorization: Bearer $(cat {shlex.quote(str(token_file))})"
 """,
         flush=True,

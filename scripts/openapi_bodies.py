@@ -6,6 +6,6 @@ import schemathesis
 
 @schemathesis.serializer("application/jsonl")
 def json_lines(context, value):
-    """A list becomes one line for each item; anything else is one line, and refused."""
+    """A list becomes one line for each item; anything else becomes one line, which the control plane refuses."""
     lines = value if isinstance(value, list) else [value]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()

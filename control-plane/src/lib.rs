@@ -2,8 +2,7 @@
 //!
 //! `api`, `console` and `feed` know HTTP, share `web`, and call the public functions of `store`, which knows SQL and no
 //! HTTP; all of them use `base`. `serve` puts them together, and `cli` is the command line. No two of these folders import
-//! each other, which `make lint` checks. This is
-//! a library so that tests and benchmarks use the same router as the binary.
+//! each other. This is a library so that tests and benchmarks use the same router as the binary.
 
 pub mod api;
 pub mod base;

@@ -36,12 +36,12 @@ def ext_authz(port):
     return [{"name": "envoy.filters.http.ext_authz", "typed_config": typed("ext_authz.v3.ExtAuthz", {"http_service": server})}]
 
 
-# Optional parts, with the variants that have each and don't. Filter state isn't optional: the guard and the logs need
-# it.
+# Optional parts, with the variants that have each and the ones that don't. Filter state isn't optional, because the
+# guard and the logs need it.
 OPTIONS = [
     ("the guard", "ours, guard", "ours"),
     ("the two identity headers of the default", "ours", "ours, nothing forwarded"),
-    ("the two others", "ours, all forwarded", "ours"),
+    ("the other two identity headers", "ours, all forwarded", "ours"),
 ]
 
 # Each maps a valid key and the backend's port to the filters that are measured.
@@ -110,7 +110,7 @@ def section(wanted, costs):
             if (kind, "ours") in costs and (kind, peer) in costs:
                 seen = costs[kind, "ours"] / costs[kind, peer]
                 word = "met" if seen <= limit else "missed"
-                lines.append(f"- budget, {kind}: at most {limit} x {peer}; seen {seen:.2f}: {word}")
+                lines.append(f"- budget, {kind}: at most {limit} x {peer}; measured {seen:.2f}: {word}")
     for what, with_it, without in OPTIONS:
         if ("direct", with_it) in costs and ("direct", without) in costs:
             added = (f"{costs[kind, with_it] - costs[kind, without]:+.1f} µs" for kind in ("direct", "upstream"))

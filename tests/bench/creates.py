@@ -1,7 +1,7 @@
 # Durable creates a second, compared with the disk's own rate: each answer comes after its fsync.
-"""A control plane and 16 clients, each of which creates a key and waits for the answer before it creates the next. In
-turn with loops of 4 KiB writes, each followed by fdatasync, in the same folder: into a growing file, and over an
-existing one, as a reused write-ahead log does."""
+"""A control plane and 16 clients, each of which creates a key and waits for the answer before it creates the next. The
+rounds alternate with loops of 4 KiB writes, each followed by fdatasync, in the same folder: into a growing file, and
+over existing blocks, as a reused write-ahead log does."""
 
 import os
 import time
@@ -31,7 +31,7 @@ def measure(bench):
         [what, f"{median(rates):.0f}", f"{min(rates):.0f} to {max(rates):.0f}"]
         for what, rates in [
             ("4 KiB write and fdatasync, a file that grows", growing),
-            ("4 KiB write and fdatasync, over what is there", over),
+            ("4 KiB write and fdatasync, over existing blocks", over),
             ("creates, 1 client", alone),
             (f"creates, {CLIENTS} clients", together),
         ]
@@ -43,12 +43,12 @@ def measure(bench):
         "",
         table(["", "a second", "from, to"], rows),
         "",
-        f"- budget: creates by {CLIENTS} clients at least {TARGET}/s where the disk allows; seen {rate:.0f}/s: {word}",
+        f"- budget: creates by {CLIENTS} clients at least {TARGET}/s if the disk allows it; measured {rate:.0f}/s: {word}",
     ])
 
 
 def fsyncs(path, block_of):
-    """How many writes of 4 KiB a second, each on disk before the next. `block_of` gives the block of each."""
+    """Writes of 4 KiB a second, each on disk before the next. `block_of` returns the block of each."""
     file = os.open(path, os.O_RDWR | os.O_CREAT)
     block, count = os.urandom(4096), 0
     began = time.monotonic()

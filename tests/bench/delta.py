@@ -1,6 +1,6 @@
 # The cost of one change by the size of the table: time until an Envoy enforces it, and the Envoy's CPU.
 """A control plane and an Envoy with one worker. A key is deactivated over REST, and from the answer on it is used until
-Envoy refuses it; then it is activated. For the CPU the same changes come at a fixed pace without requests of clients,
+Envoy refuses it; then it is activated. For the CPU, the same changes are made at a fixed pace without client requests,
 long enough to include all later work that a change causes: the pages are published again after some thousand
 changes."""
 
@@ -33,7 +33,7 @@ class Client:
         """Milliseconds from `began` to the first answer with this status."""
         while self.status(secret) != status:
             if time.monotonic() - began > 10:
-                fail(f"a change did not hold within 10 s: {status} expected")
+                fail(f"a change did not take effect within 10 s: expected {status}")
         return (time.monotonic() - began) * 1000
 
 
@@ -61,7 +61,7 @@ def measure(bench):
     few, many = costs[SIZES[0]], costs[SIZES[-1]]
     return "\n".join([
         f"{TIMED} changes one after the other; the CPU is that of the whole process over {PACED:,} changes, {PACE_SECONDS * 1000:.0f} ms apart, "
-        "less what it takes when nothing changes. 1 worker.",
+        "less its CPU when nothing changes. 1 worker.",
         "",
         table(heads, rows),
         "",

@@ -105,10 +105,10 @@ def measure(bench):
         rows.append([f"{count:,}", "ours, a delta", *figures(edge, edge.keys.secrets[0], off, on, f"ecds: deltas among {count:,} keys")])
         bench.end(edge.process)
         edge.control_plane.stop()
-    heads = ["keys", "way", "bytes a change", "Envoy's CPU a change, ms", "until it holds, ms, median", "longest"]
+    heads = ["keys", "method", "bytes a change", "Envoy's CPU a change, ms", "until it takes effect, ms, median", "longest"]
     return "\n".join([
-        f"Medians of {CHANGES} changes, 1 worker. Time counts from the file's move, or from the REST answer, until the change holds. Bytes are those of the "
-        "file, or those that Envoy received from the control plane, headers and all. The CPU is that of the process until it is idle again, less what it takes anyway.",
+        f"Medians of {CHANGES} changes, 1 worker. Time counts from the file's move, or from the REST answer, until the change takes effect. Bytes are those of the "
+        "file, or those that Envoy received from the control plane, including headers. The CPU is that of the process until it is idle again, less its idle CPU.",
         "",
         table(heads, rows),
     ])
@@ -125,7 +125,7 @@ def figures(edge, secret, off, on, what):
         step()
         times.append(client.until(secret, status, time.monotonic()))
     settle(edge.process)
-    # Again, without a client that sends requests all the time.
+    # The same changes again, without a client that sends requests all the time.
     received = edge.received()
     for step, _ in steps:
         before, began = process_cpu_ns(edge.process), time.monotonic()

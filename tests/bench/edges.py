@@ -1,7 +1,7 @@
 # The cost of 10,000 edges that wait in the feed of one control plane: memory, and the time until all have a change.
 """A control plane on one core; on the other a program that simulates the edges without Envoy: each sends its requests
 over its own connection, waits, and continues from the answer's position. Then the control plane restarts, and all edges
-come back."""
+reconnect."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def measure(bench):
     control_plane.post("/v1/workspaces", {"name": "Acme", "slug": "acme"})
     key = control_plane.post("/v1/workspaces/acme/keys", {"name": "bench", "expires_in": "none"})["key"]["id"]
     alone = control_plane.rss()
-    say(f"edges: {EDGES:,} edges come to wait")
+    say(f"edges: {EDGES:,} edges connect and wait")
     edges = Edges(bench, [control_plane], f"/v1/workspaces/acme/keys/{key}", others)
     joined = edges.line()
     time.sleep(2)
@@ -56,7 +56,7 @@ def measure(bench):
         time.sleep(0.5)
     cpu_ms = (process_cpu_ns(control_plane.process) - before) / 1e6 / CHANGES
     most = memory(control_plane.process, "VmHWM")
-    say("edges: the control plane is started anew")
+    say("edges: the control plane is restarted")
     control_plane.stop()
     control_plane.start()
     back = edges.change()
@@ -70,7 +70,7 @@ def measure(bench):
         ["all have acknowledged it: it is answered as enforced", *figures("enforced_ms")],
     ]
     return "\n".join([
-        f"{EDGES:,} edges, {CHANGES} changes; one core for the control plane, one for all edges. The edges came to wait within "
+        f"{EDGES:,} edges, {CHANGES} changes; one core for the control plane, one for all edges. All edges were waiting after "
         f"{joined['ms'] / 1000:.1f} s, of which 2 s are their own jitter.",
         "",
         table(heads, rows),

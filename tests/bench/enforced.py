@@ -24,7 +24,7 @@ def measure(bench):
     keys = keyset.of(KEYS)
     site = Site(bench, "enforced", keys)
     admin, ports, expected = site.admin, site.ports, site.expected
-    say(f"enforced: {CHANGES} changes that wait for nobody")
+    say(f"enforced: {CHANGES} changes that don't wait for any worker")
     committed = [admin.change(keys.paths[number // 2], ACTIONS[number % 2], None)[0] for number in range(CHANGES)]
     say(f"enforced: {CHANGES} changes until a worker refuses")
     clients, applied = [Client(port) for port in ports], []
@@ -67,7 +67,7 @@ def hops(bench, site, keys):
     """The hops of a change, from the logs of all processes involved, which share a clock."""
     site.end()
     site = Site(bench, "hops", keyset.of(KEYS), is_traced=True)
-    say(f"enforced: {CHANGES} changes, every hop of them logged")
+    say(f"enforced: {CHANGES} changes with every hop logged")
     sent = {}
     for number in range(CHANGES):
         began = time.time()
@@ -84,8 +84,8 @@ def hops(bench, site, keys):
         seen = steps[revision]
         missing = [what for what in HOPS if what not in seen]
         if missing:
-            fail(f"revision {revision} was answered as enforced, and nobody logged: {', '.join(missing)}")
-        # A hop that several take counts when the last of them has taken it.
+            fail(f"revision {revision} was answered as enforced, but these hops were not logged: {', '.join(missing)}")
+        # If several processes take a hop, it ends when the last one has taken it.
         ways.append([began, *(max(seen[what]) for what in HOPS), answered])
     parts = [[(after - before) * 1000 for before, after in zip(way, way[1:])] for way in ways]
     rows = [
@@ -93,7 +93,7 @@ def hops(bench, site, keys):
         for name, times in zip(HOP_NAMES, zip(*parts))
     ]
     return "\n".join([
-        f"The same change hop by hop, each to where the last of all Envoys or workers has done it; {CHANGES} changes of which every hop is logged, which takes time, too.",
+        f"The same change hop by hop; each hop ends when the last Envoy or worker has done it. {CHANGES} changes with every hop logged, which takes time, too.",
         "",
         table(["hop, ms", "median", "p90", "p99"], rows),
     ])
@@ -138,7 +138,7 @@ class Site:
             wait_until(f"{KEYS:,} keys at each Envoy", lambda port=port: answers(port, READY_PATH) == 200, 120)
         self.admin = Admin(self.control_plane)
         self.expected = f"enforced=true, edges={ENVOYS}, workers={ENVOYS * (WORKERS + 1)}"
-        wait_until("that every worker is known", lambda: self.admin.change(keys.paths[0], "activate", 5)[1].startswith(self.expected), 60)
+        wait_until("the registration of every worker", lambda: self.admin.change(keys.paths[0], "activate", 5)[1].startswith(self.expected), 60)
 
     def end(self):
         """Ends all processes. The Envoys are retired; otherwise the next control plane on this database would wait for

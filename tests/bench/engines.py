@@ -1,7 +1,7 @@
 # PostgreSQL with one and several control planes, compared with SQLite: durable creates, revocations, waiting edges.
-"""SQLite with one control plane, and PostgreSQL with one and with three, in turn in each round. PostgreSQL is started
-by `scripts/postgres`, with fsync, on the same disk. All control planes and PostgreSQL share one core, clients and
-Envoys the other: so three show their cost, and not what they would gain on separate machines."""
+"""SQLite with one control plane, and PostgreSQL with one and with three, one after the other in each round. PostgreSQL
+is started by `scripts/postgres`, with fsync, on the same disk. All control planes and PostgreSQL share one core,
+clients and Envoys the other: so three control planes show their overhead, and not what separate machines would gain."""
 
 import re
 import subprocess
@@ -122,7 +122,7 @@ def enforced(bench, sites, core):
         admins, key = [Admin(each) for each in site.control_planes], site.key()
         expected = f"enforced=true, edges={ENVOYS}, workers={ENVOYS * (WORKERS + 1)}"
         for admin in admins:
-            wait_until("that every worker is known", lambda admin=admin: admin.change(key, "activate", 5)[1].startswith(expected), 60)
+            wait_until("the registration of every worker", lambda admin=admin: admin.change(key, "activate", 5)[1].startswith(expected), 60)
         times, committed = [], []
         for number in range(CHANGES):
             admin = admins[number // 2 % len(admins)]
@@ -133,14 +133,14 @@ def enforced(bench, sites, core):
             times.append(took)
             committed.append(took - int(found.group(1)))
         rows.append([site.name, *(f"{value:.1f}" for value in (median(committed), median(times), percentile(times, 90), percentile(times, 99), max(times)))])
-        # Before they end, so that they learn that they are retired: otherwise the other control planes would wait for
-        # them.
+        # Before they end, so that they receive the answer that they are retired: otherwise the other control planes
+        # would wait for them.
         for edge in site.control_planes[0].get("/v1/edges")["items"]:
             site.control_planes[0].retire(edge["instance"])
         for process in envoys:
             bench.end(process)
     return "\n".join([
-        f"A change until it is enforced and answered: {ENVOYS} Envoys with {WORKERS} workers, which ask the control planes in turn; {CHANGES} changes, one after the "
+        f"A change until it is enforced and answered: {ENVOYS} Envoys with {WORKERS} workers, which use the control planes in turn; {CHANGES} changes, one after the "
         "other, at each control plane in turn.",
         "",
         table(["ms", "until committed, median", "until enforced, median", "p90", "p99", "max"], rows),
@@ -150,7 +150,7 @@ def enforced(bench, sites, core):
 def edges(bench, sites, core):
     rows = []
     for site in sites:
-        say(f"engines: {site.name}: {EDGES:,} edges come to wait")
+        say(f"engines: {site.name}: {EDGES:,} edges connect and wait")
         edges = Edges(bench, site.control_planes, site.key(), core)
         edges.line()
         time.sleep(2)

@@ -34,7 +34,7 @@ def fail(text):
 
 
 def cores():
-    """One core for the measured process, one for everything else; the same one if there is only one."""
+    """One core for the measured process, one for everything else; the same one if the machine has only one."""
     own = sorted(os.sched_getaffinity(0))
     return own[0], own[-1]
 
@@ -52,7 +52,7 @@ def command(*words):
 
 
 class Bench:
-    """The folder and the processes of one measurement; both end with it."""
+    """The folder and the processes of one measurement, which are gone at its end."""
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="latchkey-bench-"))
@@ -124,7 +124,7 @@ class ControlPlane:
 
     def __init__(self, bench, name, core, database=None, settings="", log="", tokens=None):
         self.bench, self.name, self.core, self.port = bench, name, core, bench.port()
-        # No log line for each request: it would be measured, too.
+        # No log line for each request, because that would be measured, too.
         self.log = ",".join(["info", "latchkey::api=warn", *([log] if log else [])])
         self.database = database or bench.folder / f"{name}.db"
         self.settings = bench.folder / f"{name}.toml"
@@ -224,7 +224,7 @@ def printed(run):
 
 
 def wrk_begun(port, core, *, path="/v1/plain", connections=8, seconds=SECONDS, headers=(), script=None, arguments=()):
-    """Starts the same load."""
+    """Starts such a load, and returns its process."""
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     for header in headers:
         words += ["-H", header]
@@ -258,7 +258,7 @@ def table(heads, rows):
 
 def budget(what, limit, seen, unit=""):
     word = "met" if seen <= limit else "missed"
-    return f"- budget: {what} at most {limit:g}{unit}; seen {seen:.3g}{unit}: {word}"
+    return f"- budget: {what} at most {limit:g}{unit}; measured {seen:.3g}{unit}: {word}"
 
 
 def percentile(values, share):

@@ -1,7 +1,6 @@
 # The cost of imports while they are received and applied, and how soon clients that never read are disconnected.
-"""50 clients each send all of an import except its last byte: their bodies wait on disk. Then one import of 100,000
-keys runs alone. Last, 10,000 clients with a valid token request more than the system buffers for them, and never
-read."""
+"""50 clients each send an import without its last byte: their bodies wait on disk. Then one import of 100,000 keys runs
+alone. Last, 10,000 clients with a valid token request more than the system buffers for them, and never read."""
 
 import errno
 import hashlib
@@ -70,7 +69,7 @@ def spooled(control_plane):
             if os.readlink(entry).endswith(" (deleted)"):
                 total += entry.stat().st_size
         except OSError:
-            # It was closed meanwhile.
+            # The file was closed in the meantime.
             continue
     return total
 
@@ -79,11 +78,11 @@ def unfinished(control_plane):
     body = "".join(line("unfinished", number) for number in range(UNFINISHED_BYTES // len(line("unfinished", 0)))).encode()
     before = control_plane.rss()
     clients = [begun(control_plane, body) for _ in range(UNFINISHED)]
-    wait_until("that all was taken", lambda: queues(control_plane.port) == 0, 120)
+    wait_until("the receipt of all bodies", lambda: queues(control_plane.port) == 0, 120)
     held, on_disk = control_plane.rss(), spooled(control_plane)
     for client in clients:
         client.close()
-    wait_until("that nothing is kept", lambda: spooled(control_plane) == 0)
+    wait_until("the removal of all bodies", lambda: spooled(control_plane) == 0)
     return before, held, on_disk
 
 
@@ -127,7 +126,7 @@ def never_read(control_plane):
             clients.append(client)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                say(f"imports: the system has no more than {number:,} connections")
+                say(f"imports: the system allows only {number:,} connections")
                 break
             raise
     sent = time.monotonic()
@@ -138,7 +137,7 @@ def never_read(control_plane):
         most, held = max(most, served(control_plane)), max(held, control_plane.rss())
         return served(control_plane) == 0
 
-    wait_until("the end of all that never read", are_gone, 180, pause=0.25)
+    wait_until("the disconnection of all clients that never read", are_gone, 180, pause=0.25)
     gone = time.monotonic() - sent
     for client in clients:
         client.close()
@@ -149,7 +148,7 @@ def measure(bench):
     own, _ = cores()
     control_plane = ControlPlane(bench, "control-plane", own)
     control_plane.post("/v1/workspaces", {"name": "Acme", "slug": "acme"})
-    say(f"imports: {UNFINISHED} that are not complete")
+    say(f"imports: {UNFINISHED} incomplete ones")
     alone, held, on_disk = unfinished(control_plane)
     say(f"imports: one of {KEYS:,} keys")
     before, most, seconds, length = whole(control_plane)
@@ -160,7 +159,7 @@ def measure(bench):
     clients, at_once, gone, reading = never_read(control_plane)
     megabytes = lambda number: f"{number / 1e6:.0f} MB"
     rows = [
-        [f"{UNFINISHED} imports of {UNFINISHED_BYTES / 1e6:.0f} MB, each but for its last byte", megabytes(alone), megabytes(held)],
+        [f"{UNFINISHED} imports of {UNFINISHED_BYTES / 1e6:.0f} MB, each without its last byte", megabytes(alone), megabytes(held)],
         [f"an import of {KEYS:,} keys, {megabytes(length)}, at most", megabytes(before), megabytes(most)],
         [f"{clients:,} clients that never read, at most", megabytes(quiet), megabytes(reading)],
     ]

@@ -87,7 +87,7 @@ def start(bench, site, own, others):
     envoy = site.envoy(own)
     wait_until("Envoy's start", lambda: answers(site.port, READY_PATH), 30, 0.005)
     alone(envoy, own, others)
-    # Its first answers are `not-ready`, the rest are 200 or a denial: only the time of each counts.
+    # The first answers are `not-ready`, the rest are 200 or a denial; only the time of each matters.
     probe = bench.run("probe", ["wrk", "-t1", "-c1", "-d20s", f"http://127.0.0.1:{site.port}{READY_PATH}"], others)
     wait_until(f"{site.count:,} keys at Envoy", site.is_ready, 120, 0.005)
     ready = time.monotonic() - began
@@ -140,14 +140,14 @@ def settled(envoy, still=1.5):
             last, since = now, time.monotonic()
         return time.monotonic() - since > still
 
-    wait_until("that Envoy's memory stays as it is", is_still, 120, 0.1)
+    wait_until("a constant memory of Envoy", is_still, 120, 0.1)
 
 
 def section(sites, costs, started, resident):
     few, many = (median(costs[count]) for count in (FEW, MANY))
     more = MANY - FEW
     grown = {workers: (resident[MANY, workers] - resident[FEW, workers]) / more for workers in (1, 2)}
-    # One more worker is one more VM; the rest of the growth is there once.
+    # One more worker is one more VM; the rest of the growth exists once.
     vm = grown[2] - grown[1]
     shared = grown[1] - 2 * vm
     page_bytes = int(sites[MANY].control_plane.logged(r"made a snapshot.* bytes=(\d+)") or 0)
@@ -158,7 +158,7 @@ def section(sites, costs, started, resident):
     rows = [
         ["CPU of the worker a request, µs", f"{few:.1f}", f"{many:.1f}"],
         ["from Envoy's start to ready, s", middle("ready", FEW), middle("ready", MANY)],
-        ["the first start, for which the snapshot is yet to be made, s", *(f"{started[count]['ready'][0]:.2f}" for count in (FEW, MANY))],
+        ["the first start, for which the control plane makes the snapshot, s", *(f"{started[count]['ready'][0]:.2f}" for count in (FEW, MANY))],
         ["longest turn of the worker's event loop while loading, ms", least("worker", FEW), least("worker", MANY)],
         ["longest turn of the main event loop while loading, ms", least("main", FEW), least("main", MANY)],
         ["longest answer to a client while loading, ms", least("client", FEW), least("client", MANY)],
@@ -166,12 +166,12 @@ def section(sites, costs, started, resident):
     ]
     lines = [
         f"Requests: medians of {ROUNDS} interleaved rounds of {SECONDS} s, direct response, up to {keyset.KNOWN:,} different keys. "
-        f"Starts: medians of {STARTS - 1}, 1 worker; of what took longest the least of them, and the median in brackets, for what else the machine does "
-        "only adds to it. The event loops' figures are upper ends of a histogram's buckets, and hold the VMs' own start.",
+        f"Starts: medians of {STARTS - 1}, 1 worker; of the longest durations the smallest, and the median in parentheses, because other load on the machine "
+        "only adds to them. The event loops' figures are upper bounds of a histogram's buckets, and include the VMs' own start.",
         "",
         table(heads, rows),
         "",
-        f"One key more costs an Envoy with 1 worker {grown[1]:.0f} bytes of resident memory: {vm:.0f} a VM, by what a second worker adds, and "
+        f"One key more costs an Envoy with 1 worker {grown[1]:.0f} bytes of resident memory: {vm:.0f} a VM, which is what a second worker adds, and "
         f"{shared:.0f} once. On the wire it has {page_bytes / MANY:.0f} bytes; the control plane made that snapshot in {made_ms} ms.",
         "",
         budget("CPU a request, to that with few keys,", 1.1, many / few, " x"),

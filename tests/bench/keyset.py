@@ -13,7 +13,7 @@ from harness import Bench, ControlPlane, cores, say
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 WORKSPACES = 100
-# Enough secrets to request keys all over a table of a million.
+# Enough secrets to use keys from all parts of a table of a million.
 KNOWN = 10_000
 
 
@@ -60,7 +60,7 @@ def made(bench, database, count, workspaces):
 
     count -= workspaces
     chance = random.Random(count)
-    # Known keys all over the table.
+    # The known keys are spread over the table.
     known = chance.sample(range(count), min(count, KNOWN))
     secrets = {number: secret_text(chance) for number in known}
     digests = [chance.randbytes(32) for _ in range(count)]

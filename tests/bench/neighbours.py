@@ -22,7 +22,7 @@ IMPORTED = int(os.environ.get("IMPORTED", "100000"))
 IMPORTS = int(os.environ.get("IMPORTS", "1"))
 NETWORKS = [f"10.{number}.0.0/16" for number in range(28)]
 QUIET_SECONDS = 20
-# Between two requests of a connection: the pace of a client, not a flood.
+# Seconds between two requests of a connection: the pace of a client, not a flood.
 PACE_SECONDS = 0.01
 BUDGET_MS, BUDGET_RATIO = 5, 2
 
@@ -52,7 +52,7 @@ class Asking:
         self.seen.put((times, answered))
 
     def end(self):
-        """All times in milliseconds, and how often each answer was given."""
+        """All times in milliseconds, and how often each answer occurred."""
         self.ends.set()
         times, answered = [], collections.Counter()
         for _ in self.processes:
@@ -75,7 +75,7 @@ def measure(bench):
     wait_until("a ready Envoy", lambda: answers(port, READY_PATH) == 200, 60)
     admin = Admin(control_plane)
     expected = f"enforced=true, edges=1, workers={WORKERS + 1}"
-    wait_until("that every worker is known", lambda: admin.change(keys.paths[0], "activate", 5)[1].startswith(expected), 60)
+    wait_until("the registration of every worker", lambda: admin.change(keys.paths[0], "activate", 5)[1].startswith(expected), 60)
     # The first keys are revoked, and the last ones are used for requests.
     secrets = keys.secrets[-CONNECTIONS:]
     rows, ratio = [], None
@@ -106,7 +106,7 @@ def measure(bench):
     rows.append(row("an import", times, answered, enforced))
     most = memory(envoy, "VmHWM")
     return "\n".join([
-        f"{IMPORTED:,} digests with {len(NETWORKS)} networks each, imported {IMPORTS} times, beside {KEYS:,} keys of others; an Envoy with {WORKERS} workers on one core; "
+        f"{IMPORTED:,} digests with {len(NETWORKS)} networks each, imported {IMPORTS} times, while there are {KEYS:,} keys of others; an Envoy with {WORKERS} workers on one core; "
         f"the control plane and all clients have another. The import took {', '.join(f'{seconds:.1f}' for seconds in took)} s.",
         "",
         table(["meanwhile", "requests of another tenant", "p50, ms", "p99, ms", "most, ms", "its revocations enforced, ms, p50", "most", "answers"], rows),

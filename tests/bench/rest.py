@@ -15,7 +15,7 @@ LIMIT_SECONDS = 900
 FEW, MANY = 1_000, 1_000_000
 TIMED = 101
 LARGEST_PAGE = 200
-# The first page of many keys against that of few, and the last against the first.
+# The limit for the first page of many keys compared with that of few, and for the last page compared with the first.
 GROWS_AT_MOST = 1.5
 
 
@@ -95,7 +95,7 @@ def requests(client, keys):
     log = listed.rsplit("/", 1)[0] + "/audit-events?"
     one = json.loads(client.ask(known))
     search = lambda text: f"{listed}?q={urllib.parse.quote(text)}"
-    say("rest: to the end of the lists")
+    say("rest: finding the end of the lists")
     paths = {
         "first page": f"{listed}?",
         "last page": client.end_of(f"{listed}?sort=-created_at"),
@@ -105,7 +105,7 @@ def requests(client, keys):
         "status=inactive, one in a thousand": f"{listed}?status=inactive",
         "status=inactive by name": f"{listed}?status=inactive&sort=name",
         "status=expired, none": f"{listed}?status=expired",
-        "q: what every name has": search("key"),
+        "q: part of every name": search("key"),
         "q: one name": search(one["name"]),
         "q: last characters": search(one["last_characters"]),
         "q: an id": search(one["id"]),

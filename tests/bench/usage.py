@@ -26,7 +26,7 @@ KEYS = 100_000
 EDGES = int(os.environ.get("EDGES", "10000"))
 REPORTING_SECONDS = 90
 QUIET_SECONDS = 20
-# Between two changes: the pace of a client, not a flood.
+# Seconds between two changes: the pace of a client, not a flood.
 PAUSE = 0.02
 BUDGET_MS = 50
 
@@ -84,11 +84,11 @@ def folding(bench):
     names.write_text("".join(f"key_{key.hex()} {secret.hex()}\n" for key, secret in file.execute("SELECT key_id, secret FROM key_usage")))
     words = [ROOT / "dist/latchkey-reports", f"--control-plane=http://127.0.0.1:{control_plane.port}", f"--edges={EDGES}"]
     words += [f"--edge-token-file={control_plane.tokens[1]}", f"--keys-file={names}", f"--seconds={REPORTING_SECONDS}"]
-    say(f"usage: {EDGES:,} edges become known")
+    say(f"usage: {EDGES:,} edges register")
     reports = bench.run("reports", words, others, stdout=subprocess.PIPE)
     line(reports)
     admin, path = Admin(control_plane), keys.paths[0]
-    # Leaves out what only the first changes cost, and the first round's pages.
+    # Excludes costs that only the first changes and the first round of merging have.
     say("usage: changes while edges report")
     changes(admin, path, 15)
     cpu, began = process_cpu_ns(control_plane.process), time.monotonic()
@@ -100,7 +100,7 @@ def folding(bench):
     control_plane.stop()
     counts = counted_in(file) - before
     if counts != totals["entries"]:
-        fail(f"{totals['entries']} were answered as counted, and {counts} are in the database")
+        fail(f"{totals['entries']} counts were acknowledged, but {counts} are in the database")
     figures = lambda times: [len(times), *(f"{percentile(times, share):.1f}" for share in (50, 90, 99, 100))]
     per_second = totals["entries"] / totals["seconds"]
     return "\n".join([
@@ -113,7 +113,7 @@ def folding(bench):
         "",
         f"A batch was answered after {totals['p50_ms'] / 1000:.1f} s (median; p99 {totals['p99_ms'] / 1000:.1f} s). The control plane took {cpu * 100:.0f} % of its core.",
         "",
-        budget("folding delays a change, p99,", BUDGET_MS, percentile(folded, 99) - percentile(quiet, 99), " ms"),
+        budget("merging delays a change, p99,", BUDGET_MS, percentile(folded, 99) - percentile(quiet, 99), " ms"),
     ])
 
 

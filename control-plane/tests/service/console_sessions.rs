@@ -112,7 +112,7 @@ async fn wrong_tokens_are_refused_counted_and_rate_limited_and_a_right_one_never
     };
     let (id, revoked) = service.token("platform_admin", None).await;
     service.delete(&format!("/v1/admin-tokens/{id}")).await;
-    for (token, says) in [
+    for (token, expected) in [
         ("", "Paste your admin token"),
         ("hello", "Unknown token"),
         (revoked.as_str(), "was revoked"),
@@ -120,7 +120,7 @@ async fn wrong_tokens_are_refused_counted_and_rate_limited_and_a_right_one_never
         ("lkedge_edge", "This is an edge token"),
     ] {
         let answer = send(token).await;
-        assert!(answer.status == 403 && answer.text().contains(says), "{token}: {}", answer.text());
+        assert!(answer.status == 403 && answer.text().contains(expected), "{token}: {}", answer.text());
     }
     let mut last = send("lkadm_wrong").await;
     for _ in 0..200 {
