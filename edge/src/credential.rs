@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use policy::config::CredentialSource;
+use policy::config::{CredentialSource, is_framing_header};
 use policy::key_text::{KEY_PREFIX, find_key};
 use policy::path::escaped;
 
@@ -115,10 +115,9 @@ fn scan_header<'a>(
     }
     match name {
         "sec-websocket-protocol" => scan_list(value),
-        // These define how the request is framed: Envoy reads them before this filter, and a client can't choose their
-        // text.
-        ":method" | ":scheme" | ":protocol" | "connection" | "content-length" | "expect" | "http2-settings"
-        | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" => LineEdit::Keep,
+        // Envoy reads these before this filter, and a client can't choose their text.
+        ":method" | ":scheme" | ":protocol" => LineEdit::Keep,
+        name if is_framing_header(name) => LineEdit::Keep,
         _ => redact_keys(value).map_or(LineEdit::Keep, LineEdit::Replace),
     }
 }

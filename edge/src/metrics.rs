@@ -76,14 +76,14 @@ impl Metrics {
     }
 
     /// Counts how often the control plane's history differed from this edge's.
-    pub fn history_changed(&self, host: &dyn Host, times: u64) {
+    pub fn count_history_changes(&self, host: &dyn Host, times: u64) {
         if times > 0 {
             host.add(self.history_changes, times);
         }
     }
 
     /// Counts requests that could not be counted by key, because there was no space.
-    pub fn usage_dropped(&self, host: &dyn Host, requests: u64) {
+    pub fn count_dropped_usage(&self, host: &dyn Host, requests: u64) {
         if requests > 0 {
             host.add(self.usage_dropped, requests);
         }

@@ -46,15 +46,21 @@ struct Counters {
 
 /// The client's address: known if the decision has read it, else read on demand.
 pub struct LazyAddress<R> {
+    /// The address that the decision has read; `None` if it read none.
     pub known: Option<IpAddr>,
+    /// Reads the address, which may be a host call; its own `None` is an address that can't be trusted.
     pub read: R,
 }
 
 /// A denied request with a valid secret.
 pub struct DeniedRequest<'a> {
+    /// The key that the secret belongs to.
     pub key: KeyId,
+    /// Why it was denied: one of [`CODES`].
     pub code: &'static str,
+    /// As received. It is cut and made printable before it is stored.
     pub method: &'a [u8],
+    /// As received. Its query is never stored, nor is a path that contains a key.
     pub path: &'a [u8],
     /// The text that the client presented.
     pub secret: Option<&'a [u8]>,
@@ -150,6 +156,12 @@ impl Usage {
     fn drop_batch(&self, batch: &UsageBatch) {
         if let Ok(mut counters) = self.counters.try_borrow_mut() {
             counters.drop_requests(batch.keys.iter().fold(0, |sum, key| key.requests().saturating_add(sum)));
+            // What it reported as dropped hasn't arrived either. The filter's own metric has it already.
+            let DroppedUsage { requests, denials } = batch.dropped.unwrap_or_default();
+            let dropped = &mut counters.dropped;
+            dropped.requests = dropped.requests.saturating_add(requests);
+            let details = u64::try_from(batch.denials.len()).unwrap_or(u64::MAX);
+            dropped.denials = dropped.denials.saturating_add(denials).saturating_add(details);
         }
     }
 }

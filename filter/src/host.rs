@@ -15,20 +15,21 @@ use edge::host::{Call, CallAnswer, FilterState, Header, Host, LifeSpan, LogLevel
 const NO_WRITE: u32 = u32::MAX;
 
 /// The real Envoy.
-pub struct Envoy;
+pub(crate) struct Envoy;
 
 impl Envoy {
     /// The plugin configuration. Statuses in `on_configure`: Ok.
-    pub fn plugin_configuration(&self) -> Vec<u8> {
+    pub(crate) fn plugin_configuration(&self) -> Vec<u8> {
         hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
     }
 
     /// Declares a filter state. Returns whether Envoy accepted it.
     /// Statuses: Ok, BadArgument (declared before in this root context), all returned by the SDK.
-    pub fn declare(&self, state: &FilterState) -> bool {
+    pub(crate) fn declare(&self, state: &FilterState) -> bool {
         // DeclarePropertyArguments {name = 1, type = 3, span = 5}: String and DownstreamRequest are 1, the defaults,
         // Bytes and FilterChain, are 0.
-        let Ok(length) = u8::try_from(state.name.len()) else { return false };
+        // A length of up to 127 is one byte of protobuf's.
+        let Some(length) = u8::try_from(state.name.len()).ok().filter(u8::is_ascii) else { return false };
         let mut arguments = vec![0x0a, length];
         arguments.extend_from_slice(state.name.as_bytes());
         arguments.extend_from_slice(match state.life_span {
@@ -39,7 +40,7 @@ impl Envoy {
     }
 
     /// Removes all messages from a queue: their number has no meaning. Statuses: Ok, Empty, NotFound.
-    pub fn empty_queue(&self, queue: u32) {
+    pub(crate) fn empty_queue(&self, queue: u32) {
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
     }
 }

@@ -64,8 +64,8 @@ impl Root {
         let progress = {
             let Ok(mut source) = source.try_borrow_mut() else { return };
             let progress = event(&mut source, &self.host);
-            metrics.history_changed(&*self.host, source.take_history_changes());
-            metrics.usage_dropped(&*self.host, source.usage.take_dropped());
+            metrics.count_history_changes(&*self.host, source.take_history_changes());
+            metrics.count_dropped_usage(&*self.host, source.usage.take_dropped());
             progress
         };
         if let FeedProgress::Updated(_) = progress {
@@ -132,7 +132,10 @@ impl RootContext for Root {
         };
         match source.try_borrow_mut() {
             Ok(mut source) => source.join(root),
-            Err(_) => edge.deny_all(),
+            Err(_) => {
+                self.host.log(LogLevel::Error, "the source of keys is in use; every request is denied");
+                edge.deny_all();
+            }
         }
         let metrics = vm::metrics(&*self.host);
         self.active.set(ActiveConfiguration { edge: Rc::new(edge), source, metrics }).is_ok()

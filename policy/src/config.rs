@@ -9,7 +9,7 @@ use crate::protocol::{NAME_EXPECTED, is_name};
 use crate::route::{Route, Routes};
 use crate::rule::Rule;
 
-/// The shortest staleness bound, in seconds: below it, a slow response of the feed would deny everything.
+/// The shortest staleness bound, in seconds: below it, one slow feed response could make an edge deny all requests.
 pub const MIN_STALENESS_SECS: u64 = 10;
 
 /// A configuration as in the file. Unknown fields are refused; all but `control_plane` have defaults.
@@ -19,12 +19,15 @@ pub struct Config {
     /// The operator's name for this gateway; replicas share it.
     #[serde(default = "default_edge")]
     pub edge: String,
+    /// Where the feed and the usage reports of this edge are sent.
     pub control_plane: ControlPlane,
+    /// The only environment whose keys pass here; `live` by default.
     #[serde(default)]
     pub environment: Environment,
     /// Where a request may carry its key.
     #[serde(default = "default_credentials")]
     pub credentials: Vec<CredentialSource>,
+    /// Rules by path and method, for requests whose route has no metadata; none by default. Order doesn't matter.
     #[serde(default)]
     pub routes: Vec<Route>,
     /// The rule of a request that matches neither route metadata nor `routes`.
@@ -40,9 +43,10 @@ pub struct Config {
     #[serde(default)]
     pub foreign_keys: bool,
     /// How long the last table may serve without a confirmation from the control plane. `null` must be written, and
-    /// means for ever.
+    /// means forever.
     #[serde(default = "default_staleness", deserialize_with = "deserialize_bound")]
     pub max_staleness_secs: Option<u64>,
+    /// Who subscribes to the feed. [`FeedMode::Worker`] shows whether sharing between workers causes a fault.
     #[serde(default)]
     pub feed: FeedMode,
     /// Spellings of paths that are admitted although upstreams may read them in different ways.
@@ -74,13 +78,20 @@ pub struct ControlPlane {
 pub enum CredentialSource {
     /// A header, and the prefix before the key in it, in upper or lower case. A value without that prefix is no key.
     Header {
+        /// Lower-case letters, digits, `-` and `_`, 1 to 100; not `cookie` or `host`, no [framing
+        /// header](is_framing_header), and nothing that starts with `x-latchkey-`.
         name: String,
+        /// Such as `Bearer `: 1 to 100 visible ASCII characters and spaces. With `None`, the whole value is the key.
         prefix: Option<String>,
     },
+    /// A parameter of the query. The key is its value, percent-decoded.
     Query {
+        /// Letters, digits, `-`, `_` and `.`, 1 to 100; upper and lower case differ.
         name: String,
     },
+    /// A cookie. The key is its value, without quotes around it.
     Cookie {
+        /// Letters, digits, `-`, `_` and `.`, 1 to 100; upper and lower case differ.
         name: String,
     },
 }
@@ -104,12 +115,33 @@ struct RawCredentialSource {
 enum SourceError {
     #[error("one of `header`, `query` and `cookie` is expected, and `prefix` beside `header` only")]
     NotOne,
-    #[error("a header name in lower case is expected, and none of those that start with `:` or `x-latchkey-`")]
+    #[error(
+        "a header name in lower case is expected: not `host`, not `cookie` (write `{{\"cookie\": NAME}}`), none that frames \
+         the request, such as `te`, and none that starts with `:` or `x-latchkey-`"
+    )]
     Header,
     #[error("a prefix of 1 to 100 visible ASCII characters and spaces is expected")]
     Prefix,
     #[error("a name of 1 to 100 ASCII letters, digits, `-`, `_` or `.` is expected")]
     Name,
+}
+
+/// Whether a header, by its name in lower case, defines how the request is framed or how its connection is used. Envoy
+/// reads these before the filter, so none can carry a key.
+pub fn is_framing_header(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "content-length"
+            | "expect"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 impl TryFrom<RawCredentialSource> for CredentialSource {
@@ -120,7 +152,9 @@ impl TryFrom<RawCredentialSource> for CredentialSource {
         match written {
             RawCredentialSource { header: Some(name), prefix, query: None, cookie: None } => {
                 let plain = is_word(&name) && !name.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'.');
-                if !plain || name.starts_with("x-latchkey-") || name == "cookie" {
+                // The host is decided before credentials are looked for, and would never match.
+                let has_other_use = matches!(name.as_str(), "cookie" | "host") || is_framing_header(&name);
+                if !plain || name.starts_with("x-latchkey-") || has_other_use {
                     return Err(SourceError::Header);
                 }
                 let visible = |prefix: &String| {
@@ -170,8 +204,10 @@ fn is_word_byte(byte: u8) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unmatched {
+    /// [`Rule::Deny`]. The default: a route that was forgotten stays closed.
     #[default]
     Deny,
+    /// [`Rule::AnyKey`]: any valid key passes, whatever its scopes.
     Key,
 }
 
@@ -189,9 +225,13 @@ impl Unmatched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Forward {
+    /// `x-latchkey-key-id`: the key's id, `key_…`.
     KeyId,
+    /// `x-latchkey-workspace-id`: the id of the key's workspace, `ws_…`.
     WorkspaceId,
+    /// `x-latchkey-workspace`: the slug of the key's workspace.
     Workspace,
+    /// `x-latchkey-scopes`: the key's scopes and levels, sorted by name: `reviews:read webhooks:write`.
     Scopes,
 }
 
@@ -209,8 +249,15 @@ pub enum FeedMode {
 /// Why a configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// The JSON is broken, or a field is missing, unknown or wrong.
     #[error("the plugin configuration is not valid at `{field}`: {reason}")]
-    Field { field: String, reason: String },
+    Field {
+        /// The field's path, such as `credentials[0]`; for a missing field, that of the object which lacks it. `.` is
+        /// the whole document.
+        field: String,
+        /// A sentence for the operator: what is wrong or expected there. It may quote the value.
+        reason: String,
+    },
 }
 
 impl Config {
@@ -357,6 +404,9 @@ mod tests {
             (&with(r#""credentials": [{"header": "X-Api-Key"}]"#), "`credentials[0]`"),
             (&with(r#""credentials": [{"header": "x-latchkey-key-id"}]"#), "`credentials[0]`"),
             (&with(r#""credentials": [{"header": ":path"}]"#), "`credentials[0]`"),
+            (&with(r#""credentials": [{"header": "host"}]"#), "not `host`"),
+            (&with(r#""credentials": [{"header": "cookie"}]"#), "{\"cookie\": NAME}"),
+            (&with(r#""credentials": [{"header": "transfer-encoding"}]"#), "none that frames the request"),
             (&with(r#""credentials": [{"header": "a", "query": "b"}]"#), "`credentials[0]`"),
             (&with(r#""credentials": [{"query": "b", "prefix": "c"}]"#), "`credentials[0]`"),
             (&with(r#""credentials": [{"query": "a&b"}]"#), "`credentials[0]`"),

@@ -207,6 +207,16 @@ fn a_refused_batch_is_dropped_and_reported_as_dropped() {
     assert_eq!(usage.take_dropped(), 7);
     let next = due(&mut reporter, &usage, 20_000).unwrap();
     assert_eq!((&next["sequence"], &next["dropped"]["requests"]), (&json!(2), &json!(7)));
+    // What a refused batch reported as dropped is reported again, and counted once in the filter's metric.
+    (0..3).for_each(|_| allow(&usage, 1));
+    deny(&usage, 1, "/1", None);
+    assert_eq!(reporter.answered(&usage, Some("i1"), Some(422)), BatchOutcome::Refused(422));
+    let third = due(&mut reporter, &usage, 40_000).unwrap();
+    assert_eq!((&third["sequence"], &third["dropped"]), (&json!(3), &json!({"requests": 7, "denials": 0})));
+    assert_eq!(reporter.answered(&usage, Some("i1"), Some(422)), BatchOutcome::Refused(422));
+    assert_eq!(usage.take_dropped(), 4);
+    let fourth = due(&mut reporter, &usage, 60_000).unwrap();
+    assert_eq!((&fourth["sequence"], &fourth["dropped"]), (&json!(4), &json!({"requests": 11, "denials": 1})));
 }
 
 #[test]
