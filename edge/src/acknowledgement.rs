@@ -11,8 +11,8 @@ use crate::keys::Clocks;
 /// The retry delay after a response other than 200, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
-/// How long a feed request waits at most for workers that were woken, in milliseconds. They take a few. A worker that
-/// hangs must not keep the next revocation from the others: with this limit it arrives at most one tick later.
+/// The longest that a feed request waits for workers that were woken, in milliseconds. They usually need only a few. A
+/// worker that hangs must not delay the next revocation for the others by more than a tick.
 const MAX_PIGGYBACK_WAIT_MS: u64 = 20;
 
 /// Whether the next feed request can carry an acknowledgement.

@@ -9,7 +9,9 @@ use crate::templates::Templates;
 
 /// An edge, as configured.
 pub struct Edge {
+    /// The plugin configuration, checked by [`Config::parse`].
     pub config: Config,
+    /// The edge token. `None`: the configuration names no variable for it, or the variable is empty or missing.
     pub token: Option<String>,
     routes: Routes,
     templates: Templates,
@@ -19,8 +21,10 @@ pub struct Edge {
 /// Whether the edge could be set up in Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
+    /// Envoy accepted everything: requests are decided by their routes and keys.
     Healthy,
-    /// Envoy refused something that enforcement depends on: this worker denies every request.
+    /// Envoy refused something that enforcement depends on, or the source of keys was in use: this worker denies every
+    /// request.
     DenyAll,
 }
 
@@ -36,6 +40,7 @@ impl Edge {
         self.health = Health::DenyAll;
     }
 
+    /// Whether this worker decides requests at all. [`Health::DenyAll`] is final.
     pub fn health(&self) -> Health {
         self.health
     }

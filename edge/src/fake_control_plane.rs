@@ -11,11 +11,11 @@ use crate::host::CallAnswer;
 use crate::subscription::FeedResponse;
 
 /// The scopes it has, in the order of their numbers.
-pub const SCOPES: [&str; 2] = ["reviews", "webhooks"];
+pub(crate) const SCOPES: [&str; 2] = ["reviews", "webhooks"];
 
 /// Answers fetches like the real control plane, at once instead of after a long poll.
 #[derive(Clone)]
-pub struct FakeControlPlane {
+pub(crate) struct FakeControlPlane {
     pub time_ms: i64,
     pub position: Position,
     first: Revision,
@@ -26,7 +26,7 @@ pub struct FakeControlPlane {
 }
 
 impl FakeControlPlane {
-    pub fn new(epoch: u8) -> Self {
+    pub(crate) fn new(epoch: u8) -> Self {
         let position = Position::first(Epoch::from_bytes([epoch; 16]), Revision(u64::from(epoch) * 1_000));
         Self {
             time_ms: 1_000_000,
@@ -38,7 +38,7 @@ impl FakeControlPlane {
         }
     }
 
-    pub fn change(&mut self, ops: &[Op]) {
+    pub(crate) fn change(&mut self, ops: &[Op]) {
         let body = encode_change(ops).unwrap();
         self.position = self.position.then(&body).unwrap();
         self.bodies.push(body);
@@ -52,13 +52,13 @@ impl FakeControlPlane {
     }
 
     /// Edges that start from now on get a snapshot of the current records.
-    pub fn snapshot_now(&mut self) {
+    pub(crate) fn snapshot_now(&mut self) {
         let mut builder = builder(self.position);
         self.records.values().for_each(|record| builder.push(record).unwrap());
         self.snapshot = builder.finish().unwrap().into();
     }
 
-    pub fn respond(&self, path: &str) -> FeedResponse {
+    pub(crate) fn respond(&self, path: &str) -> FeedResponse {
         let (status, body) = self.status_and_body(path);
         FeedResponse { status: Some(status), time_ms: Some(self.time_ms), head: None, retry_after_secs: None, body }
     }
@@ -99,7 +99,7 @@ impl FakeControlPlane {
 }
 
 /// The answer to a call for `path`, as Envoy would deliver it.
-pub fn answer_of(control_plane: &FakeControlPlane, path: &str) -> CallAnswer {
+pub(crate) fn answer_of(control_plane: &FakeControlPlane, path: &str) -> CallAnswer {
     let FeedResponse { status, time_ms, body, .. } = control_plane.respond(path);
     let header = |name: &str, value: String| (name.to_owned(), value.into_bytes());
     let headers = [
@@ -115,7 +115,7 @@ fn builder(position: Position) -> SnapshotBuilder {
 }
 
 /// A secret that is derived from `seed`.
-pub fn secret(seed: u8) -> String {
+pub(crate) fn secret(seed: u8) -> String {
     let fill = |bytes: &mut [u8]| {
         bytes.fill(seed);
         Ok::<(), std::convert::Infallible>(())
@@ -123,8 +123,8 @@ pub fn secret(seed: u8) -> String {
     compose(&Kind::Key(Environment::default()), fill).unwrap()
 }
 
-/// An active key that may read reviews, from anywhere, for ever.
-pub fn record(secret: &str) -> KeyRecord {
+/// An active key that may read reviews, from any address, and never expires.
+pub(crate) fn record(secret: &str) -> KeyRecord {
     KeyRecord {
         digest: Digest::of(secret.as_bytes()),
         key: KeyId::from_bytes([1; 16]),

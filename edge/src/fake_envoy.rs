@@ -11,14 +11,14 @@ use crate::source::TICK;
 
 /// A response that the filter sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
 /// One worker, with one request that passes the filter.
-pub struct FakeEnvoy {
+pub(crate) struct FakeEnvoy {
     pub headers: RefCell<Vec<Header>>,
     pub trailers: RefCell<Vec<Header>>,
     pub metadata: Result<Option<Vec<u8>>, PropertyError>,
@@ -44,7 +44,7 @@ pub struct FakeEnvoy {
 }
 
 /// The state that the workers of one Envoy share.
-pub struct FakeProcess {
+pub(crate) struct FakeProcess {
     pub clocks: Cell<Clocks>,
     pub shared: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     writes: Cell<u32>,
@@ -71,7 +71,7 @@ impl Default for FakeProcess {
 }
 
 /// A map in Envoy's encoding: see `RouteMetadata::read`.
-pub fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
     let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
     for (name, value) in pairs {
@@ -85,7 +85,7 @@ pub fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 impl FakeEnvoy {
-    pub fn new(method: &str, path: &str, headers: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn new(method: &str, path: &str, headers: &[(&str, &[u8])]) -> Self {
         let mut all: Vec<Header> =
             vec![(":method".to_owned(), method.as_bytes().to_vec()), (":path".to_owned(), path.as_bytes().to_vec())];
         all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())));
@@ -111,18 +111,18 @@ impl FakeEnvoy {
     }
 
     /// The values of this header that the upstream would receive.
-    pub fn forwarded(&self, name: &str) -> Vec<String> {
+    pub(crate) fn forwarded(&self, name: &str) -> Vec<String> {
         let headers = self.headers.borrow();
         let values = headers.iter().filter(|(own, _)| own == name);
         values.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
     }
 
-    pub fn state(&self, name: &str) -> Option<String> {
+    pub(crate) fn state(&self, name: &str) -> Option<String> {
         self.filter_state.borrow().get(name).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
     /// An internal redirect: a new pass, which keeps the filter state that lives as long as the request.
-    pub fn redirect(&self, path: &str) {
+    pub(crate) fn redirect(&self, path: &str) {
         let lives_on = |name: &str| {
             crate::request::FILTER_STATE.iter().any(|own| own.name == name && own.life_span == LifeSpan::Request)
         };

@@ -16,26 +16,35 @@ pub struct NotSent;
 /// A request to the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call<'a> {
+    /// The name of the Envoy cluster.
     pub cluster: &'a str,
+    /// The value of `:authority`.
     pub authority: &'a str,
+    /// The value of `:path`, with the query.
     pub path: &'a str,
+    /// The edge token, sent as `authorization: Bearer …`; `None`: the filter adds no such header.
     pub token: Option<&'a str>,
     /// JSON to POST; without a body the call is a GET.
     pub body: Option<&'a str>,
+    /// How long Envoy waits for the whole answer, in whole milliseconds.
     pub timeout: Duration,
 }
 
 /// The answer to a call. Without any header, the connection broke or the call timed out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallAnswer {
+    /// One entry for each occurrence, with `:status`.
     pub headers: Vec<Header>,
+    /// The whole body; empty if there is none.
     pub body: Vec<u8>,
 }
 
 /// A value that other filters and the access log read as `wasm.<name>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilterState {
+    /// Without the prefix `wasm.`, which Envoy adds.
     pub name: &'static str,
+    /// Declared to Envoy once for each root context, before the first value is set.
     pub life_span: LifeSpan,
 }
 
@@ -51,9 +60,13 @@ pub enum LifeSpan {
 /// The level of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
+    /// Why something happened.
     Debug,
+    /// What happened.
     Info,
+    /// Something is degraded.
     Warn,
+    /// Someone must act.
     Error,
 }
 
@@ -111,7 +124,10 @@ pub trait Host {
     fn add(&self, metric: u32, by: u64);
     /// Sets a gauge that [`Self::define_gauge`] returned.
     fn record(&self, metric: u32, value: u64);
+    /// Defines a counter and returns its id in this worker. Envoy never frees one: call this once for each name.
     fn define_counter(&self, name: &str) -> u32;
+    /// Defines a gauge and returns its id in this worker, under the same rule as [`Self::define_counter`].
     fn define_gauge(&self, name: &str) -> u32;
+    /// Writes a line to Envoy's log. The message must contain no secret, digest, header or body.
     fn log(&self, level: LogLevel, message: &str);
 }

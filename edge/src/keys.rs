@@ -27,6 +27,7 @@ pub struct ControlPlaneTime {
 /// The keys, and how fresh they are.
 #[derive(Default)]
 pub struct Keys {
+    /// The table. It serves only while its confirmation is fresh: requests are decided by [`Self::knowledge`].
     pub live_table: LiveTable,
     /// The last position that the control plane confirmed as the newest, and when the request for that was sent.
     confirmation: Option<(Position, Clocks)>,

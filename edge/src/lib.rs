@@ -3,6 +3,8 @@
 //! `request.rs` decides a request. `source.rs` keeps the keys up to date: from the control plane through
 //! `subscription.rs`, from the other workers through `process.rs`. `host.rs` is the trait that a host implements.
 
+#![warn(missing_docs)]
+
 pub mod acknowledgement;
 pub mod client_address;
 pub mod credential;

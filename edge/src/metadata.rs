@@ -6,7 +6,12 @@ pub enum RouteMetadata<'a> {
     /// The route has no metadata for Latchkey.
     Absent,
     /// A rule, and the template that binds a workspace, if there is one.
-    Rule { rule: &'a str, path: Option<&'a str> },
+    Rule {
+        /// A word, not parsed yet: an unknown one denies.
+        rule: &'a str,
+        /// The text of the template, not compiled yet: an invalid one matches no path.
+        path: Option<&'a str>,
+    },
     /// Metadata for Latchkey without a rule, or that can't be read: the request is denied.
     Unusable,
 }

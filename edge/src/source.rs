@@ -47,6 +47,7 @@ pub struct Source {
     name: SourceName,
     store: SharedStore,
     configurations: Configurations,
+    /// This worker's table and its freshness, which all configurations of the source share.
     pub keys: Keys,
     subscription: Subscription,
     registration: Registration,
@@ -63,6 +64,7 @@ pub struct Source {
 }
 
 impl Source {
+    /// A source without keys that no configuration uses yet. Makes no host call.
     pub fn new(name: SourceName) -> Self {
         Self {
             store: SharedStore::of(&name),

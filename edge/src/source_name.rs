@@ -5,9 +5,13 @@ use policy::config::Config;
 /// The name of a source. Configurations that differ in any of its parts never share a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceName {
+    /// The Envoy cluster of the control plane.
     pub cluster: String,
+    /// The `:authority` of requests to it.
     pub authority: String,
+    /// The environment that keys must be for, such as `live`.
     pub environment: String,
+    /// The operator's name for the gateway, under which it subscribes.
     pub edge: String,
 }
 

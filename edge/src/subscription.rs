@@ -29,7 +29,9 @@ const PAGE_TRIES: u32 = 48;
 /// A GET to the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
+    /// The value of `:path`, with the query.
     pub path: String,
+    /// How long the answer may take: the wait that the request allows, and [`ANSWER_GRACE_MS`].
     pub timeout_ms: u64,
 }
 
@@ -44,6 +46,7 @@ pub struct FeedResponse {
     pub head: Option<u64>,
     /// With a 503: after how many seconds to retry, if the response contains it.
     pub retry_after_secs: Option<u64>,
+    /// With a 200: a snapshot's manifest, a delta or a page, as in [`policy::wire`]. Not validated.
     pub body: Vec<u8>,
 }
 
@@ -74,41 +77,56 @@ pub enum FeedUpdate {
 /// The result of handling a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedOutcome {
+    /// What has changed for this worker.
     pub progress: FeedProgress,
+    /// What has changed for its peers; [`FeedUpdate::None`] after a failure.
     pub update: FeedUpdate,
 }
 
 /// Why a request to the control plane failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
+    /// Nothing is sent: a request has to name its instance, by a random id.
     #[error(
         "Envoy provides no random numbers, so this worker can't draw an id; allow `random_get` in its capability list"
     )]
     NoName,
+    /// There was no response, or one without a status.
     #[error("no answer from the control plane")]
     NoAnswer,
+    /// [`Host::dispatch`](crate::host::Host::dispatch) failed.
     #[error("the request to the control plane was not sent: Envoy has no such cluster, or the cluster has no host")]
     NotSent,
+    /// 401 or 403: the token is missing, unknown, revoked, or for another edge.
     #[error("the control plane refused the edge token; check the token of this edge")]
     Token,
+    /// 410 to an acknowledgement, or to a feed request with the control plane's time. For a page, 410 is no failure.
     #[error("the control plane has retired this instance; it continues under a new id")]
     Retired,
+    /// Any status but 200, 410, 503 and 504. With a 409, the message lacks a worker that the control plane counts.
     #[error("the control plane refused an acknowledgement of applied revisions: status {0}")]
     NotAcknowledged(u16),
+    /// 400, 413 or 422: sending the batch again would not help.
     #[error("the control plane refused a usage batch (status {0}); its counts are lost, so usage is incomplete")]
     UsageRefused(u16),
+    /// 406: the control plane reads and writes another wire format.
     #[error("the control plane does not support feed format {FORMAT}; update the older of the two")]
     Format,
+    /// Another status without the control plane's time: Envoy or a proxy has answered in its place.
     #[error(
         "the control plane can't be reached (status {0} on the way to it); check that it runs and Envoy's cluster is right"
     )]
     Unreachable(u16),
+    /// 503 with a `retry-after` of at least [`CROWDED_RETRY_AFTER_SECS`]; the backoff may be as long as that.
     #[error("the control plane has no place for another connection; this worker retries within 30 s")]
     Crowded,
+    /// Another status with the control plane's time.
     #[error("the control plane answered with status {0}")]
     Status(u16),
+    /// 200 or 204 without the control plane's time, for instance from another server.
     #[error("a response that is not from the control plane: it has no `latchkey-time`; check Envoy's cluster")]
     NotOurs,
+    /// A body that is damaged, or that can't be applied to this worker's table.
     #[error("invalid response from the control plane: {0}")]
     Wire(#[from] WireError),
 }
@@ -123,7 +141,7 @@ pub struct Subscription {
     in_flight: Option<InFlightFetch>,
     retry_at_ms: u64,
     failures: u32,
-    /// How often in a row a page was missing.
+    /// How many times in a row a page was missing.
     page_misses: u32,
 }
 
@@ -324,7 +342,7 @@ impl Subscription {
         if !self.needs_snapshot
             && let Some(newest) = keys.live_table.newest()
         {
-            keys.live_table.caught_up();
+            keys.live_table.mark_caught_up();
             keys.confirm(newest, sent);
         }
         FeedUpdate::None

@@ -19,7 +19,7 @@ const LEADER_FAULT: &str = "latchkey/fault";
 const COUNT_ITERATIONS: u64 = 4_000_000;
 
 /// Injects the fault that the request selects.
-pub fn on_request(host: &Envoy) {
+pub(crate) fn on_request(host: &Envoy) {
     let headers = host.request_headers();
     let Some((_, fault)) = headers.iter().find(|(name, _)| name == "x-fault") else { return };
     if let Some(fault) = fault.strip_prefix(b"leader-") {
@@ -32,7 +32,7 @@ pub fn on_request(host: &Envoy) {
     }
 }
 
-/// Counts requests of so many keys in turn, in a separate table, like allowed requests.
+/// Counts requests of `keys` keys in turn, in a separate table, like allowed requests.
 fn count(host: &Envoy, keys: u64) {
     let (usage, digest, address) = (Usage::default(), Digest([7; 32]), host.source_address());
     let start = host.monotonic_ms();
@@ -60,7 +60,7 @@ fn number(fault: &[u8], name: &[u8]) -> Option<u64> {
 }
 
 /// Injects a waiting fault, if this worker is the leader.
-pub fn on_tick(host: &Envoy, is_leader: bool) {
+pub(crate) fn on_tick(host: &Envoy, is_leader: bool) {
     if !is_leader {
         return;
     }

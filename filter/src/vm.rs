@@ -12,7 +12,7 @@ use edge::source::Source;
 use edge::source_name::SourceName;
 
 /// A source that configurations share.
-pub type SharedSource = Rc<RefCell<Source>>;
+pub(crate) type SharedSource = Rc<RefCell<Source>>;
 
 type Sources = RefCell<Vec<(SourceName, Weak<RefCell<Source>>)>>;
 
@@ -22,7 +22,7 @@ thread_local! {
 }
 
 /// The source with this name: the one that a live configuration uses, else a new one.
-pub fn source(name: &SourceName) -> SharedSource {
+pub(crate) fn source(name: &SourceName) -> SharedSource {
     let fresh = || Rc::new(RefCell::new(Source::new(name.clone())));
     SOURCES.with(|sources| {
         let Ok(mut sources) = sources.try_borrow_mut() else { return fresh() };
@@ -37,7 +37,7 @@ pub fn source(name: &SourceName) -> SharedSource {
 }
 
 /// This worker's metrics, defined once, since Envoy never frees any.
-pub fn metrics(host: &dyn Host) -> Rc<Metrics> {
+pub(crate) fn metrics(host: &dyn Host) -> Rc<Metrics> {
     METRICS.with(|metrics| {
         let Ok(mut metrics) = metrics.try_borrow_mut() else { return Rc::new(Metrics::define(host)) };
         Rc::clone(metrics.get_or_insert_with(|| Rc::new(Metrics::define(host))))

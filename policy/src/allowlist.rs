@@ -26,14 +26,33 @@ pub struct Networks(Vec<IpNet>);
 /// Why a list of networks is refused. `at` counts entries from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllowlistError {
+    /// A list without networks. It could mean any address or none.
     #[error("an empty allowlist is ambiguous: use null for any address, or list the networks")]
     Empty,
+    /// More than [`MAX_NETWORKS`] entries. Checked before any entry is parsed.
     #[error("an allowlist holds at most {MAX_NETWORKS} networks; this one has {count}")]
-    TooMany { count: usize },
+    TooMany {
+        /// The entries of the refused list.
+        count: usize,
+    },
+    /// An entry that is neither an address nor a range, such as a host name or `192.0.2.7/33`.
     #[error("entry {at}, `{entry}`, is not an IP address or CIDR range")]
-    NotANetwork { at: usize, entry: String },
+    NotANetwork {
+        /// The entry's index.
+        at: usize,
+        /// Its first 60 characters. It may be a secret in the wrong field: redact it before anyone sees it.
+        entry: String,
+    },
+    /// A range with bits set after its prefix, such as `192.0.2.7/24`.
     #[error("entry {at}, `{entry}`, has host bits set; the range is `{meant}`")]
-    HostBits { at: usize, entry: String, meant: String },
+    HostBits {
+        /// The entry's index.
+        at: usize,
+        /// The entry as it was given.
+        entry: String,
+        /// The range with these bits cleared, in CIDR notation: `192.0.2.0/24`.
+        meant: String,
+    },
 }
 
 impl Networks {

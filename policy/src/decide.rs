@@ -16,11 +16,13 @@ use crate::wire::{Catalogue, RecordView};
 /// What a request has in the places that may carry a key.
 #[derive(Clone, Copy)]
 pub enum Credential<'a> {
+    /// None in any of the configured places.
     Missing,
     /// The request's host contains a key, which can't be removed from there.
     InAuthority,
     /// More than one, equal or not.
     Multiple,
+    /// The only one: its bytes after the prefix, decoded. Untrusted; [`decide`] checks their shape.
     One(&'a [u8]),
     /// The key of the pass before an internal redirect of Envoy. Its text has already been removed from the request.
     FromRedirect(Digest),
@@ -33,17 +35,26 @@ pub enum Knowledge<'a> {
     NotReady,
     /// Keys whose last confirmation from the control plane is older than the operator allows.
     Stale,
+    /// Keys that are fresh enough to decide by.
     Serving(&'a LiveTable),
 }
 
 /// The facts for a decision. The client's address isn't among them, because reading it costs a host call.
 pub struct Facts<'a> {
+    /// What the edge found in the places of [`Config::credentials`](crate::Config::credentials).
     pub credential: Credential<'a>,
+    /// What the request's route requires, from its metadata, `routes` or `unmatched`.
     pub route: RouteRule<'a>,
+    /// The request method as it was sent: `get` is not `GET`. It selects the level where the rule names none.
     pub method: &'a [u8],
+    /// The table to find the key in, or why there is none to decide by.
     pub knowledge: Knowledge<'a>,
+    /// The edge's own environment; a key for another one is refused.
     pub environment: &'a Environment,
+    /// Whether a text that doesn't begin with `lk_` is looked up as an imported key, or is malformed.
     pub foreign_keys: ForeignKeys,
+    /// The instant that ends of keys and secrets are compared with. The edge passes the later of its own clock and the
+    /// control plane's, so that a clock that was set back revives no key.
     pub now: UnixSeconds,
 }
 
@@ -53,14 +64,19 @@ pub enum Decision<'a> {
     Public,
     /// Passes with this key's rights.
     Allow(Permit<'a>),
+    /// Doesn't pass. The client gets the status, code and sentence of the reason.
     Deny(Denial<'a>),
 }
 
 /// A key that may make the request.
 pub struct Permit<'a> {
+    /// The record of the secret that was presented; a key has one for each of its secrets.
     pub record: RecordView<'a>,
+    /// The id in the record, for the identity headers and for usage.
     pub key: KeyId,
+    /// The workspace that the key belongs to. Where the path names one, it is this one.
     pub workspace: WorkspaceId,
+    /// The slug of that workspace.
     pub slug: &'a str,
     /// What the record's numbers mean.
     pub catalogue: &'a Catalogue,
@@ -69,29 +85,52 @@ pub struct Permit<'a> {
 /// A denial, and the key whose secret was correct, if one was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial<'a> {
+    /// The first check that failed.
     pub reason: DenyReason<'a>,
+    /// `Some` only for reasons after [`DenyReason::UnknownKey`]. For logs and usage; the client doesn't get it.
     pub key: Option<KeyId>,
 }
 
 /// Why a request is denied, in the order of the checks: the first reason that holds is the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DenyReason<'a> {
+    /// 400. The path can be read in more than one way. Comes first, also on public routes.
     BadPath,
+    /// 400. The host contains a key. Also on public routes.
     BadAuthority,
+    /// 401. None of the configured places has a key.
     MissingKey,
+    /// 401. More than one key, equal or not.
     MultipleKeys,
+    /// 401. Not the text of a key: wrong shape or checksum, or an imported key where these are refused.
     MalformedKey,
+    /// 401. The text names another environment. An imported key's text names none: it gets [`DenyReason::UnknownKey`].
     WrongEnvironment,
+    /// 503. The worker has no keys that it may decide by yet.
     NotReady,
+    /// 503. The control plane last confirmed the keys longer ago than `max_staleness_secs`.
     Stale,
+    /// 401. No record of this digest in the edge's environment.
     UnknownKey,
+    /// 401. A newer secret of the key has replaced this one, and their overlap is over.
     RotatedKey,
+    /// 401. An admin deactivated the key.
     InactiveKey,
+    /// 401. The key's end is reached, its own second included.
     ExpiredKey,
+    /// 403. The client's address is not on the key's allowlist, or not known.
     AddressNotAllowed,
+    /// 403. No rule for this path and method, a text that isn't a rule, or the rule `deny`.
     NoRouteRule,
+    /// 403. The path names another workspace, or the record's workspace can't be read.
     WrongWorkspace,
-    MissingScope { scope: &'a str, level: Level },
+    /// 403. The key lacks the scope, or has it only for reading where write is needed.
+    MissingScope {
+        /// The scope that the rule names; the client gets it.
+        scope: &'a str,
+        /// The level that the rule or the method needs; the client gets it.
+        level: Level,
+    },
 }
 
 /// The codes of all reasons, in their order.

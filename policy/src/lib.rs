@@ -2,6 +2,8 @@
 //!
 //! Nothing here reads a clock, draws a random number, does I/O or keeps global state: time and data come as arguments.
 
+#![warn(missing_docs)]
+
 pub mod allowlist;
 pub mod config;
 pub mod decide;

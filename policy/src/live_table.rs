@@ -27,7 +27,9 @@ struct PendingSnapshot {
 /// The result of a look-up: a digest's record, and the catalogue that names the numbers in it.
 #[derive(Clone, Copy)]
 pub struct KeyLookup<'a> {
+    /// Read in place, from a page or from a change beside it.
     pub record: RecordView<'a>,
+    /// That of the record's own table: in another epoch, the numbers may have other meanings.
     pub catalogue: &'a Catalogue,
 }
 
@@ -72,6 +74,7 @@ impl LiveTable {
         self.tables.first().map_or(0, Table::len)
     }
 
+    /// True when the last complete table has no digests, and before there is one.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -163,7 +166,7 @@ impl LiveTable {
     }
 
     /// Records that nothing is newer than [`Self::newest`]: from now on, look-ups read the snapshot first.
-    pub fn caught_up(&mut self) {
+    pub fn mark_caught_up(&mut self) {
         if let Some(pending) = &mut self.pending {
             pending.is_caught_up = true;
         }

@@ -197,7 +197,7 @@ pub(crate) fn decode(segment: &str) -> Option<Cow<'_, str>> {
     decode_except(segment, |_| false)
 }
 
-/// The same, but leaves escapes of the bytes that `is_kept` selects.
+/// Like [`decode`], but leaves escapes of the bytes that `is_kept` selects.
 fn decode_except(segment: &str, is_kept: impl Fn(u8) -> bool) -> Option<Cow<'_, str>> {
     let text = if segment.contains('%') {
         let mut bytes = Vec::with_capacity(segment.len());

@@ -95,8 +95,11 @@ fn nibble(digit: u8) -> Result<u8, ParseChainHashError> {
 /// An epoch, a revision in it, and the chain hash of that revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
+    /// The history that `revision` counts in. Revisions of two epochs can't be compared.
     pub epoch: Epoch,
+    /// That of the last change which is included.
     pub revision: Revision,
+    /// The chain hash up to and including `revision`: it tells apart two histories that agree in all else.
     pub head: ChainHash,
 }
 

@@ -20,6 +20,7 @@ pub struct Route {
     pub methods: Vec<String>,
     /// A template: `{name}` matches one segment, `{*name}` at the end matches the rest of the path.
     pub path: String,
+    /// What requests with these methods and this path require.
     pub rule: RuleText,
 }
 
@@ -27,7 +28,12 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteRule<'a> {
     /// A rule, and the workspace that the path names where its template has `{workspace}`.
-    Rule { rule: Rule<'a>, workspace: Option<&'a str> },
+    Rule {
+        /// What the route requires of a key.
+        rule: Rule<'a>,
+        /// The path's text for `{workspace}`, a slug or an id that is not checked yet; `None` without `{workspace}`.
+        workspace: Option<&'a str>,
+    },
     /// A path that Envoy or an upstream may read differently.
     BadPath,
     /// No route matches the request, or the route's text isn't a rule.
@@ -64,14 +70,34 @@ struct MethodRoute {
 /// What is wrong with `routes`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
+    /// A text that isn't a template, or a template that the router can't tell from another one.
     #[error("`{path}` is not a path template: {reason}")]
-    Template { path: String, reason: String },
+    Template {
+        /// The text of the template; a text that isn't one is cut after 100 characters.
+        path: String,
+        /// What is wrong with it, for the operator: a clause, or the router's message.
+        reason: String,
+    },
+    /// Two routes of one template share a method, or are both for all methods.
     #[error("`{path}` is given twice for the same methods")]
-    Duplicate { path: String },
+    Duplicate {
+        /// The template, as the second of the routes has it.
+        path: String,
+    },
+    /// A template would match paths that another one binds to a workspace, so that requests could bypass the binding.
     #[error("`{path}` shadows `{workspace}`, which binds the same paths to a workspace; give both the same shape")]
-    ShadowsWorkspace { path: String, workspace: String },
+    ShadowsWorkspace {
+        /// The template that matches without the binding.
+        path: String,
+        /// The template with `{workspace}`.
+        workspace: String,
+    },
+    /// A method is empty, or has a character that is neither a capital letter nor `-`.
     #[error("`{path}` has a method that is not a word of capital letters")]
-    Method { path: String },
+    Method {
+        /// The template of the method's route.
+        path: String,
+    },
 }
 
 impl Routes {

@@ -16,7 +16,12 @@ pub enum Rule<'a> {
     /// Any valid key.
     AnyKey,
     /// A key with this scope.
-    Scope { scope: &'a str, level: NeededLevel },
+    Scope {
+        /// A valid name of a scope. If the catalogue lacks it, no key has it.
+        scope: &'a str,
+        /// The level of that scope that the key must have.
+        level: NeededLevel,
+    },
 }
 
 /// The level of a scope that a rule requires.
@@ -24,6 +29,7 @@ pub enum Rule<'a> {
 pub enum NeededLevel {
     /// By the request's method: see [`Level::of_method`].
     ByMethod,
+    /// The same for all methods, as in `reviews:read`.
     Fixed(Level),
 }
 

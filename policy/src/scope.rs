@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
+    /// Enough for GET, HEAD and OPTIONS where the rule leaves the level to the method.
     Read,
+    /// Enough for every method.
     Write,
 }
 

@@ -87,6 +87,7 @@ impl Table {
         self.pages.records()
     }
 
+    /// Whether [`Self::len`] is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

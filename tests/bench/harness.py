@@ -74,7 +74,7 @@ class Bench:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def port(self):
-        """The next port that nobody listens on."""
+        """The next port that is not in use."""
         while True:
             self.ports += 1
             with socket.socket() as probe:

@@ -90,7 +90,7 @@ def made(bench, database, count, workspaces):
 
 
 def insert(file, table, differs, rows):
-    """A row for each of `rows`, `(workspace, *what differs)`, like the one that its workspace has already."""
+    """Copies a workspace's row for each of `rows`, `(workspace, *values)`, with the values in the columns `differs`."""
     columns = [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
     same = [column for column in columns if column not in ("workspace_id", *differs)]
     patterns = file.execute(f"SELECT workspace_id, {', '.join(same)} FROM {table}").fetchall()

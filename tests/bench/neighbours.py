@@ -27,7 +27,7 @@ PACE_SECONDS = 0.01
 BUDGET_MS, BUDGET_RATIO = 5, 2
 
 
-class Asking:
+class PacedRequests:
     """Connections that send requests at a fixed pace, each in its own process so that they don't wait for each
     other."""
 
@@ -81,15 +81,15 @@ def measure(bench):
     rows, ratio = [], None
 
     say(f"neighbours: {QUIET_SECONDS} s without an import")
-    asking, revoking = Asking(port, secrets), Revoking(admin, keys)
+    requests, revoking = PacedRequests(port, secrets), Revoking(admin, keys)
     time.sleep(QUIET_SECONDS)
     enforced = revoking.end()
-    times, answered = asking.end()
+    times, answered = requests.end()
     quiet = percentile(times, 99)
     rows.append(row("nothing else", times, answered, enforced))
     before = memory(envoy, "VmRSS")
 
-    asking, revoking, took = Asking(port, secrets), Revoking(admin, keys), []
+    requests, revoking, took = PacedRequests(port, secrets), Revoking(admin, keys), []
     for number in range(IMPORTS):
         say(f"neighbours: import {number + 1} of {IMPORTS}")
         body = "".join(line(number * IMPORTED + index) for index in range(IMPORTED))
@@ -101,7 +101,7 @@ def measure(bench):
             fail("the import failed")
         took.append(time.monotonic() - began)
     enforced = revoking.end()
-    times, answered = asking.end()
+    times, answered = requests.end()
     loud = percentile(times, 99)
     rows.append(row("an import", times, answered, enforced))
     most = memory(envoy, "VmHWM")

@@ -1,19 +1,11 @@
 //! A PostgreSQL server for the control planes of a test binary.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::process::root;
-
-/// The server of this process. It ends when its standard input closes, which this process holds open.
-struct Server {
-    _process: Child,
-    /// The folder of its socket.
-    folder: String,
-}
+use test_support::server::{Server, is_postgres, start};
 
 /// A database on that server.
 #[derive(Clone, Debug)]
@@ -26,17 +18,13 @@ pub struct Postgres {
 impl Postgres {
     /// Whether tests for either engine run on this one: `LATCHKEY_TEST_DATABASE=postgres`.
     pub fn is_selected() -> bool {
-        match std::env::var("LATCHKEY_TEST_DATABASE").as_deref() {
-            Err(_) | Ok("" | "sqlite") => false,
-            Ok("postgres") => true,
-            Ok(other) => panic!("LATCHKEY_TEST_DATABASE is `{other}`: it can be `sqlite` and `postgres`"),
-        }
+        is_postgres()
     }
 
     /// The database for the control plane with its files in this folder: the same one each time, and empty at first.
     pub fn of(folder: &Path) -> Self {
         static SERVER: OnceLock<Server> = OnceLock::new();
-        let server = SERVER.get_or_init(start);
+        let server = SERVER.get_or_init(|| start(&[]));
         let mut hasher = DefaultHasher::new();
         folder.canonicalize().expect("a folder").hash(&mut hasher);
         let database = Self { name: format!("test_{:016x}", hasher.finish()), socket: server.folder.clone() };
@@ -91,14 +79,4 @@ impl Postgres {
         assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
-}
-
-fn start() -> Server {
-    let mut command = Command::new(root().join("scripts/postgres"));
-    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("scripts/postgres");
-    let mut lines = BufReader::new(process.stdout.take().expect("what it prints")).lines();
-    let mut line = || lines.next().expect("scripts/postgres serves").expect("a line");
-    let folder = line();
-    assert_eq!(line(), "ready");
-    Server { _process: process, folder }
 }

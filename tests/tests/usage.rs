@@ -145,7 +145,7 @@ fn a_flood_of_unknown_keys_leaves_memory_and_database_as_they_were() {
             if seen == count { Ok(()) } else { Err(format!("{seen} of {count}")) }
         });
     };
-    // A first flood, for memory that Envoy and V8 take only once for so many requests.
+    // A first flood, so that Envoy and V8 already have the memory that they allocate once for this many requests.
     let (first, more) =
         (20_000, std::env::var("LATCHKEY_FLOOD").map_or(40_000, |count| count.parse().expect("a number")));
     flood(0, first);

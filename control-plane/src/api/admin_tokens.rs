@@ -60,7 +60,7 @@ impl TokenBody {
             status: if token.is_expired(now) { "expired" } else { "active" },
             id: token.id,
             name: token.name,
-            role: token.role.word(),
+            role: token.role.name(),
             workspace_id: token.role.workspace(),
             last_characters: token.last_characters.0,
             expires_at: token.expires_at,
@@ -98,13 +98,13 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let once = key.for_body(fields.digest());
     let principal = principal.once(once);
-    let make = async {
+    let run = async {
         let now = api.clock.now();
-        let (made, secret) = make(&api, &principal, fields).await?;
+        let (made, secret) = create_token(&api, &principal, fields).await?;
         let body = TokenWithSecret { token: TokenBody::new(made.value, now), secret: Some(secret.expose()) };
         changed_resource(StatusCode::CREATED, &body, made.revision)
     };
-    idempotency::run_once(&api, once, make, |made| replay(&api, &principal, made)).await
+    idempotency::run_once(&api, once, run, |made| replay(&api, &principal, made)).await
 }
 
 /// The response to a retry: the token as it is now.
@@ -117,7 +117,7 @@ async fn replay(api: &Api, principal: &Principal, made: OnceResult) -> Result<Re
 }
 
 /// Creates the token that the fields describe. Returns its text, which is shown once.
-pub(crate) async fn make(
+pub(crate) async fn create_token(
     api: &Api,
     principal: &Principal,
     mut fields: Fields,

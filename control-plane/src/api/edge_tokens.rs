@@ -75,12 +75,12 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let once = key.for_body(fields.digest());
     let principal = principal.once(once);
-    let make = async {
-        let (made, secret) = make(&api, &principal, fields).await?;
+    let run = async {
+        let (made, secret) = create_token(&api, &principal, fields).await?;
         let body = TokenWithSecret { token: made.value.into(), secret: Some(secret.expose()) };
         changed_resource(StatusCode::CREATED, &body, made.revision)
     };
-    idempotency::run_once(&api, once, make, |made| replay(&api, made)).await
+    idempotency::run_once(&api, once, run, |made| replay(&api, made)).await
 }
 
 /// The response to a retry: the token as it is now.
@@ -92,7 +92,7 @@ async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
 }
 
 /// Creates the token that the fields describe. Returns its text, which is shown once.
-pub(crate) async fn make(
+pub(crate) async fn create_token(
     api: &Api,
     principal: &Principal,
     mut fields: Fields,

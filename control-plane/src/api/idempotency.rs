@@ -66,30 +66,30 @@ impl IdempotencyKey {
     }
 }
 
-/// Responds with `make`, which claims the idempotency key `once` in its transaction. If that change was made before,
-/// `make` isn't started, and `build_response` shows its result as it is now.
+/// Responds with `change`, which claims the idempotency key `once` in its transaction. If that change was made before,
+/// `change` isn't started, and `build_response` shows its result as it is now.
 pub(super) async fn run_once<R: Future<Output = Result<Response, Problem>>>(
     api: &Api,
     once: Option<OnceKey>,
-    make: impl Future<Output = Result<Response, Problem>>,
+    change: impl Future<Output = Result<Response, Problem>>,
     build_response: impl FnOnce(OnceResult) -> R,
 ) -> Result<Response, Problem> {
-    let Some(once) = once else { return make.await };
+    let Some(once) = once else { return change.await };
     let _running = api.store.begin_once(once)?;
     match api.store.once_result(once, api.clock.now()).await? {
         Some(made) => replay(once.body, made, build_response).await,
-        None => make_or_replay(api, Some(once), make, build_response).await,
+        None => run_or_replay(api, Some(once), change, build_response).await,
     }
 }
 
 /// The same after a look-up that found no such change.
-pub(super) async fn make_or_replay<R: Future<Output = Result<Response, Problem>>>(
+pub(super) async fn run_or_replay<R: Future<Output = Result<Response, Problem>>>(
     api: &Api,
     once: Option<OnceKey>,
-    make: impl Future<Output = Result<Response, Problem>>,
+    change: impl Future<Output = Result<Response, Problem>>,
     build_response: impl FnOnce(OnceResult) -> R,
 ) -> Result<Response, Problem> {
-    let (problem, once) = match (make.await, once) {
+    let (problem, once) = match (change.await, once) {
         (Err(problem), Some(once)) => (problem, once),
         (answer, _) => return answer,
     };

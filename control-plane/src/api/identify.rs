@@ -147,7 +147,7 @@ fn admin_token_body(token: AdminToken, now: UnixSeconds) -> IdentifiedBody {
         token_id: Some(token.id.to_string()),
         name: token.name,
         last_characters: token.last_characters.into_option(),
-        role: Some(token.role.word()),
+        role: Some(token.role.name()),
         created_at: Some(token.created_at),
         ended_at: token.revoked_at,
         ..IdentifiedBody::default()

@@ -26,7 +26,7 @@ const TOKEN_HINT: &str = "a valid admin token is required; send it as `Authoriza
                           is in the file that --admin-token-file names";
 
 /// How often a token's last use is recorded at most, so that reads don't cost a write each.
-const USE_RECORDED_EVERY_SECS: i64 = 60;
+const USE_RECORD_INTERVAL_SECS: i64 = 60;
 
 /// Who acts, with which role, and from where. Only [`authenticate_token`] and [`authenticate_session`] create one, both
 /// from a token.
@@ -177,7 +177,7 @@ pub(crate) fn authenticate_session(api: &Api, session: Session, now: UnixSeconds
 
 /// Records the use in a separate task, so that the request doesn't wait for it.
 fn record_use(api: &Api, token: &AdminToken, now: UnixSeconds) {
-    let is_due = token.last_used_at.is_none_or(|at| at.saturating_add_secs(USE_RECORDED_EVERY_SECS).is_reached(now));
+    let is_due = token.last_used_at.is_none_or(|at| at.saturating_add_secs(USE_RECORD_INTERVAL_SECS).is_reached(now));
     if is_due {
         let (store, id) = (api.store.clone(), token.id);
         // The store logs a failure.

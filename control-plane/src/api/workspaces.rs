@@ -62,11 +62,11 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let once = key.for_body(fields.digest());
     let principal = principal.once(once);
-    let make = async {
-        let made = make(&api, &principal, fields).await?;
+    let run = async {
+        let made = create_workspace(&api, &principal, fields).await?;
         changed_resource(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
     };
-    idempotency::run_once(&api, once, make, |made| replay(&api, made)).await
+    idempotency::run_once(&api, once, run, |made| replay(&api, made)).await
 }
 
 /// The response to a retry: the workspace as it is now.
@@ -82,7 +82,7 @@ async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
 }
 
 /// Creates the workspace that the fields describe.
-pub(crate) async fn make(
+pub(crate) async fn create_workspace(
     api: &Api,
     principal: &Principal,
     mut fields: Fields,

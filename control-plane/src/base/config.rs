@@ -13,7 +13,8 @@ pub use self::limits::{Limits, TokenKind};
 /// A record counts a key's scopes in a byte, so the catalogue has no more; environments are numbered in a byte.
 const MAX_NAMES: usize = 255;
 
-/// With a shorter log, new snapshots would be made all the time: one serves while it is behind by a tenth of the log.
+/// With a shorter log, new snapshots would be made all the time: a snapshot serves only while it is behind the head by
+/// at most a tenth of the log.
 const MIN_LOG_REVISIONS: u64 = 1_000;
 
 /// 1.6 GB on disk. Catching up on so many takes longer than a snapshot of a million keys.
@@ -42,7 +43,7 @@ pub struct Config {
     pub scopes: Vec<Scope>,
     /// What each scope gives access to, for people who choose among them.
     pub scope_meanings: BTreeMap<Scope, String>,
-    /// The gateway's URL, for the command that the console shows with a new key. It must be one that curl takes.
+    /// The gateway's URL, for the command that the console shows with a new key. curl must accept it.
     pub gateway_url: Option<String>,
     /// How many of the newest changes are kept for edges that were cut off. One that missed more loads a snapshot.
     pub log_revisions: u64,

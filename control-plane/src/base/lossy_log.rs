@@ -12,7 +12,7 @@ const MAX_QUEUED_BYTES: usize = 1 << 20;
 /// Passes lines to a thread of its own, which writes them. Clones share the queue. A closed pipe, a full disk or a pipe
 /// that nobody reads costs lines, but never the caller's time.
 #[derive(Clone)]
-pub struct LossyWriter(Arc<Queue>);
+pub(crate) struct LossyWriter(Arc<Queue>);
 
 struct Queue {
     state: Mutex<State>,
@@ -31,7 +31,7 @@ struct State {
 
 impl LossyWriter {
     /// Starts the thread, which lives as long as the process. `lost` counts the lines that `out` didn't get.
-    pub fn start(out: impl io::Write + Send + 'static, lost: Counter) -> io::Result<Self> {
+    pub(crate) fn start(out: impl io::Write + Send + 'static, lost: Counter) -> io::Result<Self> {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), lost });
         let own = Arc::clone(&queue);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || own.write_all_to(LineWriter::new(out)))?;
@@ -39,12 +39,12 @@ impl LossyWriter {
     }
 
     /// Queues one or more whole lines.
-    pub fn write_lines(&self, lines: &str) {
+    pub(crate) fn write_lines(&self, lines: &str) {
         self.0.push(lines.as_bytes());
     }
 
     /// Waits until everything that is queued now is written or lost, at most for `time`.
-    pub fn flush_within(&self, time: Duration) {
+    pub(crate) fn flush_within(&self, time: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.queued.is_empty();
         // At the timeout, lines may still be queued for a reader that doesn't read.
         let _ = self.0.changed.wait_timeout_while(self.0.state(), time, is_busy);

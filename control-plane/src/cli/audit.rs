@@ -18,7 +18,7 @@ use crate::serve::DatabaseOptions;
 use crate::store::{AuditHead, VerifiedLog, verify_audit};
 
 #[derive(Subcommand)]
-pub enum AuditCommand {
+pub(super) enum AuditCommand {
     /// Lists audit events, newest first.
     List {
         #[command(flatten)]
@@ -60,7 +60,7 @@ pub enum AuditCommand {
 
 /// Which events.
 #[derive(Args)]
-pub struct Filter {
+pub(super) struct Filter {
     /// Only events of this workspace, by id or slug. Without it: of all workspaces, for platform admins.
     #[arg(long, short)]
     workspace: Option<String>,

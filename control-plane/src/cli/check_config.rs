@@ -39,7 +39,7 @@ use super::output::{pluralize, print, print_json};
 
 /// The options of `latchkey check-config`.
 #[derive(Args)]
-pub struct CheckConfigOptions {
+pub(super) struct CheckConfigOptions {
     /// A plugin configuration (JSON), or an Envoy file with our filter in it (YAML or JSON): a bootstrap, a listener, a
     /// manifest.
     file: PathBuf,

@@ -26,7 +26,7 @@ use crate::base::secret::Secret;
 const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// The time to add to that for a large request.
-pub const LARGE_REQUEST_EXTRA: Duration = Duration::from_secs(330);
+pub(super) const LARGE_REQUEST_EXTRA: Duration = Duration::from_secs(330);
 
 /// The delays before the retries of a change whose answer was lost.
 const RETRY_DELAYS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
@@ -41,14 +41,14 @@ const MAX_ANSWER: u64 = 64 << 20;
 const TRUST_ADVICE: &str = "for a certificate authority of your own give --ca-certificate";
 
 /// A client of one control plane, as one admin.
-pub struct Client {
+pub(super) struct Client {
     agent: Agent,
     base: String,
     token: Secret,
 }
 
 /// A request to be sent.
-pub struct Call {
+pub(super) struct Call {
     method: Method,
     path: String,
     body: Option<Value>,
@@ -59,7 +59,7 @@ pub struct Call {
 }
 
 /// An answer: JSON, or null if its body is empty.
-pub struct Answer {
+pub(super) struct Answer {
     pub body: Value,
     headers: HeaderMap,
 }
@@ -70,31 +70,31 @@ impl Call {
         Self { method, path, body: None, headers: Vec::new(), timeout: TIMEOUT, is_idempotent: false }
     }
 
-    pub fn get(path: &[&str]) -> Self {
+    pub(super) fn get(path: &[&str]) -> Self {
         Self::new(Method::GET, path)
     }
 
-    pub fn post(path: &[&str], body: Value) -> Self {
+    pub(super) fn post(path: &[&str], body: Value) -> Self {
         Self { body: Some(body), ..Self::new(Method::POST, path) }
     }
 
     /// A change that is made once: it has its own idempotency key, and is retried if its answer is lost.
-    pub fn post_idempotent(path: &[&str], body: Value) -> anyhow::Result<Self> {
+    pub(super) fn post_idempotent(path: &[&str], body: Value) -> anyhow::Result<Self> {
         let key = Entropy::system().text()?;
         let call = Self::post(path, body).header("idempotency-key", key.expose().to_owned());
         Ok(Self { is_idempotent: true, ..call })
     }
 
-    pub fn patch(path: &[&str], body: Value) -> Self {
+    pub(super) fn patch(path: &[&str], body: Value) -> Self {
         Self { body: Some(body), ..Self::new(Method::PATCH, path) }
     }
 
-    pub fn delete(path: &[&str]) -> Self {
+    pub(super) fn delete(path: &[&str]) -> Self {
         Self::new(Method::DELETE, path)
     }
 
     /// Adds a parameter to the query, if it has a value.
-    pub fn query(mut self, name: &str, value: Option<impl ToString>) -> Self {
+    pub(super) fn query(mut self, name: &str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {
             let separator = if self.path.contains('?') { '&' } else { '?' };
             let pair = form_urlencoded::Serializer::new(String::new()).append_pair(name, &value.to_string()).finish();
@@ -103,13 +103,13 @@ impl Call {
         self
     }
 
-    pub fn header(mut self, name: &'static str, value: String) -> Self {
+    pub(super) fn header(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
         self
     }
 
     /// Extends the time limit by `more`.
-    pub fn extend_timeout(mut self, more: Duration) -> Self {
+    pub(super) fn extend_timeout(mut self, more: Duration) -> Self {
         self.timeout = self.timeout.saturating_add(more);
         self
     }
@@ -117,19 +117,19 @@ impl Call {
 
 impl Answer {
     /// A header's text.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// The revision that contains the change.
-    pub fn revision(&self) -> Option<u64> {
+    pub(super) fn revision(&self) -> Option<u64> {
         self.header("latchkey-revision")?.parse().ok()
     }
 }
 
 impl Client {
     /// A client for `base`. It trusts the authority in `ca`, else those that the system trusts.
-    pub fn new(base: String, token: Secret, ca: Option<&Path>) -> anyhow::Result<Self> {
+    pub(super) fn new(base: String, token: Secret, ca: Option<&Path>) -> anyhow::Result<Self> {
         let tls = if base.starts_with("https://") { tls(ca)? } else { TlsConfig::default() };
         let config = Agent::config_builder()
             .tls_config(tls)
@@ -145,7 +145,7 @@ impl Client {
     }
 
     /// Sends a request; any answer but success is an error with its reason.
-    pub fn send(&self, call: Call) -> anyhow::Result<Answer> {
+    pub(super) fn send(&self, call: Call) -> anyhow::Result<Answer> {
         let body = call.body.as_ref().map(|body| Zeroizing::new(body.to_string()));
         send_with_retries(&call, || match &body {
             Some(text) => {
@@ -158,7 +158,12 @@ impl Client {
 
     /// Sends JSON lines while they are read; `lines` starts from the beginning for each attempt. The control plane can
     /// refuse them before they are sent.
-    pub fn send_lines<R: Read>(&self, call: Call, lines: impl Fn() -> R, length: usize) -> anyhow::Result<Answer> {
+    pub(super) fn send_lines<R: Read>(
+        &self,
+        call: Call,
+        lines: impl Fn() -> R,
+        length: usize,
+    ) -> anyhow::Result<Answer> {
         let call = call.header("expect", "100-continue".to_owned());
         send_with_retries(&call, || {
             let mut lines = lines();
@@ -167,7 +172,7 @@ impl Client {
     }
 
     /// Sends a request and streams its answer, which may have any length.
-    pub fn stream(&self, call: Call) -> anyhow::Result<impl Read + 'static> {
+    pub(super) fn stream(&self, call: Call) -> anyhow::Result<impl Read + 'static> {
         let (parts, body) = self.send_request(&call, None, SendBody::none())?.into_parts();
         if !parts.status.is_success() {
             return Err(problem::refused(parts.status, &parts.headers, &read_body(body, &call.path)?));

@@ -19,7 +19,7 @@ use crate::base::secret::Secret;
 
 /// The options of all commands that send requests to a control plane.
 #[derive(Args)]
-pub struct RemoteOptions {
+pub(super) struct RemoteOptions {
     /// The control plane. Without it, the one that `latchkey login` stored.
     #[arg(long, env = "LATCHKEY_URL", value_name = "URL", global = true, help_heading = "Control plane")]
     url: Option<PublicUrl>,
@@ -42,7 +42,7 @@ pub struct RemoteOptions {
 }
 
 /// The client of a command, and the form of its output.
-pub struct Session {
+pub(super) struct Session {
     pub client: Client,
     pub json: bool,
 }
@@ -67,12 +67,12 @@ impl Drop for StoredSignIn {
 
 impl RemoteOptions {
     /// Whether the output is JSON, for scripts.
-    pub fn json(&self) -> bool {
+    pub(super) fn json(&self) -> bool {
         self.json
     }
 
     /// The client of this command. Nothing is sent yet.
-    pub fn session(&self) -> anyhow::Result<Session> {
+    pub(super) fn session(&self) -> anyhow::Result<Session> {
         let stored = if self.url.is_some() && self.token_file.is_some() { None } else { load_stored()? };
         let Some(url) = self.url.clone().or_else(|| stored.as_ref()?.url.parse().ok()) else {
             return Err(not_signed_in("no control plane is named").into());
@@ -117,11 +117,11 @@ impl RemoteOptions {
 }
 
 /// What to store once the token has been tried.
-pub struct SignIn(StoredSignIn);
+pub(super) struct SignIn(StoredSignIn);
 
 impl SignIn {
     /// Stores it, readable only by its owner; returns the file and the control plane's URL.
-    pub fn store(&self) -> anyhow::Result<(PathBuf, String)> {
+    pub(super) fn store(&self) -> anyhow::Result<(PathBuf, String)> {
         let path = config_file()?;
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::DirBuilder::new()
@@ -135,7 +135,7 @@ impl SignIn {
 }
 
 /// Deletes what was stored; `None` if there was nothing.
-pub fn delete_stored() -> anyhow::Result<Option<PathBuf>> {
+pub(super) fn delete_stored() -> anyhow::Result<Option<PathBuf>> {
     let path = config_file()?;
     match fs::remove_file(&path) {
         Ok(()) => Ok(Some(path)),
@@ -155,7 +155,7 @@ fn client(url: &PublicUrl, token: Secret, ca: Option<&Path>, insecure_accepted: 
 }
 
 /// True for a host on this machine.
-pub fn is_loopback(url: &str) -> bool {
+pub(super) fn is_loopback(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();

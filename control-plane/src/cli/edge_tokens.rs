@@ -13,7 +13,7 @@ use super::pagination;
 
 /// The options of `latchkey edge-tokens`.
 #[derive(Args)]
-pub struct EdgeTokensOptions {
+pub(super) struct EdgeTokensOptions {
     #[command(flatten)]
     remote: RemoteOptions,
 

@@ -15,7 +15,7 @@ use super::waiting::{count_workers, why_not_enforced};
 
 /// The options of `latchkey edges`.
 #[derive(Args)]
-pub struct EdgesOptions {
+pub(super) struct EdgesOptions {
     #[command(flatten)]
     remote: RemoteOptions,
 
@@ -44,7 +44,7 @@ enum EdgesCommand {
 
 /// The options of `latchkey enforcement`.
 #[derive(Args)]
-pub struct EnforcementOptions {
+pub(super) struct EnforcementOptions {
     #[command(flatten)]
     remote: RemoteOptions,
 

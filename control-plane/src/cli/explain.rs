@@ -26,7 +26,7 @@ use crate::cli::json::string;
 
 /// The options of `latchkey explain`.
 #[derive(Args)]
-pub struct ExplainOptions {
+pub(super) struct ExplainOptions {
     #[command(flatten)]
     remote: RemoteOptions,
 

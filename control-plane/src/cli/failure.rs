@@ -4,7 +4,7 @@ use std::io;
 
 /// The outcome of a command that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     Done,
     /// `check-config`: an edge would refuse the file.
     Refused,
@@ -16,7 +16,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The exit code, as docs/cli.md lists them.
-    pub fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Refused => 1,
@@ -28,7 +28,7 @@ impl Outcome {
 
 /// A failure with an exit code other than 1. The text never contains a secret.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The command line lacks something that clap can't check.
     #[error("{0}")]
     Usage(String),
@@ -41,7 +41,7 @@ pub enum Failure {
 }
 
 /// The exit code of an error.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
+pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         Some(Failure::Usage(_)) => 2,
         Some(Failure::Unreachable(_) | Failure::AnswerLost(_)) => 4,
@@ -50,6 +50,6 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// True if the reader of the output closed it, as `head` does.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -5,32 +5,32 @@ use serde_json::{Map, Value};
 static NULL: Value = Value::Null;
 
 /// The value at the end of these fields.
-pub fn part<'a>(value: &'a Value, fields: &[&str]) -> &'a Value {
+pub(super) fn part<'a>(value: &'a Value, fields: &[&str]) -> &'a Value {
     fields.iter().fold(value, |value, name| value.get(*name).unwrap_or(&NULL))
 }
 
 /// The items of a list; empty if there is no list.
-pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+pub(super) fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     part(value, &[name]).as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A string; empty if there is none.
-pub fn string<'a>(value: &'a Value, name: &str) -> &'a str {
+pub(super) fn string<'a>(value: &'a Value, name: &str) -> &'a str {
     part(value, &[name]).as_str().unwrap_or_default()
 }
 
 /// A number; 0 if there is none.
-pub fn number(value: &Value, name: &str) -> u64 {
+pub(super) fn number(value: &Value, name: &str) -> u64 {
     part(value, &[name]).as_u64().unwrap_or_default()
 }
 
 /// True only for a `true`.
-pub fn is_true(value: &Value, name: &str) -> bool {
+pub(super) fn is_true(value: &Value, name: &str) -> bool {
     part(value, &[name]) == &Value::Bool(true)
 }
 
 /// An object of the fields that have a value.
-pub fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+pub(super) fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     given.collect::<Map<_, _>>().into()
 }

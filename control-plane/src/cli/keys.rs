@@ -25,7 +25,7 @@ use super::waiting::Wait;
 
 /// The options of `latchkey keys`.
 #[derive(Args)]
-pub struct KeysOptions {
+pub(super) struct KeysOptions {
     #[command(flatten)]
     remote: RemoteOptions,
 

@@ -11,7 +11,7 @@ use super::json::{part, string};
 use super::output::{print_json, print_note};
 
 /// Prints an answer `{…, secret}`. `about` is for people.
-pub fn print(session: &Session, answer: &Value, about: &str) -> anyhow::Result<()> {
+pub(super) fn print(session: &Session, answer: &Value, about: &str) -> anyhow::Result<()> {
     if part(answer, &["secret"]).is_null() {
         return Err(lost(session, answer, about));
     }

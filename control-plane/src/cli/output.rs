@@ -10,7 +10,7 @@ use super::redact::without_secrets;
 const NO_VALUE: &str = "-";
 
 /// Writes to standard output.
-pub fn print(text: &str) -> anyhow::Result<()> {
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
@@ -18,18 +18,18 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes a line to standard error, for people only, so that standard output contains only what scripts read.
 #[expect(clippy::disallowed_methods, reason = "a command reports to its user; nothing else waits for it")]
-pub fn print_note(line: &str) {
+pub(super) fn print_note(line: &str) {
     // If standard error is closed, there is nobody to inform.
     let _ = writeln!(io::stderr(), "{}", without_secrets(&without_controls(line)));
 }
 
 /// JSON for scripts.
-pub fn print_json(value: &Value) -> anyhow::Result<()> {
+pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 /// One column for each heading, one line for each row; the last column may have any length.
-pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| without_controls(cell)).collect()).collect();
     let headings = headings.iter().map(|heading| heading.to_uppercase()).collect::<Vec<_>>();
@@ -56,18 +56,18 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// One line for each field: `name  value`.
-pub fn card(fields: &[(&str, String)]) -> String {
+pub(super) fn card(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", without_controls(value))).collect()
 }
 
 /// The field of an answer, for people.
-pub fn field(value: &Value, name: &str) -> String {
+pub(super) fn field(value: &Value, name: &str) -> String {
     value.get(name).map_or_else(|| NO_VALUE.to_owned(), text)
 }
 
 /// A value of an answer, for people.
-pub fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => NO_VALUE.to_owned(),
         Value::Bool(true) => "yes".to_owned(),
@@ -84,7 +84,7 @@ pub fn text(value: &Value) -> String {
 }
 
 /// `1 key`, `2 keys`.
-pub fn pluralize(count: u64, noun: &str) -> String {
+pub(super) fn pluralize(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 

@@ -9,7 +9,7 @@ use super::json::part;
 const PAGE: u64 = 200;
 
 /// All items, or the first `limit`. `page` makes the request for a page, without limit and cursor.
-pub fn fetch_all(client: &Client, limit: Option<u64>, page: impl Fn() -> Call) -> anyhow::Result<Vec<Value>> {
+pub(super) fn fetch_all(client: &Client, limit: Option<u64>, page: impl Fn() -> Call) -> anyhow::Result<Vec<Value>> {
     let mut items = Vec::new();
     let mut cursor: Option<String> = None;
     loop {

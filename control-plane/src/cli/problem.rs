@@ -30,7 +30,7 @@ struct Line {
 }
 
 /// The error of a response that isn't a success.
-pub fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> anyhow::Error {
+pub(super) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> anyhow::Error {
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
         let to = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
         let message = match to.filter(|_| status.is_redirection()) {

@@ -6,18 +6,18 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A progress line on standard error. Dropping it removes the line.
-pub struct Progress(ProgressBar);
+pub(super) struct Progress(ProgressBar);
 
 impl Progress {
     /// Work of unknown length.
-    pub fn waiting(what: &str) -> Self {
+    pub(super) fn waiting(what: &str) -> Self {
         let progress = Self(ProgressBar::new_spinner());
         progress.wait(what);
         progress
     }
 
     /// Work of so many steps.
-    pub fn counting(what: &str, steps: u64) -> Self {
+    pub(super) fn counting(what: &str, steps: u64) -> Self {
         let bar = ProgressBar::new(steps).with_message(what.to_owned());
         if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len} ({eta} left)") {
             bar.set_style(style.progress_chars("=> "));
@@ -25,7 +25,7 @@ impl Progress {
         Self(bar)
     }
 
-    pub fn step(&self, steps: u64) {
+    pub(super) fn step(&self, steps: u64) {
         self.0.inc(steps);
     }
 
@@ -35,7 +35,7 @@ impl Progress {
             self.0.set_style(style);
         }
         self.0.set_message(what.to_owned());
-        // It is drawn even if less than a tick remains.
+        // Draw it now, because the work may end before the first tick.
         self.0.force_draw();
         self.0.enable_steady_tick(Duration::from_millis(100));
     }
@@ -48,7 +48,7 @@ impl Drop for Progress {
 }
 
 /// Lines that are being sent, with their progress.
-pub struct ProgressReader<'a> {
+pub(super) struct ProgressReader<'a> {
     rest: &'a [u8],
     progress: Progress,
     message_when_sent: &'static str,
@@ -56,7 +56,7 @@ pub struct ProgressReader<'a> {
 
 impl<'a> ProgressReader<'a> {
     /// `message_when_sent` is shown when everything is sent.
-    pub fn new(bytes: &'a [u8], progress: Progress, message_when_sent: &'static str) -> Self {
+    pub(super) fn new(bytes: &'a [u8], progress: Progress, message_when_sent: &'static str) -> Self {
         Self { rest: bytes, progress, message_when_sent }
     }
 }

@@ -12,7 +12,7 @@ const PREFIXES: [&str; 3] = ["lk_", "lkadm_", "lkedge_"];
 const SYMBOLS: usize = 20;
 
 /// The text without what looks like a key or token.
-pub fn without_secrets(text: &str) -> Cow<'_, str> {
+pub(super) fn without_secrets(text: &str) -> Cow<'_, str> {
     let is_symbol = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split_inclusive(|c| !is_symbol(c));
     if !words.clone().any(holds_secret) {
@@ -29,7 +29,7 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
 }
 
 /// True for a word that contains the text of a key or token, or most of it.
-pub fn holds_secret(word: &str) -> bool {
+pub(super) fn holds_secret(word: &str) -> bool {
     PREFIXES.iter().any(|prefix| {
         word.match_indices(prefix).any(|(at, _)| {
             let rest = word.get(at.saturating_add(prefix.len())..).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Which of two rules lets more requests pass.
 
 /// True if the rule `other` lets pass everything that `own` does, whatever the workspaces.
-pub fn is_rule_as_strict(own: &str, other: &str) -> bool {
+pub(super) fn is_rule_as_strict(own: &str, other: &str) -> bool {
     let ((own, own_level), (other, level)) = (scope_of(own), scope_of(other));
     match (own, other) {
         ("deny", _) | (_, "public") => true,

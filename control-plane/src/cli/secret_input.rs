@@ -20,7 +20,7 @@ const MAX_BYTES: u64 = 4096;
 const STANDARD_INPUT: &str = "-";
 
 /// The admin token in a file; `-` is standard input.
-pub fn read_admin_token(path: &Path) -> anyhow::Result<Secret> {
+pub(super) fn read_admin_token(path: &Path) -> anyhow::Result<Secret> {
     let secret = if path == Path::new(STANDARD_INPUT) {
         read_secret("admin token")?
     } else {
@@ -36,7 +36,7 @@ pub fn read_admin_token(path: &Path) -> anyhow::Result<Secret> {
 }
 
 /// The token, if it has the shape of one.
-pub fn parse_admin_token(secret: Secret, place: &str) -> anyhow::Result<Secret> {
+pub(super) fn parse_admin_token(secret: Secret, place: &str) -> anyhow::Result<Secret> {
     if !is_token(secret.expose(), &Kind::AdminToken) {
         bail!(
             "{place}: expected one admin token (`lkadm_…`) and nothing else; its last characters are a checksum, so a typo shows here"
@@ -47,7 +47,7 @@ pub fn parse_admin_token(secret: Secret, place: &str) -> anyhow::Result<Secret> 
 
 /// A secret from standard input: typed without an echo on a terminal, else the whole input. `what` names it in the
 /// prompt.
-pub fn read_secret(what: &str) -> anyhow::Result<Secret> {
+pub(super) fn read_secret(what: &str) -> anyhow::Result<Secret> {
     let input = io::stdin();
     if !input.is_terminal() {
         return read_all(&mut input.lock()).context("standard input: cannot read it");
@@ -65,7 +65,7 @@ pub fn read_secret(what: &str) -> anyhow::Result<Secret> {
 }
 
 /// A yes from the terminal; anything else is a no.
-pub fn confirm(question: &str) -> anyhow::Result<bool> {
+pub(super) fn confirm(question: &str) -> anyhow::Result<bool> {
     prompt(&format!("{question} [y/N] "))?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;

@@ -13,7 +13,7 @@ use super::pagination;
 
 /// The options of `latchkey tokens`.
 #[derive(Args)]
-pub struct TokensOptions {
+pub(super) struct TokensOptions {
     #[command(flatten)]
     remote: RemoteOptions,
 

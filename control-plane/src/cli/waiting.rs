@@ -13,7 +13,7 @@ use super::output::{pluralize, print_note};
 
 /// How long to wait for a change to be enforced.
 #[derive(Args, Clone, Copy, Default)]
-pub struct Wait {
+pub(super) struct Wait {
     /// Wait until the change is enforced on every worker of every edge, for at most SECONDS (10 by default, at most
     /// 60). Exits with 3 if it isn't by then; the change is made anyway.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
@@ -23,7 +23,7 @@ pub struct Wait {
 
 impl Wait {
     /// The request, with the time to wait.
-    pub fn apply(self, call: Call) -> Call {
+    pub(super) fn apply(self, call: Call) -> Call {
         match self.wait {
             Some(secs) => call.header("prefer", format!("wait={secs}")).extend_timeout(Duration::from_secs(secs)),
             None => call,
@@ -31,7 +31,7 @@ impl Wait {
     }
 
     /// Reports to people whether the change is enforced, if they asked for it.
-    pub fn report(self, client: &Client, answer: &Answer) -> anyhow::Result<Outcome> {
+    pub(super) fn report(self, client: &Client, answer: &Answer) -> anyhow::Result<Outcome> {
         if self.wait.is_none() {
             return Ok(Outcome::Done);
         }
@@ -62,7 +62,7 @@ impl Wait {
 }
 
 /// Why `/v1/enforcement` reports a revision as not enforced, in a sentence.
-pub fn why_not_enforced(status: &Value) -> String {
+pub(super) fn why_not_enforced(status: &Value) -> String {
     let edges = list(status, "edges");
     if edges.is_empty() {
         return "no edge is known to this control plane".to_owned();
@@ -85,7 +85,7 @@ pub fn why_not_enforced(status: &Value) -> String {
 }
 
 /// How many workers have the revision or deny as stale, and how many exist.
-pub fn count_workers(status: &Value) -> (u64, u64) {
+pub(super) fn count_workers(status: &Value) -> (u64, u64) {
     let revision = part(status, &["revision"]).as_u64();
     let (mut has, mut all) = (0_u64, 0_u64);
     for edge in list(status, "edges") {

@@ -11,7 +11,7 @@ use super::pagination;
 
 /// The options of `latchkey workspaces`.
 #[derive(Args)]
-pub struct WorkspacesOptions {
+pub(super) struct WorkspacesOptions {
     #[command(flatten)]
     remote: RemoteOptions,
 

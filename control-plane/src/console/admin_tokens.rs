@@ -17,7 +17,7 @@ use super::problems::FormErrors;
 use super::query::PageQuery;
 use super::secret::{SecretPage, ShellCommand, already_created};
 use super::session::ConsoleSession;
-use crate::api::admin_tokens::{make, token_problem};
+use crate::api::admin_tokens::{create_token, token_problem};
 use crate::api::authority::AnyAdmin;
 use crate::api::path::AdminTokenInPath;
 use crate::api::principal::Principal;
@@ -158,7 +158,7 @@ pub(super) async fn create(
     let once_key = form.once_key()?;
     let input = with_field(form.fields(&["role", "workspace"]), "name", form.text("name"));
     let input = with_expiration(input, &form);
-    let problem = match make(&api, &principal.clone().once(once_key), fields(input)).await {
+    let problem = match create_token(&api, &principal.clone().once(once_key), fields(input)).await {
         Ok((made, secret)) => {
             let page = SecretPage {
                 frame: Frame::new(&session, Area::AdminTokens),
@@ -248,7 +248,7 @@ pub(super) async fn revoke(
 }
 
 /// The page that asks for confirmation before an edge token is revoked.
-pub(super) fn revoke_page(
+pub(super) fn edge_token_revoke_page(
     frame: Frame,
     list: &'static str,
     id: String,

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::admin_tokens::revoke_page;
+use super::admin_tokens::edge_token_revoke_page;
 use super::display::Moment;
 use super::enforcement::Banner;
 use super::form::{VerifiedForm, fields, with_field};
@@ -15,7 +15,7 @@ use super::query::PageQuery;
 use super::secret::{SecretPage, ShellCommand, already_created};
 use super::session::ConsoleSession;
 use crate::api::authority::PlatformAdmin;
-use crate::api::edge_tokens::{make, token_problem};
+use crate::api::edge_tokens::{create_token, token_problem};
 use crate::api::path::EdgeTokenInPath;
 use crate::api::{Api, cursor, values};
 use crate::store::{Precondition, TokenQuery};
@@ -101,7 +101,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let once_key = form.once_key()?;
     let input = with_field(with_field(form.fields(&[]), "name", form.text("name")), "edge", form.text("edge"));
-    match make(&api, &principal.once(once_key), fields(input)).await {
+    match create_token(&api, &principal.once(once_key), fields(input)).await {
         Ok((made, secret)) => {
             let text = format!("export LATCHKEY_EDGE_TOKEN='{}'", secret.expose());
             let page = SecretPage {
@@ -146,7 +146,7 @@ pub(super) async fn confirm_revoke(
 ) -> Result<Response, Problem> {
     let token = api.store.edge_token(id).await.map_err(token_problem)?;
     let last_used = Moment::optional(token.last_used_at, api.clock.now());
-    revoke_page(Frame::new(&session, Area::EdgeTokens), LIST, token.id.to_string(), token.name, last_used)
+    edge_token_revoke_page(Frame::new(&session, Area::EdgeTokens), LIST, token.id.to_string(), token.name, last_used)
 }
 
 pub(super) async fn revoke(

@@ -36,7 +36,7 @@ pub(super) struct Banner {
 pub(super) struct EnforcementStatus {
     pub(super) revision: Revision,
     pub(super) is_enforced: bool,
-    /// No edge is registered.
+    /// No instance is known.
     pub(super) has_no_edges: bool,
     pub(super) sentence: String,
     pub(super) behind: Vec<LaggingInstance>,

@@ -18,7 +18,7 @@ struct Page {
     title: String,
     detail: String,
     code: &'static str,
-    /// To find it in the log.
+    /// For finding the request in the log.
     request_id: String,
 }
 

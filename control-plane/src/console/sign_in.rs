@@ -159,7 +159,7 @@ fn page(api: &Api, next: Option<String>, error: Option<String>, notice: Option<&
     }
 }
 
-/// What is wrong with a token. Who holds a revoked or expired one may learn that.
+/// What is wrong with a token. The holder of a revoked or expired token may learn that.
 fn refusal_message(token: &str, code: &str) -> String {
     let text = match code {
         _ if token.is_empty() => "Paste your admin token. It begins with lkadm_.",

@@ -102,7 +102,7 @@ pub(super) async fn create(
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let input = with_field(with_field(form.fields(&[]), "name", form.text("name")), "slug", form.text("slug"));
-    match workspaces::make(&api, &principal, fields(input)).await {
+    match workspaces::create_workspace(&api, &principal, fields(input)).await {
         Ok(made) => {
             redirect_done(&format!("/console/workspaces/{}/keys", made.value.slug), "workspace-created", made.revision)
         }

@@ -103,10 +103,10 @@ impl Edges {
             .then(|| has_changes.then(|| tracked.acknowledged_state(&report.ended))))
     }
 
-    /// Records that each worker of an instance's last acknowledgement has `applied` this revision, as its feed request
-    /// reports. Ignored if the instance never acknowledged, if the epoch is another one, or if the revision isn't
-    /// committed. Fails if the database has to be read for that and doesn't respond, because an instance doesn't repeat
-    /// a dropped report before the next change.
+    /// Records that all workers that an instance last acknowledged have applied the revision `applied`, as its feed
+    /// request reports. Ignored if the instance never acknowledged, if the epoch is another one, or if the revision
+    /// isn't committed. Fails if the database has to be read for that and doesn't respond, because an instance doesn't
+    /// repeat a dropped report before the next change.
     pub(crate) async fn applied(&self, instance: &str, epoch: Epoch, applied: Revision) -> Result<(), StoreError> {
         let is_of_this_history = || self.store.head().borrow().epoch == epoch;
         // Another replica may have sent the instance a revision that isn't known here yet.

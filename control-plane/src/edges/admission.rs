@@ -62,8 +62,8 @@ impl Edges {
         tracked.mark_unsaved();
     }
 
-    /// Checks that the token's limit permits a new instance. Returns the retired instances that are no longer kept, each
-    /// with the number of its row's last change. Costs a pass over all instances.
+    /// Checks that the token's limit permits a new instance. Returns the retired instances that are no longer kept,
+    /// each with the number of its row's last change. Costs a pass over all instances.
     pub(super) fn admit(
         &self,
         all: &HashMap<String, TrackedInstance>,

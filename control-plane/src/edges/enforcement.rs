@@ -9,7 +9,7 @@ use policy::Revision;
 use policy::protocol::timing::INSTANCE_LEASE_SECS;
 
 /// How long after its last request an instance counts as connected.
-pub const LEASE: Duration = Duration::from_secs(INSTANCE_LEASE_SECS);
+pub(super) const LEASE: Duration = Duration::from_secs(INSTANCE_LEASE_SECS);
 
 /// The part of a bound that is added to it here: two clocks that NTP slews by 500 ppm in opposite directions drift
 /// apart by a thousandth.

@@ -64,7 +64,7 @@ impl Edges {
     }
 
     /// Writes an instance to the database, and takes over what others wrote there. From then on this replica may answer
-    /// it for a while, with nothing older than what the others knew when they counted it as silent.
+    /// it for a while. Its answers are never older than what the others knew when they counted the instance as silent.
     pub(super) async fn renew(
         &self,
         id: &str,

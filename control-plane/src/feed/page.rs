@@ -14,7 +14,7 @@ const CACHE: &str = "private, max-age=86400, immutable";
 
 pub(crate) async fn page(State(feed): State<Feed>, path: RawPathParams, request: Parts) -> Result<Response, Problem> {
     if let PresentedToken::Revoked(_) = feed.presented_token(&request)? {
-        // The loading edge then requests the feed, which notifies its instance.
+        // The edge then requests the feed again, and is notified there that its instance has ended.
         return Err(Problem::snapshot_gone());
     }
     let parameter = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value).unwrap_or_default();

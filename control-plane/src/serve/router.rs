@@ -11,17 +11,17 @@ use crate::feed::{self, Feed};
 use crate::web::layers::{method_not_allowed, unknown_path, with_timeout};
 
 /// REST, the console and the feed at one address.
-pub fn router(api: Api, feed: Feed) -> Router {
+pub(super) fn router(api: Api, feed: Feed) -> Router {
     catching_panics(admins(&api).nest(PREFIX, edge(feed)), &api)
 }
 
 /// REST and the console, for an address without the feed.
-pub fn rest(api: &Api) -> Router {
+pub(super) fn rest(api: &Api) -> Router {
     catching_panics(admins(api), api)
 }
 
 /// The feed and health probes, for an address that serves only edges.
-pub fn edge_router(api: &Api, feed: Feed) -> Router {
+pub(super) fn edge_router(api: &Api, feed: Feed) -> Router {
     let health = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready_for_edges))

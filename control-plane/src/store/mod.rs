@@ -3,9 +3,6 @@
 //! Each kind of object has a file with its functions and their SQL. A change goes through [`engine::Engine::change`],
 //! and is on disk when that returns; see `docs/decisions/store.md`.
 
-#[cfg(test)]
-#[path = "../../tests/service/databases.rs"]
-mod databases;
 mod db;
 mod engine;
 mod history;
@@ -144,7 +141,7 @@ pub struct Store {
     /// Held while an import is checked, decided and carried out.
     import_lock: Arc<AsyncMutex<()>>,
     /// Requests with an idempotency key that are in flight in this process.
-    in_progress: once::InProgress,
+    in_progress: once::RequestsInProgress,
 }
 
 impl Store {

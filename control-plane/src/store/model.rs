@@ -181,7 +181,7 @@ impl Precondition {
 }
 
 /// RFC 7396: `patch` merged into `target`.
-pub fn merge(target: &mut Metadata, patch: &Metadata) {
+pub(crate) fn merge(target: &mut Metadata, patch: &Metadata) {
     for (name, value) in patch {
         match value {
             Value::Null => drop(target.remove(name)),

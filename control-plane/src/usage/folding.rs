@@ -27,9 +27,10 @@ const BATCH_OVERHEAD: usize = 4;
 const BATCHES_PER_SLICE: usize = 250;
 const KEYS_PER_SLICE: usize = 250;
 
-/// How many times longer than a round the pause after it is, and the longest pause: meanwhile batches queue for the
-/// next round.
+/// The pause after a round is this many times as long as the round. Batches that arrive during it form the next round.
 const PAUSE_FACTOR: u32 = 4;
+
+/// The longest pause after a round.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// Why a batch was not folded.

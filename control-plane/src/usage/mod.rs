@@ -16,7 +16,7 @@ pub(crate) use crate::store::{ALLOWED, BatchName, DAY_SECS, Denial, KeyDelta};
 pub(crate) use folding::{FoldError, UsageFolder};
 pub(crate) use skipped::{SkipCounts, SkipReason};
 
-/// The outcome under which codes are counted that this version doesn't know.
+/// The outcome under which codes that this version doesn't know are counted.
 pub(crate) const OTHER_CODE: &str = "other";
 
 /// What one worker has counted since its last batch.

@@ -1,4 +1,4 @@
-//! The auth-failure limiter: limits wrong tokens, and imports that conflict with existing digests. A right token is
+//! The auth-failure limiter: limits wrong tokens, and imports that conflict with existing digests. A valid token is
 //! never counted, so it is never refused.
 //!
 //! Replicas on one database report their counts to each other: see `docs/decisions/replicas.md`.

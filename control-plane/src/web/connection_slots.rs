@@ -1,4 +1,4 @@
-//! Limits connections: in all, and by address those that have presented no valid token yet.
+//! Limits connections: their total, and for each address those that have presented no valid token yet.
 //!
 //! When all unreserved slots are in use, a new connection is on trial: it has a moment to present a valid token, for
 //! which slots are reserved, and is refused otherwise. So clients without a token can't keep out clients that have one.
@@ -31,7 +31,8 @@ pub(crate) enum ClientKind {
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotLimits {
-    /// In all. The last twentieth is reserved for edges, and the twentieth before it for any client with a valid token.
+    /// In total. The last twentieth is reserved for edges, and the twentieth before it for any client with a valid
+    /// token.
     pub(crate) all: usize,
     /// On trial, in addition to those. A new trial evicts the oldest one.
     pub(crate) trials: usize,
@@ -159,7 +160,7 @@ impl SlotsInUse {
             self.warned_at = Some(Instant::now());
             let Limit { name: limit, maximum } = limit;
             let address = address.map_or_else(|| "a proxy".to_owned(), |address| address.to_string());
-            warn!(limit, maximum, address, "connections without a right token are refused: a limit is reached");
+            warn!(limit, maximum, address, "connections without a valid token are refused: a limit is reached");
         }
     }
 }
@@ -262,7 +263,7 @@ mod tests {
         drop(of_a_proxy);
         for _ in 0..100 {
             let slot = slots.acquire(address(1));
-            assert_eq!(slot.authenticate(ClientKind::Edge), Ok(()), "on trial, and with a right token");
+            assert_eq!(slot.authenticate(ClientKind::Edge), Ok(()), "on trial, and with a valid token");
             assert_eq!(slot.refused_by(), None);
             all.push(slot);
         }

@@ -1,4 +1,4 @@
-//! What all routers share: the timeout of requests, and the answers where no route fits.
+//! What all routers share: the timeout of requests, and the responses when no route matches.
 
 use std::pin::pin;
 use std::time::Duration;

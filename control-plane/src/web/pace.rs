@@ -64,7 +64,7 @@ struct Progress {
     /// How much longer we may wait for it; at most `limits.max_lag`.
     left: Duration,
     waiting_since: Option<Instant>,
-    /// In all, without the current wait.
+    /// In total, without the current wait.
     waited: Duration,
     is_expired: bool,
 }

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::captured_log::CapturedLog;
 use crate::data_at_rest::data_at_rest;
-use crate::databases;
 use crate::harness::{ADMIN, Answer, EDGE, PUBLIC_URL, Service};
 use crate::visitor::{Form as _, Visitor};
+use test_support::databases;
 
 fn holds(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)

@@ -10,11 +10,11 @@ use axum::http::Method;
 use postgres::fallible_iterator::FallibleIterator as _;
 use serde_json::Value;
 
-use crate::databases::on_server;
 use crate::harness::{ADMIN, EDGE, Service};
 use crate::postgres::url;
 use crate::replicas::two;
 use crate::waiting::until;
+use test_support::databases::on_server;
 
 /// Listens to the replicas' reports of wrong tokens until they add up to `tokens`; returns the lines.
 fn collect_reports(url: String, tokens: u32) -> JoinHandle<Vec<String>> {

@@ -6,17 +6,17 @@ use std::sync::{Arc, LazyLock, Mutex};
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Dispatch, Level};
 
-/// With only one subscriber in the process, tracing caches for all threads whether the first thread at a line is
-/// interested in it. That may be another test's, which logs nothing.
+/// While a process has only one subscriber, tracing asks the first thread that reaches a log statement whether it is
+/// enabled, and caches the answer for all threads. That thread may belong to a test that captures nothing.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
-/// All that was logged since its start. Clones are the same.
+/// Everything that was logged since its start. Clones share it.
 #[derive(Clone, Default)]
-pub struct CapturedLog(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl CapturedLog {
-    /// Of this thread, until the guard is dropped.
-    pub fn of_this_thread() -> (Self, DefaultGuard) {
+    /// Captures what this thread logs, until the guard is dropped.
+    pub(crate) fn of_this_thread() -> (Self, DefaultGuard) {
         LazyLock::force(&SECOND);
         let logged = Self::default();
         let writer = logged.clone();
@@ -24,8 +24,8 @@ impl CapturedLog {
         (logged, tracing::subscriber::set_default(subscriber))
     }
 
-    /// Of all threads, at every level, until the process ends. Other tests log into it as well.
-    pub fn of_the_process() -> Self {
+    /// Captures what all threads log, at every level, until the process ends. Other tests log into it as well.
+    pub(crate) fn of_the_process() -> Self {
         let logged = Self::default();
         let writer = logged.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(Level::TRACE);
@@ -33,12 +33,12 @@ impl CapturedLog {
         logged
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
     /// Its lines of this level.
-    pub fn lines(&self, level: Level) -> Vec<String> {
+    pub(crate) fn lines(&self, level: Level) -> Vec<String> {
         let has_level = |line: &&str| line.contains(&format!(" {level} "));
         self.text().lines().filter(has_level).map(str::to_owned).collect()
     }

@@ -18,25 +18,25 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::databases;
 use crate::start::{Running, command};
+use test_support::databases;
 
 /// A control plane with a workspace, `acme`, and a user who has signed in.
-pub struct Cli {
+pub(crate) struct Cli {
     pub running: Running,
     pub directory: tempfile::TempDir,
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct CommandOutput {
+pub(crate) struct CommandOutput {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Cli {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let cli = Self::start_unsigned(&[]);
         cli.ok_with(&["login", "--url", &cli.url()], &cli.token());
         cli.ok(&["workspaces", "create", "Acme Inc", "--slug", "acme"]);
@@ -44,7 +44,7 @@ impl Cli {
     }
 
     /// Nobody has signed in, and there is no workspace.
-    pub fn start_unsigned(flags: &[&str]) -> Self {
+    pub(crate) fn start_unsigned(flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
         let mut serve = command(directory.path(), flags);
@@ -52,25 +52,25 @@ impl Cli {
         Self { running: Running::start(serve), directory }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    pub fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// The platform admin's token.
-    pub fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         read_to_string(self.at("admin.token")).unwrap().trim().to_owned()
     }
 
     /// What the control plane has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         read_to_string(self.at("serve.log")).unwrap()
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
         command.current_dir(self.directory.path()).env_clear().env("HOME", self.at("home")).args(arguments);
         command.env("LATCHKEY_DATABASE", databases::of(self.directory.path()));
@@ -78,12 +78,12 @@ impl Cli {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
+    pub(crate) fn run(&self, arguments: &[&str]) -> CommandOutput {
         self.run_with(arguments, "")
     }
 
     /// Runs a command with this standard input.
-    pub fn run_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
+    pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
         let mut child = self.command(arguments).spawn().unwrap();
         // It may end before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
@@ -92,7 +92,7 @@ impl Cli {
 
     /// Runs a command on a terminal from `script`, and types a line once `prompt` is shown. Returns the exit code and
     /// everything that was shown.
-    pub fn on_terminal(&self, arguments: &[&str], prompt: &str, typed: &str) -> (i32, String) {
+    pub(crate) fn on_terminal(&self, arguments: &[&str], prompt: &str, typed: &str) -> (i32, String) {
         let quoted: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
         let line = format!("{} {}", env!("CARGO_BIN_EXE_latchkey"), quoted.join(" "));
         let mut script = Command::new("script");
@@ -118,23 +118,23 @@ impl Cli {
     }
 
     /// The standard output of a command that must end with 0.
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         self.ok_with(arguments, "")
     }
 
-    pub fn ok_with(&self, arguments: &[&str], input: &str) -> String {
+    pub(crate) fn ok_with(&self, arguments: &[&str], input: &str) -> String {
         let ended = self.run_with(arguments, input);
         assert_eq!(ended.code, 0, "{arguments:?}: {ended:?}");
         ended.stdout
     }
 
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let stdout = self.ok(&[arguments, &["--json"]].concat());
         serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{arguments:?}: no JSON: {stdout}"))
     }
 
     /// Makes a key that never expires; returns its id and secret.
-    pub fn key(&self, name: &str, more: &[&str]) -> (String, String) {
+    pub(crate) fn key(&self, name: &str, more: &[&str]) -> (String, String) {
         let made = self.json(&[&["keys", "create", "-w", "acme", name, "--expires-in", "none"], more].concat());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         (text(&made["key"]["id"]), text(&made["secret"]))

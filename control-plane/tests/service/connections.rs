@@ -20,7 +20,7 @@ struct Server {
 }
 
 impl Server {
-    /// With this deadline for a stalled connection, from which the others follow.
+    /// A server with this deadline for stalled connections, from which its other deadlines follow.
     fn start(still_ms: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let running = Running::start(command(directory.path(), &["--still-ms", &still_ms.to_string()]));
@@ -126,7 +126,7 @@ async fn a_client_that_takes_nothing_loses_its_connection_and_a_slow_one_does_no
     ask_for_much(&mut slow).await;
     let began = Instant::now();
     let mut bytes = vec![0; 64 << 10];
-    // It reads in parts, for longer than the buffers of the system last.
+    // It reads slowly, and for so long that the system's buffers alone can't hold the answers.
     loop {
         let read = timeout(DEADLINE, slow.read(&mut bytes)).await.unwrap().expect("a slow client keeps its connection");
         assert!(read > 0, "a slow client keeps its connection");
@@ -293,7 +293,7 @@ async fn behind_one_address_an_edge_is_served_beside_5000_others() {
         });
     }
     let metrics = server.head("GET", "/metrics", "admin") + "connection: close\r\n";
-    // They are many, and this one waits for its turn.
+    // The others are many, and this request waits for its turn behind them.
     let known = async || {
         let mut stream = server.connect().await;
         stream.write_all(format!("{metrics}\r\n").as_bytes()).await.unwrap();
@@ -305,7 +305,7 @@ async fn behind_one_address_an_edge_is_served_beside_5000_others() {
     while known().await < OTHERS + 1 {
         assert!(
             began.elapsed() < 3 * DEADLINE,
-            "of {OTHERS} edges and one that asked before {} came in",
+            "of {OTHERS} edges and one that was there before, {} are known",
             known().await
         );
     }

@@ -14,27 +14,27 @@ use policy::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::databases::{self, is_postgres, on_server};
 use crate::harness::{EDGE, Service};
 use crate::visitor::Visitor;
 use crate::waiting::until;
+use test_support::databases::{self, is_postgres, on_server};
 
 /// A target for a copy: an empty schema.
-pub fn empty_target() -> (Arc<TempDir>, String) {
+pub(crate) fn empty_target() -> (Arc<TempDir>, String) {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let url = databases::of(directory.path());
     (directory, url)
 }
 
-pub fn file(directory: &TempDir) -> String {
+pub(crate) fn file(directory: &TempDir) -> String {
     directory.path().join(databases::FILE).to_str().unwrap().to_owned()
 }
 
-pub async fn copy_database(from: &str, to: &str) -> Result<CopySummary, CopyError> {
+pub(crate) async fn copy_database(from: &str, to: &str) -> Result<CopySummary, CopyError> {
     copy_database_with(from, to, |_| {}).await
 }
 
-pub async fn copy_database_with(
+pub(crate) async fn copy_database_with(
     from: &str,
     to: &str,
     mut report: impl FnMut(CopyStep) + Send + 'static,
@@ -43,12 +43,12 @@ pub async fn copy_database_with(
     tokio::task::spawn_blocking(move || copy(&from, &to, &mut report)).await.unwrap()
 }
 
-pub async fn serve(database: &str, directory: &Arc<TempDir>) -> Service {
+pub(crate) async fn serve(database: &str, directory: &Arc<TempDir>) -> Service {
     Service::start_at(database, Arc::clone(directory), Config::default(), Entropy::system()).await
 }
 
 /// A file with two keys, closed. Returns its directory, too.
-pub async fn small_file() -> (Arc<TempDir>, String) {
+pub(crate) async fn small_file() -> (Arc<TempDir>, String) {
     let service = Service::of_a_file().await;
     service.workspace("acme").await;
     service.key("acme", json!({})).await;

@@ -8,10 +8,10 @@ use latchkey::store::{CopyError, CopyStep, OpenError};
 use rusqlite::Connection;
 
 use crate::copy::{copy_database, copy_database_with, empty_target, file, serve, small_file};
-use crate::databases::{self, is_postgres, on_server};
 use crate::harness::Service;
 use crate::schema::NEWEST;
 use crate::waiting::until;
+use test_support::databases::{self, is_postgres, on_server};
 
 /// The tables that the tests count rows of.
 const COUNTED: &str =

@@ -5,11 +5,11 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::databases::{self, Server, is_postgres};
 use crate::load::Load;
+use test_support::databases::{self, Server, is_postgres};
 
 /// Kills all processes of a server that was started with `--again`, and waits until its replacement runs.
-pub fn kill_server(server: &Server) {
+pub(crate) fn kill_server(server: &Server) {
     let first = || {
         let file = std::fs::read_to_string(format!("{}/data/postmaster.pid", server.folder)).ok()?;
         file.lines().next().map(str::to_owned)

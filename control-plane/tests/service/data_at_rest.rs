@@ -3,10 +3,10 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::databases::{of, on_server};
+use test_support::databases::{of, on_server};
 
 /// Everything that is stored, by the names of the places: files, or the tables of the database with this URL.
-pub fn data_at_rest(directory: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn data_at_rest(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let files = std::fs::read_dir(directory).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file());
     let files = files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap()));
     let mut all: Vec<_> = files.collect();

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What the proxy does with the next COMMIT.
-pub const PASS: u8 = 0;
-pub const LOSE_THE_ANSWER: u8 = 1;
-pub const LOSE_THE_COMMIT: u8 = 2;
-pub const HOLD_THE_COMMIT: u8 = 3;
-pub const HELD: u8 = 4;
+pub(crate) const PASS: u8 = 0;
+pub(crate) const LOSE_THE_ANSWER: u8 = 1;
+pub(crate) const LOSE_THE_COMMIT: u8 = 2;
+pub(crate) const HOLD_THE_COMMIT: u8 = 3;
+pub(crate) const HELD: u8 = 4;
 
 /// A proxy for the server's socket that breaks connections on command.
-pub struct DatabaseProxy {
+pub(crate) struct DatabaseProxy {
     pub order: Arc<AtomicU8>,
     /// The connections that were let through; `None` while connections are cut.
     clients: Arc<Mutex<Option<Vec<TcpStream>>>>,
@@ -23,7 +23,7 @@ pub struct DatabaseProxy {
 }
 
 impl DatabaseProxy {
-    pub fn to(direct: &str) -> Self {
+    pub(crate) fn to(direct: &str) -> Self {
         let folder = direct.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -46,14 +46,14 @@ impl DatabaseProxy {
     }
 
     /// Cuts all connections, and lets none through.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         for client in self.clients.lock().unwrap().take().into_iter().flatten() {
             let _ = client.shutdown(Shutdown::Both);
         }
     }
 
     /// Lets connections through again.
-    pub fn reconnect(&self) {
+    pub(crate) fn reconnect(&self) {
         *self.clients.lock().unwrap() = Some(Vec::new());
     }
 }

@@ -18,10 +18,10 @@ use policy::wire::Delta;
 use policy::{Digest, Epoch, Position, Revision, UnixSeconds};
 use serde_json::{Value, json};
 
-use crate::databases::{self, is_postgres, on_server};
 use crate::harness::{EDGE, Service};
 use crate::visitor::Visitor;
 use crate::waiting::until;
+use test_support::databases::{self, is_postgres, on_server};
 
 const EPOCH: Epoch = Epoch::from_bytes([9; 16]);
 

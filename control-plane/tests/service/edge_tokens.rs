@@ -97,7 +97,7 @@ async fn a_request_that_waits_while_its_token_is_revoked_gets_nothing_more() {
     );
     let waiting = service.call_as(&token, Method::GET, &waits, Value::Null, &[]);
     let revoking = async {
-        // After the request has begun to wait.
+        // Revoke the token only after the request has begun to wait.
         tokio::task::yield_now().await;
         service.delete(&path).await
     };

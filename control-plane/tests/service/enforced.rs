@@ -123,7 +123,7 @@ async fn a_silent_instance_is_disconnected_and_after_its_bound_it_denies_by_itse
     let service = Service::start().await;
     service.with_an_edge().await;
     service.workspace("acme").await;
-    // Nobody can set the clock that matters.
+    // Bounds are measured by the monotonic clock, which nobody can set.
     service.set_wall_forward(3_600);
     assert_eq!(service.enforcement().await.1, json!("behind"));
     service.advance(31);
@@ -345,7 +345,7 @@ async fn silent_instances_are_forgotten_after_a_day_or_their_bound() {
 }
 
 #[tokio::test]
-async fn enforcement_is_asked_for_revisions_that_are_there() {
+async fn enforcement_is_reported_only_for_revisions_that_exist() {
     let service = Service::start().await;
     service.with_an_edge().await;
     let head = service.revision();

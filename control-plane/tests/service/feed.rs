@@ -69,7 +69,7 @@ async fn a_waiting_edge_is_woken_by_a_change() {
         let (service, from) = (Arc::clone(&service), table.position());
         async move { service.poll(Some(from), 20).await }
     });
-    // Long enough in the runtime's queue for the request to wait, whichever task runs first.
+    // One yield is enough for the request to begin to wait, whichever task runs first.
     tokio::task::yield_now().await;
     let (_, secret) = service.key("acme", json!({})).await;
     let woken = waiting.await.unwrap();

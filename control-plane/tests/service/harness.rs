@@ -23,17 +23,17 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::databases;
+use test_support::databases;
 
-pub const ADMIN: &str = "lkadm_admin";
-pub const EDGE: &str = "lkedge_edge";
-pub const PUBLIC_URL: &str = "https://keys.example.com";
+pub(crate) const ADMIN: &str = "lkadm_admin";
+pub(crate) const EDGE: &str = "lkedge_edge";
+pub(crate) const PUBLIC_URL: &str = "https://keys.example.com";
 
 /// The harness's clock begins here.
-pub const START: &str = "2026-11-23T08:00:00Z";
+pub(crate) const START: &str = "2026-11-23T08:00:00Z";
 const START_SECS: u64 = 1_795_420_800;
 
-pub struct Service {
+pub(crate) struct Service {
     pub store: Store,
     pub feed: Feed,
     pub edges: Edges,
@@ -48,35 +48,40 @@ pub struct Service {
     end: watch::Sender<bool>,
 }
 
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Vec<u8>,
 }
 
 impl Service {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Config::default(), Entropy::system()).await
     }
 
     /// For tests of SQLite's file: it is used whatever engine the tests run on.
-    pub async fn of_a_file() -> Self {
+    pub(crate) async fn of_a_file() -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         std::fs::File::create_new(directory.path().join(databases::FILE)).unwrap();
         Self::start_in(directory, Config::default(), Entropy::system()).await
     }
 
-    pub async fn start_with(config: Config) -> Self {
+    pub(crate) async fn start_with(config: Config) -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), config, Entropy::system()).await
     }
 
-    pub async fn start_in(directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
+    pub(crate) async fn start_in(directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
         let database = databases::of(directory.path());
         Self::start_at(&database, directory, config, entropy).await
     }
 
     /// With this value of `--database`.
-    pub async fn start_at(database: &str, directory: Arc<tempfile::TempDir>, config: Config, entropy: Entropy) -> Self {
+    pub(crate) async fn start_at(
+        database: &str,
+        directory: Arc<tempfile::TempDir>,
+        config: Config,
+        entropy: Entropy,
+    ) -> Self {
         Self::start_by(database, directory, config, entropy, START_SECS * 1_000_000_000).await
     }
 
@@ -126,11 +131,11 @@ impl Service {
     }
 
     /// The same database in a restarted control plane.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         self.restart_with(Config::default()).await
     }
 
-    pub async fn restart_with(self, config: Config) -> Self {
+    pub(crate) async fn restart_with(self, config: Config) -> Self {
         let (directory, now) = (Arc::clone(&self.directory), self.nanos.load(Ordering::SeqCst));
         self.end.send_replace(true);
         self.edges.release().await;
@@ -141,43 +146,43 @@ impl Service {
     }
 
     /// Advances both clocks.
-    pub fn advance(&self, secs: u64) {
+    pub(crate) fn advance(&self, secs: u64) {
         self.monotonic.fetch_add(secs, Ordering::SeqCst);
         self.set_wall_forward(secs);
     }
 
     /// Sets the wall clock forward, and leaves the monotonic one as it is.
-    pub fn set_wall_forward(&self, secs: u64) {
+    pub(crate) fn set_wall_forward(&self, secs: u64) {
         self.nanos.fetch_add(secs * 1_000_000_000, Ordering::SeqCst);
     }
 
     /// Makes every handler that reads a clock panic, until it is called with false.
-    pub fn break_clocks(&self, are_broken: bool) {
+    pub(crate) fn break_clocks(&self, are_broken: bool) {
         self.broken_clocks.store(are_broken, Ordering::SeqCst);
     }
 
     /// Sets the wall clock back, and leaves the monotonic one as it is.
-    pub fn set_wall_back(&self, secs: u64) {
+    pub(crate) fn set_wall_back(&self, secs: u64) {
         self.nanos.fetch_sub(secs * 1_000_000_000, Ordering::SeqCst);
     }
 
     /// What the hourly task does.
-    pub async fn sweep(&self) {
+    pub(crate) async fn sweep(&self) {
         self.store.sweep(&self.clock).await.unwrap();
         self.edges.forget_silent().await.unwrap();
     }
 
     /// The router in debug format, for troubleshooting.
-    pub fn described_router(&self) -> String {
+    pub(crate) fn described_router(&self) -> String {
         format!("{:?}", self.router)
     }
 
     /// Announces the shutdown to waiting requests.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.end.send_replace(true);
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap().to_vec();
@@ -185,16 +190,16 @@ impl Service {
     }
 
     /// A request of the platform admin, with a body if it isn't null.
-    pub async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
         self.call_with(method, path, body, &[]).await
     }
 
-    pub async fn call_with(&self, method: Method, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn call_with(&self, method: Method, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
         self.call_as(ADMIN, method, path, body, headers).await
     }
 
     /// A request of the holder of `token`.
-    pub async fn call_as(
+    pub(crate) async fn call_as(
         &self,
         token: &str,
         method: Method,
@@ -215,31 +220,31 @@ impl Service {
         self.send(request.unwrap()).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, Value::Null).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call(Method::POST, path, body).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.call(Method::PATCH, path, body).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, Value::Null).await
     }
 
     /// Makes the workspace `slug`; returns its id.
-    pub async fn workspace(&self, slug: &str) -> String {
+    pub(crate) async fn workspace(&self, slug: &str) -> String {
         let made = self.post("/v1/workspaces", json!({"name": slug, "slug": slug})).await;
         assert_eq!(made.status, 201, "{}", made.text());
         made.json()["id"].as_str().unwrap().to_owned()
     }
 
     /// Makes a token with this role, in `workspace` if that is given; returns its id and text.
-    pub async fn token(&self, role: &str, workspace: Option<&str>) -> (String, String) {
+    pub(crate) async fn token(&self, role: &str, workspace: Option<&str>) -> (String, String) {
         let made = self.post("/v1/admin-tokens", json!({"name": role, "role": role, "workspace": workspace})).await;
         assert_eq!(made.status, 201, "{}", made.text());
         let made = made.json();
@@ -248,7 +253,7 @@ impl Service {
     }
 
     /// Makes a key that never expires, with these additional fields; returns its path and secret.
-    pub async fn key(&self, slug: &str, more: Value) -> (String, String) {
+    pub(crate) async fn key(&self, slug: &str, more: Value) -> (String, String) {
         let mut body = json!({"name": "key", "expires_in": "none"});
         for (name, value) in more.as_object().unwrap() {
             body[name] = value.clone();
@@ -263,16 +268,16 @@ impl Service {
         (path, made["secret"].as_str().unwrap().to_owned())
     }
 
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.store.head().borrow().revision.0
     }
 
-    pub async fn edge(&self, path: &str) -> Answer {
+    pub(crate) async fn edge(&self, path: &str) -> Answer {
         self.call_as(EDGE, Method::GET, path, Value::Null, &[]).await
     }
 
     /// Polls the feed from a position.
-    pub async fn poll(&self, from: Option<Position>, wait: u32) -> Answer {
+    pub(crate) async fn poll(&self, from: Option<Position>, wait: u32) -> Answer {
         let mut path = format!("/edge/v1/feed?format=1&edge=edge-1&instance=i1&wait={wait}");
         if let Some(Position { epoch, revision, head }) = from {
             path.push_str(&format!("&epoch={epoch}&since={revision}&head={head}"));
@@ -281,7 +286,7 @@ impl Service {
     }
 
     /// An edge's first table: manifest and pages, and the changes since that snapshot.
-    pub async fn table(&self) -> Table {
+    pub(crate) async fn table(&self) -> Table {
         let manifest = self.poll(None, 0).await;
         assert_eq!(manifest.status, 200, "{}", manifest.text());
         let mut loading = Loading::start(&manifest.bytes).unwrap();
@@ -297,7 +302,7 @@ impl Service {
     }
 
     /// Brings an edge's table up to date by deltas.
-    pub async fn catch_up(&self, table: &mut Table) {
+    pub(crate) async fn catch_up(&self, table: &mut Table) {
         loop {
             let answer = self.poll(Some(table.position()), 0).await;
             if answer.status == 204 {
@@ -310,30 +315,30 @@ impl Service {
 }
 
 /// The last characters, which distinguish a secret from others.
-pub fn last_four(secret: &str) -> &str {
+pub(crate) fn last_four(secret: &str) -> &str {
     secret.get(secret.len() - 4..).unwrap()
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_else(|_| panic!("no JSON: {} {}", self.status, self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
     /// The `Latchkey-Revision` of a change.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.header("latchkey-revision").unwrap_or_else(|| panic!("no revision: {}", self.text())).parse().unwrap()
     }
 
     /// The code of a problem.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{} {}", self.status, self.text());
         let problem = self.json();
         assert_eq!(problem["status"], self.status.as_u16());
@@ -342,7 +347,7 @@ impl Answer {
     }
 
     /// `field code` of each field that a problem names.
-    pub fn fields(&self) -> Vec<String> {
+    pub(crate) fn fields(&self) -> Vec<String> {
         let problem = self.json();
         let errors = problem["errors"].as_array().cloned().unwrap_or_default();
         errors.iter().map(|e| format!("{} {}", e["field"].as_str().unwrap(), e["code"].as_str().unwrap())).collect()

@@ -7,11 +7,11 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::captured_log::CapturedLog;
-use crate::databases;
 use crate::harness::{ADMIN, Answer, Service};
 use crate::import::{ACME, ANYWHERE, line};
 use crate::openapi::{assert_documented, routes_with};
 use crate::replicas::two;
+use test_support::databases;
 
 const DAY: u64 = 86_400;
 

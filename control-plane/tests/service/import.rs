@@ -10,15 +10,15 @@ use crate::captured_log::CapturedLog;
 use crate::harness::{ADMIN, Answer, EDGE, START, Service};
 use crate::openapi::assert_documented;
 
-pub const ANYWHERE: &str = "/v1/keys/import";
-pub const ACME: &str = "/v1/workspaces/acme/keys/import";
+pub(crate) const ANYWHERE: &str = "/v1/keys/import";
+pub(crate) const ACME: &str = "/v1/workspaces/acme/keys/import";
 
 fn hex(secret: &str) -> String {
     Digest::of(secret.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A line for this secret, with these fields added or replaced.
-pub fn line(secret: &str, more: Value) -> Value {
+pub(crate) fn line(secret: &str, more: Value) -> Value {
     let mut line = json!({"digest": hex(secret), "name": secret, "expires_in": "none"});
     for (name, value) in more.as_object().unwrap() {
         line[name] = value.clone();
@@ -38,12 +38,12 @@ async fn send(service: &Service, token: &str, path: &str, kind: &str, body: Stri
     answer
 }
 
-pub async fn import(service: &Service, path: &str, lines: &[Value]) -> Answer {
+pub(crate) async fn import(service: &Service, path: &str, lines: &[Value]) -> Answer {
     send(service, ADMIN, path, "application/jsonl", body(lines)).await
 }
 
 /// `line field code` of each refused field.
-pub fn refused(answer: &Answer) -> Vec<String> {
+pub(crate) fn refused(answer: &Answer) -> Vec<String> {
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "refused-lines"), "{}", answer.text());
     let lines = answer.json()["lines"].as_array().unwrap().clone();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -172,7 +172,7 @@ async fn an_admin_of_one_workspace_learns_not_which_digests_are_taken_elsewhere_
         let lines: Vec<_> = secrets.iter().map(|secret| line(secret, json!({"name": "x"}))).collect();
         send(&service, token, path, "application/jsonl", body(&lines)).await
     };
-    // Which digests are taken in their own workspace they may know, as often as they like.
+    // An admin may learn which digests are taken in the own workspace, without a limit.
     for _ in 0..11 {
         assert_eq!(refused(&as_admin(&admin, ACME, &["new", &ours]).await), ["2 digest refused"]);
     }

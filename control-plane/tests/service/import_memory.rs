@@ -201,7 +201,7 @@ async fn a_slow_honest_import_is_taken() {
 }
 
 #[tokio::test]
-async fn an_import_of_as_many_keys_as_may_be_takes_little_memory() {
+async fn an_import_of_the_maximum_number_of_keys_takes_little_memory() {
     let server = Server::start(&[]).await;
     let body = lines_with("theirs", 100_000, &"x".repeat(200));
     let (before, began) = (server.memory("VmRSS"), Instant::now());

@@ -7,12 +7,12 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use crate::databases::on_server;
 use crate::harness::{Answer, Service};
 use crate::import::{ACME, ANYWHERE, import, line, refused};
 use crate::postgres::{replica, url};
 use crate::replicas::two;
 use crate::waiting::until;
+use test_support::databases::on_server;
 
 fn file(round: u32, keys: Range<u32>) -> Vec<Value> {
     keys.map(|number| line(&format!("theirs-{round}-{number}"), json!({"workspace": "acme"}))).collect()

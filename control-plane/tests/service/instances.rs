@@ -6,11 +6,11 @@ use policy::Position;
 use serde_json::{Value, json};
 
 use crate::captured_log::CapturedLog;
-use crate::databases::{FILE, is_postgres};
 use crate::harness::{Answer, EDGE, Service};
 use crate::postgres::replica;
 use crate::replicas::two;
 use crate::waiting::until;
+use test_support::databases::{FILE, is_postgres};
 
 /// A token that was made over REST, for requests to the feed.
 struct CreatedEdgeToken {

@@ -59,7 +59,7 @@ async fn a_workspace_has_so_many_keys_and_no_more() {
     let elsewhere = line("elsewhere", json!({"workspace": "zeta"}));
     assert_reached(&import(&service, ANYWHERE, &[elsewhere.clone(), other]).await, "keys_per_workspace", 2);
     assert_eq!(*service.store.head().borrow(), before, "what was refused made something");
-    // Another workspace has its own.
+    // Another workspace has its own limit.
     assert_eq!(import(&service, ANYWHERE, &[elsewhere]).await.status, 200);
     // A deleted key makes room, an inactive one doesn't.
     assert_ok(&service, &format!("{first}/deactivate"), Value::Null).await;
@@ -78,11 +78,11 @@ async fn a_workspace_takes_so_many_bytes_at_an_edge_and_no_more() {
     assert_reached(&create(&service, "third").await, limit.0, limit.1);
     assert_reached(&import(&service, ACME, &[line("third", json!({}))]).await, limit.0, limit.1);
     assert_eq!(networks(&service, &first, 1).await.status, 200);
-    // This allows more, and takes more.
+    // These changes allow more, and take more bytes.
     assert_reached(&networks(&service, &first, 2).await, limit.0, limit.1);
     let more = json!({"scopes": {"reviews": "read", "webhooks": "read"}});
     assert_reached(&service.patch(&second, more).await, limit.0, limit.1);
-    // This allows more and takes no more.
+    // These allow more, but take no more bytes.
     assert_eq!(service.patch(&second, json!({"scopes": {"webhooks": "write"}})).await.status, 200);
     assert_eq!(service.patch(&first, json!({"ip_allowlist": null})).await.status, 200);
     assert_eq!(service.delete(&first).await.status, 204);
@@ -94,7 +94,7 @@ async fn what_narrows_is_never_refused_by_a_limit() {
     let service = Service::start_with(Config::default()).await;
     service.workspace("acme").await;
     let (first, second) = (made(&service, "first").await, made(&service, "second").await);
-    // The operator lowers both, far below what is there.
+    // The operator lowers both limits, far below what the workspace uses.
     let service = service.restart_with(limited(1, 1)).await;
     assert_reached(&create(&service, "third").await, "keys_per_workspace", 1);
     for body in [json!({}), json!({"overlap": "1h"}), json!({"replace": true})] {
@@ -103,7 +103,7 @@ async fn what_narrows_is_never_refused_by_a_limit() {
     for step in ["end-overlap", "deactivate", "activate"] {
         assert_ok(&service, &format!("{first}/{step}"), Value::Null).await;
     }
-    // A change from any address to 28 networks takes more, but allows less; and so on.
+    // A change from any address to 28 networks takes more bytes, but allows less; the changes below are similar.
     assert_eq!(networks(&service, &first, 28).await.status, 200);
     assert_reached(&networks(&service, &first, 29).await, "bytes_per_workspace", 1);
     let halves = json!({"ip_allowlist": ["10.0.0.0/25", "10.0.0.128/25"], "scopes": {"reviews": "read"}});

@@ -26,7 +26,7 @@ const CLIENTS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Control planes on one database, each a process of its own, under load.
-pub struct Load {
+pub(crate) struct Load {
     directory: Arc<TempDir>,
     database: String,
     processes: Vec<Running>,
@@ -45,7 +45,7 @@ struct ConfirmedChange {
 
 impl Load {
     /// Starts with this number of control planes.
-    pub async fn start(directory: TempDir, database: String, count: usize) -> Self {
+    pub(crate) async fn start(directory: TempDir, database: String, count: usize) -> Self {
         let processes: Vec<_> = (0..count).map(|_| process(&directory, &database)).collect();
         let control_planes = Arc::new(ControlPlanes::of(&processes, &directory));
         let client = client();
@@ -61,7 +61,7 @@ impl Load {
     }
 
     /// Waits until each control plane has answered this many further changes.
-    pub async fn wait_for_changes(&self, changes: usize) {
+    pub(crate) async fn wait_for_changes(&self, changes: usize) {
         let targets = self
             .control_planes
             .all
@@ -76,7 +76,7 @@ impl Load {
     }
 
     /// Kills one of the control planes, and starts another in its place.
-    pub fn kill(&mut self, turn: usize) {
+    pub(crate) fn kill(&mut self, turn: usize) {
         let number = turn % self.processes.len();
         let (process, control_plane) = (&mut self.processes[number], &self.control_planes.all[number]);
         process.child.kill().unwrap();
@@ -88,7 +88,7 @@ impl Load {
 
     /// Ends the load, and asserts that everything that was answered is there, whole and once, and nothing in part.
     /// Returns a summary.
-    pub async fn end(self) -> String {
+    pub(crate) async fn end(self) -> String {
         self.control_planes.is_over.store(true, Ordering::SeqCst);
         let answered: Vec<_> = self.clients.join_all().await.into_iter().flatten().collect();
         let mut edge = self.edge.await.unwrap();

@@ -36,8 +36,8 @@ async fn gets_a_delta(service: &Service, from: Position) -> bool {
     Delta::is_delta(&answer.bytes)
 }
 
-/// Advances the clock of timeouts. It runs while requests are answered, because the writer's thread isn't one of the
-/// runtime's.
+/// Advances the clock of timeouts. The clock is paused only here: a paused runtime would advance it while a request
+/// waits for the writer, whose thread isn't one of the runtime's.
 async fn later(secs: u64) {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(secs)).await;

@@ -21,7 +21,6 @@ mod crash;
 mod data_at_rest;
 mod database_file;
 mod database_proxy;
-mod databases;
 mod dump;
 mod edge_tokens;
 mod enforced;

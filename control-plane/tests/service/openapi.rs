@@ -22,7 +22,7 @@ fn operations() -> Vec<(String, Value)> {
 }
 
 /// Method, path and description of each route that takes a body, or of each that takes a query.
-pub fn routes_with(part: &str) -> Vec<(String, Value)> {
+pub(crate) fn routes_with(part: &str) -> Vec<(String, Value)> {
     let has = |operation: &Value| match part {
         "query" => operation["parameters"].as_array().unwrap().iter().any(|parameter| parameter["in"] == "query"),
         part => operation.get(part).is_some(),
@@ -31,7 +31,7 @@ pub fn routes_with(part: &str) -> Vec<(String, Value)> {
 }
 
 /// Asserts that the document has this answer of the route, and that a refusal is a problem.
-pub fn assert_documented(route: &str, answer: &Answer) {
+pub(crate) fn assert_documented(route: &str, answer: &Answer) {
     let document = openapi::document();
     let (method, path) = route.split_once(' ').unwrap();
     let answers = &document["paths"][path][method.to_lowercase()]["responses"];
@@ -46,7 +46,7 @@ pub fn assert_documented(route: &str, answer: &Answer) {
 }
 
 /// Method and path of each route, as `GET /v1/workspaces/{workspace}`.
-pub fn routes() -> Vec<String> {
+pub(crate) fn routes() -> Vec<String> {
     operations().into_iter().map(|(route, _)| route).collect()
 }
 

@@ -30,7 +30,7 @@ async fn a_handler_that_panics_is_answered_with_500_and_counted() {
     assert_eq!((feed.status.as_u16(), feed.code().as_str()), (500, "internal"));
     assert_eq!(feed.header("x-request-id"), Some("from-the-test"));
 
-    // Here the layer that draws the id panics.
+    // Without an id from the client, the layer that generates one panics.
     let layer = service.post(keys, key.clone()).await;
     assert_eq!((layer.status.as_u16(), layer.code().as_str()), (500, "internal"));
 

@@ -18,17 +18,17 @@ use tempfile::TempDir;
 
 use crate::crash::kill_server;
 use crate::database_proxy::{DatabaseProxy, HELD, HOLD_THE_COMMIT, LOSE_THE_ANSWER, LOSE_THE_COMMIT, PASS};
-use crate::databases::{self, is_postgres, on_server};
 use crate::harness::Service;
 use crate::start::failed;
 use crate::tls::Authority;
 use crate::waiting::until;
+use test_support::databases::{self, is_postgres, on_server};
 
-pub async fn replica(of: &Service) -> Service {
+pub(crate) async fn replica(of: &Service) -> Service {
     Service::start_in(Arc::clone(&of.directory), Config::default(), Entropy::system()).await
 }
 
-pub fn url(service: &Service) -> String {
+pub(crate) fn url(service: &Service) -> String {
     databases::of(service.directory.path())
 }
 

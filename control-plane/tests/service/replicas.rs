@@ -11,10 +11,10 @@ use policy::Position;
 use serde_json::{Value, json};
 
 use crate::database_proxy::DatabaseProxy;
-use crate::databases::{is_postgres, on_server};
 use crate::harness::{Answer, EDGE, Service};
 use crate::postgres::{replica, url};
 use crate::waiting::until;
+use test_support::databases::{is_postgres, on_server};
 
 impl Service {
     /// A feed request of an instance.
@@ -87,7 +87,7 @@ impl Service {
 }
 
 /// Two control planes on one database.
-pub async fn two() -> Option<(Service, Service)> {
+pub(crate) async fn two() -> Option<(Service, Service)> {
     if !is_postgres() {
         return None;
     }
@@ -203,13 +203,10 @@ async fn a_new_instance_is_counted_by_all_or_gets_what_was_reported_as_enforced(
             }
             (revision, second.enforced(revision).await)
         };
-        let ((revision, (is_enforced, known)), comes) =
+        let ((revision, (is_enforced, known)), answer) =
             tokio::join!(changes, first.poll_as_instance(&name, "60", None, 0));
-        let outcome: u64 = comes.header("latchkey-head").unwrap().parse().unwrap();
-        assert!(
-            !is_enforced || known == round && outcome >= revision,
-            "{name}: {outcome} of {revision}, {known} known"
-        );
+        let head: u64 = answer.header("latchkey-head").unwrap().parse().unwrap();
+        assert!(!is_enforced || known == round && head >= revision, "{name}: {head} of {revision}, {known} known");
         let counts = async || second.enforced(revision).await == (false, round + 1);
         until("it counts, and is behind until it acknowledged", counts).await;
         first.acknowledge_from(&name, 60, first.revision(), &["0"]).await;

@@ -10,9 +10,9 @@ use serde_json::json;
 use tracing::Level;
 
 use crate::captured_log::CapturedLog;
-use crate::databases::is_postgres;
 use crate::harness::{EDGE, Service};
 use crate::import::{ACME, import, line, refused};
+use test_support::databases::is_postgres;
 
 const DAY: u64 = 86_400;
 

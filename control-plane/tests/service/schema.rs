@@ -24,7 +24,7 @@ const FIXTURES: [&str; 10] = [
 ];
 
 /// The newest schema.
-pub const NEWEST: &str = include_str!("schema/v10.sql");
+pub(crate) const NEWEST: &str = include_str!("schema/v10.sql");
 
 const FIRST: &str = "/v1/workspaces/acme/keys/key_019ab0c0000170008000000000000002";
 const SECOND: &str = "/v1/workspaces/acme/keys/key_019ab0c0000270008000000000000003";

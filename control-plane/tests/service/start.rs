@@ -9,9 +9,9 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::json;
 
-use crate::databases;
+use test_support::databases;
 
-pub fn command(directory: &Path, more: &[&str]) -> Command {
+pub(crate) fn command(directory: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
     command.current_dir(directory).env_clear().arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
     for (flag, value) in [
@@ -28,12 +28,12 @@ pub fn command(directory: &Path, more: &[&str]) -> Command {
     command
 }
 
-pub fn failed(directory: &Path, more: &[&str]) -> Output {
+pub(crate) fn failed(directory: &Path, more: &[&str]) -> Output {
     command(directory, more).output().unwrap()
 }
 
 /// A running control plane; killed when the test ends.
-pub struct Running {
+pub(crate) struct Running {
     pub child: Child,
     /// The address of --listen.
     pub address: String,
@@ -41,7 +41,7 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut running = Self { child, address: String::new(), stdout };
@@ -50,7 +50,7 @@ impl Running {
     }
 
     /// The address in the next line of its standard output.
-    pub fn next_address(&mut self) -> String {
+    pub(crate) fn next_address(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         // For a Unix socket it is the path.
@@ -63,7 +63,7 @@ impl Running {
         address.to_owned()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 }

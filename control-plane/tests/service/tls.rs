@@ -17,13 +17,13 @@ use crate::start::{Running, command, failed};
 use crate::waiting::until;
 
 /// A certificate authority.
-pub struct Authority {
+pub(crate) struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -32,12 +32,12 @@ impl Authority {
     }
 
     /// Its certificate, as PEM.
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.certificate.pem()
     }
 
     /// Writes `<name>.pem` and `<name>.key`, good for `localhost`.
-    pub fn issue(&self, directory: &Path, name: &str) {
+    pub(crate) fn issue(&self, directory: &Path, name: &str) {
         let key = KeyPair::generate().unwrap();
         let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();

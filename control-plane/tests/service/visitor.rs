@@ -6,13 +6,13 @@ use axum::http::request::Builder;
 
 use crate::harness::{ADMIN, Answer, PUBLIC_URL, Service};
 
-pub struct Visitor<'a> {
+pub(crate) struct Visitor<'a> {
     pub service: &'a Service,
     pub cookie: String,
 }
 
 impl<'a> Visitor<'a> {
-    pub async fn sign_in(service: &'a Service, token: &str) -> Self {
+    pub(crate) async fn sign_in(service: &'a Service, token: &str) -> Self {
         let answer = Self { service, cookie: String::new() }
             .send(Request::post("/console/sign-in"), &[("token", token), ("next", "")])
             .await;
@@ -24,7 +24,7 @@ impl<'a> Visitor<'a> {
         visitor
     }
 
-    pub async fn admin(service: &'a Service) -> Self {
+    pub(crate) async fn admin(service: &'a Service) -> Self {
         Self::sign_in(service, ADMIN).await
     }
 
@@ -32,18 +32,18 @@ impl<'a> Visitor<'a> {
         if self.cookie.is_empty() { request } else { request.header("cookie", &self.cookie) }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.get_with(path, &[]).await
     }
 
-    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         let request = self.with_cookie(Request::get(path));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.service.send(request.body(Body::empty()).unwrap()).await
     }
 
     /// A page that must be there.
-    pub async fn page(&self, path: &str) -> String {
+    pub(crate) async fn page(&self, path: &str) -> String {
         let answer = self.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.text()
@@ -54,7 +54,7 @@ impl<'a> Visitor<'a> {
     }
 
     /// Sends the form that the page at `from` has, with these values in it.
-    pub async fn post_from(&self, from: &str, path: &str, values: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post_from(&self, from: &str, path: &str, values: &[(&str, &str)]) -> Answer {
         let page = self.page(from).await;
         let hidden = |name| hidden(&page, name);
         let (csrf, nonce) = (hidden("csrf").expect("a form"), hidden("nonce").unwrap_or_default());
@@ -64,11 +64,11 @@ impl<'a> Visitor<'a> {
     }
 
     /// The token for forms of this session.
-    pub async fn csrf(&self) -> String {
+    pub(crate) async fn csrf(&self) -> String {
         hidden(&self.page("/console/edges").await, "csrf").expect("a form")
     }
 
-    pub async fn post(&self, path: &str, values: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post(&self, path: &str, values: &[(&str, &str)]) -> Answer {
         let csrf = self.csrf().await;
         let mut all = vec![("csrf", csrf.as_str())];
         all.extend(values);
@@ -77,7 +77,7 @@ impl<'a> Visitor<'a> {
 }
 
 /// A request with a form in it.
-pub trait Form {
+pub(crate) trait Form {
     fn form(self, values: &[(&str, &str)]) -> Request<Body>;
 }
 
@@ -96,13 +96,13 @@ fn encoded(text: &str) -> String {
 }
 
 /// The value of a hidden field.
-pub fn hidden(page: &str, name: &str) -> Option<String> {
+pub(crate) fn hidden(page: &str, name: &str) -> Option<String> {
     let (_, rest) = page.split_once(&format!("name=\"{name}\" value=\""))?;
     rest.split_once('"').map(|(value, _)| value.to_owned())
 }
 
 /// The secret that a page shows.
-pub fn shown_secret(page: &str) -> Option<String> {
+pub(crate) fn shown_secret(page: &str) -> Option<String> {
     let (_, rest) = page.split_once("id=\"secret\"")?;
     let (_, rest) = rest.split_once('>')?;
     rest.split_once('<').map(|(secret, _)| secret.to_owned())

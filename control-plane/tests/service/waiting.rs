@@ -6,18 +6,18 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// How long a test waits for what takes an instant on an idle machine.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The time between two checks.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until it holds.
-pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
     until_equal(what, true, holds).await;
 }
 
 /// Asks until the answer is `expected`.
-pub async fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, mut read_value: impl AsyncFnMut() -> T) {
+pub(crate) async fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, mut read_value: impl AsyncFnMut() -> T) {
     let mut seen = None;
     let reached = async {
         loop {

@@ -16,11 +16,11 @@ pub struct Follower {
     generation: Option<u64>,
     /// The number of the next delta.
     delta: u64,
-    /// It reads the deltas from the base on again.
+    /// This worker reads the deltas again, starting at the base.
     is_rereading: bool,
     /// The generation that could not be loaded.
     broken: Option<u64>,
-    /// How often it started again since it was last up to date.
+    /// How often this worker restarted since it was last up to date.
     restarts: u32,
 }
 
@@ -87,7 +87,7 @@ impl Follower {
     ) -> Result<StepOutcome, WireError> {
         let layout = read_generation(host, &store.layout(), head).ok_or(WireError::Truncated)?;
         let loading = Loading::start_from_worker(&layout.bytes)?;
-        // It was written just before or after the head that was read: the next step reads both again.
+        // The layout is older or newer than the head that was read: the next step reads both again.
         if loading.position() != head.base.position {
             return Ok(StepOutcome::Waiting);
         }
@@ -123,13 +123,13 @@ impl Follower {
             }
             Ok(()) => return self.restart(),
             Err(_) if !head.is_complete => {
-                // It was freed to make space, so a new base will follow.
+                // The delta was freed to make space, so a new base will follow.
                 (self.generation, self.is_rereading) = (None, false);
                 return Ok(StepOutcome::Waiting);
             }
             Err(error) => return Err(error),
         }
-        keys.live_table.caught_up();
+        keys.live_table.mark_caught_up();
         match head.vouched {
             Some(confirmed_at) => keys.confirm(head.to.position, confirmed_at),
             None => keys.discard_confirmation(),

@@ -34,7 +34,9 @@ pub struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "DeltaPositionText", try_from = "DeltaPositionText")]
 pub struct DeltaPosition {
+    /// The position of a table that has all deltas before `delta`.
     pub position: Position,
+    /// The number of the next delta. It grows by one with each delta, across generations and leaders.
     pub delta: u64,
 }
 

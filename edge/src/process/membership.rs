@@ -20,6 +20,7 @@ pub struct Membership {
     pub leader: String,
     /// When the leader renewed its lease, by the monotonic clock.
     pub renewed_ms: u64,
+    /// The live workers, ordered by their last heartbeats. One without any for [`WORKER_GONE_MS`] is removed.
     pub workers: Vec<WorkerEntry>,
     /// Tombstones of workers that have ended, until the control plane has acknowledged that.
     pub ended: Vec<EndedWorker>,
@@ -29,6 +30,7 @@ pub struct Membership {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndedWorker {
+    /// The id under which the control plane counts it.
     pub id: String,
     /// Unix seconds.
     pub started_at: i64,
@@ -53,19 +55,25 @@ pub struct WorkerEntry {
     /// Whether it has ever received a request. Such a worker is a worse leader: loading a table would delay its
     /// requests.
     pub has_requests: bool,
+    /// The state of its table, under its smallest staleness bound.
     pub report: Report,
     /// The generation that it could not load from the shared store.
     pub broken: Option<u64>,
-    /// The largest staleness bound of its configurations, `None` if one has no bound; and the smallest one, `None` if
-    /// no configuration has a bound.
+    /// The largest staleness bound of its configurations, in seconds; `None` if one has no bound.
     pub largest_bound: Option<u64>,
+    /// The smallest of these bounds, in seconds; `None` if no configuration has one.
     pub smallest_bound: Option<u64>,
 }
 
 /// Whether a worker holds the leader's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    Held { term: u64 },
+    /// This worker leads. Others may take over once it hasn't renewed the lease for [`LEADER_LEASE_MS`].
+    Held {
+        /// The fencing token for what it writes as the leader.
+        term: u64,
+    },
+    /// Another worker leads, or none does yet: this worker must not write as a leader.
     NotHeld,
 }
 

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::keys::Keys;
 use crate::subscription::FeedUpdate;
 
-/// The budget for deltas in shared data, beside the pages: so many bytes, or a quarter of the table if that is more.
+/// The budget for deltas in shared data, beside the pages: this many bytes, or a quarter of the table if that is more.
 /// When half of it is in use, the pages are published again, and the base moves past those deltas.
 const DELTA_BUDGET_BYTES: usize = if cfg!(any(test, feature = "model")) { 32 << 10 } else { 16 << 20 };
 const DELTA_BUDGET_PART: usize = 4;
@@ -65,7 +65,9 @@ struct RepublishPass {
 /// Which workers to wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
+    /// No delta and no complete snapshot is new. Peers read a new confirmation with their next tick.
     Nobody,
+    /// All peers: there is a delta or a complete snapshot to apply, or the instance was retired.
     Everybody,
 }
 
@@ -109,6 +111,7 @@ impl Publisher {
         }
     }
 
+    /// The term of the lease that this leader holds: the fencing token in everything that it writes.
     pub fn term(&self) -> u64 {
         self.term
     }
@@ -195,7 +198,7 @@ impl Publisher {
         Ok(if moved { Wake::Everybody } else { Wake::Nobody })
     }
 
-    /// Counts a delta of so many bytes. If the budget is exceeded, the oldest deltas are freed: a worker that still
+    /// Counts a delta of this many bytes. If the budget is exceeded, the oldest deltas are freed: a worker that still
     /// needs them starts again.
     fn enforce_delta_budget(
         &mut self,

@@ -9,16 +9,16 @@ use crate::host::Host;
 use crate::source_name::SourceName;
 
 /// Grows with each change of the format, so that a new build of the filter ignores an old one's values.
-const LAYOUT: u16 = 3;
+const STORE_FORMAT: u16 = 3;
 
 /// Slots for deltas: the minimum for a table, how many each page adds, and the maximum.
 pub const MIN_SLOTS: u64 = if cfg!(any(test, feature = "model")) { 16 } else { 1_024 };
 const SLOTS_PER_PAGE: u64 = if cfg!(any(test, feature = "model")) { 4 } else { 32 };
 const MAX_SLOTS: u64 = 65_536;
 
-/// The size of the ring buffer of deltas, for workers that load or lag, beside a table of so many pages; a delta's slot
-/// is its number modulo this. Publishing the pages again costs in proportion to the table, so a larger table must do it
-/// less often.
+/// The size of the ring buffer of deltas, for workers that load or lag, beside a table with this many pages. A delta's
+/// slot is its number modulo this size. Publishing the pages again costs in proportion to the table, so a larger table
+/// must do it less often.
 pub fn slots(pages: usize) -> u64 {
     SLOTS_PER_PAGE.saturating_mul(pages as u64).clamp(MIN_SLOTS, MAX_SLOTS)
 }
@@ -36,6 +36,7 @@ pub struct SharedStore {
 pub struct StampedValue {
     /// The generation of a page or a layout, or the number of a delta.
     pub number: u64,
+    /// The value without its stamp; empty if the leader has freed it.
     pub bytes: Vec<u8>,
 }
 
@@ -43,14 +44,16 @@ impl SharedStore {
     /// The keys of this source: no other source has them.
     pub fn of(source: &SourceName) -> Self {
         // Quoted, so that no two sources have the same prefix.
-        Self { prefix: format!("latchkey/{FORMAT}.{LAYOUT}/{source:?}/") }
+        Self { prefix: format!("latchkey/{FORMAT}.{STORE_FORMAT}/{source:?}/") }
     }
 
+    /// The [`Membership`](super::membership::Membership), as JSON without a stamp: all workers write it.
     pub fn membership(&self) -> String {
         // The texts of the keys are part of the format.
         format!("{}roster", self.prefix)
     }
 
+    /// The [`Head`](super::head::Head), as JSON that contains its term in place of a stamp.
     pub fn head(&self) -> String {
         format!("{}head", self.prefix)
     }
@@ -60,6 +63,7 @@ impl SharedStore {
         format!("{}cut", self.prefix)
     }
 
+    /// A page. Its key is the same in each generation, so a new snapshot overwrites the pages of the old one.
     pub fn page(&self, id: PageId) -> String {
         format!("{}page/{}.{}", self.prefix, id.bits(), id.number())
     }

@@ -9,7 +9,7 @@ const TIME_SLICE_US: u64 = 1_000;
 const CHECK_BYTES: usize = if cfg!(any(test, feature = "model")) { 1 } else { 4 << 10 };
 
 /// A time slice that has begun.
-pub struct TimeSlice {
+pub(super) struct TimeSlice {
     ends_us: u64,
     /// Bytes of work since the last clock reading.
     unchecked: usize,
@@ -17,12 +17,12 @@ pub struct TimeSlice {
 }
 
 impl TimeSlice {
-    pub fn begin(host: &dyn Host) -> Self {
+    pub(super) fn begin(host: &dyn Host) -> Self {
         Self { ends_us: host.monotonic_us().saturating_add(TIME_SLICE_US), unchecked: 0, is_over: false }
     }
 
     /// Counts bytes of work. Returns whether the time slice is over.
-    pub fn is_over_after(&mut self, host: &dyn Host, bytes: usize) -> bool {
+    pub(super) fn is_over_after(&mut self, host: &dyn Host, bytes: usize) -> bool {
         self.unchecked = self.unchecked.saturating_add(bytes);
         if self.unchecked >= CHECK_BYTES {
             self.unchecked = 0;

@@ -16,9 +16,13 @@ pub(super) struct Bounds {
 /// A root context: one configuration in one worker.
 #[derive(Clone, Debug)]
 pub struct Root {
+    /// Envoy's id of the context. A newer one is larger.
     pub id: u32,
+    /// The edge token; `None`: calls carry none. Calls carry that of the newest configuration only.
     pub token: Option<String>,
+    /// The staleness bound; `None`: no table is ever stale.
     pub max_staleness_secs: Option<u64>,
+    /// Who subscribes to the control plane. The newest configuration's value holds for the whole source.
     pub feed: FeedMode,
 }
 

@@ -11,7 +11,7 @@ use crate::process::publisher::{Publisher, Wake};
 use crate::process::shared_store::{LeaderDeposed, SharedStore};
 use crate::subscription::FeedUpdate;
 
-/// After so long, a new leader that can't take over what the previous leader published begins with a snapshot.
+/// After this time, a new leader that can't take over what the previous leader published begins with a snapshot.
 const TAKE_OVER_MS: u64 = 1_000;
 
 /// How many steps a worker takes within a request when it must catch up before it decides, each of about a millisecond.

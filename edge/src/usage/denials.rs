@@ -10,7 +10,7 @@ use super::DeniedRequest;
 use crate::credential::percent_decoded;
 
 /// How many denials of one key are stored in 10 s.
-pub const MAX_DENIALS_PER_KEY: u8 = 4;
+pub(super) const MAX_DENIALS_PER_KEY: u8 = 4;
 
 /// Replaces a path that may contain a credential.
 const REMOVED: &str = "[removed]";
@@ -20,11 +20,11 @@ const MIN_KEY: usize = 40;
 
 /// The newest [`MAX_DENIALS`].
 #[derive(Default)]
-pub struct Denials(VecDeque<DenialReport>);
+pub(super) struct Denials(VecDeque<DenialReport>);
 
 impl Denials {
     /// Adds a denial. Returns whether the oldest one was dropped for it.
-    pub fn push(&mut self, denied: &DeniedRequest<'_>, at: UnixSeconds, address: Option<IpAddr>) -> bool {
+    pub(super) fn push(&mut self, denied: &DeniedRequest<'_>, at: UnixSeconds, address: Option<IpAddr>) -> bool {
         let DeniedRequest { key, code, method, path, secret } = *denied;
         let (method, path) = (printable_ascii(method, MAX_METHOD), redacted_path(path, secret));
         let is_full = self.0.len() >= MAX_DENIALS;
@@ -35,7 +35,7 @@ impl Denials {
         is_full
     }
 
-    pub fn take(&mut self) -> Vec<DenialReport> {
+    pub(super) fn take(&mut self) -> Vec<DenialReport> {
         self.0.drain(..).collect()
     }
 }
@@ -50,7 +50,7 @@ fn redacted_path(path: &[u8], secret: Option<&[u8]>) -> String {
     if has_key || secret.is_some_and(holds) { REMOVED.to_owned() } else { printable_ascii(path, MAX_PATH) }
 }
 
-/// Visible ASCII, at most so many bytes.
+/// The text as visible ASCII, at most `max_bytes` bytes.
 fn printable_ascii(text: &[u8], max_bytes: usize) -> String {
     let letter = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '_' };
     text.iter().take(max_bytes).map(letter).collect()

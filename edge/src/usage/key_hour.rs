@@ -9,7 +9,7 @@ use policy::{Digest, KeyId, UnixSeconds};
 
 /// A key and an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyHour {
+pub(super) struct KeyHour {
     pub key: KeyId,
     /// Hours since 1970.
     hour: i64,
@@ -17,7 +17,7 @@ pub struct KeyHour {
 
 /// The counts, and the last use of each secret.
 #[derive(Clone, Debug, Default)]
-pub struct KeyHourCounts {
+pub(super) struct KeyHourCounts {
     pub allowed: u64,
     /// In the order of [`CODES`].
     pub denied: [u32; CODES.len()],
@@ -31,12 +31,12 @@ pub struct KeyHourCounts {
 }
 
 impl KeyHour {
-    pub fn of(key: KeyId, at: UnixSeconds) -> Self {
+    pub(super) fn of(key: KeyId, at: UnixSeconds) -> Self {
         Self { key, hour: at.0.div_euclid(HOUR_SECS) }
     }
 
     /// The start of the hour.
-    pub fn hour(&self) -> UnixSeconds {
+    pub(super) fn hour(&self) -> UnixSeconds {
         UnixSeconds(self.hour.saturating_mul(HOUR_SECS))
     }
 }
@@ -51,7 +51,7 @@ impl Hash for KeyHour {
 
 /// A cheap hasher for input that is random already.
 #[derive(Default)]
-pub struct KeyHourHasher(u64);
+pub(super) struct KeyHourHasher(u64);
 
 impl Hasher for KeyHourHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -70,7 +70,7 @@ impl Hasher for KeyHourHasher {
 }
 
 impl KeyHourCounts {
-    pub fn allow(&mut self, digest: &Digest, now: UnixSeconds) {
+    pub(super) fn allow(&mut self, digest: &Digest, now: UnixSeconds) {
         self.allowed = self.allowed.saturating_add(1);
         let (secret, [first, second]) = (SecretMark::of(digest), &mut self.used);
         let is_free_or_same = |used: &Option<SecretUse>| used.is_none_or(|own| own.secret == secret);
@@ -84,23 +84,23 @@ impl KeyHourCounts {
         *used = Some(SecretUse { secret, at: now.max(used.map_or(now, |own| own.at)) });
     }
 
-    pub fn deny(&mut self, code: &str) {
+    pub(super) fn deny(&mut self, code: &str) {
         if let Some((count, _)) = self.denied.iter_mut().zip(CODES).find(|(_, own)| *own == code) {
             *count = count.saturating_add(1);
         }
     }
 
-    pub fn has_address_of(&self, period: u32) -> bool {
+    pub(super) fn has_address_of(&self, period: u32) -> bool {
         self.address_period == period.wrapping_add(1)
     }
 
-    pub fn set_address(&mut self, address: Option<IpAddr>, period: u32) {
+    pub(super) fn set_address(&mut self, address: Option<IpAddr>, period: u32) {
         self.address = address.or(self.address);
         self.address_period = period.wrapping_add(1);
     }
 
     /// Whether a denial is one of the first `max` ones of a period; if so, counts it as stored.
-    pub fn admit_denial(&mut self, period: u32, max: u8) -> bool {
+    pub(super) fn admit_denial(&mut self, period: u32, max: u8) -> bool {
         let (stored_period, count) = self.stored_denials;
         let count = if stored_period == period { count } else { 0 };
         if count >= max {
@@ -111,7 +111,7 @@ impl KeyHourCounts {
     }
 
     /// The counts of `name` in the format of a report.
-    pub fn report(self, name: KeyHour) -> KeyUsage {
+    pub(super) fn report(self, name: KeyHour) -> KeyUsage {
         let denied = CODES.into_iter().zip(self.denied).filter(|(_, count)| *count > 0);
         KeyUsage {
             key: name.key,

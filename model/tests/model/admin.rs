@@ -17,7 +17,7 @@ const LIFE_SECS: i64 = 60 * 60;
 
 impl World {
     /// Carries out an admin's step.
-    pub async fn change(&mut self, step: &Step) {
+    pub(crate) async fn change(&mut self, step: &Step) {
         match *step {
             Step::Create { grant, is_restricted, lives_an_hour } => {
                 self.create(grant, is_restricted, lives_an_hour).await;
@@ -82,7 +82,7 @@ impl World {
         self.record(&answer);
     }
 
-    pub async fn delete(&mut self, key: u8) {
+    pub(crate) async fn delete(&mut self, key: u8) {
         let Some(id) = self.key_id(key) else { return };
         let answer = self.control_plane().call(Method::DELETE, &path(&id), "").await;
         assert_eq!(answer.status, 204, "{}", answer.text());

@@ -22,15 +22,15 @@ use tower::ServiceExt as _;
 use crate::time::Time;
 
 const ADMIN: &str = "lkadm_admin";
-pub const EDGE: &str = "lkedge_edge";
+pub(crate) const EDGE: &str = "lkedge_edge";
 
 /// So few that runs exceed the log.
 const LOG_REVISIONS: u64 = 20;
 
 /// How long recovery may take, in real time, after the database cut a connection.
-pub const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     database: Database,
     time: Time,
     store: Store,
@@ -40,14 +40,14 @@ pub struct ControlPlane {
     end: watch::Sender<bool>,
 }
 
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub bytes: Vec<u8>,
 }
 
 /// The bytes of the database that each run starts with.
-pub async fn template() -> Vec<u8> {
+pub(crate) async fn template() -> Vec<u8> {
     let directory = directory();
     let path = directory.path().join("latchkey.db");
     let control_plane = ControlPlane::start(path.clone().into(), Time::default()).await;
@@ -57,7 +57,7 @@ pub async fn template() -> Vec<u8> {
 }
 
 /// In memory where possible: other tests cover durability on disk.
-pub fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     made.expect("a directory")
@@ -65,7 +65,7 @@ pub fn directory() -> tempfile::TempDir {
 
 impl ControlPlane {
     /// Starts with this database, which is created if there is none.
-    pub async fn start(database: Database, time: Time) -> Self {
+    pub(crate) async fn start(database: Database, time: Time) -> Self {
         let config = Config { log_revisions: LOG_REVISIONS, ..Config::default() };
         let (clock, entropy) = (time.clock(), Entropy::system());
         let epoch: Epoch = entropy.id(&clock).expect("an epoch");
@@ -90,13 +90,13 @@ impl ControlPlane {
     }
 
     /// The workspace `acme`, where all keys are.
-    pub async fn make_workspace(&self) {
+    pub(crate) async fn make_workspace(&self) {
         let made = self.call(Method::POST, "/v1/workspaces", r#"{"name": "Acme", "slug": "acme"}"#).await;
         assert_eq!(made.status, 201, "{}", made.text());
     }
 
     /// Shuts it down gracefully.
-    pub async fn stop(self) -> (Database, Time) {
+    pub(crate) async fn stop(self) -> (Database, Time) {
         self.end.send_replace(true);
         self.edges.release().await;
         self.store.close().await;
@@ -104,7 +104,7 @@ impl ControlPlane {
     }
 
     /// Starts another in its place, which must be at `head`.
-    pub async fn restart(self, orderly: bool, head: Position) -> Self {
+    pub(crate) async fn restart(self, orderly: bool, head: Position) -> Self {
         let (database, time) = if orderly || !self.is_replica() {
             self.stop().await
         } else {
@@ -122,7 +122,7 @@ impl ControlPlane {
     }
 
     /// Replaces the database by the backup, which begins a new epoch.
-    pub async fn restore(self, backup: &Path) -> Self {
+    pub(crate) async fn restore(self, backup: &Path) -> Self {
         let (database, time) = self.stop().await;
         let Database::File(path) = &database else { panic!("only a file is restored") };
         let mut secret = || -> Result<NewSecret, _> { panic!("without an audit log, no secret is made") };
@@ -139,19 +139,19 @@ impl ControlPlane {
     }
 
     /// Copies the database while it is in use, and returns the copy's path. `None` for a database server.
-    pub fn back_up(&self, number: usize) -> Option<PathBuf> {
+    pub(crate) fn back_up(&self, number: usize) -> Option<PathBuf> {
         let Database::File(path) = &self.database else { return None };
         let copy = path.with_file_name(format!("backup-{number}.db"));
         back_up(path, &copy).expect("a copy");
         Some(copy)
     }
 
-    pub fn head(&self) -> Position {
+    pub(crate) fn head(&self) -> Position {
         *self.store.head().borrow()
     }
 
     /// What the service's background tasks do regularly.
-    pub async fn tidy(&self) {
+    pub(crate) async fn tidy(&self) {
         let tidied = async {
             self.feed.compact().await?;
             self.store.sweep(&self.time.clock()).await?;
@@ -162,12 +162,12 @@ impl ControlPlane {
         assert!(tidied.is_ok() || self.is_replica(), "{tidied:?}");
     }
 
-    pub fn router(&self) -> Router {
+    pub(crate) fn router(&self) -> Router {
         self.router.clone()
     }
 
     /// A request of the platform admin, with retries after the database cut the connection.
-    pub async fn call(&self, method: Method, path: &str, body: &str) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &str) -> Answer {
         let began = Instant::now();
         loop {
             let answer = send(self.router(), method.clone(), path, ADMIN, body).await;
@@ -179,7 +179,7 @@ impl ControlPlane {
     }
 
     /// Waits until it has reached `head`.
-    pub async fn wait_for_head(&self, head: Position) {
+    pub(crate) async fn wait_for_head(&self, head: Position) {
         let began = Instant::now();
         while self.head().revision < head.revision {
             assert!(began.elapsed() < RECOVERY_TIMEOUT, "{:?}, and it never reached {head:?}", self.head());
@@ -189,7 +189,7 @@ impl ControlPlane {
 }
 
 /// Sends a request with `token`, and with a JSON body unless that is empty.
-pub async fn send(router: Router, method: Method, path: &str, token: &str, body: &str) -> Answer {
+pub(crate) async fn send(router: Router, method: Method, path: &str, token: &str, body: &str) -> Answer {
     let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
     let request = if body.is_empty() { request } else { request.header("content-type", "application/json") };
     let request = request.body(Body::from(body.to_owned())).expect("a request");
@@ -200,12 +200,12 @@ pub async fn send(router: Router, method: Method, path: &str, token: &str, body:
 }
 
 /// Lets a little real time pass while a database works.
-pub fn pause() {
+pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_micros(200));
 }
 
 /// A secret that was never issued, which an edge must never accept.
-pub fn never_issued() -> String {
+pub(crate) fn never_issued() -> String {
     let kind = policy::key_text::Kind::Key(policy::Environment::default());
     let same = |bytes: &mut [u8]| {
         bytes.fill(7);
@@ -216,16 +216,16 @@ pub fn never_issued() -> String {
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_else(|_| panic!("no JSON: {} {}", self.status, self.text()))
     }
 
     /// The revision of a change.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         let named = self.headers.get("latchkey-revision").and_then(|value| value.to_str().ok()?.parse().ok());
         named.unwrap_or_else(|| panic!("no revision: {} {}", self.status, self.text()))
     }

@@ -21,12 +21,12 @@ use crate::vm::{Shared, Vm};
 /// VMs of an Envoy: the main thread's, which gets no requests, and those of two workers.
 const VMS: usize = 3;
 
-/// A VM that isn't idle after so many ticks never will be.
+/// A VM that isn't idle after this many ticks never will be.
 const MAX_ROUNDS: usize = 10_000;
 
 /// How the VMs of an Envoy get their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FeedSharing {
+pub(crate) enum FeedSharing {
     /// One of them subscribes for all.
     OneSubscriber,
     /// Each subscribes, all as one instance.
@@ -37,14 +37,14 @@ pub enum FeedSharing {
 
 /// How calls between an Envoy and the control plane progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkState {
+pub(crate) enum LinkState {
     Prompt,
     /// Only steps move them.
     Paused,
     Broken,
 }
 
-pub struct Envoy {
+pub(crate) struct Envoy {
     sharing: FeedSharing,
     pub edge: Edge,
     pub shared: Rc<Shared>,
@@ -59,7 +59,7 @@ pub struct Envoy {
     pub instances: BTreeSet<String>,
 }
 
-pub struct Worker {
+pub(crate) struct Worker {
     pub vm: Vm,
     number: u32,
     source: RefCell<Source>,
@@ -73,7 +73,7 @@ pub struct Worker {
 
 impl Envoy {
     /// `first` numbers its VMs: each VM of a run has its own number.
-    pub fn start(sharing: FeedSharing, max_staleness_secs: u64, time: &Time, first: &mut u32) -> Self {
+    pub(crate) fn start(sharing: FeedSharing, max_staleness_secs: u64, time: &Time, first: &mut u32) -> Self {
         let feed = if sharing == FeedSharing::EachSubscribes { "worker" } else { "process" };
         let config = format!(
             r#"{{"edge": "edge-1", "feed": "{feed}", "max_staleness_secs": {max_staleness_secs},
@@ -96,7 +96,7 @@ impl Envoy {
         envoy
     }
 
-    pub fn sharing(&self) -> FeedSharing {
+    pub(crate) fn sharing(&self) -> FeedSharing {
         self.sharing
     }
 
@@ -116,19 +116,19 @@ impl Envoy {
         Root { id, token: Some(EDGE.to_owned()), max_staleness_secs, feed }
     }
 
-    pub fn worker(&mut self, number: u8) -> &mut Worker {
+    pub(crate) fn worker(&mut self, number: u8) -> &mut Worker {
         &mut self.workers[usize::from(number) % VMS]
     }
 
     /// A VM traps, and Envoy replaces it.
-    pub fn replace(&mut self, number: u8, next: &mut u32) {
+    pub(crate) fn replace(&mut self, number: u8, next: &mut u32) {
         let fresh = self.vm(next);
         let gone = std::mem::replace(self.worker(number), fresh);
         self.drop_calls(|call| call.vm == gone.number);
     }
 
     /// A new configuration replaces the old one, in all VMs that run.
-    pub fn reconfigure(&mut self) {
+    pub(crate) fn reconfigure(&mut self) {
         let id = self.workers.iter().map(|worker| worker.root).max().expect("there are VMs") + 1;
         let root = self.root(id);
         for worker in self.workers.iter_mut().filter(|worker| worker.runs) {
@@ -145,7 +145,7 @@ impl Envoy {
     }
 
     /// The process ends.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.record_instances();
         self.drop_calls(|_| true);
     }
@@ -165,7 +165,7 @@ impl Envoy {
     }
 
     /// Fires the timer of each VM that runs, as often as the VM wants.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         for worker in &self.workers {
             worker.tick();
         }
@@ -173,7 +173,7 @@ impl Envoy {
     }
 
     /// Delivers wakes to VMs that run, until there are none.
-    pub fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         for _ in 0..MAX_ROUNDS {
             let Some(queue) = self.shared.wakes.borrow_mut().pop_front() else {
                 self.workers.iter().filter(|worker| worker.vm.tick.get() != TICK).for_each(Worker::tick);
@@ -202,7 +202,7 @@ impl Envoy {
     }
 
     /// Delivers the answer of a call that has one, if its VM runs. Returns whether it did.
-    pub fn deliver(&mut self, at: usize) -> bool {
+    pub(crate) fn deliver(&mut self, at: usize) -> bool {
         let call = &self.calls[at];
         let Some(worker) = self.workers.iter().find(|worker| worker.number == call.vm && worker.runs) else {
             return false;
@@ -229,16 +229,16 @@ impl Worker {
         panic!("a VM is never idle");
     }
 
-    pub fn position(&self) -> Option<Position> {
+    pub(crate) fn position(&self) -> Option<Position> {
         self.source.borrow().keys.live_table.position()
     }
 
-    pub fn is_current(&self, head: Position) -> bool {
+    pub(crate) fn is_current(&self, head: Position) -> bool {
         self.position() == Some(head) && !self.source.borrow().keys.live_table.is_loading()
     }
 
     /// What it would decide now, without catching up with the other workers first.
-    pub fn would_decide(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
+    pub(crate) fn would_decide(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
         self.vm.begin_request(probe.method, "/v1/reviews", secret, probe.address);
         let (source, now) = (self.source.borrow(), clocks(&self.vm));
         on_request_headers(&self.vm, edge, Some(&source), !source.is_late(now), now, &self.metrics);
@@ -246,7 +246,7 @@ impl Worker {
     }
 
     /// A request, as Envoy passes it to the filter.
-    pub fn decide_request(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
+    pub(crate) fn decide_request(&self, edge: &Edge, probe: &Probe, secret: &str) -> String {
         self.vm.begin_request(probe.method, "/v1/reviews", secret, probe.address);
         on_request(&self.vm, edge, &self.source, &self.metrics);
         self.vm.verdict()

@@ -25,7 +25,7 @@ const RECOVERY_TURNS: usize = 150;
 
 impl World {
     /// Checks all invariants now.
-    pub async fn check_invariants(&mut self) -> Result<(), String> {
+    pub(crate) async fn check_invariants(&mut self) -> Result<(), String> {
         self.update_enforced().await;
         self.turn += 1;
         for envoy in &self.envoys {
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// A request to a worker, which may catch up with the others before it decides.
-    pub fn request(&mut self, envoy: u8, vm: u8, secret: u8, probe: u8) {
+    pub(crate) fn request(&mut self, envoy: u8, vm: u8, secret: u8, probe: u8) {
         let (Some(envoy), Some(secret)) = (pick(&self.envoys, envoy), pick(&self.secrets, secret)) else { return };
         let (Some(worker), Some(probe)) = (pick(&envoy.workers, vm), pick(&PROBES, probe)) else { return };
         if worker.runs {
@@ -135,7 +135,7 @@ impl World {
 
     /// Repairs all faults. Within a limited time, every worker must have all changes and decide by them, the control
     /// plane must report them as enforced, and each change must be in the audit log.
-    pub async fn check_recovery(&mut self) -> Result<(), String> {
+    pub(crate) async fn check_recovery(&mut self) -> Result<(), String> {
         for envoy in &mut self.envoys {
             (envoy.link, envoy.delivers_wakes) = (LinkState::Prompt, true);
             envoy.shared.clock_error_ms.set(0);

@@ -13,8 +13,6 @@ mod invariants;
 mod network;
 mod oracle;
 mod schema;
-#[path = "../../../control-plane/tests/service/server.rs"]
-mod server;
 mod steps;
 mod time;
 mod vm;
@@ -24,6 +22,8 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use test_support::server;
 
 use crate::envoy::FeedSharing;
 use crate::steps::{Step, steps};

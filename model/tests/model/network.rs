@@ -15,7 +15,7 @@ const SERVE_TIME: Duration = Duration::from_millis(100);
 
 /// A VM's request.
 #[derive(Clone, Debug)]
-pub struct CallRequest {
+pub(crate) struct CallRequest {
     path: String,
     body: Option<String>,
     token: String,
@@ -25,7 +25,7 @@ pub struct CallRequest {
 }
 
 /// A request in flight, and its state.
-pub struct InFlightCall {
+pub(crate) struct InFlightCall {
     /// The number of the VM in the run, and of the call in the VM.
     pub vm: u32,
     pub number: u32,
@@ -37,7 +37,7 @@ pub struct InFlightCall {
 }
 
 /// The state of a call.
-pub enum CallState {
+pub(crate) enum CallState {
     Sending,
     AtControlPlane {
         since_ms: u64,
@@ -49,7 +49,7 @@ pub enum CallState {
 }
 
 impl CallRequest {
-    pub fn of(call: &Call<'_>) -> Self {
+    pub(crate) fn of(call: &Call<'_>) -> Self {
         Self {
             path: call.path.to_owned(),
             body: call.body.map(str::to_owned),
@@ -60,12 +60,12 @@ impl CallRequest {
     }
 
     /// Whether it contains this text.
-    pub fn contains(&self, text: &str) -> bool {
+    pub(crate) fn contains(&self, text: &str) -> bool {
         self.path.contains(text) || self.body.as_ref().is_some_and(|body| body.contains(text))
     }
 
     /// Sends it to the control plane.
-    pub fn send(&self, router: Router) -> JoinHandle<CallAnswer> {
+    pub(crate) fn send(&self, router: Router) -> JoinHandle<CallAnswer> {
         let Self { path, body, token, .. } = self.clone();
         let method = if body.is_some() { Method::POST } else { Method::GET };
         tokio::spawn(async move {
@@ -79,7 +79,7 @@ impl CallRequest {
 
     /// How long the control plane may hold the answer, in milliseconds, because nothing is newer than `head`; 0: not at
     /// all.
-    pub fn max_wait_ms(&self, head: Position) -> u64 {
+    pub(crate) fn max_wait_ms(&self, head: Position) -> u64 {
         self.long_poll.filter(|(had, _)| *had == head).map_or(0, |(_, secs)| secs * 1_000)
     }
 }
@@ -94,12 +94,12 @@ fn long_poll(path: &str) -> Option<(Position, u64)> {
 }
 
 impl InFlightCall {
-    pub fn new(vm: u32, number: u32, request: CallRequest, now_ms: u64) -> Self {
+    pub(crate) fn new(vm: u32, number: u32, request: CallRequest, now_ms: u64) -> Self {
         Self { vm, number, request, sent_ms: now_ms, replica: 0, state: CallState::Sending }
     }
 
     /// Reaches the control plane with the number `target`, or each in turn.
-    pub fn arrive(&mut self, routers: &[Router], target: Option<u8>, now_ms: u64) {
+    pub(crate) fn arrive(&mut self, routers: &[Router], target: Option<u8>, now_ms: u64) {
         if matches!(self.state, CallState::Sending) {
             let number = target.map_or(self.number as usize, usize::from);
             self.replica = number % routers.len();
@@ -111,7 +111,7 @@ impl InFlightCall {
     /// Takes the answer if the control plane has it, or is about to have it. A request that queries a database server,
     /// or that has waited, gets only [`SERVE_TIME`] of real time for now: its wait may have begun after the request
     /// arrived, once its database had answered.
-    pub async fn settle(&mut self, head: Position, now_ms: u64, uses_server: bool) {
+    pub(crate) async fn settle(&mut self, head: Position, now_ms: u64, uses_server: bool) {
         let CallState::AtControlPlane { since_ms, answers } = &mut self.state else { return };
         let wait_ms = self.request.max_wait_ms(head);
         let (is_waiting, may_be_late) = (now_ms < *since_ms + wait_ms, uses_server || wait_ms > 0);
@@ -126,7 +126,7 @@ impl InFlightCall {
     }
 
     /// Neither side receives anything more of it.
-    pub fn lose(&mut self) {
+    pub(crate) fn lose(&mut self) {
         if let CallState::AtControlPlane { answers, .. } = &self.state {
             answers.abort();
         }
@@ -134,13 +134,13 @@ impl InFlightCall {
     }
 
     /// The connection breaks, and Envoy reports that to the VM.
-    pub fn break_connection(&mut self) {
+    pub(crate) fn break_connection(&mut self) {
         self.lose();
         self.state = CallState::Answered(CallAnswer::default());
     }
 
     /// Envoy gives up at the timeout.
-    pub fn check_timeout(&mut self, now_ms: u64) {
+    pub(crate) fn check_timeout(&mut self, now_ms: u64) {
         let timeout_ms = u64::try_from(self.request.timeout.as_millis()).expect("a time");
         if now_ms >= self.sent_ms + timeout_ms && !matches!(self.state, CallState::Answered(_)) {
             self.break_connection();

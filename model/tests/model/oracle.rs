@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use policy::{Epoch, Position, Revision};
 
 /// A request to `/v1/reviews`.
-pub struct Probe {
+pub(crate) struct Probe {
     pub method: &'static str,
     /// Client address and port.
     pub address: &'static str,
@@ -15,7 +15,7 @@ pub struct Probe {
 }
 
 /// The requests that are tried with each secret.
-pub const PROBES: [Probe; 3] = [
+pub(crate) const PROBES: [Probe; 3] = [
     Probe { method: "GET", address: "192.0.2.7:40000", is_write: false, is_inside: true },
     Probe { method: "POST", address: "192.0.2.7:40000", is_write: true, is_inside: true },
     Probe { method: "GET", address: "198.51.100.7:40000", is_write: false, is_inside: false },
@@ -23,7 +23,7 @@ pub const PROBES: [Probe; 3] = [
 
 /// How much of the API a key may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Grant {
+pub(crate) enum Grant {
     Nothing,
     Read,
     Write,
@@ -31,7 +31,7 @@ pub enum Grant {
 
 /// A key, as its admins see it.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// Under `/v1/workspaces/acme/keys/`.
     pub id: String,
     pub grant: Grant,
@@ -45,7 +45,7 @@ pub struct Key {
 }
 
 /// All keys at each revision of each history.
-pub struct Oracle {
+pub(crate) struct Oracle {
     past: BTreeMap<(Epoch, Revision), Vec<Key>>,
     /// As they are now.
     pub keys: Vec<Key>,
@@ -53,14 +53,14 @@ pub struct Oracle {
 
 impl Key {
     /// Ends all secrets but the current one now, unless they ended before.
-    pub fn end_overlap(&mut self, now: i64) {
+    pub(crate) fn end_overlap(&mut self, now: i64) {
         let previous = self.secrets.len() - 1;
         for (_, until) in &mut self.secrets[..previous] {
             *until = Some(until.map_or(now, |until| until.min(now)));
         }
     }
 
-    pub fn rotate(&mut self, fresh: String, now: i64, overlap_secs: i64) {
+    pub(crate) fn rotate(&mut self, fresh: String, now: i64, overlap_secs: i64) {
         self.end_overlap(now);
         if let Some((_, until)) = self.secrets.last_mut() {
             *until = Some(now + overlap_secs);
@@ -88,23 +88,23 @@ impl Key {
 
 impl Oracle {
     /// An oracle that begins at `position`, without keys.
-    pub fn new(position: Position) -> Self {
+    pub(crate) fn new(position: Position) -> Self {
         Self { past: BTreeMap::from([((position.epoch, position.revision), Vec::new())]), keys: Vec::new() }
     }
 
     /// Records the current keys as those from this position on.
-    pub fn record(&mut self, epoch: Epoch, revision: Revision) {
+    pub(crate) fn record(&mut self, epoch: Epoch, revision: Revision) {
         self.past.insert((epoch, revision), self.keys.clone());
     }
 
     /// The keys at a position; `None` if nothing was recorded in its epoch up to there.
-    pub fn at(&self, position: Position) -> Option<&Vec<Key>> {
+    pub(crate) fn at(&self, position: Position) -> Option<&Vec<Key>> {
         let of_epoch = self.past.range((position.epoch, Revision(0))..=(position.epoch, position.revision));
         of_epoch.last().map(|(_, keys)| keys)
     }
 
     /// All verdicts that a request may get, by the keys at a position, at some time from `earliest` to `latest`.
-    pub fn verdicts(
+    pub(crate) fn verdicts(
         &self,
         position: Position,
         secret: &str,

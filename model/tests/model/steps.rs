@@ -9,7 +9,7 @@ use crate::oracle::Grant;
 const MAX_STEPS: usize = 40;
 
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Create {
         grant: Grant,
         is_restricted: bool,
@@ -83,7 +83,7 @@ pub enum Step {
     Reconfigured {
         envoy: u8,
     },
-    /// Its wall clock is wrong by so many hours from now on.
+    /// From now on its wall clock is wrong by this many hours.
     WrongClock {
         envoy: u8,
         hours: i8,
@@ -123,7 +123,7 @@ pub enum Step {
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug)]
-pub enum CallEvent {
+pub(crate) enum CallEvent {
     Arrive,
     DeliverAnswer,
     Lose,
@@ -131,7 +131,7 @@ pub enum CallEvent {
     Duplicate,
 }
 
-pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..MAX_STEPS)
 }
 

@@ -13,20 +13,20 @@ const START_MS: u64 = 1_795_420_800_000;
 
 /// Clones share one time.
 #[derive(Clone, Default)]
-pub struct Time {
+pub(crate) struct Time {
     elapsed_ms: Arc<AtomicU64>,
     readings: Arc<AtomicU64>,
 }
 
 /// A runtime whose timers move only with [`Time::advance`].
-pub struct Runtime {
+pub(crate) struct Runtime {
     /// Dropped first: the blocking task ends with it.
     _guard: Sender<()>,
     pub tokio: tokio::runtime::Runtime,
 }
 
 impl Runtime {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
         let tokio = tokio.expect("there is a runtime");
         let (guard, released) = channel::<()>();
@@ -38,25 +38,25 @@ impl Runtime {
 
 impl Time {
     /// Advances all clocks.
-    pub async fn advance(&self, ms: u64) {
+    pub(crate) async fn advance(&self, ms: u64) {
         self.elapsed_ms.fetch_add(ms, Ordering::SeqCst);
         tokio::time::advance(Duration::from_millis(ms)).await;
     }
 
-    pub fn elapsed_ms(&self) -> u64 {
+    pub(crate) fn elapsed_ms(&self) -> u64 {
         self.elapsed_ms.load(Ordering::SeqCst)
     }
 
-    pub fn wall_ms(&self) -> u64 {
+    pub(crate) fn wall_ms(&self) -> u64 {
         START_MS + self.elapsed_ms()
     }
 
-    pub fn now(&self) -> UnixSeconds {
+    pub(crate) fn now(&self) -> UnixSeconds {
         UnixSeconds((self.wall_ms() / 1_000).try_into().expect("a time"))
     }
 
     /// The control plane's clock. Ids are ordered by it, so each reading is a microsecond later.
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         let (own, monotonic) = (self.clone(), self.clone());
         let nanos = move || own.wall_ms() * 1_000_000 + own.readings.fetch_add(1, Ordering::SeqCst) * 1_000;
         Clock::from_nanos(nanos).with_monotonic(move || Duration::from_millis(monotonic.elapsed_ms()))

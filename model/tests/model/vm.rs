@@ -13,7 +13,7 @@ use crate::time::Time;
 
 /// What the VMs of one Envoy share.
 #[derive(Default)]
-pub struct Shared {
+pub(crate) struct Shared {
     values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     writes: Cell<u32>,
     queues: Cell<u32>,
@@ -24,7 +24,7 @@ pub struct Shared {
 }
 
 /// A VM's side of Envoy.
-pub struct Vm {
+pub(crate) struct Vm {
     shared: Rc<Shared>,
     time: Time,
     /// Unique in the run.
@@ -42,7 +42,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub fn new(shared: Rc<Shared>, time: Time, number: u32, has_no_vm_id: bool) -> Self {
+    pub(crate) fn new(shared: Rc<Shared>, time: Time, number: u32, has_no_vm_id: bool) -> Self {
         Self {
             shared,
             time,
@@ -60,7 +60,7 @@ impl Vm {
     }
 
     /// Begins the next request.
-    pub fn begin_request(&self, method: &str, path: &str, secret: &str, address: &'static str) {
+    pub(crate) fn begin_request(&self, method: &str, path: &str, secret: &str, address: &'static str) {
         let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
         self.request.replace(vec![header(":method", method), header(":path", path), header("x-api-key", secret)]);
         self.address.set(address);
@@ -68,7 +68,7 @@ impl Vm {
     }
 
     /// The decision: `allowed`, or the code of a denial.
-    pub fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         let verdict = String::from_utf8(self.verdict.borrow().clone()).expect("a verdict is text");
         verdict.strip_prefix("denied:").map(str::to_owned).unwrap_or(verdict)
     }

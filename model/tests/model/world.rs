@@ -13,13 +13,13 @@ use crate::envoy::{Envoy, FeedSharing, LinkState};
 use crate::network::{CallRequest, CallState};
 use crate::oracle::Oracle;
 use crate::schema::Schema;
-use crate::server::Server;
 use crate::steps::Step;
 use crate::time::Time;
+use test_support::server::Server;
 
 const TURN_MS: u64 = 100;
 
-/// Calls that still progress after so many rounds never stop.
+/// Calls that still progress after this many rounds never stop.
 const MAX_ROUNDS: usize = 1_000;
 
 /// The staleness bound with which Envoys start.
@@ -29,7 +29,7 @@ const BOUND_SECS: u64 = 60;
 const RETENTION_MS: u64 = 100_000_000;
 
 /// The initial state of a run.
-pub enum Setup {
+pub(crate) enum Setup {
     /// One control plane, with a file of these bytes.
     File(Vec<u8>),
     /// Two over a new schema in this PostgreSQL.
@@ -38,7 +38,7 @@ pub enum Setup {
 
 impl Setup {
     /// Describes a run with these Envoys.
-    pub fn description(&self, kinds: &[FeedSharing]) -> String {
+    pub(crate) fn description(&self, kinds: &[FeedSharing]) -> String {
         let control_planes = match self {
             Self::File(_) => "one control plane",
             Self::Server(_) => "two control planes over one PostgreSQL",
@@ -47,7 +47,7 @@ impl Setup {
     }
 }
 
-pub struct World {
+pub(crate) struct World {
     pub time: Time,
     /// `None` while it restarts.
     control_planes: Vec<Option<ControlPlane>>,
@@ -78,7 +78,7 @@ pub struct World {
 }
 
 impl World {
-    pub async fn new(setup: &Setup, kinds: &[FeedSharing]) -> Self {
+    pub(crate) async fn new(setup: &Setup, kinds: &[FeedSharing]) -> Self {
         let (time, directory) = (Time::default(), directory());
         let (schema, control_planes) = match setup {
             Setup::File(template) => {
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// Begins another run with the same control planes and their history, but without keys and with other Envoys.
-    pub async fn reset(&mut self, kinds: &[FeedSharing]) {
+    pub(crate) async fn reset(&mut self, kinds: &[FeedSharing]) {
         self.envoys.iter_mut().for_each(Envoy::end);
         while !self.oracle.keys.is_empty() {
             self.delete(0).await;
@@ -137,7 +137,7 @@ impl World {
         self.backup = None;
     }
 
-    pub async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.envoys.iter_mut().for_each(Envoy::end);
         let ending: Vec<_> =
             self.control_planes.into_iter().flatten().map(|control_plane| tokio::spawn(control_plane.stop())).collect();
@@ -150,20 +150,20 @@ impl World {
     }
 
     /// The one that admins use.
-    pub fn control_plane(&self) -> &ControlPlane {
+    pub(crate) fn control_plane(&self) -> &ControlPlane {
         self.control_plane_of(self.by_admins)
     }
 
-    pub fn control_plane_of(&self, number: usize) -> &ControlPlane {
+    pub(crate) fn control_plane_of(&self, number: usize) -> &ControlPlane {
         let control_plane = &self.control_planes[number % self.control_planes.len()];
         control_plane.as_ref().expect("there is one between restarts")
     }
 
-    pub fn control_planes(&self) -> impl Iterator<Item = &ControlPlane> {
+    pub(crate) fn control_planes(&self) -> impl Iterator<Item = &ControlPlane> {
         (0..self.control_planes.len()).map(|number| self.control_plane_of(number))
     }
 
-    pub fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.control_planes.len() == 1
     }
 
@@ -172,12 +172,12 @@ impl World {
     }
 
     /// The newest position of any control plane: that of the last answered change, which the others soon reach.
-    pub fn head(&self) -> Position {
+    pub(crate) fn head(&self) -> Position {
         let heads = self.control_planes().map(ControlPlane::head);
         heads.max_by_key(|head| head.revision).expect("there are control planes")
     }
 
-    pub async fn apply(&mut self, step: &Step) {
+    pub(crate) async fn apply(&mut self, step: &Step) {
         match step.clone() {
             Step::Create { .. }
             | Step::Update { .. }
@@ -243,7 +243,7 @@ impl World {
     }
 
     /// Advances time, and lets everything react to it.
-    pub async fn turn(&mut self, ms: u64) {
+    pub(crate) async fn turn(&mut self, ms: u64) {
         self.time.advance(ms).await;
         let now_ms = self.time.elapsed_ms();
         for at in 0..self.envoys.len() {
@@ -327,6 +327,6 @@ impl World {
 }
 
 /// The element that a number chooses.
-pub fn pick<T>(all: &[T], number: u8) -> Option<&T> {
+pub(crate) fn pick<T>(all: &[T], number: u8) -> Option<&T> {
     all.get(usize::from(number).checked_rem(all.len())?)
 }

@@ -56,7 +56,7 @@ fn nothing_is_decided_before_the_first_table_is_whole() {
     let mut live_table = LiveTable::default();
     begin(&mut live_table, &snapshot);
     assert_eq!((live_table.position(), live_table.wanted()), (None, None), "it may not be the newest");
-    live_table.caught_up();
+    live_table.mark_caught_up();
     for (number, page) in snapshot.pages.iter().enumerate() {
         assert_eq!((live_table.position(), live_table.wanted()), (None, Some(number)));
         live_table.add(page.clone()).unwrap();
@@ -73,7 +73,7 @@ fn a_snapshot_replaces_the_table_page_by_page_without_two_whole_tables() {
     let mut live_table = LiveTable::from(load(&old));
     begin(&mut live_table, &new);
     assert_eq!(states(&live_table, &after), (60, 0, 30), "look-ups use it only after it has caught up");
-    live_table.caught_up();
+    live_table.mark_caught_up();
     let most = old.pages.len().max(new.pages.len());
     let mut inactive = 0;
     for page in &new.pages {
@@ -101,7 +101,7 @@ fn a_snapshot_older_than_the_table_revives_nothing() {
     begin(&mut live_table, &snapshot);
     assert_eq!((live_table.newest(), states(&live_table, &all)), (Some(start()), (0, 60, 0)));
     live_table.apply(&revoked).unwrap();
-    live_table.caught_up();
+    live_table.mark_caught_up();
     for page in &snapshot.pages {
         assert_eq!(states(&live_table, &all), (0, 60, 0));
         live_table.add(page.clone()).unwrap();
@@ -115,7 +115,7 @@ fn a_change_during_a_load_applies_to_pages_that_have_not_arrived() {
     let mut live_table = LiveTable::from(load(&paged(start(), &all)));
     let new = paged(elsewhere(7), &all);
     begin(&mut live_table, &new);
-    live_table.caught_up();
+    live_table.mark_caught_up();
     live_table.add(new.pages[0].clone()).unwrap();
     let ops = all.iter().map(|record| Op::Remove(record.digest)).collect();
     live_table.apply(&delta(elsewhere(7), &[ops]).0).unwrap();
@@ -130,7 +130,7 @@ fn an_interrupted_load_loses_no_key_and_the_next_one_completes_the_table() {
     let mut live_table = LiveTable::from(load(&paged(start(), &before)));
     let broken = paged(elsewhere(7), &after);
     begin(&mut live_table, &broken);
-    live_table.caught_up();
+    live_table.mark_caught_up();
     live_table.add(broken.pages[0].clone()).unwrap();
     live_table.add(broken.pages[1].clone()).unwrap();
     let (active, inactive, unknown) = states(&live_table, &before);
@@ -140,7 +140,7 @@ fn an_interrupted_load_loses_no_key_and_the_next_one_completes_the_table() {
     begin(&mut live_table, &next);
     assert_eq!(states(&live_table, &before), (active, inactive, 0), "nothing is lost with the interrupted snapshot");
     assert_eq!(live_table.position(), Some(start()));
-    live_table.caught_up();
+    live_table.mark_caught_up();
     next.pages.iter().for_each(|page| live_table.add(page.clone()).unwrap());
     assert_eq!((live_table.position(), states(&live_table, &before)), (Some(elsewhere(8)), (40, 0, 20)));
     assert!(live_table.table().is_some());
@@ -152,7 +152,7 @@ fn a_page_that_is_broken_repeated_or_from_elsewhere_is_refused() {
     let (own, other) = (paged(start(), &all), paged(elsewhere(7), &all));
     let mut live_table = LiveTable::default();
     begin(&mut live_table, &own);
-    live_table.caught_up();
+    live_table.mark_caught_up();
     live_table.add(own.pages[0].clone()).unwrap();
     let mut broken = own.pages[1].clone();
     broken.truncate(broken.len() - 1);
@@ -182,7 +182,7 @@ fn a_worker_loads_from_another_whose_pages_run_ahead_of_their_manifest() {
     live_table.begin(Loading::start_from_worker(&layout).unwrap());
     live_table.apply(&first).unwrap();
     live_table.apply(&second).unwrap();
-    live_table.caught_up();
+    live_table.mark_caught_up();
     while let Some(id) = live_table.wanted_page() {
         live_table.add(leader.page(id).unwrap().to_vec()).unwrap();
     }
@@ -198,7 +198,7 @@ fn a_load_from_another_worker_continues_while_that_one_splits_pages() {
     let mut leader = load(&paged(start(), &all));
     let mut live_table = LiveTable::default();
     live_table.begin(Loading::start_from_worker(&leader.layout(start()).unwrap()).unwrap());
-    live_table.caught_up();
+    live_table.mark_caught_up();
     let first = live_table.wanted_page().unwrap();
     live_table.add(leader.page(first).unwrap().to_vec()).unwrap();
 

@@ -18,7 +18,7 @@ pub struct FeedRequest<'a> {
     pub instance: Cow<'a, str>,
     /// How long the control plane may hold the request until there is a change, in seconds.
     pub wait_secs: u64,
-    /// The longest that a worker decides without a confirmation from the control plane, in seconds; `None`: for ever.
+    /// The longest that a worker decides without a confirmation from the control plane, in seconds; `None`: forever.
     pub max_staleness_secs: Option<u64>,
     /// The position of the edge's table; `None` requests a snapshot.
     pub position: Option<Position>,

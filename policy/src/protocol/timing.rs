@@ -15,7 +15,7 @@ pub const ANSWER_GRACE_MS: u64 = 10_000;
 /// How long after its last request an instance counts as connected, in seconds.
 pub const INSTANCE_LEASE_SECS: u64 = 30;
 
-/// The longest that an instance acknowledges nothing although nothing has changed, in milliseconds.
+/// The longest time between two acknowledgements of an instance, even if nothing has changed, in milliseconds.
 pub const ACKNOWLEDGEMENT_HEARTBEAT_MS: u64 = 10_000;
 
 /// How long an acknowledgement may take, in milliseconds.
@@ -31,8 +31,9 @@ pub const USAGE_TIMEOUT_MS: u64 = 30_000;
 /// With a 503 whose `retry-after` is this or more, in seconds, the control plane has no place for another connection.
 pub const CROWDED_RETRY_AFTER_SECS: u64 = 30;
 
-/// The longest backoff of an edge, in milliseconds; and where the control plane has no place for another connection.
+/// The longest backoff of an edge after any other failure, in milliseconds.
 pub const MAX_BACKOFF_MS: u64 = 2_000;
+/// The longest backoff after a 503 with [`CROWDED_RETRY_AFTER_SECS`], in milliseconds.
 pub const MAX_CROWDED_BACKOFF_MS: u64 = CROWDED_RETRY_AFTER_SECS * 1_000;
 
 /// How long an instance that was connected when it was retired still counts, in milliseconds. Its waiting request gets
@@ -46,17 +47,17 @@ pub const RETIRED_PAUSE_MS: u64 = 6_000;
 /// How often a worker renews its entry in the membership of its Envoy, and a leader its lease, in milliseconds.
 pub const WORKER_HEARTBEAT_MS: u64 = 500;
 
-/// A leader's lease that wasn't renewed for so long is free, in milliseconds.
+/// A leader's lease that wasn't renewed for this long is free, in milliseconds.
 pub const LEADER_LEASE_MS: u64 = 2_000;
 
-/// How much longer a worker that serves requests waits for one that doesn't to claim a free lease, in milliseconds.
+/// How long a worker that serves requests leaves a free lease to a worker that doesn't, in milliseconds.
 pub const LEASE_PATIENCE_MS: u64 = 200;
 
-/// A worker without a heartbeat for so long, in milliseconds, checks for changes before each decision, until it has
+/// A worker without a heartbeat for this long, in milliseconds, checks for changes before each decision, until it has
 /// renewed its entry.
 pub const WORKER_LATE_MS: u64 = 2_000;
 
-/// A worker without a heartbeat for so long, in milliseconds, is removed from the membership: enforcement no longer
+/// A worker without a heartbeat for this long, in milliseconds, is removed from the membership: enforcement no longer
 /// waits for it.
 pub const WORKER_GONE_MS: u64 = 4_000;
 

@@ -18,10 +18,12 @@ pub struct Template(matchit::Router<()>);
 pub enum Binding<'a> {
     /// It matches, and names this workspace if the template has `{workspace}`.
     Match {
+        /// The path's text for `{workspace}`, a slug or an id that is not checked yet.
         workspace: Option<&'a str>,
     },
     /// Two readings of the path give different workspaces, or only one of them matches.
     Ambiguous,
+    /// The path doesn't match. A request whose route has this template in its metadata is then denied.
     NoMatch,
 }
 
@@ -66,8 +68,8 @@ pub(super) fn spellings(pattern: &str) -> impl Iterator<Item = String> {
     [Some(pattern.to_owned()), bare.filter(|bare| !bare.is_empty()), slash].into_iter().flatten()
 }
 
-const NOT_PLAIN: &str = "it contains what no request path may contain (a query, dot segments, `//`, `;`, a backslash or \
-                         encoded plain characters)";
+const NOT_PLAIN: &str = "it contains what no request path may contain (a query, dot segments, `//`, `;`, a backslash \
+                         or encoded plain characters)";
 
 fn check(text: &str) -> Result<(), RouteError> {
     let refused = |reason: &str| Err(refused(text, reason));

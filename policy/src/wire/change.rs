@@ -18,9 +18,19 @@ pub enum Op {
     /// The digest is unknown from now on.
     Remove(Digest),
     /// From now on this number means this scope.
-    DefineScope { number: u16, scope: Scope },
+    DefineScope {
+        /// At most 32,767, because a grant has 15 bits for it.
+        number: u16,
+        /// The only scope that has this number in the epoch.
+        scope: Scope,
+    },
     /// From now on this number means this environment.
-    DefineEnvironment { number: u8, environment: Environment },
+    DefineEnvironment {
+        /// As in [`KeyRecord::environment`].
+        number: u8,
+        /// The only environment that has this number in the epoch.
+        environment: Environment,
+    },
 }
 
 const UPSERT: u8 = 1;

@@ -145,7 +145,7 @@ fn an_oversized_message_is_refused() {
     for message in [&whole.manifest, &whole.pages[0]] {
         let mut huge = message.clone();
         huge.resize(MAX_MESSAGE_BYTES + 1, 0);
-        // Not sealed: the length is refused before the checksum of so many bytes is computed.
+        // Not sealed: the length is refused before a checksum over all these bytes is computed.
         let length = u32::try_from(huge.len()).unwrap();
         huge[16..20].copy_from_slice(&length.to_le_bytes());
         assert_eq!(Loading::start(&huge).err(), Some(WireError::Length));

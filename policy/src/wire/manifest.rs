@@ -111,15 +111,20 @@ impl From<IdTaken> for EncodeError {
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PageSummary {
+    /// How many records the page has.
     pub count: U32,
+    /// Bytes of the page's message, its header included.
     pub length: U32,
+    /// The CRC-32 in the page's header.
     pub checksum: U32,
 }
 
 /// The manifest of a snapshot at one position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
+    /// Where the snapshot was taken; all its pages have this position.
     pub position: Position,
+    /// What the numbers in the pages' records mean.
     pub catalogue: Catalogue,
     /// How many leading bits of a digest select its page.
     pub page_bits: u8,

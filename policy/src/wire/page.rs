@@ -107,6 +107,7 @@ impl Page {
         self.count
     }
 
+    /// Whether no digest has the page's first bits. A snapshot has such pages too.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

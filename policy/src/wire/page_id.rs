@@ -23,10 +23,12 @@ impl PageId {
         Some(Self { bits, number })
     }
 
+    /// How many leading bits the page's digests share, at most 32.
     pub fn bits(&self) -> u8 {
         self.bits
     }
 
+    /// Those bits as a number, the first one most significant.
     pub fn number(&self) -> u32 {
         self.number
     }

@@ -13,7 +13,9 @@ use crate::position::Position;
 /// The pages of a worker's table, which have at least all changes up to a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageLayout {
+    /// The deltas after it complete the pages, which may already contain some of their changes.
     pub position: Position,
+    /// What the numbers in the pages' records mean.
     pub catalogue: Catalogue,
     /// In order; each digest belongs to one.
     pub pages: Vec<PageId>,

@@ -17,13 +17,17 @@ use crate::time::UnixSeconds;
 /// The control plane's record of one digest, before it is encoded. A key has a record for each of its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
+    /// SHA-256 of the secret's whole text, by which the record is found.
     pub digest: Digest,
+    /// The key that the secret belongs to.
     pub key: KeyId,
+    /// The workspace that the key belongs to.
     pub workspace: WorkspaceId,
     /// The workspace's slug, fixed since its creation.
     pub slug: String,
     /// The environment's number in the catalogue.
     pub environment: u8,
+    /// False while an admin has deactivated the key, which denies all its secrets.
     pub active: bool,
     /// [`UnixSeconds::DISTANT_FUTURE`]: never.
     pub expires_at: UnixSeconds,
@@ -32,6 +36,7 @@ pub struct KeyRecord {
     pub superseded_at: UnixSeconds,
     /// Levels by the scope's number in the catalogue; at most 255.
     pub grants: Vec<(u16, Level)>,
+    /// The networks that the key may be used from.
     pub allowlist: Allowlist,
 }
 
@@ -101,7 +106,7 @@ fn left_aligned(address: IpAddr) -> (u8, u128) {
     }
 }
 
-/// Bytes of a table that a record with so many grants and networks takes. Its workspace isn't counted: a page has it
+/// The bytes that a record with this many grants and networks takes in a table, without its workspace, which a page has
 /// once for all records.
 pub fn record_bytes(grants: usize, networks: usize) -> u64 {
     let tail = grants.saturating_mul(size_of::<U16>()).saturating_add(networks.saturating_mul(size_of::<Network>()));
@@ -195,10 +200,12 @@ impl<'a> RecordView<'a> {
         if is_valid { Ok(()) } else { Err(WireError::Content) }
     }
 
+    /// See [`KeyRecord::digest`].
     pub fn digest(&self) -> Digest {
         Digest(self.fixed.digest)
     }
 
+    /// The key that the secret belongs to.
     pub fn key(&self) -> KeyId {
         KeyId::from_bytes(self.fixed.key)
     }
@@ -213,22 +220,27 @@ impl<'a> RecordView<'a> {
         self.workspace_parts().ok().map(|(_, slug)| slug)
     }
 
+    /// The environment's number: see [`Catalogue::is_environment`](super::Catalogue::is_environment).
     pub fn environment(&self) -> u8 {
         self.fixed.environment
     }
 
+    /// Whether the key is activated. It may still have expired, and its secret may be superseded.
     pub fn is_active(&self) -> bool {
         self.fixed.flags & ACTIVE != 0
     }
 
+    /// From this instant on the key is denied; [`UnixSeconds::DISTANT_FUTURE`]: never.
     pub fn expires_at(&self) -> UnixSeconds {
         UnixSeconds(self.fixed.expires_at.get())
     }
 
+    /// From this instant on the secret is denied: see [`KeyRecord::superseded_at`].
     pub fn superseded_at(&self) -> UnixSeconds {
         UnixSeconds(self.fixed.superseded_at.get())
     }
 
+    /// Whether the client's address matters: see [`Self::permits`].
     pub fn has_allowlist(&self) -> bool {
         self.fixed.flags & RESTRICTED != 0
     }

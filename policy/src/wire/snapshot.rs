@@ -19,8 +19,11 @@ const TARGET_BYTES: usize = PAGE_BYTES / 8 * 3;
 
 /// A snapshot's messages, ready to be served.
 pub struct Snapshot {
+    /// The position in the header of each message.
     pub position: Position,
+    /// A message for [`Manifest::decode`].
     pub manifest: Vec<u8>,
+    /// The message of each page, by its number; two to the power of the manifest's `page_bits`.
     pub pages: Vec<Vec<u8>>,
 }
 

@@ -31,16 +31,16 @@ pub(in crate::api) async fn create(
 ) -> Result<Response, Problem> {
     let once = key.for_body(fields.digest());
     let at = at.once(once);
-    let make = async {
+    let run = async {
         let now = api.clock.now();
-        let KeyAndSecret { changed: made, secret } = make(&api, &at, fields).await?;
+        let KeyAndSecret { changed: made, secret } = create_key(&api, &at, fields).await?;
         changed_resource(StatusCode::CREATED, &KeyWithSecret::new(made.value, Some(&secret), now), made.revision)
     };
-    idempotency::run_once(&api, once, make, |made| replay(&api, at.workspace.id, made, StatusCode::CREATED)).await
+    idempotency::run_once(&api, once, run, |made| replay(&api, at.workspace.id, made, StatusCode::CREATED)).await
 }
 
 /// Creates the key that the fields describe.
-pub(crate) async fn make(api: &Api, at: &InWorkspace, mut fields: Fields) -> Result<KeyAndSecret, Problem> {
+pub(crate) async fn create_key(api: &Api, at: &InWorkspace, mut fields: Fields) -> Result<KeyAndSecret, Problem> {
     let context = at.principal.change_context(&api.clock);
     let name = fields.required("name", values::name);
     let expires_at = values::expiration(&mut fields, context.at);

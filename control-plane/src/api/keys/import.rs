@@ -86,8 +86,8 @@ struct CompleteImport {
     target: ImportTarget,
     /// The workspace that all lines are for.
     own: Option<WorkspaceId>,
-    /// The same if an admin of that workspace imports, who must not learn which digests are taken in others; a platform
-    /// admin may.
+    /// The same workspace, if its own admin imports, who must not learn which digests are taken in other workspaces.
+    /// `None` for a platform admin, who may.
     tenant: Option<WorkspaceId>,
     context: ChangeContext,
     key: IdempotencyKey,
@@ -132,10 +132,10 @@ impl CompleteImport {
         let checked = join(spawn_blocking(move || check(&checking, wanted, lines, reader))).await?;
         let CheckedImport { digest, lines, outcome } = checked;
         let once = digest.and_then(|body| key.for_body(body));
-        let make = async {
+        let run = async {
             let made = match outcome {
                 Ok(import) => {
-                    make(&api, Import { of_tenant: tenant, ..import }, ChangeContext { once, ..context }).await
+                    run_import(&api, Import { of_tenant: tenant, ..import }, ChangeContext { once, ..context }).await
                 }
                 Err(ImportRefusal::Taken(error)) => Err(error),
                 Err(ImportRefusal::Lines(problem)) => return Err(problem),
@@ -143,7 +143,7 @@ impl CompleteImport {
             let (key_ids, revision) = made.map_err(|error| store_problem(&api, tenant, error))?;
             bulk_summary(&ImportedBody::new(key_ids, lines), revision)
         };
-        idempotency::make_or_replay(&api, once, make, async |made| replay(&made, lines)).await
+        idempotency::run_or_replay(&api, once, run, async |made| replay(&made, lines)).await
     }
 }
 
@@ -159,7 +159,7 @@ async fn join<T>(task: JoinHandle<Result<T, Problem>>) -> Result<T, Problem> {
     }
 }
 
-async fn make(api: &Api, import: Import, context: ChangeContext) -> Result<(Vec<KeyId>, Revision), StoreError> {
+async fn run_import(api: &Api, import: Import, context: ChangeContext) -> Result<(Vec<KeyId>, Revision), StoreError> {
     if import.ids.is_empty() {
         // All lines were skipped.
         return Ok((import.ids, api.store.head().borrow().revision));
@@ -169,7 +169,7 @@ async fn make(api: &Api, import: Import, context: ChangeContext) -> Result<(Vec<
 }
 
 /// The problem when the store refuses. An admin of one workspace, `tenant`, learns only that some digests are taken in
-/// others, and only a limited number of times.
+/// other workspaces, and only a limited number of times.
 fn store_problem(api: &Api, tenant: Option<WorkspaceId>, error: StoreError) -> Problem {
     match (tenant, error) {
         (Some(own), StoreError::DigestsTaken { lines }) if lines.iter().any(|(_, of)| *of != Some(own)) => {

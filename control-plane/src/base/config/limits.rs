@@ -12,25 +12,25 @@ const INSTANCES_PER_CREATED_TOKEN: u64 = 1_000;
 /// Connected instances of the token file's token, which all edges may use at first.
 const INSTANCES_PER_FILE_TOKEN: u64 = 20_000;
 
-/// Workers of an instance: Envoy's concurrency and one more. Twice the number of threads that the largest machines
-/// have.
+/// Workers of an instance, which has one more than Envoy's concurrency. The default is twice the number of threads of
+/// the largest machines.
 const WORKERS: u64 = 256;
 
 /// Connections of one address that have presented no valid token: enough for all people behind one NAT who look at the
 /// sign-in page.
 const CONNECTIONS: u64 = 1_024;
 
-/// Keys of one workspace: more than most have customers.
+/// Keys of one workspace: more than most tenants have customers.
 const KEYS: u64 = 1_000_000;
 
 /// Bytes that one workspace's records may take of a table, which each worker of each edge holds. A million keys with
 /// two scopes take 80 MB.
 const BYTES: u64 = 256 << 20;
 
-/// Imports of one workspace at a time: a tenant's second import waits for nothing but its first.
+/// Imports of one workspace at a time. A tenant's second import would only wait for its first.
 const IMPORTS_PER_WORKSPACE: u64 = 1;
 
-/// Imports at a time. One is carried out at a time; what others prepare meanwhile takes some MB each.
+/// Imports at a time. They are carried out one by one; each of those that wait takes some MB.
 const IMPORTS: u64 = 4;
 
 /// The kind of token that an instance uses.

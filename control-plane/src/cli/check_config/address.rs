@@ -13,7 +13,7 @@ use crate::cli::json::{is_true, list, part, string};
 const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
 
 /// True for an address that is reachable only from this machine: loopback, a file, another listener of this Envoy.
-pub fn is_local_address(address: &Value) -> bool {
+pub(super) fn is_local_address(address: &Value) -> bool {
     let socket = part(address, &["socket_address"]);
     if !socket.is_object() {
         return ["pipe", "envoy_internal_address"].iter().any(|name| address.get(name).is_some());
@@ -22,7 +22,7 @@ pub fn is_local_address(address: &Value) -> bool {
 }
 
 /// Envoy's admin pages are for its operator only.
-pub fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
+pub(super) fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
     let address = part(file, &["admin", "address"]);
     if address.is_object() && !is_local_address(address) {
         let message = "is not loopback: anyone who reaches it can shut this Envoy down and read its configuration; bind it to 127.0.0.1";
@@ -32,7 +32,13 @@ pub fn check_admin(file: &Value, findings: &mut Vec<Finding>) {
 
 /// Checks that a client can't choose the address that allowlists are compared with. `hops` is `trusted_hops` of the
 /// plugin configuration. A patch, as in a mesh's manifest, contains only the fields that it changes.
-pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: bool, findings: &mut Vec<Finding>) {
+pub(super) fn check_client_address(
+    place: &str,
+    manager: &Value,
+    hops: u32,
+    is_patch: bool,
+    findings: &mut Vec<Finding>,
+) {
     let mut refuse = |name: &str, message: String| findings.push(Finding::refused(below(place, name), message));
     let is_unset = is_patch && manager.get("use_remote_address").is_none();
     if !is_unset && !is_true(manager, "use_remote_address") {
@@ -67,7 +73,7 @@ pub fn check_client_address(place: &str, manager: &Value, hops: u32, is_patch: b
 }
 
 /// With this filter, any client that reaches the listener chooses its own address in the first line that it sends.
-pub fn check_proxy_protocol(filters: &[NetworkFilter<'_>], findings: &mut Vec<Finding>) {
+pub(super) fn check_proxy_protocol(filters: &[NetworkFilter<'_>], findings: &mut Vec<Finding>) {
     for NetworkFilter { message, reach } in filters {
         if message.is(PROXY_PROTOCOL) && *reach == Reach::Anyone {
             let text =

@@ -12,7 +12,7 @@ use super::routes::{Host, RouteTarget};
 use crate::cli::json::{part, string};
 
 /// What must not be reachable around the filter.
-pub struct ProtectedTargets<'a> {
+pub(super) struct ProtectedTargets<'a> {
     pub clusters: &'a Clusters,
     /// Clusters of routes that need a key.
     pub upstreams: BTreeSet<String>,
@@ -36,7 +36,7 @@ impl ProtectedTargets<'_> {
 }
 
 /// The clusters of routes that need a key.
-pub fn upstreams(hosts: &[Host<'_>]) -> BTreeSet<String> {
+pub(super) fn upstreams(hosts: &[Host<'_>]) -> BTreeSet<String> {
     let mut upstreams = BTreeSet::new();
     for entry in hosts.iter().flat_map(|host| &host.entries).filter(|entry| !entry.requirement.is_public()) {
         if let RouteTarget::Clusters(names) = &entry.target {
@@ -46,7 +46,7 @@ pub fn upstreams(hosts: &[Host<'_>]) -> BTreeSet<String> {
     upstreams
 }
 
-pub fn check_bypasses(
+pub(super) fn check_bypasses(
     file: &Value,
     chains: &Chains<'_>,
     protected: &ProtectedTargets<'_>,

@@ -1,7 +1,7 @@
 //! The capabilities that the filter needs: without one of them it denies requests.
 
 /// Those that `envoy/demo.yaml` grants, which every test in a real Envoy relies on.
-pub const NEEDED: [&str; 33] = [
+pub(super) const NEEDED: [&str; 33] = [
     "proxy_on_context_create",
     "proxy_on_configure",
     "proxy_on_tick",

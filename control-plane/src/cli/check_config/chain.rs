@@ -13,28 +13,28 @@ const CONNECTION_MANAGER: &str = "envoy.extensions.filters.network.http_connecti
 const WITH_MATCHER: &str = "envoy.extensions.common.matching.v3.ExtensionWithMatcher";
 
 /// The network filters of a file, in file order.
-pub struct Chains<'a> {
+pub(super) struct Chains<'a> {
     pub managers: Vec<Manager<'a>>,
     /// Network, UDP and listener filters other than connection managers.
     pub others: Vec<NetworkFilter<'a>>,
 }
 
 /// A network filter, with the reach of its listener.
-pub struct NetworkFilter<'a> {
+pub(super) struct NetworkFilter<'a> {
     pub message: Message<'a>,
     pub reach: Reach,
 }
 
 /// Who can open a connection to a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub(super) enum Reach {
     /// Only this machine: the listener is on loopback, a file or another listener of this Envoy.
     Local,
     Anyone,
 }
 
 /// A connection manager.
-pub struct Manager<'a> {
+pub(super) struct Manager<'a> {
     pub place: String,
     pub fields: &'a Value,
     pub reach: Reach,
@@ -45,13 +45,13 @@ pub struct Manager<'a> {
 }
 
 /// Filters that a request goes through.
-pub struct Chain<'a> {
+pub(super) struct Chain<'a> {
     pub place: String,
     pub filters: Vec<HttpFilter<'a>>,
 }
 
 /// A filter of a chain.
-pub struct HttpFilter<'a> {
+pub(super) struct HttpFilter<'a> {
     pub place: String,
     pub name: &'a str,
     pub value: &'a Value,
@@ -62,7 +62,7 @@ pub struct HttpFilter<'a> {
 }
 
 impl<'a> Chains<'a> {
-    pub fn read(file: &'a Value) -> Self {
+    pub(super) fn read(file: &'a Value) -> Self {
         let mut chains = Self { managers: Vec::new(), others: Vec::new() };
         chains.visit(file, "", &Listener { reach: Reach::Anyone, addresses: Vec::new() });
         chains
@@ -135,7 +135,7 @@ impl<'a> Manager<'a> {
     }
 
     /// True if one of its chains contains our filter, whether or not Envoy runs it.
-    pub fn has_ours(&self) -> bool {
+    pub(super) fn has_ours(&self) -> bool {
         self.chains.iter().any(|chain| chain.filters.iter().any(HttpFilter::is_ours))
     }
 }
@@ -162,26 +162,26 @@ impl<'a> HttpFilter<'a> {
     }
 
     /// Our filter, if this is it.
-    pub fn ours(&self) -> Option<LatchkeyFilter<'a>> {
+    pub(super) fn ours(&self) -> Option<LatchkeyFilter<'a>> {
         self.message.as_ref().and_then(as_latchkey_filter)
     }
 
     /// True for our filter, or a placeholder for it.
-    pub fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         self.ours().is_some() || (self.is_discovered() && is_named_as_ours(self.name, self.value))
     }
 
     /// True if Envoy fetches its configuration (ECDS).
-    pub fn is_discovered(&self) -> bool {
+    pub(super) fn is_discovered(&self) -> bool {
         self.value.get("config_discovery").is_some()
     }
 
-    pub fn is_disabled(&self) -> bool {
+    pub(super) fn is_disabled(&self) -> bool {
         may_be_true(self.value, "disabled")
     }
 
     /// The name of its type; empty if it isn't known.
-    pub fn kind(&self) -> &'a str {
+    pub(super) fn kind(&self) -> &'a str {
         self.message.as_ref().map_or("", |message| message.kind)
     }
 }
@@ -194,7 +194,7 @@ fn is_named_as_ours(name: &str, value: &Value) -> bool {
 }
 
 /// True for a file that has a placeholder for our filter instead of the filter.
-pub fn has_placeholder(file: &Value) -> bool {
+pub(super) fn has_placeholder(file: &Value) -> bool {
     let mut found = false;
     walk(file, "", &mut |_, value| {
         found |= value.get("config_discovery").is_some() && is_named_as_ours(string(value, "name"), value);

@@ -8,13 +8,13 @@ use super::message::{below, walk};
 use crate::cli::json::{list, number, part, string};
 
 /// The clusters of a file.
-pub struct Clusters {
+pub(super) struct Clusters {
     /// For each cluster, its addresses and the clusters that it aggregates.
     targets: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Clusters {
-    pub fn read(file: &Value) -> Self {
+    pub(super) fn read(file: &Value) -> Self {
         let mut targets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         walk(file, "", &mut |place, value| {
             let is_cluster = value.get("load_assignment").is_some()
@@ -27,7 +27,7 @@ impl Clusters {
     }
 
     /// Its own name, its addresses, and those of the clusters that it aggregates.
-    pub fn reachable_from(&self, name: &str) -> BTreeSet<String> {
+    pub(super) fn reachable_from(&self, name: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::from([name.to_owned()]);
         let mut open = vec![name.to_owned()];
         while let Some(name) = open.pop() {
@@ -41,7 +41,7 @@ impl Clusters {
     }
 
     /// True if both lead to the same upstream, or share one of its addresses.
-    pub fn share_upstream(&self, name: &str, other: &str) -> bool {
+    pub(super) fn share_upstream(&self, name: &str, other: &str) -> bool {
         name == other || !self.reachable_from(name).is_disjoint(&self.reachable_from(other))
     }
 }
@@ -56,7 +56,7 @@ fn targets_of(cluster: &Value) -> BTreeSet<String> {
 }
 
 /// An address as a string.
-pub fn address_of(value: &Value) -> Option<String> {
+pub(super) fn address_of(value: &Value) -> Option<String> {
     let socket = part(value, &["socket_address"]);
     if socket.is_object() {
         return Some(format!("{}:{}", string(socket, "address"), number(socket, "port_value")));
@@ -65,13 +65,13 @@ pub fn address_of(value: &Value) -> Option<String> {
 }
 
 /// A place that sends requests or connections to a cluster.
-pub struct ClusterReference<'a> {
+pub(super) struct ClusterReference<'a> {
     pub place: String,
     pub cluster: &'a str,
 }
 
 /// All places below this value that send to a cluster.
-pub fn cluster_references<'a>(value: &'a Value, place: &str) -> Vec<ClusterReference<'a>> {
+pub(super) fn cluster_references<'a>(value: &'a Value, place: &str) -> Vec<ClusterReference<'a>> {
     let mut found = Vec::new();
     walk(value, place, &mut |place, value| {
         if let Some(cluster) = value.get("cluster").and_then(Value::as_str) {

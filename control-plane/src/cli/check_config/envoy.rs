@@ -26,7 +26,7 @@ use crate::cli::json::{list, part};
 use crate::cli::output::pluralize;
 
 /// The findings in an Envoy file, and a summary of what was checked.
-pub fn check(file: &Value, catalogue: Option<&Catalogue>) -> anyhow::Result<(Vec<Finding>, String)> {
+pub(super) fn check(file: &Value, catalogue: Option<&Catalogue>) -> anyhow::Result<(Vec<Finding>, String)> {
     let mut findings = Vec::new();
     let shipped = ReferenceConfig::read()?;
     let found = latchkey_filters(file);

@@ -21,7 +21,7 @@ const OPAQUE: [&str; 3] = ["filter_metadata", "json_format", "plugin_config"];
 
 /// The file with one name for each of Envoy's fields. A field that is given under both is refused, because Envoy takes
 /// only one of them.
-pub fn with_canonical_names(file: Value) -> anyhow::Result<Value> {
+pub(super) fn with_canonical_names(file: Value) -> anyhow::Result<Value> {
     match file {
         Value::Array(documents) => documents.into_iter().map(with_canonical_names).collect(),
         document if part(&document, &["kind"]).is_string() && !part(&document, &["spec"]).is_null() => {

@@ -55,7 +55,7 @@ const PATH_CHANGERS: [&str; 7] = [
 ];
 
 /// Checks a chain that a request may go through. `config` is that of our filter, if it can be read.
-pub fn check_filter_order(
+pub(super) fn check_filter_order(
     chain: &Chain<'_>,
     config: Option<&Config>,
     shipped: &ReferenceConfig,
@@ -214,7 +214,7 @@ fn is_one_of(filter: &HttpFilter<'_>, kinds: &[&str]) -> bool {
 }
 
 /// The filter names by which a route could disable or override what protects this chain.
-pub fn protected_names<'a>(chain: &Chain<'a>) -> Vec<(&'a str, FilterRole)> {
+pub(super) fn protected_names<'a>(chain: &Chain<'a>) -> Vec<(&'a str, FilterRole)> {
     let role = |filter: &HttpFilter<'a>| {
         if filter.is_ours() {
             Some(FilterRole::Filter)
@@ -232,7 +232,7 @@ pub fn protected_names<'a>(chain: &Chain<'a>) -> Vec<(&'a str, FilterRole)> {
 
 /// A filter's part in the protection of a chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum FilterRole {
+pub(super) enum FilterRole {
     Filter,
     Guard,
     /// Removes a client's identity headers, so that they don't reach the upstream.

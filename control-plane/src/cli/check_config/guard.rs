@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::reference::ReferenceConfig;
 use crate::cli::json::{is_true, part};
 
-pub const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
+pub(super) const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 
 /// What to do about a guard that isn't the shipped one.
-pub const USE_SHIPPED_GUARD: &str = "take the filter `latchkey-guard` from what `latchkey envoy-config` prints";
+pub(super) const USE_SHIPPED_GUARD: &str = "take the filter `latchkey-guard` from what `latchkey envoy-config` prints";
 
 /// What this RBAC filter lets pass beyond the shipped guard; `None` if it is as strict.
-pub fn fault(rbac: &Value, shipped: &ReferenceConfig) -> Option<String> {
+pub(super) fn fault(rbac: &Value, shipped: &ReferenceConfig) -> Option<String> {
     let rules = part(rbac, &["rules"]);
     if rbac.get("matcher").is_some_and(|matcher| !matcher.is_null()) {
         return Some(
@@ -48,7 +48,7 @@ pub fn fault(rbac: &Value, shipped: &ReferenceConfig) -> Option<String> {
 }
 
 /// The policies of an RBAC filter by name, each in a form that can be compared.
-pub fn policies(rbac: &Value) -> Vec<(&str, Value)> {
+pub(super) fn policies(rbac: &Value) -> Vec<(&str, Value)> {
     let Some(policies) = part(rbac, &["rules", "policies"]).as_object() else { return Vec::new() };
     policies.iter().map(|(name, policy)| (name.as_str(), comparable(policy))).collect()
 }

@@ -9,7 +9,7 @@ use super::message::{messages, walk};
 use crate::cli::json::{list, part, string};
 
 /// Why a credential that Envoy adds is refused.
-pub const ADDS_CREDENTIAL: &str =
+pub(super) const ADDS_CREDENTIAL: &str =
     "adds a header that carries keys, and so gives a key to clients that have none: remove it";
 
 /// The prefix of our filter state, which the guard and logs read.
@@ -18,7 +18,7 @@ const STATE: &str = "wasm.latchkey_";
 const IDENTITY: &str = "x-latchkey-";
 
 /// Refuses anything in the file that imitates the output of our filter.
-pub fn check_headers(file: &Value, findings: &mut Vec<Finding>) {
+pub(super) fn check_headers(file: &Value, findings: &mut Vec<Finding>) {
     for (place, header) in added_headers(file, "") {
         let name = string(header, "key").to_ascii_lowercase();
         if name.starts_with(IDENTITY) {
@@ -52,7 +52,7 @@ pub fn check_headers(file: &Value, findings: &mut Vec<Finding>) {
 }
 
 /// The places where a message adds a header that our filter would take for a client's key.
-pub fn added_credentials(message: &Value, place: &str, config: &Config) -> Vec<String> {
+pub(super) fn added_credentials(message: &Value, place: &str, config: &Config) -> Vec<String> {
     let is_credential = |header: &Value| {
         config.credentials.iter().any(|source| match source {
             CredentialSource::Header { name, .. } => string(header, "key").eq_ignore_ascii_case(name),
@@ -80,7 +80,7 @@ fn added_headers<'a>(value: &'a Value, place: &str) -> Vec<(String, &'a Value)> 
 }
 
 /// Checks that a client's identity headers are removed before Envoy chooses a route.
-pub fn check_early_removal(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
+pub(super) fn check_early_removal(place: &str, manager: &Value, findings: &mut Vec<Finding>) {
     let early = list(manager, "early_header_mutation_extensions");
     let removes = early.iter().any(|extension| extension.to_string().contains(IDENTITY));
     if !removes {

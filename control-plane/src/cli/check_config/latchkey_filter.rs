@@ -10,7 +10,7 @@ use crate::cli::json::{part, string};
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// One of our filters.
-pub struct LatchkeyFilter<'a> {
+pub(super) struct LatchkeyFilter<'a> {
     /// The place of its `config`.
     pub place: String,
     /// The `PluginConfig`.
@@ -20,14 +20,14 @@ pub struct LatchkeyFilter<'a> {
 }
 
 /// The configuration that Envoy passes to the filter.
-pub enum Plugin {
+pub(super) enum Plugin {
     Bytes(Vec<u8>),
     /// A configuration that Envoy doesn't pass on, with the reason.
     Unreadable(&'static str),
 }
 
 impl Plugin {
-    pub fn bytes(&self) -> Option<&[u8]> {
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
             Self::Unreadable(_) => None,
@@ -36,12 +36,12 @@ impl Plugin {
 }
 
 /// All of our filters in the file.
-pub fn latchkey_filters(file: &Value) -> Vec<LatchkeyFilter<'_>> {
+pub(super) fn latchkey_filters(file: &Value) -> Vec<LatchkeyFilter<'_>> {
     messages(file).iter().filter_map(as_latchkey_filter).collect()
 }
 
 /// The filter that this message configures, if it is one of ours.
-pub fn as_latchkey_filter<'a>(message: &Message<'a>) -> Option<LatchkeyFilter<'a>> {
+pub(super) fn as_latchkey_filter<'a>(message: &Message<'a>) -> Option<LatchkeyFilter<'a>> {
     let config = message.fields.get("config").filter(|_| message.is(WASM))?;
     let configuration = part(config, &["configuration"]);
     let is_named = [part(config, &["name"]), part(config, &["root_id"]), part(config, &["vm_config", "vm_id"])]

@@ -14,7 +14,7 @@ const HEADERS_KB: u64 = 96;
 
 /// Checks the settings of a manager with our filter: unsafe ones are refused, weak ones get a warning. A patch, as in a
 /// mesh's manifest, contains only the fields that it changes.
-pub fn check_settings(
+pub(super) fn check_settings(
     place: &str,
     manager: &Value,
     config: Option<&Config>,

@@ -49,12 +49,12 @@ fn resources(file: &Value) -> Vec<Resource<'_>> {
 }
 
 /// True for a file with such a resource.
-pub fn has_ours(file: &Value) -> bool {
+pub(super) fn has_ours(file: &Value) -> bool {
     !resources(file).is_empty()
 }
 
 /// Checks them, and returns their plugin configurations and places.
-pub fn check_resources(
+pub(super) fn check_resources(
     file: &Value,
     catalogue: Option<&Catalogue>,
     findings: &mut Vec<Finding>,
@@ -91,12 +91,12 @@ pub fn check_resources(
 }
 
 /// The plugin configuration of the one filter in such a file.
-pub fn plugins(file: &Value) -> Vec<Vec<u8>> {
+pub(super) fn plugins(file: &Value) -> Vec<Vec<u8>> {
     resources(file).iter().map(|resource| resource.plugin.to_string().into_bytes()).collect()
 }
 
 /// The fields that Envoy Gateway's patches set in the connection manager, and their place.
-pub fn patched_manager(file: &Value) -> Option<(String, Value)> {
+pub(super) fn patched_manager(file: &Value) -> Option<(String, Value)> {
     let mut manager = Map::new();
     let mut first = None;
     walk(file, "", &mut |place, value| {

@@ -6,7 +6,7 @@ use crate::cli::json::part;
 
 /// A `google.protobuf.Any`, or one within a `TypedStruct`.
 #[derive(Clone)]
-pub struct Message<'a> {
+pub(super) struct Message<'a> {
     /// The place of its fields.
     pub place: String,
     /// The full name of its type, without the part before the slash.
@@ -15,7 +15,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    pub fn read(place: &str, value: &'a Value) -> Option<Self> {
+    pub(super) fn read(place: &str, value: &'a Value) -> Option<Self> {
         let named = |name: &str| {
             let url = value.get(name).and_then(Value::as_str)?;
             Some(url.rsplit_once('/').map_or(url, |(_, kind)| kind))
@@ -28,18 +28,18 @@ impl<'a> Message<'a> {
         }
     }
 
-    pub fn is(&self, kind: &str) -> bool {
+    pub(super) fn is(&self, kind: &str) -> bool {
         self.kind == kind
     }
 
     /// True if it contains this text anywhere.
-    pub fn contains_text(&self, text: &str) -> bool {
+    pub(super) fn contains_text(&self, text: &str) -> bool {
         self.fields.to_string().contains(text)
     }
 }
 
 /// Calls `visit` with each value and the path of fields that leads there.
-pub fn walk<'a>(value: &'a Value, place: &str, visit: &mut dyn FnMut(&str, &'a Value)) {
+pub(super) fn walk<'a>(value: &'a Value, place: &str, visit: &mut dyn FnMut(&str, &'a Value)) {
     visit(place, value);
     match value {
         Value::Object(fields) => {
@@ -57,19 +57,19 @@ pub fn walk<'a>(value: &'a Value, place: &str, visit: &mut dyn FnMut(&str, &'a V
 }
 
 /// The place of a field.
-pub fn below(place: &str, name: &str) -> String {
+pub(super) fn below(place: &str, name: &str) -> String {
     if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
 }
 
 /// All messages of a file.
-pub fn messages<'a>(file: &'a Value) -> Vec<Message<'a>> {
+pub(super) fn messages<'a>(file: &'a Value) -> Vec<Message<'a>> {
     let mut found = Vec::new();
     walk(file, "", &mut |place, value| found.extend(Message::read(place, value)));
     found
 }
 
 /// All values of fields with this name in the file, each with its place.
-pub fn fields<'a>(file: &'a Value, name: &str) -> Vec<(String, &'a Value)> {
+pub(super) fn fields<'a>(file: &'a Value, name: &str) -> Vec<(String, &'a Value)> {
     let mut found = Vec::new();
     walk(file, "", &mut |place, value| {
         if let Some(field) = value.get(name) {

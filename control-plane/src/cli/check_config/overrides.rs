@@ -13,7 +13,7 @@ use super::values::may_be_true;
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 
 /// Refuses each override of a filter that protects a chain.
-pub fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Finding>) {
+pub(super) fn check_overrides(file: &Value, managers: &[Manager<'_>], findings: &mut Vec<Finding>) {
     let chains = managers.iter().flat_map(|manager| &manager.chains);
     let mut names: BTreeMap<&str, FilterRole> = chains.flat_map(protected_names).collect();
     // A mesh's manifest has no chain; there our filters have these names.

@@ -6,7 +6,7 @@ use crate::cli::json::{part, string};
 
 /// The paths that a route matches, or that an upstream reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathSet {
+pub(super) enum PathSet {
     Exact(String),
     /// All paths with this prefix.
     Below(String),
@@ -17,11 +17,11 @@ pub enum PathSet {
 }
 
 impl PathSet {
-    pub fn all() -> Self {
+    pub(super) fn all() -> Self {
         Self::Below("/".to_owned())
     }
 
-    pub fn of_match(matched: &Value) -> Self {
+    pub(super) fn of_match(matched: &Value) -> Self {
         let text = |name: &str| part(matched, &[name]).as_str().map(str::to_owned);
         if let Some(path) = text("path") {
             return Self::Exact(path);
@@ -33,7 +33,7 @@ impl PathSet {
             .map_or(Self::Unknown, |prefix| Self::Segments(prefix.trim_end_matches('/').to_owned()))
     }
 
-    pub fn of_template(template: &str) -> Self {
+    pub(super) fn of_template(template: &str) -> Self {
         match template.split_once('{') {
             None => Self::Exact(template.to_owned()),
             Some((literal, rest)) if rest.starts_with('*') && literal.len() > 1 => {
@@ -44,7 +44,7 @@ impl PathSet {
     }
 
     /// What the upstream reads after the route's action has rewritten the path.
-    pub fn rewritten_by(&self, action: &Value) -> Option<Self> {
+    pub(super) fn rewritten_by(&self, action: &Value) -> Option<Self> {
         if ["regex_rewrite", "path_rewrite_policy", "path_rewrite"].iter().any(|name| action.get(name).is_some()) {
             return None;
         }
@@ -61,11 +61,11 @@ impl PathSet {
         })
     }
 
-    pub fn is_all(&self) -> bool {
+    pub(super) fn is_all(&self) -> bool {
         matches!(self, Self::Below(text) if text == "/") || matches!(self, Self::Segments(text) if text.is_empty())
     }
 
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self {
             Self::Segments(text) if text.is_empty() => "/",
             Self::Exact(text) | Self::Below(text) | Self::Segments(text) => text,
@@ -74,7 +74,7 @@ impl PathSet {
     }
 
     /// True if it contains every path of `other`, compared as written.
-    pub fn covers(&self, other: &Self) -> bool {
+    pub(super) fn covers(&self, other: &Self) -> bool {
         if self.is_all() {
             return true;
         }
@@ -91,12 +91,12 @@ impl PathSet {
     }
 
     /// True if some path may be in both.
-    pub fn may_intersect(&self, other: &Self) -> bool {
+    pub(super) fn may_intersect(&self, other: &Self) -> bool {
         *self == Self::Unknown || *other == Self::Unknown || self.covers(other) || other.covers(self)
     }
 
     /// The set in lower case, as a case-insensitive upstream reads it.
-    pub fn to_lowercase(&self) -> Self {
+    pub(super) fn to_lowercase(&self) -> Self {
         match self {
             Self::Exact(text) => Self::Exact(text.to_lowercase()),
             Self::Below(text) => Self::Below(text.to_lowercase()),
@@ -106,7 +106,7 @@ impl PathSet {
     }
 
     /// A path of this set that the upstream reads as one of `target`; `sent` is what the upstream reads for this set.
-    pub fn path_to(&self, sent: &Self, target: &Self) -> Option<Self> {
+    pub(super) fn path_to(&self, sent: &Self, target: &Self) -> Option<Self> {
         let rest = target.text().strip_prefix(sent.text())?;
         // Paths below a segment begin with a slash, which a rewrite to `/` removes.
         let is_joined = rest.is_empty() || rest.starts_with('/') || self.text().ends_with('/');

@@ -10,7 +10,7 @@ use crate::cli::envoy_config::empty_template;
 use crate::cli::json::{list, part, string};
 
 /// The parts of envoy/sidecar.yaml that a file is compared with.
-pub struct ReferenceConfig {
+pub(super) struct ReferenceConfig {
     /// Each policy of the guard, in a form that can be compared.
     pub policies: Vec<Value>,
     /// The requests that may reach the control plane: the match of its one route.
@@ -18,7 +18,7 @@ pub struct ReferenceConfig {
 }
 
 impl ReferenceConfig {
-    pub fn read() -> anyhow::Result<Self> {
+    pub(super) fn read() -> anyhow::Result<Self> {
         let file: Value = serde_saphyr::from_str(&empty_template()).context("envoy/sidecar.yaml")?;
         let file = with_canonical_names(file)?;
         let chains = Chains::read(&file);

@@ -8,27 +8,27 @@ use crate::cli::rule_strictness::is_rule_as_strict;
 
 /// A rule, and the template that binds a workspace, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirement {
+pub(crate) struct Requirement {
     rule: String,
     workspace: Option<String>,
 }
 
 impl Requirement {
-    pub fn deny() -> Self {
+    pub(crate) fn deny() -> Self {
         Self { rule: "deny".to_owned(), workspace: None }
     }
 
-    pub fn key() -> Self {
+    pub(crate) fn key() -> Self {
         Self { rule: "key".to_owned(), workspace: None }
     }
 
     /// The requirement that a route's metadata states. One that can't be read denies, as in the filter.
-    pub fn stated(metadata: &Value) -> Self {
+    pub(crate) fn stated(metadata: &Value) -> Self {
         let Some(rule) = part(metadata, &["rule"]).as_str() else { return Self::deny() };
         Self::new(rule, part(metadata, &["path"]).as_str().unwrap_or_default())
     }
 
-    pub fn of_line(line: &Route) -> Self {
+    pub(crate) fn of_line(line: &Route) -> Self {
         Self::new(&line.rule.to_string(), &line.path)
     }
 
@@ -37,25 +37,25 @@ impl Requirement {
         Self { rule: rule.to_owned(), workspace: binds.then(|| path.to_owned()) }
     }
 
-    pub fn rule(&self) -> &str {
+    pub(crate) fn rule(&self) -> &str {
         &self.rule
     }
 
-    pub fn is_public(&self) -> bool {
+    pub(crate) fn is_public(&self) -> bool {
         self.rule == "public"
     }
 
     /// True if a request without a key passes.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.is_public() || self.rule == "optional"
     }
 
-    pub fn is_deny(&self) -> bool {
+    pub(crate) fn is_deny(&self) -> bool {
         self.rule == "deny"
     }
 
     /// True if every request that passes here also passes `other`.
-    pub fn is_as_strong_as(&self, other: &Self) -> bool {
+    pub(crate) fn is_as_strong_as(&self, other: &Self) -> bool {
         if self.is_deny() || other.is_public() {
             return true;
         }

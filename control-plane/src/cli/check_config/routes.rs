@@ -13,7 +13,7 @@ use super::requirement::Requirement;
 use crate::cli::json::{list, part, string};
 
 /// A virtual host.
-pub struct Host<'a> {
+pub(super) struct Host<'a> {
     /// The place of its manager.
     pub manager: String,
     pub place: String,
@@ -21,7 +21,7 @@ pub struct Host<'a> {
 }
 
 /// A route, or an entry of the plugin configuration's `routes` that decides it.
-pub struct Entry<'a> {
+pub(super) struct Entry<'a> {
     pub place: String,
     pub route: &'a Value,
     /// The paths that it matches.
@@ -39,7 +39,7 @@ pub struct Entry<'a> {
 
 /// Where the requirement comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(super) enum Source {
     /// The route's metadata: Envoy's matching decides.
     Metadata,
     /// An entry of `routes`: the filter's matching decides.
@@ -49,7 +49,7 @@ pub enum Source {
 }
 
 /// Where requests go.
-pub enum RouteTarget {
+pub(super) enum RouteTarget {
     /// To these clusters.
     Clusters(Vec<String>),
     /// The request or a plugin chooses it.
@@ -60,25 +60,25 @@ pub enum RouteTarget {
 
 impl Entry<'_> {
     /// True if no request passes it and goes on to the next route.
-    pub fn takes_all(&self) -> bool {
+    pub(super) fn takes_all(&self) -> bool {
         !self.is_conditional && self.paths.is_all() && self.source != Source::Template
     }
 
     /// True unless the upstream is known to read the path that Envoy matched.
-    pub fn is_rewritten(&self) -> bool {
+    pub(super) fn is_rewritten(&self) -> bool {
         self.upstream_paths.as_ref() != Some(&self.paths)
     }
 }
 
 /// The hosts whose routes are in the file.
-pub fn hosts<'a>(manager: &Manager<'a>, config: Option<&Config>) -> Vec<Host<'a>> {
+pub(super) fn hosts<'a>(manager: &Manager<'a>, config: Option<&Config>) -> Vec<Host<'a>> {
     let place = format!("{}.route_config.virtual_hosts", manager.place);
     let hosts = list(part(manager.fields, &["route_config"]), "virtual_hosts").iter().enumerate();
     hosts.map(|(at, host)| read_host(manager, format!("{place}[{at}]"), host, config)).collect()
 }
 
 /// True if all routes of the manager are in the file, in an order that can be read.
-pub fn has_all_routes(manager: &Manager<'_>) -> bool {
+pub(super) fn has_all_routes(manager: &Manager<'_>) -> bool {
     let routes = part(manager.fields, &["route_config"]);
     let is_whole = routes.is_object() && part(routes, &["vhds"]).is_null();
     is_whole && list(routes, "virtual_hosts").iter().all(|host| host.get("matcher").is_none())
@@ -154,7 +154,7 @@ fn of_template<'a>(line: &Route, route: &'a Value) -> Entry<'a> {
 }
 
 /// A plugin configuration without an Envoy file, as a host with one upstream.
-pub fn host_of_plugin<'a>(config: &Config, nothing: &'a Value) -> Host<'a> {
+pub(super) fn host_of_plugin<'a>(config: &Config, nothing: &'a Value) -> Host<'a> {
     let target = || RouteTarget::Clusters(vec!["upstream".to_owned()]);
     let lines = config.routes.iter().enumerate().map(|(at, line)| Entry {
         place: format!("`routes[{at}]`"),
@@ -219,7 +219,7 @@ fn route_target(route: &Value) -> RouteTarget {
 }
 
 /// The name of a route in messages: its path, or its place if it has none.
-pub fn name_of(entry: &Entry<'_>) -> String {
+pub(super) fn name_of(entry: &Entry<'_>) -> String {
     match &entry.paths {
         PathSet::Unknown => {
             let matched = part(entry.route, &["match"]);

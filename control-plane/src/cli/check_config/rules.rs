@@ -9,11 +9,11 @@ use super::Finding;
 use crate::cli::json::part;
 
 /// The operator's `latchkey.toml`, with its environments and scopes.
-pub struct Catalogue(pub crate::base::config::Config);
+pub(crate) struct Catalogue(pub crate::base::config::Config);
 
 impl Catalogue {
     /// Checks that the environment and the scopes that the edge names exist.
-    pub fn check(&self, place: &str, config: &Config, findings: &mut Vec<Finding>) {
+    pub(crate) fn check(&self, place: &str, config: &Config, findings: &mut Vec<Finding>) {
         if !self.0.environments.contains(&config.environment) {
             let message =
                 format!("`environment`: no key is made for `{}`, which is not in the catalogue", config.environment);
@@ -36,7 +36,12 @@ impl Catalogue {
 }
 
 /// Checks the rule in a route's metadata; false if the route states none.
-pub fn check_route(place: &str, route: &Value, catalogue: Option<&Catalogue>, findings: &mut Vec<Finding>) -> bool {
+pub(super) fn check_route(
+    place: &str,
+    route: &Value,
+    catalogue: Option<&Catalogue>,
+    findings: &mut Vec<Finding>,
+) -> bool {
     let metadata = part(route, &["metadata", "filter_metadata", "latchkey"]);
     let place = format!("{place}.metadata.filter_metadata.latchkey");
     if metadata.is_null() {

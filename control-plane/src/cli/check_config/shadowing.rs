@@ -23,7 +23,12 @@ enum HostRelation {
 }
 
 /// Checks the hosts of all managers, or the one host of a plugin configuration.
-pub fn check_shadowing(hosts: &[Host<'_>], config: Option<&Config>, clusters: &Clusters, findings: &mut Vec<Finding>) {
+pub(super) fn check_shadowing(
+    hosts: &[Host<'_>],
+    config: Option<&Config>,
+    clusters: &Clusters,
+    findings: &mut Vec<Finding>,
+) {
     for (own, host) in hosts.iter().enumerate() {
         check_host(host, findings);
         let end = host.entries.iter().position(Entry::takes_all).map_or(host.entries.len(), |at| at + 1);

@@ -6,7 +6,7 @@ use crate::cli::json::part;
 
 /// True unless the field is certainly false: Envoy's YAML also takes `yes` and `on` for true. For fields that are
 /// unsafe if true.
-pub fn may_be_true(value: &Value, name: &str) -> bool {
+pub(super) fn may_be_true(value: &Value, name: &str) -> bool {
     match part(value, &[name]) {
         Value::Null | Value::Bool(false) => false,
         Value::String(text) => !["false", "no", "off", "n"].contains(&text.to_ascii_lowercase().as_str()),
@@ -15,7 +15,7 @@ pub fn may_be_true(value: &Value, name: &str) -> bool {
 }
 
 /// A number, which may be written as a string or a fraction; 0 if it is missing, `None` if it isn't a number.
-pub fn count(value: &Value, name: &str) -> Option<u64> {
+pub(super) fn count(value: &Value, name: &str) -> Option<u64> {
     match part(value, &[name]) {
         Value::Null => Some(0),
         Value::Number(number) => number.as_u64().or_else(|| whole(number.as_f64()?)),
@@ -30,13 +30,13 @@ fn whole(number: f64) -> Option<u64> {
 }
 
 /// True if an enum's field has one of these values, by name or number.
-pub fn is_enum_value(value: &Value, name: &str, values: &[(&str, u64)]) -> bool {
+pub(super) fn is_enum_value(value: &Value, name: &str, values: &[(&str, u64)]) -> bool {
     let own = part(value, &[name]);
     values.iter().any(|(word, number)| own.as_str() == Some(word) || own.as_u64() == Some(*number))
 }
 
 /// True for a duration that is missing or 0.
-pub fn is_zero(duration: &Value) -> bool {
+pub(super) fn is_zero(duration: &Value) -> bool {
     let text = duration.as_str().unwrap_or("0s");
     text.trim_end_matches('s').parse::<f64>().map_or(true, |seconds| seconds <= 0.0)
 }

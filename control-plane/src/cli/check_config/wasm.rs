@@ -13,7 +13,7 @@ use super::{Finding, check_plugin_config};
 use crate::cli::json::{part, string};
 
 /// Returns the plugin configuration, if the filter would accept it.
-pub fn check_filter(
+pub(super) fn check_filter(
     file: &Value,
     filter: &LatchkeyFilter<'_>,
     catalogue: Option<&Catalogue>,

@@ -16,7 +16,7 @@ use crate::base::instant;
 
 /// Which of a key's secrets a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SecretChoice {
+pub(super) enum SecretChoice {
     /// The newest.
     Current,
     /// The one before, while its overlap lasts.

@@ -88,7 +88,7 @@ pub(in crate::console) async fn create(
     };
     let once_key = form.once_key()?;
     let at = at.once(once_key);
-    match create::make(&api, &at, fields(with_expiration(input, &form))).await {
+    match create::create_key(&api, &at, fields(with_expiration(input, &form))).await {
         Ok(made) => secret_page(&api, &session, &at, made).await,
         Err(problem) if problem.errors().is_empty() => {
             let frame = Frame::within(&session, &at.workspace, Area::Keys);

@@ -1,4 +1,4 @@
-//! The two databases behind one door: connections, statements, schemas and locks.
+//! The two databases behind one interface: connections, statements, schemas and locks.
 
 pub(super) mod connection;
 pub(super) mod database;

@@ -1,9 +1,11 @@
 //! Tests of what the engine guarantees about changes, groups and closing, on both databases.
 
+use test_support::databases;
+
 use super::*;
+use crate::store::ChangeContext;
 use crate::store::db::sql::{NONE, params};
 use crate::store::history::audit::Event;
-use crate::store::{ChangeContext, databases};
 
 struct Bench {
     engine: Arc<Engine>,

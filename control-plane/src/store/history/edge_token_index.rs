@@ -1,4 +1,6 @@
-//! All edge tokens by digest, in memory: the feed checks one with each request. Published with the commit that changed them.
+//! All edge tokens by digest, in memory, because the feed checks one with each request.
+//!
+//! A new index is published with the commit that changed the tokens.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -37,11 +37,11 @@ pub struct OnceResult {
 }
 
 /// The names of the requests that run in this process.
-pub(crate) type InProgress = Arc<Mutex<HashSet<Digest>>>;
+pub(crate) type RequestsInProgress = Arc<Mutex<HashSet<Digest>>>;
 
 /// A request in flight. No other one with its name begins in this process until this is dropped.
 pub struct OnceGuard {
-    in_progress: InProgress,
+    in_progress: RequestsInProgress,
     name: Digest,
 }
 

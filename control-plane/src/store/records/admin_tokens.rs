@@ -27,7 +27,7 @@ pub enum Role {
 
 impl Role {
     /// Its name in the REST API and in the database.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::PlatformAdmin => "platform_admin",
             Self::WorkspaceAdmin(_) => "workspace_admin",
@@ -178,7 +178,7 @@ fn create(
             new.secret.digest.0,
             new.secret.last_characters.0,
             new.name,
-            new.role.word(),
+            new.role.name(),
             new.role.workspace().map(|id| *id.as_bytes()),
             context.at.0,
             context.actor.id,
@@ -282,7 +282,7 @@ impl Audited for AdminToken {
     fn fields(&self) -> Map<String, Value> {
         let fields = [
             ("name", json!(self.name)),
-            ("role", json!(self.role.word())),
+            ("role", json!(self.role.name())),
             ("last_characters", json!(self.last_characters.0)),
             ("expires_at", json!(self.expires_at.map(instant::text))),
         ];

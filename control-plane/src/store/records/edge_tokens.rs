@@ -15,7 +15,7 @@ use crate::store::{
 };
 
 /// How often a token's last use is recorded.
-const USE_RECORDED_EVERY_SECS: i64 = 60;
+const USE_RECORD_INTERVAL_SECS: i64 = 60;
 
 /// A token for the feed. Not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Store {
     /// Records in the background that a token was used, at most once a minute.
     pub fn record_edge_token_use(&self, token: &LiveToken, now: UnixSeconds) {
         let recorded_at = token.use_recorded_at.load(Ordering::Relaxed);
-        let is_due = UnixSeconds(recorded_at).saturating_add_secs(USE_RECORDED_EVERY_SECS).is_reached(now);
+        let is_due = UnixSeconds(recorded_at).saturating_add_secs(USE_RECORD_INTERVAL_SECS).is_reached(now);
         let order = Ordering::Relaxed;
         // Only one request of that minute writes.
         if is_due && token.use_recorded_at.compare_exchange(recorded_at, now.0, order, order).is_ok() {

@@ -160,8 +160,8 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Deletes the rows of instances. Each comes with the number of its row's last change: one that another replica has changed
-    /// since is kept.
+    /// Deletes the rows of instances. Each comes with the number of its row's last change: a row that another replica
+    /// has changed since is kept.
     pub(crate) async fn delete_instances(&self, ids: Vec<(String, i64)>) -> Result<(), StoreError> {
         let is_shared = self.is_shared();
         let work = move |change: &Change<'_>| {

@@ -69,7 +69,7 @@ impl Store {
         self.engine.read(move |sql| find(sql, workspace, id)).await
     }
 
-    /// Replaces the fields that `patch` has. If nothing differs, it is no change.
+    /// Replaces the fields that `patch` has. If nothing differs, no change is recorded.
     pub async fn update_key(
         &self,
         workspace: WorkspaceId,

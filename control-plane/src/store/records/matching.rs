@@ -162,7 +162,7 @@ fn next_batch(
     after: Option<KeyId>,
     now: UnixSeconds,
 ) -> Result<Vec<MatchingKey>, StoreError> {
-    // Sixteen zero bytes are no id, and sort before all ids.
+    // Sixteen zero bytes are not an id, and sort before all ids.
     let after = after.map_or([0; 16], |id| *id.as_bytes());
     let mut all =
         vec![Value::Blob(workspace.as_bytes().to_vec()), Value::Blob(after.to_vec()), Value::Integer(BATCH_KEYS)];

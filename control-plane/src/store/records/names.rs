@@ -15,7 +15,7 @@ pub(crate) fn fold_case(name: &str) -> String {
 /// SQL's `lower`.
 pub(crate) const FOLDED_NAME: &str = "coalesce(k.folded_name, lower(k.name))";
 
-/// Folds the names of keys that an older version created. It has no revision and no audit event.
+/// Folds the names of keys that an older version created. This is not a change: it has no revision and no audit event.
 pub(crate) fn fold_old_names(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let sql = removal.sql();
     let mut due = sql.prepare("SELECT workspace_id, id, name FROM keys WHERE folded_name IS NULL LIMIT ?1")?;

@@ -55,7 +55,7 @@ impl Store {
         self.engine.change(work).await
     }
 
-    /// Ends the previous secret early. If there is none, it is no change.
+    /// Ends the previous secret early. If there is none, no change is recorded.
     pub async fn end_overlap(
         &self,
         workspace: WorkspaceId,

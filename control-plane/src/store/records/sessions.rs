@@ -9,7 +9,7 @@ use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
 use crate::store::{AdminToken, Store, StoreError};
 
 /// How long a session lasts without a request.
-pub const SESSION_IDLE_SECS: i64 = 3_600;
+pub(crate) const SESSION_IDLE_SECS: i64 = 3_600;
 
 /// How long a session lasts in any case.
 pub const SESSION_SECS: i64 = 12 * 3_600;
@@ -36,7 +36,7 @@ impl Session {
 }
 
 impl Store {
-    /// Opens a session for the holder of `token`. This is no change: it has no revision and no event.
+    /// Opens a session for the holder of `token`. This is not a change: it has no revision and no audit event.
     pub async fn open_session(&self, session: Digest, token: Digest, now: UnixSeconds) -> Result<(), StoreError> {
         let open = move |change: &Change<'_>| {
             let mut insert = change

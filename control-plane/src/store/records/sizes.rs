@@ -50,7 +50,7 @@ impl WorkspaceSize {
     }
 }
 
-/// Whether a changed key takes more bytes and may do more. A limit refuses only such a change of a key.
+/// Whether a key takes more bytes and has more rights after a change. A limit refuses no other change of a key.
 pub(crate) fn grows(before: &Key, after: &Key) -> bool {
     let bytes = |key: &Key| record_bytes(key.scopes.len(), key.allowlist.networks().len());
     let is_granted =
@@ -71,6 +71,8 @@ mod tests {
 
     use policy::{Allowlist, Digest, Environment, Epoch, KeyId, Level, Scopes, UnixSeconds};
 
+    use test_support::databases;
+
     use super::*;
     use crate::base::clock::Clock;
     use crate::base::config::Config;
@@ -79,7 +81,7 @@ mod tests {
     use crate::store::history::key_records;
     use crate::store::{
         ChangeContext, Database, Import, ImportedKey, KeyPatch, Metadata, NewKey, NewSecret, NewWorkspace,
-        Precondition, ROTATED_AT_EDGE_SECS, Rotation, Store, databases,
+        Precondition, ROTATED_AT_EDGE_SECS, Rotation, Store,
     };
 
     const WORKSPACES: [WorkspaceId; 2] = [WorkspaceId::from_bytes([1; 16]), WorkspaceId::from_bytes([2; 16])];

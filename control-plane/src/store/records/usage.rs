@@ -15,7 +15,7 @@ use crate::store::{Store, StoreError};
 /// For how many days, today included, usage is counted by hour.
 const HOURLY_DAYS: i64 = 8;
 
-/// For how many days, today included, usage is counted at all: by day, before that.
+/// For how many days, today included, usage is kept. Before the [`HOURLY_DAYS`] it is counted by day.
 const DAYS_KEPT: i64 = 365;
 
 /// How long after its last batch a worker's sequence is kept.
@@ -269,7 +269,8 @@ pub(crate) fn delete_old_days(removal: &Removal<'_>) -> Result<Progress, StoreEr
     Ok(progress(deleted))
 }
 
-/// Removes workers that sent nothing for long, and the rounds of none: they were interrupted and won't be finished.
+/// Removes workers that sent nothing for long, and rounds that belong to no worker: they were interrupted and won't be
+/// finished.
 pub(crate) fn delete_silent_workers(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(WORKER_KEPT_SECS);
     let deleted = removal

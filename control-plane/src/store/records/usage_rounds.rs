@@ -191,11 +191,13 @@ mod tests {
     use policy::Epoch;
 
     use super::admit::WORKERS;
+    use test_support::databases;
+
     use super::*;
     use crate::base::clock::Clock;
     use crate::base::config::Config;
     use crate::store::records::usage_delta::ALLOWED;
-    use crate::store::{ChangeContext, Database, NewKey, NewSecret, NewWorkspace, databases};
+    use crate::store::{ChangeContext, Database, NewKey, NewSecret, NewWorkspace};
 
     const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 

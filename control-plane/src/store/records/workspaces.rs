@@ -116,7 +116,7 @@ pub(crate) fn find(sql: Sql<'_>, name: &WorkspaceName) -> Result<Workspace, Stor
 }
 
 fn list(sql: Sql<'_>, query: &WorkspaceQuery) -> Result<Page<Workspace>, StoreError> {
-    // Ids sort by creation. Sixteen zero bytes are no id, and sort before all ids.
+    // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
     let after = query.after.map_or([0; 16], |id| *id.as_bytes());
     let mut statement = sql.prepare(
         "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces

@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 7_900;
 
 /// How long to wait between attempts while the server is unreachable, and how long to collect wrong tokens before they
 /// are sent.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const RECEIVE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Messages that are still to be sent: only the newest of each instance.
 #[derive(Default)]
@@ -42,13 +42,13 @@ pub(crate) fn start_sender(
     std::thread::Builder::new().name("store-sender".to_owned()).spawn(move || {
         let (mut pending, mut session, mut collected_at) = (PendingMessages::default(), None, Instant::now());
         loop {
-            match messages.recv_timeout(POLL_INTERVAL) {
+            match messages.recv_timeout(RECEIVE_TIMEOUT) {
                 Ok(message) => pending.add(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             messages.try_iter().for_each(|message| pending.add(message));
-            if collected_at.elapsed() >= POLL_INTERVAL && pending.auth_failures.is_empty() {
+            if collected_at.elapsed() >= RECEIVE_TIMEOUT && pending.auth_failures.is_empty() {
                 (pending.auth_failures, collected_at) = (pending_auth_failures.take(), Instant::now());
             }
             if pending.is_empty() {

@@ -54,7 +54,7 @@ pub fn back_up(database: &Path, to: &Path) -> Result<BackupSummary, BackupError>
     if !is_ours(&source).map_err(read)? {
         return Err(BackupError::NotOurs { path: database.to_owned() });
     }
-    // The transaction fixes the instant of which the whole copy is.
+    // In one transaction, so that all of the copy is as of one instant.
     let source = source.unchecked_transaction().map_err(read)?;
     let revision = changes::position(Sql::Sqlite(&source));
     let revision = revision.map_err(|_| BackupError::NotOurs { path: database.to_owned() })?.revision;

@@ -99,7 +99,7 @@ impl Problem {
         Self::new(StatusCode::NOT_ACCEPTABLE, "unknown-format", detail)
     }
 
-    /// 410: the snapshot is no longer there.
+    /// 410: the snapshot is no longer kept.
     pub fn snapshot_gone() -> Self {
         let detail = "this snapshot is gone; request the feed again";
         Self::new(StatusCode::GONE, "snapshot-gone", detail)

@@ -38,7 +38,7 @@ fn a_dry_run_lists_what_would_be_hit_and_changes_nothing() {
 }
 
 #[test]
-fn a_terminal_is_shown_the_keys_and_asked_whether_they_are_meant() {
+fn a_terminal_lists_the_keys_and_asks_for_confirmation() {
     let cli = Cli::start();
     cli.key("old", &[]);
     cli.key("new", &[]);

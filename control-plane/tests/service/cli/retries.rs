@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Cli, CommandOutput};
 
-/// The beginnings of headers that each answer of a change has.
+/// The beginnings of two headers, of which the answer to every change has at least one.
 const LATCHKEY_HEADER: &[u8] = b"\r\nlatchkey-";
 const REQUEST_ID_HEADER: &[u8] = b"\r\nx-request";
 

@@ -142,7 +142,7 @@ async fn a_log_that_does_not_lead_on_from_the_backup_is_refused() {
 }
 
 #[tokio::test]
-async fn a_log_that_ends_too_early_makes_nothing_good() {
+async fn a_log_that_ends_too_early_is_refused() {
     let (site, [(path, _), (other, _)]) = BackedUpService::start().await;
     post(&site.service, &path, "deactivate").await;
     let log = site.export().await;

@@ -32,7 +32,7 @@ impl Backlog {
         backlog
     }
 
-    /// Makes so many more changes, which the other workers apply at once.
+    /// Makes this many more changes, which the other workers apply at once.
     fn add_changes(&mut self, changes: u8) {
         for _ in 0..changes {
             self.process.add(self.seed);

@@ -215,7 +215,7 @@ impl Process {
                 worker.source.woken(&worker.host, queue);
             }
         }
-        panic!("the workers wake each other for ever");
+        panic!("the workers wake each other forever");
     }
 
     /// Turns until every worker that runs has the control plane's position.

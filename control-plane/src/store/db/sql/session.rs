@@ -13,8 +13,8 @@ use crate::store::db::sql::{Kind, Param, SqlError};
 /// The most statements to keep prepared. Usually there are fewer, but the filters of a list combine in many ways.
 const MAX_PREPARED: usize = 256;
 
-/// A connection. The thread that waits for an answer drives it, so it needs no other thread. That must not be an async
-/// thread.
+/// A connection. The thread that waits for an answer also drives the connection, which needs no thread of its own.
+/// An async thread must not do so.
 pub(crate) struct Session {
     /// `None` once it is dropped.
     client: RefCell<Option<Client>>,

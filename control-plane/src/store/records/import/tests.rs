@@ -2,11 +2,13 @@
 
 use policy::{Allowlist, Environment, Epoch, Scopes, UnixSeconds};
 
+use test_support::databases;
+
 use super::*;
 use crate::base::clock::Clock;
 use crate::base::config::Config;
 use crate::base::secret::LastCharacters;
-use crate::store::{Database, Metadata, NewSecret, NewWorkspace, Precondition, databases};
+use crate::store::{Database, Metadata, NewSecret, NewWorkspace, Precondition};
 
 fn digest(n: u32) -> Digest {
     Digest::of(&n.to_le_bytes())

@@ -72,8 +72,8 @@ pub(super) fn admit(
 }
 
 /// The highest sequence that a worker can have by now: one more than its last, plus one for each second since then,
-/// because it may have lost batches. The control plane may have deleted everything about an unknown worker, but no
-/// worker has counted since before 1970.
+/// because it may have lost batches. An unknown worker may be one whose row was deleted, so its seconds are counted
+/// from 1970 on.
 fn max_sequence(worker: Option<&WorkerSequence>, now: UnixSeconds) -> i64 {
     let (last, at) = worker.map_or((0, 0), |stored| (stored.sequence, stored.at));
     last.saturating_add(1).saturating_add(now.0.saturating_sub(at).max(0))

@@ -235,8 +235,8 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::databases::{is_postgres, of, on_server};
     use crate::store::db::sqlite_schema::open_copy;
+    use test_support::databases::{is_postgres, of, on_server};
 
     /// `table.column`, sorted.
     fn all_columns() -> Vec<String> {

@@ -1,13 +1,10 @@
 //! Databases for tests: a file in the test's directory or, with LATCHKEY_TEST_DATABASE=postgres, a PostgreSQL schema.
 
-#[path = "server.rs"]
-mod server;
-
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::OnceLock;
 
-pub use server::{Server, is_postgres, on_server, start};
+pub use crate::server::{Server, is_postgres, on_server, start};
 
 /// The database's file in a test's directory.
 pub const FILE: &str = "latchkey.db";

@@ -1,0 +1,4 @@
+//! What the tests of several crates share.
+
+pub mod databases;
+pub mod server;
