@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use policy::config::{CredentialSource, is_framing_header};
+use policy::credential_source::{CredentialSource, is_framing_header};
 use policy::key_text::{KEY_PREFIX, find_key};
 use policy::path::escaped;
 

@@ -1,6 +1,7 @@
 //! Request trailers: removes those that a client could use to bypass the checks of headers.
 
-use policy::config::{Config, CredentialSource};
+use policy::config::Config;
+use policy::credential_source::CredentialSource;
 use policy::key_text::find_key;
 
 use crate::host::Host;

@@ -6,6 +6,7 @@
 
 pub mod allowlist;
 pub mod config;
+pub mod credential_source;
 pub mod decide;
 pub mod digest;
 pub mod environment;

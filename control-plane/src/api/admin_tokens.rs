@@ -17,7 +17,7 @@ use super::precondition::IfMatch;
 use super::principal::Principal;
 use super::requests::{CreateAdminToken, RoleName, TokenStatus};
 use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
-use super::{Api, cursor, values};
+use super::{Api, cursor, expiration, values};
 use crate::base::instant;
 use crate::base::secret::Secret;
 use crate::store::{
@@ -284,7 +284,7 @@ fn expiration(fields: &mut Fields, principal: &Principal, now: UnixSeconds) -> O
     let Some(field) = ["expires_in", "expires_at"].into_iter().find(|name| fields.has(name)) else {
         return Some(own);
     };
-    let requested = values::expiration(fields, now)?;
+    let requested = expiration::parse(fields, now)?;
     match own {
         Some(own) if requested.is_none_or(|requested| requested > own) => {
             let message = format!("would outlive your own token, which ends {}", instant::text(own));

@@ -4,7 +4,7 @@ use policy::{Allowlist, UnixSeconds};
 
 use super::body::object;
 use super::fields::Fields;
-use super::{keys, values};
+use super::{expiration, keys, values};
 use crate::base::config::Config;
 
 /// An arbitrary instant.
@@ -22,7 +22,7 @@ pub fn body(bytes: &[u8]) {
     };
     read(&|fields| {
         fields.required("name", values::name);
-        if let Some(Some(at)) = values::expiration(fields, NOW) {
+        if let Some(Some(at)) = expiration::parse(fields, NOW) {
             assert!(at > NOW, "a new key has not expired");
         }
         fields.optional("scopes", |value| values::scopes(value, &config));
@@ -38,7 +38,7 @@ pub fn body(bytes: &[u8]) {
         fields.optional("edge", values::edge);
     });
     read(&|fields| {
-        if let Some(Some(secs)) = fields.optional("overlap", values::overlap) {
+        if let Some(Some(secs)) = fields.optional("overlap", expiration::overlap) {
             assert!((1..=7 * 86_400).contains(&secs), "an overlap of {secs} s");
         }
     });

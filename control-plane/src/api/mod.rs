@@ -10,6 +10,7 @@ pub(crate) mod cursor;
 pub(crate) mod edge_tokens;
 mod edges;
 mod enforcement;
+mod expiration;
 pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -11,7 +11,7 @@ use crate::api::fields::Fields;
 use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::requests::CreateKey;
 use crate::api::response::changed_resource;
-use crate::api::{Api, values};
+use crate::api::{Api, expiration, values};
 use crate::store::{NewKey, NewSecret};
 use crate::web::problem::Problem;
 
@@ -43,7 +43,7 @@ pub(in crate::api) async fn create(
 pub(crate) async fn create_key(api: &Api, at: &InWorkspace, mut fields: Fields) -> Result<KeyAndSecret, Problem> {
     let context = at.principal.change_context(&api.clock);
     let name = fields.required("name", values::name);
-    let expires_at = values::expiration(&mut fields, context.at);
+    let expires_at = expiration::parse(&mut fields, context.at);
     let scopes = fields.optional("scopes", |value| values::scopes(value, &api.config)).unwrap_or_default();
     let allowlist = fields.optional("ip_allowlist", values::allowlist).unwrap_or_default();
     let environment = fields.optional("environment", |value| values::environment(value, &api.config));

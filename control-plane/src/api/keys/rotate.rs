@@ -14,7 +14,7 @@ use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::requests::RotateKey;
 use crate::api::response::changed_resource;
-use crate::api::{Api, values};
+use crate::api::{Api, expiration, values};
 use crate::store::{NewSecret, Precondition, Rotation};
 use crate::web::problem::Problem;
 
@@ -66,7 +66,7 @@ pub(crate) async fn rotate_secret(
 
 /// What happens to the secrets that the key has now.
 fn rotation(fields: &mut Fields) -> Rotation {
-    let overlap = fields.optional("overlap", values::overlap).flatten();
+    let overlap = fields.optional("overlap", expiration::overlap).flatten();
     let replaces = fields.optional("replace", values::boolean).unwrap_or(false);
     match (overlap, replaces) {
         (Some(_), true) => {

@@ -1,7 +1,7 @@
 //! Filters and routes that set what is reserved for our filter or the client: identity headers, filter state, keys.
 
 use policy::Config;
-use policy::config::CredentialSource;
+use policy::credential_source::CredentialSource;
 use serde_json::Value;
 
 use super::Finding;

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::api::fields::{Fields, InvalidValue};
 use crate::api::keys::digest_text::digest;
-use crate::api::{Api, values};
+use crate::api::{Api, expiration, values};
 use crate::base::secret::LastCharacters;
 use crate::store::{ImportedKey, NewKey, NewSecret, StoreError, Workspace};
 use crate::web::problem::{FieldError, Problem};
@@ -71,14 +71,14 @@ impl LineReader {
         check_digest: impl FnOnce(&Digest, &mut Fields),
         id: impl FnOnce() -> Result<KeyId, Problem>,
     ) -> Result<LineOutcome, Problem> {
-        if self.expired == ExpiredLine::Skip && values::has_expired(&fields, self.at) {
+        if self.expired == ExpiredLine::Skip && expiration::has_expired(&fields, self.at) {
             return Ok(LineOutcome::Skipped);
         }
         let workspace = self.workspace(&mut fields)?;
         let config = &self.api.config;
         let digest = fields.required("digest", digest);
         let name = fields.required("name", values::name);
-        let expires_at = values::expiration(&mut fields, self.at);
+        let expires_at = expiration::parse(&mut fields, self.at);
         let scopes = fields.optional("scopes", |value| values::scopes(value, config)).unwrap_or_default();
         let allowlist = fields.optional("ip_allowlist", values::allowlist).unwrap_or_default();
         let environment = fields.optional("environment", |value| values::environment(value, config));
