@@ -1,29 +1,36 @@
-//! `/v1/admin-tokens`: tokens for REST. A new one never exceeds its creator's role or lifetime.
+//! `/v1/admin-tokens`: tokens for REST and the console.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use policy::key_text::Kind;
 use policy::{AdminTokenId, Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::Api;
 use super::authority::AnyAdmin;
-use super::fields::{Fields, InvalidValue, QueryFields};
 use super::idempotency::{self, IdempotencyKey};
 use super::path::AdminTokenInPath;
 use super::precondition::IfMatch;
-use super::principal::Principal;
-use super::requests::{CreateAdminToken, RoleName, TokenStatus};
+use super::query::QueryFields;
 use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
-use super::{Api, cursor, expiration, values};
 use crate::base::instant;
-use crate::base::secret::Secret;
-use crate::store::{
-    AdminToken, AtRevision, NewAdminToken, NewSecret, OnceResult, Role, StoreError, TokenQuery, WorkspaceName,
-};
+use crate::operations::WithSecret;
+use crate::operations::admin_tokens::{CreateAdminToken, RoleName};
+use crate::operations::cursor::CursorPage;
+use crate::operations::fields::Fields;
+use crate::operations::principal::Principal;
+use crate::operations::request::RequestBody as _;
+use crate::store::{AdminToken, OnceResult};
 use crate::web::problem::Problem;
+
+/// Whether a token can be used.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum TokenStatus {
+    Active,
+    Expired,
+}
 
 /// A token as JSON. All fields are present, `null` where there is nothing.
 #[derive(Serialize, ToSchema)]
@@ -32,14 +39,12 @@ struct TokenBody {
     #[schema(value_type = String)]
     id: AdminTokenId,
     name: String,
-    #[schema(value_type = RoleName)]
-    role: &'static str,
+    role: RoleName,
     #[schema(value_type = Option<String>, required)]
     workspace_id: Option<WorkspaceId>,
     last_characters: String,
     /// `active` or `expired`.
-    #[schema(value_type = TokenStatus)]
-    status: &'static str,
+    status: TokenStatus,
     #[serde(serialize_with = "instant::optional::serialize")]
     #[schema(value_type = Option<String>, format = DateTime, required)]
     expires_at: Option<UnixSeconds>,
@@ -57,10 +62,10 @@ struct TokenBody {
 impl TokenBody {
     fn new(token: AdminToken, now: UnixSeconds) -> Self {
         Self {
-            status: if token.is_expired(now) { "expired" } else { "active" },
+            status: if token.is_expired(now) { TokenStatus::Expired } else { TokenStatus::Active },
             id: token.id,
             name: token.name,
-            role: token.role.name(),
+            role: token.role.into(),
             workspace_id: token.role.workspace(),
             last_characters: token.last_characters.0,
             expires_at: token.expires_at,
@@ -87,6 +92,7 @@ struct TokenWithSecret<'a> {
     post,
     path = "/admin-tokens",
     operation_id = "create_admin_token",
+    params(IdempotencyKey),
     request_body = CreateAdminToken,
     responses((status = 201, description = "The token and its text", body = TokenWithSecret))
 )]
@@ -100,7 +106,10 @@ pub(super) async fn create(
     let principal = principal.once(once);
     let run = async {
         let now = api.clock.now();
-        let (made, secret) = create_token(&api, &principal, fields).await?;
+        let operations = api.operations();
+        let context = operations.context_for(&principal, &fields).await?;
+        let request = CreateAdminToken::parse(fields, &context)?;
+        let WithSecret { changed: made, secret } = operations.create_admin_token(&principal, request).await?;
         let body = TokenWithSecret { token: TokenBody::new(made.value, now), secret: Some(secret.expose()) };
         changed_resource(StatusCode::CREATED, &body, made.revision)
     };
@@ -110,39 +119,10 @@ pub(super) async fn create(
 /// The response to a retry: the token as it is now.
 async fn replay(api: &Api, principal: &Principal, made: OnceResult) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
-    let token = api.store.admin_token(id, principal.reach()).await.map_err(token_problem)?;
+    let token = api.operations().admin_token(principal, id).await?;
     let revision = token.revision;
     let body = TokenWithSecret { token: TokenBody::new(token, api.clock.now()), secret: None };
     changed_resource(StatusCode::CREATED, &body, revision)
-}
-
-/// Creates the token that the fields describe. Returns its text, which is shown once.
-pub(crate) async fn create_token(
-    api: &Api,
-    principal: &Principal,
-    mut fields: Fields,
-) -> Result<(AtRevision<AdminToken>, Secret), Problem> {
-    let context = principal.change_context(&api.clock);
-    let name = fields.required("name", values::name);
-    let role_name = fields.required("role", requested_role);
-    let is_given = fields.has("workspace");
-    let workspace = match fields.optional("workspace", values::optional_string) {
-        None if is_given => None,
-        named => workspace_for(api, principal, role_name, named.flatten(), &mut fields).await?,
-    };
-    let expires_at = expiration(&mut fields, principal, context.at);
-    let role = role_name.and_then(|role_name| bound_role(role_name, workspace));
-    let (name, role, expires_at) = fields.finish(|| Some((name?, role?, expires_at?)))?;
-
-    let secret = api.entropy.secret(&Kind::AdminToken)?;
-    let new = NewAdminToken {
-        id: api.entropy.id(&api.clock)?,
-        name,
-        role: require_included(principal, role)?,
-        expires_at,
-        secret: NewSecret::from(&secret),
-    };
-    Ok((api.store.create_admin_token(new, context).await?, secret))
 }
 
 /// Lists the admin tokens that the token may see, oldest first.
@@ -159,16 +139,11 @@ pub(crate) async fn create_token(
 pub(super) async fn list(
     State(api): State<Api>,
     AnyAdmin(principal): AnyAdmin,
-    QueryFields(mut fields): QueryFields,
+    QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-    let after = fields.optional("cursor", |value| cursor::decode::<AdminTokenId>(&values::string(value)?));
-    let query = fields.finish(|| Some(TokenQuery { limit, after }))?;
+    let CursorPage { items, next_cursor } = api.operations().list_admin_tokens(&principal, fields).await?;
     let now = api.clock.now();
-    let page = api.store.list_admin_tokens(query, principal.reach()).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
-    let items: Vec<_> = page.items.into_iter().map(|token| TokenBody::new(token, now)).collect();
-    ok_json(&PageBody { items, next_cursor })
+    ok_json(&PageBody { items: items.into_iter().map(|token| TokenBody::new(token, now)).collect(), next_cursor })
 }
 
 /// Shows an admin token.
@@ -183,7 +158,7 @@ pub(super) async fn show(
     AnyAdmin(principal): AnyAdmin,
     AdminTokenInPath(id): AdminTokenInPath,
 ) -> Result<Response, Problem> {
-    let token = api.store.admin_token(id, principal.reach()).await.map_err(token_problem)?;
+    let token = api.operations().admin_token(&principal, id).await?;
     let revision = token.revision;
     resource(&TokenBody::new(token, api.clock.now()), revision)
 }
@@ -193,6 +168,7 @@ pub(super) async fn show(
     delete,
     path = "/admin-tokens/{token}",
     operation_id = "revoke_admin_token",
+    params(IfMatch),
     responses((status = 204, description = "It is revoked"))
 )]
 pub(super) async fn revoke(
@@ -201,103 +177,5 @@ pub(super) async fn revoke(
     AdminTokenInPath(id): AdminTokenInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let context = principal.change_context(&api.clock);
-    let revoked = api.store.revoke_admin_token(id, principal.reach(), precondition, context).await;
-    Ok(no_content(revoked.map_err(token_problem)?.revision))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RequestedRole {
-    PlatformAdmin,
-    WorkspaceAdmin,
-    WorkspaceMember,
-}
-
-fn requested_role(value: Value) -> Result<RequestedRole, InvalidValue> {
-    match values::string(value)?.as_str() {
-        "platform_admin" => Ok(RequestedRole::PlatformAdmin),
-        "workspace_admin" => Ok(RequestedRole::WorkspaceAdmin),
-        "workspace_member" => Ok(RequestedRole::WorkspaceMember),
-        _ => Err(InvalidValue::new("unknown-role", "must be one of platform_admin, workspace_admin, workspace_member")),
-    }
-}
-
-/// The workspace that a role is bound to: the named one, or by default the principal's own. One outside the principal's
-/// reach is refused like one that doesn't exist.
-async fn workspace_for(
-    api: &Api,
-    principal: &Principal,
-    role_name: Option<RequestedRole>,
-    named: Option<String>,
-    fields: &mut Fields,
-) -> Result<Option<WorkspaceId>, Problem> {
-    let refusal = match (role_name, named) {
-        (None, _) | (Some(RequestedRole::PlatformAdmin), None) => return Ok(None),
-        (Some(RequestedRole::PlatformAdmin), Some(_)) => {
-            InvalidValue::new("ambiguous", "belongs to the roles of a workspace; leave it out for a platform_admin")
-        }
-        (Some(_), None) => match principal.reach() {
-            Some(own) => return Ok(Some(own)),
-            None => InvalidValue::new("required", "is required for this role: a workspace's id or slug"),
-        },
-        (Some(_), Some(text)) => {
-            let name = text.parse().map_or(WorkspaceName::Slug(text), WorkspaceName::Id);
-            let found = match api.store.workspace(name).await {
-                Ok(workspace) => Some(workspace.id),
-                Err(StoreError::NotFound) => None,
-                Err(error) => return Err(error.into()),
-            };
-            match found.filter(|id| principal.reach().is_none_or(|own| own == *id)) {
-                Some(id) => return Ok(Some(id)),
-                None => InvalidValue::new("unknown-workspace", "is not a workspace that you may see"),
-            }
-        }
-    };
-    fields.refuse("workspace", refusal);
-    Ok(None)
-}
-
-fn bound_role(role_name: RequestedRole, workspace: Option<WorkspaceId>) -> Option<Role> {
-    match role_name {
-        RequestedRole::PlatformAdmin => Some(Role::PlatformAdmin),
-        RequestedRole::WorkspaceAdmin => workspace.map(Role::WorkspaceAdmin),
-        RequestedRole::WorkspaceMember => workspace.map(Role::WorkspaceMember),
-    }
-}
-
-/// The role, if the principal's own role includes it.
-fn require_included(principal: &Principal, role: Role) -> Result<Role, Problem> {
-    let has = match (principal.role(), role) {
-        (Role::PlatformAdmin, _) => true,
-        (Role::WorkspaceAdmin(own), Role::WorkspaceAdmin(requested) | Role::WorkspaceMember(requested)) => {
-            own == requested
-        }
-        (Role::WorkspaceMember(own), Role::WorkspaceMember(requested)) => own == requested,
-        (Role::WorkspaceAdmin(_) | Role::WorkspaceMember(_), _) => false,
-    };
-    if has { Ok(role) } else { Err(Problem::forbidden("a token whose own role includes the new token's role")) }
-}
-
-/// When the token ends: as requested, by default with the token that creates it.
-fn expiration(fields: &mut Fields, principal: &Principal, now: UnixSeconds) -> Option<Option<UnixSeconds>> {
-    let own = principal.expires_at();
-    let Some(field) = ["expires_in", "expires_at"].into_iter().find(|name| fields.has(name)) else {
-        return Some(own);
-    };
-    let requested = expiration::parse(fields, now)?;
-    match own {
-        Some(own) if requested.is_none_or(|requested| requested > own) => {
-            let message = format!("would outlive your own token, which ends {}", instant::text(own));
-            fields.refuse(field, InvalidValue::new("beyond-own", message));
-            None
-        }
-        _ => Some(requested),
-    }
-}
-
-pub(crate) fn token_problem(error: StoreError) -> Problem {
-    match error {
-        StoreError::NotFound => Problem::unknown_token(),
-        other => other.into(),
-    }
+    Ok(no_content(api.operations().revoke_admin_token(&principal, id, precondition).await?.revision))
 }

@@ -1,6 +1,6 @@
 //! `/v1/audit-events`: the audit log, in pages or as JSON lines.
 
-use std::num::NonZeroU32;
+use std::borrow::Cow;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, State};
@@ -8,26 +8,52 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
-use policy::{ChainHash, Revision, WorkspaceId};
-use serde_json::Value;
+use policy::{ChainHash, WorkspaceId};
 use serde_json::value::RawValue;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
 use super::authority::{AdminOf, PlatformAdmin};
-use super::fields::{Fields, InvalidValue, QueryFields};
-use super::requests::{AuditEvent as AuditEventBody, AuditSort};
+use super::query::QueryFields;
 use super::response::{PageBody, ok_json};
-use super::{Api, audit_filter, cursor, json_lines, values};
-use crate::store::{AuditEvent, AuditFilter, AuditHead, AuditQuery, Order, Page, Store, StoreError};
+use super::{Api, json_lines};
+use crate::operations::audit::after;
+use crate::operations::cursor::CursorPage;
+use crate::operations::fields::Fields;
+use crate::operations::request::{NamedSchemas, string_schema};
+use crate::store::{AuditEvent, AuditEventJson, AuditHead, AuditQuery, Order, Store, StoreError};
 use crate::web::problem::Problem;
 
 /// The hash of the log's newest event when the response began.
 const LATCHKEY_AUDIT_HEAD: HeaderName = HeaderName::from_static("latchkey-audit-head");
 
-/// The number of events in each batch that an export reads.
-const EXPORT_STEP: NonZeroU32 = match NonZeroU32::new(500) {
-    Some(step) => step,
-    None => NonZeroU32::MIN,
-};
+/// An event with its hash, as the document describes it.
+struct HashedEvent;
+
+impl PartialSchema for HashedEvent {
+    fn schema() -> RefOr<Schema> {
+        let mut event = <AuditEventJson<'_> as PartialSchema>::schema();
+        if let RefOr::T(Schema::Object(object)) = &mut event {
+            let text = "SHA-256 of the hash of the previous event, the revision (8 bytes, little-endian) and the event \
+                        without its hash.";
+            let hash = Schema::Object(string_schema().description(Some(text)).build());
+            object.properties.insert("hash".to_owned(), hash.into());
+            object.required.push("hash".to_owned());
+        }
+        event
+    }
+}
+
+impl ToSchema for HashedEvent {
+    fn name() -> Cow<'static, str> {
+        "AuditEvent".into()
+    }
+
+    fn schemas(schemas: &mut NamedSchemas) {
+        <AuditEventJson<'_> as ToSchema>::schemas(schemas);
+    }
+}
 
 /// The format of the response that the `Accept` header requests.
 pub(crate) enum AuditFormat {
@@ -64,11 +90,11 @@ pub(crate) enum AuditFormat {
             Query,
             description = "A revision: only events up to it. Or an instant: only events before it"
         ),
-        ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
+        ("sort" = Option<Order>, Query, description = "Newest first by default; an export oldest first"),
     ),
     responses(
         (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
-            (PageBody<AuditEventBody> = "application/json"),
+            (PageBody<HashedEvent> = "application/json"),
             (String = "application/jsonl"),
         )),
     )
@@ -79,7 +105,7 @@ pub(super) async fn list_all(
     format: AuditFormat,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    respond(api.store.clone(), None, format, fields).await
+    respond(&api, None, format, fields).await
 }
 
 /// Lists the audit events of a workspace.
@@ -109,11 +135,11 @@ pub(super) async fn list_all(
             Query,
             description = "A revision: only events up to it. Or an instant: only events before it"
         ),
-        ("sort" = Option<AuditSort>, Query, description = "Newest first by default; an export oldest first"),
+        ("sort" = Option<Order>, Query, description = "Newest first by default; an export oldest first"),
     ),
     responses(
         (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
-            (PageBody<AuditEventBody> = "application/json"),
+            (PageBody<HashedEvent> = "application/json"),
             (String = "application/jsonl"),
         )),
     )
@@ -124,79 +150,31 @@ pub(super) async fn list_workspace(
     format: AuditFormat,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    respond(api.store.clone(), Some(at.workspace.id), format, fields).await
+    respond(&api, Some(at.workspace.id), format, fields).await
 }
 
 /// The events that the fields select, of one workspace or of all.
 pub(crate) async fn respond(
-    store: Store,
+    api: &Api,
     workspace: Option<WorkspaceId>,
     format: AuditFormat,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let head = store.audit_head().await?;
-    let query = store.within_time(parse_query(workspace, head, &format, fields)?).await?;
-    let mut response = match format {
-        AuditFormat::JsonLines => export(store, query),
+    let (mut response, head) = match format {
+        AuditFormat::JsonLines => {
+            let (query, head) = api.operations().export_audit_events(workspace, fields).await?;
+            (export(api.store.clone(), query), head)
+        }
         AuditFormat::Page => {
-            let (page, next_cursor) = fetch_page(&store, query).await?;
+            let (CursorPage { items, next_cursor }, head) =
+                api.operations().list_audit_events(workspace, fields).await?;
             let raw = |event: &AuditEvent| RawValue::from_string(line(event)).map_err(|_| damaged_event(event));
-            let items = page.items.iter().map(raw).collect::<Result<Vec<_>, _>>()?;
-            ok_json(&PageBody { items, next_cursor })?
+            let items = items.iter().map(raw).collect::<Result<Vec<_>, _>>()?;
+            (ok_json(&PageBody { items, next_cursor })?, head)
         }
     };
     response.headers_mut().insert(LATCHKEY_AUDIT_HEAD, head_value(head)?);
     Ok(response)
-}
-
-/// The page that the fields select, and the cursor of the next one.
-pub(crate) async fn page(
-    store: &Store,
-    workspace: Option<WorkspaceId>,
-    fields: Fields,
-) -> Result<(Page<AuditEvent>, Option<String>), Problem> {
-    let head = store.audit_head().await?;
-    fetch_page(store, store.within_time(parse_query(workspace, head, &AuditFormat::Page, fields)?).await?).await
-}
-
-fn parse_query(
-    workspace: Option<WorkspaceId>,
-    head: Option<AuditHead>,
-    format: &AuditFormat,
-    mut fields: Fields,
-) -> Result<AuditQuery, Problem> {
-    let filter = audit_filter::parse(&mut fields);
-    let sort = fields.optional("sort", parse_order);
-    // Leave out later events, so that an export ends at the head in its header.
-    let head = head.map_or(Revision(0), |head| head.revision);
-    let until = Some(filter.until.map_or(head, |until| until.min(head)));
-    let query = move |order, limit| AuditQuery { workspace, filter: AuditFilter { until, ..filter }, order, limit };
-    match format {
-        AuditFormat::JsonLines => fields.finish(|| Some(query(sort.unwrap_or(Order::Oldest), EXPORT_STEP))),
-        AuditFormat::Page => {
-            let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-            let position = fields.optional("cursor", |value| cursor::decode::<Revision>(&values::string(value)?));
-            fields.finish(|| Some(after(query(sort.unwrap_or(Order::Newest), limit), position)))
-        }
-    }
-}
-
-/// The part of the list after the position of a cursor.
-fn after(mut query: AuditQuery, position: Option<Revision>) -> AuditQuery {
-    match (position, query.order) {
-        (None, _) => {}
-        (Some(position), Order::Oldest) => query.filter.since = query.filter.since.max(Some(position)),
-        (Some(position), Order::Newest) => {
-            query.filter.until = query.filter.until.min(Some(Revision(position.0.saturating_sub(1))))
-        }
-    }
-    query
-}
-
-async fn fetch_page(store: &Store, query: AuditQuery) -> Result<(Page<AuditEvent>, Option<String>), Problem> {
-    let page = store.list_audit_events(query).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.revision));
-    Ok((page, next_cursor))
 }
 
 fn damaged_event(event: &AuditEvent) -> Problem {
@@ -230,14 +208,6 @@ fn line(event: &AuditEvent) -> String {
 fn head_value(head: Option<AuditHead>) -> Result<HeaderValue, Problem> {
     let hash = head.map_or(ChainHash([0; 32]), |head| head.hash);
     HeaderValue::try_from(hash.to_string()).map_err(|_| Problem::fault())
-}
-
-fn parse_order(value: Value) -> Result<Order, InvalidValue> {
-    match values::string(value)?.as_str() {
-        "at" => Ok(Order::Oldest),
-        "-at" => Ok(Order::Newest),
-        _ => Err(InvalidValue::new("unknown-sort", "must be one of at, -at")),
-    }
 }
 
 impl<S: Sync> FromRequestParts<S> for AuditFormat {

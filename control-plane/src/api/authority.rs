@@ -2,13 +2,12 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use policy::WorkspaceId;
 
 use super::Api;
 use super::path::parameter;
-use super::principal::Principal;
-use super::values::workspace_name;
-use crate::store::{OnceKey, Role, StoreError, Workspace};
+use crate::operations::principal::{InWorkspace, Principal};
+use crate::operations::values::workspace_name;
+use crate::store::{Role, StoreError};
 use crate::web::problem::Problem;
 
 /// A platform admin.
@@ -22,27 +21,6 @@ pub(crate) struct MemberOf(pub(crate) InWorkspace);
 
 /// A principal that may change the workspace of the path: its admins, and platform admins.
 pub(crate) struct AdminOf(pub(crate) InWorkspace);
-
-/// A principal in a workspace where it may act: `{workspace}`, by id or slug.
-pub(crate) struct InWorkspace {
-    pub(crate) principal: Principal,
-    pub(crate) workspace: Workspace,
-}
-
-impl InWorkspace {
-    /// The same, for a change that is made only once.
-    pub(crate) fn once(mut self, once: impl Into<Option<OnceKey>>) -> Self {
-        self.principal = self.principal.once(once);
-        self
-    }
-}
-
-impl Principal {
-    /// The workspace that this principal is limited to; `None` for all workspaces.
-    pub(crate) fn reach(&self) -> Option<WorkspaceId> {
-        self.role().workspace()
-    }
-}
 
 impl FromRequestParts<Api> for PlatformAdmin {
     type Rejection = Problem;

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, Method, header};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::fields::Fields;
-use crate::web::problem::{FieldError, Problem};
+use crate::operations::fields::{FieldError, Fields};
+use crate::web::problem::Problem;
 
 /// The maximum size of a body.
 const MAX_BODY_BYTES: usize = 256 << 10;
@@ -52,8 +52,8 @@ pub(super) fn object(bytes: &[u8]) -> Result<Fields, NotAnObject> {
     match value {
         Value::Object(object) => Ok(Fields::new(object)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            let message = "must be a JSON object, in curly braces".to_owned();
-            Err(NotAnObject::Other(FieldError { field: String::new(), code: "wrong-type", message }))
+            let message = "must be a JSON object, in curly braces";
+            Err(NotAnObject::Other(FieldError::new("", "wrong-type", message)))
         }
     }
 }

@@ -3,23 +3,24 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use policy::key_text::Kind;
 use policy::{EdgeTokenId, Revision, UnixSeconds};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Api;
 use super::authority::PlatformAdmin;
-use super::fields::{Fields, QueryFields};
 use super::idempotency::{self, IdempotencyKey};
 use super::path::EdgeTokenInPath;
 use super::precondition::IfMatch;
-use super::principal::Principal;
-use super::requests::CreateEdgeToken;
+use super::query::QueryFields;
 use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
-use super::{Api, cursor, values};
 use crate::base::instant;
-use crate::base::secret::Secret;
-use crate::store::{AtRevision, EdgeToken, NewEdgeToken, NewSecret, OnceResult, StoreError, TokenQuery};
+use crate::operations::WithSecret;
+use crate::operations::cursor::CursorPage;
+use crate::operations::edge_tokens::CreateEdgeToken;
+use crate::operations::fields::Fields;
+use crate::operations::request::RequestBody as _;
+use crate::store::{EdgeToken, OnceResult};
 use crate::web::problem::Problem;
 
 /// A token as JSON. All fields are present, `null` where there is nothing.
@@ -64,6 +65,7 @@ struct TokenWithSecret<'a> {
     post,
     path = "/edge-tokens",
     operation_id = "create_edge_token",
+    params(IdempotencyKey),
     request_body = CreateEdgeToken,
     responses((status = 201, description = "The token and its text", body = TokenWithSecret))
 )]
@@ -76,7 +78,9 @@ pub(super) async fn create(
     let once = key.for_body(fields.digest());
     let principal = principal.once(once);
     let run = async {
-        let (made, secret) = create_token(&api, &principal, fields).await?;
+        let operations = api.operations();
+        let request = CreateEdgeToken::parse(fields, &operations.context(&principal))?;
+        let WithSecret { changed: made, secret } = operations.create_edge_token(&principal, request).await?;
         let body = TokenWithSecret { token: made.value.into(), secret: Some(secret.expose()) };
         changed_resource(StatusCode::CREATED, &body, made.revision)
     };
@@ -86,22 +90,9 @@ pub(super) async fn create(
 /// The response to a retry: the token as it is now.
 async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_token)?;
-    let token = api.store.edge_token(id).await.map_err(token_problem)?;
+    let token = api.operations().edge_token(id).await?;
     let revision = token.revision;
     changed_resource(StatusCode::CREATED, &TokenWithSecret { token: token.into(), secret: None }, revision)
-}
-
-/// Creates the token that the fields describe. Returns its text, which is shown once.
-pub(crate) async fn create_token(
-    api: &Api,
-    principal: &Principal,
-    mut fields: Fields,
-) -> Result<(AtRevision<EdgeToken>, Secret), Problem> {
-    let (name, edge) = (fields.required("name", values::name), fields.required("edge", values::edge));
-    let (name, edge) = fields.finish(|| name.zip(edge))?;
-    let secret = api.entropy.secret(&Kind::EdgeToken)?;
-    let new = NewEdgeToken { id: api.entropy.id(&api.clock)?, name, edge, secret: NewSecret::from(&secret) };
-    Ok((api.store.create_edge_token(new, principal.change_context(&api.clock)).await?, secret))
 }
 
 /// Lists the edge tokens, oldest first.
@@ -118,14 +109,10 @@ pub(crate) async fn create_token(
 pub(super) async fn list(
     State(api): State<Api>,
     _: PlatformAdmin,
-    QueryFields(mut fields): QueryFields,
+    QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-    let after = fields.optional("cursor", |value| cursor::decode::<EdgeTokenId>(&values::string(value)?));
-    let query = fields.finish(|| Some(TokenQuery { limit, after }))?;
-    let page = api.store.list_edge_tokens(query).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
-    ok_json(&PageBody { items: page.items.into_iter().map(TokenBody::from).collect(), next_cursor })
+    let CursorPage { items, next_cursor } = api.operations().list_edge_tokens(fields).await?;
+    ok_json(&PageBody { items: items.into_iter().map(TokenBody::from).collect(), next_cursor })
 }
 
 /// Shows an edge token.
@@ -140,7 +127,7 @@ pub(super) async fn show(
     _: PlatformAdmin,
     EdgeTokenInPath(id): EdgeTokenInPath,
 ) -> Result<Response, Problem> {
-    let token = api.store.edge_token(id).await.map_err(token_problem)?;
+    let token = api.operations().edge_token(id).await?;
     let revision = token.revision;
     resource(&TokenBody::from(token), revision)
 }
@@ -150,6 +137,7 @@ pub(super) async fn show(
     delete,
     path = "/edge-tokens/{token}",
     operation_id = "revoke_edge_token",
+    params(IfMatch),
     responses((status = 204, description = "It is revoked"))
 )]
 pub(super) async fn revoke(
@@ -158,14 +146,5 @@ pub(super) async fn revoke(
     EdgeTokenInPath(id): EdgeTokenInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let context = principal.change_context(&api.clock);
-    let revoked = api.store.revoke_edge_token(id, precondition, context).await.map_err(token_problem)?;
-    Ok(no_content(revoked.revision))
-}
-
-pub(crate) fn token_problem(error: StoreError) -> Problem {
-    match error {
-        StoreError::NotFound => Problem::unknown_token(),
-        other => other.into(),
-    }
+    Ok(no_content(api.operations().revoke_edge_token(&principal, id, precondition).await?.revision))
 }

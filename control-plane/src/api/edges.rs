@@ -9,15 +9,17 @@ use policy::{Revision, UnixSeconds};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Api;
 use super::authority::PlatformAdmin;
-use super::fields::QueryFields;
+use super::openapi::Conflict;
 use super::path::InstanceInPath;
-use super::principal::Principal;
-use super::requests::EdgeState;
+use super::query::QueryFields;
 use super::response::{PageBody, bulk_summary, no_content, ok_json};
-use super::{Api, cursor, values};
 use crate::base::instant;
-use crate::edges::{InstanceView, RemovalSummary};
+use crate::edges::{InstanceView, RemovalSummary, State as EdgeState};
+use crate::operations::cursor::{self, page_fields};
+use crate::operations::principal::Principal;
+use crate::operations::values;
 use crate::web::problem::Problem;
 
 /// One wasm VM of an instance.
@@ -40,8 +42,7 @@ pub(super) struct EdgeBody {
     /// The operator's name for the gateway; replicas share it.
     edge: String,
     instance: String,
-    #[schema(value_type = EdgeState)]
-    state: &'static str,
+    state: EdgeState,
     /// Whether every request that starts from now on is decided with the revision.
     enforced: bool,
     /// The revision that all of its workers have applied; `null`: not reported since the control plane started.
@@ -90,7 +91,7 @@ impl EdgeBody {
         Self {
             edge: instance.edge,
             instance: instance.id,
-            state: state.name(),
+            state,
             enforced: is_enforced,
             applied: facts.applied,
             lag: facts.lag(revision),
@@ -134,11 +135,9 @@ struct RemovedBody {
 pub(super) async fn list(
     State(api): State<Api>,
     principal: Principal,
-    QueryFields(mut fields): QueryFields,
+    QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    let limit = fields.optional("limit", values::limit).unwrap_or(values::DEFAULT_LIMIT);
-    let after = fields.optional("cursor", |value| cursor::decode::<(String, String)>(&values::string(value)?));
-    fields.finish(|| Some(()))?;
+    let (limit, after) = page_fields::<(String, String)>(fields)?;
     let head = api.store.head().borrow().revision;
     api.edges.check_complete_at(head).await?;
     let mut items = EdgeBody::all(&api, &principal, head);
@@ -157,7 +156,7 @@ pub(super) async fn list(
     delete,
     path = "/edges/{instance}",
     operation_id = "remove_edge",
-    responses((status = 204, description = "It is removed"))
+    responses((status = 204, description = "It is removed"), (status = 409, response = Conflict))
 )]
 pub(super) async fn remove(
     State(api): State<Api>,

@@ -10,13 +10,16 @@ use serde_json::Value;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::Api;
 use super::edges::EdgeBody;
-use super::fields::{InvalidValue, QueryFields};
-use super::principal::Principal;
+use super::openapi::NotFound;
+use super::query::QueryFields;
 use super::response::ok_json;
-use super::{Api, values};
 use crate::base::instant;
 use crate::edges::{Edges, Enforcement, EnforcementDeadline};
+use crate::operations::fields::InvalidValue;
+use crate::operations::principal::Principal;
+use crate::operations::values;
 use crate::web::problem::Problem;
 
 /// The longest time that a request may wait.
@@ -44,7 +47,7 @@ struct EnforcementBody {
         ("revision" = Option<u64>, Query, description = "A change's `Latchkey-Revision`; the newest by default"),
         ("wait" = Option<u64>, Query, description = "Seconds to wait until it is enforced; 0 by default", maximum = 60),
     ),
-    responses((status = 200, description = "The result, and each instance", body = EnforcementBody))
+    responses((status = 200, description = "The result, and each instance", body = EnforcementBody), (status = 404, response = NotFound))
 )]
 pub(super) async fn show(
     State(api): State<Api>,

@@ -3,44 +3,56 @@
 use policy::{Allowlist, UnixSeconds};
 
 use super::body::object;
-use super::fields::Fields;
-use super::{expiration, keys, values};
 use crate::base::config::Config;
+use crate::operations::OperationError;
+use crate::operations::admin_tokens::CreateAdminToken;
+use crate::operations::edge_tokens::CreateEdgeToken;
+use crate::operations::identify::IdentifySecret;
+use crate::operations::keys::clean_up::MatchingKeys;
+use crate::operations::keys::create::CreateKey;
+use crate::operations::keys::rotate::RotateKey;
+use crate::operations::keys::update::UpdateKey;
+use crate::operations::principal::Principal;
+use crate::operations::request::{RequestBody, RequestContext, WorkspaceOfRequest};
+use crate::operations::workspaces::{CreateWorkspace, UpdateWorkspace};
+use crate::store::Rotation;
 
 /// An arbitrary instant.
 const NOW: UnixSeconds = UnixSeconds(1_795_420_800);
 
-/// Reads these bytes as the body of each request that has its own fields.
+/// Reads these bytes as the body of each request.
 pub fn body(bytes: &[u8]) {
-    let config = Config::default();
-    let read = |take: &dyn Fn(&mut Fields)| {
-        let Ok(mut fields) = object(bytes) else { return };
-        take(&mut fields);
-        for error in fields.errors() {
-            assert!(!error.code.is_empty() && !error.message.is_empty());
-        }
-    };
-    read(&|fields| {
-        fields.required("name", values::name);
-        if let Some(Some(at)) = expiration::parse(fields, NOW) {
-            assert!(at > NOW, "a new key has not expired");
-        }
-        fields.optional("scopes", |value| values::scopes(value, &config));
-        if let Some(Allowlist::Only(networks)) = fields.optional("ip_allowlist", values::allowlist) {
+    if let Some(CreateKey { expiration, ip_allowlist, .. }) = read(bytes) {
+        assert!(expiration.0.is_none_or(|at| at > NOW), "a new key has not expired");
+        if let Some(Allowlist::Only(networks)) = ip_allowlist {
             assert!(!networks.as_slice().is_empty(), "an empty list is no allowlist");
         }
-        fields.optional("environment", |value| values::environment(value, &config));
-        fields.optional("metadata", values::metadata);
-    });
-    read(&|fields| {
-        fields.optional("metadata", values::metadata_patch);
-        fields.required("slug", values::slug);
-        fields.optional("edge", values::edge);
-    });
-    read(&|fields| {
-        if let Some(Some(secs)) = fields.optional("overlap", expiration::overlap) {
-            assert!((1..=7 * 86_400).contains(&secs), "an overlap of {secs} s");
+    }
+    if let Some(RotateKey { rotation: Rotation::Overlap { secs } }) = read(bytes) {
+        assert!((1..=7 * 86_400).contains(&secs), "an overlap of {secs} s");
+    }
+    read::<UpdateKey>(bytes);
+    read::<MatchingKeys>(bytes);
+    read::<CreateWorkspace>(bytes);
+    read::<UpdateWorkspace>(bytes);
+    read::<CreateAdminToken>(bytes);
+    read::<CreateEdgeToken>(bytes);
+    read::<IdentifySecret>(bytes);
+}
+
+fn read<T: RequestBody>(bytes: &[u8]) -> Option<T> {
+    let (config, principal) = (Config::default(), Principal::token_file());
+    let workspace = WorkspaceOfRequest::Body(None);
+    let context = RequestContext { config: &config, now: NOW, principal: &principal, workspace };
+    match T::parse(object(bytes).ok()?, &context) {
+        Ok(body) => Some(body),
+        Err(OperationError::Invalid(errors)) => {
+            assert!(!errors.is_empty());
+            for error in errors {
+                assert!(!error.code.is_empty() && !error.message.is_empty());
+            }
+            None
         }
-    });
-    read(&|fields| drop(keys::filter::read(fields, NOW)));
+        Err(other) => panic!("parsing ends with a body or with invalid fields, not with {other:?}"),
+    }
 }

@@ -3,13 +3,22 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::fields::{InvalidValue, QueryFields};
-use super::requests::Health;
-use super::{Api, values};
+use super::Api;
+use super::query::QueryFields;
 use crate::feed::Feed;
+use crate::operations::fields::InvalidValue;
+use crate::operations::values;
 use crate::store::Store;
 use crate::web::problem::Problem;
+
+/// The health of the control plane.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+}
 
 /// What a readiness probe checks.
 #[derive(Clone, Copy)]
@@ -26,7 +35,7 @@ enum ReadyFor {
     responses((status = 200, description = "The process runs", body = Health))
 )]
 pub(crate) async fn alive() -> impl IntoResponse {
-    json("{\"status\":\"ok\"}\n")
+    json(&Health { status: "ok" })
 }
 
 /// Answers when changes are accepted, or when edges are served.
@@ -70,9 +79,10 @@ async fn respond(
         ReadyFor::Changes => store.ready().await?,
         ReadyFor::Edges => store.feed_ready().await?,
     }
-    Ok(json("{\"status\":\"ready\"}\n"))
+    Ok(json(&Health { status: "ready" }))
 }
 
-fn json(body: &'static str) -> impl IntoResponse {
+fn json(health: &Health) -> impl IntoResponse + use<> {
+    let body = format!("{}\n", serde_json::to_string(health).unwrap_or_default());
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body)
 }

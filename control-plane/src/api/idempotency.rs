@@ -6,10 +6,14 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use policy::Digest;
 use policy::key_text::find_secret;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use super::Api;
-use super::principal::Principal;
-use super::response::LATCHKEY_REVISION;
+use super::precondition::optional_header;
+use super::response::set_revision;
+use crate::operations::principal::Principal;
+use crate::operations::request::string_schema;
 use crate::store::{OnceKey, OnceResult};
 use crate::web::problem::Problem;
 
@@ -21,6 +25,15 @@ const MAX_KEY: usize = 128;
 
 /// The idempotency key of a request, as the digest of actor, method, path and key. Handlers extract it after the role.
 pub(super) struct IdempotencyKey(Option<Digest>);
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = "Random text, the same in each retry of this change: it is made once, and the response to a retry \
+                    within 24 hours shows the resource as it is now, without its secret";
+        let schema = string_schema().pattern(Some(format!("^[!-~]{{1,{MAX_KEY}}}$")));
+        vec![optional_header("Idempotency-Key", text, schema)]
+    }
+}
 
 impl FromRequestParts<Api> for IdempotencyKey {
     type Rejection = Problem;
@@ -112,9 +125,8 @@ pub(super) async fn replay<R: Future<Output = Result<Response, Problem>>>(
     }
     let revision = made.revision;
     let mut response = build_response(made).await?;
-    let headers = response.headers_mut();
-    headers.insert(LATCHKEY_REVISION, revision.0.into());
-    headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    set_revision(&mut response, revision);
+    response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
 }
 

@@ -9,9 +9,9 @@ use policy::WorkspaceId;
 use tracing::error;
 
 use super::body::{NotAnObject, declared_length, object};
-use super::fields::Fields;
 use super::{Api, principal};
-use crate::web::problem::{FieldError, Problem};
+use crate::operations::fields::{FieldError, Fields};
+use crate::web::problem::Problem;
 use crate::web::spool::{Spool, SpooledBody};
 
 /// Media types of the format. Messages name the first.
@@ -82,11 +82,7 @@ impl Lines {
         while let Some(line) = self.next_or_blank()? {
             if !line.trim_ascii().is_empty() {
                 let fields = object(&line).map_err(|error| match error {
-                    NotAnObject::NotJson(message) => FieldError {
-                        field: String::new(),
-                        code: "not-json",
-                        message: format!("is not JSON: {message}"),
-                    },
+                    NotAnObject::NotJson(message) => FieldError::new("", "not-json", format!("is not JSON: {message}")),
                     NotAnObject::Other(error) => error,
                 });
                 return Ok(Some(Line { number: self.number, fields }));

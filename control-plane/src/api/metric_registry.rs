@@ -14,8 +14,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::edges::State;
 use crate::feed::Feed;
+use crate::operations::choice::Choice as _;
 use crate::store::{Store, StoreStats};
 
 /// Histogram buckets of latencies, in seconds: from a look-up to a request that reached its time limit.
@@ -120,9 +120,9 @@ impl Collector for StatsCollector {
         let StoreStats { revision, changes, commits, refused, queued } = self.store.stats();
         let (states, lag) = self.feed.edges().count_by_state();
         let mut edges = encoder.encode_descriptor("edges", "Known instances, by state", None, MetricType::Gauge)?;
-        for (state, count) in State::ALL.into_iter().zip(states) {
+        for (state, count) in states {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-            gauge.encode(edges.encode_family(&[("state", state.name())])?)?;
+            gauge.encode(edges.encode_family(&[("state", state.as_str())])?)?;
         }
         let help = "Denials without a right secret that edges reported, by code";
         let mut denied = encoder.encode_descriptor("usage_denied", help, None, MetricType::Counter)?;

@@ -1,24 +1,19 @@
 //! REST for admins and their scripts. Knows HTTP and the store's public functions; `router.rs` has every route.
 
-pub(crate) mod admin_tokens;
+mod admin_tokens;
 pub(crate) mod audit;
-mod audit_filter;
 pub(crate) mod authority;
 mod body;
-mod canonical;
-pub(crate) mod cursor;
-pub(crate) mod edge_tokens;
+mod edge_tokens;
 mod edges;
 mod enforcement;
-mod expiration;
-pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub(crate) mod health;
 mod idempotency;
-pub(crate) mod identify;
+mod identify;
 mod json_lines;
-pub(crate) mod keys;
+mod keys;
 pub mod metric_registry;
 mod metrics;
 pub(crate) mod observe;
@@ -28,12 +23,11 @@ pub(crate) mod path;
 mod precondition;
 mod prefer;
 pub(crate) mod principal;
+mod query;
 pub(crate) mod request_id;
-mod requests;
 mod response;
 pub(crate) mod router;
-pub(crate) mod values;
-pub(crate) mod workspaces;
+mod workspaces;
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -47,6 +41,7 @@ use crate::base::entropy::Entropy;
 use crate::base::public_url::PublicUrl;
 use crate::base::tokens::Token;
 use crate::edges::Edges;
+use crate::operations::Operations;
 use crate::store::Store;
 use crate::web::auth_failures::AuthFailureLimiter;
 use crate::web::import_limiter::ImportLimiter;
@@ -90,6 +85,12 @@ impl Api {
     /// The OpenAPI document as it is served here, built on the first request and shared.
     fn document(&self) -> Bytes {
         self.0.document.get_or_init(|| openapi::with_servers(&self.public_url).into()).clone()
+    }
+
+    /// What admins can do.
+    pub(crate) fn operations(&self) -> Operations<'_> {
+        let Parts { store, clock, entropy, config, admin_token, edge_token, .. } = &self.0.parts;
+        Operations { store, clock, entropy, config, admin_token, edge_token }
     }
 }
 

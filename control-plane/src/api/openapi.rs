@@ -4,11 +4,13 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
-use utoipa::OpenApi;
+use utoipa::openapi::{RefOr, response};
+use utoipa::{OpenApi, ToResponse};
 
-use super::requests::{AuditSort, ExpiredLines, KeySort};
+use super::keys::import::ExpiredLine;
 use super::{Api, router};
 use crate::base::public_url::PublicUrl;
+use crate::store::{Order, Sort};
 use crate::web::problem;
 
 #[derive(OpenApi)]
@@ -23,7 +25,7 @@ use crate::web::problem;
             `X-Request-Id`. Unknown fields and parameters are refused.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(problem::Body, KeySort, AuditSort, ExpiredLines))
+    components(schemas(problem::Body, Sort, Order, ExpiredLine))
 )]
 struct Base;
 
@@ -72,16 +74,13 @@ pub fn text() -> String {
 pub fn document() -> Value {
     let routes = Base::openapi().merge_from(router::openapi_document());
     let Ok(Value::Object(mut document)) = serde_json::to_value(routes) else { return Value::Null };
-    let mut bodies = Vec::new();
-    let with_etag = with_etag(document.get("paths"));
     for (path, item) in members(document.get_mut("paths")) {
-        let is_readable = item.get("get").is_some();
         for (method, operation) in members(Some(item)) {
             if let Value::Object(operation) = operation {
-                let takes_if_match =
-                    method != "get" && (with_etag.contains(path) || !is_readable && is_action_on(path, &with_etag));
-                complete(path, method, operation, takes_if_match);
-                bodies.extend(operation.get_mut("requestBody").and_then(|body| complete_body(method, body)));
+                complete(path, method, operation);
+                if let Some(body) = operation.get_mut("requestBody") {
+                    complete_body(method, body);
+                }
             }
         }
     }
@@ -89,12 +88,6 @@ pub fn document() -> Value {
         let scheme = json!({"type": "http", "scheme": "bearer", "description": "An admin token, `lkadm_…`"});
         components.insert("securitySchemes".to_owned(), json!({"admin_token": scheme}));
         components.insert("responses".to_owned(), problems());
-        for (name, schema) in members(components.get_mut("schemas")) {
-            if let Some(schema) = schema.as_object_mut().filter(|_| bodies.contains(name)) {
-                // Unknown fields are refused.
-                schema.insert("additionalProperties".to_owned(), json!(false));
-            }
-        }
     }
     let mut document = Value::Object(document);
     // Another crate in the build may make serde_json keep members in the order of insertion.
@@ -106,65 +99,56 @@ fn members(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)
     of.and_then(Value::as_object_mut).into_iter().flatten()
 }
 
-/// Paths of single resources that can be read, and so have an ETag.
-fn with_etag(paths: Option<&Value>) -> Vec<String> {
-    let paths = paths.and_then(Value::as_object).into_iter().flatten();
-    paths
-        .filter(|(path, item)| path.ends_with('}') && item.get("get").is_some())
-        .map(|(path, _)| path.clone())
-        .collect()
+/// Marks an operation that changes nothing, although its method isn't GET. Not part of the document.
+const READ_ONLY: &str = "x-read-only";
+
+/// Marks an operation that every role may use. Not part of the document.
+const ANY_ROLE: &str = "x-any-role";
+
+/// A refusal that a handler declares, because its path and parameters don't imply it.
+pub(super) struct NotFound;
+
+/// As [`NotFound`].
+pub(super) struct Conflict;
+
+impl<'r> ToResponse<'r> for NotFound {
+    fn response() -> (&'r str, RefOr<response::Response>) {
+        ("NotFound", response::Response::new("").into())
+    }
 }
 
-/// Whether a path is an action on one of these resources: `…/{key}/rotate`.
-fn is_action_on(path: &str, with_etag: &[String]) -> bool {
-    path.rsplit_once('/').is_some_and(|(resource, _)| with_etag.iter().any(|path| path == resource))
+impl<'r> ToResponse<'r> for Conflict {
+    fn response() -> (&'r str, RefOr<response::Response>) {
+        ("Conflict", response::Response::new("").into())
+    }
 }
 
-/// Operations that take an idempotency key: those that create something, or can't be repeated without harm.
-const TAKES_IDEMPOTENCY_KEY: [&str; 7] = [
-    "create_workspace",
-    "create_key",
-    "rotate_key",
-    "import_keys",
-    "import_keys_anywhere",
-    "create_admin_token",
-    "create_edge_token",
-];
-
-/// Adds what the path and the method imply.
-fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, takes_if_match: bool) {
+/// Adds what the path, the method and the declared parameters imply.
+fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let tag = TAGS.iter().find(|(start, _)| path.starts_with(start)).map_or("Operation", |(_, tag)| tag);
     operation.insert("tags".to_owned(), json!([tag]));
     let is_guarded = path.starts_with("/v1/") || path == "/metrics";
     let security = if is_guarded { json!([{"admin_token": []}]) } else { json!([]) };
     operation.insert("security".to_owned(), security);
 
-    let query = match operation.remove("parameters") {
-        Some(Value::Array(query)) => query,
+    let declared = match operation.remove("parameters") {
+        Some(Value::Array(declared)) => declared,
         _ => Vec::new(),
     };
-    let has_query = !query.is_empty();
+    let takes = |name: &str| declared.iter().any(|parameter| parameter.get("name").is_some_and(|own| own == name));
+    let has_query = declared.iter().any(|parameter| parameter.get("in").is_some_and(|place| place == "query"));
+    let (takes_if_match, takes_key) = (takes("If-Match"), takes("Idempotency-Key"));
+    let is_change = method != "get" && operation.remove(READ_ONLY).is_none();
+    let is_restricted = is_guarded && operation.remove(ANY_ROLE).is_none();
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<_> = names.map(path_parameter).collect();
-    parameters.extend(query);
-    let mut header = |name: &str, description: &str, schema: Value| {
-        parameters.push(json!({"name": name, "in": "header", "description": description, "schema": schema}));
-    };
-    if takes_if_match {
-        let description = "Only if the resource is still at this revision: the ETag of a response";
-        header("If-Match", description, json!({"type": "string"}));
-    }
-    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let takes_key = TAKES_IDEMPOTENCY_KEY.contains(&id.as_str());
-    if takes_key {
-        let description = "Random text, the same in each retry of this change: it is made once, and the response to a \
-            retry within 24 hours shows the resource as it is now, without its secret";
-        header("Idempotency-Key", description, json!({"type": "string", "pattern": "^[!-~]{1,128}$"}));
-    }
-    let is_change = method != "get" && id != "identify_secret";
+    parameters.extend(declared);
     if is_change {
         let description = "`wait=S`: respond when the change is enforced, or after S seconds, at most 60 (RFC 7240)";
-        header("Prefer", description, json!({"type": "string"}));
+        let schema = json!({"type": "string"});
+        parameters.push(json!({
+            "name": "Prefer", "in": "header", "required": false, "description": description, "schema": schema,
+        }));
     }
     operation.insert("parameters".to_owned(), Value::Array(parameters));
 
@@ -188,9 +172,9 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>, takes_
         let applies = match status {
             400 | 422 => has_body || has_query,
             401 | 429 | 500 => is_guarded,
-            403 => is_guarded && id != "list_workspaces",
-            404 => path.contains('{') || takes_key || id == "identify_secret" || id == "get_enforcement",
-            409 => takes_key || id == "remove_edge",
+            403 => is_restricted,
+            404 => path.contains('{') || takes_key,
+            409 => takes_key,
             412 => takes_if_match,
             413 | 415 => has_body,
             503 => is_guarded || path == "/readyz",
@@ -264,21 +248,20 @@ fn path_parameter(name: &str) -> Value {
     json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string"}})
 }
 
-/// Makes an optional body optional instead of nullable, and adds the merge-patch type to a PATCH. Returns the name of
-/// the body's schema.
-fn complete_body(method: &str, body: &mut Value) -> Option<String> {
-    let is_json = body.pointer("/content/application~1json").is_some();
-    let kind = if is_json { "json" } else { "jsonl" };
-    let schema = body.pointer_mut(&format!("/content/application~1{kind}/schema"))?;
+/// Makes an optional body optional instead of nullable, and adds the merge-patch type to a PATCH.
+fn complete_body(method: &str, body: &mut Value) {
+    let Some(schema) = body.pointer_mut("/content/application~1json/schema") else { return };
     if let Some(given) = schema.pointer("/oneOf/0").cloned() {
         *schema = given;
     }
-    let name = schema.get("$ref")?.as_str()?.rsplit('/').next()?.to_owned();
     if method == "patch" {
-        // An empty body is `{}`, and changes nothing.
         let content = json!({"schema": schema.clone()});
-        body.as_object_mut()?.insert("required".to_owned(), json!(false));
-        body.get_mut("content")?.as_object_mut()?.insert("application/merge-patch+json".to_owned(), content);
+        if let Some(Value::Object(kinds)) = body.get_mut("content") {
+            kinds.insert("application/merge-patch+json".to_owned(), content);
+        }
+        if let Value::Object(body) = body {
+            // An empty body is `{}`, and changes nothing.
+            body.insert("required".to_owned(), json!(false));
+        }
     }
-    Some(name)
 }

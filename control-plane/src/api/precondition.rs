@@ -3,12 +3,29 @@
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
 use policy::Revision;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{ObjectBuilder, Required};
 
+use crate::operations::request::string_schema;
 use crate::store::Precondition;
 use crate::web::problem::Problem;
 
 /// The revisions in `If-Match`. Without it, or with `*`, a change is unconditional.
 pub(super) struct IfMatch(pub(super) Precondition);
+
+impl IntoParams for IfMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = "Only if the resource is still at this revision: the ETag of a response";
+        vec![optional_header("If-Match", text, string_schema())]
+    }
+}
+
+/// A header that a request may have.
+pub(super) fn optional_header(name: &str, description: &str, schema: ObjectBuilder) -> Parameter {
+    let header = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
+    header.description(Some(description)).schema(Some(schema)).required(Required::False).build()
+}
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Problem;

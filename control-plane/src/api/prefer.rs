@@ -6,12 +6,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use policy::Revision;
 use tokio::time::Instant;
 
 use super::Api;
 use super::enforcement::{MAX_WAIT_SECS, bounded_at};
-use super::response::LATCHKEY_REVISION;
+use super::response::ChangedAt;
 
 const LATCHKEY_ENFORCEMENT: HeaderName = HeaderName::from_static("latchkey-enforcement");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -22,8 +21,8 @@ pub(super) async fn wait(State(api): State<Api>, request: Request, next: Next) -
     let mut response = next.run(request).await;
     // The commit was a moment ago.
     let committed_at = Instant::now();
-    let revision = response.headers().get(LATCHKEY_REVISION).and_then(|value| value.to_str().ok()?.parse().ok());
-    let (Some(secs), Some(revision)) = (wanted, revision.map(Revision)) else { return response };
+    let changed_at = response.extensions().get().copied();
+    let (Some(secs), Some(ChangedAt(revision))) = (wanted, changed_at) else { return response };
     let waited = api.edges.wait_until_enforced(revision, committed_at.checked_add(Duration::from_secs(secs))).await;
     let (found, elapsed_ms) = (waited.enforcement, waited.elapsed.as_millis());
     let mut enforcement = format!(

@@ -1,7 +1,5 @@
 //! Authentication: the principal of a request, proven by a token or a session before anything else is read.
 
-use std::net::IpAddr;
-
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
@@ -12,10 +10,8 @@ use policy::{Digest, UnixSeconds};
 
 use super::Api;
 use super::request_id::RequestId;
-use crate::base::clock::Clock;
-use crate::store::{
-    Actor, ActorKind, AdminToken, ChangeContext, OnceKey, Role, Session, TOKEN_FILE_ID, TOKEN_FILE_NAME,
-};
+use crate::operations::principal::Principal;
+use crate::store::{AdminToken, Session};
 use crate::web::auth_failures::address;
 use crate::web::bearer;
 use crate::web::connection_slots::{self, ClientKind};
@@ -28,76 +24,9 @@ const TOKEN_HINT: &str = "a valid admin token is required; send it as `Authoriza
 /// How often a token's last use is recorded at most, so that reads don't cost a write each.
 const USE_RECORD_INTERVAL_SECS: i64 = 60;
 
-/// Who acts, with which role, and from where. Only [`authenticate_token`] and [`authenticate_session`] create one, both
-/// from a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Principal {
-    actor: Actor,
-    role: Role,
-    expires_at: Option<UnixSeconds>,
-    address: Option<IpAddr>,
-    request_id: Option<String>,
-    once: Option<OnceKey>,
-}
-
 /// The actor's id for the log, in the extensions of each response to an authenticated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ActorId(pub(crate) String);
-
-impl Principal {
-    /// What it may do.
-    pub(crate) fn role(&self) -> Role {
-        self.role
-    }
-
-    /// When its token ends; `None`: never.
-    pub(crate) fn expires_at(&self) -> Option<UnixSeconds> {
-        self.expires_at
-    }
-
-    /// This principal as the actor of a change that is made now.
-    pub(crate) fn change_context(&self, clock: &Clock) -> ChangeContext {
-        let Self { actor, address, request_id, once, .. } = self.clone();
-        ChangeContext { actor, at: clock.now(), address, request_id, once }
-    }
-
-    /// This principal, for a change that is made only once.
-    pub(crate) fn once(mut self, once: impl Into<Option<OnceKey>>) -> Self {
-        self.once = once.into();
-        self
-    }
-
-    /// The actor as the audit log names it.
-    pub(crate) fn actor(&self) -> &Actor {
-        &self.actor
-    }
-
-    /// The client's address; `None` for a Unix socket.
-    pub(crate) fn address(&self) -> Option<IpAddr> {
-        self.address
-    }
-
-    /// This principal, with the client's address and the id of its request.
-    pub(crate) fn with_request(mut self, request: &Extensions) -> Self {
-        self.address = address(request);
-        self.request_id = request.get().map(|RequestId(id)| id.clone());
-        self
-    }
-
-    /// The holder of the token in the file of --admin-token-file.
-    fn token_file() -> Self {
-        let (id, name) = (TOKEN_FILE_ID.to_owned(), TOKEN_FILE_NAME.to_owned());
-        let actor = Actor { kind: ActorKind::TokenFile, id, name };
-        Self { actor, role: Role::PlatformAdmin, expires_at: None, address: None, request_id: None, once: None }
-    }
-}
-
-impl From<AdminToken> for Principal {
-    fn from(token: AdminToken) -> Self {
-        let actor = Actor { kind: ActorKind::AdminToken, id: token.id.to_string(), name: token.name };
-        Self { actor, role: token.role, expires_at: token.expires_at, address: None, request_id: None, once: None }
-    }
-}
 
 /// Passes a request on with its principal, or answers 401.
 pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
@@ -106,8 +35,8 @@ pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, n
             if let Err(problem) = connection_slots::mark_authenticated(request.extensions(), ClientKind::Admin) {
                 return problem.into_response();
             }
-            let principal = principal.with_request(request.extensions());
-            let actor = ActorId(principal.actor.id.clone());
+            let principal = with_request(principal, request.extensions());
+            let actor = ActorId(principal.actor().id.clone());
             request.extensions_mut().insert(principal);
             let mut response = next.run(request).await;
             response.extensions_mut().insert(actor);
@@ -118,6 +47,11 @@ pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, n
         }
         Err(TokenRefusal::Other(problem)) => problem.into_response(),
     }
+}
+
+/// The principal, with the client's address and the id of its request.
+pub(crate) fn with_request(principal: Principal, request: &Extensions) -> Principal {
+    principal.with_request(address(request), request.get().map(|RequestId(id)| id.clone()))
 }
 
 /// Why a request has no principal.

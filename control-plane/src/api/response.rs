@@ -9,7 +9,11 @@ use utoipa::ToSchema;
 use crate::web::problem::Problem;
 
 /// The revision from which on the change is in effect.
-pub(super) const LATCHKEY_REVISION: HeaderName = HeaderName::from_static("latchkey-revision");
+const LATCHKEY_REVISION: HeaderName = HeaderName::from_static("latchkey-revision");
+
+/// The revision of the change that a response is about, for the middleware that waits for its enforcement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChangedAt(pub(super) Revision);
 
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
@@ -36,20 +40,28 @@ pub(super) fn changed_resource(
 ) -> Result<Response, Problem> {
     let mut response = json_response(status, body)?;
     response.headers_mut().insert(header::ETAG, etag(revision)?);
-    response.headers_mut().insert(LATCHKEY_REVISION, revision.0.into());
+    set_revision(&mut response, revision);
     Ok(response)
 }
 
 /// The response to a bulk change: a summary.
 pub(super) fn bulk_summary(body: &impl Serialize, revision: Revision) -> Result<Response, Problem> {
     let mut response = json_response(StatusCode::OK, body)?;
-    response.headers_mut().insert(LATCHKEY_REVISION, revision.0.into());
+    set_revision(&mut response, revision);
     Ok(response)
 }
 
 /// 204, the response to a removal.
 pub(super) fn no_content(revision: Revision) -> Response {
-    (StatusCode::NO_CONTENT, [(LATCHKEY_REVISION, HeaderValue::from(revision.0))]).into_response()
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    set_revision(&mut response, revision);
+    response
+}
+
+/// Sets the revision from which on the change is in effect.
+pub(super) fn set_revision(response: &mut Response, revision: Revision) {
+    response.headers_mut().insert(LATCHKEY_REVISION, revision.0.into());
+    response.extensions_mut().insert(ChangedAt(revision));
 }
 
 /// 200 with JSON.

@@ -7,18 +7,20 @@ use policy::{Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::authority::{AdminOf, InWorkspace, MemberOf, PlatformAdmin};
-use super::fields::{Fields, QueryFields};
+use super::Api;
+use super::authority::{AdminOf, MemberOf, PlatformAdmin};
 use super::idempotency::{self, IdempotencyKey};
 use super::precondition::IfMatch;
-use super::principal::Principal;
-use super::requests::{CreateWorkspace, UpdateWorkspace};
+use super::query::QueryFields;
 use super::response::{PageBody, changed_resource, ok_json, resource};
-use super::{Api, cursor, values};
 use crate::base::instant;
-use crate::store::{
-    AtRevision, NewWorkspace, OnceResult, Precondition, StoreError, Workspace, WorkspaceName, WorkspaceQuery,
-};
+use crate::operations::cursor::CursorPage;
+use crate::operations::fields::Fields;
+use crate::operations::principal::Principal;
+use crate::operations::request::RequestBody as _;
+use crate::operations::workspaces::{CreateWorkspace, UpdateWorkspace};
+use crate::operations::{OperationError, Resource};
+use crate::store::{OnceResult, Workspace, WorkspaceName};
 use crate::web::problem::Problem;
 
 #[derive(Serialize, ToSchema)]
@@ -51,6 +53,7 @@ impl From<Workspace> for WorkspaceBody {
     post,
     path = "/workspaces",
     operation_id = "create_workspace",
+    params(IdempotencyKey),
     request_body = CreateWorkspace,
     responses((status = 201, description = "The workspace", body = WorkspaceBody))
 )]
@@ -63,7 +66,9 @@ pub(super) async fn create(
     let once = key.for_body(fields.digest());
     let principal = principal.once(once);
     let run = async {
-        let made = create_workspace(&api, &principal, fields).await?;
+        let operations = api.operations();
+        let request = CreateWorkspace::parse(fields, &operations.context(&principal))?;
+        let made = operations.create_workspace(&principal, request).await?;
         changed_resource(StatusCode::CREATED, &WorkspaceBody::from(made.value), made.revision)
     };
     idempotency::run_once(&api, once, run, |made| replay(&api, made)).await
@@ -73,24 +78,9 @@ pub(super) async fn create(
 async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_workspace)?;
     let found = api.store.workspace(WorkspaceName::Id(id)).await;
-    let workspace = found.map_err(|error| match error {
-        StoreError::NotFound => Problem::unknown_workspace(),
-        other => other.into(),
-    })?;
+    let workspace = found.map_err(OperationError::about(Resource::Workspace))?;
     let revision = workspace.revision;
     changed_resource(StatusCode::CREATED, &WorkspaceBody::from(workspace), revision)
-}
-
-/// Creates the workspace that the fields describe.
-pub(crate) async fn create_workspace(
-    api: &Api,
-    principal: &Principal,
-    mut fields: Fields,
-) -> Result<AtRevision<Workspace>, Problem> {
-    let (name, slug) = (fields.required("name", values::name), fields.required("slug", values::slug));
-    let (name, slug) = fields.finish(|| name.zip(slug))?;
-    let new = NewWorkspace { id: api.entropy.id(&api.clock)?, slug, name };
-    Ok(api.store.create_workspace(new, principal.change_context(&api.clock)).await?)
 }
 
 /// Lists the workspaces that the token may see, oldest first.
@@ -98,6 +88,7 @@ pub(crate) async fn create_workspace(
     get,
     path = "/workspaces",
     operation_id = "list_workspaces",
+    extensions(("x-any-role" = json!(true))),
     params(
         ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
@@ -107,14 +98,10 @@ pub(crate) async fn create_workspace(
 pub(super) async fn list(
     State(api): State<Api>,
     principal: Principal,
-    QueryFields(mut fields): QueryFields,
+    QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
-    let limit = fields.optional("limit", values::limit);
-    let after = fields.optional("cursor", |value| cursor::decode::<WorkspaceId>(&values::string(value)?));
-    let limit = fields.finish(|| Some(limit.unwrap_or(values::DEFAULT_LIMIT)))?;
-    let page = api.store.list_workspaces(WorkspaceQuery { limit, after, within: principal.reach() }).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
-    ok_json(&PageBody { items: page.items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
+    let CursorPage { items, next_cursor } = api.operations().list_workspaces(&principal, fields).await?;
+    ok_json(&PageBody { items: items.into_iter().map(WorkspaceBody::from).collect(), next_cursor })
 }
 
 /// Shows a workspace.
@@ -134,6 +121,7 @@ pub(super) async fn show(MemberOf(at): MemberOf) -> Result<Response, Problem> {
     patch,
     path = "/workspaces/{workspace}",
     operation_id = "update_workspace",
+    params(IfMatch),
     request_body = UpdateWorkspace,
     responses((status = 200, description = "The workspace", body = WorkspaceBody))
 )]
@@ -143,19 +131,8 @@ pub(super) async fn update(
     IfMatch(precondition): IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let renamed = rename(&api, &at, precondition, fields).await?;
+    let operations = api.operations();
+    let request = UpdateWorkspace::parse(fields, &operations.context_in(&at))?;
+    let renamed = operations.update_workspace(&at, precondition, request).await?;
     changed_resource(StatusCode::OK, &WorkspaceBody::from(renamed.value), renamed.revision)
-}
-
-/// Renames a workspace as the fields request.
-pub(crate) async fn rename(
-    api: &Api,
-    at: &InWorkspace,
-    precondition: Precondition,
-    mut fields: Fields,
-) -> Result<AtRevision<Workspace>, Problem> {
-    let name = fields.optional("name", values::name);
-    let name = fields.finish(|| Some(name))?;
-    let context = at.principal.change_context(&api.clock);
-    Ok(api.store.rename_workspace(at.workspace.id, name, precondition, context).await?)
 }

@@ -17,12 +17,16 @@ use super::problems::FormErrors;
 use super::query::PageQuery;
 use super::secret::{SecretPage, ShellCommand, already_created};
 use super::session::ConsoleSession;
-use crate::api::admin_tokens::{create_token, token_problem};
+use crate::api::Api;
 use crate::api::authority::AnyAdmin;
 use crate::api::path::AdminTokenInPath;
-use crate::api::principal::Principal;
-use crate::api::{Api, cursor, values};
-use crate::store::{AdminToken, Precondition, TokenQuery, Workspace, WorkspaceQuery};
+use crate::operations::admin_tokens::CreateAdminToken;
+use crate::operations::cursor::CursorPage;
+use crate::operations::fields::Fields;
+use crate::operations::principal::Principal;
+use crate::operations::request::RequestBody as _;
+use crate::operations::{OperationError, WithSecret};
+use crate::store::{AdminToken, Precondition, Workspace, WorkspaceQuery};
 use crate::web::problem::Problem;
 
 const LIST: &str = "/console/admin-tokens";
@@ -94,20 +98,16 @@ pub(super) async fn list(
     AnyAdmin(principal): AnyAdmin,
     params: PageQuery,
 ) -> Result<Response, Problem> {
-    let mut fields = params.fields();
-    let after = fields.optional("cursor", |value| cursor::decode(&values::string(value)?));
-    let query = fields.finish(|| Some(TokenQuery { limit: values::DEFAULT_LIMIT, after }))?;
-    let page = api.store.list_admin_tokens(query, principal.reach()).await?;
-    let next = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
-    let names = api.store.actor_names(page.items.iter().map(|token| token.created_by.clone()).collect()).await?;
+    let CursorPage { items, next_cursor } = api.operations().list_admin_tokens(&principal, params.fields()).await?;
+    let names = api.store.actor_names(items.iter().map(|token| token.created_by.clone()).collect()).await?;
     let workspaces: HashMap<_, _> =
         workspaces(&api, &principal).await?.into_iter().map(|workspace| (workspace.id, workspace.name)).collect();
     let now = api.clock.now();
     let row = |token: AdminToken| row(token, &names, |id| workspaces.get(&id).cloned(), now);
     let page = ListPage {
         frame: Frame::new(&session, Area::AdminTokens),
-        rows: page.items.into_iter().map(row).collect(),
-        next: next.map(|next| params.url_with(LIST, "cursor", &next)),
+        rows: items.into_iter().map(row).collect(),
+        next: next_cursor.map(|next| params.url_with(LIST, "cursor", &next)),
         is_first_page: params.text("cursor").is_empty(),
         banner: Banner::of(&api, params.completed).await,
     };
@@ -158,8 +158,9 @@ pub(super) async fn create(
     let once_key = form.once_key()?;
     let input = with_field(form.fields(&["role", "workspace"]), "name", form.text("name"));
     let input = with_expiration(input, &form);
-    let problem = match create_token(&api, &principal.clone().once(once_key), fields(input)).await {
-        Ok((made, secret)) => {
+    let acting = principal.clone().once(once_key);
+    let error = match create_token(&api, &acting, fields(input)).await {
+        Ok(WithSecret { changed: made, secret }) => {
             let page = SecretPage {
                 frame: Frame::new(&session, Area::AdminTokens),
                 title: "Your new admin token".to_owned(),
@@ -173,13 +174,16 @@ pub(super) async fn create(
             };
             return html_with_secret(StatusCode::CREATED, &page);
         }
-        Err(problem) => problem,
+        Err(error) => error,
     };
-    if problem.errors().is_empty() {
-        let frame = Frame::new(&session, Area::AdminTokens);
-        return already_created(&api, problem, (once_key, frame, LIST), "Back to the tokens").await;
-    }
-    let page = page(&api, &session, &principal, FormErrors::from_problem(problem)?).await?;
+    let errors = match FormErrors::of(error) {
+        Ok(errors) => errors,
+        Err(error) => {
+            let frame = Frame::new(&session, Area::AdminTokens);
+            return already_created(&api, error, (once_key, frame, LIST), "Back to the tokens").await;
+        }
+    };
+    let page = page(&api, &session, &principal, errors).await?;
     let page = NewPage {
         name: form.text("name").to_owned(),
         role: form.text("role").to_owned(),
@@ -189,6 +193,16 @@ pub(super) async fn create(
         ..page
     };
     html(StatusCode::UNPROCESSABLE_ENTITY, &page)
+}
+
+async fn create_token(
+    api: &Api,
+    principal: &Principal,
+    fields: Fields,
+) -> Result<WithSecret<AdminToken>, OperationError> {
+    let operations = api.operations();
+    let context = operations.context_for(principal, &fields).await?;
+    operations.create_admin_token(principal, CreateAdminToken::parse(fields, &context)?).await
 }
 
 async fn page(
@@ -221,7 +235,7 @@ pub(super) async fn confirm_revoke(
     AnyAdmin(principal): AnyAdmin,
     AdminTokenInPath(id): AdminTokenInPath,
 ) -> Result<Response, Problem> {
-    let token = api.store.admin_token(id, principal.reach()).await.map_err(token_problem)?;
+    let token = api.operations().admin_token(&principal, id).await?;
     let page = RevokePage {
         frame: Frame::new(&session, Area::AdminTokens),
         noun: "admin token",
@@ -241,9 +255,7 @@ pub(super) async fn revoke(
     AdminTokenInPath(id): AdminTokenInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let context = principal.change_context(&api.clock);
-    let revoked = api.store.revoke_admin_token(id, principal.reach(), Precondition::None, context).await;
-    let revoked = revoked.map_err(token_problem)?;
+    let revoked = api.operations().revoke_admin_token(&principal, id, Precondition::None).await?;
     redirect_done(LIST, "token-revoked", revoked.revision)
 }
 

@@ -179,9 +179,9 @@ async fn show(
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let params = params.with_instants(["since", "until"]);
-    let (events, next, errors) = match audit::page(&api.store, workspace, params.fields()).await {
-        Ok((page, next)) => (page.items, next, FormErrors::none()),
-        Err(problem) => (Vec::new(), None, FormErrors::from_search(problem, &FILTERS)?),
+    let (events, next, errors) = match api.operations().list_audit_events(workspace, params.fields()).await {
+        Ok((page, _)) => (page.items, page.next_cursor, FormErrors::none()),
+        Err(error) => (Vec::new(), None, FormErrors::of_search(error, &FILTERS)?),
     };
     let now = api.clock.now();
     let is_workspace_action = |action: &str| {
@@ -212,8 +212,7 @@ async fn show(
 
 async fn export(api: Api, workspace: Option<WorkspaceId>, name: &str, params: PageQuery) -> Result<Response, Problem> {
     let params = params.with_instants(["since", "until"]);
-    let mut response =
-        audit::respond(api.store.clone(), workspace, audit::AuditFormat::JsonLines, params.fields()).await?;
+    let mut response = audit::respond(&api, workspace, audit::AuditFormat::JsonLines, params.fields()).await?;
     let disposition =
         HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).map_err(|_| Problem::fault())?;
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);

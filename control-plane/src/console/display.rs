@@ -106,14 +106,6 @@ pub(super) fn role(role: Role) -> &'static str {
 }
 
 /// As [`role`], for a role's name in REST.
-pub(super) fn role_by_name(name: &str) -> &'static str {
-    match name {
-        "platform_admin" => "Platform admin",
-        "workspace_admin" => "Workspace admin",
-        _ => "Workspace member",
-    }
-}
-
 pub(super) fn status(status: Status) -> &'static str {
     match status {
         Status::Active => "Active",

@@ -14,11 +14,14 @@ use super::problems::FormErrors;
 use super::query::PageQuery;
 use super::secret::{SecretPage, ShellCommand, already_created};
 use super::session::ConsoleSession;
+use crate::api::Api;
 use crate::api::authority::PlatformAdmin;
-use crate::api::edge_tokens::{create_token, token_problem};
 use crate::api::path::EdgeTokenInPath;
-use crate::api::{Api, cursor, values};
-use crate::store::{Precondition, TokenQuery};
+use crate::operations::WithSecret;
+use crate::operations::cursor::CursorPage;
+use crate::operations::edge_tokens::CreateEdgeToken;
+use crate::operations::request::RequestBody as _;
+use crate::store::Precondition;
 use crate::web::problem::Problem;
 
 const LIST: &str = "/console/edge-tokens";
@@ -59,14 +62,10 @@ pub(super) async fn list(
     _: PlatformAdmin,
     params: PageQuery,
 ) -> Result<Response, Problem> {
-    let mut fields = params.fields();
-    let after = fields.optional("cursor", |value| cursor::decode(&values::string(value)?));
-    let query = fields.finish(|| Some(TokenQuery { limit: values::DEFAULT_LIMIT, after }))?;
-    let page = api.store.list_edge_tokens(query).await?;
-    let next = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
-    let names = api.store.actor_names(page.items.iter().map(|token| token.created_by.clone()).collect()).await?;
+    let CursorPage { items, next_cursor } = api.operations().list_edge_tokens(params.fields()).await?;
+    let names = api.store.actor_names(items.iter().map(|token| token.created_by.clone()).collect()).await?;
     let now = api.clock.now();
-    let rows = page.items.into_iter().map(|token| Row {
+    let rows = items.into_iter().map(|token| Row {
         id: token.id.to_string(),
         name: token.name,
         edge: token.edge,
@@ -78,7 +77,7 @@ pub(super) async fn list(
     let page = ListPage {
         frame: Frame::new(&session, Area::EdgeTokens),
         rows: rows.collect(),
-        next: next.map(|next| params.url_with(LIST, "cursor", &next)),
+        next: next_cursor.map(|next| params.url_with(LIST, "cursor", &next)),
         is_first_page: params.text("cursor").is_empty(),
         banner: Banner::of(&api, params.completed).await,
     };
@@ -101,8 +100,13 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let once_key = form.once_key()?;
     let input = with_field(with_field(form.fields(&[]), "name", form.text("name")), "edge", form.text("edge"));
-    match create_token(&api, &principal.once(once_key), fields(input)).await {
-        Ok((made, secret)) => {
+    let (operations, principal) = (api.operations(), principal.once(once_key));
+    let created = match CreateEdgeToken::parse(fields(input), &operations.context(&principal)) {
+        Ok(request) => operations.create_edge_token(&principal, request).await,
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok(WithSecret { changed: made, secret }) => {
             let text = format!("export LATCHKEY_EDGE_TOKEN='{}'", secret.expose());
             let page = SecretPage {
                 frame: Frame::new(&session, Area::EdgeTokens),
@@ -117,14 +121,16 @@ pub(super) async fn create(
             };
             html_with_secret(StatusCode::CREATED, &page)
         }
-        Err(problem) if problem.errors().is_empty() => {
-            let frame = Frame::new(&session, Area::EdgeTokens);
-            already_created(&api, problem, (once_key, frame, LIST), "Back to the tokens").await
-        }
-        Err(problem) => {
-            let input = (FormErrors::from_problem(problem)?, form.text("name"), form.text("edge"));
-            html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &session, input)?)
-        }
+        Err(error) => match FormErrors::of(error) {
+            Ok(errors) => {
+                let input = (errors, form.text("name"), form.text("edge"));
+                html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &session, input)?)
+            }
+            Err(error) => {
+                let frame = Frame::new(&session, Area::EdgeTokens);
+                already_created(&api, error, (once_key, frame, LIST), "Back to the tokens").await
+            }
+        },
     }
 }
 
@@ -144,7 +150,7 @@ pub(super) async fn confirm_revoke(
     _: PlatformAdmin,
     EdgeTokenInPath(id): EdgeTokenInPath,
 ) -> Result<Response, Problem> {
-    let token = api.store.edge_token(id).await.map_err(token_problem)?;
+    let token = api.operations().edge_token(id).await?;
     let last_used = Moment::optional(token.last_used_at, api.clock.now());
     edge_token_revoke_page(Frame::new(&session, Area::EdgeTokens), LIST, token.id.to_string(), token.name, last_used)
 }
@@ -155,7 +161,6 @@ pub(super) async fn revoke(
     EdgeTokenInPath(id): EdgeTokenInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let context = principal.change_context(&api.clock);
-    let revoked = api.store.revoke_edge_token(id, Precondition::None, context).await.map_err(token_problem)?;
+    let revoked = api.operations().revoke_edge_token(&principal, id, Precondition::None).await?;
     redirect_done(LIST, "edge-token-revoked", revoked.revision)
 }

@@ -17,7 +17,7 @@ use super::session::ConsoleSession;
 use crate::api::Api;
 use crate::api::authority::PlatformAdmin;
 use crate::api::path::InstanceInPath;
-use crate::edges::{InstanceView, State as EdgeState};
+use crate::edges::{InstanceError, InstanceView, State as EdgeState};
 use crate::web::problem::Problem;
 
 #[derive(Template)]
@@ -110,6 +110,10 @@ fn row(api: &Api, view: InstanceView, revision: Revision, is_platform: bool, now
     }
 }
 
+/// Why an instance can't be removed.
+const CONNECTED: &str =
+    "This instance sent a request less than 30 s ago; end its process or revoke its token, and try again.";
+
 pub(super) async fn confirm_remove(
     State(api): State<Api>,
     session: ConsoleSession,
@@ -128,11 +132,11 @@ pub(super) async fn remove(
 ) -> Result<Response, Problem> {
     match api.edges.remove(&id, principal.change_context(&api.clock)).await {
         Ok(removed) => redirect_done("/console/edges", "edge-removed", removed.revision),
-        Err(refused) => {
-            let problem = Problem::from(refused);
-            let (status, errors) = (problem.status(), FormErrors::from_problem(problem)?);
-            html(status, &remove_page(&api, &session, &id, errors)?)
+        Err(InstanceError::Connected) => {
+            let errors = FormErrors::summary(CONNECTED);
+            html(StatusCode::CONFLICT, &remove_page(&api, &session, &id, errors)?)
         }
+        Err(other) => Err(other.into()),
     }
 }
 

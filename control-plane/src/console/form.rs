@@ -9,8 +9,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::session::ConsoleSession;
 use crate::api::Api;
-use crate::api::fields::Fields;
 use crate::base::secret::Secret;
+use crate::operations::fields::Fields;
 use crate::store::OnceKey;
 use crate::web::problem::Problem;
 

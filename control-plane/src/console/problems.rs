@@ -4,10 +4,14 @@ use askama::Template;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use policy::allowlist::AllowlistError;
 
 use super::page::{Area, Frame, html};
 use super::session::ConsoleSession;
 use crate::api::request_id::RequestId;
+use crate::operations::OperationError;
+use crate::operations::fields::FieldError;
+use crate::store::StoreError;
 use crate::web::problem::Problem;
 
 #[derive(Template)]
@@ -97,46 +101,48 @@ impl FormErrors {
         Self { summary: None, fields: Vec::new() }
     }
 
-    /// The errors of a problem that its form can show; any other problem is returned, and gets its own page.
-    pub(super) fn from_problem(problem: Problem) -> Result<Self, Problem> {
-        if problem.errors().is_empty() && !matches!(problem.code(), "stale" | "expired-key" | "edge-connected") {
-            return Err(problem);
+    /// The errors that a form can show; any other error is returned, and gets its own page.
+    pub(super) fn of(error: OperationError) -> Result<Self, OperationError> {
+        match error.into_fields() {
+            Ok(fields) => Ok(Self::of_fields(&fields)),
+            Err(OperationError::Store(StoreError::Stale { .. })) => Ok(Self::summary(
+                "Conflict: somebody changed this key after you opened the form. Nothing was saved. Open the form again \
+                 to see the current values.",
+            )),
+            Err(OperationError::Store(StoreError::ExpiredKey)) => {
+                Ok(Self::summary("An expired key can't be rotated; create another key."))
+            }
+            Err(other) => Err(other),
         }
-        let mut errors = Self::none();
-        for error in problem.errors() {
-            errors.add(&error.field, field_message(&error.field, error.code, &error.message));
-        }
-        errors.summary = Some(match problem.code() {
-            "stale" => "Conflict: somebody changed this key after you opened the form. Nothing was saved. Open the \
-                        form again to see the current values."
-                .to_owned(),
-            _ if errors.fields.is_empty() => sentence(problem.detail()),
-            _ if errors.fields.len() == 1 => ONE_FIELD.to_owned(),
-            _ => format!("Fix {} fields. Nothing was saved.", errors.fields.len()),
-        });
-        Ok(errors)
     }
 
-    /// The errors of a list's filters, if all of them are in these fields; any other problem is returned.
-    pub(super) fn from_search(problem: Problem, fields: &[&str]) -> Result<Self, Problem> {
-        if problem.errors().iter().any(|error| !fields.contains(&error.field.as_str())) {
-            return Err(problem);
+    /// The errors of a list's filters, if all of them are in these fields; any other error is returned.
+    pub(super) fn of_search(error: OperationError, fields: &[&str]) -> Result<Self, OperationError> {
+        let refused = error.into_fields()?;
+        if refused.iter().any(|error| !fields.contains(&error.field.as_str())) {
+            return Err(OperationError::Invalid(refused));
         }
-        let mut errors = Self::from_problem(problem)?;
-        errors.summary = Some("A filter is invalid, so nothing is listed. Fix it and try again.".to_owned());
-        Ok(errors)
+        let summary = Some("A filter is invalid, so nothing is listed. Fix it and try again.".to_owned());
+        Ok(Self { summary, ..Self::of_fields(&refused) })
+    }
+
+    fn of_fields(refused: &[FieldError]) -> Self {
+        let fields: Vec<_> = refused.iter().map(|error| (error.field.clone(), field_message(error))).collect();
+        let summary = match fields.len() {
+            1 => ONE_FIELD.to_owned(),
+            count => format!("Fix {count} fields. Nothing was saved."),
+        };
+        Self { summary: Some(summary), fields }
+    }
+
+    /// An error of no single field.
+    pub(super) fn summary(text: impl Into<String>) -> Self {
+        Self { summary: Some(text.into()), fields: Vec::new() }
     }
 
     /// One error that the console itself found in a form.
     pub(super) fn single(field: &str, message: impl Into<String>) -> Self {
-        let mut errors = Self::none();
-        errors.add(field, message.into());
-        errors.summary = Some(ONE_FIELD.to_owned());
-        errors
-    }
-
-    fn add(&mut self, field: &str, message: String) {
-        self.fields.push((field.to_owned(), message));
+        Self { summary: Some(ONE_FIELD.to_owned()), fields: vec![(field.to_owned(), message.into())] }
     }
 
     /// What is wrong with a field.
@@ -145,27 +151,32 @@ impl FormErrors {
     }
 }
 
-/// The message about an allowlist, without the entry's index, which counts from 0.
-fn allowlist_message(message: &str) -> String {
-    let message = message.strip_prefix("is refused: ").unwrap_or(message);
-    let entry = message.strip_prefix("entry ").and_then(|rest| rest.split_once(", ")).map(|(_, rest)| rest);
-    sentence(&entry.unwrap_or(message).replace("`, ", "` ").replace('`', ""))
+/// The message about an allowlist. Entries aren't numbered, because the form shows them.
+pub(super) fn allowlist_message(error: Option<&AllowlistError>) -> String {
+    match error {
+        Some(AllowlistError::NotANetwork { entry, .. }) => {
+            sentence(&format!("{entry} is not an IP address or CIDR range"))
+        }
+        Some(AllowlistError::HostBits { entry, meant, .. }) => {
+            sentence(&format!("{entry} has host bits set; the range is {meant}"))
+        }
+        Some(error @ AllowlistError::TooMany { .. }) => sentence(&error.to_string()),
+        Some(AllowlistError::Empty) | None => "List at least one address or range, or choose “Any address”.".to_owned(),
+    }
 }
 
 /// The message about a field for people, who see labels instead of JSON.
-pub(super) fn field_message(field: &str, code: &str, message: &str) -> String {
-    match (field, code) {
+fn field_message(error: &FieldError) -> String {
+    let FieldError { field, code, message, allowlist } = error;
+    match (field.as_str(), *code) {
         ("expires_in", "required") => "Choose how long it is valid.".to_owned(),
         ("expires_at", "bad-instant") => "Choose a date and a time.".to_owned(),
-        ("ip_allowlist", "empty-allowlist") => {
-            "List at least one address or range, or choose “Any address”.".to_owned()
-        }
-        ("ip_allowlist", _) => allowlist_message(message),
+        ("ip_allowlist", _) => allowlist_message(allowlist.as_ref()),
         ("since" | "until", "out-of-range") => "Choose a date and a time.".to_owned(),
         ("workspace", "required") => "Choose a workspace: this role belongs to one.".to_owned(),
         ("workspace", "ambiguous") => "A platform admin doesn't belong to a workspace: choose “None”.".to_owned(),
         _ => {
-            let label = match field {
+            let label = match field.as_str() {
                 "expires_in" | "expires_at" => "The expiration".to_owned(),
                 "secret" => "The text".to_owned(),
                 "edge" => "The edge's name".to_owned(),

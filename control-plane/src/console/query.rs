@@ -6,8 +6,8 @@ use policy::Revision;
 use serde_json::{Map, Value};
 
 use super::form::instant_of;
-use crate::api::fields::Fields;
 use crate::base::instant;
+use crate::operations::fields::Fields;
 use crate::web::problem::Problem;
 
 /// The parameters of a URL. Empty ones count as absent, because forms send them for empty fields.

@@ -8,7 +8,8 @@ use super::enforcement::EnforcementStatus;
 use super::page::{Frame, html};
 use crate::api::Api;
 use crate::base::secret::Secret;
-use crate::store::OnceKey;
+use crate::operations::OperationError;
+use crate::store::{OnceKey, StoreError};
 use crate::web::problem::Problem;
 
 /// The page with a new secret.
@@ -75,15 +76,15 @@ fn shell_quote(text: &str) -> String {
     if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// The response when a form that shows a secret is submitted again; any other problem is returned.
+/// The response when a form that shows a secret is submitted again; any other error is returned.
 pub(super) async fn already_created(
     api: &Api,
-    problem: Problem,
+    error: OperationError,
     (once_key, frame, list): (OnceKey, Frame, &str),
     continue_label: &'static str,
 ) -> Result<Response, Problem> {
-    if problem.code() != Problem::made_before().code() {
-        return Err(problem);
+    if !matches!(error, OperationError::Store(StoreError::AlreadyMade)) {
+        return Err(error.into());
     }
     let created = api.store.once_result(once_key, api.clock.now()).await?;
     let continue_href = match created.as_ref().and_then(|created| created.ids.first()) {

@@ -10,8 +10,9 @@ use policy::Digest;
 use super::form::CsrfToken;
 use super::sign_in;
 use crate::api::Api;
-use crate::api::principal::{ActorId, Principal, authenticate_session};
+use crate::api::principal::{ActorId, authenticate_session, with_request};
 use crate::base::secret::Secret;
+use crate::operations::principal::Principal;
 use crate::store::{Workspace, WorkspaceName};
 use crate::web::connection_slots::{self, ClientKind};
 use crate::web::problem::Problem;
@@ -78,7 +79,7 @@ async fn load_session(
         Some(id) => Some(api.store.workspace(WorkspaceName::Id(id)).await?),
         None => None,
     };
-    let principal = principal.with_request(extensions);
+    let principal = with_request(principal, extensions);
     Ok(Some(ConsoleSession { principal, csrf: CsrfToken::of(&text), digest, token_digest, workspace }))
 }
 

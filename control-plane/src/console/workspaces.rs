@@ -12,9 +12,12 @@ use super::page::{Area, Frame, html, redirect_done};
 use super::problems::FormErrors;
 use super::query::PageQuery;
 use super::session::ConsoleSession;
+use crate::api::Api;
 use crate::api::authority::{AdminOf, PlatformAdmin};
-use crate::api::{Api, cursor, values, workspaces};
-use crate::store::{Precondition, WorkspaceQuery};
+use crate::operations::cursor::CursorPage;
+use crate::operations::request::RequestBody as _;
+use crate::operations::workspaces::{CreateWorkspace, UpdateWorkspace};
+use crate::store::Precondition;
 use crate::web::problem::Problem;
 
 #[derive(Template)]
@@ -62,15 +65,9 @@ pub(super) async fn list(
     PlatformAdmin(principal): PlatformAdmin,
     params: PageQuery,
 ) -> Result<Response, Problem> {
-    let mut fields = params.fields();
-    let after = fields.optional("cursor", |value| cursor::decode(&values::string(value)?));
-    let query =
-        fields.finish(|| Some(WorkspaceQuery { limit: values::DEFAULT_LIMIT, after, within: principal.reach() }))?;
-    let page = api.store.list_workspaces(query).await?;
+    let CursorPage { items, next_cursor } = api.operations().list_workspaces(&principal, params.fields()).await?;
     let now = api.clock.now();
-    let last = page.items.last().filter(|_| page.more).map(|last| cursor::encode(&last.id));
-    let rows: Vec<_> = page
-        .items
+    let rows: Vec<_> = items
         .into_iter()
         .map(|workspace| Row {
             name: workspace.name,
@@ -82,7 +79,7 @@ pub(super) async fn list(
     let page = ListPage {
         frame: Frame::new(&session, Area::Workspaces),
         is_first_page: params.text("cursor").is_empty(),
-        next: last.map(|last| params.url_with("/console/workspaces", "cursor", &last)),
+        next: next_cursor.map(|next| params.url_with("/console/workspaces", "cursor", &next)),
         count: item_count(rows.len(), "workspace"),
         banner: Banner::of(&api, params.completed).await,
         rows,
@@ -102,12 +99,17 @@ pub(super) async fn create(
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let input = with_field(with_field(form.fields(&[]), "name", form.text("name")), "slug", form.text("slug"));
-    match workspaces::create_workspace(&api, &principal, fields(input)).await {
+    let operations = api.operations();
+    let created = match CreateWorkspace::parse(fields(input), &operations.context(&principal)) {
+        Ok(request) => operations.create_workspace(&principal, request).await,
+        Err(error) => Err(error),
+    };
+    match created {
         Ok(made) => {
             redirect_done(&format!("/console/workspaces/{}/keys", made.value.slug), "workspace-created", made.revision)
         }
-        Err(problem) => {
-            let errors = FormErrors::from_problem(problem)?;
+        Err(error) => {
+            let errors = FormErrors::of(error)?;
             let (name, slug) = (form.text("name").to_owned(), form.text("slug").to_owned());
             let frame = Frame::new(&session, Area::Workspaces);
             html(StatusCode::UNPROCESSABLE_ENTITY, &NewPage { frame, errors, name, slug })
@@ -140,15 +142,20 @@ pub(super) async fn rename(
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let input = with_field(form.fields(&[]), "name", form.text("name"));
-    match workspaces::rename(&api, &at, Precondition::None, fields(input)).await {
+    let operations = api.operations();
+    let renamed = match UpdateWorkspace::parse(fields(input), &operations.context_in(&at)) {
+        Ok(request) => operations.update_workspace(&at, Precondition::None, request).await,
+        Err(error) => Err(error),
+    };
+    match renamed {
         Ok(renamed) => {
             redirect_done(&format!("/console/workspaces/{}", at.workspace.slug), "renamed", renamed.revision)
         }
-        Err(problem) => {
+        Err(error) => {
             let page = SettingsPage {
                 frame: Frame::within(&session, &at.workspace, Area::Workspace),
                 banner: None,
-                errors: FormErrors::from_problem(problem)?,
+                errors: FormErrors::of(error)?,
                 created: Moment::new(at.workspace.created_at, api.clock.now()),
                 id: at.workspace.id.to_string(),
                 name: form.text("name").to_owned(),

@@ -2,11 +2,13 @@
 //!
 //! Instants are readings of the control plane's monotonic clock.
 
-use crate::base::staleness_bound::StalenessBound;
 use std::time::Duration;
 
 use policy::Revision;
 use policy::protocol::timing::INSTANCE_LEASE_SECS;
+
+use crate::base::staleness_bound::StalenessBound;
+use crate::operations::choice::choice;
 
 /// How long after its last request an instance counts as connected.
 pub(super) const LEASE: Duration = Duration::from_secs(INSTANCE_LEASE_SECS);
@@ -39,18 +41,15 @@ pub enum State {
     Stale,
 }
 
-impl State {
-    pub const ALL: [Self; 4] = [Self::Current, Self::Behind, Self::Disconnected, Self::Stale];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Current => "current",
-            Self::Behind => "behind",
-            Self::Disconnected => "disconnected",
-            Self::Stale => "stale",
-        }
-    }
-}
+choice!(
+    "The state of an instance with regard to a revision.",
+    State as "EdgeState",
+    "unknown-state",
+    Self::Current => "current",
+    Self::Behind => "behind",
+    Self::Disconnected => "disconnected",
+    Self::Stale => "stale",
+);
 
 impl Facts {
     /// From when on it denies by itself without further contact; `None`: never.

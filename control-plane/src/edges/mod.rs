@@ -12,6 +12,7 @@ mod replicas;
 mod retirement;
 
 use crate::base::staleness_bound::StalenessBound;
+use crate::operations::choice::Choice as _;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
@@ -239,14 +240,15 @@ impl Edges {
 
     /// How many known instances are in each state for the newest revision, and how many revisions the worst of the
     /// connected ones lacks.
-    pub(crate) fn count_by_state(&self) -> ([usize; State::ALL.len()], u64) {
+    pub(crate) fn count_by_state(&self) -> (Vec<(State, usize)>, u64) {
         let head = self.store.head().borrow().revision;
         let now = self.clock.monotonic();
-        let (mut counts, mut worst) = ([0_usize; State::ALL.len()], 0_u64);
+        let mut counts: Vec<_> = State::ALL.iter().map(|(state, _)| (*state, 0_usize)).collect();
+        let mut worst = 0_u64;
         for facts in self.lock().values().filter_map(TrackedInstance::facts) {
             let state = facts.state(head, now);
-            for (count, of) in counts.iter_mut().zip(State::ALL) {
-                *count = count.saturating_add(usize::from(of == state));
+            for (_, count) in counts.iter_mut().filter(|(of, _)| *of == state) {
+                *count = count.saturating_add(1);
             }
             if facts.is_connected(now) {
                 worst = worst.max(facts.lag(head));

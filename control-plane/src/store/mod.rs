@@ -22,7 +22,7 @@ use tracing::{error, info};
 pub use self::db::database::Database;
 pub use self::db::file_watch::Unwritable;
 pub use self::db::lock::OpenError;
-pub use self::history::audit::{AuditEvent, AuditHead};
+pub use self::history::audit::{AuditEvent, AuditEventJson, AuditHead};
 pub use self::history::audit_list::{AuditActor, AuditFilter, AuditQuery, Order};
 pub use self::history::audit_verify::{VerifiedLog, VerifyError, verify_audit};
 pub use self::history::edge_token_index::{LiveToken, RevokedToken};

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{KeyUse, OnceKey, StoreError};
 use crate::base::secret::LastCharacters;
@@ -39,17 +40,17 @@ impl ChangeContext {
     }
 }
 
-/// The author of a change, as the audit log shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Who made a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Actor {
     pub kind: ActorKind,
-    /// Also the value of `created_by`.
+    /// The same as in `created_by`.
     pub id: String,
     pub name: String,
 }
 
-/// How an [`Actor`] was authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The kind of an actor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorKind {
     /// Without authentication: the control plane itself.

@@ -17,6 +17,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::base::public_url::PublicUrl;
+use crate::operations::fields::FieldError;
 
 /// An error response. Its detail never repeats a secret, a header or a body.
 #[derive(Clone, Debug)]
@@ -31,14 +32,6 @@ struct Content {
     lines: Vec<LineErrors>,
     limit: Option<Limit>,
     header: Option<(HeaderName, HeaderValue)>,
-}
-
-/// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldError {
-    pub field: String,
-    pub code: &'static str,
-    pub message: String,
 }
 
 /// What is wrong with one line of a body.
@@ -76,13 +69,6 @@ pub(crate) struct Body<'a> {
 
 /// The maximum number of lines that a response lists.
 pub const MAX_SHOWN_LINES: usize = 1_000;
-
-impl FieldError {
-    /// A digest that is refused. Gives no reason, so that nobody learns whether the control plane stores it.
-    pub fn refused_digest() -> Self {
-        Self { field: "digest".to_owned(), code: "refused", message: "is refused".to_owned() }
-    }
-}
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
@@ -165,13 +151,11 @@ impl Problem {
     }
 
     /// 409: another workspace has the slug.
-    pub fn slug_taken() -> Self {
+    pub fn slug_taken(errors: Vec<FieldError>) -> Self {
         let detail = "another workspace has this slug; choose a different one";
-        Self::new(StatusCode::CONFLICT, "slug-taken", detail).with_field(
-            "slug",
-            "slug-taken",
-            "is taken by another workspace; choose a different one",
-        )
+        let mut problem = Self::new(StatusCode::CONFLICT, "slug-taken", detail);
+        problem.0.errors = errors;
+        problem
     }
 
     /// 403: a form that was not sent by a page of the console's own address.
@@ -323,7 +307,7 @@ impl Problem {
     }
 
     fn with_field(mut self, field: &str, code: &'static str, message: &str) -> Self {
-        self.0.errors.push(FieldError { field: field.to_owned(), code, message: message.to_owned() });
+        self.0.errors.push(FieldError::new(field, code, message));
         self
     }
 }

@@ -3,17 +3,16 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use policy::UnixSeconds;
 
-use super::{KeyBody, key_problem};
+use super::KeyBody;
 use crate::api::Api;
 use crate::api::authority::AdminOf;
-use crate::api::fields::Fields;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
-use crate::api::requests::Nothing;
 use crate::api::response::changed_resource;
-use crate::store::{AtRevision, Key, StoreError};
+use crate::operations::fields::Fields;
+use crate::operations::keys::state::KeyAction;
+use crate::operations::request::{Nothing, RequestBody as _};
 use crate::web::problem::Problem;
 
 /// Activates a key. Idempotent.
@@ -21,20 +20,18 @@ use crate::web::problem::Problem;
     post,
     path = "/workspaces/{workspace}/keys/{key}/activate",
     operation_id = "activate_key",
+    params(IfMatch),
     request_body = Option<Nothing>,
     responses((status = 200, description = "The key", body = KeyBody))
 )]
 pub(in crate::api) async fn activate(
-    State(api): State<Api>,
-    AdminOf(at): AdminOf,
-    KeyInPath(id): KeyInPath,
-    IfMatch(precondition): IfMatch,
+    api: State<Api>,
+    at: AdminOf,
+    key: KeyInPath,
+    precondition: IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    fields.finish(|| Some(()))?;
-    let context = at.principal.change_context(&api.clock);
-    let now = context.at;
-    respond(api.store.activate_key(at.workspace.id, id, precondition, context).await, now)
+    change(KeyAction::Activate, api, at, key, precondition, fields).await
 }
 
 /// Deactivates a key until it is activated again. Idempotent.
@@ -42,20 +39,18 @@ pub(in crate::api) async fn activate(
     post,
     path = "/workspaces/{workspace}/keys/{key}/deactivate",
     operation_id = "deactivate_key",
+    params(IfMatch),
     request_body = Option<Nothing>,
     responses((status = 200, description = "The key", body = KeyBody))
 )]
 pub(in crate::api) async fn deactivate(
-    State(api): State<Api>,
-    AdminOf(at): AdminOf,
-    KeyInPath(id): KeyInPath,
-    IfMatch(precondition): IfMatch,
+    api: State<Api>,
+    at: AdminOf,
+    key: KeyInPath,
+    precondition: IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    fields.finish(|| Some(()))?;
-    let context = at.principal.change_context(&api.clock);
-    let now = context.at;
-    respond(api.store.deactivate_key(at.workspace.id, id, precondition, context).await, now)
+    change(KeyAction::Deactivate, api, at, key, precondition, fields).await
 }
 
 /// Ends the overlap: the previous secret stops working. Idempotent.
@@ -63,23 +58,30 @@ pub(in crate::api) async fn deactivate(
     post,
     path = "/workspaces/{workspace}/keys/{key}/end-overlap",
     operation_id = "end_overlap",
+    params(IfMatch),
     request_body = Option<Nothing>,
     responses((status = 200, description = "The key", body = KeyBody))
 )]
 pub(in crate::api) async fn end_overlap(
+    api: State<Api>,
+    at: AdminOf,
+    key: KeyInPath,
+    precondition: IfMatch,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    change(KeyAction::EndOverlap, api, at, key, precondition, fields).await
+}
+
+async fn change(
+    action: KeyAction,
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    fields.finish(|| Some(()))?;
-    let context = at.principal.change_context(&api.clock);
-    let now = context.at;
-    respond(api.store.end_overlap(at.workspace.id, id, precondition, context).await, now)
-}
-
-fn respond(result: Result<AtRevision<Key>, StoreError>, now: UnixSeconds) -> Result<Response, Problem> {
-    let AtRevision { value, revision } = result.map_err(key_problem)?;
-    changed_resource(StatusCode::OK, &KeyBody::new(value, now), revision)
+    let (operations, now) = (api.operations(), api.clock.now());
+    Nothing::parse(fields, &operations.context_in(&at))?;
+    let changed = operations.change_key(&at, id, precondition, action).await?;
+    changed_resource(StatusCode::OK, &KeyBody::new(changed.value, now), changed.revision)
 }

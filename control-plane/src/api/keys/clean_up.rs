@@ -6,13 +6,14 @@ use policy::KeyId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{filter, key_problem};
-use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::fields::{Fields, InvalidValue};
-use crate::api::requests::MatchingKeys;
+use crate::api::Api;
+use crate::api::authority::AdminOf;
 use crate::api::response::bulk_summary;
-use crate::api::{Api, values};
-use crate::store::{CleanUpAction, KeyFilter, MatchingKey};
+use crate::operations::fields::Fields;
+use crate::operations::keys::clean_up::MatchingKeys;
+use crate::operations::principal::InWorkspace;
+use crate::operations::request::RequestBody as _;
+use crate::store::{CleanUpAction, MatchingKey};
 use crate::web::problem::Problem;
 
 /// The keys that match.
@@ -67,23 +68,11 @@ pub(in crate::api) async fn delete(
     clean_up(&api, &at, fields, CleanUpAction::Delete).await
 }
 
-async fn clean_up(api: &Api, at: &InWorkspace, mut fields: Fields, action: CleanUpAction) -> Result<Response, Problem> {
-    let context = at.principal.change_context(&api.clock);
-    let dry_run = fields.required("dry_run", values::boolean);
-    let filter = filter::read(&mut fields, context.at);
-    if filter == KeyFilter::default() && !fields.has_errors() {
-        let message = "send at least one of unused_days, unrotated_days, expiring_days, name and status: otherwise all \
-                       keys would match";
-        fields.refuse("", InvalidValue::new("required", message));
-    }
-    let dry_run = fields.finish(|| dry_run)?;
-    let workspace = at.workspace.id;
-    let found = if dry_run {
-        api.store.matching_keys(workspace, filter, action, context.at).await
-    } else {
-        api.store.clean_up(workspace, filter, action, context).await
-    };
-    let found = found.map_err(key_problem)?;
+async fn clean_up(api: &Api, at: &InWorkspace, fields: Fields, action: CleanUpAction) -> Result<Response, Problem> {
+    let operations = api.operations();
+    let request = MatchingKeys::parse(fields, &operations.context_in(at))?;
+    let dry_run = request.dry_run;
+    let found = operations.clean_up(at, action, request).await?;
     let keys = found.value.first.into_iter().map(|MatchingKey { id, name }| MatchedBody { id, name }).collect();
     bulk_summary(&MatchingBody { dry_run, matched: found.value.count, keys }, found.revision)
 }

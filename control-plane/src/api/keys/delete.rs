@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::key_problem;
 use crate::api::Api;
 use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
@@ -16,6 +15,7 @@ use crate::web::problem::Problem;
     delete,
     path = "/workspaces/{workspace}/keys/{key}",
     operation_id = "delete_key",
+    params(IfMatch),
     responses((status = 204, description = "It is deleted"))
 )]
 pub(in crate::api) async fn delete(
@@ -24,7 +24,5 @@ pub(in crate::api) async fn delete(
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let context = at.principal.change_context(&api.clock);
-    let deleted = api.store.delete_key(at.workspace.id, id, precondition, context).await.map_err(key_problem)?;
-    Ok(no_content(deleted.revision))
+    Ok(no_content(api.operations().delete_key(&at, id, precondition).await?.revision))
 }

@@ -6,8 +6,8 @@ use policy::Digest;
 use policy::key_text::KEY_PREFIX;
 use serde_json::Value;
 
-use crate::api::fields::InvalidValue;
-use crate::api::values;
+use crate::operations::fields::InvalidValue;
+use crate::operations::values;
 
 /// SHA-256 of a secret's text, as 64 hexadecimal digits of either case or in base64 of either alphabet, with or without
 /// `=` at its end, and with or without the prefix `sha256:`.

@@ -13,20 +13,20 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use policy::{Digest, KeyId, Revision, WorkspaceId};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::task::{JoinHandle, spawn_blocking};
 use utoipa::ToSchema;
 
 use self::check::{CheckedImport, ImportRefusal, check};
-use self::line::{ExpiredLine, ImportTarget, LineReader};
+pub(in crate::api) use self::line::ExpiredLine;
+use self::line::{ImportKey, ImportTarget, LineReader};
+use crate::api::Api;
 use crate::api::authority::{AdminOf, PlatformAdmin};
-use crate::api::fields::{InvalidValue, QueryFields};
 use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::json_lines::{Lines, LinesBody};
-use crate::api::principal::Principal;
-use crate::api::requests::{ExpiredLines, ImportKey};
+use crate::api::query::QueryFields;
 use crate::api::response::bulk_summary;
-use crate::api::{Api, values};
+use crate::operations::choice::Choice as _;
+use crate::operations::principal::Principal;
 use crate::store::{ChangeContext, Import, OnceResult, StoreError};
 use crate::web::problem::Problem;
 
@@ -48,7 +48,7 @@ struct ImportedBody {
     path = "/workspaces/{workspace}/keys/import",
     operation_id = "import_keys",
     request_body(content = ImportKey, content_type = "application/jsonl", description = "One key per line, at most 100,000"),
-    params(("expired" = Option<ExpiredLines>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default")),
+    params(("expired" = Option<ExpiredLine>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default"), IdempotencyKey),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_workspace(
@@ -67,7 +67,7 @@ pub(in crate::api) async fn into_workspace(
     path = "/keys/import",
     operation_id = "import_keys_anywhere",
     request_body(content = ImportKey, content_type = "application/jsonl", description = "One key per line, at most 100,000"),
-    params(("expired" = Option<ExpiredLines>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default")),
+    params(("expired" = Option<ExpiredLine>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default"), IdempotencyKey),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_each(
@@ -89,6 +89,7 @@ struct CompleteImport {
     /// The same workspace, if its own admin imports, who must not learn which digests are taken in other workspaces.
     /// `None` for a platform admin, who may.
     tenant: Option<WorkspaceId>,
+    principal: Principal,
     context: ChangeContext,
     key: IdempotencyKey,
     query: ImportQuery,
@@ -107,14 +108,14 @@ async fn import(
     let tenant = own.filter(|_| principal.reach().is_some());
     let lines = body.complete(&api, tenant).await?;
     let context = principal.change_context(&api.clock);
-    let import = CompleteImport { api, target, own, tenant, context, key, query, lines };
+    let import = CompleteImport { api, target, own, tenant, principal, context, key, query, lines };
     // A separate task: if the client disconnects, the import still completes, and counts as running until then.
     join(tokio::spawn(import.answer())).await
 }
 
 impl CompleteImport {
     async fn answer(self) -> Result<Response, Problem> {
-        let Self { api, target, own, tenant, context, key, query, lines } = self;
+        let Self { api, target, own, tenant, principal, context, key, query, lines } = self;
         let once = key.for_any_body();
         let _running = once.map(|once| api.store.begin_once(once)).transpose()?;
         if let Some(once) = once
@@ -127,7 +128,7 @@ impl CompleteImport {
             api.auth_failures.check_import(workspace)?;
         }
         let _slot = api.imports.acquire(own)?;
-        let reader = LineReader::new(api.clone(), target, query.expired, context.at);
+        let reader = LineReader::new(api.clone(), target, principal, query.expired, context.at);
         let (checking, wanted) = (api.clone(), once.map(|_| query.digest));
         let checked = join(spawn_blocking(move || check(&checking, wanted, lines, reader))).await?;
         let CheckedImport { digest, lines, outcome } = checked;
@@ -206,15 +207,7 @@ impl<S: Sync> FromRequestParts<S> for ImportQuery {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let QueryFields(mut fields) = QueryFields::from_request_parts(parts, state).await?;
         let digest = fields.digest();
-        let expired = fields.optional("expired", expired).unwrap_or(ExpiredLine::Refuse);
-        fields.finish(|| Some(Self { expired, digest }))
-    }
-}
-
-fn expired(value: Value) -> Result<ExpiredLine, InvalidValue> {
-    match values::string(value)?.as_str() {
-        "refuse" => Ok(ExpiredLine::Refuse),
-        "skip" => Ok(ExpiredLine::Skip),
-        _ => Err(InvalidValue::new("unknown-choice", "must be `refuse`, the default, or `skip`")),
+        let expired = fields.optional("expired", ExpiredLine::from_value).unwrap_or(ExpiredLine::Refuse);
+        Ok(fields.finish(|| Some(Self { expired, digest }))?)
     }
 }

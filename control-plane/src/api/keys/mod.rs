@@ -2,15 +2,14 @@
 
 pub(super) mod actions;
 pub(super) mod clean_up;
-pub(crate) mod create;
+pub(super) mod create;
 pub(super) mod delete;
 mod digest_text;
-pub(super) mod filter;
 pub(super) mod import;
 pub(crate) mod list;
-pub(crate) mod rotate;
+pub(super) mod rotate;
 pub(super) mod show;
-pub(crate) mod update;
+pub(super) mod update;
 pub(super) mod usage;
 
 use std::net::IpAddr;
@@ -22,11 +21,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::requests::{KeyStatus, ScopeLevel};
 use super::response::changed_resource;
 use crate::base::instant;
 use crate::base::secret::Secret;
-use crate::store::{AtRevision, Key, Metadata, OnceResult, Status, StoreError};
+use crate::operations::field_types;
+use crate::operations::{OperationError, Resource};
+use crate::store::{Key, Metadata, OnceResult, Status};
 use crate::web::problem::Problem;
 
 /// A key as JSON. All fields are present, `null` where there is nothing.
@@ -43,10 +43,9 @@ struct KeyBody {
     /// `null` for an imported key whose last characters weren't given.
     #[schema(required)]
     last_characters: Option<String>,
-    #[schema(value_type = KeyStatus)]
-    status: &'static str,
+    status: Status,
     active: bool,
-    #[schema(value_type = BTreeMap<String, ScopeLevel>)]
+    #[schema(schema_with = field_types::scopes_schema)]
     scopes: Scopes,
     #[schema(value_type = Option<Vec<String>>, required)]
     ip_allowlist: Allowlist,
@@ -95,7 +94,7 @@ impl KeyBody {
     fn new(key: Key, now: UnixSeconds) -> Self {
         let warnings = warnings(&key);
         Self {
-            status: status_word(key.status(now)),
+            status: key.status(now),
             previous_secret_expires_at: key.previous_secret_expires_at(now),
             previous_secret_last_used_at: key.previous_secret_last_used_at(now),
             id: key.id,
@@ -121,12 +120,6 @@ impl KeyBody {
     }
 }
 
-/// A key with its new secret, which is shown once.
-pub(crate) struct KeyAndSecret {
-    pub(crate) changed: AtRevision<Key>,
-    pub(crate) secret: Secret,
-}
-
 /// The only response that shows a secret: of create and rotate.
 #[derive(Serialize, ToSchema)]
 #[schema(as = KeyWithSecret)]
@@ -146,7 +139,7 @@ impl<'a> KeyWithSecret<'a> {
 /// The response to a retry of create or rotate: the key as it is now.
 async fn replay(api: &Api, workspace: WorkspaceId, made: OnceResult, status: StatusCode) -> Result<Response, Problem> {
     let id = made.ids.first().and_then(|id| id.parse().ok()).ok_or_else(Problem::unknown_key)?;
-    let key = api.store.key(workspace, id).await.map_err(key_problem)?;
+    let key = api.store.key(workspace, id).await.map_err(OperationError::about(Resource::Key))?;
     let revision = key.revision;
     changed_resource(status, &KeyWithSecret::new(key, None, api.clock.now()), revision)
 }
@@ -165,20 +158,4 @@ fn warnings(key: &Key) -> Vec<Warning> {
         }
     }
     warnings
-}
-
-pub(crate) fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Active => "active",
-        Status::Inactive => "inactive",
-        Status::Expired => "expired",
-    }
-}
-
-/// The workspace was found before, so `NotFound` is about the key.
-pub(crate) fn key_problem(error: StoreError) -> Problem {
-    match error {
-        StoreError::NotFound => Problem::unknown_key(),
-        other => other.into(),
-    }
 }

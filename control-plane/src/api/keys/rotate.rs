@@ -3,19 +3,18 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use policy::KeyId;
-use policy::key_text::Kind;
 
-use super::{KeyAndSecret, KeyWithSecret, key_problem, replay};
-use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::fields::{Fields, InvalidValue};
+use super::{KeyWithSecret, replay};
+use crate::api::Api;
+use crate::api::authority::AdminOf;
 use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
-use crate::api::requests::RotateKey;
 use crate::api::response::changed_resource;
-use crate::api::{Api, expiration, values};
-use crate::store::{NewSecret, Precondition, Rotation};
+use crate::operations::WithSecret;
+use crate::operations::fields::Fields;
+use crate::operations::keys::rotate::RotateKey;
+use crate::operations::request::RequestBody as _;
 use crate::web::problem::Problem;
 
 /// Gives a key a new secret, and shows it once.
@@ -23,6 +22,7 @@ use crate::web::problem::Problem;
     post,
     path = "/workspaces/{workspace}/keys/{key}/rotate",
     operation_id = "rotate_key",
+    params(IfMatch, IdempotencyKey),
     request_body = Option<RotateKey>,
     responses((status = 200, description = "The key and its secret", body = KeyWithSecret))
 )]
@@ -38,44 +38,10 @@ pub(in crate::api) async fn rotate(
     let at = at.once(once);
     let rotate = async {
         let now = api.clock.now();
-        let KeyAndSecret { changed: rotated, secret } = rotate_secret(&api, &at, id, precondition, fields).await?;
+        let operations = api.operations();
+        let request = RotateKey::parse(fields, &operations.context_in(&at))?;
+        let WithSecret { changed: rotated, secret } = operations.rotate_key(&at, id, precondition, request).await?;
         changed_resource(StatusCode::OK, &KeyWithSecret::new(rotated.value, Some(&secret), now), rotated.revision)
     };
     idempotency::run_once(&api, once, rotate, |made| replay(&api, at.workspace.id, made, StatusCode::OK)).await
-}
-
-/// Gives a key a new secret, as the fields request.
-pub(crate) async fn rotate_secret(
-    api: &Api,
-    at: &InWorkspace,
-    id: KeyId,
-    precondition: Precondition,
-    mut fields: Fields,
-) -> Result<KeyAndSecret, Problem> {
-    let rotation = rotation(&mut fields);
-    let rotation = fields.finish(|| Some(rotation))?;
-
-    // The secret's text contains the environment, which a key keeps.
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
-    let secret = api.entropy.secret(&Kind::Key(key.environment))?;
-    let context = at.principal.change_context(&api.clock);
-    let new = NewSecret::from(&secret);
-    let changed = api.store.rotate_key(at.workspace.id, id, new, rotation, precondition, context).await;
-    Ok(KeyAndSecret { changed: changed.map_err(key_problem)?, secret })
-}
-
-/// What happens to the secrets that the key has now.
-fn rotation(fields: &mut Fields) -> Rotation {
-    let overlap = fields.optional("overlap", expiration::overlap).flatten();
-    let replaces = fields.optional("replace", values::boolean).unwrap_or(false);
-    match (overlap, replaces) {
-        (Some(_), true) => {
-            let message = "ends the current secret at once, and so can't be combined with `overlap`; send one of them";
-            fields.refuse("replace", InvalidValue::new("ambiguous", message));
-            Rotation::Replace
-        }
-        (None, true) => Rotation::Replace,
-        (Some(secs), false) => Rotation::Overlap { secs },
-        (None, false) => Rotation::EndAll,
-    }
 }

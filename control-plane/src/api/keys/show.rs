@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{KeyBody, key_problem};
+use super::KeyBody;
 use crate::api::Api;
 use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
@@ -22,7 +22,7 @@ pub(in crate::api) async fn show(
     MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     let revision = key.revision;
     resource(&KeyBody::new(key, api.clock.now()), revision)
 }

@@ -3,17 +3,16 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use policy::KeyId;
 
-use super::{KeyBody, key_problem};
-use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::fields::{Fields, InvalidValue};
+use super::KeyBody;
+use crate::api::Api;
+use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
-use crate::api::requests::UpdateKey;
 use crate::api::response::changed_resource;
-use crate::api::{Api, values};
-use crate::store::{AtRevision, Key, KeyPatch, Precondition};
+use crate::operations::fields::Fields;
+use crate::operations::keys::update::UpdateKey;
+use crate::operations::request::RequestBody as _;
 use crate::web::problem::Problem;
 
 /// Replaces the given fields; `metadata` is merged.
@@ -21,6 +20,7 @@ use crate::web::problem::Problem;
     patch,
     path = "/workspaces/{workspace}/keys/{key}",
     operation_id = "update_key",
+    params(IfMatch),
     request_body = UpdateKey,
     responses((status = 200, description = "The key", body = KeyBody))
 )]
@@ -32,28 +32,8 @@ pub(in crate::api) async fn update(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let now = api.clock.now();
-    let updated = replace(&api, &at, id, precondition, fields).await?;
+    let operations = api.operations();
+    let request = UpdateKey::parse(fields, &operations.context_in(&at))?;
+    let updated = operations.update_key(&at, id, precondition, request).await?;
     changed_resource(StatusCode::OK, &KeyBody::new(updated.value, now), updated.revision)
-}
-
-/// Replaces the given fields of a key.
-pub(crate) async fn replace(
-    api: &Api,
-    at: &InWorkspace,
-    id: KeyId,
-    precondition: Precondition,
-    mut fields: Fields,
-) -> Result<AtRevision<Key>, Problem> {
-    let patch = KeyPatch {
-        name: fields.optional("name", values::name),
-        scopes: fields.optional("scopes", |value| values::scopes(value, &api.config)),
-        allowlist: fields.optional("ip_allowlist", values::allowlist),
-        metadata: fields.optional("metadata", values::metadata_patch),
-    };
-    for name in ["expires_at", "expires_in"] {
-        fields.forbid(name, InvalidValue::new("expiration-immutable", "is fixed when a key is made"));
-    }
-    let patch = fields.finish(|| Some(patch))?;
-    let context = at.principal.change_context(&api.clock);
-    api.store.update_key(at.workspace.id, id, patch, precondition, context).await.map_err(key_problem)
 }

@@ -9,7 +9,6 @@ use policy::UnixSeconds;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::key_problem;
 use crate::api::Api;
 use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
@@ -118,6 +117,6 @@ pub(in crate::api) async fn usage(
     MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let usage = api.store.usage(at.workspace.id, id, api.clock.now()).await.map_err(key_problem)?;
+    let usage = api.operations().key_usage(&at, id).await?;
     ok_json(&UsageBody::from(usage))
 }

@@ -3,10 +3,10 @@
 use policy::Allowlist;
 use serde_json::Value;
 
-use crate::api::values;
 use crate::console::display;
 use crate::console::form::VerifiedForm;
-use crate::console::problems::field_message;
+use crate::console::problems::allowlist_message;
+use crate::operations::values;
 
 /// The allowlist in a form.
 pub(super) struct AllowlistField {
@@ -58,10 +58,7 @@ impl AllowlistField {
                 let count = display::item_count(networks.len(), "network");
                 AllowlistCheck { is_good: true, sentence: format!("{count}, shown as they will be stored.") }
             }
-            Err(refused) => AllowlistCheck {
-                is_good: false,
-                sentence: field_message("ip_allowlist", refused.code, &refused.message),
-            },
+            Err(refused) => AllowlistCheck { is_good: false, sentence: allowlist_message(refused.allowlist.as_ref()) },
         });
         self
     }

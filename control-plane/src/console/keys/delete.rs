@@ -7,14 +7,14 @@ use axum::response::Response;
 
 use super::view::{href, mask};
 use crate::api::Api;
-use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::key_problem;
+use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::form::VerifiedForm;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done};
 use crate::console::problems::FormErrors;
 use crate::console::session::ConsoleSession;
+use crate::operations::principal::InWorkspace;
 use crate::store::{Key, Precondition};
 use crate::web::problem::Problem;
 
@@ -38,7 +38,7 @@ pub(in crate::console) async fn show(
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     html(StatusCode::OK, &page(&api, &session, &at, &key, (FormErrors::none(), "")))
 }
 
@@ -49,15 +49,14 @@ pub(in crate::console) async fn delete(
     KeyInPath(id): KeyInPath,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     let confirmation = form.text("confirm");
     // Spaces around a name aren't visible, so they need not be typed.
     if confirmation.trim() != key.name.trim() {
         let errors = FormErrors::single("confirm", "This is not the key's name. Type it exactly as shown above.");
         return html(StatusCode::UNPROCESSABLE_ENTITY, &page(&api, &session, &at, &key, (errors, confirmation)));
     }
-    let context = at.principal.change_context(&api.clock);
-    let deleted = api.store.delete_key(at.workspace.id, id, Precondition::None, context).await.map_err(key_problem)?;
+    let deleted = api.operations().delete_key(&at, id, Precondition::None).await?;
     redirect_done(&format!("/console/workspaces/{}/keys", at.workspace.slug), "deleted", deleted.revision)
 }
 

@@ -12,14 +12,16 @@ use serde_json::Value;
 use super::fields::{KeyFields, merge_patch};
 use super::view::href;
 use crate::api::Api;
-use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::{key_problem, update};
+use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::form::{VerifiedForm, fields};
 use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done, see_other};
 use crate::console::problems::FormErrors;
 use crate::console::session::ConsoleSession;
+use crate::operations::keys::update::UpdateKey;
+use crate::operations::principal::InWorkspace;
+use crate::operations::request::RequestBody as _;
 use crate::store::{Key, Precondition};
 use crate::web::problem::Problem;
 
@@ -44,7 +46,7 @@ pub(in crate::console) async fn show(
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     let (key_fields, revision) = (KeyFields::of(&key, &api.config), key.revision.to_string());
     html(StatusCode::OK, &page(&api, &session, &at, &key, (key_fields, revision, FormErrors::none())))
 }
@@ -56,7 +58,7 @@ pub(in crate::console) async fn save(
     KeyInPath(id): KeyInPath,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     let mut key_fields = KeyFields::from_form(&form, &api.config);
     let revision = form.text("revision").to_owned();
     if form.has("check") {
@@ -72,9 +74,14 @@ pub(in crate::console) async fn save(
                 let patch = merge_patch(&key.metadata, metadata);
                 input.insert("metadata".to_owned(), Value::Object(patch));
             }
-            match update::replace(&api, &at, id, precondition, fields(input)).await {
+            let operations = api.operations();
+            let saved = match UpdateKey::parse(fields(input), &operations.context_in(&at)) {
+                Ok(request) => operations.update_key(&at, id, precondition, request).await,
+                Err(error) => Err(error),
+            };
+            match saved {
                 Ok(saved) => Ok(saved),
-                Err(problem) => Err(FormErrors::from_problem(problem)?),
+                Err(error) => Err(FormErrors::of(error)?),
             }
         }
     };

@@ -8,11 +8,11 @@ use axum::response::Response;
 use super::view::{KeyView, creator_names};
 use crate::api::Api;
 use crate::api::authority::MemberOf;
-use crate::api::keys::list;
 use crate::console::enforcement::Banner;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
 use crate::console::query::PageQuery;
 use crate::console::session::ConsoleSession;
+use crate::operations::choice::Choice as _;
 use crate::web::problem::Problem;
 
 #[derive(Template)]
@@ -41,10 +41,10 @@ pub(in crate::console) async fn show(
     MemberOf(at): MemberOf,
     params: PageQuery,
 ) -> Result<Response, Problem> {
-    let listed = list::page(&api, &at, params.fields()).await?;
+    let listed = api.operations().list_keys(&at, params.fields()).await?;
     let (now, names) = (api.clock.now(), creator_names(&api, &listed.page.items).await?);
-    let path = format!("/console/workspaces/{}/keys", at.workspace.slug);
-    let by = |first, second| params.url_with(&path, "sort", if listed.sort == first { second } else { first });
+    let (path, sort) = (format!("/console/workspaces/{}/keys", at.workspace.slug), listed.sort.as_str());
+    let by = |first, second| params.url_with(&path, "sort", if sort == first { second } else { first });
     let filters = ["q", "status", "unused_days", "unrotated_days", "expiring_days", "name"];
     let page = Page {
         frame: Frame::within(&session, &at.workspace, Area::Keys),
@@ -55,7 +55,7 @@ pub(in crate::console) async fn show(
         is_first_page: params.text("cursor").is_empty(),
         q: params.text("q").to_owned(),
         status: params.text("status").to_owned(),
-        sort: listed.sort,
+        sort,
         by_name: by("name", "-name"),
         by_creation: by("-created_at", "created_at"),
         next: listed.next_cursor.map(|next| params.url_with(&path, "cursor", &next)),

@@ -10,14 +10,18 @@ use serde_json::{Map, Value};
 
 use super::fields::KeyFields;
 use crate::api::Api;
-use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::{KeyAndSecret, create};
+use crate::api::authority::AdminOf;
 use crate::console::enforcement::EnforcementStatus;
 use crate::console::form::{VerifiedForm, fields, instant_of};
 use crate::console::page::{Area, Frame, WorkspaceRef, html, html_with_secret};
 use crate::console::problems::FormErrors;
 use crate::console::secret::{SecretPage, ShellCommand, already_created};
 use crate::console::session::ConsoleSession;
+use crate::operations::WithSecret;
+use crate::operations::keys::create::CreateKey;
+use crate::operations::principal::InWorkspace;
+use crate::operations::request::RequestBody as _;
+use crate::store::Key;
 use crate::web::problem::Problem;
 
 /// How long a key may be valid: the name in REST, and the label.
@@ -88,16 +92,20 @@ pub(in crate::console) async fn create(
     };
     let once_key = form.once_key()?;
     let at = at.once(once_key);
-    match create::create_key(&api, &at, fields(with_expiration(input, &form))).await {
+    let (operations, input) = (api.operations(), fields(with_expiration(input, &form)));
+    let created = match CreateKey::parse(input, &operations.context_in(&at)) {
+        Ok(request) => operations.create_key(&at, request).await,
+        Err(error) => Err(error),
+    };
+    match created.map_err(FormErrors::of) {
         Ok(made) => secret_page(&api, &session, &at, made).await,
-        Err(problem) if problem.errors().is_empty() => {
+        Err(Ok(errors)) => {
+            redisplay(&api, &session, &at, (key_fields, &form, errors), StatusCode::UNPROCESSABLE_ENTITY)
+        }
+        Err(Err(error)) => {
             let frame = Frame::within(&session, &at.workspace, Area::Keys);
             let list = format!("/console/workspaces/{}/keys", at.workspace.slug);
-            already_created(&api, problem, (once_key, frame, &list), "Open the key").await
-        }
-        Err(problem) => {
-            let errors = FormErrors::from_problem(problem)?;
-            redisplay(&api, &session, &at, (key_fields, &form, errors), StatusCode::UNPROCESSABLE_ENTITY)
+            already_created(&api, error, (once_key, frame, &list), "Open the key").await
         }
     }
 }
@@ -107,9 +115,9 @@ async fn secret_page(
     api: &Api,
     session: &ConsoleSession,
     at: &InWorkspace,
-    made: KeyAndSecret,
+    made: WithSecret<Key>,
 ) -> Result<Response, Problem> {
-    let KeyAndSecret { changed, secret } = made;
+    let WithSecret { changed, secret } = made;
     let page = SecretPage {
         frame: Frame::within(session, &at.workspace, Area::Keys),
         title: "Your new API key".to_owned(),

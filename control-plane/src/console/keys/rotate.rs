@@ -7,8 +7,7 @@ use axum::response::Response;
 
 use super::view::{href, mask};
 use crate::api::Api;
-use crate::api::authority::{AdminOf, InWorkspace};
-use crate::api::keys::{KeyAndSecret, key_problem, rotate as api_rotate};
+use crate::api::authority::AdminOf;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::enforcement::EnforcementStatus;
@@ -17,7 +16,11 @@ use crate::console::page::{Area, Frame, WorkspaceRef, html, html_with_secret};
 use crate::console::problems::FormErrors;
 use crate::console::secret::{SecretPage, ShellCommand, already_created};
 use crate::console::session::ConsoleSession;
-use crate::store::{Key, Precondition};
+use crate::operations::keys::rotate::RotateKey;
+use crate::operations::principal::InWorkspace;
+use crate::operations::request::RequestBody as _;
+use crate::operations::{OperationError, WithSecret};
+use crate::store::{Key, Precondition, StoreError};
 use crate::web::problem::Problem;
 
 /// How long the old secret may keep working: the name in REST, and the label.
@@ -72,7 +75,7 @@ pub(in crate::console) async fn show(
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     html(StatusCode::OK, &page(&api, &session, &at, &key, FormErrors::none())?)
 }
 
@@ -85,17 +88,27 @@ pub(in crate::console) async fn rotate(
 ) -> Result<Response, Problem> {
     let once_key = form.once_key()?;
     let at = at.once(once_key);
-    let problem =
-        match api_rotate::rotate_secret(&api, &at, id, Precondition::None, fields(form.fields(&["overlap"]))).await {
-            Ok(made) => return secret_page(&api, &session, &at, made, form.has("overlap")).await,
-            Err(problem) => problem,
-        };
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
-    if problem.errors().is_empty() && problem.code() != "expired-key" {
-        let (frame, here) = (Frame::within(&session, &at.workspace, Area::Keys), href(&at.workspace, &key));
-        return already_created(&api, problem, (once_key, frame, &here), "Open the key").await;
-    }
-    let (status, errors) = (problem.status(), FormErrors::from_problem(problem)?);
+    let (operations, input) = (api.operations(), fields(form.fields(&["overlap"])));
+    let rotated = match RotateKey::parse(input, &operations.context_in(&at)) {
+        Ok(request) => operations.rotate_key(&at, id, Precondition::None, request).await,
+        Err(error) => Err(error),
+    };
+    let error = match rotated {
+        Ok(made) => return secret_page(&api, &session, &at, made, form.has("overlap")).await,
+        Err(error) => error,
+    };
+    let key = api.operations().key(&at, id).await?;
+    let status = match error {
+        OperationError::Store(StoreError::ExpiredKey) => StatusCode::CONFLICT,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let errors = match FormErrors::of(error) {
+        Ok(errors) => errors,
+        Err(error) => {
+            let (frame, here) = (Frame::within(&session, &at.workspace, Area::Keys), href(&at.workspace, &key));
+            return already_created(&api, error, (once_key, frame, &here), "Open the key").await;
+        }
+    };
     let mut page = page(&api, &session, &at, &key, errors)?;
     form.text("overlap").clone_into(&mut page.rotate_form.overlap);
     html(status, &page)
@@ -105,7 +118,7 @@ async fn secret_page(
     api: &Api,
     session: &ConsoleSession,
     at: &InWorkspace,
-    KeyAndSecret { changed, secret }: KeyAndSecret,
+    WithSecret { changed, secret }: WithSecret<Key>,
     has_overlap: bool,
 ) -> Result<Response, Problem> {
     let mut steps = vec![

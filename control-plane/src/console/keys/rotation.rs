@@ -9,7 +9,6 @@ use policy::UnixSeconds;
 use super::view::href;
 use crate::api::Api;
 use crate::api::authority::MemberOf;
-use crate::api::keys::key_problem;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::page::{html, role_is_admin};
@@ -73,7 +72,7 @@ pub(in crate::console) async fn fragment(
     MemberOf(at): MemberOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     match Rotation::of(&key, &at.workspace, &session, api.clock.now()) {
         Some(rotation) => html(StatusCode::OK, &rotation),
         None => Err(Problem::unknown_path()),

@@ -10,8 +10,7 @@ use super::rotate::RotateForm;
 use super::rotation::Rotation;
 use super::view::{KeyView, creator_names};
 use crate::api::Api;
-use crate::api::authority::{InWorkspace, MemberOf};
-use crate::api::keys::key_problem;
+use crate::api::authority::MemberOf;
 use crate::api::path::KeyInPath;
 use crate::console::audit::{AuditEntry, latest};
 use crate::console::display::{self, Moment};
@@ -19,6 +18,7 @@ use crate::console::enforcement::Banner;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
 use crate::console::query::PageQuery;
 use crate::console::session::ConsoleSession;
+use crate::operations::principal::InWorkspace;
 use crate::store::Key;
 use crate::web::problem::Problem;
 
@@ -55,7 +55,7 @@ pub(in crate::console) async fn show(
     KeyInPath(id): KeyInPath,
     params: PageQuery,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     let banner = Banner::of(&api, params.completed).await;
     html(StatusCode::OK, &page(&api, &session, &at, &key, banner).await?)
 }
@@ -68,7 +68,7 @@ async fn page(
     banner: Option<Banner>,
 ) -> Result<Page, Problem> {
     let now = api.clock.now();
-    let usage = api.store.usage(at.workspace.id, key.id, now).await.map_err(key_problem)?;
+    let usage = api.operations().key_usage(at, key.id).await?;
     let names = creator_names(api, std::slice::from_ref(key)).await?;
     let may_change = role_is_admin(at.principal.role());
     let view = KeyView::new(key, &at.workspace, &names, now);

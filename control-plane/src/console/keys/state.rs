@@ -8,12 +8,12 @@ use axum::response::Response;
 use super::view::{href, mask};
 use crate::api::Api;
 use crate::api::authority::AdminOf;
-use crate::api::keys::key_problem;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::form::VerifiedForm;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done};
 use crate::console::session::ConsoleSession;
+use crate::operations::keys::state::KeyAction;
 use crate::store::Precondition;
 use crate::web::problem::Problem;
 
@@ -34,7 +34,7 @@ pub(in crate::console) async fn confirm_deactivate(
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
-    let key = api.store.key(at.workspace.id, id).await.map_err(key_problem)?;
+    let key = api.operations().key(&at, id).await?;
     let page = Page {
         frame: Frame::within(&session, &at.workspace, Area::Keys),
         workspace: WorkspaceRef::of(&at.workspace),
@@ -47,36 +47,40 @@ pub(in crate::console) async fn confirm_deactivate(
 }
 
 pub(in crate::console) async fn deactivate(
-    State(api): State<Api>,
-    AdminOf(at): AdminOf,
-    KeyInPath(id): KeyInPath,
+    api: State<Api>,
+    at: AdminOf,
+    key: KeyInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let context = at.principal.change_context(&api.clock);
-    let changed =
-        api.store.deactivate_key(at.workspace.id, id, Precondition::None, context).await.map_err(key_problem)?;
-    redirect_done(&href(&at.workspace, &changed.value), "deactivated", changed.revision)
+    change(KeyAction::Deactivate, "deactivated", api, at, key).await
 }
 
 pub(in crate::console) async fn activate(
-    State(api): State<Api>,
-    AdminOf(at): AdminOf,
-    KeyInPath(id): KeyInPath,
+    api: State<Api>,
+    at: AdminOf,
+    key: KeyInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let context = at.principal.change_context(&api.clock);
-    let changed =
-        api.store.activate_key(at.workspace.id, id, Precondition::None, context).await.map_err(key_problem)?;
-    redirect_done(&href(&at.workspace, &changed.value), "activated", changed.revision)
+    change(KeyAction::Activate, "activated", api, at, key).await
 }
 
 pub(in crate::console) async fn end_overlap(
+    api: State<Api>,
+    at: AdminOf,
+    key: KeyInPath,
+    _: VerifiedForm,
+) -> Result<Response, Problem> {
+    change(KeyAction::EndOverlap, "overlap-ended", api, at, key).await
+}
+
+/// Changes the key, and redirects to its page, which confirms `completed`.
+async fn change(
+    action: KeyAction,
+    completed: &str,
     State(api): State<Api>,
     AdminOf(at): AdminOf,
     KeyInPath(id): KeyInPath,
-    _: VerifiedForm,
 ) -> Result<Response, Problem> {
-    let context = at.principal.change_context(&api.clock);
-    let changed = api.store.end_overlap(at.workspace.id, id, Precondition::None, context).await.map_err(key_problem)?;
-    redirect_done(&href(&at.workspace, &changed.value), "overlap-ended", changed.revision)
+    let changed = api.operations().change_key(&at, id, Precondition::None, action).await?;
+    redirect_done(&href(&at.workspace, &changed.value), completed, changed.revision)
 }

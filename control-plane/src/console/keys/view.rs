@@ -6,6 +6,7 @@ use policy::UnixSeconds;
 
 use crate::api::Api;
 use crate::console::display::{self, Moment};
+use crate::operations::choice::Choice as _;
 use crate::store::{Key, Status, Workspace};
 use crate::web::problem::Problem;
 
@@ -57,7 +58,7 @@ impl KeyView {
             environment: key.environment.to_string(),
             mask: mask(key),
             status: display::status(status),
-            status_word: crate::api::keys::status_word(status),
+            status_word: status.as_str(),
             is_active: key.active,
             is_expired: status == Status::Expired,
             scopes: display::scopes(&key.scopes),

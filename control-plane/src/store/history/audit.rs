@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use policy::{ChainHash, Revision, WorkspaceId};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::changes;
 use crate::base::instant;
@@ -31,8 +32,9 @@ pub struct AuditHead {
     pub hash: ChainHash,
 }
 
-/// What an event is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The workspace, key, token or instance that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Target)]
 pub(crate) struct EventTarget {
     pub(crate) kind: &'static str,
     pub(crate) id: String,
@@ -97,18 +99,32 @@ impl Event {
     }
 }
 
-/// An event's JSON. Stored events never change, so fields may be added but not renamed.
-#[derive(Serialize)]
-struct EventJson<'a> {
+/// A change, as the audit log records it.
+//
+// Stored events never change, so fields may be added but not renamed.
+#[derive(Serialize, ToSchema)]
+pub struct AuditEventJson<'a> {
+    #[schema(value_type = u64)]
     revision: Revision,
+    #[schema(format = DateTime)]
     at: String,
+    #[schema(value_type = Actor)]
     actor: &'a Actor,
     action: &'static str,
+    #[schema(value_type = Option<EventTarget>, required)]
     target: &'a Option<EventTarget>,
+    #[schema(value_type = Option<String>, required)]
     workspace_id: Option<WorkspaceId>,
+    /// The changed fields as they were; `null` if the target was created.
+    #[schema(value_type = Option<Object>, required)]
     before: &'a Option<Map<String, Value>>,
+    /// The changed fields as they are now; `null` if the target was removed.
+    #[schema(value_type = Option<Object>, required)]
     after: &'a Option<Map<String, Value>>,
+    /// The client's address.
+    #[schema(value_type = Option<String>, required)]
     address: Option<IpAddr>,
+    #[schema(value_type = Option<String>, required)]
     request_id: &'a Option<String>,
 }
 
@@ -119,7 +135,7 @@ pub(crate) fn append(
     context: &ChangeContext,
     event: &Event,
 ) -> Result<(), StoreError> {
-    let event_json = EventJson {
+    let event_json = AuditEventJson {
         revision,
         at: instant::text(context.at),
         actor: &context.actor,

@@ -2,16 +2,18 @@
 
 use axum::http::{StatusCode, header};
 
-use super::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
+use super::{LineErrors, MAX_SHOWN_LINES, Problem};
 use crate::base::entropy::EntropyError;
-use crate::store::{MAX_METADATA_BYTES, StoreError, Unwritable};
+use crate::operations::fields::FieldError;
+use crate::operations::{OperationError, Resource};
+use crate::store::{StoreError, Unwritable};
 
 impl From<StoreError> for Problem {
     /// `NotFound` becomes an unknown path; code that looks up something else maps it before.
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound => Self::unknown_path(),
-            StoreError::SlugTaken => Self::slug_taken(),
+            error @ StoreError::SlugTaken => Self::slug_taken(field_errors(error)),
             StoreError::AlreadyMade => Self::made_before(),
             StoreError::InProgress => Self::in_progress(),
             StoreError::ExpiredKey => Self::new(
@@ -28,11 +30,7 @@ impl From<StoreError> for Problem {
                 ),
             ),
             StoreError::LimitReached(limit) => Self::limit_of_workspace(limit),
-            StoreError::MetadataTooLarge { bytes } => Self::invalid(vec![FieldError {
-                field: "metadata".to_owned(),
-                code: "too-long",
-                message: format!("would have {bytes} bytes of JSON; at most {MAX_METADATA_BYTES} are allowed"),
-            }]),
+            error @ StoreError::MetadataTooLarge { .. } => Self::invalid(field_errors(error)),
             StoreError::Unavailable(_) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "storage-unavailable",
@@ -74,6 +72,27 @@ impl From<StoreError> for Problem {
                 Self::refused_lines(lines.into_iter().take(MAX_SHOWN_LINES).map(taken).collect(), refused)
             }
             StoreError::Fault(_) => Self::fault(),
+        }
+    }
+}
+
+/// The fields that a refusal of the store is about.
+fn field_errors(error: StoreError) -> Vec<FieldError> {
+    OperationError::Store(error).into_fields().unwrap_or_default()
+}
+
+impl From<OperationError> for Problem {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Invalid(errors) => Self::invalid(errors),
+            OperationError::NotFound(Resource::Workspace) => Self::unknown_workspace(),
+            OperationError::NotFound(Resource::Key) => Self::unknown_key(),
+            OperationError::NotFound(Resource::Token) => Self::unknown_token(),
+            OperationError::NotFound(Resource::Secret) => Self::unknown_secret(),
+            OperationError::RoleNotIncluded => Self::forbidden("a token whose own role includes the new token's role"),
+            OperationError::Store(error) => error.into(),
+            OperationError::Entropy(error) => error.into(),
+            OperationError::Incomplete => Self::fault(),
         }
     }
 }

@@ -19,7 +19,7 @@ const LIMITS: [Limit; 2] =
     [Limit { name: "connections_per_address", maximum: 1_024 }, Limit { name: "connections", maximum: 20_000 }];
 
 fn field(code: &'static str, message: &str) -> FieldError {
-    FieldError { field: "name".to_owned(), code, message: message.to_owned() }
+    FieldError::new("name", code, message)
 }
 
 /// Examples: the constructor's name, and its problem.
@@ -45,7 +45,7 @@ fn examples() -> Vec<(&'static str, Problem)> {
         ("forbidden", Problem::forbidden("a platform admin's token")),
         ("unknown_revision", Problem::unknown_revision(Revision(7))),
         ("method_not_allowed", Problem::method_not_allowed()),
-        ("slug_taken", Problem::slug_taken()),
+        ("slug_taken", Problem::from(StoreError::SlugTaken)),
         ("foreign_form", Problem::foreign_form(&"https://keys.example.com".parse().unwrap())),
         ("stale_form", Problem::stale_form()),
         ("not_form_type", Problem::not_form_type()),

@@ -7,10 +7,10 @@ use policy::{Digest, KeyId};
 
 use super::line::{LineOutcome, LineReader};
 use crate::api::Api;
-use crate::api::fields::{Fields, InvalidValue};
 use crate::api::json_lines::{Line, Lines};
+use crate::operations::fields::{FieldError, Fields, InvalidValue};
 use crate::store::{Import, ImportedKey, StoreError};
-use crate::web::problem::{FieldError, LineErrors, MAX_SHOWN_LINES, Problem};
+use crate::web::problem::{LineErrors, MAX_SHOWN_LINES, Problem};
 
 /// The maximum number of lines of an import, which holds a digest and an id for each in memory.
 const MAX_LINES: usize = 100_000;
@@ -135,8 +135,7 @@ impl FirstPass {
     /// Why nothing may be imported; `None` if all lines are valid.
     fn refusal(&mut self) -> Option<ImportRefusal> {
         if self.lines == 0 {
-            let message = "has no lines; send one key per line".to_owned();
-            let error = FieldError { field: String::new(), code: "empty", message };
+            let error = FieldError::new("", "empty", "has no lines; send one key per line");
             return Some(ImportRefusal::Lines(Problem::invalid(vec![error])));
         }
         if self.refused_count > 0 {

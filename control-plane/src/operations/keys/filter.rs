@@ -2,9 +2,12 @@
 
 use policy::UnixSeconds;
 use serde_json::Value;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 
-use crate::api::fields::{Fields, InvalidValue};
-use crate::api::values;
+use crate::operations::choice::Choice as _;
+use crate::operations::fields::{Fields, InvalidValue};
+use crate::operations::request::{BodyField, NamedSchemas, string_schema};
+use crate::operations::values;
 use crate::store::{KeyFilter, Status};
 
 const DAY: i64 = 86_400;
@@ -16,15 +19,33 @@ const MAX_DAYS: i64 = 36_500;
 const MAX_PATTERN: usize = 100;
 
 /// Parses the fields of a filter. A refused field counts as absent here; `Fields::finish` reports it.
-pub(in crate::api) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
+pub(crate) fn read(fields: &mut Fields, now: UnixSeconds) -> KeyFilter {
     let ago = |days: i64| now.saturating_add_secs(days.saturating_mul(-DAY));
     KeyFilter {
-        status: fields.optional("status", status),
+        status: fields.optional("status", Status::from_value),
         unused_since: fields.optional("unused_days", days).map(ago),
         unrotated_since: fields.optional("unrotated_days", days).map(ago),
         expiring_by: fields.optional("expiring_days", days).map(|days| ago(days.saturating_neg())),
         name: fields.optional("name", pattern),
     }
+}
+
+/// Adds the fields to the schema of a body.
+pub(crate) fn describe(body: ObjectBuilder) -> ObjectBuilder {
+    let format = Some(SchemaFormat::KnownFormat(KnownFormat::Int32));
+    let days = ObjectBuilder::new().schema_type(Type::Integer).format(format).minimum(Some(1)).maximum(Some(MAX_DAYS));
+    let days = Schema::Object(days.build());
+    let pattern = string_schema().min_length(Some(1)).max_length(Some(MAX_PATTERN)).build();
+    <Option<Status> as BodyField>::describe("status", None, body)
+        .property("unused_days", days.clone())
+        .property("unrotated_days", days.clone())
+        .property("expiring_days", days)
+        .property("name", Schema::Object(pattern))
+}
+
+/// As [`BodyField::schemas`].
+pub(crate) fn schemas(schemas: &mut NamedSchemas) {
+    <Status as BodyField>::schemas(schemas);
 }
 
 /// A number of days, which is text in a query.
@@ -36,15 +57,6 @@ fn days(value: Value) -> Result<i64, InvalidValue> {
     };
     let message = || InvalidValue::new("out-of-range", format!("must be a number of days from 1 to {MAX_DAYS}"));
     number.filter(|days| (1..=MAX_DAYS).contains(days)).ok_or_else(message)
-}
-
-fn status(value: Value) -> Result<Status, InvalidValue> {
-    match values::string(value)?.as_str() {
-        "active" => Ok(Status::Active),
-        "inactive" => Ok(Status::Inactive),
-        "expired" => Ok(Status::Expired),
-        _ => Err(InvalidValue::new("unknown-status", "must be one of active, inactive, expired")),
-    }
 }
 
 fn pattern(value: Value) -> Result<String, InvalidValue> {

@@ -1,12 +1,12 @@
-//! Request fields, parsed one by one, so that one response reports the errors of all fields.
+//! Request fields, parsed one by one, so that one error reports all invalid fields.
 
-use axum::extract::{FromRequestParts, Query};
-use axum::http::request::Parts;
+use policy::allowlist::AllowlistError;
 use policy::{Digest, key_text};
+use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use super::canonical;
-use crate::web::problem::{FieldError, Problem};
+use super::{OperationError, canonical};
 
 /// The fields of a body or a query that aren't parsed yet. Fields that remain at the end are unknown, and refused.
 pub(crate) struct Fields {
@@ -22,11 +22,35 @@ const SHORTEST_SECRET: usize = key_text::RANDOM_SYMBOLS + key_text::CHECKSUM_SYM
 pub(crate) struct InvalidValue {
     pub(crate) code: &'static str,
     pub(crate) message: String,
+    /// What is wrong with an allowlist, for pages that word it in their own way.
+    pub(crate) allowlist: Option<AllowlistError>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    pub field: String,
+    pub code: &'static str,
+    pub message: String,
+    /// As in [`InvalidValue`].
+    #[serde(skip)]
+    pub allowlist: Option<AllowlistError>,
 }
 
 impl InvalidValue {
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), allowlist: None }
+    }
+}
+
+impl FieldError {
+    pub fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), code, message: message.into(), allowlist: None }
+    }
+
+    /// A digest that is refused. Gives no reason, so that nobody learns whether the control plane stores it.
+    pub fn refused_digest() -> Self {
+        Self::new("digest", "refused", "is refused")
     }
 }
 
@@ -93,16 +117,16 @@ impl Fields {
     }
 
     pub(crate) fn refuse(&mut self, name: &str, refused: InvalidValue) {
-        let InvalidValue { code, message } = refused;
-        self.errors.push(FieldError { field: name.to_owned(), code, message });
+        let InvalidValue { code, message, allowlist } = refused;
+        self.errors.push(FieldError { field: name.to_owned(), code, message, allowlist });
     }
 
     /// The result of `build`, if no field was refused and none remains. `build` returns `None` only if it lacks a value
     /// that was refused.
-    pub(crate) fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
+    pub(crate) fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, OperationError> {
         match self.errors() {
-            errors if errors.is_empty() => build().ok_or_else(Problem::fault),
-            errors => Err(Problem::invalid(errors)),
+            errors if errors.is_empty() => build().ok_or(OperationError::Incomplete),
+            errors => Err(OperationError::Invalid(errors)),
         }
     }
 
@@ -120,24 +144,4 @@ impl Fields {
 pub(crate) fn redacted(text: &str) -> String {
     let may_be_a_secret = text.len() >= SHORTEST_SECRET && text.contains("lk");
     if may_be_a_secret { "(possibly a secret)".to_owned() } else { text.chars().take(100).collect() }
-}
-
-/// The parameters of a query.
-pub(crate) struct QueryFields(pub(crate) Fields);
-
-impl<S: Sync> FromRequestParts<S> for QueryFields {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) else {
-            return Err(Problem::bad_query("write it as `name=value&name=value`"));
-        };
-        let mut given = Map::new();
-        for (name, value) in pairs {
-            if given.insert(name, Value::String(value)).is_some() {
-                return Err(Problem::bad_query("a parameter is given twice; give each parameter once"));
-            }
-        }
-        Ok(Self(Fields::new(given)))
-    }
 }

@@ -13,7 +13,7 @@ use crate::base::config::Config;
 use crate::store::{MAX_METADATA_BYTES, Metadata, WorkspaceName};
 
 /// The maximum length of a name, in characters.
-const MAX_NAME: usize = 100;
+pub(super) const MAX_NAME: usize = 100;
 
 /// Items of a page, by default.
 pub(crate) const DEFAULT_LIMIT: NonZeroU32 = match NonZeroU32::new(50) {
@@ -31,11 +31,6 @@ pub(crate) fn string(value: Value) -> Result<String, InvalidValue> {
             Err(InvalidValue::new("wrong-type", "must be a string"))
         }
     }
-}
-
-/// A string, or `null`, which means the same as a missing field.
-pub(crate) fn optional_string(value: Value) -> Result<Option<String>, InvalidValue> {
-    if value.is_null() { Ok(None) } else { string(value).map(Some) }
 }
 
 pub(crate) fn boolean(value: Value) -> Result<bool, InvalidValue> {
@@ -168,7 +163,7 @@ pub(crate) fn allowlist(value: Value) -> Result<Allowlist, InvalidValue> {
             AllowlistError::NotANetwork { .. } => "not-a-network",
             AllowlistError::HostBits { .. } => "host-bits",
         };
-        InvalidValue::new(code, format!("is refused: {error}"))
+        InvalidValue { allowlist: Some(error.clone()), ..InvalidValue::new(code, format!("is refused: {error}")) }
     })
 }
 
