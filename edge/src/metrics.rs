@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use policy::decide::CODES;
+use policy::DenyReason;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -51,7 +51,7 @@ impl Metrics {
             (verdict, Counter { id, pending: Cell::new(0) })
         };
         Self {
-            verdicts: PASSES.into_iter().chain(CODES).map(counter).collect(),
+            verdicts: PASSES.into_iter().chain(DenyReason::ALL.map(DenyReason::code)).map(counter).collect(),
             revision: host.define_gauge("latchkey_revision"),
             keys: host.define_gauge("latchkey_keys"),
             age: host.define_gauge("latchkey_age_seconds"),

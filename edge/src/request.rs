@@ -3,9 +3,9 @@
 use std::cell::{OnceCell, RefCell};
 
 use policy::config::Forward;
-use policy::decide::{Credential, Decision, Denial, DenyReason, Facts, Knowledge, Permit, decide};
+use policy::decide::{Credential, Decision, Denial, Facts, Knowledge, Permit, decide};
 use policy::key_text::PresentedKey;
-use policy::{Digest, UnixSeconds};
+use policy::{DenyReason, Digest, UnixSeconds};
 
 use crate::client_address::client_address;
 use crate::credential::{self, HeaderEdit};
@@ -143,14 +143,14 @@ pub fn on_request_headers(
         Decision::Deny(denial) => {
             deny(host, &denial, format);
             if let Some(source) = source {
-                let (code, secret) = (denial.reason.code(), scan.keys.first().map(AsRef::as_ref));
+                let (reason, secret) = (denial.reason, scan.keys.first().map(AsRef::as_ref));
                 match denial.key {
                     Some(key) => source.usage.count_denied(
-                        &DeniedRequest { key, code, method, path, secret },
+                        &DeniedRequest { key, reason, method, path, secret },
                         facts.now,
                         address,
                     ),
-                    None => source.usage.count_denied_without_key(code),
+                    None => source.usage.count_denied_without_key(reason),
                 }
             }
             metrics.count(denial.reason.code());
@@ -189,7 +189,7 @@ fn deny(host: &dyn Host, denial: &Denial<'_>, format: DenialFormat) {
         host.set_filter_state(KEY_ID, &key.text());
     }
     host.set_filter_state(VERDICT, format!("denied:{}", denial.reason.code()).as_bytes());
-    response::deny(host, denial.reason, format);
+    response::deny(host, denial, format);
 }
 
 /// `reviews:read webhooks:write`, sorted by the scope's name.
@@ -221,5 +221,5 @@ fn header<'a>(headers: &'a [Header], name: &str) -> &'a [u8] {
 
 /// The response of a worker that can't decide at all, because its own state is in use. This should never happen.
 pub fn refuse(host: &dyn Host) {
-    response::deny(host, DenyReason::NotReady, DenialFormat::Problem);
+    response::deny(host, &Denial::anonymous(DenyReason::NotReady), DenialFormat::Problem);
 }

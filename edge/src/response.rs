@@ -1,6 +1,7 @@
 //! Responses that the filter sends itself: denials and the answer to readiness probes.
 
 use policy::DenyReason;
+use policy::decide::{Denial, RequiredScope};
 
 use crate::host::Host;
 
@@ -30,8 +31,8 @@ impl DenialFormat {
 
 /// Answers a denied request: the reason and the next step, the code as a header, and a challenge on 401 (RFC 9110
 /// 11.6.1).
-pub fn deny(host: &dyn Host, reason: DenyReason<'_>, format: DenialFormat) {
-    let status = reason.status();
+pub fn deny(host: &dyn Host, denial: &Denial<'_>, format: DenialFormat) {
+    let (reason, status) = (denial.reason, denial.reason.status());
     let mut headers = vec![(CODE, reason.code())];
     match status {
         401 => headers.push(("www-authenticate", "Bearer realm=\"latchkey\"")),
@@ -42,13 +43,13 @@ pub fn deny(host: &dyn Host, reason: DenyReason<'_>, format: DenialFormat) {
         DenialFormat::Grpc => host.respond(status, &headers, reason.detail().as_bytes()),
         DenialFormat::Problem => {
             headers.push(("content-type", "application/problem+json"));
-            host.respond(status, &headers, problem(reason).as_bytes());
+            host.respond(status, &headers, problem(denial).as_bytes());
         }
     }
 }
 
-fn problem(reason: DenyReason<'_>) -> String {
-    let status = reason.status();
+fn problem(denial: &Denial<'_>) -> String {
+    let (reason, status) = (denial.reason, denial.reason.status());
     let mut problem = serde_json::json!({
         "type": "about:blank",
         "title": title(status),
@@ -56,7 +57,7 @@ fn problem(reason: DenyReason<'_>) -> String {
         "code": reason.code(),
         "detail": reason.detail(),
     });
-    if let (DenyReason::MissingScope { scope, level }, Some(fields)) = (reason, problem.as_object_mut()) {
+    if let (Some(RequiredScope { scope, level }), Some(fields)) = (denial.required, problem.as_object_mut()) {
         fields.insert("scope".to_owned(), scope.into());
         fields.insert("level".to_owned(), level.as_str().into());
     }
@@ -70,7 +71,7 @@ pub fn ready(host: &dyn Host, instance: Option<&str>, format: DenialFormat) {
         Some(instance) => {
             host.respond(200, &[("content-type", "text/plain"), ("latchkey-instance", instance)], b"ready\n");
         }
-        None => deny(host, DenyReason::NotReady, format),
+        None => deny(host, &Denial::anonymous(DenyReason::NotReady), format),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Counting is a look-up and an addition in the VM's memory: no host call, and no allocation for a key that has counts.
 //! See `docs/decisions/usage.md`.
 
+mod denial_counts;
 mod denials;
 mod key_hour;
 mod reporting;
@@ -14,10 +15,10 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 
-use policy::decide::CODES;
 use policy::protocol::usage::{DroppedUsage, MAX_KEYS, UsageBatch};
-use policy::{Digest, KeyId, UnixSeconds};
+use policy::{DenyReason, Digest, KeyId, UnixSeconds};
 
+use denial_counts::DenialCounts;
 use denials::{Denials, MAX_DENIALS_PER_KEY};
 use key_hour::{KeyHour, KeyHourCounts, KeyHourHasher};
 pub use reporting::{BatchOutcome, UsageReporter};
@@ -35,8 +36,8 @@ pub struct Usage {
 struct Counters {
     key_hours: HashMap<KeyHour, KeyHourCounts, BuildHasherDefault<KeyHourHasher>>,
     denials: Denials,
-    /// Denials without a valid secret, in the order of [`CODES`].
-    keyless_denials: [u64; CODES.len()],
+    /// Denials without a valid secret.
+    keyless_denials: DenialCounts<u64>,
     dropped: DroppedUsage,
     /// Dropped requests that were not added to the metric yet.
     unreported: u64,
@@ -56,8 +57,8 @@ pub struct LazyAddress<R> {
 pub struct DeniedRequest<'a> {
     /// The key that the secret belongs to.
     pub key: KeyId,
-    /// Why it was denied: one of [`CODES`].
-    pub code: &'static str,
+    /// Why it was denied.
+    pub reason: DenyReason,
     /// As received. It is cut and made printable before it is stored.
     pub method: &'a [u8],
     /// As received. Its query is never stored, nor is a path that contains a key.
@@ -97,7 +98,7 @@ impl Usage {
         let Ok(mut counters) = self.counters.try_borrow_mut() else { return };
         let period = counters.period;
         let Some(counts) = counters.counts(denied.key, now) else { return };
-        counts.deny(denied.code);
+        counts.deny(denied.reason);
         if counts.admit_denial(period, MAX_DENIALS_PER_KEY) {
             let address = address.known.or_else(address.read);
             let has_dropped_one = counters.denials.push(denied, now, address);
@@ -106,11 +107,9 @@ impl Usage {
     }
 
     /// Counts a denial without a valid secret: only its reason is known.
-    pub fn count_denied_without_key(&self, code: &'static str) {
+    pub fn count_denied_without_key(&self, reason: DenyReason) {
         let Ok(mut counters) = self.counters.try_borrow_mut() else { return };
-        if let Some((count, _)) = counters.keyless_denials.iter_mut().zip(CODES).find(|(_, own)| *own == code) {
-            *count = count.saturating_add(1);
-        }
+        counters.keyless_denials.add_one(reason);
     }
 
     /// Begins a new period: addresses are read again.
@@ -128,8 +127,6 @@ impl Usage {
     /// Removes and returns the counts for the next batch, without its ids; `None` if there are none.
     fn take(&self) -> Option<UsageBatch> {
         let mut counters = self.counters.try_borrow_mut().ok()?;
-        let denied =
-            CODES.into_iter().zip(std::mem::take(&mut counters.keyless_denials)).filter(|(_, count)| *count > 0);
         let batch = UsageBatch {
             edge: String::new(),
             instance: String::new(),
@@ -142,7 +139,7 @@ impl Usage {
                 .map(|(name, counts)| counts.report(name))
                 .collect(),
             denials: counters.denials.take(),
-            denied: denied.map(|(code, count)| (code.into(), count)).collect(),
+            denied: std::mem::take(&mut counters.keyless_denials).by_code(),
             dropped: Some(std::mem::take(&mut counters.dropped)),
         };
         let is_empty = batch.keys.is_empty()

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::deny_reason::DenyReason;
 use crate::digest::Digest;
 use crate::environment::Environment;
 use crate::id::{KeyId, WorkspaceId};
@@ -86,145 +87,31 @@ pub struct Permit<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial<'a> {
     /// The first check that failed.
-    pub reason: DenyReason<'a>,
+    pub reason: DenyReason,
     /// `Some` only for reasons after [`DenyReason::UnknownKey`]. For logs and usage; the client doesn't get it.
     pub key: Option<KeyId>,
+    /// `Some` only with [`DenyReason::MissingScope`]; the client gets it.
+    pub required: Option<RequiredScope<'a>>,
 }
 
-/// Why a request is denied, in the order of the checks: the first reason that holds is the answer.
+/// What a rule requires of a key, for the method of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DenyReason<'a> {
-    /// 400. The path can be read in more than one way. Comes first, also on public routes.
-    BadPath,
-    /// 400. The host contains a key. Also on public routes.
-    BadAuthority,
-    /// 401. None of the configured places has a key.
-    MissingKey,
-    /// 401. More than one key, equal or not.
-    MultipleKeys,
-    /// 401. Not the text of a key: wrong shape or checksum, or an imported key where these are refused.
-    MalformedKey,
-    /// 401. The text names another environment. An imported key's text names none: it gets [`DenyReason::UnknownKey`].
-    WrongEnvironment,
-    /// 503. The worker has no keys that it may decide by yet.
-    NotReady,
-    /// 503. The control plane last confirmed the keys longer ago than `max_staleness_secs`.
-    Stale,
-    /// 401. No record of this digest in the edge's environment.
-    UnknownKey,
-    /// 401. A newer secret of the key has replaced this one, and their overlap is over.
-    RotatedKey,
-    /// 401. An admin deactivated the key.
-    InactiveKey,
-    /// 401. The key's end is reached, its own second included.
-    ExpiredKey,
-    /// 403. The client's address is not on the key's allowlist, or not known.
-    AddressNotAllowed,
-    /// 403. No rule for this path and method, a text that isn't a rule, or the rule `deny`.
-    NoRouteRule,
-    /// 403. The path names another workspace, or the record's workspace can't be read.
-    WrongWorkspace,
-    /// 403. The key lacks the scope, or has it only for reading where write is needed.
-    MissingScope {
-        /// The scope that the rule names; the client gets it.
-        scope: &'a str,
-        /// The level that the rule or the method needs; the client gets it.
-        level: Level,
-    },
+pub struct RequiredScope<'a> {
+    /// The scope that the rule names.
+    pub scope: &'a str,
+    /// The level that the rule or the method needs.
+    pub level: Level,
 }
 
-/// The codes of all reasons, in their order.
-pub const CODES: [&str; 16] = [
-    "bad-path",
-    "bad-authority",
-    "missing-key",
-    "multiple-keys",
-    "malformed-key",
-    "wrong-environment",
-    "not-ready",
-    "stale",
-    "unknown-key",
-    "rotated-key",
-    "inactive-key",
-    "expired-key",
-    "address-not-allowed",
-    "no-route-rule",
-    "wrong-workspace",
-    "missing-scope",
-];
-
-impl DenyReason<'_> {
-    /// The code in responses, metrics and logs; one of [`CODES`].
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::BadPath => "bad-path",
-            Self::BadAuthority => "bad-authority",
-            Self::MissingKey => "missing-key",
-            Self::MultipleKeys => "multiple-keys",
-            Self::MalformedKey => "malformed-key",
-            Self::WrongEnvironment => "wrong-environment",
-            Self::NotReady => "not-ready",
-            Self::Stale => "stale",
-            Self::UnknownKey => "unknown-key",
-            Self::RotatedKey => "rotated-key",
-            Self::InactiveKey => "inactive-key",
-            Self::ExpiredKey => "expired-key",
-            Self::AddressNotAllowed => "address-not-allowed",
-            Self::NoRouteRule => "no-route-rule",
-            Self::WrongWorkspace => "wrong-workspace",
-            Self::MissingScope { .. } => "missing-scope",
-        }
+impl Denial<'_> {
+    /// A denial of a request without a correct secret.
+    pub fn anonymous(reason: DenyReason) -> Self {
+        Self { reason, key: None, required: None }
     }
 
-    /// The HTTP status of the response.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::MissingKey
-            | Self::MultipleKeys
-            | Self::MalformedKey
-            | Self::WrongEnvironment
-            | Self::UnknownKey
-            | Self::RotatedKey
-            | Self::InactiveKey
-            | Self::ExpiredKey => 401,
-            Self::NotReady | Self::Stale => 503,
-            Self::BadPath | Self::BadAuthority => 400,
-            Self::AddressNotAllowed | Self::NoRouteRule | Self::WrongWorkspace | Self::MissingScope { .. } => 403,
-        }
-    }
-
-    /// A sentence for the client: what is wrong, and what to do next.
-    pub fn detail(&self) -> &'static str {
-        match self {
-            Self::BadPath => {
-                "The path can be read in more than one way. Send it without dot segments, `//`, `;`, backslashes, blanks at the ends of a segment, and needless or broken percent-encoding."
-            }
-            Self::BadAuthority => {
-                "The host of the request contains an API key. Send the key in the header that this API names, and replace it: hosts are logged on the way."
-            }
-            Self::MissingKey => "The request has no API key. Send one in the header that this API names.",
-            Self::MultipleKeys => "The request has more than one API key. Send exactly one.",
-            Self::MalformedKey => {
-                "This is not the text of an API key. Compare it with the key as it was shown: a character is wrong, missing or added."
-            }
-            Self::WrongEnvironment => "This API key is for another environment. Use a key made for this one.",
-            Self::NotReady => "This gateway has not received its keys yet. Try again in a few seconds.",
-            Self::Stale => "This gateway has had no contact with its control plane for too long. Try again later.",
-            Self::UnknownKey => {
-                "This API key is not known here. Check that it is the current one, or ask for a new one."
-            }
-            Self::RotatedKey => "This API key's secret was replaced by a newer one. Use the newest secret of the key.",
-            Self::InactiveKey => "This API key is deactivated. Ask an admin of its workspace to activate it.",
-            Self::ExpiredKey => "This API key has expired. Ask an admin of its workspace for a new one.",
-            Self::AddressNotAllowed => {
-                "This API key may not be used from this address. Ask an admin of its workspace to add it to the key's allowlist."
-            }
-            Self::NoRouteRule => "No API key gives access to this path with this method. Check both.",
-            Self::WrongWorkspace => "This API key belongs to another workspace than the one in the path.",
-            Self::MissingScope { .. } => {
-                "This API key lacks the scope that this request needs. Ask an admin of its workspace to add it."
-            }
-        }
+    /// A denial of a request with a correct secret of this key.
+    fn of(key: KeyId, reason: DenyReason) -> Self {
+        Self { reason, key: Some(key), required: None }
     }
 }
 
@@ -232,7 +119,7 @@ impl DenyReason<'_> {
 ///
 /// Costs one SHA-256 and one look-up, whatever the number of keys, and allocates nothing.
 pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Decision<'a> {
-    let anonymous = |reason| Decision::Deny(Denial { reason, key: None });
+    let anonymous = |reason| Decision::Deny(Denial::anonymous(reason));
     // First, for every rule: the upstream must read the request in the way it was decided.
     match (facts.route, facts.credential) {
         (RouteRule::BadPath, _) => return anonymous(DenyReason::BadPath),
@@ -240,18 +127,15 @@ pub fn decide<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) ->
         (route, _) if route.is_public() => return Decision::Public,
         (RouteRule::Rule { .. } | RouteRule::Unknown, _) => {}
     }
-    match authenticate(facts, source) {
-        Ok(found) => match authorize(facts, found) {
-            Ok(permit) => Decision::Allow(permit),
-            Err(reason) => Decision::Deny(Denial { reason, key: Some(found.record.key()) }),
-        },
+    match authenticate(facts, source).and_then(|found| authorize(facts, found)) {
+        Ok(permit) => Decision::Allow(permit),
         Err(denial) => Decision::Deny(denial),
     }
 }
 
 /// Authenticates: finds the record of a key that may be used now and from this address.
 fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) -> Result<KeyLookup<'a>, Denial<'a>> {
-    let anonymous = |reason| Denial { reason, key: None };
+    let anonymous = Denial::anonymous;
     // What the text itself reveals is checked before the table is read.
     let digest = match facts.credential {
         Credential::InAuthority => return Err(anonymous(DenyReason::BadAuthority)),
@@ -277,7 +161,7 @@ fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) 
         return Err(anonymous(DenyReason::UnknownKey));
     };
     let record = found.record;
-    let denied = |reason| Err(Denial { reason, key: Some(record.key()) });
+    let denied = |reason| Err(Denial::of(record.key(), reason));
     if record.superseded_at().is_reached(facts.now) {
         return denied(DenyReason::RotatedKey);
     }
@@ -294,22 +178,23 @@ fn authenticate<'a>(facts: &Facts<'a>, source: impl FnOnce() -> Option<IpAddr>) 
 }
 
 /// Authorizes: checks the record's rights against the route's rule.
-fn authorize<'a>(facts: &Facts<'a>, found: KeyLookup<'a>) -> Result<Permit<'a>, DenyReason<'a>> {
+fn authorize<'a>(facts: &Facts<'a>, found: KeyLookup<'a>) -> Result<Permit<'a>, Denial<'a>> {
     let KeyLookup { record, catalogue } = found;
+    let denied = |reason| Err(Denial::of(record.key(), reason));
     let (rule, bound) = match facts.route {
         RouteRule::Rule { rule, workspace } => (rule, workspace),
-        RouteRule::BadPath => return Err(DenyReason::BadPath),
-        RouteRule::Unknown => return Err(DenyReason::NoRouteRule),
+        RouteRule::BadPath => return denied(DenyReason::BadPath),
+        RouteRule::Unknown => return denied(DenyReason::NoRouteRule),
     };
     if rule == Rule::Deny {
-        return Err(DenyReason::NoRouteRule);
+        return denied(DenyReason::NoRouteRule);
     }
     // A record without a readable workspace allows nothing.
     let (Some(workspace), Some(slug)) = (record.workspace(), record.slug()) else {
-        return Err(DenyReason::WrongWorkspace);
+        return denied(DenyReason::WrongWorkspace);
     };
     if bound.is_some_and(|bound| bound != slug && bound.parse() != Ok(workspace)) {
-        return Err(DenyReason::WrongWorkspace);
+        return denied(DenyReason::WrongWorkspace);
     }
     match rule {
         Rule::AnyKey => {}
@@ -317,11 +202,12 @@ fn authorize<'a>(facts: &Facts<'a>, found: KeyLookup<'a>) -> Result<Permit<'a>, 
             let needed = level.for_method(facts.method);
             let held = catalogue.scope_number(scope).and_then(|number| record.level(number));
             if !held.is_some_and(|held| held.includes(needed)) {
-                return Err(DenyReason::MissingScope { scope, level: needed });
+                let required = Some(RequiredScope { scope, level: needed });
+                return Err(Denial { required, ..Denial::of(record.key(), DenyReason::MissingScope) });
             }
         }
         // Both were handled above; anything that reaches this line is denied.
-        Rule::Public | Rule::Deny => return Err(DenyReason::NoRouteRule),
+        Rule::Public | Rule::Deny => return denied(DenyReason::NoRouteRule),
     }
     Ok(Permit { record, key: record.key(), workspace, slug, catalogue })
 }

@@ -8,6 +8,7 @@ pub mod allowlist;
 pub mod config;
 pub mod credential_source;
 pub mod decide;
+pub mod deny_reason;
 pub mod digest;
 pub mod environment;
 #[cfg(test)]
@@ -29,7 +30,8 @@ pub mod wire;
 
 pub use allowlist::Allowlist;
 pub use config::Config;
-pub use decide::{Decision, DenyReason, decide};
+pub use decide::{Decision, decide};
+pub use deny_reason::DenyReason;
 pub use digest::Digest;
 pub use environment::Environment;
 pub use id::{AdminTokenId, EdgeTokenId, Epoch, KeyId, WorkspaceId};

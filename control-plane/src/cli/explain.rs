@@ -140,7 +140,7 @@ fn explain(
         Decision::Public => ("public", 200, "the rule is `public`: no key is needed".to_owned(), Outcome::Done),
         Decision::Allow(_) => ("allowed", 200, reason::allowed(&request, config), Outcome::Done),
         Decision::Deny(denial) => {
-            let why = reason::denied(&denial.reason, &request, config, key);
+            let why = reason::denied(&denial, &request, config, key);
             (denial.reason.code(), denial.reason.status(), why, Outcome::Denied)
         }
     };

@@ -25,13 +25,13 @@ pub(super) struct Denials(VecDeque<DenialReport>);
 impl Denials {
     /// Adds a denial. Returns whether the oldest one was dropped for it.
     pub(super) fn push(&mut self, denied: &DeniedRequest<'_>, at: UnixSeconds, address: Option<IpAddr>) -> bool {
-        let DeniedRequest { key, code, method, path, secret } = *denied;
+        let DeniedRequest { key, reason, method, path, secret } = *denied;
         let (method, path) = (printable_ascii(method, MAX_METHOD), redacted_path(path, secret));
         let is_full = self.0.len() >= MAX_DENIALS;
         if is_full {
             self.0.pop_front();
         }
-        self.0.push_back(DenialReport { key, code: code.into(), address, at, method, path });
+        self.0.push_back(DenialReport { key, code: reason.code().into(), address, at, method, path });
         is_full
     }
 

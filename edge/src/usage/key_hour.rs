@@ -3,9 +3,10 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use policy::decide::CODES;
 use policy::protocol::usage::{HOUR_SECS, KeyUsage, SecretMark, SecretUse};
-use policy::{Digest, KeyId, UnixSeconds};
+use policy::{DenyReason, Digest, KeyId, UnixSeconds};
+
+use super::denial_counts::DenialCounts;
 
 /// A key and an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +20,7 @@ pub(super) struct KeyHour {
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyHourCounts {
     pub allowed: u64,
-    /// In the order of [`CODES`].
-    pub denied: [u32; CODES.len()],
+    pub denied: DenialCounts<u32>,
     /// The last use of the current secret and of the previous one, in either order.
     pub used: [Option<SecretUse>; 2],
     pub address: Option<IpAddr>,
@@ -84,10 +84,8 @@ impl KeyHourCounts {
         *used = Some(SecretUse { secret, at: now.max(used.map_or(now, |own| own.at)) });
     }
 
-    pub(super) fn deny(&mut self, code: &str) {
-        if let Some((count, _)) = self.denied.iter_mut().zip(CODES).find(|(_, own)| *own == code) {
-            *count = count.saturating_add(1);
-        }
+    pub(super) fn deny(&mut self, reason: DenyReason) {
+        self.denied.add_one(reason);
     }
 
     pub(super) fn has_address_of(&self, period: u32) -> bool {
@@ -112,12 +110,11 @@ impl KeyHourCounts {
 
     /// The counts of `name` in the format of a report.
     pub(super) fn report(self, name: KeyHour) -> KeyUsage {
-        let denied = CODES.into_iter().zip(self.denied).filter(|(_, count)| *count > 0);
         KeyUsage {
             key: name.key,
             hour: name.hour(),
             allowed: self.allowed,
-            denied: denied.map(|(code, count)| (code.into(), count.into())).collect(),
+            denied: self.denied.by_code(),
             used: self.used.into_iter().flatten().collect(),
             address: self.address,
         }

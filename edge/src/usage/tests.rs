@@ -24,8 +24,13 @@ fn allow(usage: &Usage, number: u64) {
 }
 
 fn deny(usage: &Usage, number: u64, path: &str, secret: Option<&[u8]>) {
-    let denied =
-        DeniedRequest { key: key(number), code: "missing-scope", method: b"GET", path: path.as_bytes(), secret };
+    let denied = DeniedRequest {
+        key: key(number),
+        reason: DenyReason::MissingScope,
+        method: b"GET",
+        path: path.as_bytes(),
+        secret,
+    };
     usage.count_denied(&denied, NOW, no_address());
 }
 
@@ -65,8 +70,8 @@ fn each_key_is_counted_by_hour_outcome_and_secret() {
     }
     usage.count_allowed(key(1), &Digest([1; 32]), NOW.saturating_add_secs(3_600), no_address());
     deny(&usage, 1, "/v1/reviews?api_key=x", None);
-    usage.count_denied_without_key("unknown-key");
-    usage.count_denied_without_key("unknown-key");
+    usage.count_denied_without_key(DenyReason::UnknownKey);
+    usage.count_denied_without_key(DenyReason::UnknownKey);
     let mut batch = take_batch(&usage);
     batch["keys"].as_array_mut().unwrap().sort_by_key(|counts| counts["hour"].as_i64());
     let id = key(1).to_string();
@@ -164,7 +169,7 @@ fn a_path_is_reported_truncated_without_query_and_credential() {
     }
     let usage = Usage::default();
     let method = b"A-METHOD-THAT-IS-LONG\n";
-    let denied = DeniedRequest { key: key(1), code: "bad-path", method, path: b"/", secret: None };
+    let denied = DeniedRequest { key: key(1), reason: DenyReason::BadPath, method, path: b"/", secret: None };
     usage.count_denied(&denied, NOW, no_address());
     assert_eq!(take_batch(&usage)["denials"][0]["method"], "A-METHOD-THAT-IS");
 }

@@ -189,29 +189,8 @@ fn a_denial_names_the_key_only_if_its_secret_was_correct() {
 
 #[test]
 fn each_reason_has_its_code_and_status() {
-    let reasons = [
-        DenyReason::BadPath,
-        DenyReason::BadAuthority,
-        DenyReason::MissingKey,
-        DenyReason::MultipleKeys,
-        DenyReason::MalformedKey,
-        DenyReason::WrongEnvironment,
-        DenyReason::NotReady,
-        DenyReason::Stale,
-        DenyReason::UnknownKey,
-        DenyReason::RotatedKey,
-        DenyReason::InactiveKey,
-        DenyReason::ExpiredKey,
-        DenyReason::AddressNotAllowed,
-        DenyReason::NoRouteRule,
-        DenyReason::WrongWorkspace,
-        DenyReason::MissingScope { scope: "reviews", level: Level::Read },
-    ];
-    for (reason, (code, status, ..)) in reasons.iter().zip(REASONS) {
-        assert_eq!((reason.code(), reason.status()), (code, status));
-        assert!(reason.detail().ends_with('.'), "{code}: {}", reason.detail());
-    }
-    assert_eq!(CODES, reasons.map(|reason| reason.code()));
+    let expected = REASONS.map(|(code, status, ..)| (code, status));
+    assert_eq!(DenyReason::ALL.map(|reason| (reason.code(), reason.status())), expected);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use policy::decide::DenyReason;
+use policy::decide::{Denial, RequiredScope};
 use policy::route::RouteRule;
 use policy::rule::{NeededLevel, Rule};
-use policy::{Config, UnixSeconds};
+use policy::{Config, DenyReason, UnixSeconds};
 
 use super::record::ExplainedKey;
 use crate::base::instant;
@@ -46,12 +46,13 @@ pub(super) fn allowed(request: &ExplainedRequest<'_>, config: &Config) -> String
 }
 
 pub(super) fn denied(
-    reason: &DenyReason<'_>,
+    denial: &Denial<'_>,
     request: &ExplainedRequest<'_>,
     config: &Config,
     key: Option<&ExplainedKey>,
 ) -> String {
-    if matches!(reason, DenyReason::BadPath) {
+    let reason = denial.reason;
+    if reason == DenyReason::BadPath {
         return format!("{} `paths.allow` lists what else this edge allows", reason.detail());
     }
     let Some(key) = key else {
@@ -76,8 +77,9 @@ pub(super) fn denied(
             };
             format!("the key may be used from {} only: {from}", networks.join(", "))
         }
-        DenyReason::MissingScope { scope, level } => {
-            let held = key.scopes.iter().find(|(own, _)| own.as_str() == *scope);
+        DenyReason::MissingScope => {
+            let Some(RequiredScope { scope, level }) = denial.required else { return reason.detail().to_owned() };
+            let held = key.scopes.iter().find(|(own, _)| own.as_str() == scope);
             let held = held.map_or_else(|| format!("nothing of {scope}"), |(own, level)| format!("{own}:{level}"));
             format!("the rule needs {scope}:{level}; the key has {held}")
         }

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use policy::DenyReason;
 
 use super::chart::Chart;
 use super::rotate::RotateForm;
@@ -98,16 +99,25 @@ async fn page(
 
 /// What a code means, to find the cause of a denial.
 fn meaning(code: &str) -> &'static str {
-    match code {
-        "rotated-key" => "An old secret: the client doesn't have the new one yet.",
-        "inactive-key" => "The key was deactivated.",
-        "expired-key" => "The key had expired.",
-        "address-not-allowed" => "The client's address isn't on the allowlist.",
-        "missing-scope" => "The route needs a scope, or a level, that the key doesn't have.",
-        "wrong-workspace" => "The path belongs to another workspace.",
-        "no-route-rule" => "The route has no rule, or one that denies.",
-        "bad-authority" => "The request's host contained an API key.",
-        "bad-path" => "The path has a form that rules can't match safely.",
-        _ => "Denied.",
+    // A newer edge may report another code.
+    let Some(reason) = DenyReason::from_code(code) else { return "Denied." };
+    match reason {
+        DenyReason::RotatedKey => "An old secret: the client doesn't have the new one yet.",
+        DenyReason::InactiveKey => "The key was deactivated.",
+        DenyReason::ExpiredKey => "The key had expired.",
+        DenyReason::AddressNotAllowed => "The client's address isn't on the allowlist.",
+        DenyReason::MissingScope => "The route needs a scope, or a level, that the key doesn't have.",
+        DenyReason::WrongWorkspace => "The path belongs to another workspace.",
+        DenyReason::NoRouteRule => "The route has no rule, or one that denies.",
+        DenyReason::BadAuthority => "The request's host contained an API key.",
+        DenyReason::BadPath => "The path has a form that rules can't match safely.",
+        // Without a correct secret: no report of a key's denials has them.
+        DenyReason::MissingKey
+        | DenyReason::MultipleKeys
+        | DenyReason::MalformedKey
+        | DenyReason::WrongEnvironment
+        | DenyReason::NotReady
+        | DenyReason::Stale
+        | DenyReason::UnknownKey => "Denied.",
     }
 }

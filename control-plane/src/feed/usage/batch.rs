@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use policy::decide::CODES;
 use policy::protocol::usage::{
     DenialReport, DroppedUsage, HOUR_SECS, KeyUsage, MAX_DENIALS, MAX_KEYS, MAX_METHOD, MAX_PATH, SecretUse, UsageBatch,
 };
 use policy::protocol::{NAME_EXPECTED, is_name};
-use policy::{KeyId, UnixSeconds};
+use policy::{DenyReason, KeyId, UnixSeconds};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -140,7 +139,7 @@ fn code(reported: &str) -> Result<&'static str, SkipReason> {
     if reported.len() > MAX_CODE || !reported.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
         return Err(SkipReason::Malformed);
     }
-    Ok(CODES.into_iter().find(|own| *own == reported).unwrap_or(OTHER_CODE))
+    Ok(DenyReason::from_code(reported).map_or(OTHER_CODE, DenyReason::code))
 }
 
 fn count(reported: u64) -> Result<u64, SkipReason> {

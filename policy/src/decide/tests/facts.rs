@@ -227,5 +227,6 @@ fn a_missing_scope_is_named_with_the_level_that_is_needed() {
         now: NOW,
     };
     let Decision::Deny(denial) = decide(&facts, || None) else { panic!("it was allowed") };
-    assert_eq!(denial.reason, DenyReason::MissingScope { scope: "webhooks", level: Level::Write });
+    let required = Some(RequiredScope { scope: "webhooks", level: Level::Write });
+    assert_eq!((denial.reason, denial.required), (DenyReason::MissingScope, required));
 }
