@@ -23,6 +23,7 @@ mod progress;
 mod redact;
 mod rule_strictness;
 mod secret_input;
+mod token_collection;
 mod tokens;
 mod waiting;
 mod workspaces;

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::client::Call;
 use super::connection::RemoteOptions;
 use super::failure::{Failure, Outcome};
-use super::json::part;
-use super::output::{field, print, print_json, print_note, table, text};
+use super::json::{items, part};
+use super::output::{NO_VALUE, field, print, print_note, table, text};
 use super::pagination;
 use super::progress::Progress;
 use crate::serve::DatabaseOptions;
@@ -115,9 +115,6 @@ pub(super) fn run_audit(command: &AuditCommand) -> anyhow::Result<Outcome> {
 fn list(remote: &RemoteOptions, filter: &Filter, limit: u64) -> anyhow::Result<()> {
     let session = remote.session()?;
     let events = pagination::fetch_all(&session.client, Some(limit), || filter.call())?;
-    if session.json {
-        return print_json(&events.into());
-    }
     let row = |event: &Value| {
         vec![
             field(event, "revision"),
@@ -129,25 +126,27 @@ fn list(remote: &RemoteOptions, filter: &Filter, limit: u64) -> anyhow::Result<(
             changed(event),
         ]
     };
-    let rows: Vec<_> = events.iter().map(row).collect();
-    print(&table(&["revision", "at", "who", "from", "action", "what", "changed"], &rows))
+    session.print(&events.into(), |events| {
+        let rows: Vec<_> = items(events).iter().map(row).collect();
+        table(&["revision", "at", "who", "from", "action", "what", "changed"], &rows)
+    })
 }
 
 /// The target's name and its id, which `--target` accepts.
 fn target(event: &Value) -> String {
     let target = part(event, &["target"]);
-    if target.is_null() { "-".to_owned() } else { format!("{} ({})", field(target, "name"), field(target, "id")) }
+    if target.is_null() { NO_VALUE.to_owned() } else { format!("{} ({})", field(target, "name"), field(target, "id")) }
 }
 
 /// The fields that a change modified; `-` for a creation or a deletion.
 fn changed(event: &Value) -> String {
     let (Some(before), Some(after)) = (part(event, &["before"]).as_object(), part(event, &["after"]).as_object())
     else {
-        return "-".to_owned();
+        return NO_VALUE.to_owned();
     };
-    let now = |name: &String| after.get(name).map_or_else(|| "-".to_owned(), text);
+    let now = |name: &String| after.get(name).map_or_else(|| NO_VALUE.to_owned(), text);
     let changes: Vec<_> = before.iter().map(|(name, was)| format!("{name}: {} -> {}", text(was), now(name))).collect();
-    if changes.is_empty() { "-".to_owned() } else { changes.join("; ") }
+    if changes.is_empty() { NO_VALUE.to_owned() } else { changes.join("; ") }
 }
 
 fn export(remote: &RemoteOptions, filter: &Filter) -> anyhow::Result<()> {

@@ -9,10 +9,12 @@ use anyhow::{Context as _, bail};
 use axum::http::Uri;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::client::Client;
 use super::failure::Failure;
+use super::output::{print, print_json};
 use super::secret_input;
 use crate::base::public_url::PublicUrl;
 use crate::base::secret::Secret;
@@ -45,6 +47,18 @@ pub(super) struct RemoteOptions {
 pub(super) struct Session {
     pub client: Client,
     pub json: bool,
+}
+
+impl Session {
+    /// Prints an answer: as it is for scripts, or for people the text that `text` makes of it.
+    pub(super) fn print(&self, answer: &Value, text: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
+        if self.json { print_json(answer) } else { print(&text(answer)) }
+    }
+
+    /// Prints what was done, where the answer has no body. Scripts need only the exit code.
+    pub(super) fn print_done(&self, line: &str) -> anyhow::Result<()> {
+        if self.json { Ok(()) } else { print(&format!("{line}\n")) }
+    }
 }
 
 /// What `latchkey login` stores.

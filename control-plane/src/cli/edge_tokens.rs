@@ -1,15 +1,11 @@
 //! `latchkey edge-tokens`: the tokens that edges present to the feed.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::client::Call;
-use super::connection::{RemoteOptions, Session};
+use super::connection::RemoteOptions;
 use super::failure::Outcome;
-use super::json::part;
-use super::new_secret;
-use super::output::{card, field, print, print_json, table};
-use super::pagination;
+use super::token_collection::TokenCollection;
 
 /// The options of `latchkey edge-tokens`.
 #[derive(Args)]
@@ -52,41 +48,28 @@ enum EdgeTokensCommand {
     },
 }
 
-const PATH: [&str; 2] = ["v1", "edge-tokens"];
+const EDGE_TOKENS: TokenCollection = TokenCollection {
+    name: "edge-tokens",
+    columns: &[
+        ("id", "id"),
+        ("name", "name"),
+        ("edge", "edge"),
+        ("ends in", "last_characters"),
+        ("last used", "last_used_at"),
+        ("created", "created_at"),
+    ],
+    fields: &["id", "name", "edge", "last_characters", "created_at", "created_by", "last_used_at", "revision"],
+};
 
 pub(super) fn run_edge_tokens(options: &EdgeTokensOptions) -> anyhow::Result<Outcome> {
     let session = options.remote.session()?;
     match &options.command {
-        EdgeTokensCommand::List => list(&session)?,
+        EdgeTokensCommand::List => EDGE_TOKENS.list(&session)?,
         EdgeTokensCommand::Create { name, edge } => {
-            let answer = session.client.send(Call::post_idempotent(&PATH, json!({"name": name, "edge": edge}))?)?;
-            new_secret::print(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
+            EDGE_TOKENS.create(&session, json!({"name": name, "edge": edge}))?;
         }
-        EdgeTokensCommand::Show { token } => {
-            let answer = session.client.send(Call::get(&[PATH[0], PATH[1], token]))?;
-            if session.json { print_json(&answer.body)? } else { print(&token_card(&answer.body))? }
-        }
-        EdgeTokensCommand::Revoke { token } => {
-            session.client.send(Call::delete(&[PATH[0], PATH[1], token]))?;
-            if !session.json {
-                print(&format!("revoked {token}\n"))?;
-            }
-        }
+        EdgeTokensCommand::Show { token } => EDGE_TOKENS.show(&session, token)?,
+        EdgeTokensCommand::Revoke { token } => EDGE_TOKENS.revoke(&session, token)?,
     }
     Ok(Outcome::Done)
-}
-
-fn list(session: &Session) -> anyhow::Result<()> {
-    let items = pagination::fetch_all(&session.client, None, || Call::get(&PATH))?;
-    if session.json {
-        return print_json(&items.into());
-    }
-    let columns = ["id", "name", "edge", "last_characters", "last_used_at", "created_at"];
-    let rows: Vec<_> = items.iter().map(|item| columns.map(|name| field(item, name)).to_vec()).collect();
-    print(&table(&["id", "name", "edge", "ends in", "last used", "created"], &rows))
-}
-
-fn token_card(token: &Value) -> String {
-    let names = ["id", "name", "edge", "last_characters", "created_at", "created_by", "last_used_at", "revision"];
-    card(&names.map(|name| (name, field(token, name))))
 }

@@ -6,9 +6,9 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Call, LARGE_REQUEST_EXTRA};
-use super::connection::{RemoteOptions, Session};
+use super::connection::RemoteOptions;
 use super::failure::Outcome;
-use super::json::{is_true, list, part};
+use super::json::{is_true, items, list, number, part};
 use super::output::{field, pluralize, print, print_json, table};
 use super::pagination;
 use super::waiting::{count_workers, why_not_enforced};
@@ -63,25 +63,21 @@ pub(super) fn run_edges(options: &EdgesOptions) -> anyhow::Result<Outcome> {
     match &options.command {
         EdgesCommand::List => {
             let items = pagination::fetch_all(&session.client, None, || Call::get(&["v1", "edges"]))?;
-            print_edges(&session, &items)?;
+            session.print(&items.into(), edge_table)?;
         }
         EdgesCommand::Remove { edge: Some(edge), .. } => {
             let call = Call::delete(&["v1", "edges"]).query("edge", Some(edge));
             let removed = session.client.send(call.extend_timeout(LARGE_REQUEST_EXTRA))?.body;
-            if session.json {
-                print_json(&removed)?;
-            } else {
-                let count = |name| part(&removed, &[name]).as_u64().unwrap_or_default();
-                let (removed, connected) = (pluralize(count("removed"), "instance"), count("connected"));
-                print(&format!("{removed} of {edge} removed; {connected} connected\n"))?;
-            }
+            session.print(&removed, |answer| {
+                let (removed, connected) =
+                    (pluralize(number(answer, "removed"), "instance"), number(answer, "connected"));
+                format!("{removed} of {edge} removed; {connected} connected\n")
+            })?;
         }
         EdgesCommand::Remove { instance, edge: None } => {
             let instance = instance.as_deref().unwrap_or_default();
             session.client.send(Call::delete(&["v1", "edges", instance]))?;
-            if !session.json {
-                print(&format!("removed {instance}\n"))?;
-            }
+            session.print_done(&format!("removed {instance}"))?;
         }
     }
     Ok(Outcome::Done)
@@ -95,32 +91,28 @@ pub(super) fn run_enforcement(options: &EnforcementOptions) -> anyhow::Result<Ou
     if session.json {
         print_json(&status)?;
     } else {
-        let edges = list(&status, "edges");
         let revision = field(&status, "revision");
         if is_enforced {
             let (has, all) = count_workers(&status);
-            let edges = pluralize(edges.len() as u64, "edge");
+            let edges = pluralize(list(&status, "edges").len() as u64, "edge");
             print(&format!("revision {revision} is enforced on {has} of {all} workers of {edges}\n"))?;
         } else {
             print(&format!("revision {revision} is not enforced: {}\n", why_not_enforced(&status)))?;
         }
-        print_edges(&session, edges)?;
+        print(&edge_table(part(&status, &["edges"])))?;
     }
     Ok(if is_enforced { Outcome::Done } else { Outcome::NotEnforced })
 }
 
-fn print_edges(session: &Session, edges: &[Value]) -> anyhow::Result<()> {
-    if session.json {
-        return print_json(&edges.to_vec().into());
-    }
+fn edge_table(edges: &Value) -> String {
     let row = |edge: &Value| {
-        let workers = part(edge, &["workers"]).as_array().map_or(0, Vec::len).to_string();
+        let workers = list(edge, "workers").len().to_string();
         let names = ["edge", "instance", "state", "applied"].map(|name| field(edge, name));
         let rest = ["version", "address", "last_seen_at", "bounded_at"].map(|name| field(edge, name));
         [&names[..], &[workers], &rest[..]].concat()
     };
-    let rows: Vec<_> = edges.iter().map(row).collect();
+    let rows: Vec<_> = items(edges).iter().map(row).collect();
     let headings =
         ["edge", "instance", "state", "revision", "workers", "version", "address", "last seen", "denies as stale from"];
-    print(&table(&headings, &rows))
+    table(&headings, &rows)
 }

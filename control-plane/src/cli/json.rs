@@ -9,9 +9,14 @@ pub(super) fn part<'a>(value: &'a Value, fields: &[&str]) -> &'a Value {
     fields.iter().fold(value, |value, name| value.get(*name).unwrap_or(&NULL))
 }
 
-/// The items of a list; empty if there is no list.
+/// The items of a list; empty if it isn't a list.
+pub(super) fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The items of the list in a field; empty if there is no list.
 pub(super) fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    part(value, &[name]).as_array().map(Vec::as_slice).unwrap_or_default()
+    items(part(value, &[name]))
 }
 
 /// A string; empty if there is none.
@@ -27,6 +32,11 @@ pub(super) fn number(value: &Value, name: &str) -> u64 {
 /// True only for a `true`.
 pub(super) fn is_true(value: &Value, name: &str) -> bool {
     part(value, &[name]) == &Value::Bool(true)
+}
+
+/// The value of an option, if it was given.
+pub(super) fn given<T: Clone + Into<Value>>(option: &Option<T>) -> Option<Value> {
+    option.clone().map(Into::into)
 }
 
 /// An object of the fields that have a value.

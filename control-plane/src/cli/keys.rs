@@ -20,7 +20,7 @@ use super::client::Call;
 use super::connection::{RemoteOptions, Session};
 use super::failure::{Failure, Outcome};
 use super::json::list;
-use super::output::{card, field, print, print_json};
+use super::output::{NO_VALUE, card, field, fields};
 use super::waiting::Wait;
 
 /// The options of `latchkey keys`.
@@ -155,7 +155,7 @@ impl WorkspaceSession<'_> {
 
     /// Prints a key from an answer.
     fn print_key(&self, key: &Value) -> anyhow::Result<()> {
-        if self.session.json { print_json(key) } else { print(&key_card(key)) }
+        self.session.print(key, key_card)
     }
 }
 
@@ -184,11 +184,11 @@ fn key_card(key: &Value) -> String {
         "rotated_at",
         "revision",
     ];
-    let mut fields: Vec<_> = names.iter().map(|name| (*name, field(key, name))).collect();
+    let mut fields = fields(&names, key);
     for (name, value) in &mut fields {
         match (*name, value.as_str()) {
-            ("ip_allowlist", "-") => *value = "any address".to_owned(),
-            ("expires_at", "-") => *value = "never".to_owned(),
+            ("ip_allowlist", NO_VALUE) => *value = "any address".to_owned(),
+            ("expires_at", NO_VALUE) => *value = "never".to_owned(),
             _ => {}
         }
     }

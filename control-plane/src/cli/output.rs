@@ -4,10 +4,11 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
+use super::json;
 use super::redact::without_secrets;
 
 /// Shown in place of a missing value.
-const NO_VALUE: &str = "-";
+pub(super) const NO_VALUE: &str = "-";
 
 /// Writes to standard output.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
@@ -59,6 +60,26 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 pub(super) fn card(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", without_controls(value))).collect()
+}
+
+/// A column of a list: its heading, and the field of each item in it.
+pub(super) type Column = (&'static str, &'static str);
+
+/// A list of an answer, one line for each item.
+pub(super) fn field_table(columns: &[Column], items: &Value) -> String {
+    let headings: Vec<&str> = columns.iter().map(|(heading, _)| *heading).collect();
+    let row = |item: &Value| columns.iter().map(|(_, name)| field(item, name)).collect();
+    table(&headings, &json::items(items).iter().map(row).collect::<Vec<_>>())
+}
+
+/// An object of an answer, one line for each of these fields.
+pub(super) fn field_card(names: &[&'static str], value: &Value) -> String {
+    card(&fields(names, value))
+}
+
+/// The names and values of these fields, for [`card`].
+pub(super) fn fields(names: &[&'static str], value: &Value) -> Vec<(&'static str, String)> {
+    names.iter().map(|name| (*name, field(value, name))).collect()
 }
 
 /// The field of an answer, for people.

@@ -3,13 +3,10 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::Call;
-use super::connection::{RemoteOptions, Session};
+use super::connection::RemoteOptions;
 use super::failure::Outcome;
-use super::json::{object, part};
-use super::new_secret;
-use super::output::{card, field, print, print_json, table};
-use super::pagination;
+use super::json::{given, object};
+use super::token_collection::TokenCollection;
 
 /// The options of `latchkey tokens`.
 #[derive(Args)]
@@ -67,57 +64,19 @@ struct Create {
     expires_at: Option<String>,
 }
 
-const PATH: [&str; 2] = ["v1", "admin-tokens"];
-
-pub(super) fn run_tokens(options: &TokensOptions) -> anyhow::Result<Outcome> {
-    let session = options.remote.session()?;
-    match &options.command {
-        TokensCommand::List => list(&session)?,
-        TokensCommand::Create(create) => {
-            let answer = session.client.send(Call::post_idempotent(&PATH, create.body())?)?;
-            new_secret::print(&session, &answer.body, &token_card(part(&answer.body, &["token"])))?;
-        }
-        TokensCommand::Show { token } => {
-            let answer = session.client.send(Call::get(&[PATH[0], PATH[1], token]))?;
-            if session.json { print_json(&answer.body)? } else { print(&token_card(&answer.body))? }
-        }
-        TokensCommand::Revoke { token } => {
-            session.client.send(Call::delete(&[PATH[0], PATH[1], token]))?;
-            if !session.json {
-                print(&format!("revoked {token}\n"))?;
-            }
-        }
-    }
-    Ok(Outcome::Done)
-}
-
-impl Create {
-    fn body(&self) -> Value {
-        let Self { name, role, workspace, expires_in, expires_at } = self;
-        let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
-        object([
-            ("name", Some(json!(name))),
-            ("role", Some(json!(role))),
-            // The workspace may come from the environment, which is for commands that need one.
-            ("workspace", text(workspace).filter(|_| role != "platform_admin")),
-            ("expires_in", text(expires_in)),
-            ("expires_at", text(expires_at)),
-        ])
-    }
-}
-
-fn list(session: &Session) -> anyhow::Result<()> {
-    let items = pagination::fetch_all(&session.client, None, || Call::get(&PATH))?;
-    if session.json {
-        return print_json(&items.into());
-    }
-    let columns = ["id", "name", "role", "workspace_id", "status", "last_characters", "last_used_at", "expires_at"];
-    let rows: Vec<_> = items.iter().map(|item| columns.map(|name| field(item, name)).to_vec()).collect();
-    print(&table(&["id", "name", "role", "workspace", "status", "ends in", "last used", "expires"], &rows))
-}
-
-fn token_card(token: &Value) -> String {
-    let names = [
+const TOKENS: TokenCollection = TokenCollection {
+    name: "admin-tokens",
+    columns: &[
+        ("id", "id"),
+        ("name", "name"),
+        ("role", "role"),
+        ("workspace", "workspace_id"),
+        ("status", "status"),
+        ("ends in", "last_characters"),
+        ("last used", "last_used_at"),
+        ("expires", "expires_at"),
+    ],
+    fields: &[
         "id",
         "name",
         "role",
@@ -129,6 +88,30 @@ fn token_card(token: &Value) -> String {
         "created_by",
         "last_used_at",
         "revision",
-    ];
-    card(&names.map(|name| (name, field(token, name))))
+    ],
+};
+
+pub(super) fn run_tokens(options: &TokensOptions) -> anyhow::Result<Outcome> {
+    let session = options.remote.session()?;
+    match &options.command {
+        TokensCommand::List => TOKENS.list(&session)?,
+        TokensCommand::Create(create) => TOKENS.create(&session, create.body())?,
+        TokensCommand::Show { token } => TOKENS.show(&session, token)?,
+        TokensCommand::Revoke { token } => TOKENS.revoke(&session, token)?,
+    }
+    Ok(Outcome::Done)
+}
+
+impl Create {
+    fn body(&self) -> Value {
+        let Self { name, role, workspace, expires_in, expires_at } = self;
+        object([
+            ("name", Some(json!(name))),
+            ("role", Some(json!(role))),
+            // The workspace may come from the environment, which is for commands that need one.
+            ("workspace", given(workspace).filter(|_| role != "platform_admin")),
+            ("expires_in", given(expires_in)),
+            ("expires_at", given(expires_at)),
+        ])
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::Call;
 use super::connection::{RemoteOptions, Session};
 use super::failure::Outcome;
-use super::output::{card, field, print, print_json, table};
+use super::output::{field_card, field_table};
 use super::pagination;
 
 /// The options of `latchkey workspaces`.
@@ -73,18 +73,11 @@ pub(super) fn run_workspaces(options: &WorkspacesOptions) -> anyhow::Result<Outc
 
 fn list(session: &Session) -> anyhow::Result<()> {
     let items = pagination::fetch_all(&session.client, None, || Call::get(&["v1", "workspaces"]))?;
-    if session.json {
-        return print_json(&items.into());
-    }
-    let columns = ["slug", "name", "id", "created_at"];
-    let rows: Vec<_> = items.iter().map(|item| columns.map(|name| field(item, name)).to_vec()).collect();
-    print(&table(&["slug", "name", "id", "created"], &rows))
+    let columns = [("slug", "slug"), ("name", "name"), ("id", "id"), ("created", "created_at")];
+    session.print(&items.into(), |items| field_table(&columns, items))
 }
 
 fn print_workspace(session: &Session, workspace: &Value) -> anyhow::Result<()> {
-    if session.json {
-        return print_json(workspace);
-    }
     let names = ["id", "slug", "name", "created_at", "created_by", "updated_at", "revision"];
-    print(&card(&names.map(|name| (name, field(workspace, name)))))
+    session.print(workspace, |workspace| field_card(&names, workspace))
 }

@@ -7,7 +7,7 @@ use super::create::{json_object, scope, scopes_body};
 use super::{KeyActionOptions, WorkspaceSession};
 use crate::cli::client::Call;
 use crate::cli::failure::{Failure, Outcome};
-use crate::cli::json::object;
+use crate::cli::json::{given, object};
 use crate::cli::waiting::Wait;
 
 /// The options of `latchkey keys edit`.
@@ -52,10 +52,10 @@ pub(super) fn edit(at: &WorkspaceSession<'_>, options: &EditOptions) -> anyhow::
     let EditOptions { key, name, scopes, no_scopes, allowlist, any_address, metadata, if_revision, wait } = options;
     let allowlist = if *any_address { Some(Value::Null) } else { (!allowlist.is_empty()).then(|| json!(allowlist)) };
     let body = object([
-        ("name", name.as_ref().map(|name| json!(name))),
+        ("name", given(name)),
         ("scopes", (*no_scopes || !scopes.is_empty()).then(|| scopes_body(scopes))),
         ("ip_allowlist", allowlist),
-        ("metadata", metadata.clone()),
+        ("metadata", given(metadata)),
     ]);
     if body == json!({}) {
         let message = "nothing to change: give --name, --scope, --no-scopes, --allow, --any-address or --metadata";

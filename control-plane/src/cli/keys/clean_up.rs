@@ -9,8 +9,8 @@ use super::WorkspaceSession;
 use super::find::Filter;
 use crate::cli::client::{Answer, Call, LARGE_REQUEST_EXTRA};
 use crate::cli::failure::{Failure, Outcome};
-use crate::cli::json::{list, number};
-use crate::cli::output::{field, pluralize, print, print_json, print_note, table};
+use crate::cli::json::{list, number, part};
+use crate::cli::output::{field_table, pluralize, print_note};
 use crate::cli::progress::Progress;
 use crate::cli::secret_input::confirm;
 use crate::cli::waiting::Wait;
@@ -88,7 +88,7 @@ fn clean_up_one(at: &WorkspaceSession<'_>, key: &str, wait: Wait, action: CleanU
         }
         CleanUpAction::Delete => {
             let answer = client.send(wait.apply(Call::delete(&at.path(&[key]))))?;
-            let printed = if at.session.json { Ok(()) } else { print(&format!("deleted {key}\n")) };
+            let printed = at.session.print_done(&format!("deleted {key}"));
             (answer, printed)
         }
     };
@@ -140,13 +140,10 @@ fn send(at: &WorkspaceSession<'_>, action: CleanUpAction, body: Value, wait: Wai
 
 /// Lists the keys, and reports what was done with them.
 fn print_keys(at: &WorkspaceSession<'_>, found: &Value, what: &str) -> anyhow::Result<()> {
-    if at.session.json {
-        return print_json(found);
+    at.session.print(found, |found| field_table(&[("id", "id"), ("name", "name")], part(found, &["keys"])))?;
+    if !at.session.json {
+        print_summary(found, what);
     }
-    let keys = list(found, "keys");
-    let rows: Vec<_> = keys.iter().map(|key| vec![field(key, "id"), field(key, "name")]).collect();
-    print(&table(&["id", "name"], &rows))?;
-    print_summary(found, what);
     Ok(())
 }
 

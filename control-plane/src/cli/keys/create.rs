@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{WorkspaceSession, key_card};
 use crate::cli::client::Call;
 use crate::cli::failure::Outcome;
-use crate::cli::json::{object, part};
+use crate::cli::json::{given, object, part};
 use crate::cli::new_secret;
 use crate::cli::waiting::Wait;
 
@@ -65,25 +65,21 @@ pub(super) struct RotateOptions {
 
 pub(super) fn create(at: &WorkspaceSession<'_>, options: &CreateOptions) -> anyhow::Result<Outcome> {
     let CreateOptions { name, expires_in, expires_at, scopes, allowlist, environment, metadata, wait } = options;
-    let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
     let body = object([
         ("name", Some(json!(name))),
-        ("expires_in", text(expires_in)),
-        ("expires_at", text(expires_at)),
+        ("expires_in", given(expires_in)),
+        ("expires_at", given(expires_at)),
         ("scopes", Some(scopes_body(scopes))),
         ("ip_allowlist", (!allowlist.is_empty()).then(|| json!(allowlist))),
-        ("environment", text(environment)),
-        ("metadata", metadata.clone()),
+        ("environment", given(environment)),
+        ("metadata", given(metadata)),
     ]);
     send_and_print(at, *wait, &[], body)
 }
 
 pub(super) fn rotate(at: &WorkspaceSession<'_>, options: &RotateOptions) -> anyhow::Result<Outcome> {
     let RotateOptions { key, overlap, replace, wait } = options;
-    let body = object([
-        ("overlap", overlap.as_ref().map(|overlap| json!(overlap))),
-        ("replace", replace.then(|| json!(true))),
-    ]);
+    let body = object([("overlap", given(overlap)), ("replace", replace.then(|| json!(true)))]);
     send_and_print(at, *wait, &[key, "rotate"], body)
 }
 

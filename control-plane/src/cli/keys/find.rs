@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::WorkspaceSession;
 use crate::cli::client::Call;
 use crate::cli::failure::Outcome;
-use crate::cli::json::object;
-use crate::cli::output::{field, print, print_json, table};
+use crate::cli::json::{given, object};
+use crate::cli::output::field_table;
 use crate::cli::pagination;
 
 /// Keys that nobody needs any more; all that is given must hold.
@@ -44,14 +44,13 @@ impl Filter {
 
     /// The body of a request that changes, or only lists, all keys that match.
     pub(super) fn body(&self, dry_run: bool) -> Value {
-        let days = |days: Option<u32>| days.map(Value::from);
         object([
             ("dry_run", Some(dry_run.into())),
-            ("unused_days", days(self.unused_days)),
-            ("unrotated_days", days(self.unrotated_days)),
-            ("expiring_days", days(self.expiring_days)),
-            ("name", self.name.clone().map(Value::from)),
-            ("status", self.status.clone().map(Value::from)),
+            ("unused_days", given(&self.unused_days)),
+            ("unrotated_days", given(&self.unrotated_days)),
+            ("expiring_days", given(&self.expiring_days)),
+            ("name", given(&self.name)),
+            ("status", given(&self.status)),
         ])
     }
 }
@@ -84,17 +83,17 @@ pub(super) fn list(at: &WorkspaceSession<'_>, options: &ListOptions) -> anyhow::
         call.query("status", filter.status.as_ref())
     };
     let keys = pagination::fetch_all(&at.session.client, *limit, page)?;
-    if at.session.json {
-        print_json(&keys.into())?;
-        return Ok(Outcome::Done);
-    }
-    let row = |key: &Value| {
-        let columns =
-            ["id", "name", "status", "environment", "last_characters", "scopes", "expires_at", "last_used_at"];
-        columns.map(|name| field(key, name)).to_vec()
-    };
-    let rows: Vec<_> = keys.iter().map(row).collect();
-    print(&table(&["id", "name", "status", "environment", "ends in", "scopes", "expires", "last used"], &rows))?;
+    let columns = [
+        ("id", "id"),
+        ("name", "name"),
+        ("status", "status"),
+        ("environment", "environment"),
+        ("ends in", "last_characters"),
+        ("scopes", "scopes"),
+        ("expires", "expires_at"),
+        ("last used", "last_used_at"),
+    ];
+    at.session.print(&keys.into(), |keys| field_table(&columns, keys))?;
     Ok(Outcome::Done)
 }
 

@@ -10,7 +10,7 @@ use crate::cli::client::{Call, LARGE_REQUEST_EXTRA};
 use crate::cli::connection::Session;
 use crate::cli::failure::Outcome;
 use crate::cli::json::number;
-use crate::cli::output::{pluralize, print, print_json};
+use crate::cli::output::pluralize;
 use crate::cli::progress::{Progress, ProgressReader};
 use crate::cli::waiting::Wait;
 
@@ -53,18 +53,12 @@ pub(super) fn run(session: &Session, workspace: Option<&str>, options: &ImportOp
         ProgressReader::new(&lines, progress, "sent; the control plane imports them")
     };
     let answer = session.client.send_lines(call, sending, lines.len())?;
-    if session.json {
-        print_json(&answer.body)?;
-    } else {
-        let (imported, skipped) = (number(&answer.body, "imported"), number(&answer.body, "skipped"));
+    session.print(&answer.body, |body| {
+        let (imported, skipped) = (pluralize(number(body, "imported"), "key"), number(body, "skipped"));
         let left_out =
             if skipped > 0 { format!("; {} left out", pluralize(skipped, "expired line")) } else { String::new() };
-        print(&format!(
-            "imported {}, up to revision {}{left_out}\n",
-            pluralize(imported, "key"),
-            answer.revision().unwrap_or_default()
-        ))?;
-    }
+        format!("imported {imported}, up to revision {}{left_out}\n", answer.revision().unwrap_or_default())
+    })?;
     options.wait.report(&session.client, &answer)
 }
 

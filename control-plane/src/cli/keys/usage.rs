@@ -6,7 +6,7 @@ use super::WorkspaceSession;
 use crate::cli::client::Call;
 use crate::cli::failure::Outcome;
 use crate::cli::json::{list, part};
-use crate::cli::output::{card, field, print, print_json, table};
+use crate::cli::output::{NO_VALUE, card, field, field_table, print, print_json, table};
 
 /// The recent hours that are shown: a day.
 const HOURS: usize = 24;
@@ -41,16 +41,15 @@ fn text(key: &Value, usage: &Value) -> String {
     let row = |hour: &Value| vec![field(hour, "at"), field(hour, "allowed"), denied(hour)];
     text.push_str(&table(&["from", "allowed", "denied"], &recent.iter().map(row).collect::<Vec<_>>()));
     text.push_str("\nlatest denials\n");
-    let columns = ["at", "code", "address", "method", "path"];
-    let row = |denial: &Value| columns.map(|name| field(denial, name)).to_vec();
-    text.push_str(&table(&columns, &denials.iter().map(row).collect::<Vec<_>>()));
+    let columns = ["at", "code", "address", "method", "path"].map(|name| (name, name));
+    text.push_str(&field_table(&columns, part(usage, &["denials"])));
     text
 }
 
 fn last_used(key: &Value) -> String {
     match (field(key, "last_used_at").as_str(), field(key, "last_used_ip").as_str()) {
-        ("-", _) => "never".to_owned(),
-        (at, "-") => at.to_owned(),
+        (NO_VALUE, _) => "never".to_owned(),
+        (at, NO_VALUE) => at.to_owned(),
         (at, address) => format!("{at} from {address}"),
     }
 }
