@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 pub use self::address::ListenAddress;
 use self::app::{App, AppConfig};
 use self::connections::{ConnectionContext, Deadlines};
-pub use self::database_options::DatabaseOptions;
+pub use self::database_options::{DatabaseOptions, PasswordOption};
 use self::listener::{Listener, ListeningSocket, listeners, raise_open_files, slot_limits};
 pub use self::options::ServeOptions;
 use self::proxies::TrustedProxies;

@@ -1,12 +1,11 @@
 //! `latchkey copy`: copies a database from a file to PostgreSQL, or back.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::failure::Failure;
 use super::output::{print, table};
 use super::progress::Progress;
+use crate::serve::PasswordOption;
 use crate::store::{CopyError, CopyStep, CopySummary, Database, TableSummary, copy};
 
 /// The options of `latchkey copy`.
@@ -20,17 +19,14 @@ pub(super) struct CopyOptions {
     #[arg(long, value_name = "FILE|URL")]
     to: Database,
 
-    /// File with the PostgreSQL password, if neither the URL nor PGPASSWORD contains it. Refused if others can read the
-    /// file.
-    #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
-    database_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    password: PasswordOption,
 }
 
 pub(super) fn run_copy(options: &CopyOptions) -> anyhow::Result<()> {
-    let with_password =
-        |database: &Database| database.clone().with_password_file(options.database_password_file.clone());
+    let CopyOptions { from, to, password } = options;
     let mut progress = None;
-    let copied = copy(&with_password(&options.from), &with_password(&options.to), &mut |step| match step {
+    let copied = copy(&password.complete(from), &password.complete(to), &mut |step| match step {
         CopyStep::Copying { table, rows } => progress = Some(Progress::counting(&format!("copying {table}"), rows)),
         CopyStep::Checking { table, rows } => progress = Some(Progress::counting(&format!("checking {table}"), rows)),
         CopyStep::Waiting(what) => progress = Some(Progress::waiting(what)),

@@ -12,6 +12,7 @@ use super::failure::Failure;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::secret::LastCharacters;
+use crate::serve::PasswordOption;
 use crate::store::{
     BackupSummary, ChangeContext, Database, LostChanges, NewSecret, ReplaySummary, Restore, RestorePlan,
     RestoreSummary, StoreError, back_up, restore, restore_in_place,
@@ -47,10 +48,8 @@ pub(super) struct RestoreOptions {
     )]
     database: Database,
 
-    /// File with the PostgreSQL password, if neither the URL nor PGPASSWORD contains it. Refused if others can read the
-    /// file.
-    #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
-    database_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    password: PasswordOption,
 
     /// An audit log that was exported after the backup (GET /v1/audit-events with `Accept: application/jsonl`). What it
     /// records as deactivated, rotated, deleted, narrowed or revoked is so again. The secrets of rotations are lost:
@@ -98,7 +97,7 @@ pub(super) fn run_restore(options: &RestoreOptions) -> anyhow::Result<()> {
         let made = made.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(NewSecret { digest: made.digest(), last_characters: LastCharacters(String::new()) })
     };
-    let database = options.database.clone().with_password_file(options.database_password_file.clone());
+    let database = options.password.complete(&options.database);
     let restored = match (&database, &options.from) {
         (Database::File(database), Some(from)) => restore(&Restore { from, database, plan }, &mut secret)?,
         (Database::Server { url, password_file }, None) => {

@@ -20,14 +20,28 @@ pub struct DatabaseOptions {
     )]
     database: Database,
 
+    #[command(flatten)]
+    password: PasswordOption,
+}
+
+impl DatabaseOptions {
+    pub fn database(&self) -> Database {
+        self.password.complete(&self.database)
+    }
+}
+
+/// The password of a database in PostgreSQL.
+#[derive(Args, Clone, Debug)]
+pub struct PasswordOption {
     /// File with the PostgreSQL password, if neither the URL nor PGPASSWORD contains it. Refused if others can read the
     /// file.
     #[arg(long, env = "LATCHKEY_DATABASE_PASSWORD_FILE", value_name = "FILE")]
     database_password_file: Option<PathBuf>,
 }
 
-impl DatabaseOptions {
-    pub fn database(&self) -> Database {
-        self.database.clone().with_password_file(self.database_password_file.clone())
+impl PasswordOption {
+    /// The database, with the password file if one was given.
+    pub fn complete(&self, database: &Database) -> Database {
+        database.clone().with_password_file(self.database_password_file.clone())
     }
 }
