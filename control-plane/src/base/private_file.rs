@@ -1,7 +1,9 @@
-//! Permissions of files that contain a token or a password: who else may read them.
+//! Private files, those with a token or a password: only their owner may read them, or a group of this process.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{File, Metadata, OpenOptions, remove_file};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use rustix::process::{getegid, geteuid, getgroups};
 
@@ -42,6 +44,24 @@ pub(crate) fn check(file: &Metadata) -> Result<(), FileExposure> {
     let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(|group| group.as_raw());
     let process = Process { user: geteuid().as_raw(), groups: groups.collect() };
     process.may_use(file.mode() & 0o777, file.uid(), file.gid())
+}
+
+/// Creates a file with this content that only its owner can read. On an error there is no file: half a secret would be
+/// refused at each later start.
+pub(crate) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    // Exclusive: a file that appears there meanwhile is not overwritten, and a link is not followed.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    write(file, path, content).inspect_err(|_| {
+        let _ = remove_file(path);
+    })
+}
+
+fn write(mut file: File, path: &Path, content: &[u8]) -> io::Result<()> {
+    file.write_all(content)?;
+    file.sync_all()?;
+    // The name must survive a power failure, too; otherwise the next start would create another secret.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
 }
 
 impl Process {

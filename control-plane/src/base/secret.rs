@@ -1,7 +1,12 @@
 //! A secret's text in memory: from its creation to the one response that shows it.
 
+use std::io::{self, Read};
+
 use policy::Digest;
 use zeroize::Zeroizing;
+
+/// The most bytes to read of a secret: more than the length of any.
+const MAX_BYTES: u64 = 4096;
 
 /// The text that a client keeps and sends. Wiped when dropped; has no `Debug`, no `Display`, no `Serialize`.
 pub struct Secret(Zeroizing<String>);
@@ -20,6 +25,21 @@ impl LastCharacters {
 impl Secret {
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+
+    /// The only line of a text, without its end.
+    pub(crate) fn from_line(mut text: Zeroizing<String>) -> Self {
+        let length = text.trim_end_matches(['\n', '\r']).len();
+        text.truncate(length);
+        Self(text)
+    }
+
+    /// Reads the only line of a file or a pipe. Fails for a text that isn't UTF-8.
+    pub(crate) fn read(input: impl Read) -> io::Result<Self> {
+        // Never grows, which would leave a copy in memory that isn't wiped.
+        let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_BYTES).unwrap_or_default()));
+        input.take(MAX_BYTES).read_to_string(&mut text)?;
+        Ok(Self::from_line(text))
     }
 
     /// What is stored and looked up.

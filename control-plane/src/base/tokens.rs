@@ -1,8 +1,7 @@
 //! Token files: one token per file, created at the first start, and authoritative from then on.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use policy::Digest;
@@ -10,13 +9,9 @@ use policy::key_text::{Kind, is_token};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::private_file;
 use crate::base::entropy::{Entropy, EntropyError};
-use crate::base::private_file::FileExposure;
+use crate::base::private_file::{self, FileExposure};
 use crate::base::secret::Secret;
-
-/// The most bytes to read from a token file.
-const MAX_FILE_BYTES: u64 = 4096;
 
 /// A token that clients may present. Kept as a digest: only its file contains the text.
 #[derive(Clone)]
@@ -90,35 +85,19 @@ fn read(path: &Path, file: File, kind: &Kind) -> Result<Token, TokenFileError> {
     }
     private_file::check(&metadata).map_err(|cause| TokenFileError::Exposed { path: path.to_owned(), cause })?;
     let refused = || TokenFileError::Content { path: path.to_owned(), expected: name(kind) };
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default()));
-    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(|error| match error.kind() {
+    let token = Secret::read(file).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => refused(),
         _ => failed(error),
     })?;
-    let token = text.trim_end_matches(['\n', '\r']);
-    if is_token(token, kind) { Ok(Token::of(token)) } else { Err(refused()) }
+    if is_token(token.expose(), kind) { Ok(Token(token.digest())) } else { Err(refused()) }
 }
 
 fn create(path: &Path, kind: &Kind, entropy: &Entropy) -> Result<Token, TokenFileError> {
     let failed = |cause| TokenFileError::Create { path: path.to_owned(), cause };
     let secret = entropy.secret(kind).map_err(|cause| TokenFileError::Entropy { path: path.to_owned(), cause })?;
-    // Exclusive: a file that appears there meanwhile is not overwritten, and a link is not followed.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    write(file, path, &secret).map_err(|cause| {
-        // Half a token would be refused at each later start.
-        let _ = std::fs::remove_file(path);
-        failed(cause)
-    })?;
+    let line = Zeroizing::new([secret.expose(), "\n"].concat());
+    private_file::create(path, line.as_bytes()).map_err(failed)?;
     Ok(Token(secret.digest()))
-}
-
-fn write(mut file: File, path: &Path, secret: &Secret) -> io::Result<()> {
-    file.write_all(secret.expose().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    // The name must survive a power failure, too; otherwise the next start would create another token.
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
 }
 
 fn name(kind: &Kind) -> &'static str {

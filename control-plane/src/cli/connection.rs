@@ -1,8 +1,8 @@
 //! The control plane and token of a command: from a flag, else the environment, else what `latchkey login` stored.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -16,6 +16,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::output::{print, print_json};
 use super::secret_input;
+use crate::base::private_file;
 use crate::base::public_url::PublicUrl;
 use crate::base::secret::Secret;
 
@@ -198,22 +199,17 @@ fn config_file() -> anyhow::Result<PathBuf> {
 fn load_stored() -> anyhow::Result<Option<StoredSignIn>> {
     // If there is no place to store anything, nothing is stored.
     let Ok(path) = config_file() else { return Ok(None) };
-    let (path_text, cannot) = (path.display(), || format!("{}: cannot read it", path.display()));
-    let metadata = match fs::metadata(&path) {
-        Ok(metadata) => metadata,
+    let cannot = || format!("{}: cannot read it", path.display());
+    let file = match File::open(&path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(cannot),
     };
-    if metadata.mode() & 0o077 != 0 {
-        let mode = metadata.mode() & 0o777;
-        bail!(
-            "{path_text}: others can read it (mode {mode:03o}), and it holds a token; run `chmod 600` on it, and replace the token if it may have been seen"
-        );
-    }
-    let text = Zeroizing::new(fs::read_to_string(&path).with_context(cannot)?);
+    private_file::check(&file.metadata().with_context(cannot)?).with_context(|| path.display().to_string())?;
+    let text = Zeroizing::new(io::read_to_string(file).with_context(cannot)?);
     // The parser's error may quote the line with the token.
     let Ok(stored) = toml::from_str(&text) else {
-        bail!("{path_text}: not a file as `latchkey login` writes it; sign in again");
+        bail!("{}: not a file as `latchkey login` writes it; sign in again", path.display());
     };
     Ok(Some(stored))
 }
@@ -223,9 +219,7 @@ fn write(path: &Path, stored: &StoredSignIn) -> anyhow::Result<()> {
     let text = Zeroizing::new(toml::to_string(stored)?);
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    private_file::create(&new, text.as_bytes())?;
     Ok(fs::rename(&new, path)?)
 }
 

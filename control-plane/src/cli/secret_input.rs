@@ -2,19 +2,16 @@
 //! the machine can read.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use policy::key_text::{Kind, is_token};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::base::private_file;
 use crate::base::secret::Secret;
-
-/// More than the length of any secret.
-const MAX_BYTES: u64 = 4096;
 
 /// The file's name that means standard input.
 const STANDARD_INPUT: &str = "-";
@@ -61,7 +58,7 @@ pub(super) fn read_secret(what: &str) -> anyhow::Result<Secret> {
         line
     };
     prompt("\n")?;
-    Ok(trimmed(&typed))
+    Ok(Secret::from_line(typed))
 }
 
 /// A yes from the terminal; anything else is a no.
@@ -78,16 +75,10 @@ fn prompt(text: &str) -> io::Result<()> {
 }
 
 fn read_all(input: &mut impl io::Read) -> anyhow::Result<Secret> {
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_BYTES).unwrap_or_default()));
-    match input.take(MAX_BYTES).read_to_string(&mut text) {
-        Ok(_) => Ok(trimmed(&text)),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => bail!("expected text in UTF-8"),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn trimmed(text: &str) -> Secret {
-    Secret::new(text.trim_end_matches(['\n', '\r']).to_owned())
+    Secret::read(input).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => anyhow!("expected text in UTF-8"),
+        _ => error.into(),
+    })
 }
 
 /// A terminal that doesn't show what is typed, until this is dropped.
