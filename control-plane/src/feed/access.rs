@@ -68,6 +68,22 @@ impl Feed {
         Ok(PresentedToken::Revoked(Revoked { id: revoked.id.to_string(), edge: revoked.edge.clone(), address }))
     }
 
+    /// The access that a token gives. One that was revoked gives none: how it is refused depends on the edge and the
+    /// instance that the request names, if both could be read.
+    pub(super) async fn admit(
+        &self,
+        presented: PresentedToken,
+        named: Option<(&str, &str)>,
+    ) -> Result<Access, Problem> {
+        match (presented, named) {
+            (PresentedToken::Live(access), _) => Ok(access),
+            (PresentedToken::Revoked(revoked), Some((edge, instance))) => {
+                Err(self.refuse_revoked(revoked, edge, instance).await)
+            }
+            (PresentedToken::Revoked(revoked), None) => Err(self.bad_token(revoked.address)),
+        }
+    }
+
     /// Checks that the token is still valid: it may have been revoked while the request waited.
     pub(super) fn check_not_revoked(&self, access: &Access) -> Result<(), Revoked> {
         match &access.edge {

@@ -12,10 +12,8 @@ use policy::protocol::{NAME_EXPECTED, is_name};
 use policy::{Position, Revision};
 
 use super::Feed;
-use super::access::PresentedToken;
 use crate::edges::Acknowledgement;
 use crate::store::Worker;
-use crate::web::auth_failures::address;
 use crate::web::problem::Problem;
 
 /// The most bytes of a body: some thousand workers, including ended ones. Live workers have a limit of their own.
@@ -27,13 +25,8 @@ pub(crate) async fn acknowledge(State(feed): State<Feed>, request: Request) -> R
     let presented = feed.presented_token(&request)?;
     let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Problem::too_large(MAX_BODY_BYTES));
     let report = bytes.and_then(|bytes| read(&bytes));
-    let access = match (presented, &report) {
-        (PresentedToken::Live(access), _) => access,
-        (PresentedToken::Revoked(revoked), Ok(report)) => {
-            return Err(feed.refuse_revoked(revoked, &report.edge, &report.instance).await);
-        }
-        (PresentedToken::Revoked(_), Err(_)) => return Err(feed.bad_token(address(&request.extensions))),
-    };
+    let named = report.as_ref().ok().map(|report| (&*report.edge, &*report.instance));
+    let access = feed.admit(presented, named).await?;
     let report = report?;
     let refused = |problem: Problem| {
         // Nothing of the body is logged except names that have the right form.

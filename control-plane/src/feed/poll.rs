@@ -10,7 +10,6 @@ use policy::protocol::feed::FeedRequest;
 use policy::{Position, Revision, UnixSeconds};
 use tokio::time::{Instant, timeout_at};
 
-use super::access::PresentedToken;
 use super::delta_cache::DeltaLookup;
 use super::{Feed, query};
 use crate::edges::Contact;
@@ -23,13 +22,8 @@ pub(crate) async fn poll(State(feed): State<Feed>, request: Request) -> Result<R
     let at = feed.clock.monotonic();
     let presented = feed.presented_token(&request)?;
     let query = query::read(request.uri.query().unwrap_or_default());
-    let access = match (presented, &query) {
-        (PresentedToken::Live(access), _) => access,
-        (PresentedToken::Revoked(revoked), Ok(query)) => {
-            return Err(feed.refuse_revoked(revoked, &query.edge, &query.instance).await);
-        }
-        (PresentedToken::Revoked(_), Err(_)) => return Err(feed.bad_token(address(&request.extensions))),
-    };
+    let named = query.as_ref().ok().map(|query| (&*query.edge, &*query.instance));
+    let access = feed.admit(presented, named).await?;
     let query = query?;
     access.covers(&query.edge)?;
     let (edge, instance, address) = (&query.edge, &query.instance, address(&request.extensions));
