@@ -52,6 +52,16 @@ impl EnvoyConfig {
         }
     }
 
+    /// Accepts a key in each kind of place: a header, one with a prefix, a query parameter and a cookie.
+    pub fn accept_keys_everywhere(&mut self) {
+        self.plugin["credentials"] = json!([
+            {"header": "x-api-key"},
+            {"header": "authorization", "prefix": "Bearer "},
+            {"query": "api_key"},
+            {"cookie": "api_key"},
+        ]);
+    }
+
     /// Changes the text of envoy/demo.yaml, which must contain `from`.
     pub fn replace(&mut self, from: &str, to: &str) {
         self.replacements.push((from.to_owned(), to.to_owned()));

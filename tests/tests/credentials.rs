@@ -11,12 +11,7 @@ fn stack() -> Stack {
 fn stack_with(change: impl FnOnce(&mut EnvoyConfig)) -> Stack {
     Stack::start_with(|config| {
         change(config);
-        config.plugin["credentials"] = json!([
-            {"header": "x-api-key"},
-            {"header": "authorization", "prefix": "Bearer "},
-            {"query": "api_key"},
-            {"cookie": "api_key"},
-        ]);
+        config.accept_keys_everywhere();
     })
 }
 

@@ -128,12 +128,7 @@ fn a_public_route_lends_its_rule_to_no_other() {
 #[test]
 fn no_place_of_a_key_lends_a_rule() {
     let stack = Stack::start_with(|config| {
-        config.plugin["credentials"] = json!([
-            {"header": "x-api-key"},
-            {"header": "authorization", "prefix": "Bearer "},
-            {"query": "api_key"},
-            {"cookie": "api_key"},
-        ]);
+        config.accept_keys_everywhere();
         for matcher in [
             "headers: [{name: x-api-key, present_match: true}]",
             "headers: [{name: authorization, present_match: true}]",

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use end_to_end::{Connection, CreatedKey, Response, Stack, eventually};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 mod framing;
 mod generated;
@@ -12,12 +12,7 @@ mod trailers;
 
 fn stack() -> (Stack, CreatedKey) {
     let stack = Stack::start_with(|config| {
-        config.plugin["credentials"] = json!([
-            {"header": "x-api-key"},
-            {"header": "authorization", "prefix": "Bearer "},
-            {"query": "api_key"},
-            {"cookie": "api_key"},
-        ]);
+        config.accept_keys_everywhere();
         config.replace(
             "                  ms: \"%DURATION%\"\n",
             "                  ms: \"%DURATION%\"\n                  upstream: \"%UPSTREAM_HOST%\"\n",
