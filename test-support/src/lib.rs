@@ -1,4 +1,5 @@
 //! What the tests of several crates share.
 
 pub mod databases;
+pub mod digest;
 pub mod server;

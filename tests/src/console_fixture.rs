@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use test_support::digest;
 
 use crate::admin::{CreatedKey, client};
 use crate::browser::Browser;
@@ -92,14 +92,13 @@ impl ConsoleFixture {
     fn report_usage(&self) {
         let now = now().as_second();
         let used = &self.used;
-        let secret_prefix: String =
-            Sha256::digest(&used.secret).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let mark = digest::mark(&used.secret);
         let days = (0..DAYS).map(|day| {
             let weekend = day % 7 >= 5;
             let allowed = if weekend { 40 } else { 900 + day * 37 % 400 };
             let denied =
                 if day % 9 == 4 { json!({"address-not-allowed": 60 + day, "missing-scope": 12}) } else { json!({}) };
-            let last = json!([{"secret": secret_prefix, "at": now - 185 - day * 86_400}]);
+            let last = json!([{"secret": mark, "at": now - 185 - day * 86_400}]);
             json!({"key": used.id, "hour": now - day * 86_400, "allowed": allowed, "denied": denied, "used": last, "address": "10.20.4.7"})
         });
         let denial = |code: &str, secs: i64, address: &str, method: &str, path: &str| json!({"key": used.id, "code": code, "address": address, "at": now - secs, "method": method, "path": path});

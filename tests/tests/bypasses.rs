@@ -2,7 +2,7 @@
 
 use end_to_end::{Connection, EnvoyConfig, Stack, eventually};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use test_support::digest;
 
 const BEFORE_ROUTES: &str = "              # Each route states";
 
@@ -85,8 +85,7 @@ fn text_that_is_no_key_does_not_reach_a_redirected_request() {
         let more = "                request_headers_to_add: [{header: {key: x-echo-redirect, value: \"http://api.example/v1/reviews/7\"}}]\n                route: {cluster: upstream, internal_redirect_policy: {max_internal_redirects: 3}}";
         route(config, "/v1/lent", "{rule: public}", more);
     });
-    let digest: String = Sha256::digest(foreign).iter().map(|byte| format!("{byte:02x}")).collect();
-    let line = json!({"digest": digest, "name": "theirs", "expires_in": "none", "scopes": {"reviews": "read"}});
+    let line = json!({"digest": digest::hexadecimal(foreign), "name": "theirs", "expires_in": "none", "scopes": {"reviews": "read"}});
     let imported = stack.admin.send_lines("/v1/workspaces/acme/keys/import", format!("{line}\n"));
     assert_eq!(imported.0, 200, "{imported:?}");
     // Created later, so a worker that knows it also knows the imported one.

@@ -7,7 +7,7 @@ use end_to_end::{
     eventually_within,
 };
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use test_support::digest;
 
 /// Deadline for usage to be reported: workers report every 10 s.
 const REPORT_DEADLINE: Duration = Duration::from_secs(40);
@@ -205,7 +205,7 @@ fn a_hundred_thousand_imported_digests_work_from_their_first_request_on() {
     let stack = Stack::start_with(|config| config.plugin["foreign_keys"] = json!(true));
     let line = CommandLine::of(&stack.control_plane);
     let text = |number: usize| {
-        let digest: String = Sha256::digest(secret(number)).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = digest::hexadecimal(&secret(number));
         let key =
             json!({"digest": digest, "name": secret(number), "expires_in": "none", "scopes": {"reviews": "read"}});
         format!("{key}\n")

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use end_to_end::{Connection, Stack, eventually};
 use serde_json::json;
-use sha2::{Digest, Sha256};
+use test_support::digest;
 
 const KEYS: usize = 100_000;
 
@@ -13,8 +13,7 @@ fn secret(number: usize) -> String {
 }
 
 fn line(secret: &str) -> String {
-    let digest: String = Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
-    let line = json!({"digest": digest, "name": secret, "expires_in": "none", "scopes": {"reviews": "read"}});
+    let line = json!({"digest": digest::hexadecimal(secret), "name": secret, "expires_in": "none", "scopes": {"reviews": "read"}});
     format!("{line}\n")
 }
 

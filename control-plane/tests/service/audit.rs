@@ -6,6 +6,7 @@ use latchkey::store::{VerifyError, verify_audit};
 use policy::{ChainHash, Revision};
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use test_support::digest;
 
 use crate::harness::{ADMIN, START, Service};
 
@@ -112,8 +113,7 @@ async fn no_event_holds_a_secret_or_a_digest() {
     let all = service.get("/v1/audit-events").await.text();
     for secret in [first.as_str(), second["secret"].as_str().unwrap(), ADMIN] {
         assert!(!all.contains(secret));
-        let hex: String = policy::Digest::of(secret.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert!(!all.contains(&hex));
+        assert!(!all.contains(&digest::hexadecimal(secret)));
     }
 }
 

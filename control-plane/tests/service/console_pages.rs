@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
+use test_support::digest::mark;
 
 use crate::harness::{EDGE, Service};
 use crate::visitor::Visitor;
@@ -33,10 +34,6 @@ async fn acknowledged(service: &Service, applied: [u64; 2]) {
         json!({"epoch": epoch, "max_staleness_secs": 60, "workers": workers}),
     )
     .await;
-}
-
-fn mark(secret: &str) -> String {
-    policy::Digest::of(secret.as_bytes()).0.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn id(key: &str) -> &str {

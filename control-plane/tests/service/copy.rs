@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{EDGE, Service};
+use crate::import::line;
 use crate::visitor::Visitor;
 use crate::waiting::until;
 use test_support::databases::{self, is_postgres, on_server};
@@ -136,10 +137,7 @@ async fn what_the_database_numbers_goes_on_above_what_was_copied() {
     if !is_postgres() {
         return;
     }
-    let line = |secret: &str| {
-        let digest: String = Digest::of(secret.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect();
-        json!({"digest": digest, "name": secret, "expires_in": "none"}).to_string()
-    };
+    let line = |secret: &str| line(secret, json!({})).to_string();
     let import = async |service: &Service, secret: &str| {
         let request = axum::http::Request::post("/v1/workspaces/acme/keys/import");
         let request = request.header("authorization", "Bearer lkadm_admin").header("content-type", "application/jsonl");

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use policy::Digest;
 use serde_json::{Value, json};
+use test_support::digest;
 use tracing::Level;
 
 use crate::captured_log::CapturedLog;
@@ -13,13 +14,9 @@ use crate::openapi::assert_documented;
 pub(crate) const ANYWHERE: &str = "/v1/keys/import";
 pub(crate) const ACME: &str = "/v1/workspaces/acme/keys/import";
 
-fn hex(secret: &str) -> String {
-    Digest::of(secret.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A line for this secret, with these fields added or replaced.
 pub(crate) fn line(secret: &str, more: Value) -> Value {
-    let mut line = json!({"digest": hex(secret), "name": secret, "expires_in": "none"});
+    let mut line = json!({"digest": digest::hexadecimal(secret), "name": secret, "expires_in": "none"});
     for (name, value) in more.as_object().unwrap() {
         line[name] = value.clone();
     }
@@ -319,7 +316,7 @@ async fn each_line_names_its_workspace_where_the_path_names_none() {
     }
     assert!(ids.iter().all(|id| shown.contains(id)));
     let all = service.get("/v1/audit-events").await.text();
-    assert!(!all.contains(&hex("theirs-1")), "an event holds a digest");
+    assert!(!all.contains(&digest::hexadecimal("theirs-1")), "an event holds a digest");
 
     for (workspace, expected) in
         [(json!({}), "1 workspace required"), (json!({"workspace": "nowhere"}), "1 workspace unknown-workspace")]

@@ -4,7 +4,7 @@ use std::fs::{self, read_to_string};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use policy::Digest;
+use test_support::digest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -117,8 +117,7 @@ fn lines(name: &str, keys: usize) -> Vec<u8> {
 /// The same, each with this note.
 fn lines_with(name: &str, keys: usize, note: &str) -> Vec<u8> {
     let line = |number: usize| {
-        let digest = Digest::of(format!("{name}-{number}").as_bytes());
-        let digest: String = digest.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = digest::hexadecimal(&format!("{name}-{number}"));
         format!(
             r#"{{"digest":"{digest}","name":"{name}","expires_in":"none","workspace":"acme","metadata":{{"note":"{note}"}}}}"#
         ) + "\n"

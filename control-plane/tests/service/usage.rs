@@ -1,8 +1,8 @@
 //! Usage: reports of workers are counted once and shown on the key, and change nothing else.
 
 use axum::http::Method;
-use policy::Digest;
 use serde_json::{Value, json};
+use test_support::digest::mark;
 
 use crate::harness::{ADMIN, Answer, EDGE, START, Service};
 
@@ -40,11 +40,6 @@ impl Service {
 
 fn id(key: &str) -> &str {
     key.rsplit('/').next().unwrap()
-}
-
-/// The identifier of a secret in an entry.
-fn mark(secret: &str) -> String {
-    Digest::of(secret.as_bytes()).0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn batch(worker: &str, sequence: u64, keys: Value) -> Value {

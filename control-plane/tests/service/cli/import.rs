@@ -1,17 +1,12 @@
 //! `latchkey keys import`: all or none, and which lines are refused.
 
-use policy::Digest;
 use serde_json::{Value, json};
 
 use super::Cli;
+use crate::import;
 
 fn line(secret: &str, more: Value) -> String {
-    let digest: String = Digest::of(secret.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut line = json!({"digest": digest, "name": secret, "expires_in": "none"});
-    for (name, value) in more.as_object().unwrap() {
-        line[name] = value.clone();
-    }
-    format!("{line}\n")
+    format!("{}\n", import::line(secret, more))
 }
 
 #[test]
