@@ -1,7 +1,7 @@
 //! The control plane and token of a command: from a flag, else the environment, else what `latchkey login` stored.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use axum::http::Uri;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tempfile::NamedTempFile;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::client::Client;
@@ -144,7 +145,7 @@ impl SignIn {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("{}: cannot create it", folder.display()))?;
-        write(&path, &self.0).with_context(|| format!("{}: cannot write it", path.display()))?;
+        write(&path, folder, &self.0).with_context(|| format!("{}: cannot write it", path.display()))?;
         Ok((path, self.0.url.clone()))
     }
 }
@@ -215,12 +216,14 @@ fn load_stored() -> anyhow::Result<Option<StoredSignIn>> {
 }
 
 /// Replaces the file atomically: it is never incomplete, and never readable by others.
-fn write(path: &Path, stored: &StoredSignIn) -> anyhow::Result<()> {
+fn write(path: &Path, folder: &Path, stored: &StoredSignIn) -> anyhow::Result<()> {
     let text = Zeroizing::new(toml::to_string(stored)?);
-    let new = path.with_extension("new");
-    let _ = fs::remove_file(&new);
-    private_file::create(&new, text.as_bytes())?;
-    Ok(fs::rename(&new, path)?)
+    // Mode 0600; removed again if it can't be completed.
+    let mut file = NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|refused| refused.error)?;
+    Ok(())
 }
 
 #[cfg(test)]

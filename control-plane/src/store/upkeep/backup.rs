@@ -1,13 +1,13 @@
 //! Backup of the database, also while a control plane serves it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use policy::Revision;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
+use tempfile::TempPath;
 
 use crate::store::db::sql::Sql;
 use crate::store::db::sqlite_schema::is_ours;
@@ -110,40 +110,30 @@ fn check(copy: &Path, named: &Path) -> Result<(), BackupError> {
 
 /// A temporary file beside its target; removed on drop unless it is persisted.
 pub(crate) struct TemporaryFile {
-    pub(crate) path: PathBuf,
-    is_persisted: bool,
+    pub(crate) path: TempPath,
 }
 
 impl TemporaryFile {
-    /// Creates the empty temporary file for `to`, mode 0600.
+    /// Creates the empty temporary file for `to`, mode 0600. If it is left behind, its name shows that it is unfinished.
     pub(crate) fn create(to: &Path) -> io::Result<Self> {
-        let mut name = to.as_os_str().to_owned();
-        name.push(format!(".unfinished-{}", std::process::id()));
-        let path = PathBuf::from(name);
-        // Exclusive: an existing file isn't overwritten, and a link isn't followed.
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { path, is_persisted: false })
+        let mut prefix = to.file_name().unwrap_or_default().to_owned();
+        prefix.push(".unfinished-");
+        let file = tempfile::Builder::new().prefix(&prefix).tempfile_in(directory_of(to))?;
+        Ok(Self { path: file.into_temp_path() })
     }
 
     /// Moves the file, which must be complete and synced, to `to`, and syncs the directory.
-    pub(crate) fn persist(mut self, to: &Path) -> io::Result<()> {
-        std::fs::rename(&self.path, to)?;
-        self.is_persisted = true;
+    pub(crate) fn persist(self, to: &Path) -> io::Result<()> {
+        self.path.persist(to).map_err(|refused| refused.error)?;
         sync_directory(to)
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        if !self.is_persisted {
-            // If this fails, the name shows that the file is unfinished, and the next attempt uses another name.
-            let _ = std::fs::remove_file(&self.path);
-        }
     }
 }
 
 /// Syncs the directory of `path`, so that changes of names in it are durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    File::open(directory_of(path))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
