@@ -5,51 +5,26 @@ use serde_json::{Map, Number, Value};
 /// Not every JSON parser can distinguish integers beyond this (RFC 8259, section 6).
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Appends an object to `out`.
-pub(super) fn write_object(object: &Map<String, Value>, out: &mut Vec<u8>) {
-    let mut members: Vec<_> = object.iter().collect();
-    members.sort_unstable_by_key(|(name, _)| *name);
-    out.push(b'{');
-    for (at, (name, value)) in members.into_iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        write_text(name, out);
-        out.push(b':');
-        write(value, out);
-    }
-    out.push(b'}');
-}
-
-fn write(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Null => out.extend_from_slice(b"null"),
-        Value::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
-        Value::Number(number) => out.extend_from_slice(number_text(number).as_bytes()),
-        Value::String(text) => write_text(text, out),
-        Value::Array(items) => {
-            out.push(b'[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write(item, out);
-            }
-            out.push(b']');
-        }
-        Value::Object(object) => write_object(object, out),
-    }
-}
-
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(Value::from(text).to_string().as_bytes());
+/// The text of an object. Sorts explicitly, because a crate in the tree may let serde_json keep the order of members.
+pub(super) fn object_text(object: &Map<String, Value>) -> String {
+    let mut value = Value::Object(object.clone());
+    value.sort_all_objects();
+    normalize_numbers(&mut value);
+    value.to_string()
 }
 
 /// `1.0` and `1e0` are `1`.
-fn number_text(number: &Number) -> String {
-    match number.as_f64().filter(|_| number.is_f64()) {
-        Some(value) if value.fract() == 0.0 && value.abs() < EXACT => format!("{value:.0}").replace("-0", "0"),
-        Some(_) | None => number.to_string(),
+fn normalize_numbers(value: &mut Value) {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|_| number.is_f64());
+            if let Some(whole) = float.filter(|float| float.fract() == 0.0 && float.abs() < EXACT) {
+                *number = Number::from(whole as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(normalize_numbers),
+        Value::Object(object) => object.values_mut().for_each(normalize_numbers),
     }
 }
 
@@ -59,9 +34,7 @@ mod tests {
 
     fn canonical(text: &str) -> String {
         let object: Map<String, Value> = serde_json::from_str(text).unwrap();
-        let mut out = Vec::new();
-        write_object(&object, &mut out);
-        String::from_utf8(out).unwrap()
+        object_text(&object)
     }
 
     #[test]

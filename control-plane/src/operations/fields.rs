@@ -61,9 +61,7 @@ impl Fields {
 
     /// The digest of the fields that aren't parsed yet. Equal JSON values have equal digests, whatever their format.
     pub(crate) fn digest(&self) -> Digest {
-        let mut bytes = Vec::new();
-        canonical::write_object(&self.remaining, &mut bytes);
-        Digest::of(&bytes)
+        Digest::of(canonical::object_text(&self.remaining).as_bytes())
     }
 
     /// The value of a required field; `None` if it was refused.
