@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::http::{HeaderMap, Method, Request};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -40,6 +41,9 @@ const MAX_ANSWER: u64 = 64 << 20;
 /// What to do when a certificate isn't trusted.
 const TRUST_ADVICE: &str = "for a certificate authority of your own give --ca-certificate";
 
+/// What is encoded in a segment of a path: everything that could end it.
+const ENCODED_IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
 /// A client of one control plane, as one admin.
 pub(super) struct Client {
     agent: Agent,
@@ -66,7 +70,8 @@ pub(super) struct Answer {
 
 impl Call {
     fn new(method: Method, path: &[&str]) -> Self {
-        let path = path.iter().map(|segment| format!("/{}", encoded(segment))).collect();
+        let path =
+            path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, ENCODED_IN_SEGMENT))).collect();
         Self { method, path, body: None, headers: Vec::new(), timeout: TIMEOUT, is_idempotent: false }
     }
 
@@ -272,18 +277,6 @@ fn read_body(body: Body, path: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let bytes = body.into_with_config().limit(MAX_ANSWER).read_to_vec();
     let broke_off = |error| Failure::AnswerLost(format!("the answer to {path} broke off: {error}"));
     Ok(Zeroizing::new(bytes.map_err(broke_off)?))
-}
-
-/// A segment of a path, with everything encoded that could end the segment.
-fn encoded(segment: &str) -> String {
-    segment.bytes().fold(String::new(), |mut text, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}");
-        }
-        text
-    })
 }
 
 fn tls(ca: Option<&Path>) -> anyhow::Result<TlsConfig> {
