@@ -3,6 +3,8 @@
 use std::io::{self, Write as _};
 
 use serde_json::Value;
+use tabled::builder::Builder;
+use tabled::settings::{Padding, Style};
 
 use super::json;
 use super::redact::without_secrets;
@@ -31,29 +33,14 @@ pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
 
 /// One column for each heading, one line for each row; the last column may have any length.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| without_controls(cell)).collect()).collect();
-    let headings = headings.iter().map(|heading| heading.to_uppercase()).collect::<Vec<_>>();
-    let mut widths: Vec<usize> = Vec::new();
-    for row in std::iter::once(&headings).chain(&rows) {
-        for (column, cell) in row.iter().enumerate() {
-            let width = cell.chars().count();
-            match widths.get_mut(column) {
-                Some(own) => *own = width.max(*own),
-                None => widths.push(width),
-            }
-        }
+    let mut table = Builder::new();
+    table.push_record(headings.iter().map(|heading| heading.to_uppercase()));
+    for row in rows {
+        table.push_record(row.iter().map(|cell| without_controls(cell)));
     }
-    let mut text = String::new();
-    for row in std::iter::once(&headings).chain(&rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let mut table = table.build();
+    table.with((Style::empty(), Padding::new(0, 2, 0, 0)));
+    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// One line for each field: `name  value`.
@@ -125,6 +112,8 @@ mod tests {
         let rows = [vec!["größer".to_owned(), "1".to_owned()], vec!["b".to_owned(), "\u{1b}[2J".to_owned()]];
         assert_eq!(table(&["name", "id"], &rows), "NAME    ID\ngrößer  1\nb       \u{fffd}[2J\n");
         assert_eq!(table(&["name"], &[]), "NAME\n");
+        let wide = [vec!["東京".to_owned(), "1".to_owned()], vec![String::new(), String::new()]];
+        assert_eq!(table(&["a", "b"], &wide), "A     B\n東京  1\n\n");
     }
 
     #[test]
