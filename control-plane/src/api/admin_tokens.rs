@@ -12,7 +12,7 @@ use super::authority::AnyAdmin;
 use super::idempotency::{self, IdempotencyKey};
 use super::path::AdminTokenInPath;
 use super::precondition::IfMatch;
-use super::query::QueryFields;
+use super::query::{PageParams, QueryFields};
 use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
 use crate::base::instant;
 use crate::operations::WithSecret;
@@ -130,10 +130,7 @@ async fn replay(api: &Api, principal: &Principal, made: OnceResult) -> Result<Re
     get,
     path = "/admin-tokens",
     operation_id = "list_admin_tokens",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
-    ),
+    params(PageParams),
     responses((status = 200, description = "A page", body = PageBody<TokenBody>))
 )]
 pub(super) async fn list(

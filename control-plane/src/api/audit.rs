@@ -11,17 +11,19 @@ use futures_util::stream;
 use policy::{ChainHash, WorkspaceId};
 use serde_json::value::RawValue;
 use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::schema::Schema;
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::authority::{AdminOf, PlatformAdmin};
-use super::query::QueryFields;
+use super::query::{PageParams, QueryFields, query_parameter};
 use super::response::{PageBody, ok_json};
 use super::{Api, json_lines};
 use crate::operations::audit::after;
+use crate::operations::audit_filter::MAX_TEXT;
 use crate::operations::cursor::CursorPage;
 use crate::operations::fields::Fields;
-use crate::operations::request::{NamedSchemas, string_schema};
+use crate::operations::request::{NamedSchemas, reference, string_schema};
 use crate::store::{AuditEvent, AuditEventJson, AuditHead, AuditQuery, Order, Store, StoreError};
 use crate::web::problem::Problem;
 
@@ -55,6 +57,35 @@ impl ToSchema for HashedEvent {
     }
 }
 
+/// The parameters that select events, as the document describes them.
+struct SelectionParams;
+
+impl IntoParams for SelectionParams {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = || string_schema().max_length(Some(MAX_TEXT));
+        let address = "Only events of requests from this address or network";
+        vec![
+            query_parameter("target", "Only events about the target with this id", text()).build(),
+            query_parameter("action", "Only this action", text()).build(),
+            query_parameter("actor", "Only events of this actor: its id, or its name in the events", text()).build(),
+            query_parameter("address", address, string_schema()).example(Some("192.0.2.0/24".into())).build(),
+            query_parameter(
+                "since",
+                "A revision: only events after it. Or an instant: only events from then on",
+                string_schema(),
+            )
+            .build(),
+            query_parameter(
+                "until",
+                "A revision: only events up to it. Or an instant: only events before it",
+                string_schema(),
+            )
+            .build(),
+            query_parameter("sort", "Newest first by default; an export oldest first", reference::<Order>()).build(),
+        ]
+    }
+}
+
 /// The format of the response that the `Accept` header requests.
 pub(crate) enum AuditFormat {
     /// A page, as JSON.
@@ -68,30 +99,7 @@ pub(crate) enum AuditFormat {
     get,
     path = "/audit-events",
     operation_id = "list_audit_events",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
-        ("target" = Option<String>, Query, description = "Only events about the target with this id", max_length = 100),
-        ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
-        (
-            "actor" = Option<String>,
-            Query,
-            description = "Only events of this actor: its id, or its name in the events",
-            max_length = 100
-        ),
-        ("address" = Option<String>, Query, description = "Only events of requests from this address or network", example = "192.0.2.0/24"),
-        (
-            "since" = Option<String>,
-            Query,
-            description = "A revision: only events after it. Or an instant: only events from then on"
-        ),
-        (
-            "until" = Option<String>,
-            Query,
-            description = "A revision: only events up to it. Or an instant: only events before it"
-        ),
-        ("sort" = Option<Order>, Query, description = "Newest first by default; an export oldest first"),
-    ),
+    params(PageParams, SelectionParams),
     responses(
         (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
             (PageBody<HashedEvent> = "application/json"),
@@ -113,30 +121,7 @@ pub(super) async fn list_all(
     get,
     path = "/workspaces/{workspace}/audit-events",
     operation_id = "list_workspace_audit_events",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
-        ("target" = Option<String>, Query, description = "Only events about the target with this id", max_length = 100),
-        ("action" = Option<String>, Query, description = "Only this action", max_length = 100),
-        (
-            "actor" = Option<String>,
-            Query,
-            description = "Only events of this actor: its id, or its name in the events",
-            max_length = 100
-        ),
-        ("address" = Option<String>, Query, description = "Only events of requests from this address or network", example = "192.0.2.0/24"),
-        (
-            "since" = Option<String>,
-            Query,
-            description = "A revision: only events after it. Or an instant: only events from then on"
-        ),
-        (
-            "until" = Option<String>,
-            Query,
-            description = "A revision: only events up to it. Or an instant: only events before it"
-        ),
-        ("sort" = Option<Order>, Query, description = "Newest first by default; an export oldest first"),
-    ),
+    params(PageParams, SelectionParams),
     responses(
         (status = 200, description = "A page; with `Accept: application/jsonl` all events, one a line", content(
             (PageBody<HashedEvent> = "application/json"),

@@ -12,7 +12,7 @@ use super::authority::PlatformAdmin;
 use super::idempotency::{self, IdempotencyKey};
 use super::path::EdgeTokenInPath;
 use super::precondition::IfMatch;
-use super::query::QueryFields;
+use super::query::{PageParams, QueryFields};
 use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
 use crate::base::instant;
 use crate::operations::WithSecret;
@@ -100,10 +100,7 @@ async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
     get,
     path = "/edge-tokens",
     operation_id = "list_edge_tokens",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
-    ),
+    params(PageParams),
     responses((status = 200, description = "A page", body = PageBody<TokenBody>))
 )]
 pub(super) async fn list(

@@ -13,7 +13,7 @@ use super::Api;
 use super::authority::PlatformAdmin;
 use super::openapi::Conflict;
 use super::path::InstanceInPath;
-use super::query::QueryFields;
+use super::query::{PageParams, QueryFields};
 use super::response::{PageBody, bulk_summary, no_content, ok_json};
 use crate::base::instant;
 use crate::edges::{InstanceView, RemovalSummary, State as EdgeState};
@@ -126,10 +126,7 @@ struct RemovedBody {
     get,
     path = "/edges",
     operation_id = "list_edges",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
-    ),
+    params(PageParams),
     responses((status = 200, description = "A page", body = PageBody<EdgeBody>))
 )]
 pub(super) async fn list(

@@ -11,7 +11,7 @@ use super::Api;
 use super::authority::{AdminOf, MemberOf, PlatformAdmin};
 use super::idempotency::{self, IdempotencyKey};
 use super::precondition::IfMatch;
-use super::query::QueryFields;
+use super::query::{PageParams, QueryFields};
 use super::response::{PageBody, changed_resource, ok_json, resource};
 use crate::base::instant;
 use crate::operations::cursor::CursorPage;
@@ -89,10 +89,7 @@ async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
     path = "/workspaces",
     operation_id = "list_workspaces",
     extensions(("x-any-role" = json!(true))),
-    params(
-        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
-    ),
+    params(PageParams),
     responses((status = 200, description = "A page", body = PageBody<WorkspaceBody>))
 )]
 pub(super) async fn list(

@@ -11,7 +11,7 @@ use crate::base::instant;
 use crate::store::{AuditActor, AuditFilter};
 
 /// The maximum length of an action, an id or a name, in characters.
-const MAX_TEXT: usize = 100;
+pub(crate) const MAX_TEXT: usize = 100;
 
 /// Parses the fields of a filter. A refused field counts as absent here; `Fields::finish` reports it.
 pub(super) fn parse(fields: &mut Fields) -> AuditFilter {

@@ -5,7 +5,7 @@
 
 pub(crate) mod admin_tokens;
 pub(crate) mod audit;
-mod audit_filter;
+pub(crate) mod audit_filter;
 mod canonical;
 pub(crate) mod choice;
 pub(crate) mod cursor;

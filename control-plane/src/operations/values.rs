@@ -22,7 +22,7 @@ pub(crate) const DEFAULT_LIMIT: NonZeroU32 = match NonZeroU32::new(50) {
 };
 
 /// The maximum number of items of a page.
-const MAX_LIMIT: u32 = 200;
+pub(crate) const MAX_LIMIT: u32 = 200;
 
 pub(crate) fn string(value: Value) -> Result<String, InvalidValue> {
     match value {

@@ -14,7 +14,8 @@ use axum::response::Response;
 use policy::{Digest, KeyId, Revision, WorkspaceId};
 use serde::Serialize;
 use tokio::task::{JoinHandle, spawn_blocking};
-use utoipa::ToSchema;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use self::check::{CheckedImport, ImportRefusal, check};
 pub(in crate::api) use self::line::ExpiredLine;
@@ -23,10 +24,11 @@ use crate::api::Api;
 use crate::api::authority::{AdminOf, PlatformAdmin};
 use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::json_lines::{Lines, LinesBody};
-use crate::api::query::QueryFields;
+use crate::api::query::{QueryFields, query_parameter};
 use crate::api::response::bulk_summary;
 use crate::operations::choice::Choice as _;
 use crate::operations::principal::Principal;
+use crate::operations::request::reference;
 use crate::store::{ChangeContext, Import, OnceResult, StoreError};
 use crate::web::problem::Problem;
 
@@ -42,13 +44,23 @@ struct ImportedBody {
     key_ids: Vec<KeyId>,
 }
 
+/// The parameter `expired`, as the document describes it.
+struct ExpiredParam;
+
+impl IntoParams for ExpiredParam {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = "What to do with lines whose `expires_at` has passed; they are refused by default";
+        vec![query_parameter("expired", text, reference::<ExpiredLine>()).build()]
+    }
+}
+
 /// Imports digests into a workspace: all lines or none.
 #[utoipa::path(
     post,
     path = "/workspaces/{workspace}/keys/import",
     operation_id = "import_keys",
     request_body(content = ImportKey, content_type = "application/jsonl", description = "One key per line, at most 100,000"),
-    params(("expired" = Option<ExpiredLine>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default"), IdempotencyKey),
+    params(ExpiredParam, IdempotencyKey),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_workspace(
@@ -67,7 +79,7 @@ pub(in crate::api) async fn into_workspace(
     path = "/keys/import",
     operation_id = "import_keys_anywhere",
     request_body(content = ImportKey, content_type = "application/jsonl", description = "One key per line, at most 100,000"),
-    params(("expired" = Option<ExpiredLine>, Query, description = "What to do with lines whose `expires_at` has passed; they are refused by default"), IdempotencyKey),
+    params(ExpiredParam, IdempotencyKey),
     responses((status = 200, description = "All were imported", body = ImportedBody))
 )]
 pub(in crate::api) async fn into_each(

@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::KeyBody;
 use crate::api::Api;
 use crate::api::authority::MemberOf;
-use crate::api::query::QueryFields;
+use crate::api::query::{PageParams, QueryFields};
 use crate::api::response::{PageBody, ok_json};
 use crate::operations::keys::list::KeyPage;
 use crate::store::{Sort, Status};
@@ -18,8 +18,7 @@ use crate::web::problem::Problem;
     path = "/workspaces/{workspace}/keys",
     operation_id = "list_keys",
     params(
-        ("limit" = Option<u32>, Query, description = "Items of a page; 50 by default", minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page"),
+        PageParams,
         ("status" = Option<Status>, Query, description = "Only keys with this status"),
         ("q" = Option<String>, Query, description = "Part of the name, the whole id, or the last 4 characters", max_length = 100),
         ("unused_days" = Option<u32>, Query, description = "Only keys that were created, or last used, at least this many days ago", minimum = 1, maximum = 36500),
