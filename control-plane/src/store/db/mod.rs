@@ -2,9 +2,10 @@
 
 pub(super) mod connection;
 pub(super) mod database;
+pub(super) mod domain;
 pub(super) mod file_watch;
 pub(super) mod lock;
 pub(super) mod postgres;
-pub(super) mod rows;
+
 pub(super) mod sql;
 pub(super) mod sqlite_schema;

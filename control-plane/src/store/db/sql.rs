@@ -11,7 +11,7 @@ use rusqlite::CachedStatement;
 
 pub(crate) use self::error::{Optional, SqlError};
 pub(crate) use self::session::Session;
-pub(crate) use self::value::{Column, FromColumn, Kind, Param, ToParam, Value, as_params, params, values};
+pub(crate) use self::value::{Column, FromColumn, Kind, Param, ToParam, Value, params, values};
 
 /// An open connection of one of the engines.
 #[derive(Clone, Copy)]
@@ -164,15 +164,12 @@ impl Statement<'_> {
 impl Row<'_> {
     /// A column, counted from 0.
     pub(crate) fn get<T: FromColumn>(&self, at: usize) -> Result<T, SqlError> {
-        T::from_column(self.column(at)?).ok_or_else(|| SqlError::invalid_column(at, "it has another type"))
+        T::from_column(self.column(at)?).map_err(|cause| SqlError::invalid_column(at, cause))
     }
 
     /// A column that holds text.
     pub(crate) fn text(&self, at: usize) -> Result<&str, SqlError> {
-        match self.column(at)? {
-            Column::Text(text) => Ok(text),
-            Column::Null | Column::Integer(_) | Column::Blob(_) => Err(SqlError::invalid_column(at, "it is not text")),
-        }
+        self.column(at)?.text().map_err(|cause| SqlError::invalid_column(at, cause))
     }
 
     pub(crate) fn column(&self, at: usize) -> Result<Column<'_>, SqlError> {

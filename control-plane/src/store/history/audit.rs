@@ -7,7 +7,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::changes;
 use crate::base::instant;
 use crate::store::db::sql::{NONE, Optional as _, Sql, params};
 use crate::store::{Actor, ChangeContext, Store, StoreError};
@@ -149,20 +148,15 @@ pub(crate) fn append(
     };
     let json = serde_json::to_string(&event_json).map_err(|error| StoreError::Fault(error.to_string()))?;
     let hash = head(sql)?.map_or(FIRST_HASH, |head| head.hash).then(revision, json.as_bytes());
-    sql.prepare("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?.execute(params![
-        changes::number(revision)?,
-        json,
-        hash.0
-    ])?;
+    sql.prepare("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?
+        .execute(params![revision, json, hash])?;
     Ok(())
 }
 
 /// The newest event; `None` if there is none.
 pub(crate) fn head(sql: Sql<'_>) -> Result<Option<AuditHead>, StoreError> {
     let mut statement = sql.prepare("SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1")?;
-    let head = statement.query_row(NONE, |row| {
-        Ok(AuditHead { revision: changes::revision(row.get(0)?), hash: ChainHash(row.get(1)?) })
-    });
+    let head = statement.query_row(NONE, |row| Ok(AuditHead { revision: row.get(0)?, hash: row.get(1)? }));
     Ok(head.optional()?)
 }
 

@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
-use policy::{AdminTokenId, ChainHash, Revision, UnixSeconds, WorkspaceId};
+use policy::{AdminTokenId, Revision, UnixSeconds, WorkspaceId};
 
-use super::changes;
 use crate::base::instant;
-use crate::store::db::sql::{NONE, Row, Sql, SqlError, Value, as_params};
+use crate::store::db::sql::{NONE, Row, Sql, SqlError, Value};
 use crate::store::model::SYSTEM_ID;
 use crate::store::{AuditEvent, Page, Store, StoreError, TOKEN_FILE_ID};
 
@@ -104,16 +103,14 @@ fn list(sql: Sql<'_>, query: &AuditQuery) -> Result<Page<AuditEvent>, StoreError
     let index = most_selective_index(sql, &conditions)?.map(|(index, _)| index);
     let (statement, values) = statement(sql, &conditions, index, query);
     let mut statement = sql.prepare(&statement)?;
-    let events = statement.query_map(&as_params(&values), |row| {
-        let (revision, hash) = (changes::revision(row.get(0)?), ChainHash(row.get(2)?));
-        Ok(AuditEvent { revision, json: row.get(1)?, hash })
-    })?;
+    let events = statement
+        .query_map(&values, |row| Ok(AuditEvent { revision: row.get(0)?, json: row.get(1)?, hash: row.get(2)? }))?;
     Ok(Page::cut(events, query.limit))
 }
 
 fn statement(sql: Sql<'_>, conditions: &[Condition], index: Option<&str>, query: &AuditQuery) -> (String, Vec<Value>) {
     let (conditions, mut values) = join(conditions);
-    values.push(Value::Integer(i64::from(query.limit.get()).saturating_add(1)));
+    values.push(Value::of(i64::from(query.limit.get()).saturating_add(1)));
     let direction = match query.order {
         Order::Oldest => "",
         Order::Newest => " DESC",
@@ -151,10 +148,9 @@ fn join<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> (String, Vec
 
 fn conditions(sql: Sql<'_>, query: &AuditQuery) -> Result<Vec<Condition>, StoreError> {
     let filter = &query.filter;
-    let limited = |revision: Option<Revision>, default: i64| revision.map_or(Ok(default), changes::number);
     let mut all = vec![
-        Condition::new("revision", ">", Value::Integer(limited(filter.since, 0)?)),
-        Condition::new("revision", "<=", Value::Integer(limited(filter.until, i64::MAX)?)),
+        Condition::new("revision", ">", Value::of(filter.since.unwrap_or(Revision(0)))),
+        Condition::new("revision", "<=", Value::of(filter.until.unwrap_or(Revision(u64::MAX)))),
     ];
     let (actor_id, actor_name) = match filter.actor.clone() {
         None => (None, None),
@@ -168,7 +164,7 @@ fn conditions(sql: Sql<'_>, query: &AuditQuery) -> Result<Vec<Condition>, StoreE
         ("actor_id", actor_id),
         ("actor_name", actor_name),
     ];
-    let equal = equal.into_iter().filter_map(|(column, value)| Some(Condition::new(column, "=", Value::Text(value?))));
+    let equal = equal.into_iter().filter_map(|(column, value)| Some(Condition::new(column, "=", Value::of(value?))));
     all.extend(equal);
     all.extend(time_conditions(filter));
     if let Some(network) = filter.address {
@@ -181,17 +177,17 @@ fn conditions(sql: Sql<'_>, query: &AuditQuery) -> Result<Vec<Condition>, StoreE
 fn time_conditions(filter: &AuditFilter) -> impl Iterator<Item = Condition> {
     let bounds = [(">=", filter.from), ("<", filter.before)];
     let condition = |(operator, at): (&str, Option<UnixSeconds>)| {
-        Some(Condition::new("happened_at", operator, Value::Text(instant::text(at?))))
+        Some(Condition::new("happened_at", operator, Value::of(instant::text(at?))))
     };
     bounds.into_iter().filter_map(condition)
 }
 
 fn network_condition(sql: Sql<'_>, network: IpNet) -> Result<Condition, StoreError> {
     if network.prefix_len() == network.max_prefix_len() {
-        return Ok(Condition::new("address", "=", Value::Text(network.addr().to_string())));
+        return Ok(Condition::new("address", "=", Value::of(network.addr())));
     }
     let list = serde_json::to_string(&addresses_in(sql, network)?);
-    let value = Value::Text(list.map_err(|error| StoreError::Fault(error.to_string()))?);
+    let value = Value::of(list.map_err(|error| StoreError::Fault(error.to_string()))?);
     Ok(Condition { column: "address", text: format!("address IN {}", sql.items_of_json("?")), value })
 }
 
@@ -229,7 +225,7 @@ fn most_selective_index(sql: Sql<'_>, conditions: &[Condition]) -> Result<Option
             .prepare(&format!(
                 "SELECT count(*) FROM (SELECT 1 FROM audit_events{index_clause} WHERE {conditions} LIMIT {FEW})"
             ))?
-            .query_row(&as_params(&values), |row| row.get(0))?;
+            .query_row(&values, |row| row.get(0))?;
         if narrowest.is_none_or(|(_, fewest)| count < fewest) {
             narrowest = Some((index, count));
         }
@@ -244,9 +240,8 @@ fn within_time(sql: Sql<'_>, mut query: AuditQuery) -> Result<AuditQuery, StoreE
     let (between, values) = join(&time_conditions(&query.filter).collect::<Vec<_>>());
     let index = sql.indexed_by("audit_events_of_time");
     let statement = format!("SELECT min(revision), max(revision) FROM audit_events{index} WHERE {between}");
-    let revision = |number: Option<i64>| number.map(changes::revision);
-    let ends = |row: &Row<'_>| Ok((revision(row.get(0)?), revision(row.get(1)?)));
-    let (first, last) = sql.prepare(&statement)?.query_row(&as_params(&values), ends)?;
+    let ends = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (first, last): (Option<Revision>, Option<Revision>) = sql.prepare(&statement)?.query_row(&values, ends)?;
     // If there is no event, no revision matches.
     let last = last.unwrap_or(Revision(0));
     let filter = &mut query.filter;

@@ -3,7 +3,7 @@
 use policy::{ChainHash, Revision};
 use rusqlite::OpenFlags;
 
-use super::{audit, changes};
+use super::audit;
 use crate::store::db::connection::with_read_transaction;
 use crate::store::db::database::Database;
 use crate::store::db::postgres::{self, Server};
@@ -105,7 +105,7 @@ fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<VerifyOutcome, Sto
     let mut broken = None;
     let mut is_found = expected.is_none_or(|expected| expected == audit::FIRST_HASH);
     sql.prepare("SELECT revision, event, hash FROM audit_events ORDER BY revision")?.each(NONE, |row| {
-        let (revision, hash) = (changes::revision(row.get(0)?), ChainHash(row.get(2)?));
+        let (revision, hash): (Revision, ChainHash) = (row.get(0)?, row.get(2)?);
         let before = verified.head.map_or(audit::FIRST_HASH, |head| head.hash);
         if broken.is_none() && before.then(revision, row.text(1)?.as_bytes()) != hash {
             broken = Some(revision);
@@ -122,6 +122,6 @@ fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<VerifyOutcome, Sto
     }
     let found = verified.head.map_or(Revision(0), |head| head.revision);
     let last = "SELECT revision FROM position WHERE one = 1";
-    let expected = sql.query_row(last, NONE, |row| row.get(0).map(changes::revision))?;
+    let expected = sql.query_row(last, NONE, |row| row.get(0))?;
     Ok(if found == expected { VerifyOutcome::Intact(verified) } else { VerifyOutcome::End { found, expected } })
 }

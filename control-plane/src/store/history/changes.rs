@@ -37,7 +37,7 @@ impl<'a> Change<'a> {
 
     /// The revision that [`Self::record`] will assign to this change.
     pub(crate) fn revision(&self) -> Result<Revision, StoreError> {
-        self.position()?.revision.next().ok_or_else(exhausted)
+        self.position()?.revision.next().filter(is_storable).ok_or_else(exhausted)
     }
 
     /// Probes the disk: writes without changing anything. Twice, because SQLite skips a value that stays the same.
@@ -52,14 +52,14 @@ impl<'a> Change<'a> {
     /// are the operations for edges, and may be empty.
     pub(crate) fn record(&self, context: &ChangeContext, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
         let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
-        let position = self.position()?.then(&body).ok_or_else(exhausted)?;
-        let revision = number(position.revision)?;
+        let position = self.position()?.then(&body).filter(|position| is_storable(&position.revision));
+        let position = position.ok_or_else(exhausted)?;
         self.sql
             .prepare("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![revision, position.head.0, body, context.at.0])?;
+            .execute(params![position.revision, position.head, body, context.at])?;
         self.sql
             .prepare("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
-            .execute(params![revision, position.head.0])?;
+            .execute(params![position.revision, position.head])?;
         if let Some(once) = context.once {
             once::claim(self.sql, once, position.revision, event.target_id(), context)?;
         }
@@ -76,22 +76,16 @@ fn exhausted() -> StoreError {
 /// The position of the history.
 pub(crate) fn position(sql: Sql<'_>) -> Result<Position, StoreError> {
     let mut query = sql.prepare("SELECT epoch, revision, head FROM position WHERE one = 1")?;
-    Ok(query.query_row(NONE, |row| {
-        Ok(Position {
-            epoch: Epoch::from_bytes(row.get(0)?),
-            revision: revision(row.get(1)?),
-            head: ChainHash(row.get(2)?),
-        })
-    })?)
+    Ok(query.query_row(NONE, |row| Ok(Position { epoch: row.get(0)?, revision: row.get(1)?, head: row.get(2)? }))?)
 }
 
 /// The chain hash of a revision; `None` if the log no longer has it, or doesn't have it yet.
 pub(crate) fn chain_hash(sql: Sql<'_>, at: Revision) -> Result<Option<ChainHash>, StoreError> {
-    let (epoch, first) = sql
+    let (epoch, first): (Epoch, Revision) = sql
         .prepare("SELECT epoch, first_revision FROM position WHERE one = 1")?
-        .query_row(NONE, |row| Ok((Epoch::from_bytes(row.get(0)?), revision(row.get(1)?))))?;
+        .query_row(NONE, |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut query = sql.prepare("SELECT chain_hash FROM changes WHERE revision = ?1")?;
-    match query.query_row(params![number(at)?], |row| row.get(0).map(ChainHash)).optional()? {
+    match query.query_row(params![at], |row| row.get(0)).optional()? {
         Some(hash) => Ok(Some(hash)),
         // An epoch has a position before its first change, too; usable while no change after it was compacted away.
         None if at == first && !is_compacted(sql, first)? => Ok(Some(ChainHash::first(epoch, first))),
@@ -102,20 +96,16 @@ pub(crate) fn chain_hash(sql: Sql<'_>, at: Revision) -> Result<Option<ChainHash>
 /// When a revision was created; `None` if the log doesn't have it.
 pub(crate) fn changed_at(sql: Sql<'_>, at: Revision) -> Result<Option<UnixSeconds>, StoreError> {
     let mut query = sql.prepare("SELECT changed_at FROM changes WHERE revision = ?1")?;
-    Ok(query.query_row(params![number(at)?], |row| row.get(0).map(UnixSeconds)).optional()?)
+    Ok(query.query_row(params![at], |row| row.get(0)).optional()?)
 }
 
 fn is_compacted(sql: Sql<'_>, first: Revision) -> Result<bool, StoreError> {
-    let oldest: Option<i64> = sql.prepare("SELECT min(revision) FROM changes")?.query_row(NONE, |row| row.get(0))?;
-    Ok(oldest.is_some_and(|oldest| Some(revision(oldest)) != first.next()))
+    let oldest: Option<Revision> =
+        sql.prepare("SELECT min(revision) FROM changes")?.query_row(NONE, |row| row.get(0))?;
+    Ok(oldest.is_some_and(|oldest| Some(oldest) != first.next()))
 }
 
-/// A revision as the database stores it.
-pub(crate) fn number(revision: Revision) -> Result<i64, StoreError> {
-    i64::try_from(revision.0).map_err(|_| exhausted())
-}
-
-/// A revision from the database, which has none below 0.
-pub(crate) fn revision(number: i64) -> Revision {
-    Revision(u64::try_from(number).unwrap_or_default())
+/// Whether the database, whose integers have 64 bits with a sign, can have this revision.
+fn is_storable(revision: &Revision) -> bool {
+    i64::try_from(revision.0).is_ok()
 }

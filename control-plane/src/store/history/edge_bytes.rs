@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use policy::Digest;
 use policy::wire::Op;
+use policy::{Digest, WorkspaceId};
 
 use crate::store::StoreError;
-use crate::store::db::sql::{Sql, Value, params, values};
+use crate::store::db::sql::{Sql, params, values};
 
 /// Counts the bytes at the edges after a change: a digest takes as many bytes as its last operation.
 pub(crate) fn count_bytes(sql: Sql<'_>, ops: &[Op]) -> Result<(), StoreError> {
@@ -19,11 +19,10 @@ pub(crate) fn count_bytes(sql: Sql<'_>, ops: &[Op]) -> Result<(), StoreError> {
     if taken.is_empty() {
         return Ok(());
     }
-    let digests: Vec<_> = taken.keys().map(|digest| Value::of(digest.0)).collect();
-    let (mut differing, mut by_workspace) = (Vec::new(), BTreeMap::<[u8; 16], i64>::new());
-    sql.each_in("SELECT digest, workspace_id, edge_bytes FROM secrets WHERE digest IN (?1)", &digests, |row| {
-        let (digest, before) = (row.get::<[u8; 32]>(0)?, row.get::<i64>(2)?);
-        let after = taken.get(&Digest(digest)).copied().unwrap_or(before);
+    let (mut differing, mut by_workspace) = (Vec::new(), BTreeMap::<WorkspaceId, i64>::new());
+    sql.each_in("SELECT digest, workspace_id, edge_bytes FROM secrets WHERE digest IN (?1)", taken.keys(), |row| {
+        let (digest, before) = (row.get::<Digest>(0)?, row.get::<i64>(2)?);
+        let after = taken.get(&digest).copied().unwrap_or(before);
         if after != before {
             differing.push(values![digest, after]);
             let difference = by_workspace.entry(row.get(1)?).or_default();
@@ -33,7 +32,7 @@ pub(crate) fn count_bytes(sql: Sql<'_>, ops: &[Op]) -> Result<(), StoreError> {
     })?;
     sql.execute_each(
         "UPDATE secrets SET edge_bytes = one.column2 FROM (VALUES (?1, ?2)) AS one WHERE digest = one.column1",
-        &differing,
+        differing,
     )?;
     for (workspace, difference) in by_workspace.into_iter().filter(|(_, difference)| *difference != 0) {
         sql.execute(

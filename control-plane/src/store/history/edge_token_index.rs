@@ -45,12 +45,13 @@ pub(crate) fn load_index(sql: Sql<'_>) -> Result<EdgeTokenIndex, StoreError> {
         sql.prepare("SELECT t.digest, t.id, t.edge, t.last_used_at, t.revoked_at FROM edge_tokens t")?;
     let mut index = EdgeTokenIndex::default();
     let rows = statement.query_map(NONE, |row| {
-        let digest = Digest(row.get(0)?);
-        let (id, edge) = (EdgeTokenId::from_bytes(row.get(1)?), row.get(2)?);
-        if row.get::<Option<i64>>(4)?.is_some() {
+        let digest = row.get(0)?;
+        let (id, edge) = (row.get(1)?, row.get(2)?);
+        if row.get::<Option<UnixSeconds>>(4)?.is_some() {
             return Ok((digest, Err(Arc::new(RevokedToken { id, edge }))));
         }
-        let use_recorded_at = AtomicI64::new(row.get::<Option<i64>>(3)?.unwrap_or(UnixSeconds::DISTANT_PAST.0));
+        let use_recorded_at = row.get::<Option<UnixSeconds>>(3)?.unwrap_or(UnixSeconds::DISTANT_PAST);
+        let use_recorded_at = AtomicI64::new(use_recorded_at.0);
         Ok((digest, Ok(Arc::new(LiveToken { id, edge, use_recorded_at }))))
     })?;
     for (digest, token) in rows {

@@ -79,8 +79,8 @@ fn since(sql: Sql<'_>, from: Position) -> Result<ChangesSince, StoreError> {
         sql.prepare("SELECT revision, chain_hash, body FROM changes WHERE revision > ?1 ORDER BY revision LIMIT ?2")?;
     let (mut to, mut bodies, mut bytes) = (from, Vec::new(), 0_usize);
     'full: loop {
-        let some = statement.query_map(params![changes::number(to.revision)?, CHANGES_AT_ONCE], |row| {
-            Ok((changes::revision(row.get(0)?), policy::ChainHash(row.get(1)?), row.get::<Vec<u8>>(2)?))
+        let some = statement.query_map(params![to.revision, CHANGES_AT_ONCE], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get::<Vec<u8>>(2)?))
         })?;
         if some.is_empty() {
             break;
@@ -101,12 +101,11 @@ fn since(sql: Sql<'_>, from: Position) -> Result<ChangesSince, StoreError> {
 fn bytes_since(sql: Sql<'_>, from: Revision) -> Result<(Revision, u64), StoreError> {
     let bytes = sql
         .prepare("SELECT coalesce(sum(length(body)), 0) FROM changes WHERE revision > ?1")?
-        .query_row(params![changes::number(from)?], |row| row.get::<i64>(0))?;
+        .query_row(params![from], |row| row.get::<i64>(0))?;
     Ok((changes::position(sql)?.revision, u64::try_from(bytes).unwrap_or(0)))
 }
 
 fn record_reported_revision(sql: Sql<'_>, revision: Revision) -> Result<(), StoreError> {
-    let revision = changes::number(revision)?;
     sql.prepare(
         "UPDATE position SET reported_revision = ?1
          WHERE one = 1 AND reported_revision < ?1 AND ?1 <= revision + ?2",

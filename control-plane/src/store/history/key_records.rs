@@ -5,7 +5,6 @@ use policy::{Allowlist, Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::id_catalogue::IdCatalogue;
 use crate::store::StoreError;
-use crate::store::db::rows;
 use crate::store::db::sql::{NONE, Optional as _, Row, Sql, params};
 
 /// All columns of a record, in the order that [`record`] reads them. The tables are joined in this order, so that a
@@ -30,7 +29,7 @@ pub(crate) fn upsert_live(
         sql.in_join_order(SELECT)
     );
     let mut ops = Vec::new();
-    sql.prepare(&statement)?.each(params![workspace.as_bytes(), id.as_bytes()], |row| {
+    sql.prepare(&statement)?.each(params![workspace, id], |row| {
         ops.push(Op::Upsert(record(row, catalogue)?));
         Ok::<(), StoreError>(())
     })?;
@@ -40,7 +39,7 @@ pub(crate) fn upsert_live(
 /// The operation for edges after a change of one secret; `None` if they don't have it.
 pub(crate) fn upsert(sql: Sql<'_>, catalogue: &IdCatalogue, digest: Digest) -> Result<Option<Op>, StoreError> {
     let statement = format!("{} WHERE s.digest = ?1 AND s.at_edge = 1", sql.in_join_order(SELECT));
-    let found = sql.query_row(&statement, params![digest.0], |row| Ok(record(row, catalogue))).optional()?;
+    let found = sql.query_row(&statement, params![digest], |row| Ok(record(row, catalogue))).optional()?;
     found.transpose().map(|record| record.map(Op::Upsert))
 }
 
@@ -55,20 +54,20 @@ pub(crate) fn each(
 }
 
 fn record(row: &Row<'_>, catalogue: &IdCatalogue) -> Result<KeyRecord, StoreError> {
-    let expires_at: Option<i64> = row.get(6)?;
-    let superseded_at: Option<i64> = row.get(7)?;
-    let previous_until: Option<i64> = row.get(8)?;
+    let expires_at: Option<UnixSeconds> = row.get(6)?;
+    let superseded_at: Option<UnixSeconds> = row.get(7)?;
+    let previous_until: Option<UnixSeconds> = row.get(8)?;
     let mut record = KeyRecord {
-        digest: Digest(row.get(0)?),
-        key: KeyId::from_bytes(row.get(1)?),
-        workspace: WorkspaceId::from_bytes(row.get(2)?),
+        digest: row.get(0)?,
+        key: row.get(1)?,
+        workspace: row.get(2)?,
         slug: row.get(3)?,
         environment: catalogue.environment(row.text(4)?)?,
         active: false,
-        expires_at: expires_at.map_or(UnixSeconds::DISTANT_FUTURE, UnixSeconds),
+        expires_at: expires_at.unwrap_or(UnixSeconds::DISTANT_FUTURE),
         superseded_at: match (superseded_at, previous_until) {
             (None, _) => UnixSeconds::DISTANT_FUTURE,
-            (Some(_), Some(until)) => UnixSeconds(until),
+            (Some(_), Some(until)) => until,
             // Not the instant at which it ended: an edge whose clock is behind must refuse it too.
             (Some(_), None) => UnixSeconds::DISTANT_PAST,
         },
@@ -79,8 +78,8 @@ fn record(row: &Row<'_>, catalogue: &IdCatalogue) -> Result<KeyRecord, StoreErro
     // snapshot must equal the deltas.
     if record.superseded_at != UnixSeconds::DISTANT_PAST {
         record.active = row.get(5)?;
-        record.grants = catalogue.grants(&rows::json(row, 9)?)?;
-        record.allowlist = rows::allowlist(row, 10)?;
+        record.grants = catalogue.grants(&row.get(9)?)?;
+        record.allowlist = row.get(10)?;
     }
     Ok(record)
 }

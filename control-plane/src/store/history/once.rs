@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use policy::{Digest, Revision, UnixSeconds};
 
-use super::changes;
 use super::retention::Removal;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
 use crate::store::history::retention::{BATCH_ROWS, Progress, progress};
@@ -76,40 +75,32 @@ pub(crate) fn claim(
                  made = excluded.made, made_at = excluded.made_at
              WHERE made_once.made_at <= ?6",
         )?
-        .execute(params![
-            once.name.0,
-            once.body.map(|body| body.0),
-            changes::number(revision)?,
-            ids,
-            context.at.0,
-            expiry_cutoff(context.at)
-        ])?;
+        .execute(params![once.name, once.body, revision, ids, context.at, expiry_cutoff(context.at)])?;
     if claimed == 0 { Err(StoreError::AlreadyMade) } else { Ok(()) }
 }
 
 /// Records the newest revision of a change that has several.
 pub(crate) fn record_revision(sql: Sql<'_>, name: Digest, revision: Revision) -> Result<(), StoreError> {
-    sql.prepare("UPDATE made_once SET revision = ?2 WHERE nonce = ?1")?
-        .execute(params![name.0, changes::number(revision)?])?;
+    sql.prepare("UPDATE made_once SET revision = ?2 WHERE nonce = ?1")?.execute(params![name, revision])?;
     Ok(())
 }
 
 pub(crate) fn find(sql: Sql<'_>, once: OnceKey, now: UnixSeconds) -> Result<Option<OnceResult>, StoreError> {
     let mut query = sql.prepare("SELECT revision, body, made FROM made_once WHERE nonce = ?1 AND made_at > ?2")?;
-    Ok(query.query_row(params![once.name.0, expiry_cutoff(now)], read_result).optional()?)
+    Ok(query.query_row(params![once.name, expiry_cutoff(now)], read_result).optional()?)
 }
 
 fn read_result(row: &Row<'_>) -> Result<OnceResult, SqlError> {
     Ok(OnceResult {
-        revision: changes::revision(row.get(0)?),
-        body: row.get::<Option<[u8; 32]>>(1)?.map(Digest),
+        revision: row.get(0)?,
+        body: row.get(1)?,
         ids: row.text(2)?.split(' ').filter(|id| !id.is_empty()).map(str::to_owned).collect(),
     })
 }
 
 /// Rows of this instant or earlier have expired.
-fn expiry_cutoff(now: UnixSeconds) -> i64 {
-    now.saturating_add_secs(-RETENTION_SECS).0
+fn expiry_cutoff(now: UnixSeconds) -> UnixSeconds {
+    now.saturating_add_secs(-RETENTION_SECS)
 }
 
 /// Removes expired rows.
@@ -117,6 +108,6 @@ pub(crate) fn delete_expired(removal: &Removal<'_>) -> Result<Progress, StoreErr
     let deleted = removal
         .sql()
         .prepare("DELETE FROM made_once WHERE nonce IN (SELECT nonce FROM made_once WHERE made_at <= ?1 LIMIT ?2)")?
-        .execute(params![removal.older_than_secs(RETENTION_SECS).0, BATCH_ROWS])?;
+        .execute(params![removal.older_than_secs(RETENTION_SECS), BATCH_ROWS])?;
     Ok(progress(deleted))
 }

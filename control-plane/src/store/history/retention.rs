@@ -62,7 +62,7 @@ impl Retention {
     /// wrong clock doesn't move.
     pub(crate) fn begin(sql: Sql<'_>, now: UnixSeconds) -> Result<Self, StoreError> {
         let newest = "SELECT changed_at FROM changes ORDER BY revision DESC LIMIT 1";
-        let newest = sql.query_row(newest, NONE, |row| row.get(0).map(UnixSeconds)).optional()?;
+        let newest = sql.query_row(newest, NONE, |row| row.get(0)).optional()?;
         let horizon = match horizon(sql)? {
             Some(horizon) => horizon,
             None => advance(sql, newest.unwrap_or(now), UnixSeconds(i64::MAX))?,
@@ -118,7 +118,7 @@ fn secs(duration: Duration) -> i64 {
 
 fn horizon(sql: Sql<'_>) -> Result<Option<UnixSeconds>, StoreError> {
     let horizon = "SELECT horizon FROM retention WHERE one = 1";
-    Ok(sql.query_row(horizon, NONE, |row| row.get(0).map(UnixSeconds)).optional()?)
+    Ok(sql.query_row(horizon, NONE, |row| row.get(0)).optional()?)
 }
 
 /// Moves the horizon to `next`, or to where another replica has moved it if later, but never beyond the wall clock.
@@ -128,7 +128,7 @@ fn advance(sql: Sql<'_>, next: UnixSeconds, wall: UnixSeconds) -> Result<UnixSec
     if found != Some(next) {
         let statement = "INSERT INTO retention (one, horizon) VALUES (1, ?1)
                          ON CONFLICT (one) DO UPDATE SET horizon = excluded.horizon";
-        sql.execute(statement, params![next.0])?;
+        sql.execute(statement, params![next])?;
     }
     Ok(next)
 }

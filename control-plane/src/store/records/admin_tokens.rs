@@ -11,7 +11,7 @@ use crate::base::instant;
 use crate::base::secret::LastCharacters;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
 use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::Change;
 use crate::store::{AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError};
 
 /// What a token may do, and where.
@@ -138,7 +138,7 @@ impl Store {
                 let mut names = HashMap::new();
                 for text in ids {
                     let name = match text.parse::<AdminTokenId>() {
-                        Ok(id) => query.query_row(params![id.as_bytes()], |row| row.get(0)).optional()?,
+                        Ok(id) => query.query_row(params![id], |row| row.get(0)).optional()?,
                         Err(_) => (text == TOKEN_FILE_ID).then(|| TOKEN_FILE_NAME.to_owned()),
                     };
                     names.extend(name.map(|name| (text, name)));
@@ -154,7 +154,7 @@ impl Store {
             let mut update = change.sql().prepare(
                 "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2",
             )?;
-            update.execute(params![id.as_bytes(), at.0])?;
+            update.execute(params![id, at])?;
             Ok(())
         };
         self.engine.change(work).await
@@ -174,16 +174,16 @@ fn create(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (digest) DO NOTHING",
         )?
         .execute(params![
-            new.id.as_bytes(),
-            new.secret.digest.0,
-            new.secret.last_characters.0,
+            new.id,
+            new.secret.digest,
+            new.secret.last_characters,
             new.name,
             new.role.name(),
-            new.role.workspace().map(|id| *id.as_bytes()),
-            context.at.0,
+            new.role.workspace(),
+            context.at,
             context.actor.id,
-            new.expires_at.map(|at| at.0),
-            changes::number(change.revision()?)?
+            new.expires_at,
+            change.revision()?
         ])?;
     if inserted == 0 {
         return Err(StoreError::SecretTaken);
@@ -203,9 +203,9 @@ pub(crate) fn revoke(
     let token = find(change.sql(), id, within)?;
     precondition.check(token.revision)?;
     change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
-        id.as_bytes(),
-        context.at.0,
-        changes::number(change.revision()?)?
+        id,
+        context.at,
+        change.revision()?
     ])?;
     let revision = change.record(context, &Event::ended("admin-token.revoke", &token), &[])?;
     Ok(AtRevision { value: (), revision })
@@ -216,14 +216,13 @@ fn find(sql: Sql<'_>, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<A
         "SELECT {COLUMNS} FROM admin_tokens t
          WHERE t.id = ?1 AND t.revoked_at IS NULL AND (?2 IS NULL OR t.workspace_id = ?2)"
     );
-    let within = within.map(|id| *id.as_bytes());
-    let found = sql.prepare(&statement)?.query_row(params![id.as_bytes(), within], token).optional()?;
+    let found = sql.prepare(&statement)?.query_row(params![id, within], token).optional()?;
     found.ok_or(StoreError::NotFound)
 }
 
 pub(crate) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM admin_tokens t WHERE t.digest = ?1");
-    Ok(sql.prepare(&statement)?.query_row(params![digest.0], token).optional()?)
+    Ok(sql.prepare(&statement)?.query_row(params![digest], token).optional()?)
 }
 
 fn list(
@@ -232,36 +231,35 @@ fn list(
     within: Option<WorkspaceId>,
 ) -> Result<Page<AdminToken>, StoreError> {
     // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
-    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let after = query.after.unwrap_or(AdminTokenId::from_bytes([0; 16]));
     let condition = if within.is_some() { "t.workspace_id = ?3" } else { "?3 IS NULL" };
     let statement = format!(
         "SELECT {COLUMNS} FROM admin_tokens t
          WHERE t.id > ?1 AND t.revoked_at IS NULL AND {condition} ORDER BY t.id LIMIT ?2"
     );
     let mut statement = sql.prepare(&statement)?;
-    let (limit, within) = (query.limit.get().saturating_add(1), within.map(|id| *id.as_bytes()));
-    Ok(Page::cut(statement.query_map(params![after, limit, within], token)?, query.limit))
+    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1), within], token)?;
+    Ok(Page::cut(rows, query.limit))
 }
 
 /// A row of [`COLUMNS`].
 fn token(row: &Row<'_>) -> Result<AdminToken, SqlError> {
-    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
     Ok(AdminToken {
-        id: AdminTokenId::from_bytes(row.get(0)?),
-        last_characters: LastCharacters(row.get(1)?),
+        id: row.get(0)?,
+        last_characters: row.get(1)?,
         name: row.get(2)?,
         role: role(row)?,
-        created_at: UnixSeconds(row.get(5)?),
+        created_at: row.get(5)?,
         created_by: row.get(6)?,
-        expires_at: instant(7)?,
-        last_used_at: instant(8)?,
-        revoked_at: instant(9)?,
-        revision: changes::revision(row.get(10)?),
+        expires_at: row.get(7)?,
+        last_used_at: row.get(8)?,
+        revoked_at: row.get(9)?,
+        revision: row.get(10)?,
     })
 }
 
 fn role(row: &Row<'_>) -> Result<Role, SqlError> {
-    let workspace = row.get::<Option<[u8; 16]>>(4)?.map(WorkspaceId::from_bytes);
+    let workspace = row.get::<Option<WorkspaceId>>(4)?;
     match (row.text(3)?, workspace) {
         ("platform_admin", None) => Ok(Role::PlatformAdmin),
         ("workspace_admin", Some(workspace)) => Ok(Role::WorkspaceAdmin(workspace)),

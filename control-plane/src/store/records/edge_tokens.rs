@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::base::secret::LastCharacters;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
 use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::Change;
 use crate::store::{
     AtRevision, ChangeContext, LiveToken, NewSecret, Page, Precondition, RevokedToken, Store, StoreError, TokenQuery,
 };
@@ -118,14 +118,14 @@ fn create(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (digest) DO NOTHING",
         )?
         .execute(params![
-            new.id.as_bytes(),
-            new.secret.digest.0,
-            new.secret.last_characters.0,
+            new.id,
+            new.secret.digest,
+            new.secret.last_characters,
             new.name,
             new.edge,
-            context.at.0,
+            context.at,
             context.actor.id,
-            changes::number(change.revision()?)?
+            change.revision()?
         ])?;
     if inserted == 0 {
         return Err(StoreError::SecretTaken);
@@ -145,9 +145,9 @@ pub(crate) fn revoke(
     let token = find(change.sql(), id)?;
     precondition.check(token.revision)?;
     change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
-        id.as_bytes(),
-        context.at.0,
-        changes::number(change.revision()?)?
+        id,
+        context.at,
+        change.revision()?
     ])?;
     change.mark_edge_tokens_changed();
     let revision = change.record(context, &Event::ended("edge-token.revoke", &token), &[])?;
@@ -157,24 +157,24 @@ pub(crate) fn revoke(
 /// This is not a change: it has no revision and no audit event.
 fn record_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
     let mut update = change.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
-    update.execute(params![id.as_bytes(), at.0])?;
+    update.execute(params![id, at])?;
     Ok(())
 }
 
 fn find(sql: Sql<'_>, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id = ?1 AND t.revoked_at IS NULL");
-    let found = sql.prepare(&statement)?.query_row(params![id.as_bytes()], token).optional()?;
+    let found = sql.prepare(&statement)?.query_row(params![id], token).optional()?;
     found.ok_or(StoreError::NotFound)
 }
 
 pub(crate) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<EdgeToken>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.digest = ?1");
-    Ok(sql.prepare(&statement)?.query_row(params![digest.0], token).optional()?)
+    Ok(sql.prepare(&statement)?.query_row(params![digest], token).optional()?)
 }
 
 fn list(sql: Sql<'_>, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
     // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
-    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let after = query.after.unwrap_or(EdgeTokenId::from_bytes([0; 16]));
     let statement =
         format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id > ?1 AND t.revoked_at IS NULL ORDER BY t.id LIMIT ?2");
     let mut statement = sql.prepare(&statement)?;
@@ -184,17 +184,16 @@ fn list(sql: Sql<'_>, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>
 
 /// A row of [`COLUMNS`].
 fn token(row: &Row<'_>) -> Result<EdgeToken, SqlError> {
-    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
     Ok(EdgeToken {
-        id: EdgeTokenId::from_bytes(row.get(0)?),
-        last_characters: LastCharacters(row.get(1)?),
+        id: row.get(0)?,
+        last_characters: row.get(1)?,
         name: row.get(2)?,
         edge: row.get(3)?,
-        created_at: UnixSeconds(row.get(4)?),
+        created_at: row.get(4)?,
         created_by: row.get(5)?,
-        last_used_at: instant(6)?,
-        revoked_at: instant(7)?,
-        revision: changes::revision(row.get(8)?),
+        last_used_at: row.get(6)?,
+        revoked_at: row.get(7)?,
+        revision: row.get(8)?,
     })
 }
 

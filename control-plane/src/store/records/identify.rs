@@ -75,10 +75,10 @@ fn secret(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<Secre
          FROM secrets s JOIN keys k ON k.workspace_id = s.workspace_id AND k.id = s.key_id
          WHERE s.digest = ?1",
     )?;
-    let found = statement.query_row(params![digest.0], |row| {
-        let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
-        let (superseded_at, previous_until, deleted_at) = (instant(5)?, instant(6)?, instant(7)?);
-        let is_expired = instant(9)?.is_some_and(|at| at.is_reached(now));
+    let found = statement.query_row(params![digest], |row| {
+        let (superseded_at, previous_until): (_, Option<UnixSeconds>) = (row.get(5)?, row.get(6)?);
+        let deleted_at: Option<UnixSeconds> = row.get(7)?;
+        let is_expired = row.get::<Option<UnixSeconds>>(9)?.is_some_and(|at| at.is_reached(now));
         let status = match (deleted_at, superseded_at, previous_until) {
             (Some(_), _, _) => SecretStatus::Deleted,
             (None, None, _) => SecretStatus::Current,
@@ -86,13 +86,13 @@ fn secret(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<Secre
             (None, Some(_), _) => SecretStatus::RotatedOut,
         };
         Ok(SecretRecord {
-            key: KeyId::from_bytes(row.get(0)?),
-            workspace: WorkspaceId::from_bytes(row.get(1)?),
+            key: row.get(0)?,
+            workspace: row.get(1)?,
             name: row.get(2)?,
-            last_characters: LastCharacters(row.get(3)?),
+            last_characters: row.get(3)?,
             status,
             key_status: deleted_at.is_none().then_some(Status::of(row.get(8)?, is_expired)),
-            created_at: UnixSeconds(row.get(4)?),
+            created_at: row.get(4)?,
             ended_at: superseded_at.or(deleted_at),
         })
     });

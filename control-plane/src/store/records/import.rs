@@ -144,7 +144,9 @@ impl Store {
         }
         // Without replicas, a draft belongs to a process that has ended.
         if !self.is_shared() && self.engine.read(has_drafts).await? {
-            while self.engine.change(|change| delete_drafts(change.sql(), i64::MAX)).await? == Progress::More {}
+            while self.engine.change(|change| delete_drafts(change.sql(), UnixSeconds(i64::MAX))).await?
+                == Progress::More
+            {}
         }
         Ok(())
     }
@@ -203,9 +205,9 @@ impl Store {
             }
             let some = std::mem::take(rows);
             draft.steps = draft.steps.saturating_add(some.len());
-            runtime.block_on(self.engine.change(move |change| store_steps(change, &some)))
+            runtime.block_on(self.engine.change(move |change| store_steps(change, some)))
         };
-        let row = |step: String| values![import.as_bytes(), context.at.0, step];
+        let row = |step: String| values![import, context.at, step];
         for imported in keys {
             let imported = imported?;
             let adds = draft.adds.entry(imported.workspace).or_default();
@@ -274,14 +276,12 @@ fn join_ids(ids: &[KeyId]) -> String {
 /// Fails with `DigestsTaken` if a digest exists already. The text of an admin or edge token can't be a key's secret as
 /// well.
 fn check_unused(sql: Sql<'_>, digests: &[(Digest, usize)]) -> Result<(), StoreError> {
-    let all: Vec<_> = digests.iter().map(|(digest, _)| Value::of(digest.0)).collect();
-    let mut taken = HashMap::new();
+    let mut taken = HashMap::<Digest, Option<WorkspaceId>>::new();
     let statement = "SELECT digest, workspace_id FROM secrets WHERE digest IN (?1)
         UNION ALL SELECT digest, NULL FROM admin_tokens WHERE digest IN (?1)
         UNION ALL SELECT digest, NULL FROM edge_tokens WHERE digest IN (?1)";
-    sql.each_in(statement, &all, |row| {
-        let workspace = row.get::<Option<[u8; 16]>>(1)?.map(WorkspaceId::from_bytes);
-        taken.insert(Digest(row.get(0)?), workspace);
+    sql.each_in(statement, digests.iter().map(|(digest, _)| digest), |row| {
+        taken.insert(row.get(0)?, row.get(1)?);
         Ok::<_, StoreError>(())
     })?;
     let taken = digests.iter().filter_map(|(digest, line)| Some((*line, *taken.get(digest)?)));
@@ -294,7 +294,7 @@ fn last_decided(sql: Sql<'_>) -> Result<DecidedImport, StoreError> {
 }
 
 /// A row is the import, the instant and the step.
-fn store_steps(change: &Change<'_>, steps: &[Vec<Value>]) -> Result<(), StoreError> {
+fn store_steps(change: &Change<'_>, steps: Vec<Vec<Value>>) -> Result<(), StoreError> {
     change.sql().execute_each("INSERT INTO import_steps (import, written_at, keys) VALUES (?1, ?2, ?3)", steps)?;
     Ok(())
 }
@@ -305,7 +305,7 @@ fn decide(change: &Change<'_>, draft: &Draft, last: &DecidedImport) -> Result<bo
     let written = change
         .sql()
         .prepare("SELECT count(*) FROM import_steps WHERE import = ?1")?
-        .query_row(params![import.as_bytes()], |row| row.get::<i64>(0))?;
+        .query_row(params![import], |row| row.get::<i64>(0))?;
     if usize::try_from(written) != Ok(*steps) {
         let cause = "the draft of an import was deleted because it took too long; repeat the import";
         return Err(StoreError::Unavailable(cause.to_owned()));
@@ -313,19 +313,19 @@ fn decide(change: &Change<'_>, draft: &Draft, last: &DecidedImport) -> Result<bo
     let decided = change
         .sql()
         .prepare("UPDATE imports SET decided = ?1 WHERE one = 1 AND decided = ?2")?
-        .execute(params![import.as_bytes(), last])?;
+        .execute(params![import, last])?;
     Ok(decided > 0)
 }
 
 /// Deletes the draft of an import, unless it is decided.
 fn delete_draft(change: &Change<'_>, import: KeyId) -> Result<(), StoreError> {
     let statement = "DELETE FROM import_steps WHERE import = ?1 AND import <> (SELECT decided FROM imports)";
-    change.sql().prepare(statement)?.execute(params![import.as_bytes()])?;
+    change.sql().prepare(statement)?.execute(params![import])?;
     Ok(())
 }
 
 /// Deletes the drafts of all undecided imports that were stored until this instant.
-fn delete_drafts(sql: Sql<'_>, until: i64) -> Result<Progress, StoreError> {
+fn delete_drafts(sql: Sql<'_>, until: UnixSeconds) -> Result<Progress, StoreError> {
     let statement = "DELETE FROM import_steps WHERE step IN (
         SELECT step FROM import_steps WHERE import <> (SELECT decided FROM imports) AND written_at <= ?1 LIMIT ?2)";
     Ok(progress(sql.prepare(statement)?.execute(params![until, BATCH_ROWS])?))
@@ -333,7 +333,7 @@ fn delete_drafts(sql: Sql<'_>, until: i64) -> Result<Progress, StoreError> {
 
 /// Deletes old drafts in the hourly sweep: a younger draft may belong to another replica's running import.
 pub(crate) fn delete_old_drafts(removal: &Removal<'_>) -> Result<Progress, StoreError> {
-    delete_drafts(removal.sql(), removal.older_than_secs(DRAFT_KEPT_SECS).0)
+    delete_drafts(removal.sql(), removal.older_than_secs(DRAFT_KEPT_SECS))
 }
 
 /// Whether there are drafts, provided that no import is pending.
@@ -350,7 +350,7 @@ fn is_pending(sql: Sql<'_>) -> Result<bool, StoreError> {
 /// Whether this import still has steps to carry out. It must be decided, as each import in `made_once` is.
 pub(crate) fn is_in_progress(sql: Sql<'_>, import: KeyId) -> Result<bool, StoreError> {
     let statement = "SELECT EXISTS (SELECT 1 FROM import_steps WHERE import = ?1)";
-    Ok(sql.query_row(statement, params![import.as_bytes()], |row| row.get(0))?)
+    Ok(sql.query_row(statement, params![import], |row| row.get(0))?)
 }
 
 /// Carries out the next step of the decided import. Changes run one by one over all replicas, so each step runs once.

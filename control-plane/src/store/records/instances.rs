@@ -8,7 +8,10 @@ use policy::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
 use crate::base::staleness_bound::StalenessBound;
-use crate::store::db::sql::{NONE, Optional as _, Row, Sql, SqlError, params};
+use crate::store::db::domain::{self, from_json, json_param};
+use crate::store::db::sql::{
+    Column, FromColumn, Kind, NONE, Optional as _, Param, Row, Sql, SqlError, ToParam, params,
+};
 use crate::store::history::changes::Change;
 use crate::store::{Store, StoreError};
 
@@ -180,12 +183,6 @@ impl Store {
 }
 
 pub(crate) fn save(sql: Sql<'_>, instance: &Instance) -> Result<(), StoreError> {
-    let workers = serde_json::to_string(&instance.workers).map_err(|error| StoreError::Fault(error.to_string()))?;
-    let bound = match instance.bound {
-        // The maximum is 292 billion years, longer than any clock counts.
-        StalenessBound::Secs(secs) => Some(i64::try_from(secs).unwrap_or(i64::MAX)),
-        StalenessBound::Never => None,
-    };
     sql.prepare(
         "INSERT INTO instances (id, edge, token, address, version, format, acknowledged, max_staleness_secs, workers,
              first_seen_at, last_seen_at, ended_at)
@@ -197,15 +194,15 @@ pub(crate) fn save(sql: Sql<'_>, instance: &Instance) -> Result<(), StoreError> 
         instance.id,
         instance.edge,
         instance.tokens.join(" "),
-        instance.address.map(|address| address.to_string()),
+        instance.address,
         instance.version,
         instance.format,
         instance.acknowledged,
-        bound,
-        workers,
-        instance.first_seen_at.0,
-        instance.last_seen_at.0,
-        instance.ended_at.map(|at| at.0)
+        instance.bound,
+        instance.workers,
+        instance.first_seen_at,
+        instance.last_seen_at,
+        instance.ended_at
     ])?;
     Ok(())
 }
@@ -302,21 +299,53 @@ fn instance_row(row: &Row<'_>) -> Result<InstanceRow, SqlError> {
 
 /// A row of [`COLUMNS`].
 fn instance(row: &Row<'_>) -> Result<Instance, SqlError> {
-    let workers: String = row.get(8)?;
-    let workers = serde_json::from_str(&workers).map_err(|error| SqlError::invalid_column(8, error))?;
-    let bound: Option<i64> = row.get(7)?;
     Ok(Instance {
         id: row.get(0)?,
         edge: row.get(1)?,
         tokens: row.get::<String>(2)?.split_ascii_whitespace().map(str::to_owned).collect(),
-        address: row.get::<Option<String>>(3)?.and_then(|address| address.parse().ok()),
+        address: domain::address(row, 3)?,
         version: row.get(4)?,
         format: row.get(5)?,
         acknowledged: row.get(6)?,
-        bound: bound.and_then(|secs| u64::try_from(secs).ok()).map_or(StalenessBound::Never, StalenessBound::Secs),
-        workers,
-        first_seen_at: UnixSeconds(row.get(9)?),
-        last_seen_at: UnixSeconds(row.get(10)?),
-        ended_at: row.get::<Option<i64>>(11)?.map(UnixSeconds),
+        bound: row.get(7)?,
+        workers: row.get(8)?,
+        first_seen_at: row.get(9)?,
+        last_seen_at: row.get(10)?,
+        ended_at: row.get(11)?,
     })
+}
+
+/// The workers of an instance, as JSON.
+impl ToParam for Vec<Worker> {
+    const KIND: Kind = Kind::Text;
+
+    fn to_param(&self) -> Param<'_> {
+        json_param(self)
+    }
+}
+
+impl FromColumn for Vec<Worker> {
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        from_json(column)
+    }
+}
+
+/// NULL means never.
+impl ToParam for StalenessBound {
+    const KIND: Kind = Kind::Integer;
+
+    fn to_param(&self) -> Param<'_> {
+        match self {
+            // The maximum is 292 billion years, longer than any clock counts.
+            Self::Secs(secs) => Param::Integer(i64::try_from(*secs).unwrap_or(i64::MAX)),
+            Self::Never => Param::Null(Kind::Integer),
+        }
+    }
+}
+
+impl FromColumn for StalenessBound {
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        let secs = Option::<i64>::from_column(column)?;
+        Ok(secs.and_then(|secs| u64::try_from(secs).ok()).map_or(Self::Never, Self::Secs))
+    }
 }

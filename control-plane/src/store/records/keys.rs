@@ -7,11 +7,9 @@ use serde_json::{Map, Value, json};
 use super::sizes::{self, WorkspaceSize};
 use super::{names, secrets, usage};
 use crate::base::instant;
-use crate::base::secret::LastCharacters;
-use crate::store::db::rows;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params, values};
 use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::Change;
 use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::history::key_records;
 use crate::store::model::merge;
@@ -154,18 +152,17 @@ pub(crate) fn insert(
     revision: Revision,
     context: &ChangeContext,
 ) -> Result<(), StoreError> {
-    let revision = changes::number(revision)?;
     let row = |new: &NewKey| {
         Ok(values![
-            workspace.as_bytes(),
-            new.id.as_bytes(),
+            workspace,
+            new.id,
             new.name,
-            new.environment.as_str(),
-            rows::scopes_text(&new.scopes)?,
-            rows::allowlist_text(&new.allowlist)?,
-            new.expires_at.map(|at| at.0),
-            metadata_text(&new.metadata)?,
-            context.at.0,
+            new.environment,
+            new.scopes,
+            new.allowlist,
+            new.expires_at,
+            checked(&new.metadata)?,
+            context.at,
             context.actor.id,
             revision,
             names::fold_case(&new.name),
@@ -177,7 +174,7 @@ pub(crate) fn insert(
         "INSERT INTO keys (workspace_id, id, name, environment, active, scopes, ip_allowlist, expires_at, metadata,
                            created_at, created_by, updated_at, revision, folded_name)
          VALUES (?1, ?2, ?3, ?4, ?13, ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11, ?12)",
-        &rows,
+        rows,
     )?;
     sizes::count_keys(sql, workspace, i64::try_from(new.len()).unwrap_or(i64::MAX))
 }
@@ -212,14 +209,14 @@ pub(crate) fn update(
              WHERE workspace_id = ?1 AND id = ?2",
         )?
         .execute(params![
-            workspace.as_bytes(),
-            id.as_bytes(),
+            workspace,
+            id,
             after.name,
-            rows::scopes_text(&after.scopes)?,
-            rows::allowlist_text(&after.allowlist)?,
-            metadata_text(&after.metadata)?,
-            context.at.0,
-            changes::number(change.revision()?)?,
+            after.scopes,
+            after.allowlist,
+            checked(&after.metadata)?,
+            context.at,
+            change.revision()?,
             names::fold_case(&after.name)
         ])?;
     // Edges get neither name nor metadata.
@@ -245,13 +242,7 @@ pub(crate) fn set_active(
     change
         .sql()
         .prepare("UPDATE keys SET active = ?3, updated_at = ?4, revision = ?5 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![
-            workspace.as_bytes(),
-            id.as_bytes(),
-            active,
-            context.at.0,
-            changes::number(change.revision()?)?
-        ])?;
+        .execute(params![workspace, id, active, context.at, change.revision()?])?;
     let ops = key_records::upsert_live(change.sql(), catalogue, (workspace, id))?;
     record_update(change, if active { "key.activate" } else { "key.deactivate" }, &before, &ops, context)
 }
@@ -267,7 +258,7 @@ pub(crate) fn delete(
     change
         .sql()
         .prepare("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
+        .execute(params![workspace, id, context.at, change.revision()?])?;
     sizes::count_keys(change.sql(), workspace, -1)?;
     let digests = secrets::remove_from_edges(change.sql(), (workspace, id))?;
     usage::delete_key_usage(change.sql(), id)?;
@@ -291,40 +282,37 @@ pub(crate) fn record_update(
 pub(crate) fn find(sql: Sql<'_>, workspace: WorkspaceId, id: KeyId) -> Result<Key, StoreError> {
     let statement =
         format!("SELECT {COLUMNS} FROM {TABLES} WHERE k.workspace_id = ?1 AND k.id = ?2 AND k.deleted_at IS NULL");
-    let found = sql.prepare(&statement)?.query_row(params![workspace.as_bytes(), id.as_bytes()], key).optional()?;
+    let found = sql.prepare(&statement)?.query_row(params![workspace, id], key).optional()?;
     found.ok_or(StoreError::NotFound)
 }
 
 /// A row of [`COLUMNS`].
 pub(crate) fn key(row: &Row<'_>) -> Result<Key, SqlError> {
-    let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
     Ok(Key {
-        id: KeyId::from_bytes(row.get(0)?),
-        workspace: WorkspaceId::from_bytes(row.get(1)?),
+        id: row.get(0)?,
+        workspace: row.get(1)?,
         name: row.get(2)?,
-        environment: rows::parsed(row, 3)?,
-        last_characters: LastCharacters(row.get(4)?),
+        environment: row.get(3)?,
+        last_characters: row.get(4)?,
         active: row.get(5)?,
-        scopes: rows::json(row, 6)?,
-        allowlist: rows::allowlist(row, 7)?,
-        expires_at: instant(8)?,
-        metadata: rows::json(row, 9)?,
-        created_at: UnixSeconds(row.get(10)?),
+        scopes: row.get(6)?,
+        allowlist: row.get(7)?,
+        expires_at: row.get(8)?,
+        metadata: row.get(9)?,
+        created_at: row.get(10)?,
         created_by: row.get(11)?,
-        updated_at: UnixSeconds(row.get(12)?),
-        rotated_at: instant(13)?,
-        previous_until: instant(14)?,
+        updated_at: row.get(12)?,
+        rotated_at: row.get(13)?,
+        previous_until: row.get(14)?,
         used: KeyUse::read(row, [16, 17, 18, 19])?,
-        revision: changes::revision(row.get(15)?),
+        revision: row.get(15)?,
     })
 }
 
-fn metadata_text(metadata: &Metadata) -> Result<String, StoreError> {
-    let text = rows::metadata_text(metadata)?;
-    if text.len() > MAX_METADATA_BYTES {
-        return Err(StoreError::MetadataTooLarge { bytes: text.len() });
-    }
-    Ok(text)
+/// Metadata that isn't too large to be stored.
+fn checked(metadata: &Metadata) -> Result<&Metadata, StoreError> {
+    let bytes = serde_json::to_string(metadata).map_err(|error| StoreError::Fault(error.to_string()))?.len();
+    if bytes > MAX_METADATA_BYTES { Err(StoreError::MetadataTooLarge { bytes }) } else { Ok(metadata) }
 }
 
 impl Audited for Key {

@@ -6,7 +6,7 @@ use policy::{KeyId, UnixSeconds, WorkspaceId};
 
 use super::keys::{COLUMNS, TABLES, key};
 use super::names::{FOLDED_NAME, fold_case};
-use crate::store::db::sql::{Kind, Sql, Value, as_params};
+use crate::store::db::sql::{Sql, Value, values};
 use crate::store::{Key, KeyFilter, Store, StoreError};
 
 /// Items, and whether more follow.
@@ -70,7 +70,7 @@ fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<K
     let by_name = sql.by_name();
     // The text is made of constants; values are parameters.
     let mut conditions = String::from("k.workspace_id = ?1 AND k.deleted_at IS NULL");
-    let mut values = vec![Value::Blob(workspace.as_bytes().to_vec())];
+    let mut values = values![workspace];
     if let Some((name, id)) = &query.after {
         conditions.push_str(&match query.sort {
             Sort::Oldest => " AND k.id > ?2".to_owned(),
@@ -78,10 +78,9 @@ fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<K
             Sort::Name => format!(" AND ({by_name}, k.id) > (?3, ?2)"),
             Sort::NameDescending => format!(" AND ({by_name}, k.id) < (?3, ?2)"),
         });
-        values.push(Value::Blob(id.as_bytes().to_vec()));
-        values.push(Value::Text(name.to_ascii_lowercase()));
+        values.extend(values![id, name.to_ascii_lowercase()]);
     } else {
-        values.extend([Value::Null(Kind::Blob), Value::Null(Kind::Text)]);
+        values.extend(values![None::<KeyId>, None::<String>]);
     }
     if let Some(search) = &query.search {
         conditions.push_str(&format!(
@@ -90,14 +89,11 @@ fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<K
                            AND s.superseded_at IS NULL AND s.last_characters = ?6))"
         ));
         let pattern = fold_case(search).replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        values.push(Value::Text(format!("%{pattern}%")));
-        let id = search.parse::<KeyId>().ok();
-        values.push(id.map_or(Value::Null(Kind::Blob), |id| Value::Blob(id.as_bytes().to_vec())));
-        values.push(Value::Text(search.clone()));
+        values.extend(values![format!("%{pattern}%"), search.parse::<KeyId>().ok(), search]);
     } else {
-        values.extend([Value::Null(Kind::Text), Value::Null(Kind::Blob), Value::Null(Kind::Text)]);
+        values.extend(values![None::<String>, None::<KeyId>, None::<String>]);
     }
-    values.push(Value::Integer(i64::from(query.limit.get()).saturating_add(1)));
+    values.push(Value::of(i64::from(query.limit.get()).saturating_add(1)));
     let (filter, more) = query.filter.conditions(values.len().saturating_add(1), query.now);
     conditions.push_str(&filter);
     values.extend(more);
@@ -109,5 +105,5 @@ fn list(sql: Sql<'_>, workspace: WorkspaceId, query: &KeyQuery) -> Result<Page<K
     };
     let statement = format!("SELECT {COLUMNS} FROM {TABLES} WHERE {conditions} ORDER BY {order} LIMIT ?7");
     let mut statement = sql.prepare(&statement)?;
-    Ok(Page::cut(statement.query_map(&as_params(&values), key)?, query.limit))
+    Ok(Page::cut(statement.query_map(&values, key)?, query.limit))
 }

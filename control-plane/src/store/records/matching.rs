@@ -4,7 +4,7 @@ use policy::{KeyId, Revision, UnixSeconds, WorkspaceId};
 
 use super::keys::{self, TABLES};
 use super::names::{FOLDED_NAME, fold_case};
-use crate::store::db::sql::{Sql, Value, as_params};
+use crate::store::db::sql::{Sql, Value, values};
 use crate::store::history::changes::Change;
 use crate::store::{AtRevision, ChangeContext, Precondition, Status, Store, StoreError};
 
@@ -134,20 +134,20 @@ impl KeyFilter {
                 Status::Inactive => "k.active = 0 AND (k.expires_at IS NULL OR k.expires_at > ??)",
                 Status::Expired => "k.expires_at <= ??",
             };
-            add(condition, Value::Integer(now.0));
+            add(condition, Value::of(now));
         }
         if let Some(since) = self.unused_since {
-            add("coalesce(u.last_used_at, k.created_at) <= ??", Value::Integer(since.0));
+            add("coalesce(u.last_used_at, k.created_at) <= ??", Value::of(since));
         }
         if let Some(since) = self.unrotated_since {
-            add("coalesce(k.rotated_at, k.created_at) <= ??", Value::Integer(since.0));
+            add("coalesce(k.rotated_at, k.created_at) <= ??", Value::of(since));
         }
         if let Some(by) = self.expiring_by {
-            add("k.expires_at <= ??", Value::Integer(by.0));
-            add("k.expires_at > ??", Value::Integer(now.0));
+            add("k.expires_at <= ??", Value::of(by));
+            add("k.expires_at > ??", Value::of(now));
         }
         if let Some(name) = &self.name {
-            add(&format!("{FOLDED_NAME} LIKE ?? ESCAPE '\\'"), Value::Text(pattern(&fold_case(name))));
+            add(&format!("{FOLDED_NAME} LIKE ?? ESCAPE '\\'"), Value::of(pattern(&fold_case(name))));
         }
         (conditions, values)
     }
@@ -163,9 +163,7 @@ fn next_batch(
     now: UnixSeconds,
 ) -> Result<Vec<MatchingKey>, StoreError> {
     // Sixteen zero bytes are not an id, and sort before all ids.
-    let after = after.map_or([0; 16], |id| *id.as_bytes());
-    let mut all =
-        vec![Value::Blob(workspace.as_bytes().to_vec()), Value::Blob(after.to_vec()), Value::Integer(BATCH_KEYS)];
+    let mut all = values![workspace, after.unwrap_or(KeyId::from_bytes([0; 16])), BATCH_KEYS];
     let (conditions, values) = filter.conditions(all.len().saturating_add(1), now);
     all.extend(values);
     let is_affected = match action {
@@ -178,8 +176,7 @@ fn next_batch(
          ORDER BY k.id LIMIT ?3"
     );
     let mut statement = sql.prepare(&statement)?;
-    let rows = statement
-        .query_map(&as_params(&all), |row| Ok(MatchingKey { id: KeyId::from_bytes(row.get(0)?), name: row.get(1)? }))?;
+    let rows = statement.query_map(&all, |row| Ok(MatchingKey { id: row.get(0)?, name: row.get(1)? }))?;
     Ok(rows)
 }
 

@@ -1,5 +1,7 @@
 //! Case folding of names for searches: the same in every script and on both engines.
 
+use policy::{KeyId, WorkspaceId};
+
 use crate::store::StoreError;
 use crate::store::db::sql::params;
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
@@ -20,7 +22,7 @@ pub(crate) fn fold_old_names(removal: &Removal<'_>) -> Result<Progress, StoreErr
     let sql = removal.sql();
     let mut due = sql.prepare("SELECT workspace_id, id, name FROM keys WHERE folded_name IS NULL LIMIT ?1")?;
     let keys = due.query_map(params![BATCH_ROWS], |row| {
-        Ok((row.get::<[u8; 16]>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?))
+        Ok((row.get::<WorkspaceId>(0)?, row.get::<KeyId>(1)?, row.get::<String>(2)?))
     })?;
     let mut update = sql.prepare("UPDATE keys SET folded_name = ?3 WHERE workspace_id = ?1 AND id = ?2")?;
     for (workspace, id, name) in &keys {

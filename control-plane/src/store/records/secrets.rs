@@ -7,8 +7,8 @@ use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::{keys, usage};
 use crate::base::secret::{LastCharacters, Secret};
-use crate::store::db::sql::{Optional as _, Sql, Value, params, values};
-use crate::store::history::changes::{self, Change};
+use crate::store::db::sql::{Optional as _, Sql, params, values};
+use crate::store::history::changes::Change;
 use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::history::key_records;
 use crate::store::{AtRevision, ChangeContext, Key, Precondition, ROTATED_AT_EDGE, Store, StoreError};
@@ -95,20 +95,15 @@ pub(crate) fn rotate(
              WHERE workspace_id = ?1 AND key_id = ?2 AND superseded_at IS NULL RETURNING digest",
         )?
         .query_row(
-            params![
-                workspace.as_bytes(),
-                id.as_bytes(),
-                context.at.0,
-                overlap_secs.map(|secs| context.at.saturating_add_secs(secs).0)
-            ],
-            |row| row.get(0).map(Digest),
+            params![workspace, id, context.at, overlap_secs.map(|secs| context.at.saturating_add_secs(secs))],
+            |row| row.get(0),
         )?;
     if overlap_secs.is_some() {
         usage::begin_overlap(sql, id)?;
     }
     insert(sql, workspace, &[(id, secret)], context.at)?;
     sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
+        .execute(params![workspace, id, context.at, change.revision()?])?;
     let touched = [Some(secret.digest), Some(current), older];
     let mut ops = upsert_each(sql, catalogue, touched.into_iter().flatten())?;
     ops.extend(remove_oldest_from_edges(sql, (workspace, id))?.into_iter().map(Op::Remove));
@@ -130,7 +125,7 @@ pub(crate) fn end_overlap(
     }
     let ended = rotate_out_previous(sql, (workspace, id), context.at)?;
     sql.prepare("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace.as_bytes(), id.as_bytes(), context.at.0, changes::number(change.revision()?)?])?;
+        .execute(params![workspace, id, context.at, change.revision()?])?;
     keys::record_update(change, "key.end-overlap", &key, &upsert_each(sql, catalogue, ended)?, context)
 }
 
@@ -147,7 +142,7 @@ fn rotate_out_previous(
                  previous_until = NULL
              WHERE workspace_id = ?1 AND key_id = ?2 AND previous_until IS NOT NULL RETURNING digest",
         )?
-        .query_row(params![workspace.as_bytes(), id.as_bytes(), now.0], |row| row.get(0).map(Digest));
+        .query_row(params![workspace, id, now], |row| row.get(0));
     Ok(ended.optional()?)
 }
 
@@ -158,13 +153,11 @@ pub(crate) fn insert(
     secrets: &[(KeyId, &NewSecret)],
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let row = |(id, secret): &(KeyId, &NewSecret)| {
-        values![secret.digest.0, workspace.as_bytes(), id.as_bytes(), secret.last_characters.0, now.0]
-    };
+    let row = |(id, secret): &(KeyId, &NewSecret)| values![secret.digest, workspace, id, secret.last_characters, now];
     let inserted = sql.execute_each(
         "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
          VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT (digest) DO NOTHING",
-        &secrets.iter().map(row).collect::<Vec<_>>(),
+        secrets.iter().map(row),
     )?;
     if inserted < secrets.len() {
         return Err(StoreError::SecretTaken);
@@ -174,10 +167,9 @@ pub(crate) fn insert(
 
 /// Those of these digests that any key has had, in any workspace. A deleted key's count until they are removed.
 pub(crate) fn known(sql: Sql<'_>, digests: impl IntoIterator<Item = Digest>) -> Result<HashSet<Digest>, StoreError> {
-    let (digests, mut known) =
-        (digests.into_iter().map(|digest| Value::of(digest.0)).collect::<Vec<_>>(), HashSet::new());
-    sql.each_in("SELECT digest FROM secrets WHERE digest IN (?1)", &digests, |row| {
-        known.insert(Digest(row.get(0)?));
+    let mut known = HashSet::new();
+    sql.each_in("SELECT digest FROM secrets WHERE digest IN (?1)", digests, |row| {
+        known.insert(row.get(0)?);
         Ok::<_, StoreError>(())
     })?;
     Ok(known)
@@ -191,7 +183,7 @@ pub(crate) fn remove_from_edges(
     let mut statement = sql.prepare(
         "UPDATE secrets SET at_edge = 0 WHERE workspace_id = ?1 AND key_id = ?2 AND at_edge = 1 RETURNING digest",
     )?;
-    let digests = statement.query_map(params![workspace.as_bytes(), id.as_bytes()], |row| row.get(0).map(Digest))?;
+    let digests = statement.query_map(params![workspace, id], |row| row.get(0))?;
     Ok(digests)
 }
 
@@ -206,10 +198,7 @@ fn remove_oldest_from_edges(sql: Sql<'_>, (workspace, id): (WorkspaceId, KeyId))
              ORDER BY superseded_at DESC, created_at DESC, digest LIMIT ?3 OFFSET ?4)
          RETURNING digest",
     )?;
-    let digests = statement
-        .query_map(params![workspace.as_bytes(), id.as_bytes(), i64::MAX, ROTATED_AT_EDGE], |row| {
-            row.get(0).map(Digest)
-        })?;
+    let digests = statement.query_map(params![workspace, id, i64::MAX, ROTATED_AT_EDGE], |row| row.get(0))?;
     Ok(digests)
 }
 

@@ -42,7 +42,7 @@ impl Store {
             let mut insert = change
                 .sql()
                 .prepare("INSERT INTO sessions (digest, token, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)")?;
-            insert.execute(params![session.0, token.0, now.0])?;
+            insert.execute(params![session, token, now])?;
             Ok(())
         };
         self.engine.change(open).await
@@ -58,9 +58,7 @@ impl Store {
                     "SELECT token, last_used_at FROM sessions
                      WHERE digest = ?1 AND last_used_at > ?2 AND created_at > ?3",
                 )?;
-                let found = query.query_row(params![session.0, idle.0, old.0], |row| {
-                    Ok((Digest(row.get(0)?), UnixSeconds(row.get(1)?)))
-                });
+                let found = query.query_row(params![session, idle, old], |row| Ok((row.get(0)?, row.get(1)?)));
                 let Some((token, last_used_at)) = found.optional()? else { return Ok(None) };
                 let admin_token = admin_tokens::find_digest(sql, token)?;
                 Ok(Some(Session { token, admin_token, last_used_at }))
@@ -74,7 +72,7 @@ impl Store {
             let mut update = change
                 .sql()
                 .prepare("UPDATE sessions SET last_used_at = ?2 WHERE digest = ?1 AND last_used_at < ?2")?;
-            update.execute(params![session.0, now.0])?;
+            update.execute(params![session, now])?;
             Ok(())
         };
         self.engine.change(update_use).await
@@ -83,7 +81,7 @@ impl Store {
     /// Ends a session.
     pub async fn close_session(&self, session: Digest) -> Result<(), StoreError> {
         let close = move |change: &Change<'_>| {
-            change.sql().prepare("DELETE FROM sessions WHERE digest = ?1")?.execute(params![session.0])?;
+            change.sql().prepare("DELETE FROM sessions WHERE digest = ?1")?.execute(params![session])?;
             Ok(())
         };
         self.engine.change(close).await
@@ -92,7 +90,7 @@ impl Store {
     /// Ends all sessions that were opened with a token.
     pub async fn close_sessions_of(&self, token: Digest) -> Result<(), StoreError> {
         let close = move |change: &Change<'_>| {
-            change.sql().prepare("DELETE FROM sessions WHERE token = ?1")?.execute(params![token.0])?;
+            change.sql().prepare("DELETE FROM sessions WHERE token = ?1")?.execute(params![token])?;
             Ok(())
         };
         self.engine.change(close).await
@@ -109,6 +107,6 @@ pub(crate) fn delete_expired(removal: &Removal<'_>) -> Result<Progress, StoreErr
             "DELETE FROM sessions WHERE digest IN (
                  SELECT digest FROM sessions WHERE last_used_at <= ?1 OR created_at <= ?2 LIMIT ?3)",
         )?
-        .execute(params![idle.0, old.0, BATCH_ROWS])?;
+        .execute(params![idle, old, BATCH_ROWS])?;
     Ok(progress(deleted))
 }

@@ -21,11 +21,10 @@ pub(crate) struct WorkspaceSize {
 impl WorkspaceSize {
     /// The current size of a workspace.
     pub(crate) fn of(sql: Sql<'_>, workspace: WorkspaceId) -> Result<Self, StoreError> {
-        let found = sql.query_row(
-            "SELECT key_count, edge_bytes FROM workspaces WHERE id = ?1",
-            params![workspace.as_bytes()],
-            |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)),
-        )?;
+        let found =
+            sql.query_row("SELECT key_count, edge_bytes FROM workspaces WHERE id = ?1", params![workspace], |row| {
+                Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))
+            })?;
         let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
         Ok(Self { keys: unsigned(found.0), bytes: unsigned(found.1) })
     }
@@ -61,7 +60,7 @@ pub(crate) fn grows(before: &Key, after: &Key) -> bool {
 
 /// Counts keys that were created or, below 0, deleted.
 pub(crate) fn count_keys(sql: Sql<'_>, workspace: WorkspaceId, keys: i64) -> Result<(), StoreError> {
-    sql.execute("UPDATE workspaces SET key_count = key_count + ?2 WHERE id = ?1", params![workspace.as_bytes(), keys])?;
+    sql.execute("UPDATE workspaces SET key_count = key_count + ?2 WHERE id = ?1", params![workspace, keys])?;
     Ok(())
 }
 
@@ -141,8 +140,8 @@ mod tests {
                 Ok(())
             })?;
             let keys = "SELECT workspace_id FROM keys WHERE deleted_at IS NULL";
-            for id in sql.prepare(keys)?.query_map(NONE, |row| row.get::<[u8; 16]>(0))? {
-                actual.get_mut(&WorkspaceId::from_bytes(id)).unwrap().keys += 1;
+            for id in sql.prepare(keys)?.query_map(NONE, |row| row.get::<WorkspaceId>(0))? {
+                actual.get_mut(&id).unwrap().keys += 1;
             }
             Ok([stored, actual])
         };

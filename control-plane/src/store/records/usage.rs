@@ -7,6 +7,7 @@ use policy::protocol::usage::{HOUR_SECS, SecretMark};
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
 use super::keys;
+use crate::store::db::domain;
 use crate::store::db::sql::{NONE, Optional as _, Row, Sql, SqlError, params, values};
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
 use crate::store::records::usage_delta::{DAY_SECS, Denial};
@@ -35,12 +36,11 @@ pub struct KeyUse {
 impl KeyUse {
     /// Reads these columns of a row.
     pub(crate) fn read(row: &Row<'_>, [last, address, secret, previous]: [usize; 4]) -> Result<Self, SqlError> {
-        let instant = |at| row.get::<Option<i64>>(at).map(|seconds| seconds.map(UnixSeconds));
         Ok(Self {
-            last_at: instant(last)?,
-            last_address: row.get::<Option<String>>(address)?.and_then(|address| address.parse().ok()),
-            secret_at: instant(secret)?,
-            previous_secret_at: instant(previous)?,
+            last_at: row.get(last)?,
+            last_address: domain::address(row, address)?,
+            secret_at: row.get(secret)?,
+            previous_secret_at: row.get(previous)?,
         })
     }
 }
@@ -143,7 +143,7 @@ pub(crate) fn add<'a>(
         let more = i64::try_from(more).unwrap_or(i64::MAX);
         let is_day = hour < first_day(now, HOURLY_DAYS);
         let (table, secs) = if is_day { (&mut days, DAYS.secs) } else { (&mut hours, HOURS.secs) };
-        let count = table.entry((start(hour, secs), *key.as_bytes(), outcome.to_owned())).or_default();
+        let count = table.entry((start(hour, secs), key, outcome.to_owned())).or_default();
         *count = count.saturating_add(more);
     }
     for (counts, table) in [(hours, HOURS), (days, DAYS)] {
@@ -153,14 +153,13 @@ pub(crate) fn add<'a>(
 }
 
 /// Counts by the start of their period, key and outcome.
-type Periods = BTreeMap<(i64, [u8; 16], String), i64>;
+type Periods = BTreeMap<(i64, KeyId, String), i64>;
 
 impl CountTable {
     fn add(self, sql: Sql<'_>, counts: Periods) -> Result<(), StoreError> {
-        let row = |((at, key, outcome), count): ((i64, [u8; 16], String), i64)| {
-            values![at, key, outcome, count.min(MAX_COUNT)]
-        };
-        sql.execute_each(self.add, &counts.into_iter().map(row).collect::<Vec<_>>())?;
+        let row =
+            |((at, key, outcome), count): ((i64, KeyId, String), i64)| values![at, key, outcome, count.min(MAX_COUNT)];
+        sql.execute_each(self.add, counts.into_iter().map(row))?;
         Ok(())
     }
 }
@@ -180,7 +179,7 @@ fn periods(sql: Sql<'_>, key: KeyId, table: CountTable, now: UnixSeconds) -> Res
     let (mut periods, mut of_one) = (Vec::new(), sql.prepare(table.of_one)?);
     let mut at = start(oldest.unwrap_or(i64::MAX), table.secs);
     while at <= now.0 {
-        let counts = of_one.query_map(params![at, key.as_bytes()], |row| {
+        let counts = of_one.query_map(params![at, key], |row| {
             Ok((row.get(0)?, row.get::<i64>(1).map(|count| u64::try_from(count).unwrap_or_default())?))
         })?;
         if !counts.is_empty() {
@@ -194,7 +193,7 @@ fn periods(sql: Sql<'_>, key: KeyId, table: CountTable, now: UnixSeconds) -> Res
 /// The latest denials, newest first.
 pub(crate) fn denials(sql: Sql<'_>, key: KeyId) -> Result<Vec<Denial>, StoreError> {
     let mut latest = sql.prepare("SELECT latest FROM key_denials WHERE key_id = ?1")?;
-    let latest = latest.query_row(params![key.as_bytes()], |row| crate::store::db::rows::json(row, 0)).optional()?;
+    let latest = latest.query_row(params![key], |row| row.get::<Vec<Denial>>(0)).optional()?;
     Ok(latest.unwrap_or_default())
 }
 
@@ -204,11 +203,11 @@ pub(crate) fn set_current_secrets(
     workspace: WorkspaceId,
     secrets: impl Iterator<Item = (KeyId, Digest)>,
 ) -> Result<(), StoreError> {
-    let row = |(id, digest): (KeyId, Digest)| values![id.as_bytes(), workspace.as_bytes(), SecretMark::of(&digest).0];
+    let row = |(id, digest): (KeyId, Digest)| values![id, workspace, SecretMark::of(&digest)];
     sql.execute_each(
         "INSERT INTO key_usage (key_id, workspace_id, secret) VALUES (?1, ?2, ?3)
          ON CONFLICT (key_id) DO UPDATE SET secret = excluded.secret, secret_last_used_at = NULL",
-        &secrets.map(row).collect::<Vec<_>>(),
+        secrets.map(row),
     )?;
     Ok(())
 }
@@ -219,21 +218,21 @@ pub(crate) fn begin_overlap(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
         "UPDATE key_usage SET previous_secret = secret, previous_secret_last_used_at = secret_last_used_at
          WHERE key_id = ?1",
     )?
-    .execute(params![id.as_bytes()])?;
+    .execute(params![id])?;
     Ok(())
 }
 
 /// Records that there is no previous secret any more.
 pub(crate) fn end_overlap(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
     sql.prepare("UPDATE key_usage SET previous_secret = NULL, previous_secret_last_used_at = NULL WHERE key_id = ?1")?
-        .execute(params![id.as_bytes()])?;
+        .execute(params![id])?;
     Ok(())
 }
 
 /// Removes the usage of a deleted key. Its counts are removed by age.
 pub(crate) fn delete_key_usage(sql: Sql<'_>, id: KeyId) -> Result<(), StoreError> {
     for statement in ["DELETE FROM key_usage WHERE key_id = ?1", "DELETE FROM key_denials WHERE key_id = ?1"] {
-        sql.prepare(statement)?.execute(params![id.as_bytes()])?;
+        sql.prepare(statement)?.execute(params![id])?;
     }
     Ok(())
 }
@@ -244,7 +243,7 @@ pub(crate) fn hours_to_days(removal: &Removal<'_>) -> Result<Progress, StoreErro
     let before = first_day(removal.horizon(), HOURLY_DAYS);
     let mut due = sql.prepare("SELECT hour, key_id, outcome, count FROM usage_hours WHERE hour < ?1 LIMIT ?2")?;
     let rows = due.query_map(params![before, BATCH_ROWS], |row| {
-        Ok((row.get::<i64>(0)?, row.get::<[u8; 16]>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?))
+        Ok((row.get::<i64>(0)?, row.get::<KeyId>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?))
     })?;
     let mut days = Periods::new();
     for (hour, key, outcome, more) in &rows {
@@ -252,8 +251,8 @@ pub(crate) fn hours_to_days(removal: &Removal<'_>) -> Result<Progress, StoreErro
         *count = count.saturating_add(*more);
     }
     DAYS.add(sql, days)?;
-    let moved: Vec<_> = rows.iter().map(|(hour, key, outcome, _)| values![hour, key, outcome]).collect();
-    sql.execute_each("DELETE FROM usage_hours WHERE (hour, key_id, outcome) IN (VALUES (?1, ?2, ?3))", &moved)?;
+    let moved = rows.iter().map(|(hour, key, outcome, _)| values![hour, key, outcome]);
+    sql.execute_each("DELETE FROM usage_hours WHERE (hour, key_id, outcome) IN (VALUES (?1, ?2, ?3))", moved)?;
     Ok(progress(rows.len()))
 }
 
@@ -279,7 +278,7 @@ pub(crate) fn delete_silent_workers(removal: &Removal<'_>) -> Result<Progress, S
             "DELETE FROM usage_workers WHERE (instance, worker) IN (
                  SELECT instance, worker FROM usage_workers WHERE noted_at <= ?1 LIMIT ?2)",
         )?
-        .execute(params![due.0, BATCH_ROWS])?;
+        .execute(params![due, BATCH_ROWS])?;
     removal
         .sql()
         .prepare("DELETE FROM usage_rounds WHERE id NOT IN (SELECT round FROM usage_workers)")?

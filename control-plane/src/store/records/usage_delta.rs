@@ -8,6 +8,9 @@ use policy::UnixSeconds;
 use policy::protocol::usage::SecretUse;
 use serde::{Deserialize, Serialize};
 
+use crate::store::db::domain::{from_json, json_param};
+use crate::store::db::sql::{Column, FromColumn, Kind, Param, ToParam};
+
 /// The outcome under which allowed requests are counted.
 pub(crate) const ALLOWED: &str = "allowed";
 
@@ -32,6 +35,21 @@ pub(crate) struct Denial {
     pub(crate) method: String,
     /// Without its query.
     pub(crate) path: String,
+}
+
+/// The kept denials of a key, as JSON.
+impl ToParam for Vec<Denial> {
+    const KIND: Kind = Kind::Text;
+
+    fn to_param(&self) -> Param<'_> {
+        json_param(self)
+    }
+}
+
+impl FromColumn for Vec<Denial> {
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        from_json(column)
+    }
 }
 
 /// The number of latest denials that are kept for a key.

@@ -7,11 +7,10 @@ mod admit;
 use std::collections::HashMap;
 
 use policy::protocol::usage::SecretMark;
-use policy::{KeyId, UnixSeconds};
+use policy::{KeyId, UnixSeconds, WorkspaceId};
 
 use self::admit::admit;
 use super::usage;
-use crate::store::db::rows;
 use crate::store::db::sql::{Sql, Value, params, values};
 use crate::store::history::changes::Change;
 use crate::store::records::usage_delta::{BatchName, Denial, KeyDelta, MAX_KEPT_DENIALS};
@@ -76,7 +75,7 @@ impl Store {
                 }
                 (SlicePosition::More, Some((last, _))) => {
                     sql.prepare("UPDATE usage_rounds SET folded_to = ?2 WHERE id = ?1")?
-                        .execute(params![round, last.as_bytes()])?;
+                        .execute(params![round, last])?;
                 }
                 (SlicePosition::More, None) => {}
             }
@@ -88,12 +87,12 @@ impl Store {
 
 /// The last use of a key and its secrets, as stored in its row.
 struct StoredUse {
-    workspace: [u8; 16],
-    last_at: Option<i64>,
+    workspace: WorkspaceId,
+    last_at: Option<UnixSeconds>,
     secret: SecretMark,
-    secret_at: Option<i64>,
+    secret_at: Option<UnixSeconds>,
     previous: Option<SecretMark>,
-    previous_at: Option<i64>,
+    previous_at: Option<UnixSeconds>,
 }
 
 /// Adds to the keys that exist. Returns the number of entries of those that don't.
@@ -109,7 +108,7 @@ fn fold(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)], now: UnixSeconds) -> Result<u6
              last_used_ip = coalesce(excluded.last_used_ip, key_usage.last_used_ip),
              secret_last_used_at = excluded.secret_last_used_at,
              previous_secret_last_used_at = excluded.previous_secret_last_used_at",
-        &used,
+        used,
     )?;
     let counts = folded
         .iter()
@@ -123,21 +122,20 @@ fn fold(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)], now: UnixSeconds) -> Result<u6
 }
 
 fn load_stored_use(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)]) -> Result<HashMap<KeyId, StoredUse>, StoreError> {
-    let ids: Vec<_> = keys.iter().map(|(id, _)| Value::of(id.as_bytes())).collect();
     let statement = "SELECT key_id, workspace_id, last_used_at, secret, secret_last_used_at, previous_secret,
                          previous_secret_last_used_at
                      FROM key_usage WHERE key_id IN (?1)";
     let mut all = HashMap::new();
-    sql.each_in(statement, &ids, |row| {
+    sql.each_in(statement, keys.iter().map(|(id, _)| id), |row| {
         let known = StoredUse {
             workspace: row.get(1)?,
             last_at: row.get(2)?,
-            secret: SecretMark(row.get(3)?),
+            secret: row.get(3)?,
             secret_at: row.get(4)?,
-            previous: row.get::<Option<[u8; 4]>>(5)?.map(SecretMark),
+            previous: row.get(5)?,
             previous_at: row.get(6)?,
         };
-        all.insert(KeyId::from_bytes(row.get(0)?), known);
+        all.insert(row.get(0)?, known);
         Ok::<_, StoreError>(())
     })?;
     Ok(all)
@@ -146,15 +144,15 @@ fn load_stored_use(sql: Sql<'_>, keys: &[(KeyId, KeyDelta)]) -> Result<HashMap<K
 /// The parameters of a key's row with its last use; `None` if the key wasn't used.
 fn usage_row(id: KeyId, delta: &KeyDelta, known: &StoredUse, now: UnixSeconds) -> Option<Vec<Value>> {
     // An edge's clock may be ahead.
-    let last = delta.used.iter().map(|used| used.at.0).max()?.min(now.0);
-    let used = |mark: SecretMark| delta.used.iter().find(|own| own.secret == mark).map(|own| own.at.0.min(now.0));
+    let last = delta.used.iter().map(|used| used.at).max()?.min(now);
+    let used = |mark: SecretMark| delta.used.iter().find(|own| own.secret == mark).map(|own| own.at.min(now));
     let address = delta.last.filter(|_| known.last_at.is_none_or(|known| known <= last));
     Some(values![
-        id.as_bytes(),
+        id,
         known.workspace,
-        known.secret.0,
+        known.secret,
         known.last_at.max(Some(last)),
-        address.map(|(_, address)| address.to_string()),
+        address.map(|(_, address)| address),
         known.secret_at.max(used(known.secret)),
         known.previous_at.max(known.previous.and_then(used))
     ])
@@ -162,24 +160,25 @@ fn usage_row(id: KeyId, delta: &KeyDelta, known: &StoredUse, now: UnixSeconds) -
 
 /// Stores the newest denials of each key.
 fn store_latest_denials(sql: Sql<'_>, denied: &[(KeyId, &KeyDelta)], now: UnixSeconds) -> Result<(), StoreError> {
-    let ids: Vec<_> = denied.iter().map(|(id, _)| Value::of(id.as_bytes())).collect();
     let mut kept: HashMap<KeyId, Vec<Denial>> = HashMap::new();
-    sql.each_in("SELECT key_id, latest FROM key_denials WHERE key_id IN (?1)", &ids, |row| {
-        kept.insert(KeyId::from_bytes(row.get(0)?), rows::json(row, 1)?);
-        Ok::<_, StoreError>(())
-    })?;
+    sql.each_in(
+        "SELECT key_id, latest FROM key_denials WHERE key_id IN (?1)",
+        denied.iter().map(|(id, _)| id),
+        |row| {
+            kept.insert(row.get(0)?, row.get(1)?);
+            Ok::<_, StoreError>(())
+        },
+    )?;
     let row = |(id, delta): &(KeyId, &KeyDelta)| {
         let mut latest = kept.remove(id).unwrap_or_default();
         latest.extend(delta.denials.iter().map(|denial| Denial { at: denial.at.min(now), ..denial.clone() }));
         latest.sort_by_key(|denial| std::cmp::Reverse(denial.at));
         latest.truncate(MAX_KEPT_DENIALS);
-        let latest = serde_json::to_string(&latest).map_err(|error| StoreError::Fault(error.to_string()))?;
-        Ok(values![id.as_bytes(), latest])
+        values![id, latest]
     };
-    let rows = denied.iter().map(row).collect::<Result<Vec<_>, StoreError>>()?;
     sql.execute_each(
         "INSERT INTO key_denials (key_id, latest) VALUES (?1, ?2) ON CONFLICT (key_id) DO UPDATE SET latest = excluded.latest",
-        &rows,
+        denied.iter().map(row),
     )?;
     Ok(())
 }

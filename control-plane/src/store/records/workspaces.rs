@@ -1,11 +1,11 @@
 //! Workspaces: the tenants that keys belong to.
 
-use policy::{UnixSeconds, WorkspaceId};
+use policy::WorkspaceId;
 use serde_json::{Map, Value, json};
 
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
 use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::Change;
 use crate::store::{
     AtRevision, ChangeContext, Page, Precondition, Store, StoreError, Workspace, WorkspaceName, WorkspaceQuery,
 };
@@ -61,14 +61,7 @@ fn create(
             "INSERT INTO workspaces (id, slug, name, created_at, created_by, updated_at, revision)
              VALUES (?1, ?2, ?3, ?4, ?5, ?4, ?6) ON CONFLICT (slug) DO NOTHING",
         )?
-        .execute(params![
-            new.id.as_bytes(),
-            new.slug,
-            new.name,
-            context.at.0,
-            context.actor.id,
-            changes::number(change.revision()?)?
-        ])?;
+        .execute(params![new.id, new.slug, new.name, context.at, context.actor.id, change.revision()?])?;
     if inserted == 0 {
         return Err(StoreError::SlugTaken);
     }
@@ -93,7 +86,7 @@ fn rename(
     change
         .sql()
         .prepare("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), name, context.at.0, changes::number(change.revision()?)?])?;
+        .execute(params![id, name, context.at, change.revision()?])?;
     let value = find(change.sql(), &by_id)?;
     let revision = change.record(context, &Event::changed("workspace.update", &workspace, &value), &[])?;
     Ok(AtRevision { value, revision })
@@ -105,7 +98,7 @@ pub(crate) fn find(sql: Sql<'_>, name: &WorkspaceName) -> Result<Workspace, Stor
             .prepare(
                 "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces WHERE id = ?1",
             )?
-            .query_row(params![id.as_bytes()], workspace),
+            .query_row(params![id], workspace),
         WorkspaceName::Slug(slug) => sql
             .prepare(
                 "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces WHERE slug = ?1",
@@ -117,24 +110,24 @@ pub(crate) fn find(sql: Sql<'_>, name: &WorkspaceName) -> Result<Workspace, Stor
 
 fn list(sql: Sql<'_>, query: &WorkspaceQuery) -> Result<Page<Workspace>, StoreError> {
     // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
-    let after = query.after.map_or([0; 16], |id| *id.as_bytes());
+    let after = query.after.unwrap_or(WorkspaceId::from_bytes([0; 16]));
     let mut statement = sql.prepare(
         "SELECT id, slug, name, created_at, created_by, updated_at, revision FROM workspaces
          WHERE id > ?1 AND (?3 IS NULL OR id = ?3) ORDER BY id LIMIT ?2",
     )?;
-    let (limit, within) = (query.limit.get().saturating_add(1), query.within.map(|id| *id.as_bytes()));
-    Ok(Page::cut(statement.query_map(params![after, limit, within], workspace)?, query.limit))
+    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1), query.within], workspace)?;
+    Ok(Page::cut(rows, query.limit))
 }
 
 fn workspace(row: &Row<'_>) -> Result<Workspace, SqlError> {
     Ok(Workspace {
-        id: WorkspaceId::from_bytes(row.get(0)?),
+        id: row.get(0)?,
         slug: row.get(1)?,
         name: row.get(2)?,
-        created_at: UnixSeconds(row.get(3)?),
+        created_at: row.get(3)?,
         created_by: row.get(4)?,
-        updated_at: UnixSeconds(row.get(5)?),
-        revision: changes::revision(row.get(6)?),
+        updated_at: row.get(5)?,
+        revision: row.get(6)?,
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use policy::{ChainHash, Epoch, Position};
+use policy::Position;
 use tracing::{error, info, warn};
 
 use self::ReadMode::{Full, Incremental};
@@ -140,10 +140,8 @@ pub(crate) fn refresh(
     let statement = "SELECT epoch, revision, head, (SELECT max(changed) FROM instances),
                          EXISTS (SELECT 1 FROM edge_tokens WHERE revision > ?1)
                      FROM position WHERE one = 1";
-    let tokens_revision = changes::number(publisher.tokens_revision())?;
-    let (position, newest, tokens_differ) = sql.query_row(statement, params![tokens_revision], |row| {
-        let (epoch, head) = (Epoch::from_bytes(row.get(0)?), ChainHash(row.get(2)?));
-        let position = Position { epoch, revision: changes::revision(row.get(1)?), head };
+    let (position, newest, tokens_differ) = sql.query_row(statement, params![publisher.tokens_revision()], |row| {
+        let position = Position { epoch: row.get(0)?, revision: row.get(1)?, head: row.get(2)? };
         Ok((position, row.get::<Option<i64>>(3)?, row.get::<bool>(4)?))
     })?;
     let has_other_history =

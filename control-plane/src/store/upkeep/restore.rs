@@ -226,7 +226,7 @@ fn begin_new_history(
     sql.execute("DELETE FROM changes", NONE)?;
     sql.execute(
         "UPDATE position SET epoch = ?1, first_revision = ?2, revision = ?2, head = ?3, reported_revision = 0",
-        params![first.epoch.as_bytes(), changes::number(first.revision)?, first.head.0],
+        params![first.epoch, first.revision, first.head],
     )?;
     let tokens_differ = Cell::new(false);
     let change = Change::new(sql, &tokens_differ);

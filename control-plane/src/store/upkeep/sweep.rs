@@ -1,13 +1,13 @@
 //! Removal of old data in small batches: the hourly sweep, and the compaction of the change log.
 
 use policy::wire::Op;
-use policy::{Digest, Revision};
+use policy::{KeyId, Revision, WorkspaceId};
 use serde_json::{Map, Value};
 
 use crate::base::clock::Clock;
 use crate::store::db::sql::params;
 use crate::store::history::audit::Event;
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::Change;
 use crate::store::history::once;
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
 use crate::store::records::{import, names, sessions, usage};
@@ -67,7 +67,7 @@ fn remove_from_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
              LIMIT ?2)
          RETURNING digest",
     )?;
-    let digests = statement.query_map(params![due.0, BATCH_ROWS], |row| row.get(0).map(Digest))?;
+    let digests = statement.query_map(params![due, BATCH_ROWS], |row| row.get(0))?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
     if !ops.is_empty() {
         removal.record(&Event::of_all("secrets.leave-edges", count_fields("digests", ops.len())), &ops)?;
@@ -79,8 +79,8 @@ fn remove_from_edges(removal: &Removal<'_>) -> Result<Progress, StoreError> {
 fn purge_deleted_keys(removal: &Removal<'_>) -> Result<Progress, StoreError> {
     let due = removal.older_than_secs(DELETED_KEPT_SECS);
     let mut statement = removal.sql().prepare("SELECT workspace_id, id FROM keys WHERE deleted_at <= ?1 LIMIT ?2")?;
-    let keys: Vec<([u8; 16], [u8; 16])> =
-        statement.query_map(params![due.0, BATCH_ROWS], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let keys: Vec<(WorkspaceId, KeyId)> =
+        statement.query_map(params![due, BATCH_ROWS], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for (workspace, id) in &keys {
         removal
             .sql()
@@ -105,7 +105,7 @@ fn purge_revoked_tokens(removal: &Removal<'_>) -> Result<Progress, StoreError> {
         "DELETE FROM admin_tokens WHERE id IN (SELECT id FROM admin_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
         "DELETE FROM edge_tokens WHERE id IN (SELECT id FROM edge_tokens WHERE revoked_at <= ?1 LIMIT ?2)",
     ] {
-        let deleted = removal.sql().prepare(statement)?.execute(params![due.0, BATCH_ROWS])?;
+        let deleted = removal.sql().prepare(statement)?.execute(params![due, BATCH_ROWS])?;
         deleted_rows = deleted.saturating_add(deleted_rows);
     }
     if deleted_rows > 0 {
@@ -125,6 +125,6 @@ fn compact(change: &Change<'_>, keep_from: Revision) -> Result<Progress, StoreEr
             "DELETE FROM changes WHERE revision IN (
                  SELECT revision FROM changes WHERE revision < ?1 ORDER BY revision LIMIT ?2)",
         )?
-        .execute(params![changes::number(keep_from)?, BATCH_ROWS])?;
+        .execute(params![keep_from, BATCH_ROWS])?;
     Ok(progress(deleted))
 }

@@ -73,7 +73,7 @@ pub(crate) fn prepare_uncommitted(session: &Session, database: &str, epoch: Epoc
     let head = ChainHash::first(epoch, first.revision);
     let statement = "INSERT INTO position (one, epoch, first_revision, revision, head) VALUES (1, ?1, 0, 0, ?2)
                      ON CONFLICT DO NOTHING";
-    sql.execute(statement, params![first.epoch.as_bytes(), head.0]).map_err(failed)?;
+    sql.execute(statement, params![first.epoch, head]).map_err(failed)?;
     Ok(())
 }
 

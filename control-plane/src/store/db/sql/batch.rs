@@ -1,6 +1,6 @@
 //! Statements for many rows: in batches on a server, one by one in a file.
 
-use super::{Row, Sql, SqlError, Value, as_params};
+use super::{Param, Row, Sql, SqlError, ToParam, Value};
 
 /// The sizes of a batch, in rows. There are few, because a server keeps a prepared statement for each.
 const BATCH_SIZES: [usize; 3] = [100, 10, 1];
@@ -8,17 +8,22 @@ const BATCH_SIZES: [usize; 3] = [100, 10, 1];
 impl Sql<'_> {
     /// Executes a statement with `VALUES (?1, …)`, which writes one row, for each of these rows. No two of them may
     /// conflict with each other. Returns the number of rows that were written.
-    pub(crate) fn execute_each(self, statement: &str, rows: &[Vec<Value>]) -> Result<usize, SqlError> {
+    pub(crate) fn execute_each(
+        self,
+        statement: &str,
+        rows: impl IntoIterator<Item = Vec<Value>>,
+    ) -> Result<usize, SqlError> {
         let mut written = 0_usize;
         if let Self::Sqlite(_) = self {
             let mut one = self.prepare(statement)?;
             for row in rows {
-                written = written.saturating_add(one.execute(&as_params(row))?);
+                written = written.saturating_add(one.execute(&row)?);
             }
             return Ok(written);
         }
-        for rows in batches(rows) {
-            let params: Vec<_> = rows.iter().flat_map(|row| as_params(row)).collect();
+        let rows: Vec<_> = rows.into_iter().collect();
+        for rows in batches(&rows) {
+            let params: Vec<Param<'_>> = rows.iter().flatten().map(Param::borrowed).collect();
             let width = rows.first().map_or(0, Vec::len);
             written = written.saturating_add(self.execute(&with_rows(statement, width, rows.len()), &params)?);
         }
@@ -29,15 +34,17 @@ impl Sql<'_> {
     pub(crate) fn each_in<E: From<SqlError>>(
         self,
         statement: &str,
-        values: &[Value],
+        values: impl IntoIterator<Item = impl ToParam>,
         mut take: impl FnMut(&Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if let Self::Sqlite(_) = self {
             let mut one = self.prepare(statement)?;
-            return values.iter().try_for_each(|value| one.each(&as_params(std::slice::from_ref(value)), &mut take));
+            return values.into_iter().try_for_each(|value| one.each(&[value.to_param()], &mut take));
         }
-        batches(values).try_for_each(|values| {
-            self.prepare(&with_values(statement, values.len()))?.each(&as_params(values), &mut take)
+        let values: Vec<_> = values.into_iter().collect();
+        batches(&values).try_for_each(|values| {
+            let params: Vec<_> = values.iter().map(ToParam::to_param).collect();
+            self.prepare(&with_values(statement, values.len()))?.each(&params, &mut take)
         })
     }
 }

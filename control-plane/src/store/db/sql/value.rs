@@ -1,5 +1,6 @@
 //! Parameters and columns: the few kinds of value that both engines have.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use postgres::types::private::BytesMut;
@@ -13,23 +14,17 @@ pub(crate) enum Kind {
     Blob,
 }
 
-/// A parameter's value, borrowed. PostgreSQL needs the kind of a null, too.
-#[derive(Clone, Copy)]
+/// A parameter's value, borrowed if its type has it in this form. PostgreSQL needs the kind of a null, too.
+#[derive(Clone)]
 pub(crate) enum Param<'a> {
     Null(Kind),
     Integer(i64),
-    Text(&'a str),
-    Blob(&'a [u8]),
+    Text(Cow<'a, str>),
+    Blob(Cow<'a, [u8]>),
 }
 
 /// A parameter's value, owned, for statements that are built at run time.
-#[derive(Clone)]
-pub(crate) enum Value {
-    Null(Kind),
-    Integer(i64),
-    Text(String),
-    Blob(Vec<u8>),
-}
+pub(crate) type Value = Param<'static>;
 
 /// Shows only the kind: a value may be a digest, and the client library logs parameters.
 impl fmt::Debug for Param<'_> {
@@ -39,17 +34,27 @@ impl fmt::Debug for Param<'_> {
 }
 
 impl Param<'_> {
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Null(kind) => kind,
+            Self::Null(kind) => *kind,
             Self::Integer(_) => Kind::Integer,
             Self::Text(_) => Kind::Text,
             Self::Blob(_) => Kind::Blob,
         }
     }
+
+    /// The same value, without a copy of its bytes.
+    pub(crate) fn borrowed(&self) -> Param<'_> {
+        match self {
+            Self::Null(kind) => Param::Null(*kind),
+            Self::Integer(number) => Param::Integer(*number),
+            Self::Text(text) => Param::Text(Cow::Borrowed(text)),
+            Self::Blob(bytes) => Param::Blob(Cow::Borrowed(bytes)),
+        }
+    }
 }
 
-/// A type that can be a parameter.
+/// A type that can be a parameter. Those of the domain are in `db/domain.rs`, or beside their definition.
 pub(crate) trait ToParam {
     /// The kind of a null of this type.
     const KIND: Kind;
@@ -57,13 +62,13 @@ pub(crate) trait ToParam {
     fn to_param(&self) -> Param<'_>;
 }
 
-/// A list of parameters, each borrowed: `params![id.as_bytes(), name]`.
+/// A list of parameters, each borrowed: `params![id, name]`.
 macro_rules! params {
     ($($value:expr),* $(,)?) => { &[$($crate::store::db::sql::ToParam::to_param(&$value)),*] as &[$crate::store::db::sql::Param<'_>] };
 }
 pub(crate) use params;
 
-/// A row of owned values: `values![id.as_bytes(), name]`.
+/// A row of owned values: `values![id, name]`.
 macro_rules! values {
     ($($value:expr),* $(,)?) => { vec![$($crate::store::db::sql::Value::of(&$value)),*] };
 }
@@ -86,7 +91,7 @@ impl ToParam for str {
     const KIND: Kind = Kind::Text;
 
     fn to_param(&self) -> Param<'_> {
-        Param::Text(self)
+        Param::Text(self.into())
     }
 }
 
@@ -94,7 +99,7 @@ impl ToParam for String {
     const KIND: Kind = Kind::Text;
 
     fn to_param(&self) -> Param<'_> {
-        Param::Text(self)
+        Param::Text(self.into())
     }
 }
 
@@ -102,7 +107,7 @@ impl ToParam for [u8] {
     const KIND: Kind = Kind::Blob;
 
     fn to_param(&self) -> Param<'_> {
-        Param::Blob(self)
+        Param::Blob(self.into())
     }
 }
 
@@ -110,7 +115,7 @@ impl<const N: usize> ToParam for [u8; N] {
     const KIND: Kind = Kind::Blob;
 
     fn to_param(&self) -> Param<'_> {
-        Param::Blob(self)
+        Param::Blob(self.as_slice().into())
     }
 }
 
@@ -118,7 +123,7 @@ impl ToParam for Vec<u8> {
     const KIND: Kind = Kind::Blob;
 
     fn to_param(&self) -> Param<'_> {
-        Param::Blob(self)
+        Param::Blob(self.into())
     }
 }
 
@@ -144,17 +149,8 @@ impl Value {
         match value.to_param() {
             Param::Null(kind) => Self::Null(kind),
             Param::Integer(number) => Self::Integer(number),
-            Param::Text(text) => Self::Text(text.to_owned()),
-            Param::Blob(bytes) => Self::Blob(bytes.to_vec()),
-        }
-    }
-
-    fn as_param(&self) -> Param<'_> {
-        match self {
-            Self::Null(kind) => Param::Null(*kind),
-            Self::Integer(number) => Param::Integer(*number),
-            Self::Text(text) => Param::Text(text),
-            Self::Blob(bytes) => Param::Blob(bytes),
+            Param::Text(text) => Self::Text(text.into_owned().into()),
+            Param::Blob(bytes) => Self::Blob(bytes.into_owned().into()),
         }
     }
 }
@@ -162,9 +158,9 @@ impl Value {
 impl rusqlite::ToSql for Param<'_> {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
         use rusqlite::types::{ToSqlOutput, ValueRef};
-        Ok(ToSqlOutput::Borrowed(match *self {
+        Ok(ToSqlOutput::Borrowed(match self {
             Self::Null(_) => ValueRef::Null,
-            Self::Integer(number) => ValueRef::Integer(number),
+            Self::Integer(number) => ValueRef::Integer(*number),
             // LIKE would stop at this character, and so match everything.
             Self::Text(text) if text.contains('\0') => return Ok(ToSqlOutput::from(text.replace('\0', "\u{fffd}"))),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
@@ -185,13 +181,13 @@ impl Kind {
 
 impl ToSql for Param<'_> {
     fn to_sql(&self, of: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match *self {
+        match self {
             Self::Null(_) => Ok(IsNull::Yes),
             Self::Integer(number) => number.to_sql(of, out),
             // A text in PostgreSQL can't contain this character. No stored text does, but a search may.
             Self::Text(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").to_sql(of, out),
-            Self::Text(text) => text.to_sql(of, out),
-            Self::Blob(bytes) => bytes.to_sql(of, out),
+            Self::Text(text) => text.as_ref().to_sql(of, out),
+            Self::Blob(bytes) => bytes.as_ref().to_sql(of, out),
         }
     }
 
@@ -212,6 +208,10 @@ pub(crate) enum Column<'a> {
 }
 
 impl<'a> Column<'a> {
+    pub(crate) fn text(self) -> Result<&'a str, String> {
+        if let Self::Text(text) = self { Ok(text) } else { Err("it is not text".to_owned()) }
+    }
+
     /// `None` for a kind that none of our columns has.
     pub(super) fn of_sqlite(value: rusqlite::types::ValueRef<'a>) -> Option<Self> {
         use rusqlite::types::ValueRef;
@@ -245,53 +245,62 @@ impl<'a> FromSql<'a> for Column<'a> {
     }
 }
 
-/// A type that can be read from a column; `None` if the value doesn't fit.
+/// A type that can be read from a column. Those of the domain are in `db/domain.rs`, or beside their definition.
+///
+/// Values were checked when they were written, so one that doesn't fit is a fault. The error describes it.
 pub(crate) trait FromColumn: Sized {
-    fn from_column(column: Column<'_>) -> Option<Self>;
+    fn from_column(column: Column<'_>) -> Result<Self, String>;
+}
+
+fn other_type<T>() -> Result<T, String> {
+    Err("it has another type".to_owned())
 }
 
 macro_rules! from_integers {
     ($($integer:ty),*) => { $(
         impl FromColumn for $integer {
-            fn from_column(column: Column<'_>) -> Option<Self> {
-                if let Column::Integer(number) = column { Self::try_from(number).ok() } else { None }
+            fn from_column(column: Column<'_>) -> Result<Self, String> {
+                let Column::Integer(number) = column else { return other_type() };
+                Self::try_from(number).or_else(|_| other_type())
             }
         }
     )* };
 }
-from_integers!(i64, u32, u16, u8);
+from_integers!(u32, u16, u8);
+
+impl FromColumn for i64 {
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        if let Column::Integer(number) = column { Ok(number) } else { other_type() }
+    }
+}
 
 impl FromColumn for bool {
-    fn from_column(column: Column<'_>) -> Option<Self> {
-        if let Column::Integer(number) = column { Some(number != 0) } else { None }
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        i64::from_column(column).map(|number| number != 0)
     }
 }
 
 impl FromColumn for String {
-    fn from_column(column: Column<'_>) -> Option<Self> {
-        if let Column::Text(text) = column { Some(text.to_owned()) } else { None }
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        if let Column::Text(text) = column { Ok(text.to_owned()) } else { other_type() }
     }
 }
 
 impl FromColumn for Vec<u8> {
-    fn from_column(column: Column<'_>) -> Option<Self> {
-        if let Column::Blob(bytes) = column { Some(bytes.to_vec()) } else { None }
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        if let Column::Blob(bytes) = column { Ok(bytes.to_vec()) } else { other_type() }
     }
 }
 
 impl<const N: usize> FromColumn for [u8; N] {
-    fn from_column(column: Column<'_>) -> Option<Self> {
-        if let Column::Blob(bytes) = column { bytes.try_into().ok() } else { None }
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        let Column::Blob(bytes) = column else { return other_type() };
+        bytes.try_into().or_else(|_| other_type())
     }
 }
 
 impl<T: FromColumn> FromColumn for Option<T> {
-    fn from_column(column: Column<'_>) -> Option<Self> {
-        if let Column::Null = column { Some(None) } else { T::from_column(column).map(Some) }
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        if let Column::Null = column { Ok(None) } else { T::from_column(column).map(Some) }
     }
-}
-
-/// Values as parameters.
-pub(crate) fn as_params(values: &[Value]) -> Vec<Param<'_>> {
-    values.iter().map(Value::as_param).collect()
 }

@@ -66,11 +66,8 @@ fn each_filter_uses_an_index_in_the_order_of_the_answer() {
         let (index, wrapped) = (index_of(&sql, &query), Sql::Sqlite(&sql));
         let (statement, values) = statement(wrapped, &conditions(wrapped, &query).unwrap(), index, &query);
         let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-        let plan: Vec<String> = plan
-            .query_map(params_from_iter(as_params(&values)), |row| row.get(3))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let plan: Vec<String> =
+            plan.query_map(params_from_iter(&values), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
         // One step, so there is no separate sort.
         assert!(plan.len() == 1 && plan[0].contains(expected), "{statement}: {plan:?}");
     }

@@ -57,7 +57,6 @@ fn count_in_page(sql: Sql<'_>, workspace: WorkspaceId, page: [u8; 2]) -> Result<
             SELECT workspace_id FROM secrets WHERE digest BETWEEN ?1 AND ?2 LIMIT ?3) AS page
         WHERE page.workspace_id = ?4";
     let params = (end(0), end(0xff));
-    let count =
-        sql.query_row(statement, params![params.0, params.1, MAX_ROWS, workspace.as_bytes()], |row| row.get::<i64>(0))?;
+    let count = sql.query_row(statement, params![params.0, params.1, MAX_ROWS, workspace], |row| row.get::<i64>(0))?;
     Ok(usize::try_from(count).unwrap_or_default())
 }

@@ -61,8 +61,8 @@ async fn a_decided_import_is_completed_at_the_next_start_and_lets_other_changes_
     let catalogue = store.catalogue.clone();
     store.engine.change(move |change| carry_out_next(change, &catalogue)).await.unwrap();
     // The process ends here. Before that, another change is made between two steps.
-    let undecided = [values![[9_u8; 16], 0_i64, "never decided"]];
-    store.engine.change(move |change| store_steps(change, &undecided)).await.unwrap();
+    let undecided = vec![values![[9_u8; 16], 0_i64, "never decided"]];
+    store.engine.change(move |change| store_steps(change, undecided)).await.unwrap();
     store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, context.clone()).await.unwrap();
     let count = |store: &Store| {
         let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1),

@@ -6,7 +6,7 @@ use policy::{KeyId, UnixSeconds};
 
 use super::{BatchAdmission, Round};
 use crate::store::StoreError;
-use crate::store::db::sql::{Sql, Value, params, values};
+use crate::store::db::sql::{Sql, params, values};
 use crate::store::records::usage_delta::BatchName;
 
 /// The most workers of an instance whose sequences are stored. A new worker replaces the one whose last batch is the
@@ -18,7 +18,7 @@ struct WorkerSequence {
     sequence: i64,
     /// The last key that the round of its last batch has added; `None`: the round is complete.
     folded_to: Option<Vec<u8>>,
-    at: i64,
+    at: UnixSeconds,
 }
 
 /// The rows to write, and those to delete.
@@ -57,7 +57,7 @@ pub(super) fn admit(
         };
         admitted.push(admission);
         if matches!(admission, BatchAdmission::New | BatchAdmission::Partial(_)) {
-            workers.insert(worker.clone(), WorkerSequence { sequence, folded_to: Some(Vec::new()), at: now.0 });
+            workers.insert(worker.clone(), WorkerSequence { sequence, folded_to: Some(Vec::new()), at: now });
             writes.sequences.insert((instance, worker), sequence);
         }
     }
@@ -75,8 +75,8 @@ pub(super) fn admit(
 /// because it may have lost batches. An unknown worker may be one whose row was deleted, so its seconds are counted
 /// from 1970 on.
 fn max_sequence(worker: Option<&WorkerSequence>, now: UnixSeconds) -> i64 {
-    let (last, at) = worker.map_or((0, 0), |stored| (stored.sequence, stored.at));
-    last.saturating_add(1).saturating_add(now.0.saturating_sub(at).max(0))
+    let (last, at) = worker.map_or((0, UnixSeconds(0)), |stored| (stored.sequence, stored.at));
+    last.saturating_add(1).saturating_add(now.0.saturating_sub(at.0).max(0))
 }
 
 /// The stored workers of these instances.
@@ -88,8 +88,7 @@ fn load_workers<'a>(
     let mut known: HashMap<_, HashMap<_, _>> = instances.iter().map(|instance| (*instance, HashMap::new())).collect();
     let statement = "SELECT w.instance, w.worker, w.sequence, r.folded_to, w.noted_at
                      FROM usage_workers w LEFT JOIN usage_rounds r ON r.id = w.round WHERE w.instance IN (?1)";
-    let instances: Vec<_> = instances.into_iter().map(Value::of).collect();
-    sql.each_in(statement, &instances, |row| {
+    sql.each_in(statement, instances, |row| {
         let stored = WorkerSequence { sequence: row.get(2)?, folded_to: row.get(3)?, at: row.get(4)? };
         if let Some(workers) = known.get_mut(row.text(0)?) {
             workers.insert(row.get(1)?, stored);
@@ -129,12 +128,12 @@ fn write(
         sql.prepare("DELETE FROM usage_workers WHERE instance = ?1 AND worker = ?2")?
             .execute(params![instance, worker])?;
     }
-    let row = |((instance, worker), sequence): (&(&str, &str), &i64)| values![instance, worker, sequence, round, now.0];
+    let row = |((instance, worker), sequence): (&(&str, &str), &i64)| values![instance, worker, sequence, round, now];
     sql.execute_each(
         "INSERT INTO usage_workers (instance, worker, sequence, round, noted_at) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (instance, worker) DO UPDATE SET sequence = excluded.sequence, round = excluded.round,
              noted_at = excluded.noted_at",
-        &sequences.iter().map(row).collect::<Vec<_>>(),
+        sequences.iter().map(row),
     )?;
     Ok(())
 }

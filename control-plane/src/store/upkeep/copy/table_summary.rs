@@ -71,17 +71,21 @@ mod tests {
     #[test]
     fn rows_that_differ_have_different_digests() {
         use Param::{Blob, Integer, Null, Text};
-        let rows = of(&[&[Integer(1), Text("a")], &[Integer(2), Text("b")]]);
-        assert_eq!(rows, of(&[&[Integer(1), Text("a")], &[Integer(2), Text("b")]]));
+        let rows = of(&[&[Integer(1), Text("a".into())], &[Integer(2), Text("b".into())]]);
+        assert_eq!(rows, of(&[&[Integer(1), Text("a".into())], &[Integer(2), Text("b".into())]]));
         for (name, other) in [
-            ("a value", of(&[&[Integer(1), Text("a")], &[Integer(2), Text("c")]])),
-            ("a kind", of(&[&[Integer(1), Text("a")], &[Integer(2), Blob(b"b")]])),
-            ("nothing", of(&[&[Integer(1), Text("a")], &[Integer(2), Null(Kind::Text)]])),
-            ("the order", of(&[&[Integer(2), Text("b")], &[Integer(1), Text("a")]])),
-            ("a row less", of(&[&[Integer(1), Text("a")]])),
+            ("a value", of(&[&[Integer(1), Text("a".into())], &[Integer(2), Text("c".into())]])),
+            ("a kind", of(&[&[Integer(1), Text("a".into())], &[Integer(2), Blob(b"b".into())]])),
+            ("nothing", of(&[&[Integer(1), Text("a".into())], &[Integer(2), Null(Kind::Text)]])),
+            ("the order", of(&[&[Integer(2), Text("b".into())], &[Integer(1), Text("a".into())]])),
+            ("a row less", of(&[&[Integer(1), Text("a".into())]])),
         ] {
             assert_ne!(rows.digest, other.digest, "{name}");
         }
-        assert_ne!(of(&[&[Text("ab"), Text("c")]]).digest, of(&[&[Text("a"), Text("bc")]]).digest, "text boundaries");
+        assert_ne!(
+            of(&[&[Text("ab".into()), Text("c".into())]]).digest,
+            of(&[&[Text("a".into()), Text("bc".into())]]).digest,
+            "text boundaries"
+        );
     }
 }

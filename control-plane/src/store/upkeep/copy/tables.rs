@@ -222,8 +222,8 @@ impl Table {
         let values = self.columns.iter().enumerate().map(|(at, (_, kind))| match (row.column(at)?, kind) {
             (Column::Null, kind) => Ok(Param::Null(*kind)),
             (Column::Integer(number), Integer) => Ok(Param::Integer(number)),
-            (Column::Text(text), Text) => Ok(Param::Text(text)),
-            (Column::Blob(bytes), Blob) => Ok(Param::Blob(bytes)),
+            (Column::Text(text), Text) => Ok(Param::Text(text.into())),
+            (Column::Blob(bytes), Blob) => Ok(Param::Blob(bytes.into())),
             (Column::Integer(_) | Column::Text(_) | Column::Blob(_), _) => {
                 Err(SqlError::invalid_column(at, format!("a column of {} has another type", self.name)))
             }

@@ -1,11 +1,11 @@
 //! Compares the database in use with a backup: what a restore would lose.
 
-use policy::{Position, Revision};
-use rusqlite::{Connection, OptionalExtension as _};
+use policy::{ChainHash, Position, Revision};
+use rusqlite::Connection;
 
 use super::super::backup::open_source;
 use crate::store::db::lock::Lock;
-use crate::store::db::sql::Sql;
+use crate::store::db::sql::{NONE, Sql, params};
 use crate::store::db::sqlite_schema::is_ours;
 use crate::store::history::changes;
 use crate::store::records::instances;
@@ -59,8 +59,8 @@ pub(super) fn open(lock: &Lock, backup: Position, head: Option<AuditHead>) -> Cu
         }
         let position = changes::position(Sql::Sqlite(&sql)).ok()?;
         // An older schema has no such column.
-        let reported = sql.query_row("SELECT reported_revision FROM position WHERE one = 1", [], |row| row.get(0));
-        let reported = changes::revision(reported.unwrap_or_default());
+        let reported = "SELECT reported_revision FROM position WHERE one = 1";
+        let reported = Sql::Sqlite(&sql).query_row(reported, NONE, |row| row.get(0)).unwrap_or(Revision(0));
         let relation = if position.epoch == backup.epoch {
             if contains_head(&sql, position, head) { HistoryRelation::Same } else { HistoryRelation::Diverged }
         } else if position.revision > backup.revision {
@@ -79,11 +79,9 @@ fn contains_head(sql: &Connection, position: Position, head: Option<AuditHead>) 
     if position.revision < head.revision {
         return true;
     }
-    let hash = changes::number(head.revision).ok().and_then(|revision| {
-        let mut query = sql.prepare("SELECT hash FROM audit_events WHERE revision = ?1").ok()?;
-        query.query_row([revision], |row| row.get::<_, [u8; 32]>(0)).optional().ok()?
-    });
-    hash == Some(head.hash.0)
+    let hash = "SELECT hash FROM audit_events WHERE revision = ?1";
+    let hash = Sql::Sqlite(sql).query_row(hash, params![head.revision], |row| row.get(0));
+    hash.is_ok_and(|hash: ChainHash| hash == head.hash)
 }
 
 impl Current {
@@ -123,8 +121,8 @@ impl Current {
         let Self::Readable(found) = self else { return String::new() };
         let count = |actions: &str| -> i64 {
             let statement = format!("SELECT count(*) FROM audit_events WHERE revision > ?1 AND action IN ({actions})");
-            let Ok(after) = changes::number(found.backup) else { return 0 };
-            found.sql.query_row(&statement, [after], |row| row.get(0)).unwrap_or_default()
+            let sql = Sql::Sqlite(&found.sql);
+            sql.query_row(&statement, params![found.backup], |row| row.get(0)).unwrap_or_default()
         };
         let counts = [
             ("deactivations", count("'key.deactivate'")),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::store::db::sql::{Sql, params};
 use crate::store::history::audit::FIRST_HASH;
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::Change;
 use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::records::{admin_tokens, edge_tokens, keys, secrets};
 use crate::store::{AuditHead, ChangeContext, KeyPatch, NewSecret, Precondition, Rotation, StoreError};
@@ -128,7 +128,7 @@ impl Log {
     pub(super) fn append(&self, sql: Sql<'_>) -> Result<(), StoreError> {
         let mut insert = sql.prepare("INSERT INTO audit_events (revision, event, hash) VALUES (?1, ?2, ?3)")?;
         for LogEntry { json, hash, event } in &self.events {
-            insert.execute(params![changes::number(event.revision)?, json, hash.0])?;
+            insert.execute(params![event.revision, json, hash])?;
         }
         Ok(())
     }

@@ -66,6 +66,6 @@ pub fn restore_in_place(
 /// The highest revision above the database's own that edges have reported; `None` if there was none.
 fn reached(sql: Sql<'_>) -> Result<Option<Revision>, SqlError> {
     let reported = "SELECT reported_revision FROM position WHERE one = 1";
-    let reported = sql.query_row(reported, NONE, |row| row.get(0).map(changes::revision))?;
+    let reported = sql.query_row(reported, NONE, |row| row.get(0))?;
     Ok((reported > Revision(0)).then_some(reported))
 }
