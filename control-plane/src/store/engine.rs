@@ -22,7 +22,7 @@ use crate::store::db::lock::{Lock, OpenError};
 use crate::store::db::postgres::Server;
 use crate::store::db::sql::{NONE, Sql};
 use crate::store::db::sqlite_schema::{open_reader, open_writer};
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::{self, Write};
 use crate::store::history::edge_token_index::{self, EdgeTokenIndex};
 use crate::store::history::readiness::{NextCheck, Readiness};
 use crate::store::history::writer::{Job, Publisher, WorkOutcome, WriterCounters, run_writer};
@@ -155,11 +155,11 @@ impl Engine {
         }
     }
 
-    /// Runs `work` as one change: all of it, or nothing if it fails. It is on disk when this returns `Ok`. If the
-    /// caller stops waiting, the change may still be carried out.
-    pub(super) async fn change<T: Send + 'static>(
+    /// Runs `work` as one write: all of it, or nothing if it fails. It is on disk when this returns `Ok`. If the
+    /// caller stops waiting, the write may still be carried out.
+    pub(super) async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Write<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let answer = self.enqueue(work).await;
         log_error(self.count_refusal(answer))
@@ -171,9 +171,9 @@ impl Engine {
         let next_check = self.readiness.next_check(Instant::now());
         let check = async {
             match next_check {
-                NextCheck::BeginChange => self.enqueue(|change| change.position().map(drop)).await?,
+                NextCheck::BeginChange => self.enqueue(|write| write.position().map(drop)).await?,
                 NextCheck::Probe => {
-                    self.enqueue(|change| change.touch()).await?;
+                    self.enqueue(|write| write.touch()).await?;
                     self.run(checkpoint).await?;
                 }
                 NextCheck::Wait => return unready("a change or read failed, and two probes must succeed first"),
@@ -216,11 +216,11 @@ impl Engine {
     /// Queues `work` for the writer, and waits for its result.
     async fn enqueue<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Write<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answered) = oneshot::channel();
-        let job = Box::new(move |change: Result<&Change<'_>, StoreError>| {
-            let result = change.and_then(work);
+        let job = Box::new(move |write: Result<&Write<'_>, StoreError>| {
+            let result = write.and_then(work);
             WorkOutcome {
                 keep: result.is_ok(),
                 // If sending fails, the caller has stopped waiting.

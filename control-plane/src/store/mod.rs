@@ -1,7 +1,7 @@
 //! The store: its types, its errors, and the handle that all callers use.
 //!
-//! Each kind of object has a file with its functions and their SQL. A change goes through [`engine::Engine::change`],
-//! and is on disk when that returns; see `docs/decisions/store.md`.
+//! Each kind of object has a file with its functions and their SQL. A change goes through [`Store::change`], and is
+//! on disk when that returns; see `docs/decisions/store.md`.
 
 mod db;
 mod engine;
@@ -159,12 +159,12 @@ impl Store {
         let (limits, config) = (config.limits, config.clone());
         let engine = tokio::task::spawn_blocking(move || engine::Engine::open(&database, epoch));
         let engine = engine.await.map_err(|error| OpenError::Failed(error.to_string()))??;
-        let begin = move |change: &changes::Change<'_>| {
+        let begin = move |write: &changes::Write<'_>| {
             // First, so that the newest change in the history isn't one of this start.
-            let retention = retention::Retention::begin(change.sql(), context.at)?;
-            Ok((id_catalogue::define(change, &config, &context)?, retention))
+            let retention = retention::Retention::begin(write.sql(), context.at)?;
+            Ok((id_catalogue::define(write, &config, &context)?, retention))
         };
-        let (catalogue, retention) = engine.change(begin).await.map_err(failed)?;
+        let (catalogue, retention) = engine.write(begin).await.map_err(failed)?;
         let (engine, catalogue, retention) = (Arc::new(engine), Arc::new(catalogue), Arc::new(retention));
         let store =
             Self { engine, catalogue, limits, retention, import_lock: Arc::default(), in_progress: Arc::default() };

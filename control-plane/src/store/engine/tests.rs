@@ -6,6 +6,8 @@ use super::*;
 use crate::store::ChangeContext;
 use crate::store::db::sql::{NONE, params};
 use crate::store::history::audit::Event;
+use crate::store::history::changes::Change;
+use crate::store::history::id_catalogue::IdCatalogue;
 
 struct Bench {
     engine: Arc<Engine>,
@@ -27,12 +29,12 @@ impl Bench {
         let (entered, inside) = oneshot::channel();
         let engine = Arc::clone(&self.engine);
         tokio::spawn(async move {
-            let work = move |_: &Change<'_>| {
+            let work = move |_: &Write<'_>| {
                 let _ = entered.send(());
                 let _ = held.recv();
                 Ok(())
             };
-            engine.change(work).await
+            engine.write(work).await
         });
         inside.await.unwrap();
         release
@@ -41,11 +43,11 @@ impl Bench {
     /// Requests a change, and returns when it is in the queue.
     async fn enqueue(
         &self,
-        work: impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send + 'static,
+        work: impl FnOnce(&Write<'_>) -> Result<(), StoreError> + Send + 'static,
     ) -> tokio::task::JoinHandle<Result<(), StoreError>> {
         let waiting = self.engine.writer.capacity();
         let engine = Arc::clone(&self.engine);
-        let requested = tokio::spawn(async move { engine.change(work).await });
+        let requested = tokio::spawn(async move { engine.write(work).await });
         while self.engine.writer.capacity() == waiting {
             tokio::task::yield_now().await;
         }
@@ -61,12 +63,13 @@ impl Bench {
     }
 }
 
-fn insert(name: &'static str) -> impl FnOnce(&Change<'_>) -> Result<(), StoreError> + Send {
-    move |change| {
+fn insert(name: &'static str) -> impl FnOnce(&Write<'_>) -> Result<(), StoreError> + Send {
+    move |write| {
         let insert = "INSERT INTO scopes (number, name) SELECT coalesce(max(number), 0) + 1, ?1 FROM scopes";
-        change.sql().execute(insert, params![name])?;
+        write.sql().execute(insert, params![name])?;
         let event = Event::of_all("test", serde_json::Map::new());
-        change.record(&ChangeContext::system(policy::UnixSeconds(0)), &event, &[]).map(drop)
+        let (catalogue, context) = (IdCatalogue::read(write.sql())?, ChangeContext::system(policy::UnixSeconds(0)));
+        Change::new(write, &catalogue, &context).record(&event, &[]).map(drop)
     }
 }
 
@@ -76,8 +79,8 @@ async fn a_failing_change_stays_out_and_its_neighbours_get_in() {
     let release = bench.hold().await;
     let first = bench.enqueue(insert("first")).await;
     let failing = bench
-        .enqueue(|change| {
-            insert("failing")(change)?;
+        .enqueue(|write| {
+            insert("failing")(write)?;
             Err(StoreError::NotFound)
         })
         .await;
@@ -94,11 +97,11 @@ async fn a_failing_change_stays_out_and_its_neighbours_get_in() {
 async fn a_change_that_records_nothing_wakes_no_subscriber_of_the_head() {
     let bench = bench().await;
     let mut head = bench.engine.head();
-    bench.engine.change(|_| Ok(())).await.unwrap();
+    bench.engine.write(|_| Ok(())).await.unwrap();
     // A change is answered before subscribers would be woken. After a second change, the first one's group is finished.
-    bench.engine.change(|_| Ok(())).await.unwrap();
+    bench.engine.write(|_| Ok(())).await.unwrap();
     assert!(!head.has_changed().unwrap());
-    bench.engine.change(insert("something")).await.unwrap();
+    bench.engine.write(insert("something")).await.unwrap();
     head.changed().await.unwrap();
     assert_eq!(head.borrow().revision.0, 1);
 }
@@ -109,15 +112,15 @@ async fn a_failed_commit_fails_every_change_of_its_group() {
     let release = bench.hold().await;
     let innocent = bench.enqueue(insert("innocent")).await;
     let orphan = bench
-        .enqueue(|change| {
+        .enqueue(|write| {
             // A secret without a key, which is found only at COMMIT.
-            change.sql().execute_batch(match change.sql() {
+            write.sql().execute_batch(match write.sql() {
                 Sql::Sqlite(_) => "PRAGMA defer_foreign_keys = ON",
                 Sql::Postgres(_) => "SET CONSTRAINTS ALL DEFERRED",
             })?;
             let insert = "INSERT INTO secrets (digest, workspace_id, key_id, last_characters, created_at, at_edge)
                           VALUES (?1, ?2, ?2, '', 0, 1)";
-            change.sql().execute(insert, params![[0_u8; 32], [0_u8; 16]])?;
+            write.sql().execute(insert, params![[0_u8; 32], [0_u8; 16]])?;
             Ok(())
         })
         .await;
@@ -126,7 +129,7 @@ async fn a_failed_commit_fails_every_change_of_its_group() {
     assert!(orphan.await.unwrap().is_err());
     assert_eq!(bench.scopes().await, [""; 0]);
     assert_eq!(bench.engine.head().borrow().revision.0, 0);
-    assert_eq!(bench.engine.change(insert("later")).await, Ok(()));
+    assert_eq!(bench.engine.write(insert("later")).await, Ok(()));
 }
 
 /// Only the size of a SQLite file can be limited here.
@@ -136,20 +139,20 @@ async fn a_full_disk_is_reported_and_nothing_acknowledged_is_lost() {
         return;
     }
     let bench = bench().await;
-    bench.engine.change(insert("before")).await.unwrap();
-    let limit = |change: &Change<'_>| {
-        let pages: i64 = change.sql().query_row("PRAGMA page_count", NONE, |row| row.get(0))?;
-        change.sql().query_row(&format!("PRAGMA max_page_count = {pages}"), NONE, |_| Ok(()))?;
+    bench.engine.write(insert("before")).await.unwrap();
+    let limit = |write: &Write<'_>| {
+        let pages: i64 = write.sql().query_row("PRAGMA page_count", NONE, |row| row.get(0))?;
+        write.sql().query_row(&format!("PRAGMA max_page_count = {pages}"), NONE, |_| Ok(()))?;
         Ok(())
     };
-    bench.engine.change(limit).await.unwrap();
-    let grow = |change: &Change<'_>| {
-        change.sql().execute("INSERT INTO changes VALUES (99, zeroblob(32), zeroblob(1000000), 0)", NONE)?;
+    bench.engine.write(limit).await.unwrap();
+    let grow = |write: &Write<'_>| {
+        write.sql().execute("INSERT INTO changes VALUES (99, zeroblob(32), zeroblob(1000000), 0)", NONE)?;
         Ok(())
     };
-    assert!(matches!(bench.engine.change(grow).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(bench.engine.write(grow).await, Err(StoreError::Unavailable(_))));
     assert_eq!(bench.scopes().await, ["before"]);
-    assert_eq!(bench.engine.change(insert("after")).await, Ok(()));
+    assert_eq!(bench.engine.write(insert("after")).await, Ok(()));
 }
 
 #[tokio::test]
@@ -167,13 +170,13 @@ async fn closing_completes_accepted_changes_and_takes_no_more() {
     for change in requested {
         assert_eq!(change.await.unwrap(), Ok(()));
     }
-    assert!(matches!(bench.engine.change(insert("d")).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(bench.engine.write(insert("d")).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(bench.engine.read(|_| Ok(())).await, Err(StoreError::Unavailable(_))));
 }
 #[tokio::test]
 async fn closing_waits_for_a_running_read_and_leaves_no_wal() {
     let bench = bench().await;
-    bench.engine.change(insert("a")).await.unwrap();
+    bench.engine.write(insert("a")).await.unwrap();
     let (started, runs) = oneshot::channel();
     let (release, held) = oneshot::channel::<()>();
     let engine = Arc::clone(&bench.engine);
@@ -206,7 +209,7 @@ async fn a_file_that_was_closed_has_no_wal_beside_it() {
         let database = Database::File(path.clone());
         let opening = tokio::task::spawn_blocking(move || Engine::open(&database, Epoch::from_bytes([1; 16])));
         let engine = opening.await.unwrap().unwrap();
-        engine.change(|change| change.touch()).await.unwrap();
+        engine.write(|write| write.touch()).await.unwrap();
         engine.close().await;
         assert!(!path.with_extension("db-wal").exists(), "the WAL was not checkpointed into the file");
     }

@@ -6,17 +6,38 @@ use policy::wire::{Op, encode_change};
 use policy::{ChainHash, Epoch, Position, Revision, UnixSeconds};
 
 use super::audit::{self, Event};
+use super::id_catalogue::IdCatalogue;
 use super::{edge_bytes, once};
 use crate::store::db::sql::{NONE, Optional as _, Sql, params};
-use crate::store::{ChangeContext, StoreError};
+use crate::store::{ChangeContext, Store, StoreError};
 
-/// A change in progress, in its savepoint.
-pub(crate) struct Change<'a> {
+/// A write in progress, in its savepoint. What it writes is no change, unless a [`Change`] records it.
+pub(crate) struct Write<'a> {
     sql: Sql<'a>,
     edge_tokens_differ: &'a Cell<bool>,
 }
 
-impl<'a> Change<'a> {
+/// A change in progress: a write that gets a revision and an audit event, and may have operations for edges.
+pub(crate) struct Change<'a> {
+    write: &'a Write<'a>,
+    catalogue: &'a IdCatalogue,
+    context: &'a ChangeContext,
+}
+
+impl Store {
+    /// Runs `work` as one change by `context`: all of it, or nothing if it fails. It is on disk when this returns `Ok`.
+    /// If the caller stops waiting, the change may still be carried out.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        context: ChangeContext,
+        work: impl FnOnce(&Change<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let catalogue = self.catalogue.clone();
+        self.engine.write(move |write| work(&Change::new(write, &catalogue, &context))).await
+    }
+}
+
+impl<'a> Write<'a> {
     pub(crate) fn new(sql: Sql<'a>, edge_tokens_differ: &'a Cell<bool>) -> Self {
         Self { sql, edge_tokens_differ }
     }
@@ -30,14 +51,9 @@ impl<'a> Change<'a> {
         self.sql
     }
 
-    /// The position of the history before this change.
+    /// The position of the history before this write.
     pub(crate) fn position(&self) -> Result<Position, StoreError> {
         position(self.sql)
-    }
-
-    /// The revision that [`Self::record`] will assign to this change.
-    pub(crate) fn revision(&self) -> Result<Revision, StoreError> {
-        self.position()?.revision.next().filter(is_storable).ok_or_else(exhausted)
     }
 
     /// Probes the disk: writes without changing anything. Twice, because SQLite skips a value that stays the same.
@@ -47,24 +63,62 @@ impl<'a> Change<'a> {
         }
         Ok(())
     }
+}
+
+impl<'a> Change<'a> {
+    pub(crate) fn new(write: &'a Write<'a>, catalogue: &'a IdCatalogue, context: &'a ChangeContext) -> Self {
+        Self { write, catalogue, context }
+    }
+
+    pub(crate) fn sql(&self) -> Sql<'a> {
+        self.write.sql
+    }
+
+    /// The numbers of scopes and environments.
+    pub(crate) fn catalogue(&self) -> &'a IdCatalogue {
+        self.catalogue
+    }
+
+    /// Who makes this change, and when.
+    pub(crate) fn context(&self) -> &'a ChangeContext {
+        self.context
+    }
+
+    pub(crate) fn at(&self) -> UnixSeconds {
+        self.context.at
+    }
+
+    /// See [`Write::mark_edge_tokens_changed`].
+    pub(crate) fn mark_edge_tokens_changed(&self) {
+        self.write.mark_edge_tokens_changed();
+    }
+
+    /// The position of the history before this change.
+    pub(crate) fn position(&self) -> Result<Position, StoreError> {
+        self.write.position()
+    }
+
+    /// The revision that [`Self::record`] will assign to this change.
+    pub(crate) fn revision(&self) -> Result<Revision, StoreError> {
+        self.position()?.revision.next().filter(is_storable).ok_or_else(exhausted)
+    }
 
     /// Records this change as one revision with one audit event. No other function writes history. `ops`
     /// are the operations for edges, and may be empty.
-    pub(crate) fn record(&self, context: &ChangeContext, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
+    pub(crate) fn record(&self, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
+        let (sql, context) = (self.sql(), self.context);
         let body = encode_change(ops).map_err(|error| StoreError::Fault(error.to_string()))?;
         let position = self.position()?.then(&body).filter(|position| is_storable(&position.revision));
         let position = position.ok_or_else(exhausted)?;
-        self.sql
-            .prepare("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
+        sql.prepare("INSERT INTO changes (revision, chain_hash, body, changed_at) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![position.revision, position.head, body, context.at])?;
-        self.sql
-            .prepare("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
+        sql.prepare("UPDATE position SET revision = ?1, head = ?2 WHERE one = 1")?
             .execute(params![position.revision, position.head])?;
         if let Some(once) = context.once {
-            once::claim(self.sql, once, position.revision, event.target_id(), context)?;
+            once::claim(sql, once, position.revision, event.target_id(), context.at)?;
         }
-        edge_bytes::count_bytes(self.sql, ops)?;
-        audit::append(self.sql, position.revision, context, event)?;
+        edge_bytes::count_bytes(sql, ops)?;
+        audit::append(sql, position.revision, context, event)?;
         Ok(position.revision)
     }
 }

@@ -48,7 +48,7 @@ impl Store {
     /// Records that an edge has a revision that this database never had: a restore has to begin above it. This is not
     /// a change: it has no revision and no audit event.
     pub async fn record_reported_revision(&self, revision: Revision) -> Result<(), StoreError> {
-        self.engine.change(move |change| record_reported_revision(change.sql(), revision)).await
+        self.engine.write(move |write| record_reported_revision(write.sql(), revision)).await
     }
 
     /// All records at one position. Costs a pass over all secrets, away from the async threads.

@@ -7,7 +7,7 @@ use policy::{Environment, Level, Scope, Scopes};
 use serde_json::Value;
 
 use super::audit::{self, Event};
-use super::changes::Change;
+use super::changes::{Change, Write};
 use crate::base::config::Config;
 use crate::store::db::sql::{FromColumn, NONE, Sql, params};
 use crate::store::{ChangeContext, StoreError};
@@ -25,8 +25,9 @@ const NEXT_ENVIRONMENT: &str = "INSERT INTO environments (number, name) SELECT c
 
 /// Assigns numbers to what is new in the configuration, as one change. What the configuration no longer names keeps its
 /// number: keys may still use it.
-pub(crate) fn define(change: &Change<'_>, config: &Config, context: &ChangeContext) -> Result<IdCatalogue, StoreError> {
-    let known = IdCatalogue::read(change.sql())?;
+pub(crate) fn define(write: &Write<'_>, config: &Config, context: &ChangeContext) -> Result<IdCatalogue, StoreError> {
+    let known = IdCatalogue::read(write.sql())?;
+    let change = Change::new(write, &known, context);
     let mut ops = Vec::new();
     for scope in config.scopes.iter().filter(|scope| !known.scopes.contains_key(*scope)) {
         let number = insert(change.sql(), NEXT_SCOPE, scope.as_str())?;
@@ -46,7 +47,7 @@ pub(crate) fn define(change: &Change<'_>, config: &Config, context: &ChangeConte
         ("environments", names(config.environments.iter().map(Environment::as_str).collect())),
     ];
     let catalogue = catalogue.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    change.record(context, &Event::of_all("catalogue.define", catalogue), &ops)?;
+    change.record(&Event::of_all("catalogue.define", catalogue), &ops)?;
     IdCatalogue::read(change.sql())
 }
 

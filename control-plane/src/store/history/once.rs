@@ -11,7 +11,7 @@ use policy::{Digest, Revision, UnixSeconds};
 use super::retention::Removal;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
 use crate::store::history::retention::{BATCH_ROWS, Progress, progress};
-use crate::store::{ChangeContext, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// How long a row is kept: longer than any session can send its form, and than any client retries.
 const RETENTION_SECS: i64 = 86_400;
@@ -66,7 +66,7 @@ pub(crate) fn claim(
     once: OnceKey,
     revision: Revision,
     ids: &str,
-    context: &ChangeContext,
+    now: UnixSeconds,
 ) -> Result<(), StoreError> {
     let claimed = sql
         .prepare(
@@ -75,7 +75,7 @@ pub(crate) fn claim(
                  made = excluded.made, made_at = excluded.made_at
              WHERE made_once.made_at <= ?6",
         )?
-        .execute(params![once.name, once.body, revision, ids, context.at, expiry_cutoff(context.at)])?;
+        .execute(params![once.name, once.body, revision, ids, now, expiry_cutoff(now)])?;
     if claimed == 0 { Err(StoreError::AlreadyMade) } else { Ok(()) }
 }
 

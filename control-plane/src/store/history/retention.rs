@@ -15,9 +15,9 @@ use super::audit::Event;
 use super::changes::Change;
 use crate::base::clock::Clock;
 use crate::base::instant;
+use crate::store::StoreError;
 use crate::store::db::sql::{NONE, Optional as _, Sql, params};
 use crate::store::engine::Engine;
-use crate::store::{ChangeContext, StoreError};
 
 /// How far the clock may be from both the newest change and the horizon at the start. A control plane is rarely stopped
 /// for longer. A clock that is off by less removes nothing too early: the horizon doesn't follow it that fast.
@@ -53,7 +53,6 @@ struct HorizonProgress {
 /// A change that removes old data. Its only instant is the horizon.
 pub(crate) struct Removal<'a> {
     change: &'a Change<'a>,
-    context: &'a ChangeContext,
     horizon: UnixSeconds,
 }
 
@@ -88,7 +87,7 @@ impl Retention {
         }
         let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let next = progress.advanced_to(since);
-        let horizon = engine.change(move |change| advance(change.sql(), next.horizon, wall)).await?;
+        let horizon = engine.write(move |write| advance(write.sql(), next.horizon, wall)).await?;
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = HorizonProgress { horizon, ..next };
         Ok(Some(horizon))
     }
@@ -134,8 +133,8 @@ fn advance(sql: Sql<'_>, next: UnixSeconds, wall: UnixSeconds) -> Result<UnixSec
 }
 
 impl<'a> Removal<'a> {
-    pub(crate) fn new(change: &'a Change<'a>, context: &'a ChangeContext, horizon: UnixSeconds) -> Self {
-        Self { change, context, horizon }
+    pub(crate) fn new(change: &'a Change<'a>, horizon: UnixSeconds) -> Self {
+        Self { change, horizon }
     }
 
     pub(crate) fn sql(&self) -> Sql<'a> {
@@ -154,7 +153,7 @@ impl<'a> Removal<'a> {
 
     /// Records the removal as a revision with an event. `ops` are the operations for edges.
     pub(crate) fn record(&self, event: &Event, ops: &[Op]) -> Result<Revision, StoreError> {
-        self.change.record(self.context, event, ops)
+        self.change.record(event, ops)
     }
 }
 

@@ -8,7 +8,7 @@ use policy::{Position, Revision};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error};
 
-use super::changes::Change;
+use super::changes::Write;
 use super::edge_token_index::{self, EdgeTokenIndex};
 use crate::store::StoreError;
 use crate::store::db::connection::WriteConnection;
@@ -104,7 +104,7 @@ pub(crate) enum Job {
 }
 
 /// Runs in a savepoint, or gets the error that prevents it; returns the outcome.
-pub(crate) type Work = dyn FnOnce(Result<&Change<'_>, StoreError>) -> WorkOutcome + Send;
+pub(crate) type Work = dyn FnOnce(Result<&Write<'_>, StoreError>) -> WorkOutcome + Send;
 
 pub(crate) struct WorkOutcome {
     /// False: the savepoint is rolled back.
@@ -184,7 +184,7 @@ fn run_group(
     let mut changes = 0_u64;
     for work in group {
         sql.execute_batch("SAVEPOINT change")?;
-        let done = work(Ok(&Change::new(sql, &edge_tokens_differ)));
+        let done = work(Ok(&Write::new(sql, &edge_tokens_differ)));
         answers.push(done.answer);
         if writing.has_ended() {
             return Err(StoreError::Unavailable("the transaction was rolled back".to_owned()));

@@ -11,7 +11,7 @@ use crate::base::instant;
 use crate::base::secret::LastCharacters;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
 use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::Change;
+use crate::store::history::changes::{Change, Write};
 use crate::store::{AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError};
 
 /// What a token may do, and where.
@@ -96,7 +96,7 @@ impl Store {
         new: NewAdminToken,
         context: ChangeContext,
     ) -> Result<AtRevision<AdminToken>, StoreError> {
-        self.engine.change(move |change| create(change, &new, &context)).await
+        self.change(context, move |change| create(change, &new)).await
     }
 
     /// The token with this id. `NotFound` if it was revoked, or if it isn't bound to `within`, when that is given.
@@ -121,7 +121,7 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<()>, StoreError> {
-        self.engine.change(move |change| revoke(change, id, within, &precondition, &context)).await
+        self.change(context, move |change| revoke(change, id, within, &precondition)).await
     }
 
     /// The token with this digest, including revoked and expired ones.
@@ -150,22 +150,18 @@ impl Store {
 
     /// Records that a token was used. This is not a change: it has no revision and no audit event.
     pub async fn record_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
-        let work = move |change: &Change<'_>| {
-            let mut update = change.sql().prepare(
+        let work = move |write: &Write<'_>| {
+            let mut update = write.sql().prepare(
                 "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2",
             )?;
             update.execute(params![id, at])?;
             Ok(())
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 }
 
-fn create(
-    change: &Change<'_>,
-    new: &NewAdminToken,
-    context: &ChangeContext,
-) -> Result<AtRevision<AdminToken>, StoreError> {
+fn create(change: &Change<'_>, new: &NewAdminToken) -> Result<AtRevision<AdminToken>, StoreError> {
     let inserted = change
         .sql()
         .prepare(
@@ -180,8 +176,8 @@ fn create(
             new.name,
             new.role.name(),
             new.role.workspace(),
-            context.at,
-            context.actor.id,
+            change.at(),
+            change.context().actor.id,
             new.expires_at,
             change.revision()?
         ])?;
@@ -189,7 +185,7 @@ fn create(
         return Err(StoreError::SecretTaken);
     }
     let value = find(change.sql(), new.id, None)?;
-    let revision = change.record(context, &Event::created("admin-token.create", &value), &[])?;
+    let revision = change.record(&Event::created("admin-token.create", &value), &[])?;
     Ok(AtRevision { value, revision })
 }
 
@@ -198,16 +194,15 @@ pub(crate) fn revoke(
     id: AdminTokenId,
     within: Option<WorkspaceId>,
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<()>, StoreError> {
     let token = find(change.sql(), id, within)?;
     precondition.check(token.revision)?;
     change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
         id,
-        context.at,
+        change.at(),
         change.revision()?
     ])?;
-    let revision = change.record(context, &Event::ended("admin-token.revoke", &token), &[])?;
+    let revision = change.record(&Event::ended("admin-token.revoke", &token), &[])?;
     Ok(AtRevision { value: (), revision })
 }
 

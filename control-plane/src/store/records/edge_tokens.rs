@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::base::secret::LastCharacters;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
 use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::Change;
+use crate::store::history::changes::{Change, Write};
 use crate::store::{
     AtRevision, ChangeContext, LiveToken, NewSecret, Page, Precondition, RevokedToken, Store, StoreError, TokenQuery,
 };
@@ -54,7 +54,7 @@ impl Store {
         new: NewEdgeToken,
         context: ChangeContext,
     ) -> Result<AtRevision<EdgeToken>, StoreError> {
-        self.engine.change(move |change| create(change, &new, &context)).await
+        self.change(context, move |change| create(change, &new)).await
     }
 
     /// The token with this id; `NotFound` if it was revoked.
@@ -74,7 +74,7 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<()>, StoreError> {
-        self.engine.change(move |change| revoke(change, id, &precondition, &context)).await
+        self.change(context, move |change| revoke(change, id, &precondition)).await
     }
 
     /// The token with this digest, if it is valid now. Costs a look-up in memory.
@@ -101,16 +101,12 @@ impl Store {
         if is_due && token.use_recorded_at.compare_exchange(recorded_at, now.0, order, order).is_ok() {
             let (engine, id) = (Arc::clone(&self.engine), token.id);
             // If this fails, the store logs why.
-            tokio::spawn(async move { engine.change(move |change| record_use(change, id, now)).await });
+            tokio::spawn(async move { engine.write(move |write| record_use(write, id, now)).await });
         }
     }
 }
 
-fn create(
-    change: &Change<'_>,
-    new: &NewEdgeToken,
-    context: &ChangeContext,
-) -> Result<AtRevision<EdgeToken>, StoreError> {
+fn create(change: &Change<'_>, new: &NewEdgeToken) -> Result<AtRevision<EdgeToken>, StoreError> {
     let inserted = change
         .sql()
         .prepare(
@@ -123,8 +119,8 @@ fn create(
             new.secret.last_characters,
             new.name,
             new.edge,
-            context.at,
-            context.actor.id,
+            change.at(),
+            change.context().actor.id,
             change.revision()?
         ])?;
     if inserted == 0 {
@@ -132,7 +128,7 @@ fn create(
     }
     change.mark_edge_tokens_changed();
     let value = find(change.sql(), new.id)?;
-    let revision = change.record(context, &Event::created("edge-token.create", &value), &[])?;
+    let revision = change.record(&Event::created("edge-token.create", &value), &[])?;
     Ok(AtRevision { value, revision })
 }
 
@@ -140,23 +136,22 @@ pub(crate) fn revoke(
     change: &Change<'_>,
     id: EdgeTokenId,
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<()>, StoreError> {
     let token = find(change.sql(), id)?;
     precondition.check(token.revision)?;
     change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
         id,
-        context.at,
+        change.at(),
         change.revision()?
     ])?;
     change.mark_edge_tokens_changed();
-    let revision = change.record(context, &Event::ended("edge-token.revoke", &token), &[])?;
+    let revision = change.record(&Event::ended("edge-token.revoke", &token), &[])?;
     Ok(AtRevision { value: (), revision })
 }
 
 /// This is not a change: it has no revision and no audit event.
-fn record_use(change: &Change<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
-    let mut update = change.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
+fn record_use(write: &Write<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
+    let mut update = write.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
     update.execute(params![id, at])?;
     Ok(())
 }

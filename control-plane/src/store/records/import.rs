@@ -22,7 +22,7 @@ use self::rate_limit::RateLimiter;
 use self::steps::StepBuilder;
 use super::sizes::WorkspaceSize;
 use crate::store::db::sql::{NONE, Optional as _, Sql, Value, params, values};
-use crate::store::history::changes::Change;
+use crate::store::history::changes::Write;
 use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
 use crate::store::{AtRevision, ChangeContext, NewKey, Store, StoreError};
@@ -118,7 +118,7 @@ impl Store {
                 Ok(steps) => steps,
                 Err(error) => {
                     // If this fails, the store logs why, and the sweep removes the draft later.
-                    let _ = store.engine.change(move |change| delete_draft(change, import)).await;
+                    let _ = store.engine.write(move |write| delete_draft(write, import)).await;
                     return Err(error);
                 }
             };
@@ -144,9 +144,9 @@ impl Store {
         }
         // Without replicas, a draft belongs to a process that has ended.
         if !self.is_shared() && self.engine.read(has_drafts).await? {
-            while self.engine.change(|change| delete_drafts(change.sql(), UnixSeconds(i64::MAX))).await?
-                == Progress::More
-            {}
+            while self.engine.write(|write| delete_drafts(write.sql(), UnixSeconds(i64::MAX))).await? == Progress::More
+            {
+            }
         }
         Ok(())
     }
@@ -169,19 +169,19 @@ impl Store {
         // Unused digests stay unused until another import is decided: nothing else adds digests that others may know.
         loop {
             let (claim, context, draft, limits) = (claim.clone(), context.clone(), Arc::clone(&draft), self.limits);
-            let work = move |change: &Change<'_>| {
+            let work = move |write: &Write<'_>| {
                 for (workspace, adds) in &draft.adds {
                     // Keys that are created while it is carried out may exceed the limit a little.
-                    WorkspaceSize::of(change.sql(), *workspace)?.plus(*adds).check(&limits)?;
+                    WorkspaceSize::of(write.sql(), *workspace)?.plus(*adds).check(&limits)?;
                 }
-                let is_decided = decide(change, &draft, &last)?;
+                let is_decided = decide(write, &draft, &last)?;
                 if let Some((once, ids)) = claim.filter(|_| is_decided) {
                     // Its steps update the revision.
-                    once::claim(change.sql(), once, change.position()?.revision, &ids, &context)?;
+                    once::claim(write.sql(), once, write.position()?.revision, &ids, context.at)?;
                 }
                 Ok(is_decided)
             };
-            if self.engine.change(work).await? {
+            if self.engine.write(work).await? {
                 break;
             }
             last = self.check_digests_unused(&digests, of_tenant).await?;
@@ -205,7 +205,7 @@ impl Store {
             }
             let some = std::mem::take(rows);
             draft.steps = draft.steps.saturating_add(some.len());
-            runtime.block_on(self.engine.change(move |change| store_steps(change, some)))
+            runtime.block_on(self.engine.write(move |write| store_steps(write, some)))
         };
         let row = |step: String| values![import, context.at, step];
         for imported in keys {
@@ -252,7 +252,7 @@ impl Store {
         let (mut steps, mut last, mut limiter) = (0_usize, Revision(0), RateLimiter::begin(speed));
         loop {
             let catalogue = self.catalogue.clone();
-            match self.engine.change(move |change| carry_out_next(change, &catalogue)).await? {
+            match self.engine.write(move |write| carry_out_next(write, &catalogue)).await? {
                 NextStep::Step(revision, bytes) => {
                     (steps, last) = (steps.saturating_add(1), revision);
                     limiter.wait_after(bytes).await;
@@ -294,15 +294,15 @@ fn last_decided(sql: Sql<'_>) -> Result<DecidedImport, StoreError> {
 }
 
 /// A row is the import, the instant and the step.
-fn store_steps(change: &Change<'_>, steps: Vec<Vec<Value>>) -> Result<(), StoreError> {
-    change.sql().execute_each("INSERT INTO import_steps (import, written_at, keys) VALUES (?1, ?2, ?3)", steps)?;
+fn store_steps(write: &Write<'_>, steps: Vec<Vec<Value>>) -> Result<(), StoreError> {
+    write.sql().execute_each("INSERT INTO import_steps (import, written_at, keys) VALUES (?1, ?2, ?3)", steps)?;
     Ok(())
 }
 
 /// Decides the import: all steps of its draft will be carried out. False if another was decided after `last`.
-fn decide(change: &Change<'_>, draft: &Draft, last: &DecidedImport) -> Result<bool, StoreError> {
+fn decide(write: &Write<'_>, draft: &Draft, last: &DecidedImport) -> Result<bool, StoreError> {
     let Draft { import, steps, .. } = draft;
-    let written = change
+    let written = write
         .sql()
         .prepare("SELECT count(*) FROM import_steps WHERE import = ?1")?
         .query_row(params![import], |row| row.get::<i64>(0))?;
@@ -310,7 +310,7 @@ fn decide(change: &Change<'_>, draft: &Draft, last: &DecidedImport) -> Result<bo
         let cause = "the draft of an import was deleted because it took too long; repeat the import";
         return Err(StoreError::Unavailable(cause.to_owned()));
     }
-    let decided = change
+    let decided = write
         .sql()
         .prepare("UPDATE imports SET decided = ?1 WHERE one = 1 AND decided = ?2")?
         .execute(params![import, last])?;
@@ -318,9 +318,9 @@ fn decide(change: &Change<'_>, draft: &Draft, last: &DecidedImport) -> Result<bo
 }
 
 /// Deletes the draft of an import, unless it is decided.
-fn delete_draft(change: &Change<'_>, import: KeyId) -> Result<(), StoreError> {
+fn delete_draft(write: &Write<'_>, import: KeyId) -> Result<(), StoreError> {
     let statement = "DELETE FROM import_steps WHERE import = ?1 AND import <> (SELECT decided FROM imports)";
-    change.sql().prepare(statement)?.execute(params![import])?;
+    write.sql().prepare(statement)?.execute(params![import])?;
     Ok(())
 }
 
@@ -354,8 +354,8 @@ pub(crate) fn is_in_progress(sql: Sql<'_>, import: KeyId) -> Result<bool, StoreE
 }
 
 /// Carries out the next step of the decided import. Changes run one by one over all replicas, so each step runs once.
-fn carry_out_next(change: &Change<'_>, catalogue: &IdCatalogue) -> Result<NextStep, StoreError> {
-    let next = change
+fn carry_out_next(write: &Write<'_>, catalogue: &IdCatalogue) -> Result<NextStep, StoreError> {
+    let next = write
         .sql()
         .prepare(
             "DELETE FROM import_steps WHERE step = (
@@ -365,8 +365,8 @@ fn carry_out_next(change: &Change<'_>, catalogue: &IdCatalogue) -> Result<NextSt
         .query_row(NONE, |row| row.get::<String>(0))
         .optional()?;
     match next {
-        Some(step) => steps::carry_out(change, &step, catalogue).map(|revision| NextStep::Step(revision, step.len())),
-        None => Ok(NextStep::NoneLeft(change.position()?.revision)),
+        Some(step) => steps::carry_out(write, &step, catalogue).map(|revision| NextStep::Step(revision, step.len())),
+        None => Ok(NextStep::NoneLeft(write.position()?.revision)),
     }
 }
 

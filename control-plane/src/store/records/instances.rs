@@ -12,7 +12,7 @@ use crate::store::db::domain::{self, from_json, json_param};
 use crate::store::db::sql::{
     Column, FromColumn, Kind, NONE, Optional as _, Param, Row, Sql, SqlError, ToParam, params,
 };
-use crate::store::history::changes::Change;
+use crate::store::history::changes::Write;
 use crate::store::{Store, StoreError};
 
 pub(crate) use self::removal::InstanceRemoval;
@@ -110,11 +110,11 @@ impl Store {
         &self,
         current: impl FnOnce() -> Option<(Instance, T)> + Send + 'static,
     ) -> Result<Option<T>, StoreError> {
-        let work = move |change: &Change<'_>| match current() {
-            Some((instance, result)) => save(change.sql(), &instance).map(|()| Some(result)),
+        let work = move |write: &Write<'_>| match current() {
+            Some((instance, result)) => save(write.sql(), &instance).map(|()| Some(result)),
             None => Ok(None),
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 
     /// Like [`Self::save_instance`] where other replicas write, too: what they wrote stays, and `current` and
@@ -126,59 +126,59 @@ impl Store {
         current: impl FnOnce() -> Option<(Instance, i64, T)> + Send + 'static,
     ) -> Result<Option<(RenewalResult, T)>, StoreError> {
         let Some(me) = self.replica().map(str::to_owned) else { return Ok(None) };
-        let work = move |change: &Change<'_>| match current() {
+        let work = move |write: &Write<'_>| match current() {
             Some((instance, known, result)) => {
-                renew(change.sql(), instance, acknowledged, known, &me).map(|renewed| Some((renewed, result)))
+                renew(write.sql(), instance, acknowledged, known, &me).map(|renewed| Some((renewed, result)))
             }
             None => Ok(None),
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 
     /// Records in the rows that this replica wrote last that it no longer answers these instances.
     pub(crate) async fn release_instances(&self, ids: Vec<String>) -> Result<(), StoreError> {
         let Some(me) = self.replica().map(str::to_owned) else { return Ok(()) };
         let ids = serde_json::to_string(&ids).map_err(|error| StoreError::Fault(error.to_string()))?;
-        let work = move |change: &Change<'_>| {
+        let work = move |write: &Write<'_>| {
             let release = "UPDATE instances SET changed_by = '', changed = nextval('instance_changes')
                 WHERE changed_by = ?1 AND id IN (SELECT json_array_elements_text(CAST(?2 AS json)))";
-            change.sql().prepare(release)?.execute(params![me, ids])?;
+            write.sql().prepare(release)?.execute(params![me, ids])?;
             Ok(())
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 
     /// Records that an instance was notified that it has ended.
     pub(crate) async fn record_end_notice(&self, id: String) -> Result<(), StoreError> {
         let Some(me) = self.replica().map(str::to_owned) else { return Ok(()) };
-        let work = move |change: &Change<'_>| {
+        let work = move |write: &Write<'_>| {
             let update = "UPDATE instances SET told = 1 WHERE id = ?1 AND ended_at IS NOT NULL AND told = 0";
-            let is_first_notice = change.sql().prepare(update)?.execute(params![id])? > 0;
+            let is_first_notice = write.sql().prepare(update)?.execute(params![id])? > 0;
             if is_first_notice {
-                record_row_change(change.sql(), &id, &me)?;
-                notify_replicas(change.sql())?;
+                record_row_change(write.sql(), &id, &me)?;
+                notify_replicas(write.sql())?;
             }
             Ok(())
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 
     /// Deletes the rows of instances. Each comes with the number of its row's last change: a row that another replica
     /// has changed since is kept.
     pub(crate) async fn delete_instances(&self, ids: Vec<(String, i64)>) -> Result<(), StoreError> {
         let is_shared = self.is_shared();
-        let work = move |change: &Change<'_>| {
+        let work = move |write: &Write<'_>| {
             for (id, known) in &ids {
                 if is_shared {
                     let delete = "DELETE FROM instances WHERE id = ?1 AND changed = ?2";
-                    change.sql().prepare(delete)?.execute(params![id, *known])?;
+                    write.sql().prepare(delete)?.execute(params![id, *known])?;
                 } else {
-                    change.sql().prepare("DELETE FROM instances WHERE id = ?1")?.execute(params![id])?;
+                    write.sql().prepare("DELETE FROM instances WHERE id = ?1")?.execute(params![id])?;
                 }
             }
             Ok(())
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 }
 

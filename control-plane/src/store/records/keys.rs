@@ -1,7 +1,7 @@
 //! Keys: their rows, and all changes of a key but those of its secret.
 
 use policy::wire::Op;
-use policy::{Allowlist, Environment, KeyId, Revision, Scopes, UnixSeconds, WorkspaceId};
+use policy::{Allowlist, Environment, KeyId, Scopes, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
 use super::sizes::{self, WorkspaceSize};
@@ -10,7 +10,6 @@ use crate::base::instant;
 use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params, values};
 use crate::store::history::audit::{Audited, Event, EventTarget};
 use crate::store::history::changes::Change;
-use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::history::key_records;
 use crate::store::model::merge;
 use crate::store::{
@@ -53,13 +52,13 @@ impl Store {
         new: NewKey,
         context: ChangeContext,
     ) -> Result<AtRevision<Key>, StoreError> {
-        let (catalogue, limits) = (self.catalogue.clone(), self.limits);
+        let limits = self.limits;
         let work = move |change: &Change<'_>| {
-            let created = create(change, &catalogue, workspace, &new, &context)?;
+            let created = create(change, workspace, &new)?;
             WorkspaceSize::of(change.sql(), workspace)?.check(&limits)?;
             Ok(created)
         };
-        self.engine.change(work).await
+        self.change(context, work).await
     }
 
     /// The key with this id; `NotFound` if it is in another workspace or was deleted.
@@ -76,17 +75,17 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<Key>, StoreError> {
-        let (catalogue, limits) = (self.catalogue.clone(), self.limits);
+        let limits = self.limits;
         let work = move |change: &Change<'_>| {
             let before = find(change.sql(), workspace, id)?;
-            let changed = update(change, &catalogue, (workspace, id), patch, &precondition, &context)?;
+            let changed = update(change, (workspace, id), patch, &precondition)?;
             if sizes::grows(&before, &changed.value) {
                 // The number of keys is not checked: an update creates none.
                 WorkspaceSize { keys: 0, ..WorkspaceSize::of(change.sql(), workspace)? }.check(&limits)?;
             }
             Ok(changed)
         };
-        self.engine.change(work).await
+        self.change(context, work).await
     }
 
     /// Allows the key to be used.
@@ -97,10 +96,8 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<Key>, StoreError> {
-        let catalogue = self.catalogue.clone();
-        let work =
-            move |change: &Change<'_>| set_active(change, &catalogue, (workspace, id), true, &precondition, &context);
-        self.engine.change(work).await
+        let work = move |change: &Change<'_>| set_active(change, (workspace, id), true, &precondition);
+        self.change(context, work).await
     }
 
     /// Denies the key until it is activated.
@@ -111,10 +108,8 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<Key>, StoreError> {
-        let catalogue = self.catalogue.clone();
-        let work =
-            move |change: &Change<'_>| set_active(change, &catalogue, (workspace, id), false, &precondition, &context);
-        self.engine.change(work).await
+        let work = move |change: &Change<'_>| set_active(change, (workspace, id), false, &precondition);
+        self.change(context, work).await
     }
 
     /// Deletes the key for good. Its digests leave the edges immediately, and can't be used again for 365 days.
@@ -125,33 +120,22 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<()>, StoreError> {
-        self.engine.change(move |change| delete(change, (workspace, id), &precondition, &context)).await
+        self.change(context, move |change| delete(change, (workspace, id), &precondition)).await
     }
 }
 
-fn create(
-    change: &Change<'_>,
-    catalogue: &IdCatalogue,
-    workspace: WorkspaceId,
-    new: &NewKey,
-    context: &ChangeContext,
-) -> Result<AtRevision<Key>, StoreError> {
-    insert(change.sql(), workspace, std::slice::from_ref(new), change.revision()?, context)?;
-    secrets::insert(change.sql(), workspace, &[(new.id, &new.secret)], context.at)?;
-    let ops = key_records::upsert_live(change.sql(), catalogue, (workspace, new.id))?;
+fn create(change: &Change<'_>, workspace: WorkspaceId, new: &NewKey) -> Result<AtRevision<Key>, StoreError> {
+    insert(change, workspace, std::slice::from_ref(new))?;
+    secrets::insert(change.sql(), workspace, &[(new.id, &new.secret)], change.at())?;
+    let ops = key_records::upsert_live(change.sql(), change.catalogue(), (workspace, new.id))?;
     let value = find(change.sql(), workspace, new.id)?;
-    let revision = change.record(context, &Event::created("key.create", &value), &ops)?;
+    let revision = change.record(&Event::created("key.create", &value), &ops)?;
     Ok(AtRevision { value, revision })
 }
 
 /// Adds the keys' rows, without their secrets.
-pub(crate) fn insert(
-    sql: Sql<'_>,
-    workspace: WorkspaceId,
-    new: &[NewKey],
-    revision: Revision,
-    context: &ChangeContext,
-) -> Result<(), StoreError> {
+pub(crate) fn insert(change: &Change<'_>, workspace: WorkspaceId, new: &[NewKey]) -> Result<(), StoreError> {
+    let (sql, revision) = (change.sql(), change.revision()?);
     let row = |new: &NewKey| {
         Ok(values![
             workspace,
@@ -162,8 +146,8 @@ pub(crate) fn insert(
             new.allowlist,
             new.expires_at,
             checked(&new.metadata)?,
-            context.at,
-            context.actor.id,
+            change.at(),
+            change.context().actor.id,
             revision,
             names::fold_case(&new.name),
             new.active
@@ -181,11 +165,9 @@ pub(crate) fn insert(
 
 pub(crate) fn update(
     change: &Change<'_>,
-    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     patch: KeyPatch,
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<Key>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
     precondition.check(before.revision)?;
@@ -215,24 +197,25 @@ pub(crate) fn update(
             after.scopes,
             after.allowlist,
             checked(&after.metadata)?,
-            context.at,
+            change.at(),
             change.revision()?,
             names::fold_case(&after.name)
         ])?;
     // Edges get neither name nor metadata.
     let affects_edges = after.scopes != before.scopes || after.allowlist != before.allowlist;
-    let ops =
-        if affects_edges { key_records::upsert_live(change.sql(), catalogue, (workspace, id))? } else { Vec::new() };
-    record_update(change, "key.update", &before, &ops, context)
+    let ops = if affects_edges {
+        key_records::upsert_live(change.sql(), change.catalogue(), (workspace, id))?
+    } else {
+        Vec::new()
+    };
+    record_update(change, "key.update", &before, &ops)
 }
 
 pub(crate) fn set_active(
     change: &Change<'_>,
-    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     active: bool,
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<Key>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
     precondition.check(before.revision)?;
@@ -242,28 +225,27 @@ pub(crate) fn set_active(
     change
         .sql()
         .prepare("UPDATE keys SET active = ?3, updated_at = ?4, revision = ?5 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace, id, active, context.at, change.revision()?])?;
-    let ops = key_records::upsert_live(change.sql(), catalogue, (workspace, id))?;
-    record_update(change, if active { "key.activate" } else { "key.deactivate" }, &before, &ops, context)
+        .execute(params![workspace, id, active, change.at(), change.revision()?])?;
+    let ops = key_records::upsert_live(change.sql(), change.catalogue(), (workspace, id))?;
+    record_update(change, if active { "key.activate" } else { "key.deactivate" }, &before, &ops)
 }
 
 pub(crate) fn delete(
     change: &Change<'_>,
     (workspace, id): (WorkspaceId, KeyId),
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<()>, StoreError> {
     let before = find(change.sql(), workspace, id)?;
     precondition.check(before.revision)?;
     change
         .sql()
         .prepare("UPDATE keys SET deleted_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace, id, context.at, change.revision()?])?;
+        .execute(params![workspace, id, change.at(), change.revision()?])?;
     sizes::count_keys(change.sql(), workspace, -1)?;
     let digests = secrets::remove_from_edges(change.sql(), (workspace, id))?;
     usage::delete_key_usage(change.sql(), id)?;
     let ops: Vec<Op> = digests.into_iter().map(Op::Remove).collect();
-    Ok(AtRevision { value: (), revision: change.record(context, &Event::ended("key.delete", &before), &ops)? })
+    Ok(AtRevision { value: (), revision: change.record(&Event::ended("key.delete", &before), &ops)? })
 }
 
 /// Records a change of a key that was `before`; returns the changed key.
@@ -272,10 +254,9 @@ pub(crate) fn record_update(
     action: &'static str,
     before: &Key,
     ops: &[Op],
-    context: &ChangeContext,
 ) -> Result<AtRevision<Key>, StoreError> {
     let value = find(change.sql(), before.workspace, before.id)?;
-    let revision = change.record(context, &Event::changed(action, before, &value), ops)?;
+    let revision = change.record(&Event::changed(action, before, &value), ops)?;
     Ok(AtRevision { value, revision })
 }
 

@@ -85,23 +85,23 @@ impl Store {
         let mut done = AtRevision { value: KeyMatches::default(), revision: self.engine.head().borrow().revision };
         let mut after = None;
         loop {
-            let (catalogue, filter, context) = (self.catalogue.clone(), filter.clone(), context.clone());
+            let filter = filter.clone();
             let work = move |change: &Change<'_>| {
                 // Queried in the change itself: a key that was used or rotated a moment ago no longer matches.
-                let batch = next_batch(change.sql(), workspace, &filter, action, after, context.at)?;
+                let batch = next_batch(change.sql(), workspace, &filter, action, after, change.at())?;
                 let mut revision = None;
                 for matched in &batch {
                     let key = (workspace, matched.id);
                     revision = Some(match action {
                         CleanUpAction::Deactivate => {
-                            keys::set_active(change, &catalogue, key, false, &Precondition::None, &context)?.revision
+                            keys::set_active(change, key, false, &Precondition::None)?.revision
                         }
-                        CleanUpAction::Delete => keys::delete(change, key, &Precondition::None, &context)?.revision,
+                        CleanUpAction::Delete => keys::delete(change, key, &Precondition::None)?.revision,
                     });
                 }
                 Ok::<(Vec<MatchingKey>, Option<Revision>), StoreError>((batch, revision))
             };
-            let (batch, revision) = self.engine.change(work).await?;
+            let (batch, revision) = self.change(context.clone(), work).await?;
             done.revision = revision.unwrap_or(done.revision);
             let Some(last) = batch.last() else { return Ok(done) };
             after = Some(last.id);

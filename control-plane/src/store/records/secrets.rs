@@ -48,11 +48,8 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<Key>, StoreError> {
-        let catalogue = self.catalogue.clone();
-        let work = move |change: &Change<'_>| {
-            rotate(change, &catalogue, (workspace, id), (&secret, rotation), &precondition, &context)
-        };
-        self.engine.change(work).await
+        let work = move |change: &Change<'_>| rotate(change, (workspace, id), (&secret, rotation), &precondition);
+        self.change(context, work).await
     }
 
     /// Ends the previous secret early. If there is none, no change is recorded.
@@ -63,31 +60,28 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<Key>, StoreError> {
-        let catalogue = self.catalogue.clone();
-        let work = move |change: &Change<'_>| end_overlap(change, &catalogue, (workspace, id), &precondition, &context);
-        self.engine.change(work).await
+        let work = move |change: &Change<'_>| end_overlap(change, (workspace, id), &precondition);
+        self.change(context, work).await
     }
 }
 
 pub(crate) fn rotate(
     change: &Change<'_>,
-    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     (secret, rotation): (&NewSecret, Rotation),
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<Key>, StoreError> {
     let sql = change.sql();
     let before = keys::find(sql, workspace, id)?;
     precondition.check(before.revision)?;
-    if before.is_expired(context.at) {
+    if before.is_expired(change.at()) {
         return Err(StoreError::ExpiredKey);
     }
     let (older, overlap_secs) = match rotation {
         Rotation::Replace => (None, None),
         // A key has at most one previous secret: the older one is rotated out, and is no longer live.
-        Rotation::EndAll => (rotate_out_previous(sql, (workspace, id), context.at)?, None),
-        Rotation::Overlap { secs } => (rotate_out_previous(sql, (workspace, id), context.at)?, Some(secs)),
+        Rotation::EndAll => (rotate_out_previous(sql, (workspace, id), change.at())?, None),
+        Rotation::Overlap { secs } => (rotate_out_previous(sql, (workspace, id), change.at())?, Some(secs)),
     };
     let current: Digest = sql
         .prepare(
@@ -95,38 +89,36 @@ pub(crate) fn rotate(
              WHERE workspace_id = ?1 AND key_id = ?2 AND superseded_at IS NULL RETURNING digest",
         )?
         .query_row(
-            params![workspace, id, context.at, overlap_secs.map(|secs| context.at.saturating_add_secs(secs))],
+            params![workspace, id, change.at(), overlap_secs.map(|secs| change.at().saturating_add_secs(secs))],
             |row| row.get(0),
         )?;
     if overlap_secs.is_some() {
         usage::begin_overlap(sql, id)?;
     }
-    insert(sql, workspace, &[(id, secret)], context.at)?;
+    insert(sql, workspace, &[(id, secret)], change.at())?;
     sql.prepare("UPDATE keys SET rotated_at = ?3, updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace, id, context.at, change.revision()?])?;
+        .execute(params![workspace, id, change.at(), change.revision()?])?;
     let touched = [Some(secret.digest), Some(current), older];
-    let mut ops = upsert_each(sql, catalogue, touched.into_iter().flatten())?;
+    let mut ops = upsert_each(sql, change.catalogue(), touched.into_iter().flatten())?;
     ops.extend(remove_oldest_from_edges(sql, (workspace, id))?.into_iter().map(Op::Remove));
-    keys::record_update(change, "key.rotate", &before, &ops, context)
+    keys::record_update(change, "key.rotate", &before, &ops)
 }
 
 pub(crate) fn end_overlap(
     change: &Change<'_>,
-    catalogue: &IdCatalogue,
     (workspace, id): (WorkspaceId, KeyId),
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<Key>, StoreError> {
     let sql = change.sql();
     let key = keys::find(sql, workspace, id)?;
     precondition.check(key.revision)?;
-    if key.previous_secret_expires_at(context.at).is_none() {
+    if key.previous_secret_expires_at(change.at()).is_none() {
         return Ok(AtRevision { revision: key.revision, value: key });
     }
-    let ended = rotate_out_previous(sql, (workspace, id), context.at)?;
+    let ended = rotate_out_previous(sql, (workspace, id), change.at())?;
     sql.prepare("UPDATE keys SET updated_at = ?3, revision = ?4 WHERE workspace_id = ?1 AND id = ?2")?
-        .execute(params![workspace, id, context.at, change.revision()?])?;
-    keys::record_update(change, "key.end-overlap", &key, &upsert_each(sql, catalogue, ended)?, context)
+        .execute(params![workspace, id, change.at(), change.revision()?])?;
+    keys::record_update(change, "key.end-overlap", &key, &upsert_each(sql, change.catalogue(), ended)?)
 }
 
 /// Rotates out the previous secret, if there is one: as of now, or as of the end of its overlap if that is earlier.

@@ -4,7 +4,7 @@ use policy::{Digest, UnixSeconds};
 
 use super::admin_tokens;
 use crate::store::db::sql::{Optional as _, params};
-use crate::store::history::changes::Change;
+use crate::store::history::changes::Write;
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
 use crate::store::{AdminToken, Store, StoreError};
 
@@ -38,14 +38,14 @@ impl Session {
 impl Store {
     /// Opens a session for the holder of `token`. This is not a change: it has no revision and no audit event.
     pub async fn open_session(&self, session: Digest, token: Digest, now: UnixSeconds) -> Result<(), StoreError> {
-        let open = move |change: &Change<'_>| {
-            let mut insert = change
+        let open = move |write: &Write<'_>| {
+            let mut insert = write
                 .sql()
                 .prepare("INSERT INTO sessions (digest, token, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)")?;
             insert.execute(params![session, token, now])?;
             Ok(())
         };
-        self.engine.change(open).await
+        self.engine.write(open).await
     }
 
     /// The session with this digest, if it has been neither idle nor open for too long.
@@ -68,32 +68,31 @@ impl Store {
 
     /// Records that a session was used.
     pub async fn record_session_use(&self, session: Digest, now: UnixSeconds) -> Result<(), StoreError> {
-        let update_use = move |change: &Change<'_>| {
-            let mut update = change
-                .sql()
-                .prepare("UPDATE sessions SET last_used_at = ?2 WHERE digest = ?1 AND last_used_at < ?2")?;
+        let update_use = move |write: &Write<'_>| {
+            let mut update =
+                write.sql().prepare("UPDATE sessions SET last_used_at = ?2 WHERE digest = ?1 AND last_used_at < ?2")?;
             update.execute(params![session, now])?;
             Ok(())
         };
-        self.engine.change(update_use).await
+        self.engine.write(update_use).await
     }
 
     /// Ends a session.
     pub async fn close_session(&self, session: Digest) -> Result<(), StoreError> {
-        let close = move |change: &Change<'_>| {
-            change.sql().prepare("DELETE FROM sessions WHERE digest = ?1")?.execute(params![session])?;
+        let close = move |write: &Write<'_>| {
+            write.sql().prepare("DELETE FROM sessions WHERE digest = ?1")?.execute(params![session])?;
             Ok(())
         };
-        self.engine.change(close).await
+        self.engine.write(close).await
     }
 
     /// Ends all sessions that were opened with a token.
     pub async fn close_sessions_of(&self, token: Digest) -> Result<(), StoreError> {
-        let close = move |change: &Change<'_>| {
-            change.sql().prepare("DELETE FROM sessions WHERE token = ?1")?.execute(params![token])?;
+        let close = move |write: &Write<'_>| {
+            write.sql().prepare("DELETE FROM sessions WHERE token = ?1")?.execute(params![token])?;
             Ok(())
         };
-        self.engine.change(close).await
+        self.engine.write(close).await
     }
 }
 

@@ -12,7 +12,7 @@ use policy::{KeyId, UnixSeconds, WorkspaceId};
 use self::admit::admit;
 use super::usage;
 use crate::store::db::sql::{Sql, Value, params, values};
-use crate::store::history::changes::Change;
+use crate::store::history::changes::Write;
 use crate::store::records::usage_delta::{BatchName, Denial, KeyDelta, MAX_KEPT_DENIALS};
 use crate::store::{Store, StoreError};
 
@@ -49,12 +49,12 @@ impl Store {
         names: Vec<BatchName>,
         now: UnixSeconds,
     ) -> Result<(Option<Round>, Vec<BatchAdmission>), StoreError> {
-        let work = move |change: &Change<'_>| {
+        let work = move |write: &Write<'_>| {
             let mut round = round;
-            let admitted = admit(change.sql(), &mut round, &names, now)?;
+            let admitted = admit(write.sql(), &mut round, &names, now)?;
             Ok((round, admitted))
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 
     /// Adds a slice of the round. The keys are in order, and after those of the slices before. Returns the number of
@@ -66,8 +66,8 @@ impl Store {
         slice: SlicePosition,
         now: UnixSeconds,
     ) -> Result<u64, StoreError> {
-        let work = move |change: &Change<'_>| {
-            let sql = change.sql();
+        let work = move |write: &Write<'_>| {
+            let sql = write.sql();
             let unknown = fold(sql, &keys, now)?;
             match (slice, keys.last()) {
                 (SlicePosition::Last, _) => {
@@ -81,7 +81,7 @@ impl Store {
             }
             Ok(unknown)
         };
-        self.engine.change(work).await
+        self.engine.write(work).await
     }
 }
 

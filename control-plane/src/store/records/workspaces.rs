@@ -25,7 +25,7 @@ impl Store {
         new: NewWorkspace,
         context: ChangeContext,
     ) -> Result<AtRevision<Workspace>, StoreError> {
-        self.engine.change(move |change| create(change, &new, &context)).await
+        self.change(context, move |change| create(change, &new)).await
     }
 
     /// The workspace with this id or slug.
@@ -46,27 +46,23 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<Workspace>, StoreError> {
-        self.engine.change(move |change| rename(change, id, name, &precondition, &context)).await
+        self.change(context, move |change| rename(change, id, name, &precondition)).await
     }
 }
 
-fn create(
-    change: &Change<'_>,
-    new: &NewWorkspace,
-    context: &ChangeContext,
-) -> Result<AtRevision<Workspace>, StoreError> {
+fn create(change: &Change<'_>, new: &NewWorkspace) -> Result<AtRevision<Workspace>, StoreError> {
     let inserted = change
         .sql()
         .prepare(
             "INSERT INTO workspaces (id, slug, name, created_at, created_by, updated_at, revision)
              VALUES (?1, ?2, ?3, ?4, ?5, ?4, ?6) ON CONFLICT (slug) DO NOTHING",
         )?
-        .execute(params![new.id, new.slug, new.name, context.at, context.actor.id, change.revision()?])?;
+        .execute(params![new.id, new.slug, new.name, change.at(), change.context().actor.id, change.revision()?])?;
     if inserted == 0 {
         return Err(StoreError::SlugTaken);
     }
     let value = find(change.sql(), &WorkspaceName::Id(new.id))?;
-    let revision = change.record(context, &Event::created("workspace.create", &value), &[])?;
+    let revision = change.record(&Event::created("workspace.create", &value), &[])?;
     Ok(AtRevision { value, revision })
 }
 
@@ -75,7 +71,6 @@ fn rename(
     id: WorkspaceId,
     name: Option<String>,
     precondition: &Precondition,
-    context: &ChangeContext,
 ) -> Result<AtRevision<Workspace>, StoreError> {
     let by_id = WorkspaceName::Id(id);
     let workspace = find(change.sql(), &by_id)?;
@@ -86,9 +81,9 @@ fn rename(
     change
         .sql()
         .prepare("UPDATE workspaces SET name = ?2, updated_at = ?3, revision = ?4 WHERE id = ?1")?
-        .execute(params![id, name, context.at, change.revision()?])?;
+        .execute(params![id, name, change.at(), change.revision()?])?;
     let value = find(change.sql(), &by_id)?;
-    let revision = change.record(context, &Event::changed("workspace.update", &workspace, &value), &[])?;
+    let revision = change.record(&Event::changed("workspace.update", &workspace, &value), &[])?;
     Ok(AtRevision { value, revision })
 }
 

@@ -23,7 +23,7 @@ use crate::store::db::lock::{Lock, OpenError};
 use crate::store::db::sql::{NONE, Sql, params};
 use crate::store::db::sqlite_schema::{check_version, is_ours, open_copy};
 use crate::store::history::audit::{self, Event};
-use crate::store::history::changes::{self, Change};
+use crate::store::history::changes::{self, Change, Write};
 use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::records::instances;
 use crate::store::{ChangeContext, Instance, NewSecret, StoreError};
@@ -229,16 +229,16 @@ fn begin_new_history(
         params![first.epoch, first.revision, first.head],
     )?;
     let tokens_differ = Cell::new(false);
-    let change = Change::new(sql, &tokens_differ);
+    let (write, catalogue) = (Write::new(sql, &tokens_differ), IdCatalogue::read(sql)?);
+    let change = Change::new(&write, &catalogue, &what.context);
     let after = [
         ("backup_revision", json!(history.backup)),
         ("reached_revision", json!(history.reached)),
         ("replayed_until", json!(history.log.and_then(|log| log.last()))),
     ];
     let after: Map<String, Value> = after.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    change.record(&what.context, &Event::of_all("database.restore", after), &[])?;
-    let catalogue = IdCatalogue::read(sql)?;
-    let replayed = history.log.map(|log| log.apply(&change, &catalogue, &what.context, secret)).transpose()?;
+    change.record(&Event::of_all("database.restore", after), &[])?;
+    let replayed = history.log.map(|log| log.apply(&change, secret)).transpose()?;
     Ok((change.position()?.revision, replayed))
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::base::clock::Clock;
 use crate::store::db::sql::params;
 use crate::store::history::audit::Event;
-use crate::store::history::changes::Change;
+use crate::store::history::changes::{Change, Write};
 use crate::store::history::once;
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
 use crate::store::records::{import, names, sessions, usage};
@@ -39,9 +39,8 @@ impl Store {
         ];
         for task in tasks {
             loop {
-                let context = context.clone();
-                let batch = move |change: &Change<'_>| task(&Removal::new(change, &context, horizon));
-                if self.engine.change(batch).await? == Progress::Done {
+                let batch = move |change: &Change<'_>| task(&Removal::new(change, horizon));
+                if self.change(context.clone(), batch).await? == Progress::Done {
                     break;
                 }
             }
@@ -51,7 +50,7 @@ impl Store {
 
     /// Drops the log before `keep_from`. An edge below that revision needs a snapshot; one at it still gets deltas.
     pub async fn compact(&self, keep_from: Revision) -> Result<(), StoreError> {
-        while self.engine.change(move |change| compact(change, keep_from)).await? == Progress::More {}
+        while self.engine.write(move |write| compact(write, keep_from)).await? == Progress::More {}
         Ok(())
     }
 }
@@ -118,8 +117,8 @@ fn count_fields(of: &str, number: usize) -> Map<String, Value> {
     Map::from_iter([(of.to_owned(), Value::from(number))])
 }
 
-fn compact(change: &Change<'_>, keep_from: Revision) -> Result<Progress, StoreError> {
-    let deleted = change
+fn compact(write: &Write<'_>, keep_from: Revision) -> Result<Progress, StoreError> {
+    let deleted = write
         .sql()
         .prepare(
             "DELETE FROM changes WHERE revision IN (

@@ -13,7 +13,7 @@ use tracing::error;
 use super::ImportedKey;
 use crate::base::secret::LastCharacters;
 use crate::store::history::audit::{Audited as _, Event};
-use crate::store::history::changes::Change;
+use crate::store::history::changes::{Change, Write};
 use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::history::once;
 use crate::store::records::{keys, secrets, workspaces};
@@ -128,10 +128,11 @@ fn json_fault(error: serde_json::Error) -> StoreError {
 }
 
 /// Creates the keys of a step, as one change with one revision and one event.
-pub(super) fn carry_out(change: &Change<'_>, step: &str, catalogue: &IdCatalogue) -> Result<Revision, StoreError> {
+pub(super) fn carry_out(write: &Write<'_>, step: &str, catalogue: &IdCatalogue) -> Result<Revision, StoreError> {
     let step: Step<StepKey> = serde_json::from_str(step).map_err(|error| StoreError::Fault(error.to_string()))?;
-    let (sql, Step { workspace, actor, at, address, request_id, once: name, keys }) = (change.sql(), step);
+    let (sql, Step { workspace, actor, at, address, request_id, once: name, keys }) = (write.sql(), step);
     let context = ChangeContext { actor, at, address, request_id, once: None };
+    let change = Change::new(write, catalogue, &context);
     let slug = workspaces::find(sql, &WorkspaceName::Id(workspace))?.slug;
     let mut keys: Vec<_> = keys.into_iter().map(NewKey::from).collect();
     let taken = secrets::known(sql, keys.iter().map(|key| key.secret.digest))?;
@@ -143,14 +144,14 @@ pub(super) fn carry_out(change: &Change<'_>, step: &str, catalogue: &IdCatalogue
         }
         !is_taken
     });
-    keys::insert(sql, workspace, &keys, change.revision()?, &context)?;
+    keys::insert(&change, workspace, &keys)?;
     let new: Vec<_> = keys.iter().map(|key| (key.id, &key.secret)).collect();
     secrets::insert(sql, workspace, &new, context.at)?;
     let ops = keys.iter().map(|key| Ok(Op::Upsert(record(key, workspace, &slug, catalogue)?)));
     let ops = ops.collect::<Result<Vec<_>, StoreError>>()?;
     let audited_keys: Vec<_> = keys.into_iter().map(|key| audited_key(key, workspace, &context)).collect();
     let after = Map::from_iter([("keys".to_owned(), Value::from(audited_keys))]);
-    let revision = change.record(&context, &Event::of_many("keys.import", workspace, after), &ops)?;
+    let revision = change.record(&Event::of_many("keys.import", workspace, after), &ops)?;
     if let Some(name) = name {
         once::record_revision(sql, Digest(name), revision)?;
     }

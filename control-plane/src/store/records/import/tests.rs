@@ -59,10 +59,10 @@ async fn a_decided_import_is_completed_at_the_next_start_and_lets_other_changes_
     let keys = import(id, 0..250);
     assert_eq!(store.store_and_decide(keys.ids[0], keys, context.clone()).await, Ok(3));
     let catalogue = store.catalogue.clone();
-    store.engine.change(move |change| carry_out_next(change, &catalogue)).await.unwrap();
+    store.engine.write(move |write| carry_out_next(write, &catalogue)).await.unwrap();
     // The process ends here. Before that, another change is made between two steps.
     let undecided = vec![values![[9_u8; 16], 0_i64, "never decided"]];
-    store.engine.change(move |change| store_steps(change, undecided)).await.unwrap();
+    store.engine.write(move |write| store_steps(write, undecided)).await.unwrap();
     store.rename_workspace(id, Some("Other".to_owned()), Precondition::None, context.clone()).await.unwrap();
     let count = |store: &Store| {
         let count = "SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM secrets WHERE at_edge = 1),
@@ -94,7 +94,7 @@ async fn a_deleted_draft_is_not_decided() {
     let import = KeyId::from_bytes([9; 16]);
     let last = store.engine.read(last_decided).await.unwrap();
     let draft = Draft { import, steps: 1, adds: BTreeMap::new() };
-    let decided = store.engine.change(move |change| decide(change, &draft, &last)).await;
+    let decided = store.engine.write(move |write| decide(write, &draft, &last)).await;
     assert!(matches!(decided, Err(StoreError::Unavailable(_))), "{decided:?}");
 }
 

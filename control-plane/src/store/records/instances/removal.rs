@@ -58,10 +58,10 @@ impl Store {
                     Event::ended("instances.remove", &RemovedInstances { edge: &one.edge, instances })
                 }
             };
-            let revision = change.record(&context, &event, &[])?;
+            let revision = change.record(&event, &[])?;
             Ok(Some(AtRevision { value: ended.into_iter().map(|instance| instance.id.clone()).collect(), revision }))
         };
-        self.engine.change(work).await
+        self.change(context, work).await
     }
 }
 

@@ -15,9 +15,8 @@ use serde_json::{Map, Value};
 use crate::store::db::sql::{Sql, params};
 use crate::store::history::audit::FIRST_HASH;
 use crate::store::history::changes::Change;
-use crate::store::history::id_catalogue::IdCatalogue;
 use crate::store::records::{admin_tokens, edge_tokens, keys, secrets};
-use crate::store::{AuditHead, ChangeContext, KeyPatch, NewSecret, Precondition, Rotation, StoreError};
+use crate::store::{AuditHead, KeyPatch, NewSecret, Precondition, Rotation, StoreError};
 
 /// Why a log can't be applied.
 #[derive(Debug, thiserror::Error)]
@@ -137,14 +136,10 @@ impl Log {
     pub(super) fn apply(
         &self,
         change: &Change<'_>,
-        catalogue: &IdCatalogue,
-        context: &ChangeContext,
         secret: &mut dyn FnMut() -> Result<NewSecret, StoreError>,
     ) -> Result<ReplaySummary, StoreError> {
         let mut replay = Replay {
             change,
-            catalogue,
-            context,
             secret,
             deactivated: BTreeSet::new(),
             rotated: BTreeSet::new(),
@@ -163,8 +158,6 @@ impl Log {
 
 struct Replay<'a> {
     change: &'a Change<'a>,
-    catalogue: &'a IdCatalogue,
-    context: &'a ChangeContext,
     secret: &'a mut dyn FnMut() -> Result<NewSecret, StoreError>,
     /// Deactivated by this log.
     deactivated: BTreeSet<KeyId>,
@@ -185,13 +178,13 @@ impl Replay<'_> {
         match (event.action.as_str(), target.kind.as_str()) {
             ("admin-token.revoke", _) => {
                 let id = target.id.parse().map_err(|_| StoreError::NotFound)?;
-                admin_tokens::revoke(self.change, id, None, &Precondition::None, self.context)?;
+                admin_tokens::revoke(self.change, id, None, &Precondition::None)?;
                 self.summary.revoked_tokens = self.summary.revoked_tokens.saturating_add(1);
                 Ok(())
             }
             ("edge-token.revoke", _) => {
                 let id = target.id.parse().map_err(|_| StoreError::NotFound)?;
-                edge_tokens::revoke(self.change, id, &Precondition::None, self.context)?;
+                edge_tokens::revoke(self.change, id, &Precondition::None)?;
                 self.summary.revoked_tokens = self.summary.revoked_tokens.saturating_add(1);
                 Ok(())
             }
@@ -218,18 +211,18 @@ impl Replay<'_> {
     ) -> Result<(), StoreError> {
         match action {
             "key.delete" => {
-                keys::delete(self.change, key, &Precondition::None, self.context)?;
+                keys::delete(self.change, key, &Precondition::None)?;
                 self.summary.deleted = self.summary.deleted.saturating_add(1);
             }
             "key.rotate" => self.rotate(key, name)?,
             "key.end-overlap" => {
-                secrets::end_overlap(self.change, self.catalogue, key, &Precondition::None, self.context)?;
+                secrets::end_overlap(self.change, key, &Precondition::None)?;
             }
             "key.update" => self.update(key, after)?,
             // A key that is inactive in the backup stays inactive: only a deactivation by this log is undone.
             "key.activate" => {
                 if self.deactivated.remove(&key.1) {
-                    keys::set_active(self.change, self.catalogue, key, true, &Precondition::None, self.context)?;
+                    keys::set_active(self.change, key, true, &Precondition::None)?;
                     self.summary.deactivated = self.summary.deactivated.saturating_sub(1);
                 }
             }
@@ -241,7 +234,7 @@ impl Replay<'_> {
 
     fn deactivate(&mut self, key: (WorkspaceId, KeyId)) -> Result<(), StoreError> {
         if keys::find(self.change.sql(), key.0, key.1)?.active {
-            keys::set_active(self.change, self.catalogue, key, false, &Precondition::None, self.context)?;
+            keys::set_active(self.change, key, false, &Precondition::None)?;
             self.deactivated.insert(key.1);
             self.summary.deactivated = self.summary.deactivated.saturating_add(1);
         }
@@ -254,7 +247,7 @@ impl Replay<'_> {
         if !self.rotated.contains(&key.1) {
             let secret = (self.secret)()?;
             let new = (&secret, Rotation::EndAll);
-            secrets::rotate(self.change, self.catalogue, key, new, &Precondition::None, self.context)?;
+            secrets::rotate(self.change, key, new, &Precondition::None)?;
             self.rotated.insert(key.1);
             self.summary.rotated.push((key.1, name.to_owned()));
         }
@@ -268,12 +261,12 @@ impl Replay<'_> {
         let allowlist = field("ip_allowlist").map(serde_json::from_value::<Allowlist>).transpose();
         let (Ok(scopes), Ok(allowlist)) = (scopes, allowlist) else { return self.deactivate(key) };
         let scopes = scopes.map(|mut scopes| {
-            scopes.retain(|scope, _| self.catalogue.contains_scope(scope));
+            scopes.retain(|scope, _| self.change.catalogue().contains_scope(scope));
             scopes
         });
         if scopes.is_some() || allowlist.is_some() {
             let patch = KeyPatch { name: None, scopes, allowlist, metadata: None };
-            keys::update(self.change, self.catalogue, key, patch, &Precondition::None, self.context)?;
+            keys::update(self.change, key, patch, &Precondition::None)?;
             self.summary.updated = self.summary.updated.saturating_add(1);
         }
         Ok(())
