@@ -1,18 +1,19 @@
 //! Admin tokens: which role a token has in the REST API, by the digest of the token.
 
-use crate::store::{TOKEN_FILE_ID, TOKEN_FILE_NAME};
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 
-use policy::{AdminTokenId, Digest, UnixSeconds, WorkspaceId};
+use policy::{AdminTokenId, Digest, Revision, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
+use super::tokens::{self, Token, TokenQuery};
 use crate::base::instant;
 use crate::base::secret::LastCharacters;
-use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
-use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::{Change, Write};
-use crate::store::{AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError};
+use crate::store::db::sql::{Optional as _, Row, SqlError, params};
+use crate::store::history::audit::{Audited, EventTarget};
+use crate::store::history::changes::Change;
+use crate::store::{
+    AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError, TOKEN_FILE_ID, TOKEN_FILE_NAME,
+};
 
 /// What a token may do, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub struct AdminToken {
     pub last_used_at: Option<UnixSeconds>,
     pub revoked_at: Option<UnixSeconds>,
     /// Of its last change.
-    pub revision: policy::Revision,
+    pub revision: Revision,
 }
 
 impl AdminToken {
@@ -78,18 +79,6 @@ pub struct NewAdminToken {
     pub secret: NewSecret,
 }
 
-/// Which tokens to list.
-#[derive(Clone, Debug)]
-pub struct TokenQuery<Id> {
-    pub limit: NonZeroU32,
-    /// The last one of the previous page.
-    pub after: Option<Id>,
-}
-
-const COLUMNS: &str =
-    "t.id, t.last_characters, t.name, t.role, t.workspace_id, t.created_at, t.created_by, t.expires_at,
-    t.last_used_at, t.revoked_at, t.revision";
-
 impl Store {
     pub async fn create_admin_token(
         &self,
@@ -101,7 +90,7 @@ impl Store {
 
     /// The token with this id. `NotFound` if it was revoked, or if it isn't bound to `within`, when that is given.
     pub async fn admin_token(&self, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
-        self.engine.read(move |sql| find(sql, id, within)).await
+        self.engine.read(move |sql| tokens::find(sql, id, within)).await
     }
 
     /// A page of the tokens that aren't revoked, oldest first: all of them, or those bound to `within`.
@@ -110,7 +99,7 @@ impl Store {
         query: TokenQuery<AdminTokenId>,
         within: Option<WorkspaceId>,
     ) -> Result<Page<AdminToken>, StoreError> {
-        self.engine.read(move |sql| list(sql, &query, within)).await
+        self.engine.read(move |sql| tokens::list(sql, &query, within)).await
     }
 
     /// Revokes a token for good, from its next request on.
@@ -121,12 +110,12 @@ impl Store {
         precondition: Precondition,
         context: ChangeContext,
     ) -> Result<AtRevision<()>, StoreError> {
-        self.change(context, move |change| revoke(change, id, within, &precondition)).await
+        self.change(context, move |change| tokens::revoke::<AdminToken>(change, id, within, &precondition)).await
     }
 
     /// The token with this digest, including revoked and expired ones.
     pub async fn admin_token_of(&self, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
-        self.engine.read(move |sql| find_digest(sql, digest)).await
+        self.engine.read(move |sql| tokens::find_digest(sql, digest)).await
     }
 
     /// The names of the actors with these ids, as stored in `created_by`, including revoked tokens until their rows are
@@ -150,14 +139,7 @@ impl Store {
 
     /// Records that a token was used. This is not a change: it has no revision and no audit event.
     pub async fn record_admin_token_use(&self, id: AdminTokenId, at: UnixSeconds) -> Result<(), StoreError> {
-        let work = move |write: &Write<'_>| {
-            let mut update = write.sql().prepare(
-                "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2",
-            )?;
-            update.execute(params![id, at])?;
-            Ok(())
-        };
-        self.engine.write(work).await
+        self.engine.write(move |write| tokens::record_use::<AdminToken>(write, id, at)).await
     }
 }
 
@@ -181,76 +163,36 @@ fn create(change: &Change<'_>, new: &NewAdminToken) -> Result<AtRevision<AdminTo
             new.expires_at,
             change.revision()?
         ])?;
-    if inserted == 0 {
-        return Err(StoreError::SecretTaken);
+    tokens::record_created(change, new.id, inserted)
+}
+
+impl Token for AdminToken {
+    type Id = AdminTokenId;
+
+    const TABLE: &'static str = "admin_tokens";
+    const COLUMNS: &'static str = "id, last_characters, name, role, workspace_id, created_at, created_by,
+        expires_at, last_used_at, revoked_at, revision";
+    const CREATED: &'static str = "admin-token.create";
+    const REVOKED: &'static str = "admin-token.revoke";
+
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
+        Ok(Self {
+            id: row.get(0)?,
+            last_characters: row.get(1)?,
+            name: row.get(2)?,
+            role: role(row)?,
+            created_at: row.get(5)?,
+            created_by: row.get(6)?,
+            expires_at: row.get(7)?,
+            last_used_at: row.get(8)?,
+            revoked_at: row.get(9)?,
+            revision: row.get(10)?,
+        })
     }
-    let value = find(change.sql(), new.id, None)?;
-    let revision = change.record(&Event::created("admin-token.create", &value), &[])?;
-    Ok(AtRevision { value, revision })
-}
 
-pub(crate) fn revoke(
-    change: &Change<'_>,
-    id: AdminTokenId,
-    within: Option<WorkspaceId>,
-    precondition: &Precondition,
-) -> Result<AtRevision<()>, StoreError> {
-    let token = find(change.sql(), id, within)?;
-    precondition.check(token.revision)?;
-    change.sql().prepare("UPDATE admin_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
-        id,
-        change.at(),
-        change.revision()?
-    ])?;
-    let revision = change.record(&Event::ended("admin-token.revoke", &token), &[])?;
-    Ok(AtRevision { value: (), revision })
-}
-
-fn find(sql: Sql<'_>, id: AdminTokenId, within: Option<WorkspaceId>) -> Result<AdminToken, StoreError> {
-    let statement = format!(
-        "SELECT {COLUMNS} FROM admin_tokens t
-         WHERE t.id = ?1 AND t.revoked_at IS NULL AND (?2 IS NULL OR t.workspace_id = ?2)"
-    );
-    let found = sql.prepare(&statement)?.query_row(params![id, within], token).optional()?;
-    found.ok_or(StoreError::NotFound)
-}
-
-pub(crate) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<AdminToken>, StoreError> {
-    let statement = format!("SELECT {COLUMNS} FROM admin_tokens t WHERE t.digest = ?1");
-    Ok(sql.prepare(&statement)?.query_row(params![digest], token).optional()?)
-}
-
-fn list(
-    sql: Sql<'_>,
-    query: &TokenQuery<AdminTokenId>,
-    within: Option<WorkspaceId>,
-) -> Result<Page<AdminToken>, StoreError> {
-    // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
-    let after = query.after.unwrap_or(AdminTokenId::from_bytes([0; 16]));
-    let condition = if within.is_some() { "t.workspace_id = ?3" } else { "?3 IS NULL" };
-    let statement = format!(
-        "SELECT {COLUMNS} FROM admin_tokens t
-         WHERE t.id > ?1 AND t.revoked_at IS NULL AND {condition} ORDER BY t.id LIMIT ?2"
-    );
-    let mut statement = sql.prepare(&statement)?;
-    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1), within], token)?;
-    Ok(Page::cut(rows, query.limit))
-}
-
-/// A row of [`COLUMNS`].
-fn token(row: &Row<'_>) -> Result<AdminToken, SqlError> {
-    Ok(AdminToken {
-        id: row.get(0)?,
-        last_characters: row.get(1)?,
-        name: row.get(2)?,
-        role: role(row)?,
-        created_at: row.get(5)?,
-        created_by: row.get(6)?,
-        expires_at: row.get(7)?,
-        last_used_at: row.get(8)?,
-        revoked_at: row.get(9)?,
-        revision: row.get(10)?,
-    })
+    fn revision(&self) -> Revision {
+        self.revision
+    }
 }
 
 fn role(row: &Row<'_>) -> Result<Role, SqlError> {

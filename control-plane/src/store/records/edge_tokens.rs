@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use policy::{Digest, EdgeTokenId, UnixSeconds, WorkspaceId};
+use policy::{Digest, EdgeTokenId, Revision, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
+use super::tokens::{self, Token, TokenQuery};
 use crate::base::secret::LastCharacters;
-use crate::store::db::sql::{Optional as _, Row, Sql, SqlError, params};
-use crate::store::history::audit::{Audited, Event, EventTarget};
-use crate::store::history::changes::{Change, Write};
+use crate::store::db::sql::{Row, SqlError, params};
+use crate::store::history::audit::{Audited, EventTarget};
+use crate::store::history::changes::Change;
 use crate::store::{
-    AtRevision, ChangeContext, LiveToken, NewSecret, Page, Precondition, RevokedToken, Store, StoreError, TokenQuery,
+    AtRevision, ChangeContext, LiveToken, NewSecret, Page, Precondition, RevokedToken, Store, StoreError,
 };
 
 /// How often a token's last use is recorded.
@@ -31,7 +32,7 @@ pub struct EdgeToken {
     pub last_used_at: Option<UnixSeconds>,
     pub revoked_at: Option<UnixSeconds>,
     /// Of its last change.
-    pub revision: policy::Revision,
+    pub revision: Revision,
 }
 
 /// A token to create.
@@ -42,10 +43,6 @@ pub struct NewEdgeToken {
     pub edge: String,
     pub secret: NewSecret,
 }
-
-const COLUMNS: &str =
-    "t.id, t.last_characters, t.name, t.edge, t.created_at, t.created_by, t.last_used_at, t.revoked_at,
-    t.revision";
 
 impl Store {
     /// Creates a token. The feed accepts it once this returns.
@@ -59,12 +56,12 @@ impl Store {
 
     /// The token with this id; `NotFound` if it was revoked.
     pub async fn edge_token(&self, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
-        self.engine.read(move |sql| find(sql, id)).await
+        self.engine.read(move |sql| tokens::find(sql, id, None)).await
     }
 
     /// A page of the tokens that aren't revoked, oldest first.
     pub async fn list_edge_tokens(&self, query: TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
-        self.engine.read(move |sql| list(sql, &query)).await
+        self.engine.read(move |sql| tokens::list(sql, &query, None)).await
     }
 
     /// Revokes a token for good. The feed refuses it once this returns.
@@ -101,7 +98,9 @@ impl Store {
         if is_due && token.use_recorded_at.compare_exchange(recorded_at, now.0, order, order).is_ok() {
             let (engine, id) = (Arc::clone(&self.engine), token.id);
             // If this fails, the store logs why.
-            tokio::spawn(async move { engine.write(move |write| record_use(write, id, now)).await });
+            tokio::spawn(
+                async move { engine.write(move |write| tokens::record_use::<EdgeToken>(write, id, now)).await },
+            );
         }
     }
 }
@@ -123,13 +122,9 @@ fn create(change: &Change<'_>, new: &NewEdgeToken) -> Result<AtRevision<EdgeToke
             change.context().actor.id,
             change.revision()?
         ])?;
-    if inserted == 0 {
-        return Err(StoreError::SecretTaken);
-    }
+    let created = tokens::record_created(change, new.id, inserted)?;
     change.mark_edge_tokens_changed();
-    let value = find(change.sql(), new.id)?;
-    let revision = change.record(&Event::created("edge-token.create", &value), &[])?;
-    Ok(AtRevision { value, revision })
+    Ok(created)
 }
 
 pub(crate) fn revoke(
@@ -137,59 +132,37 @@ pub(crate) fn revoke(
     id: EdgeTokenId,
     precondition: &Precondition,
 ) -> Result<AtRevision<()>, StoreError> {
-    let token = find(change.sql(), id)?;
-    precondition.check(token.revision)?;
-    change.sql().prepare("UPDATE edge_tokens SET revoked_at = ?2, revision = ?3 WHERE id = ?1")?.execute(params![
-        id,
-        change.at(),
-        change.revision()?
-    ])?;
+    let revoked = tokens::revoke::<EdgeToken>(change, id, None, precondition)?;
     change.mark_edge_tokens_changed();
-    let revision = change.record(&Event::ended("edge-token.revoke", &token), &[])?;
-    Ok(AtRevision { value: (), revision })
+    Ok(revoked)
 }
 
-/// This is not a change: it has no revision and no audit event.
-fn record_use(write: &Write<'_>, id: EdgeTokenId, at: UnixSeconds) -> Result<(), StoreError> {
-    let mut update = write.sql().prepare("UPDATE edge_tokens SET last_used_at = ?2 WHERE id = ?1")?;
-    update.execute(params![id, at])?;
-    Ok(())
-}
+impl Token for EdgeToken {
+    type Id = EdgeTokenId;
 
-fn find(sql: Sql<'_>, id: EdgeTokenId) -> Result<EdgeToken, StoreError> {
-    let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id = ?1 AND t.revoked_at IS NULL");
-    let found = sql.prepare(&statement)?.query_row(params![id], token).optional()?;
-    found.ok_or(StoreError::NotFound)
-}
+    const TABLE: &'static str = "edge_tokens";
+    const COLUMNS: &'static str =
+        "id, last_characters, name, edge, created_at, created_by, last_used_at, revoked_at, revision";
+    const CREATED: &'static str = "edge-token.create";
+    const REVOKED: &'static str = "edge-token.revoke";
 
-pub(crate) fn find_digest(sql: Sql<'_>, digest: Digest) -> Result<Option<EdgeToken>, StoreError> {
-    let statement = format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.digest = ?1");
-    Ok(sql.prepare(&statement)?.query_row(params![digest], token).optional()?)
-}
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
+        Ok(Self {
+            id: row.get(0)?,
+            last_characters: row.get(1)?,
+            name: row.get(2)?,
+            edge: row.get(3)?,
+            created_at: row.get(4)?,
+            created_by: row.get(5)?,
+            last_used_at: row.get(6)?,
+            revoked_at: row.get(7)?,
+            revision: row.get(8)?,
+        })
+    }
 
-fn list(sql: Sql<'_>, query: &TokenQuery<EdgeTokenId>) -> Result<Page<EdgeToken>, StoreError> {
-    // Ids sort by creation. Sixteen zero bytes are not an id, and sort before all ids.
-    let after = query.after.unwrap_or(EdgeTokenId::from_bytes([0; 16]));
-    let statement =
-        format!("SELECT {COLUMNS} FROM edge_tokens t WHERE t.id > ?1 AND t.revoked_at IS NULL ORDER BY t.id LIMIT ?2");
-    let mut statement = sql.prepare(&statement)?;
-    let rows = statement.query_map(params![after, query.limit.get().saturating_add(1)], token)?;
-    Ok(Page::cut(rows, query.limit))
-}
-
-/// A row of [`COLUMNS`].
-fn token(row: &Row<'_>) -> Result<EdgeToken, SqlError> {
-    Ok(EdgeToken {
-        id: row.get(0)?,
-        last_characters: row.get(1)?,
-        name: row.get(2)?,
-        edge: row.get(3)?,
-        created_at: row.get(4)?,
-        created_by: row.get(5)?,
-        last_used_at: row.get(6)?,
-        revoked_at: row.get(7)?,
-        revision: row.get(8)?,
-    })
+    fn revision(&self) -> Revision {
+        self.revision
+    }
 }
 
 impl Audited for EdgeToken {

@@ -2,7 +2,7 @@
 
 use policy::{Digest, KeyId, UnixSeconds, WorkspaceId};
 
-use super::{admin_tokens, edge_tokens};
+use super::tokens;
 use crate::base::secret::LastCharacters;
 use crate::store::db::sql::{Optional as _, Sql, params};
 use crate::store::{AdminToken, EdgeToken, Status, Store, StoreError};
@@ -62,10 +62,10 @@ fn identify(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<Dig
     if let Some(secret) = secret(sql, digest, now)? {
         return Ok(Some(DigestOwner::Secret(secret)));
     }
-    if let Some(token) = admin_tokens::find_digest(sql, digest)? {
+    if let Some(token) = tokens::find_digest(sql, digest)? {
         return Ok(Some(DigestOwner::AdminToken(token)));
     }
-    Ok(edge_tokens::find_digest(sql, digest)?.map(DigestOwner::EdgeToken))
+    Ok(tokens::find_digest(sql, digest)?.map(DigestOwner::EdgeToken))
 }
 
 fn secret(sql: Sql<'_>, digest: Digest, now: UnixSeconds) -> Result<Option<SecretRecord>, StoreError> {

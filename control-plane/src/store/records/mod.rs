@@ -12,6 +12,7 @@ pub(super) mod names;
 pub(super) mod secrets;
 pub(super) mod sessions;
 pub(super) mod sizes;
+pub(super) mod tokens;
 pub(super) mod usage;
 pub(super) mod usage_delta;
 pub(super) mod usage_rounds;

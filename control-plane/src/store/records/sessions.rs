@@ -2,7 +2,7 @@
 
 use policy::{Digest, UnixSeconds};
 
-use super::admin_tokens;
+use super::tokens;
 use crate::store::db::sql::{Optional as _, params};
 use crate::store::history::changes::Write;
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
@@ -60,7 +60,7 @@ impl Store {
                 )?;
                 let found = query.query_row(params![session, idle, old], |row| Ok((row.get(0)?, row.get(1)?)));
                 let Some((token, last_used_at)) = found.optional()? else { return Ok(None) };
-                let admin_token = admin_tokens::find_digest(sql, token)?;
+                let admin_token = tokens::find_digest(sql, token)?;
                 Ok(Some(Session { token, admin_token, last_used_at }))
             })
             .await

@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use crate::store::db::sql::{Sql, params};
 use crate::store::history::audit::FIRST_HASH;
 use crate::store::history::changes::Change;
-use crate::store::records::{admin_tokens, edge_tokens, keys, secrets};
-use crate::store::{AuditHead, KeyPatch, NewSecret, Precondition, Rotation, StoreError};
+use crate::store::records::{edge_tokens, keys, secrets, tokens};
+use crate::store::{AdminToken, AuditHead, KeyPatch, NewSecret, Precondition, Rotation, StoreError};
 
 /// Why a log can't be applied.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +178,7 @@ impl Replay<'_> {
         match (event.action.as_str(), target.kind.as_str()) {
             ("admin-token.revoke", _) => {
                 let id = target.id.parse().map_err(|_| StoreError::NotFound)?;
-                admin_tokens::revoke(self.change, id, None, &Precondition::None)?;
+                tokens::revoke::<AdminToken>(self.change, id, None, &Precondition::None)?;
                 self.summary.revoked_tokens = self.summary.revoked_tokens.saturating_add(1);
                 Ok(())
             }
