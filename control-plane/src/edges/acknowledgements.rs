@@ -43,7 +43,7 @@ impl Edges {
         }
         let recorded = match self.record(report, token, at) {
             // Another replica may have received the report of that worker's end.
-            Err(InstanceError::MissingWorker(_)) if self.store.is_shared() => {
+            Err(InstanceError::MissingWorker(_)) if self.store.deployment().is_replicated() => {
                 self.store.refresh().await?;
                 self.record(report, token, at)
             }
@@ -98,7 +98,7 @@ impl Edges {
         tracked.applied = report.workers.iter().map(|(id, (_, applied))| (id.clone(), *applied)).collect();
         // An earlier write that failed is still pending. And an ended worker is named only once: other replicas may
         // know that worker from a row that this one hasn't read yet.
-        let has_changes = !tracked.is_saved() || (self.store.is_shared() && !report.ended.is_empty());
+        let has_changes = !tracked.is_saved() || (self.store.deployment().is_replicated() && !report.ended.is_empty());
         Ok((has_changes || !self.may_answer_without_write(tracked, at))
             .then(|| has_changes.then(|| tracked.acknowledged_state(&report.ended))))
     }

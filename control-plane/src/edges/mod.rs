@@ -34,7 +34,7 @@ use self::replicas::ReplicaState;
 use crate::base::clock::Clock;
 use crate::base::config::Limits;
 use crate::base::limit::Limit;
-use crate::store::{AcknowledgedState, Instance, Store, StoreError};
+use crate::store::{AcknowledgedState, Deployment, Instance, Store, StoreError};
 
 /// The id of the token file's token in an instance's list of tokens.
 pub(crate) const TOKEN_FILE_ID: &str = "token-file";
@@ -145,8 +145,11 @@ impl Edges {
             let id = instance.id.clone();
             (id, TrackedInstance::new(instance, last_contact_at, 0))
         };
-        // Where replicas share the database, the listener below reads the instances, with the other replicas' part.
-        let instances = if store.is_shared() { Vec::new() } else { store.instances().await? };
+        let instances = match store.deployment() {
+            Deployment::Single => store.instances().await?,
+            // The listener below reads them, with the other replicas' part.
+            Deployment::Replicated(_) => Vec::new(),
+        };
         let instances: HashMap<_, _> = instances.into_iter().map(track).collect();
         let edges = Self {
             store,
@@ -160,7 +163,9 @@ impl Edges {
             enforcement_durations: Arc::default(),
             warned_tokens: Arc::default(),
         };
-        edges.store.subscribe_replicas(edges.replica_listener()).await?;
+        if let Deployment::Replicated(replication) = edges.store.deployment() {
+            edges.store.subscribe_replicas(replication, edges.replica_listener(replication)).await?;
+        }
         Ok(edges)
     }
 
@@ -275,8 +280,8 @@ impl Edges {
     /// Writes an instance to disk, in its state at the time of the write. Where replicas share the database, an
     /// acknowledgement is written with it, and another edge's instance is refused.
     async fn save(&self, id: &str, edge: &str, acknowledged: Option<AcknowledgedState>) -> Result<(), InstanceError> {
-        if self.store.is_shared() {
-            return self.renew(id, edge, acknowledged).await;
+        if let Deployment::Replicated(replication) = self.store.deployment() {
+            return self.renew(replication, id, edge, acknowledged).await;
         }
         let (instances, of) = (Arc::clone(&self.instances), id.to_owned());
         let current = move || {

@@ -15,7 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use super::retirement::RETIREMENT_GRACE;
 use super::{Edges, InstanceError, TrackedInstance};
-use crate::store::{AcknowledgedState, Instance, InstanceRow, RenewalResult, ReplicaEvent, ReplicaMessage, StoreError};
+use crate::store::{
+    AcknowledgedState, Deployment, Instance, InstanceRow, RenewalResult, ReplicaEvent, ReplicaMessage, Replication,
+    StoreError,
+};
 
 /// The longest that one write lets a replica answer an instance.
 const MAX_WRITE_VALIDITY: Duration = Duration::from_secs(30);
@@ -52,21 +55,26 @@ impl Edges {
     /// Whether a request that was received at `at` may be answered without a write. The row records who may answer, so
     /// that no replica counts an instance as silent while another one answers it.
     pub(super) fn may_answer_without_write(&self, tracked: &TrackedInstance, at: Duration) -> bool {
-        !self.store.is_shared() || tracked.shared.answers_until.is_some_and(|until| at <= until)
+        match self.store.deployment() {
+            Deployment::Single => true,
+            Deployment::Replicated(_) => tracked.shared.answers_until.is_some_and(|until| at <= until),
+        }
     }
 
     /// Reads the database if an instance isn't known here: other replicas may know it.
     pub(super) async fn load_if_unknown(&self, instance: &str) -> Result<(), InstanceError> {
-        if self.store.is_shared() && !self.lock().contains_key(instance) {
-            self.store.refresh().await?;
+        let is_unknown = || !self.lock().contains_key(instance);
+        match self.store.deployment() {
+            Deployment::Replicated(_) if is_unknown() => Ok(self.store.refresh().await?),
+            Deployment::Replicated(_) | Deployment::Single => Ok(()),
         }
-        Ok(())
     }
 
     /// Writes an instance to the database, and takes over what others wrote there. From then on this replica may answer
     /// it for a while. Its answers are never older than what the others knew when they counted the instance as silent.
     pub(super) async fn renew(
         &self,
+        replication: &Replication,
         id: &str,
         edge: &str,
         acknowledged: Option<AcknowledgedState>,
@@ -80,7 +88,7 @@ impl Edges {
             all.get(&of).map(|tracked| (tracked.instance.clone(), tracked.shared.row, tracked.version))
         };
         let (renewed, version) =
-            self.store.renew_instance(acknowledged, current).await?.ok_or(InstanceError::Unknown)?;
+            self.store.renew_instance(replication, acknowledged, current).await?.ok_or(InstanceError::Unknown)?;
         let RenewalResult { row, others_wrote, missing } = renewed;
         let notice = {
             let mut all = self.lock();
@@ -108,9 +116,7 @@ impl Edges {
     /// Records, once requests are no longer answered, that this replica answers no instance, so that the others, and
     /// the next start, needn't wait for it.
     pub async fn release(&self) {
-        if !self.store.is_shared() {
-            return;
-        }
+        let Deployment::Replicated(replication) = self.store.deployment() else { return };
         let now = self.clock.monotonic();
         let release = |(id, tracked): (&String, &mut TrackedInstance)| {
             tracked.shared.answers_until = None;
@@ -119,13 +125,13 @@ impl Edges {
         };
         let ids: Vec<_> = self.lock().iter_mut().filter_map(release).collect();
         // The store has logged a failure; then the others wait.
-        let _ = self.store.release_instances(ids).await;
+        let _ = self.store.release_instances(replication, ids).await;
     }
 
     /// Records that an instance is being notified of its end. Other replicas wait for that.
     pub(crate) fn record_end_notice(&self, id: &str) {
         let is_news = self.lock().get(id).is_some_and(|tracked| tracked.is_leaving && !tracked.shared.is_notified);
-        if is_news && self.store.is_shared() {
+        if is_news && self.store.deployment().is_replicated() {
             let (store, id) = (self.store.clone(), id.to_owned());
             // The store has logged a failure; then the instance is notified again.
             tokio::spawn(async move { store.record_end_notice(id).await });
@@ -134,15 +140,13 @@ impl Edges {
 
     /// Reports to the others which revision all workers of an instance have, if it changed.
     pub(super) fn report_applied(&self, id: &str, epoch: Epoch) {
-        if !self.store.is_shared() {
-            return;
-        }
+        let Deployment::Replicated(replication) = self.store.deployment() else { return };
         if let Some(tracked) = self.lock().get_mut(id)
             && let Some(revision) = tracked.applied.values().min().copied()
             && tracked.shared.last_reported != Some((epoch, revision))
         {
             tracked.shared.last_reported = Some((epoch, revision));
-            self.store.send_to_replicas(ReplicaMessage::Applied { instance: id.to_owned(), epoch, revision });
+            replication.send(ReplicaMessage::Applied { instance: id.to_owned(), epoch, revision });
         }
     }
 
@@ -152,7 +156,10 @@ impl Edges {
         if self.store.has_foreign_commits() {
             return Err(StoreError::Unavailable("another program has committed to the database".to_owned()));
         }
-        let is_known = || !self.store.is_shared() || self.read_at.load(Ordering::SeqCst) >= revision.0;
+        let is_known = || match self.store.deployment() {
+            Deployment::Single => true,
+            Deployment::Replicated(_) => self.read_at.load(Ordering::SeqCst) >= revision.0,
+        };
         if is_known() {
             return Ok(());
         }
@@ -162,9 +169,11 @@ impl Edges {
     }
 
     /// The handler of events from the database and other replicas.
-    pub(super) fn replica_listener(&self) -> impl Fn(ReplicaEvent) -> Vec<ReplicaMessage> + Send + Sync + 'static {
-        let (weak_instances, this_replica) =
-            (Arc::downgrade(&self.instances), self.store.replica().unwrap_or_default().to_owned());
+    pub(super) fn replica_listener(
+        &self,
+        replication: &Replication,
+    ) -> impl Fn(ReplicaEvent) -> Vec<ReplicaMessage> + Send + Sync + use<> {
+        let (weak_instances, this_replica) = (Arc::downgrade(&self.instances), replication.id().to_owned());
         let (clock, changed, read_at) = (self.clock.clone(), self.changed.clone(), Arc::clone(&self.read_at));
         let (head, runtime) = (self.store.head(), Handle::current());
         move |event| {

@@ -39,7 +39,8 @@ impl Edges {
                 tracked.end(self.clock.now());
                 tracing::info!(edge.id = tracked.instance.edge, instance = id, "an instance retired");
             }
-            let may_others_answer = tracked.is_leaving && self.store.is_shared() && tracked.may_others_answer(now);
+            let may_others_answer =
+                tracked.is_leaving && self.store.deployment().is_replicated() && tracked.may_others_answer(now);
             (tracked.is_saved(), tracked.is_leaving, tracked.instance.edge.clone(), may_others_answer)
         };
         // From now on its feed requests are refused. In a task of its own, because the client may disconnect.

@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use policy::{Epoch, Position, Revision};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::error;
 
-use super::replicas::Replica;
+use super::replicas::deployment::{Deployment, Replication};
 use super::{StoreError, StoreStats};
 use crate::store::db::connection::{Connection, Source, WriteConnection, read_with_reconnect};
 use crate::store::db::database::Database;
@@ -26,8 +26,7 @@ use crate::store::history::changes::{self, Write};
 use crate::store::history::edge_token_index::{self, EdgeTokenIndex};
 use crate::store::history::readiness::{NextCheck, Readiness};
 use crate::store::history::writer::{Job, Publisher, WorkOutcome, WriterCounters, run_writer};
-use crate::store::replicas::follow::{Follower, ReadMode, ReplicaLink, refresh};
-use crate::store::replicas::messages::start_sender;
+use crate::store::replicas::follow::{ReadMode, refresh};
 
 /// The most changes that may queue. Later ones wait for a place until their request times out.
 const QUEUE_CAPACITY: usize = 1024;
@@ -43,12 +42,7 @@ pub(super) struct Engine {
     thread: Mutex<Option<JoinHandle<()>>>,
     idle: Arc<Mutex<Vec<Connection>>>,
     source: Source,
-    /// Only for a server.
-    replica_link: Option<Arc<ReplicaLink>>,
-    follower: Mutex<Option<Follower>>,
-    message_sender: Mutex<Option<JoinHandle<()>>>,
-    /// Held during a read of what other replicas committed.
-    refresh_turn: AsyncMutex<()>,
+    deployment: Deployment,
     permits: Arc<Semaphore>,
     head: watch::Receiver<Position>,
     edge_tokens: watch::Receiver<Arc<EdgeTokenIndex>>,
@@ -95,12 +89,12 @@ impl Engine {
         let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
         let counters = Arc::<WriterCounters>::default();
         let publisher = Arc::new(Publisher::new(head_sender, tokens_sender, Arc::clone(&counters)));
-        let replication = source.clone().map(|server| start_replication(server, &publisher, epoch)).transpose();
-        let (replica_link, follower, message_sender) = match replication.map_err(|error| failed(error.to_string()))? {
-            Some((replica_link, follower, message_sender)) => {
-                (Some(replica_link), Some(follower), Some(message_sender))
+        let deployment = match &source {
+            None => Deployment::Single,
+            Some(server) => {
+                let replication = Replication::start(server, &publisher, epoch);
+                Deployment::Replicated(replication.map_err(|error| failed(error.to_string()))?)
             }
-            None => (None, None, None),
         };
         let (sender, queue) = mpsc::channel(QUEUE_CAPACITY);
         let writing = WriteConnection::new(writer, source.clone(), watch);
@@ -113,10 +107,7 @@ impl Engine {
             thread: Mutex::new(Some(thread)),
             idle: Arc::new(Mutex::new(readers)),
             source,
-            replica_link,
-            follower: Mutex::new(follower),
-            message_sender: Mutex::new(message_sender),
-            refresh_turn: AsyncMutex::default(),
+            deployment,
             permits: Arc::new(Semaphore::new(READERS as usize)),
             head,
             edge_tokens,
@@ -260,16 +251,17 @@ impl Engine {
         reading.await.map_err(|error| StoreError::Fault(error.to_string()))?
     }
 
-    /// This replica; `None` if no other process writes to the database.
-    pub(super) fn replica(&self) -> Option<&Replica> {
-        self.replica_link.as_ref().map(|replica_link| &*replica_link.replica)
+    /// Whether other processes write to the database.
+    pub(super) fn deployment(&self) -> &Deployment {
+        &self.deployment
     }
 
     /// Reads what other replicas have committed, unless another such read has begun since this call.
     pub(super) async fn refresh(&self) -> Result<(), StoreError> {
-        let Some(replica_link) = self.replica_link.clone() else { return Ok(()) };
+        let Deployment::Replicated(replication) = &self.deployment else { return Ok(()) };
+        let replica_link = Arc::clone(&replication.link);
         let called_at = Instant::now();
-        let _turn = self.refresh_turn.lock().await;
+        let _turn = replication.refresh_turn.lock().await;
         if replica_link.replica.refreshed_at().is_some_and(|at| at > called_at) {
             return Ok(());
         }
@@ -277,8 +269,8 @@ impl Engine {
     }
 
     /// Like [`Self::refresh`], but reads all instances, and always runs.
-    pub(super) async fn refresh_all(&self) -> Result<(), StoreError> {
-        let Some(replica_link) = self.replica_link.clone() else { return Ok(()) };
+    pub(super) async fn refresh_all(&self, replication: &Replication) -> Result<(), StoreError> {
+        let replica_link = Arc::clone(&replication.link);
         self.read(move |sql| refresh(sql, &replica_link.publisher, &replica_link.replica, ReadMode::Full)).await
     }
 
@@ -292,11 +284,10 @@ impl Engine {
         self.permits.close();
         drop(ended);
         let idle = std::mem::take(&mut *lock(&self.idle));
-        if let Some(replica_link) = &self.replica_link {
-            replica_link.replica.end();
-        }
-        let follower = lock(&self.follower).take().and_then(Follower::end);
-        let others = follower.into_iter().chain(lock(&self.message_sender).take());
+        let others = match &self.deployment {
+            Deployment::Single => Vec::new(),
+            Deployment::Replicated(replication) => replication.end(),
+        };
         let threads: Vec<_> = lock(&self.thread).take().into_iter().chain(others).collect();
         // Closing a connection to a server waits for the network.
         let ending = tokio::task::spawn_blocking(|| {
@@ -309,20 +300,6 @@ impl Engine {
             error!("a thread of the store panicked");
         }
     }
-}
-
-/// Starts to follow the other replicas and to send them messages. `id` is this replica's, new at each start.
-fn start_replication(
-    server: Arc<Server>,
-    publisher: &Arc<Publisher>,
-    id: Epoch,
-) -> std::io::Result<(Arc<ReplicaLink>, Follower, JoinHandle<()>)> {
-    let (replica, messages) = Replica::new(id.to_string());
-    let message_sender =
-        start_sender(Arc::clone(&server), id.to_string(), messages, Arc::clone(&replica.pending_auth_failures))?;
-    let replica_link = Arc::new(ReplicaLink { publisher: Arc::clone(publisher), replica });
-    let follower = Follower::start(server, Arc::clone(&replica_link))?;
-    Ok((replica_link, follower, message_sender))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

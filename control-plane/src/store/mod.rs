@@ -55,6 +55,7 @@ pub use model::{
     Actor, ActorKind, AtRevision, ChangeContext, Key, KeyPatch, Metadata, Precondition, Status, TOKEN_FILE_ID,
     TOKEN_FILE_NAME, Workspace, WorkspaceName,
 };
+pub(crate) use replicas::deployment::{Deployment, Replication};
 pub(crate) use replicas::{ReplicaEvent, ReplicaMessage};
 
 use self::history::{changes, id_catalogue, once, retention};
@@ -205,8 +206,9 @@ impl Store {
     /// Checks each second that the file still accepts changes, as [`Self::ready`] does, until `ending` becomes true.
     /// Logs when it stops accepting them and when it starts again. Does nothing where replicas share a database.
     pub async fn watch(self, mut ending: watch::Receiver<bool>) {
-        if self.is_shared() {
-            return;
+        match self.deployment() {
+            Deployment::Single => {}
+            Deployment::Replicated(_) => return,
         }
         let mut seconds = tokio::time::interval(CHECK_INTERVAL);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -2,8 +2,10 @@
 //!
 //! See `docs/decisions/replicas.md`.
 
+pub(super) mod deployment;
 pub(super) mod follow;
 pub(super) mod messages;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use policy::{Epoch, Position, Revision};
 
+use self::deployment::{Deployment, Replication};
 use super::{Store, StoreError};
 use crate::store::records::instances::InstanceRow;
 
@@ -148,20 +151,20 @@ impl Replica {
 }
 
 impl Store {
-    /// Whether other replicas may use the same database.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.engine.replica().is_some()
-    }
-
-    /// This replica's id; `None` if there are no others.
-    pub(crate) fn replica(&self) -> Option<&str> {
-        self.engine.replica().map(|replica| replica.id.as_str())
+    /// Whether this control plane is alone over its database, or one of several replicas.
+    pub(crate) fn deployment(&self) -> &Deployment {
+        self.engine.deployment()
     }
 
     /// For how long the head in memory may be reported as the newest; `None`: always, because nobody else writes.
     pub(crate) fn fresh_for(&self) -> Option<Duration> {
-        let refreshed_at = self.engine.replica()?.refreshed_at();
-        Some(refreshed_at.map(|at| FRESHNESS.saturating_sub(at.elapsed())).unwrap_or_default())
+        match self.deployment() {
+            Deployment::Single => None,
+            Deployment::Replicated(replication) => {
+                let refreshed_at = replication.replica().refreshed_at();
+                Some(refreshed_at.map(|at| FRESHNESS.saturating_sub(at.elapsed())).unwrap_or_default())
+            }
+        }
     }
 
     /// Checks that the head in memory may be reported as the newest.
@@ -193,12 +196,12 @@ impl Store {
     /// Registers the subscriber for events of other replicas. It gets the present state first.
     pub(crate) async fn subscribe_replicas(
         &self,
+        replication: &Replication,
         subscriber: impl Fn(ReplicaEvent) -> Vec<ReplicaMessage> + Send + Sync + 'static,
     ) -> Result<(), StoreError> {
-        let Some(replica) = self.engine.replica() else { return Ok(()) };
         // A second subscriber is ignored.
-        let _ = replica.subscriber.set(Box::new(subscriber));
-        self.engine.refresh_all().await
+        let _ = replication.replica().subscriber.set(Box::new(subscriber));
+        self.engine.refresh_all(replication).await
     }
 
     /// Registers `on_auth_failures` for the wrong tokens that other replicas count, by address.
@@ -206,23 +209,16 @@ impl Store {
         &self,
         on_auth_failures: impl Fn(Vec<(IpAddr, u32)>) + Send + Sync + 'static,
     ) {
-        if let Some(replica) = self.engine.replica() {
+        if let Deployment::Replicated(replication) = self.deployment() {
             // A second one is ignored.
-            let _ = replica.on_auth_failures.set(Box::new(on_auth_failures));
+            let _ = replication.replica().on_auth_failures.set(Box::new(on_auth_failures));
         }
     }
 
     /// Reports a wrong token to the other replicas within a tenth of a second, in a batch. Costs no write.
     pub(crate) fn report_auth_failure(&self, address: IpAddr) {
-        if let Some(replica) = self.engine.replica() {
-            replica.pending_auth_failures.add(address);
-        }
-    }
-
-    /// Sends a message to the other replicas.
-    pub(crate) fn send_to_replicas(&self, message: ReplicaMessage) {
-        if let Some(replica) = self.engine.replica() {
-            replica.send(message);
+        if let Deployment::Replicated(replication) = self.deployment() {
+            replication.replica().pending_auth_failures.add(address);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::file_watch::FileWatch;
 use super::lock::Lock;
 use super::postgres::Server;
+use super::postgres::notifications::commit_and_notify;
 use super::sql::{NONE, Optional as _, Session, Sql, SqlError, params};
 use crate::store::StoreError;
 
@@ -149,7 +150,7 @@ impl WriteConnection {
     pub(crate) fn commit(&mut self, moved: bool) -> Result<(), SqlError> {
         let sql = self.sql()?;
         let marker = if moved && self.source.is_some() { CommitMarker::of_transaction(sql)? } else { None };
-        let committed = sql.execute_batch(if marker.is_some() { "NOTIFY latchkey; COMMIT" } else { "COMMIT" });
+        let committed = if marker.is_some() { commit_and_notify(sql) } else { sql.execute_batch("COMMIT") };
         if let (Ok(()), Some(watch), Sql::Sqlite(connection)) = (&committed, &self.watch, sql) {
             watch.record_commit(connection);
         }

@@ -3,6 +3,7 @@
 //! See `docs/decisions/postgres.md`.
 
 mod address;
+pub(crate) mod notifications;
 pub(crate) mod schema;
 mod tls;
 
@@ -17,6 +18,7 @@ use tracing::warn;
 
 use self::address::Address;
 pub(crate) use self::address::display_url;
+pub(crate) use self::notifications::notify_change;
 pub(crate) use self::schema::{is_idle, is_ours, prepare_uncommitted, versions};
 use super::lock::OpenError;
 use super::sql::{Session, SqlError};

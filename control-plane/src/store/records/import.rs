@@ -8,13 +8,10 @@ mod page_limit;
 mod rate_limit;
 mod steps;
 
-use crate::store::history::once;
-use crate::store::{OnceKey, OnceResult};
-use policy::UnixSeconds;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use policy::{Digest, KeyId, Revision, WorkspaceId};
+use policy::{Digest, KeyId, Revision, UnixSeconds, WorkspaceId};
 use tokio::runtime::Handle;
 
 pub(crate) use self::rate_limit::ImportSpeed;
@@ -24,8 +21,9 @@ use super::sizes::WorkspaceSize;
 use crate::store::db::sql::{NONE, Optional as _, Sql, Value, params, values};
 use crate::store::history::changes::Write;
 use crate::store::history::id_catalogue::IdCatalogue;
+use crate::store::history::once;
 use crate::store::history::retention::{BATCH_ROWS, Progress, Removal, progress};
-use crate::store::{AtRevision, ChangeContext, NewKey, Store, StoreError};
+use crate::store::{AtRevision, ChangeContext, Deployment, NewKey, OnceKey, OnceResult, Store, StoreError};
 
 /// Steps of a draft that are stored in one transaction.
 const STEPS_PER_TRANSACTION: usize = 10;
@@ -142,13 +140,19 @@ impl Store {
         if self.engine.read(is_pending).await? {
             self.carry_out(speed).await?;
         }
-        // Without replicas, a draft belongs to a process that has ended.
-        if !self.is_shared() && self.engine.read(has_drafts).await? {
-            while self.engine.write(|write| delete_drafts(write.sql(), UnixSeconds(i64::MAX))).await? == Progress::More
-            {
+        match self.deployment() {
+            // A draft belongs to a process that has ended.
+            Deployment::Single => {
+                let all = UnixSeconds(i64::MAX);
+                let has_drafts = self.engine.read(has_drafts).await?;
+                while has_drafts
+                    && self.engine.write(move |write| delete_drafts(write.sql(), all)).await? == Progress::More
+                {
+                }
+                Ok(())
             }
+            Deployment::Replicated(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Stores an import as a draft and decides it; returns the number of its steps.

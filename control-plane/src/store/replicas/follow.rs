@@ -11,15 +11,13 @@ use tracing::{error, info, warn};
 use self::ReadMode::{Full, Incremental};
 use super::messages;
 use crate::store::StoreError;
+use crate::store::db::postgres::notifications::{self, Notification};
 use crate::store::db::postgres::{Server, schema};
 use crate::store::db::sql::{Session, Sql, SqlError, params};
 use crate::store::history::writer::Publisher;
 use crate::store::history::{changes, edge_token_index};
 use crate::store::records::instances;
 use crate::store::replicas::{self, NOTHING_READ, Replica};
-
-/// The channel on which changes are announced.
-const CHANNEL: &str = "latchkey";
 
 /// How often to read the position if no notification arrives.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,8 +83,7 @@ fn follow(server: &Server, replica_link: &ReplicaLink, ending: &AtomicBool) {
 
 fn start_listening(session: Session) -> Result<Session, SqlError> {
     schema::serve(&session)?;
-    session.execute_batch(&format!("LISTEN {CHANNEL}"))?;
-    messages::listen(&session)?;
+    notifications::listen(&session)?;
     Ok(session)
 }
 
@@ -97,12 +94,12 @@ fn follow_connection(session: &Session, replica_link: &ReplicaLink, ending: &Ato
     refresh(Sql::Postgres(session), publisher, replica, Full)?;
     while !ending.load(Ordering::Relaxed) {
         let (mut is_notified, mut received, mut auth_failures) = (false, Vec::new(), Vec::new());
-        session.receive_notifications(POLL_INTERVAL, |channel, payload| match channel {
-            messages::CHANNEL => {
+        session.receive_notifications(POLL_INTERVAL, |channel, payload| match Notification::of(channel, payload) {
+            Notification::Message(payload) => {
                 received.extend(messages::parse_messages(payload, &replica.id));
                 auth_failures.extend(messages::parse_auth_failures(payload, &replica.id));
             }
-            _ => is_notified = true,
+            Notification::Change => is_notified = true,
         })?;
         if is_notified || refreshed_at.elapsed() >= REFRESH_INTERVAL {
             refreshed_at = Instant::now();

@@ -10,11 +10,9 @@ use std::time::{Duration, Instant};
 use policy::{Epoch, Revision};
 
 use crate::store::db::postgres::Server;
-use crate::store::db::sql::{NONE, Session, Sql, SqlError, params};
+use crate::store::db::postgres::notifications::send_messages;
+use crate::store::db::sql::{Session, SqlError};
 use crate::store::replicas::{PendingAuthFailures, ReplicaMessage};
-
-/// The channel of the messages.
-pub(crate) const CHANNEL: &str = "latchkey_words";
 
 /// PostgreSQL accepts payloads of less than 8,000 bytes.
 const MAX_BYTES: usize = 7_900;
@@ -69,10 +67,7 @@ fn send_payloads(server: &Server, session: &mut Option<Session>, payloads: &[Str
         Some(session) => session,
         None => session.insert(server.connect()?),
     };
-    let payloads = serde_json::to_string(payloads).map_err(|_| SqlError::Fault("messages can't be serialized"))?;
-    // One transaction that writes nothing, so it doesn't wait for the disk.
-    let notify = "SELECT pg_notify(?1, payload) IS NULL FROM json_array_elements_text(CAST(?2 AS json)) AS payload";
-    Sql::Postgres(session).prepare(notify)?.query_map(params![CHANNEL, payloads], |_| Ok(())).map(drop)
+    send_messages(session, payloads)
 }
 
 impl PendingMessages {
@@ -183,13 +178,6 @@ fn parse_message_line(line: &str) -> Vec<ReplicaMessage> {
         }
         Some(_) | None => Vec::new(),
     }
-}
-
-/// Subscribes to the messages.
-pub(crate) fn listen(session: &Session) -> Result<(), SqlError> {
-    session.execute_batch(&format!("LISTEN {CHANNEL}"))?;
-    // From here on no message is missed. What was sent before is requested again.
-    Sql::Postgres(session).query_row("SELECT 1", NONE, |_| Ok(()))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use policy::WorkspaceId;
 use serde_json::{Map, Value, json};
 
-use super::{Instance, record_row_change, row_of, save};
+use super::replicated::save_ended;
+use super::{Instance, save};
 use crate::base::staleness_bound::StalenessBound;
-use crate::store::db::sql::params;
 use crate::store::history::audit::{Audited, Event, EventTarget};
 use crate::store::history::changes::Change;
-use crate::store::{AtRevision, ChangeContext, Store, StoreError};
+use crate::store::{AtRevision, ChangeContext, Deployment, Store, StoreError};
 
 /// Which instances an operator removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,20 +35,21 @@ impl Store {
         removal: InstanceRemoval,
         context: ChangeContext,
     ) -> Result<Option<AtRevision<Vec<String>>>, StoreError> {
-        let me = self.replica().map(str::to_owned);
+        let me = match self.deployment() {
+            Deployment::Single => None,
+            Deployment::Replicated(replication) => Some(replication.id().to_owned()),
+        };
         let work = move |change: &Change<'_>| {
             let sql = change.sql();
             let mut ended = Vec::with_capacity(instances.len());
             for (instance, known) in &instances {
-                if me.is_some() && row_of(sql, &instance.id)?.is_none_or(|row| row.changed != *known) {
-                    continue;
+                let is_saved = match &me {
+                    None => save(sql, instance).map(|()| true)?,
+                    Some(me) => save_ended(sql, instance, *known, me)?,
+                };
+                if is_saved {
+                    ended.push(instance);
                 }
-                save(sql, instance)?;
-                if let Some(me) = &me {
-                    sql.prepare("UPDATE instances SET told = 1 WHERE id = ?1")?.execute(params![instance.id])?;
-                    record_row_change(sql, &instance.id, me)?;
-                }
-                ended.push(instance);
             }
             let event = match (removal, ended.as_slice()) {
                 (_, []) => return Ok(None),
