@@ -15,13 +15,10 @@ use tracing::error;
 
 use super::replicas::deployment::{Deployment, Replication};
 use super::{StoreError, StoreStats};
-use crate::store::db::connection::{Connection, Source, WriteConnection, read_with_reconnect};
+use crate::store::db::connection::{Connection, Connections, Source, read_with_reconnect};
 use crate::store::db::database::Database;
-use crate::store::db::file_watch::FileWatch;
-use crate::store::db::lock::{Lock, OpenError};
-use crate::store::db::postgres::Server;
-use crate::store::db::sql::{NONE, Sql};
-use crate::store::db::sqlite_schema::{open_reader, open_writer};
+use crate::store::db::lock::OpenError;
+use crate::store::db::sql::Sql;
 use crate::store::history::changes::{self, Write};
 use crate::store::history::edge_token_index::{self, EdgeTokenIndex};
 use crate::store::history::readiness::{NextCheck, Readiness};
@@ -54,37 +51,23 @@ pub(super) struct Engine {
     was_new: bool,
 }
 
-/// The connections to a database that was opened.
-struct Connections {
-    writer: Connection,
-    readers: Vec<Connection>,
-    source: Source,
-    watch: Option<FileWatch>,
-}
-
 impl Engine {
     /// Opens the database. A new one gets `epoch`; an existing one has its own.
     pub(super) fn open(database: &Database, epoch: Epoch) -> Result<Self, OpenError> {
         let has_foreign_commits = Arc::<AtomicBool>::default();
-        let Connections { writer, readers, source, watch } = match database {
-            Database::File(path) => {
-                let lock = Arc::new(Lock::acquire(path)?);
-                let writer = open_writer(&lock, epoch)?;
-                let reader = |_| open_reader(&lock).map(|reader| Connection::Sqlite(reader, Arc::clone(&lock)));
-                let readers = (0..READERS).map(reader).collect::<Result<_, _>>()?;
-                let watch = FileWatch::begin(Arc::clone(&lock), &writer, Arc::clone(&has_foreign_commits))?;
-                Connections { writer: Connection::Sqlite(writer, lock), readers, source: None, watch: Some(watch) }
-            }
-            Database::Server { url, password_file } => {
-                let (server, session) = Server::open(url.expose(), password_file.as_deref(), epoch)?;
-                let writer = Connection::Postgres(Box::new(session));
-                // Connections that read are opened when they are needed.
-                Connections { writer, readers: Vec::new(), source: Some(Arc::new(server)), watch: None }
-            }
-        };
+        let opened = Connections::open(database, epoch, READERS, Arc::clone(&has_foreign_commits))?;
+        let Connections { writer, readers, source } = opened;
         let failed = |cause: String| OpenError::Failed(format!("{database}: {cause}"));
-        let position = changes::position(writer.sql()).map_err(|error| failed(error.to_string()))?;
-        let tokens = edge_token_index::load_index(writer.sql()).map_err(|error| failed(error.to_string()))?;
+        let position = writer
+            .sql()
+            .map_err(StoreError::from)
+            .and_then(changes::position)
+            .map_err(|error| failed(error.to_string()))?;
+        let tokens = writer
+            .sql()
+            .map_err(StoreError::from)
+            .and_then(edge_token_index::load_index)
+            .map_err(|error| failed(error.to_string()))?;
         let (head_sender, head) = watch::channel(position);
         let (tokens_sender, edge_tokens) = watch::channel(Arc::new(tokens));
         let counters = Arc::<WriterCounters>::default();
@@ -97,10 +80,9 @@ impl Engine {
             }
         };
         let (sender, queue) = mpsc::channel(QUEUE_CAPACITY);
-        let writing = WriteConnection::new(writer, source.clone(), watch);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || run_writer(writing, queue, &publisher))
+            .spawn(move || run_writer(writer, queue, &publisher))
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self {
             writer: sender,
@@ -165,7 +147,7 @@ impl Engine {
                 NextCheck::BeginChange => self.enqueue(|write| write.position().map(drop)).await?,
                 NextCheck::Probe => {
                     self.enqueue(|write| write.touch()).await?;
-                    self.run(checkpoint).await?;
+                    self.run(|sql| Ok(sql.checkpoint()?)).await?;
                 }
                 NextCheck::Wait => return unready("a change or read failed, and two probes must succeed first"),
                 NextCheck::Never => {
@@ -320,15 +302,6 @@ fn log_error<T>(result: Result<T, StoreError>) -> Result<T, StoreError> {
         error!(%cause, "store");
     }
     result
-}
-
-/// Checkpoints the WAL into the file, as far as readers allow: on a full disk the WAL may have room when the file has
-/// none, and changes would soon fail again.
-fn checkpoint(sql: Sql<'_>) -> Result<(), StoreError> {
-    match sql {
-        Sql::Sqlite(_) => Ok(sql.query_row("PRAGMA wal_checkpoint(PASSIVE)", NONE, |_| Ok(()))?),
-        Sql::Postgres(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]

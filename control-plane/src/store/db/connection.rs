@@ -1,17 +1,19 @@
 //! A connection of one of the engines, its transactions, and its replacement when it is lost.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
+use policy::Epoch;
+
+use super::database::Database;
 use super::file_watch::FileWatch;
-use super::lock::Lock;
+use super::lock::{Lock, OpenError};
 use super::postgres::Server;
 use super::postgres::notifications::commit_and_notify;
-use super::sql::{NONE, Optional as _, Session, Sql, SqlError, params};
+use super::postgres::transaction::{CommitMarker, commit_outcome};
+use super::sql::{Session, Sql, SqlError};
+use super::sqlite_schema::{open_reader, open_writer};
 use crate::store::StoreError;
-
-/// How long to query the outcome of a COMMIT whose answer was lost.
-const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) enum Connection {
     /// With the lock of its file, which is released when the last connection is closed.
@@ -32,6 +34,42 @@ impl Connection {
     }
 }
 
+/// The connections to a database that was opened.
+pub(crate) struct Connections {
+    pub(crate) writer: WriteConnection,
+    /// On a server, connections that read are opened when they are needed.
+    pub(crate) readers: Vec<Connection>,
+    pub(crate) source: Source,
+}
+
+impl Connections {
+    /// Opens the database, with so many `readers`. A new one gets `epoch`; an existing one has its own. Sets
+    /// `has_foreign_commits` when another program commits to its file.
+    pub(crate) fn open(
+        database: &Database,
+        epoch: Epoch,
+        readers: u32,
+        has_foreign_commits: Arc<AtomicBool>,
+    ) -> Result<Self, OpenError> {
+        let (connection, readers, source, watch) = match database {
+            Database::File(path) => {
+                let lock = Arc::new(Lock::acquire(path)?);
+                let writer = open_writer(&lock, epoch)?;
+                let reader = |_| open_reader(&lock).map(|reader| Connection::Sqlite(reader, Arc::clone(&lock)));
+                let readers = (0..readers).map(reader).collect::<Result<_, _>>()?;
+                let watch = FileWatch::begin(Arc::clone(&lock), &writer, has_foreign_commits)?;
+                (Connection::Sqlite(writer, lock), readers, None, Some(watch))
+            }
+            Database::Server { url, password_file } => {
+                let (server, session) = Server::open(url.expose(), password_file.as_deref(), epoch)?;
+                (Connection::Postgres(Box::new(session)), Vec::new(), Some(Arc::new(server)), None)
+            }
+        };
+        let writer = WriteConnection { source: source.clone(), connection: Some(connection), watch };
+        Ok(Self { writer, readers, source })
+    }
+}
+
 fn connect(source: &Source) -> Result<Connection, SqlError> {
     match source {
         Some(server) => server.connect().map(Box::new).map(Connection::Postgres),
@@ -44,18 +82,11 @@ pub(crate) fn with_read_transaction<T>(
     sql: Sql<'_>,
     work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    begin_read(sql)?;
+    sql.begin_read()?;
     let result = work(sql);
     // A read has nothing to commit.
     sql.execute_batch("ROLLBACK")?;
     result
-}
-
-fn begin_read(sql: Sql<'_>) -> Result<(), SqlError> {
-    sql.execute_batch(match sql {
-        Sql::Sqlite(_) => "BEGIN",
-        Sql::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-    })
 }
 
 /// Like [`with_read_transaction`], on an idle connection or else on a new one. Also returns the connection, if it is
@@ -66,13 +97,13 @@ pub(crate) fn read_with_reconnect<T>(
     work: impl FnOnce(Sql<'_>) -> Result<T, StoreError>,
 ) -> (Option<Connection>, Result<T, StoreError>) {
     // A connection that was cut while idle fails only now.
-    let idle = idle.and_then(|idle| match begin_read(idle.sql()) {
+    let idle = idle.and_then(|idle| match idle.sql().begin_read() {
         Err(error) if error.is_lost() => None,
         begun => Some(begun.map(|()| idle)),
     });
     let begun = idle.unwrap_or_else(|| {
         let connection = connect(source)?;
-        begin_read(connection.sql())?;
+        connection.sql().begin_read()?;
         Ok(connection)
     });
     let connection = match begun {
@@ -93,10 +124,6 @@ pub(crate) struct WriteConnection {
 }
 
 impl WriteConnection {
-    pub(crate) fn new(connection: Connection, source: Source, watch: Option<FileWatch>) -> Self {
-        Self { source, connection: Some(connection), watch }
-    }
-
     /// Begins a transaction. No other write transaction runs until it ends: SQLite has one writer, and in PostgreSQL it
     /// locks the position's row, so that the order of revisions is the order of commits over all replicas.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
@@ -115,7 +142,7 @@ impl WriteConnection {
     }
 
     fn begin_sql(&mut self) -> Result<(), SqlError> {
-        let begun = self.connection.as_ref().map(|connection| begin(connection.sql()));
+        let begun = self.connection.as_ref().map(|connection| connection.sql().begin_write());
         match begun {
             // Nothing has begun, so another connection can take over.
             Some(Err(error)) if error.is_lost() && self.source.is_some() => self.reconnect_and_begin(),
@@ -127,7 +154,7 @@ impl WriteConnection {
     fn reconnect_and_begin(&mut self) -> Result<(), SqlError> {
         self.connection = None;
         let connection = connect(&self.source)?;
-        begin(connection.sql())?;
+        connection.sql().begin_write()?;
         self.connection = Some(connection);
         Ok(())
     }
@@ -173,68 +200,5 @@ impl WriteConnection {
             return Ok(());
         }
         rolled_back
-    }
-}
-
-fn begin(sql: Sql<'_>) -> Result<(), SqlError> {
-    match sql {
-        Sql::Sqlite(_) => sql.execute_batch("BEGIN IMMEDIATE"),
-        Sql::Postgres(_) => {
-            // Statements after the lock see all that was committed before it.
-            sql.execute_batch("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
-            let locked = sql.query_row("SELECT 1 FROM position WHERE one = 1 FOR UPDATE", NONE, |_| Ok(()));
-            if locked.is_err() {
-                // Fails if the connection is lost; then nothing is left to roll back.
-                let _ = sql.execute_batch("ROLLBACK");
-            }
-            locked
-        }
-    }
-}
-
-/// What proves that a transaction was committed: its newest audit event, which no other transaction has.
-struct CommitMarker {
-    revision: i64,
-    hash: [u8; 32],
-}
-
-impl CommitMarker {
-    fn of_transaction(sql: Sql<'_>) -> Result<Option<Self>, SqlError> {
-        let newest = "SELECT revision, hash FROM audit_events ORDER BY revision DESC LIMIT 1";
-        sql.query_row(newest, NONE, |row| Ok(Self { revision: row.get(0)?, hash: row.get(1)? })).optional()
-    }
-
-    fn is_committed(&self, sql: Sql<'_>) -> Result<bool, SqlError> {
-        let hash = "SELECT hash FROM audit_events WHERE revision = ?1";
-        let hash: Option<[u8; 32]> = sql.query_row(hash, params![self.revision], |row| row.get(0)).optional()?;
-        Ok(hash == Some(self.hash))
-    }
-}
-
-/// The outcome of a COMMIT whose answer was lost: it is looked up, never assumed. PostgreSQL's `txid_status` can't be
-/// trusted: after a crash the server reuses the number of a transaction that was lost.
-fn commit_outcome(server: &Server, marker: &CommitMarker) -> Result<(), SqlError> {
-    let deadline = Instant::now() + OUTCOME_TIMEOUT;
-    let is_committed = loop {
-        let found = server.connect_until(deadline).and_then(|session| {
-            let sql = Sql::Postgres(&session);
-            // Waits until the lost transaction, which holds the same lock, has ended.
-            begin(sql)?;
-            marker.is_committed(sql)
-        });
-        match found {
-            Err(error) if error.is_lost() && Instant::now() < deadline => {}
-            Err(error) => {
-                return Err(SqlError::Unreachable(format!(
-                    "the connection was lost during a commit, whose outcome is unknown: {error}"
-                )));
-            }
-            Ok(is_committed) => break is_committed,
-        }
-    };
-    if is_committed {
-        Ok(())
-    } else {
-        Err(SqlError::Unreachable("the connection was lost before the commit".to_owned()))
     }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod connection;
 pub(super) mod database;
+mod dialect;
 pub(super) mod domain;
 pub(super) mod file_watch;
 pub(super) mod lock;

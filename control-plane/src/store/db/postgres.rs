@@ -6,6 +6,7 @@ mod address;
 pub(crate) mod notifications;
 pub(crate) mod schema;
 mod tls;
+pub(crate) mod transaction;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;

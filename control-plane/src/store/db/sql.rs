@@ -1,6 +1,6 @@
 //! SQL for either engine: statements are written once, with `?1` for the first parameter.
 //!
-//! Where the two differ, a method returns the text, such as [`Sql::by_name`].
+//! Where the two differ, a method of `db/dialect.rs` returns the text, such as [`Sql::by_name`].
 
 mod batch;
 mod error;
@@ -64,39 +64,6 @@ impl<'c> Sql<'c> {
         match self {
             Self::Sqlite(connection) => Ok(connection.execute_batch(statements)?),
             Self::Postgres(session) => session.execute_batch(statements),
-        }
-    }
-
-    /// The expression that orders keys by name, ignoring the case of A to Z. SQLite does it by the column's collation.
-    pub(crate) fn by_name(self) -> &'static str {
-        match self {
-            Self::Sqlite(_) => "k.name",
-            Self::Postgres(_) => "lower(k.name)",
-        }
-    }
-
-    /// Makes the tables be joined in the order in which they are written: SQLite needs `CROSS JOIN` for it, PostgreSQL
-    /// finds that order itself.
-    pub(crate) fn in_join_order(self, statement: &str) -> String {
-        match self {
-            Self::Sqlite(_) => statement.replace(" JOIN ", " CROSS JOIN "),
-            Self::Postgres(_) => statement.to_owned(),
-        }
-    }
-
-    /// The strings of a JSON array, as rows.
-    pub(crate) fn items_of_json(self, array: &str) -> String {
-        match self {
-            Self::Sqlite(_) => format!("(SELECT value FROM json_each({array}))"),
-            Self::Postgres(_) => format!("(SELECT json_array_elements_text({array}::text::json))"),
-        }
-    }
-
-    /// The clause that names the index to use: SQLite has no statistics to choose by, PostgreSQL has.
-    pub(crate) fn indexed_by(self, index: &str) -> String {
-        match self {
-            Self::Sqlite(_) => format!(" INDEXED BY {index}"),
-            Self::Postgres(_) => String::new(),
         }
     }
 }

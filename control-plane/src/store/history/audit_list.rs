@@ -211,7 +211,9 @@ fn addresses_in(sql: Sql<'_>, network: IpNet) -> Result<Vec<String>, SqlError> {
 /// The index with the fewest events that may match, and their number up to [`FEW`]; SQLite has no statistics to choose
 /// by. `None`: no index has these columns, or PostgreSQL chooses.
 fn most_selective_index(sql: Sql<'_>, conditions: &[Condition]) -> Result<Option<(&'static str, i64)>, SqlError> {
-    let Sql::Sqlite(_) = sql else { return Ok(None) };
+    if sql.has_statistics() {
+        return Ok(None);
+    }
     let mut narrowest: Option<(&str, i64)> = None;
     for (index, columns) in INDEXES {
         if !columns.iter().all(|column| conditions.iter().any(|condition| condition.column == *column)) {

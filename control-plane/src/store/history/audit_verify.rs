@@ -6,9 +6,8 @@ use rusqlite::OpenFlags;
 use super::audit;
 use crate::store::db::connection::with_read_transaction;
 use crate::store::db::database::Database;
-use crate::store::db::postgres::{self, Server};
+use crate::store::db::postgres::Server;
 use crate::store::db::sql::{NONE, Sql};
-use crate::store::db::sqlite_schema;
 use crate::store::{AuditHead, OpenError, StoreError};
 
 /// An audit log whose chain of hashes is intact.
@@ -91,14 +90,7 @@ enum VerifyOutcome {
 
 /// Must run in one transaction, so that it sees nothing that a control plane writes meanwhile.
 fn check(sql: Sql<'_>, expected: Option<ChainHash>) -> Result<VerifyOutcome, StoreError> {
-    let is_ours = match sql {
-        Sql::Sqlite(connection) => {
-            let has_log = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'audit_events'";
-            sqlite_schema::is_ours(connection)? && sql.query_row(has_log, NONE, |row| row.get::<i64>(0))? > 0
-        }
-        Sql::Postgres(_) => postgres::is_ours(sql)?,
-    };
-    if !is_ours {
+    if !sql.has_audit_log()? {
         return Ok(VerifyOutcome::NotOurs);
     }
     let mut verified = VerifiedLog { events: 0, head: None };

@@ -161,19 +161,10 @@ fn write(
     report: &mut dyn FnMut(CopyStep),
 ) -> Result<TableSummary, Failure> {
     let mut rows = TableSummary::empty(table.name);
-    let mut rows_of_source = |put: &mut dyn FnMut(&[Param<'_>]) -> Result<(), SqlError>| {
+    let rows_of_source = |put: &mut dyn FnMut(&[Param<'_>]) -> Result<(), SqlError>| {
         read(source, table, report, &mut rows, &mut |row| put(row).map_err(Failure::Target))
     };
-    match target {
-        Sql::Postgres(session) => {
-            let statement = format!("COPY {} ({}) FROM STDIN (FORMAT binary)", table.name, table.column_list());
-            session.copy_in(&statement, &table.kinds(), rows_of_source).map_err(Failure::Target)??;
-        }
-        Sql::Sqlite(_) => {
-            let mut insert = target.prepare(&table.insert()).map_err(Failure::Target)?;
-            rows_of_source(&mut |row| insert.execute(row).map(drop))?;
-        }
-    }
+    target.copy_in(table.name, table.columns, rows_of_source).map_err(Failure::Target)??;
     Ok(rows)
 }
 

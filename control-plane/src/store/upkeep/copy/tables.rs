@@ -208,15 +208,6 @@ impl Table {
         format!("SELECT {} FROM {} ORDER BY {}", self.column_list(), self.name, self.key)
     }
 
-    pub(super) fn insert(&self) -> String {
-        let parameters: Vec<_> = (1..=self.columns.len()).map(|number| format!("?{number}")).collect();
-        format!("INSERT INTO {} ({}) VALUES ({})", self.name, self.column_list(), parameters.join(", "))
-    }
-
-    pub(super) fn kinds(&self) -> Vec<Kind> {
-        self.columns.iter().map(|(_, kind)| *kind).collect()
-    }
-
     /// A row of [`Self::select`], as parameters.
     pub(super) fn row<'r>(&self, row: &'r Row<'_>) -> Result<Vec<Param<'r>>, SqlError> {
         let values = self.columns.iter().enumerate().map(|(at, (_, kind))| match (row.column(at)?, kind) {
