@@ -54,7 +54,8 @@ macro_rules! newtypes {
 }
 newtypes!(ChainHash: Blob, Digest: Blob, LastCharacters: Text, SecretMark: Blob, UnixSeconds: Integer);
 
-/// A larger one than the database can have becomes the largest, which never exists: `Change::record` ends before it.
+/// The database's integers have a sign. A larger revision, which only a client can name, becomes the largest, which no
+/// history reaches.
 impl ToParam for Revision {
     const KIND: Kind = Kind::Integer;
 
