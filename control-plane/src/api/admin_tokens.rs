@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::authority::AnyAdmin;
+use super::authority::Anywhere;
 use super::idempotency::{self, IdempotencyKey};
 use super::path::AdminTokenInPath;
 use super::precondition::IfMatch;
@@ -16,12 +16,13 @@ use super::query::{PageParams, QueryFields};
 use super::response::{PageBody, changed_resource, no_content, ok_json, resource};
 use crate::base::instant;
 use crate::operations::WithSecret;
-use crate::operations::admin_tokens::{CreateAdminToken, RoleName};
+use crate::operations::admin_tokens::CreateAdminToken;
 use crate::operations::cursor::CursorPage;
 use crate::operations::fields::Fields;
+use crate::operations::permissions::may;
 use crate::operations::principal::Principal;
 use crate::operations::request::RequestBody as _;
-use crate::store::{AdminToken, OnceResult};
+use crate::store::{AdminToken, OnceResult, RoleName};
 use crate::web::problem::Problem;
 
 /// Whether a token can be used.
@@ -65,7 +66,7 @@ impl TokenBody {
             status: if token.is_expired(now) { TokenStatus::Expired } else { TokenStatus::Active },
             id: token.id,
             name: token.name,
-            role: token.role.into(),
+            role: token.role.name(),
             workspace_id: token.role.workspace(),
             last_characters: token.last_characters.0,
             expires_at: token.expires_at,
@@ -98,7 +99,7 @@ struct TokenWithSecret<'a> {
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ManageAdminTokens>,
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
@@ -135,7 +136,7 @@ async fn replay(api: &Api, principal: &Principal, made: OnceResult) -> Result<Re
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ReadAdminTokens>,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
     let CursorPage { items, next_cursor } = api.operations().list_admin_tokens(&principal, fields).await?;
@@ -152,7 +153,7 @@ pub(super) async fn list(
 )]
 pub(super) async fn show(
     State(api): State<Api>,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ReadAdminTokens>,
     AdminTokenInPath(id): AdminTokenInPath,
 ) -> Result<Response, Problem> {
     let token = api.operations().admin_token(&principal, id).await?;
@@ -170,7 +171,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn revoke(
     State(api): State<Api>,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ManageAdminTokens>,
     AdminTokenInPath(id): AdminTokenInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {

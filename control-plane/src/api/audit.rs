@@ -15,7 +15,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::authority::{AdminOf, PlatformAdmin};
+use super::authority::{Platform, Within};
 use super::query::{PageParams, QueryFields, query_parameter};
 use super::response::{PageBody, ok_json};
 use super::{Api, json_lines};
@@ -23,6 +23,7 @@ use crate::operations::audit::after;
 use crate::operations::audit_filter::MAX_TEXT;
 use crate::operations::cursor::CursorPage;
 use crate::operations::fields::Fields;
+use crate::operations::permissions::may;
 use crate::operations::request::{NamedSchemas, reference, string_schema};
 use crate::store::{AuditEvent, AuditEventJson, AuditHead, AuditQuery, Order, Store, StoreError};
 use crate::web::problem::Problem;
@@ -109,7 +110,7 @@ pub(crate) enum AuditFormat {
 )]
 pub(super) async fn list_all(
     State(api): State<Api>,
-    _: PlatformAdmin,
+    _: Platform<may::ReadAudit>,
     format: AuditFormat,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
@@ -131,7 +132,7 @@ pub(super) async fn list_all(
 )]
 pub(super) async fn list_workspace(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ReadAudit>,
     format: AuditFormat,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::authority::PlatformAdmin;
+use super::authority::Platform;
 use super::idempotency::{self, IdempotencyKey};
 use super::path::EdgeTokenInPath;
 use super::precondition::IfMatch;
@@ -19,6 +19,7 @@ use crate::operations::WithSecret;
 use crate::operations::cursor::CursorPage;
 use crate::operations::edge_tokens::CreateEdgeToken;
 use crate::operations::fields::Fields;
+use crate::operations::permissions::may;
 use crate::operations::request::RequestBody as _;
 use crate::store::{EdgeToken, OnceResult};
 use crate::web::problem::Problem;
@@ -71,7 +72,7 @@ struct TokenWithSecret<'a> {
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageEdgeTokens>,
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
@@ -105,7 +106,7 @@ async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    _: PlatformAdmin,
+    _: Platform<may::ReadEdgeTokens>,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
     let CursorPage { items, next_cursor } = api.operations().list_edge_tokens(fields).await?;
@@ -121,7 +122,7 @@ pub(super) async fn list(
 )]
 pub(super) async fn show(
     State(api): State<Api>,
-    _: PlatformAdmin,
+    _: Platform<may::ReadEdgeTokens>,
     EdgeTokenInPath(id): EdgeTokenInPath,
 ) -> Result<Response, Problem> {
     let token = api.operations().edge_token(id).await?;
@@ -139,7 +140,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn revoke(
     State(api): State<Api>,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageEdgeTokens>,
     EdgeTokenInPath(id): EdgeTokenInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::authority::PlatformAdmin;
+use super::authority::{Anywhere, Platform};
 use super::openapi::Conflict;
 use super::path::InstanceInPath;
 use super::query::{PageParams, QueryFields};
@@ -18,6 +18,7 @@ use super::response::{PageBody, bulk_summary, no_content, ok_json};
 use crate::base::instant;
 use crate::edges::{InstanceView, RemovalSummary, State as EdgeState};
 use crate::operations::cursor::{self, page_fields};
+use crate::operations::permissions::may;
 use crate::operations::principal::Principal;
 use crate::operations::values;
 use crate::web::problem::Problem;
@@ -131,7 +132,7 @@ struct RemovedBody {
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    principal: Principal,
+    Anywhere(principal, ..): Anywhere<may::ReadEdges>,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
     let (limit, after) = page_fields::<(String, String)>(fields)?;
@@ -157,7 +158,7 @@ pub(super) async fn list(
 )]
 pub(super) async fn remove(
     State(api): State<Api>,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageEdges>,
     InstanceInPath(id): InstanceInPath,
 ) -> Result<Response, Problem> {
     let removed = api.edges.remove(&id, principal.change_context(&api.clock)).await?;
@@ -174,7 +175,7 @@ pub(super) async fn remove(
 )]
 pub(super) async fn remove_dead(
     State(api): State<Api>,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageEdges>,
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let edge = fields.required("edge", values::edge);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Api;
+use super::authority::Anywhere;
 use super::edges::EdgeBody;
 use super::openapi::NotFound;
 use super::query::QueryFields;
@@ -18,7 +19,7 @@ use super::response::ok_json;
 use crate::base::instant;
 use crate::edges::{Edges, Enforcement, EnforcementDeadline};
 use crate::operations::fields::InvalidValue;
-use crate::operations::principal::Principal;
+use crate::operations::permissions::may;
 use crate::operations::values;
 use crate::web::problem::Problem;
 
@@ -51,7 +52,7 @@ struct EnforcementBody {
 )]
 pub(super) async fn show(
     State(api): State<Api>,
-    principal: Principal,
+    Anywhere(principal, ..): Anywhere<may::ReadEdges>,
     QueryFields(mut fields): QueryFields,
 ) -> Result<Response, Problem> {
     let revision = fields.optional("revision", |value| number(value, u64::MAX));

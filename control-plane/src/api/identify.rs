@@ -7,16 +7,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::authority::AnyAdmin;
+use super::authority::Anywhere;
 use super::openapi::NotFound;
 use super::response::ok_json;
 use crate::base::instant;
 use crate::base::secret::LastCharacters;
-use crate::operations::admin_tokens::RoleName;
 use crate::operations::fields::Fields;
 use crate::operations::identify::{Identified, IdentifySecret};
+use crate::operations::permissions::may;
 use crate::operations::request::RequestBody as _;
-use crate::store::{AdminToken, EdgeToken, SecretRecord, SecretStatus, Status};
+use crate::store::{AdminToken, EdgeToken, RoleName, SecretRecord, SecretStatus, Status};
 use crate::web::problem::Problem;
 
 /// What a text belongs to.
@@ -83,7 +83,7 @@ struct IdentifiedBody {
 )]
 pub(super) async fn identify(
     State(api): State<Api>,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::IdentifySecrets>,
     fields: Fields,
 ) -> Result<Response, Problem> {
     let operations = api.operations();
@@ -145,7 +145,7 @@ impl IdentifiedBody {
         Self {
             workspace_id: token.role.workspace(),
             token_id: Some(token.id.to_string()),
-            role: Some(token.role.into()),
+            role: Some(token.role.name()),
             created_at: Some(token.created_at),
             ended_at: token.revoked_at,
             ..Self::new(IdentifiedKind::AdminToken, status, token.name, token.last_characters)

@@ -5,7 +5,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 
 use super::Api;
-use super::authority::PlatformAdmin;
+use super::authority::Platform;
+use crate::operations::permissions::may;
 use crate::web::problem::Problem;
 
 /// The media type that Prometheus requests.
@@ -18,7 +19,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
     operation_id = "get_metrics",
     responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
 )]
-pub(super) async fn show(State(api): State<Api>, _: PlatformAdmin) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn show(State(api): State<Api>, _: Platform<may::ReadMetrics>) -> Result<impl IntoResponse, Problem> {
     let text = api.metrics.text().map_err(|cause| {
         tracing::error!(%cause, "the metrics can't be written");
         Problem::fault()

@@ -102,9 +102,6 @@ fn members(of: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)
 /// Marks an operation that changes nothing, although its method isn't GET. Not part of the document.
 const READ_ONLY: &str = "x-read-only";
 
-/// Marks an operation that every role may use. Not part of the document.
-const ANY_ROLE: &str = "x-any-role";
-
 /// A refusal that a handler declares, because its path and parameters don't imply it.
 pub(super) struct NotFound;
 
@@ -139,7 +136,6 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let has_query = declared.iter().any(|parameter| parameter.get("in").is_some_and(|place| place == "query"));
     let (takes_if_match, takes_key) = (takes("If-Match"), takes("Idempotency-Key"));
     let is_change = method != "get" && operation.remove(READ_ONLY).is_none();
-    let is_restricted = is_guarded && operation.remove(ANY_ROLE).is_none();
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<_> = names.map(path_parameter).collect();
     parameters.extend(declared);
@@ -171,8 +167,7 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     for (name, status, _) in PROBLEMS {
         let applies = match status {
             400 | 422 => has_body || has_query,
-            401 | 429 | 500 => is_guarded,
-            403 => is_restricted,
+            401 | 403 | 429 | 500 => is_guarded,
             404 => path.contains('{') || takes_key,
             409 => takes_key,
             412 => takes_if_match,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::authority::{AdminOf, MemberOf, PlatformAdmin};
+use super::authority::{Anywhere, Platform, Within};
 use super::idempotency::{self, IdempotencyKey};
 use super::precondition::IfMatch;
 use super::query::{PageParams, QueryFields};
@@ -16,7 +16,7 @@ use super::response::{PageBody, changed_resource, ok_json, resource};
 use crate::base::instant;
 use crate::operations::cursor::CursorPage;
 use crate::operations::fields::Fields;
-use crate::operations::principal::Principal;
+use crate::operations::permissions::may;
 use crate::operations::request::RequestBody as _;
 use crate::operations::workspaces::{CreateWorkspace, UpdateWorkspace};
 use crate::operations::{OperationError, Resource};
@@ -59,7 +59,7 @@ impl From<Workspace> for WorkspaceBody {
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::CreateWorkspaces>,
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, Problem> {
@@ -88,13 +88,12 @@ async fn replay(api: &Api, made: OnceResult) -> Result<Response, Problem> {
     get,
     path = "/workspaces",
     operation_id = "list_workspaces",
-    extensions(("x-any-role" = json!(true))),
     params(PageParams),
     responses((status = 200, description = "A page", body = PageBody<WorkspaceBody>))
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    principal: Principal,
+    Anywhere(principal, ..): Anywhere<may::ReadKeys>,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
     let CursorPage { items, next_cursor } = api.operations().list_workspaces(&principal, fields).await?;
@@ -108,7 +107,7 @@ pub(super) async fn list(
     operation_id = "get_workspace",
     responses((status = 200, description = "The workspace", body = WorkspaceBody))
 )]
-pub(super) async fn show(MemberOf(at): MemberOf) -> Result<Response, Problem> {
+pub(super) async fn show(Within(at, ..): Within<may::ReadKeys>) -> Result<Response, Problem> {
     let revision = at.workspace.revision;
     resource(&WorkspaceBody::from(at.workspace), revision)
 }
@@ -124,7 +123,7 @@ pub(super) async fn show(MemberOf(at): MemberOf) -> Result<Response, Problem> {
 )]
 pub(super) async fn update(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::RenameWorkspaces>,
     IfMatch(precondition): IfMatch,
     fields: Fields,
 ) -> Result<Response, Problem> {

@@ -7,6 +7,7 @@ use super::connection::RemoteOptions;
 use super::failure::Outcome;
 use super::json::{given, object};
 use super::token_collection::TokenCollection;
+use crate::store::RoleName;
 
 /// The options of `latchkey tokens`.
 #[derive(Args)]
@@ -47,8 +48,8 @@ struct Create {
     /// Its name, for people.
     name: String,
 
-    /// What it may do: everything; everything in its workspace; only read its workspace and keys.
-    #[arg(long, value_parser = ["platform_admin", "workspace_admin", "workspace_member"])]
+    /// What it may do; docs/api.md has the permissions of each role. The last two are for a workspace.
+    #[arg(long, value_parser = RoleName::NAMES.map(|(_, name)| name))]
     role: String,
 
     /// The workspace that the role is for, by id or slug.
@@ -105,11 +106,12 @@ pub(super) fn run_tokens(options: &TokensOptions) -> anyhow::Result<Outcome> {
 impl Create {
     fn body(&self) -> Value {
         let Self { name, role, workspace, expires_in, expires_at } = self;
+        let is_of_workspace = RoleName::NAMES.iter().any(|(own, name)| name == role && own.is_of_workspace());
         object([
             ("name", Some(json!(name))),
             ("role", Some(json!(role))),
             // The workspace may come from the environment, which is for commands that need one.
-            ("workspace", given(workspace).filter(|_| role != "platform_admin")),
+            ("workspace", given(workspace).filter(|_| is_of_workspace)),
             ("expires_in", given(expires_in)),
             ("expires_at", given(expires_at)),
         ])

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use policy::UnixSeconds;
+use policy::{UnixSeconds, WorkspaceId};
 
 use super::display::{self, Moment};
 use super::enforcement::Banner;
@@ -18,22 +18,27 @@ use super::query::PageQuery;
 use super::secret::{SecretPage, ShellCommand, already_created};
 use super::session::ConsoleSession;
 use crate::api::Api;
-use crate::api::authority::AnyAdmin;
+use crate::api::authority::Anywhere;
 use crate::api::path::AdminTokenInPath;
 use crate::operations::admin_tokens::CreateAdminToken;
 use crate::operations::cursor::CursorPage;
 use crate::operations::fields::Fields;
+use crate::operations::permissions::{Permission, includes, may};
 use crate::operations::principal::Principal;
 use crate::operations::request::RequestBody as _;
 use crate::operations::{OperationError, WithSecret};
-use crate::store::{AdminToken, Precondition, Workspace, WorkspaceQuery};
+use crate::store::{AdminToken, Precondition, Role, RoleName, Workspace, WorkspaceQuery};
 use crate::web::problem::Problem;
 
 const LIST: &str = "/console/admin-tokens";
 
 /// Roles: the name in REST, the label, and what the role may do.
-const ROLES: [(&str, &str, &str); 3] = [
+const ROLES: [(&str, &str, &str); 7] = [
     ("platform_admin", "Platform admin", "manages everything, in every workspace"),
+    ("platform_viewer", "Platform viewer", "can see everything, but change nothing"),
+    ("responder", "Responder", "identifies leaked texts and deactivates keys, in every workspace"),
+    ("edge_operator", "Edge operator", "manages edges and their tokens, and sees no keys"),
+    ("metrics", "Metrics", "can read the control plane's metrics, for a monitoring system"),
     ("workspace_admin", "Workspace admin", "manages one workspace, its keys and its tokens"),
     ("workspace_member", "Workspace member", "can see one workspace and its keys, but change nothing"),
 ];
@@ -46,6 +51,7 @@ struct ListPage {
     rows: Vec<Row>,
     next: Option<String>,
     is_first_page: bool,
+    may_manage: bool,
 }
 
 struct Row {
@@ -95,7 +101,7 @@ struct RevokePage {
 pub(super) async fn list(
     State(api): State<Api>,
     session: ConsoleSession,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ReadAdminTokens>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let CursorPage { items, next_cursor } = api.operations().list_admin_tokens(&principal, params.fields()).await?;
@@ -109,6 +115,7 @@ pub(super) async fn list(
         rows: items.into_iter().map(row).collect(),
         next: next_cursor.map(|next| params.url_with(LIST, "cursor", &next)),
         is_first_page: params.text("cursor").is_empty(),
+        may_manage: session.principal.may(Permission::ManageAdminTokens),
         banner: Banner::of(&api, params.completed).await,
     };
     html(StatusCode::OK, &page)
@@ -143,7 +150,7 @@ async fn workspaces(api: &Api, principal: &Principal) -> Result<Vec<Workspace>, 
 pub(super) async fn new(
     State(api): State<Api>,
     session: ConsoleSession,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ManageAdminTokens>,
 ) -> Result<Response, Problem> {
     let page = page(&api, &session, &principal, FormErrors::none()).await?;
     html(StatusCode::OK, &NewPage { lifetime: "90d".to_owned(), ..page })
@@ -152,7 +159,7 @@ pub(super) async fn new(
 pub(super) async fn create(
     State(api): State<Api>,
     session: ConsoleSession,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ManageAdminTokens>,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let once_key = form.once_key()?;
@@ -195,6 +202,15 @@ pub(super) async fn create(
     html(StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
+/// Whether a principal may create a token with this role, in some workspace if it is one of a workspace.
+fn may_create(principal: &Principal, role: &str) -> bool {
+    let own = principal.role();
+    // For a principal without one, any workspace stands for all of them.
+    let workspace = own.workspace().unwrap_or(WorkspaceId::from_bytes([0; 16]));
+    let requested = RoleName::parse(role).and_then(|name| Role::new(name, name.is_of_workspace().then_some(workspace)));
+    requested.is_some_and(|requested| includes(own, requested))
+}
+
 async fn create_token(
     api: &Api,
     principal: &Principal,
@@ -218,7 +234,7 @@ async fn page(
         errors,
         name: String::new(),
         role: "workspace_member".to_owned(),
-        roles: ROLES.into_iter().filter(|(word, ..)| is_platform || *word != "platform_admin").collect(),
+        roles: ROLES.into_iter().filter(|(name, ..)| may_create(principal, name)).collect(),
         workspaces: workspaces.into_iter().map(|workspace| (workspace.slug, workspace.name)).collect(),
         workspace: String::new(),
         lifetime: String::new(),
@@ -232,7 +248,7 @@ async fn page(
 pub(super) async fn confirm_revoke(
     State(api): State<Api>,
     session: ConsoleSession,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ManageAdminTokens>,
     AdminTokenInPath(id): AdminTokenInPath,
 ) -> Result<Response, Problem> {
     let token = api.operations().admin_token(&principal, id).await?;
@@ -251,7 +267,7 @@ pub(super) async fn confirm_revoke(
 
 pub(super) async fn revoke(
     State(api): State<Api>,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::ManageAdminTokens>,
     AdminTokenInPath(id): AdminTokenInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {

@@ -13,9 +13,10 @@ use super::page::{Area, Frame, html};
 use super::problems::FormErrors;
 use super::query::PageQuery;
 use super::session::ConsoleSession;
-use crate::api::authority::{AdminOf, PlatformAdmin};
+use crate::api::authority::{Platform, Within};
 use crate::api::{Api, audit};
 use crate::base::instant;
+use crate::operations::permissions::may;
 use crate::store::{Actor, AuditEvent, AuditFilter, AuditQuery, Order};
 use crate::web::problem::Problem;
 
@@ -123,7 +124,7 @@ struct Page {
 pub(super) async fn show_all(
     State(api): State<Api>,
     session: ConsoleSession,
-    _: PlatformAdmin,
+    _: Platform<may::ReadAudit>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let frame = Frame::new(&session, Area::WholeAudit);
@@ -133,7 +134,7 @@ pub(super) async fn show_all(
 pub(super) async fn show_workspace(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ReadAudit>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let frame = Frame::within(&session, &at.workspace, Area::Audit);
@@ -143,7 +144,7 @@ pub(super) async fn show_workspace(
 
 pub(super) async fn export_all(
     State(api): State<Api>,
-    _: PlatformAdmin,
+    _: Platform<may::ReadAudit>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     export(api, None, "audit-log.jsonl", params).await
@@ -151,7 +152,7 @@ pub(super) async fn export_all(
 
 pub(super) async fn export_workspace(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ReadAudit>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     export(api, Some(at.workspace.id), &format!("audit-{}.jsonl", at.workspace.slug), params).await

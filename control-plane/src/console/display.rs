@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use policy::{Allowlist, Level, Scopes, UnixSeconds};
 
 use crate::base::instant;
-use crate::store::{Role, Status};
+use crate::store::{Role, RoleName, Status};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -98,14 +98,17 @@ pub(super) fn duration(secs: u64) -> String {
 }
 
 pub(super) fn role(role: Role) -> &'static str {
-    match role {
-        Role::PlatformAdmin => "Platform admin",
-        Role::WorkspaceAdmin(_) => "Workspace admin",
-        Role::WorkspaceMember(_) => "Workspace member",
+    match role.name() {
+        RoleName::PlatformAdmin => "Platform admin",
+        RoleName::PlatformViewer => "Platform viewer",
+        RoleName::Responder => "Responder",
+        RoleName::EdgeOperator => "Edge operator",
+        RoleName::Metrics => "Metrics",
+        RoleName::WorkspaceAdmin => "Workspace admin",
+        RoleName::WorkspaceMember => "Workspace member",
     }
 }
 
-/// As [`role`], for a role's name in REST.
 pub(super) fn status(status: Status) -> &'static str {
     match status {
         Status::Active => "Active",

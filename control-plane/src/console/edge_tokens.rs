@@ -15,11 +15,12 @@ use super::query::PageQuery;
 use super::secret::{SecretPage, ShellCommand, already_created};
 use super::session::ConsoleSession;
 use crate::api::Api;
-use crate::api::authority::PlatformAdmin;
+use crate::api::authority::Platform;
 use crate::api::path::EdgeTokenInPath;
 use crate::operations::WithSecret;
 use crate::operations::cursor::CursorPage;
 use crate::operations::edge_tokens::CreateEdgeToken;
+use crate::operations::permissions::{Permission, may};
 use crate::operations::request::RequestBody as _;
 use crate::store::Precondition;
 use crate::web::problem::Problem;
@@ -34,6 +35,7 @@ struct ListPage {
     rows: Vec<Row>,
     next: Option<String>,
     is_first_page: bool,
+    may_manage: bool,
 }
 
 struct Row {
@@ -59,7 +61,7 @@ struct NewPage {
 pub(super) async fn list(
     State(api): State<Api>,
     session: ConsoleSession,
-    _: PlatformAdmin,
+    _: Platform<may::ReadEdgeTokens>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let CursorPage { items, next_cursor } = api.operations().list_edge_tokens(params.fields()).await?;
@@ -79,6 +81,7 @@ pub(super) async fn list(
         rows: rows.collect(),
         next: next_cursor.map(|next| params.url_with(LIST, "cursor", &next)),
         is_first_page: params.text("cursor").is_empty(),
+        may_manage: session.principal.may(Permission::ManageEdgeTokens),
         banner: Banner::of(&api, params.completed).await,
     };
     html(StatusCode::OK, &page)
@@ -87,7 +90,7 @@ pub(super) async fn list(
 pub(super) async fn new(
     State(api): State<Api>,
     session: ConsoleSession,
-    _: PlatformAdmin,
+    _: Platform<may::ManageEdgeTokens>,
 ) -> Result<Response, Problem> {
     html(StatusCode::OK, &page(&api, &session, (FormErrors::none(), "", ""))?)
 }
@@ -95,7 +98,7 @@ pub(super) async fn new(
 pub(super) async fn create(
     State(api): State<Api>,
     session: ConsoleSession,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageEdgeTokens>,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let once_key = form.once_key()?;
@@ -147,7 +150,7 @@ fn page(
 pub(super) async fn confirm_revoke(
     State(api): State<Api>,
     session: ConsoleSession,
-    _: PlatformAdmin,
+    _: Platform<may::ManageEdgeTokens>,
     EdgeTokenInPath(id): EdgeTokenInPath,
 ) -> Result<Response, Problem> {
     let token = api.operations().edge_token(id).await?;
@@ -157,7 +160,7 @@ pub(super) async fn confirm_revoke(
 
 pub(super) async fn revoke(
     State(api): State<Api>,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageEdgeTokens>,
     EdgeTokenInPath(id): EdgeTokenInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {

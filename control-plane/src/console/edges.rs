@@ -15,9 +15,11 @@ use super::problems::FormErrors;
 use super::query::PageQuery;
 use super::session::ConsoleSession;
 use crate::api::Api;
-use crate::api::authority::PlatformAdmin;
+use crate::api::authority::{Anywhere, Platform};
 use crate::api::path::InstanceInPath;
 use crate::edges::{InstanceError, InstanceView, State as EdgeState};
+use crate::operations::permissions::{Permission, may};
+use crate::operations::principal::Principal;
 use crate::web::problem::Problem;
 
 #[derive(Template)]
@@ -26,6 +28,7 @@ struct Page {
     frame: Frame,
     banner: Option<Banner>,
     is_platform: bool,
+    may_create_token: bool,
     revision: Revision,
     enforcement: EnforcementStatus,
     rows: Vec<Row>,
@@ -63,18 +66,29 @@ struct RemovePage {
 pub(super) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
+    _: Anywhere<may::ReadEdges>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let revision = api.store.head().borrow().revision;
-    let (now, is_platform) = (api.clock.now(), session.principal.reach().is_none());
+    let (now, principal) = (api.clock.now(), &session.principal);
+    let is_platform = principal.reach().is_none();
     let banner = Banner::of(&api, params.completed).await;
     let enforcement = EnforcementStatus::now(&api, revision).await;
-    let rows = api.edges.views(revision).into_iter().map(|view| row(&api, view, revision, is_platform, now));
+    let rows = api.edges.views(revision).into_iter().map(|view| row(&api, view, revision, principal, now));
     let frame = Frame::new(&session, Area::Edges);
-    html(StatusCode::OK, &Page { frame, banner, is_platform, revision, enforcement, rows: rows.collect() })
+    let page = Page {
+        frame,
+        banner,
+        is_platform,
+        may_create_token: principal.may(Permission::ManageEdgeTokens),
+        revision,
+        enforcement,
+        rows: rows.collect(),
+    };
+    html(StatusCode::OK, &page)
 }
 
-fn row(api: &Api, view: InstanceView, revision: Revision, is_platform: bool, now: UnixSeconds) -> Row {
+fn row(api: &Api, view: InstanceView, revision: Revision, principal: &Principal, now: UnixSeconds) -> Row {
     let InstanceView { instance, facts, applied, state, .. } = view;
     let current = applied.iter().filter(|applied| applied.is_some_and(|applied| applied >= revision)).count();
     let (word, meaning) = match state {
@@ -103,8 +117,9 @@ fn row(api: &Api, view: InstanceView, revision: Revision, is_platform: bool, now
         first_seen: Moment::new(instance.first_seen_at, now),
         version: instance.version,
         format: instance.format,
-        address: instance.address.filter(|_| is_platform).map(|address| address.to_string()),
-        is_removable: is_platform && matches!(state, EdgeState::Disconnected | EdgeState::Stale),
+        address: instance.address.filter(|_| principal.reach().is_none()).map(|address| address.to_string()),
+        is_removable: principal.may(Permission::ManageEdges)
+            && matches!(state, EdgeState::Disconnected | EdgeState::Stale),
         edge: instance.edge,
         instance: instance.id,
     }
@@ -117,7 +132,7 @@ const CONNECTED: &str =
 pub(super) async fn confirm_remove(
     State(api): State<Api>,
     session: ConsoleSession,
-    _: PlatformAdmin,
+    _: Platform<may::ManageEdges>,
     InstanceInPath(id): InstanceInPath,
 ) -> Result<Response, Problem> {
     html(StatusCode::OK, &remove_page(&api, &session, &id, FormErrors::none())?)
@@ -126,7 +141,7 @@ pub(super) async fn confirm_remove(
 pub(super) async fn remove(
     State(api): State<Api>,
     session: ConsoleSession,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageEdges>,
     InstanceInPath(id): InstanceInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {

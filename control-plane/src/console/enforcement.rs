@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::display::{Moment, item_count};
 use super::page::html;
 use super::query::{CompletedAction, PageQuery};
-use super::session::ConsoleSession;
 use crate::api::Api;
+use crate::api::authority::Anywhere;
 use crate::edges::{EnforcementDeadline, State as EdgeState};
+use crate::operations::permissions::may;
 use crate::web::problem::Problem;
 
 /// How long the page after a change waits for its enforcement: connected edges take some milliseconds.
@@ -139,7 +140,7 @@ fn elapsed(took: Duration) -> String {
 /// The same part, once the revision is enforced, or after [`REFRESH_WAIT`].
 pub(super) async fn fragment(
     State(api): State<Api>,
-    _: ConsoleSession,
+    _: Anywhere<may::ReadEdges>,
     mut params: PageQuery,
 ) -> Result<Response, Problem> {
     let revision = params.take("of").and_then(|text| text.parse().ok()).map(Revision);

@@ -15,8 +15,9 @@ use super::page::{Area, Frame, html};
 use super::problems::FormErrors;
 use super::session::ConsoleSession;
 use crate::api::Api;
-use crate::api::authority::AnyAdmin;
+use crate::api::authority::Anywhere;
 use crate::operations::identify::{Identified, IdentifySecret};
+use crate::operations::permissions::may;
 use crate::operations::request::RequestBody as _;
 use crate::operations::{OperationError, Resource};
 use crate::store::{AdminToken, EdgeToken, Role, SecretRecord, SecretStatus, Status, TOKEN_FILE_NAME, WorkspaceName};
@@ -51,7 +52,7 @@ struct IdentifiedSecret {
     revoke_href: Option<String>,
 }
 
-pub(super) async fn show(session: ConsoleSession, _: AnyAdmin) -> Result<Response, Problem> {
+pub(super) async fn show(session: ConsoleSession, _: Anywhere<may::IdentifySecrets>) -> Result<Response, Problem> {
     let frame = Frame::new(&session, Area::Identify);
     html(StatusCode::OK, &Page { frame, errors: FormErrors::none(), is_unknown: false, identified: None })
 }
@@ -60,7 +61,7 @@ pub(super) async fn show(session: ConsoleSession, _: AnyAdmin) -> Result<Respons
 pub(super) async fn find(
     State(api): State<Api>,
     session: ConsoleSession,
-    AnyAdmin(principal): AnyAdmin,
+    Anywhere(principal, ..): Anywhere<may::IdentifySecrets>,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let frame = Frame::new(&session, Area::Identify);
@@ -141,7 +142,7 @@ async fn identified_secret(api: &Api, found: Identified, now: UnixSeconds) -> Re
         },
         Identified::AdminTokenFile(last) => IdentifiedSecret {
             last_characters: last.into_option(),
-            role: Some(display::role(Role::PlatformAdmin)),
+            role: Some(display::role(Role::PLATFORM_ADMIN)),
             ..page
         },
         Identified::EdgeTokenFile(last) => IdentifiedSecret { last_characters: last.into_option(), ..page },

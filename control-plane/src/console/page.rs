@@ -9,7 +9,9 @@ use policy::key_text::find_secret;
 use super::secret::SecretPage;
 use super::session::ConsoleSession;
 use super::{assets, display};
-use crate::store::{Role, Workspace};
+use crate::operations::permissions::Permission;
+use crate::operations::principal::Principal;
+use crate::store::Workspace;
 use crate::web::problem::Problem;
 
 /// The frame of a page: the signed-in principal and the navigation.
@@ -70,6 +72,25 @@ pub(super) enum Area {
     Elsewhere,
 }
 
+/// Where a principal must have the permission for a link.
+#[derive(Clone, Copy)]
+enum LinkReach {
+    /// On the whole platform.
+    Platform,
+    /// There, or in its own workspace.
+    Any,
+}
+
+/// The links outside of a workspace: who may follow each, and its entry, label and path.
+const PLATFORM_LINKS: [(Permission, LinkReach, Area, &str, &str); 6] = [
+    (Permission::ReadKeys, LinkReach::Platform, Area::Workspaces, "Workspaces", "/console/workspaces"),
+    (Permission::IdentifySecrets, LinkReach::Any, Area::Identify, "Found a leaked key?", "/console/identify"),
+    (Permission::ReadEdges, LinkReach::Any, Area::Edges, "Edges", "/console/edges"),
+    (Permission::ReadEdgeTokens, LinkReach::Platform, Area::EdgeTokens, "Edge tokens", "/console/edge-tokens"),
+    (Permission::ReadAdminTokens, LinkReach::Any, Area::AdminTokens, "Admin tokens", "/console/admin-tokens"),
+    (Permission::ReadAudit, LinkReach::Platform, Area::WholeAudit, "Audit log", "/console/audit"),
+];
+
 impl Frame {
     /// For a page that belongs to no workspace.
     pub(super) fn new(session: &ConsoleSession, area: Area) -> Self {
@@ -87,39 +108,27 @@ impl Frame {
     }
 
     fn of(session: &ConsoleSession, workspace: Option<&Workspace>, area: Area) -> Self {
-        let role = session.principal.role();
+        let principal = &session.principal;
         let account = Account {
-            name: session.principal.actor().name.clone(),
-            role: display::role(role),
+            name: principal.actor().name.clone(),
+            role: display::role(principal.role()),
             csrf: session.csrf.text().to_owned(),
         };
         let link = |of, label, href: &str| NavLink { label, href: href.to_owned(), is_current: of == area };
         let mut groups = Vec::new();
         if let Some(Workspace { name, slug, .. }) = workspace {
             let at = format!("/console/workspaces/{slug}");
-            let mut links = vec![link(Area::Keys, "API Keys", &format!("{at}/keys"))];
-            if role_is_admin(role) {
-                links.push(link(Area::Audit, "Audit trail", &format!("{at}/audit")));
-                links.push(link(Area::Workspace, "Settings", &at));
-            }
+            let links = [
+                (Permission::ReadKeys, Area::Keys, "API Keys", format!("{at}/keys")),
+                (Permission::ReadAudit, Area::Audit, "Audit trail", format!("{at}/audit")),
+                (Permission::RenameWorkspaces, Area::Workspace, "Settings", at),
+            ];
+            let links = links.into_iter().filter(|(needed, ..)| principal.may(*needed));
+            let links = links.map(|(_, area, label, href)| link(area, label, &href)).collect();
             groups.push(NavGroup { title: name.clone(), links });
         }
-        let links = match role {
-            Role::PlatformAdmin => vec![
-                link(Area::Workspaces, "Workspaces", "/console/workspaces"),
-                link(Area::Identify, "Found a leaked key?", "/console/identify"),
-                link(Area::Edges, "Edges", "/console/edges"),
-                link(Area::EdgeTokens, "Edge tokens", "/console/edge-tokens"),
-                link(Area::AdminTokens, "Admin tokens", "/console/admin-tokens"),
-                link(Area::WholeAudit, "Audit log", "/console/audit"),
-            ],
-            Role::WorkspaceAdmin(_) => vec![
-                link(Area::Identify, "Found a leaked key?", "/console/identify"),
-                link(Area::Edges, "Edges", "/console/edges"),
-                link(Area::AdminTokens, "Admin tokens", "/console/admin-tokens"),
-            ],
-            Role::WorkspaceMember(_) => vec![link(Area::Edges, "Edges", "/console/edges")],
-        };
+        let links = PLATFORM_LINKS.iter().filter(|(needed, reach, ..)| may_follow(principal, *needed, *reach));
+        let links = links.map(|(_, _, area, label, href)| link(*area, label, href)).collect();
         groups.push(NavGroup { title: "Platform".to_owned(), links });
         Self { account: Some(account), groups }
     }
@@ -142,12 +151,19 @@ impl Frame {
     }
 }
 
-/// Whether a role may change a workspace that it may see.
-pub(super) fn role_is_admin(role: Role) -> bool {
-    match role {
-        Role::PlatformAdmin | Role::WorkspaceAdmin(_) => true,
-        Role::WorkspaceMember(_) => false,
-    }
+/// Whether the page of a link is for the principal.
+fn may_follow(principal: &Principal, needed: Permission, reach: LinkReach) -> bool {
+    let reaches = match reach {
+        LinkReach::Platform => principal.reach().is_none(),
+        LinkReach::Any => true,
+    };
+    reaches && principal.may(needed)
+}
+
+/// The first page that the principal may see; `None` if there is none.
+pub(super) fn first_page(principal: &Principal) -> Option<&'static str> {
+    let mut links = PLATFORM_LINKS.iter().filter(|(needed, reach, ..)| may_follow(principal, *needed, *reach));
+    links.next().map(|(.., href)| *href)
 }
 
 /// Renders a page as a response. Keys and tokens in its text are redacted, wherever they were typed or stored; only

@@ -13,8 +13,9 @@ use super::problems::FormErrors;
 use super::query::PageQuery;
 use super::session::ConsoleSession;
 use crate::api::Api;
-use crate::api::authority::{AdminOf, PlatformAdmin};
+use crate::api::authority::{Platform, Within};
 use crate::operations::cursor::CursorPage;
+use crate::operations::permissions::{Permission, may};
 use crate::operations::request::RequestBody as _;
 use crate::operations::workspaces::{CreateWorkspace, UpdateWorkspace};
 use crate::store::Precondition;
@@ -28,6 +29,7 @@ struct ListPage {
     rows: Vec<Row>,
     next: Option<String>,
     is_first_page: bool,
+    may_create: bool,
     count: String,
 }
 
@@ -62,7 +64,7 @@ struct SettingsPage {
 pub(super) async fn list(
     State(api): State<Api>,
     session: ConsoleSession,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ReadKeys>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let CursorPage { items, next_cursor } = api.operations().list_workspaces(&principal, params.fields()).await?;
@@ -79,6 +81,7 @@ pub(super) async fn list(
     let page = ListPage {
         frame: Frame::new(&session, Area::Workspaces),
         is_first_page: params.text("cursor").is_empty(),
+        may_create: principal.may(Permission::CreateWorkspaces),
         next: next_cursor.map(|next| params.url_with("/console/workspaces", "cursor", &next)),
         count: item_count(rows.len(), "workspace"),
         banner: Banner::of(&api, params.completed).await,
@@ -87,7 +90,7 @@ pub(super) async fn list(
     html(StatusCode::OK, &page)
 }
 
-pub(super) async fn new(session: ConsoleSession, _: PlatformAdmin) -> Result<Response, Problem> {
+pub(super) async fn new(session: ConsoleSession, _: Platform<may::CreateWorkspaces>) -> Result<Response, Problem> {
     let frame = Frame::new(&session, Area::Workspaces);
     html(StatusCode::OK, &NewPage { frame, errors: FormErrors::none(), name: String::new(), slug: String::new() })
 }
@@ -95,7 +98,7 @@ pub(super) async fn new(session: ConsoleSession, _: PlatformAdmin) -> Result<Res
 pub(super) async fn create(
     State(api): State<Api>,
     session: ConsoleSession,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::CreateWorkspaces>,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let input = with_field(with_field(form.fields(&[]), "name", form.text("name")), "slug", form.text("slug"));
@@ -120,7 +123,7 @@ pub(super) async fn create(
 pub(super) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::RenameWorkspaces>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let page = SettingsPage {
@@ -138,7 +141,7 @@ pub(super) async fn show(
 pub(super) async fn rename(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::RenameWorkspaces>,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let input = with_field(form.fields(&[]), "name", form.text("name"));

@@ -9,37 +9,13 @@ use super::cursor::{CursorPage, page_fields};
 use super::expiration::TokenExpiration;
 use super::field_types::Name;
 use super::fields::{Fields, InvalidValue};
+use super::permissions::includes;
 use super::principal::Principal;
 use super::request::{BodyField, NamedSchemas, OrNull, RequestContext, WorkspaceOfRequest, request_body};
 use super::{OperationError, Operations, Resource, WithSecret};
-use crate::store::{AdminToken, AtRevision, NewAdminToken, NewSecret, Precondition, Role, TokenQuery};
+use crate::store::{AdminToken, AtRevision, NewAdminToken, NewSecret, Precondition, Role, RoleName, TokenQuery};
 
-/// What a token may do, without the workspace that it is bound to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RoleName {
-    PlatformAdmin,
-    WorkspaceAdmin,
-    WorkspaceMember,
-}
-
-choice!(
-    "What a token may do.",
-    RoleName as "RoleName",
-    "unknown-role",
-    Self::PlatformAdmin => "platform_admin",
-    Self::WorkspaceAdmin => "workspace_admin",
-    Self::WorkspaceMember => "workspace_member",
-);
-
-impl From<Role> for RoleName {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::PlatformAdmin => Self::PlatformAdmin,
-            Role::WorkspaceAdmin(_) => Self::WorkspaceAdmin,
-            Role::WorkspaceMember(_) => Self::WorkspaceMember,
-        }
-    }
-}
+choice!("What a token may do.", RoleName as "RoleName", "unknown-role", RoleName::NAMES);
 
 request_body! {
     /// An admin token to create.
@@ -83,35 +59,20 @@ impl BodyField for RequestedRole {
 /// The role in the workspace that the request names, or by default in the principal's own. A workspace outside the
 /// principal's reach is refused like one that doesn't exist.
 fn bound_role(role: RoleName, names_workspace: bool, context: &RequestContext<'_>) -> Result<Role, InvalidValue> {
-    let workspace = || match (context.workspace, names_workspace) {
-        (WorkspaceOfRequest::Body(Some(found)), true) => Ok(found),
-        (WorkspaceOfRequest::Body(_) | WorkspaceOfRequest::Path(_), true) => {
-            Err(InvalidValue::new("unknown-workspace", "is not a workspace that you may see"))
+    if !role.is_of_workspace() && names_workspace {
+        let message = format!("belongs to the roles of a workspace; leave it out for a {}", role.as_str());
+        return Err(InvalidValue::new("ambiguous", message));
+    }
+    let workspace = match (context.workspace, names_workspace) {
+        _ if !role.is_of_workspace() => None,
+        (WorkspaceOfRequest::Body(Some(found)), true) => Some(found),
+        (WorkspaceOfRequest::Body(None) | WorkspaceOfRequest::Path(_), true) => {
+            return Err(InvalidValue::new("unknown-workspace", "is not a workspace that you may see"));
         }
-        (_, false) => context
-            .principal
-            .reach()
-            .ok_or_else(|| InvalidValue::new("required", "is required for this role: a workspace's id or slug")),
+        (_, false) => context.principal.reach(),
     };
-    match role {
-        RoleName::PlatformAdmin if names_workspace => {
-            let message = "belongs to the roles of a workspace; leave it out for a platform_admin";
-            Err(InvalidValue::new("ambiguous", message))
-        }
-        RoleName::PlatformAdmin => Ok(Role::PlatformAdmin),
-        RoleName::WorkspaceAdmin => workspace().map(Role::WorkspaceAdmin),
-        RoleName::WorkspaceMember => workspace().map(Role::WorkspaceMember),
-    }
-}
-
-/// Whether a principal with the first role may create a token with the second.
-fn includes(own: Role, requested: Role) -> bool {
-    match (own, requested) {
-        (Role::PlatformAdmin, _) => true,
-        (Role::WorkspaceAdmin(own), Role::WorkspaceAdmin(requested) | Role::WorkspaceMember(requested))
-        | (Role::WorkspaceMember(own), Role::WorkspaceMember(requested)) => own == requested,
-        (Role::WorkspaceAdmin(_) | Role::WorkspaceMember(_), _) => false,
-    }
+    let message = "is required for this role: a workspace's id or slug";
+    Role::new(role, workspace).ok_or_else(|| InvalidValue::new("required", message))
 }
 
 impl Operations<'_> {

@@ -39,10 +39,15 @@ pub(crate) trait Choice: Copy + PartialEq + 'static {
 /// Gives a type the names of its values: for requests, responses and the OpenAPI document.
 ///
 /// `choice!("what it is", Type as "its name in the document", "code-of-a-wrong-name", Self::Variant => "name", …)`.
+///
+/// A list that exists can be named in place of the values.
 macro_rules! choice {
     ($description:literal, $choice:ty as $schema:literal, $code:literal $(or $else:literal)?, $($value:expr => $name:literal),+ $(,)?) => {
+        $crate::operations::choice::choice!($description, $choice as $schema, $code $(or $else)?, [$(($value, $name)),+]);
+    };
+    ($description:literal, $choice:ty as $schema:literal, $code:literal $(or $else:literal)?, $names:expr $(,)?) => {
         impl $crate::operations::choice::Choice for $choice {
-            const ALL: &'static [(Self, &'static str)] = &[$(($value, $name)),+];
+            const ALL: &'static [(Self, &'static str)] = &$names;
             const CODE: &'static str = $code;
             const ELSE: &'static str = concat!("" $(, "; ", $else)?);
         }

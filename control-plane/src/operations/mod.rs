@@ -15,6 +15,7 @@ pub(crate) mod field_types;
 pub mod fields;
 pub(crate) mod identify;
 pub(crate) mod keys;
+pub(crate) mod permissions;
 pub(crate) mod principal;
 pub(crate) mod request;
 pub(crate) mod values;

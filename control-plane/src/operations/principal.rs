@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use policy::{UnixSeconds, WorkspaceId};
 
+use super::permissions::{Permission, permissions};
 use crate::base::clock::Clock;
 use crate::store::{
     Actor, ActorKind, AdminToken, ChangeContext, OnceKey, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, Workspace,
@@ -38,6 +39,11 @@ impl Principal {
     /// What it may do.
     pub(crate) fn role(&self) -> Role {
         self.role
+    }
+
+    /// Whether it has a permission: in its own workspace, or everywhere.
+    pub(crate) fn may(&self, permission: Permission) -> bool {
+        permissions(self.role.name()).contains(&permission)
     }
 
     /// When its token ends; `None`: never.
@@ -82,7 +88,7 @@ impl Principal {
     pub(crate) fn token_file() -> Self {
         let (id, name) = (TOKEN_FILE_ID.to_owned(), TOKEN_FILE_NAME.to_owned());
         let actor = Actor { kind: ActorKind::TokenFile, id, name };
-        Self { actor, role: Role::PlatformAdmin, expires_at: None, address: None, request_id: None, once: None }
+        Self { actor, role: Role::PLATFORM_ADMIN, expires_at: None, address: None, request_id: None, once: None }
     }
 }
 

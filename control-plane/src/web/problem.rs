@@ -132,9 +132,22 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-secret", detail)
     }
 
-    /// 403. `token` describes one that would suffice: "a platform admin's token".
-    pub fn forbidden(token: &'static str) -> Self {
-        let detail = format!("your token's role does not allow this; use {token}");
+    /// 403. `may` is what a sufficient token may do: "manage keys".
+    pub fn forbidden(may: &str) -> Self {
+        let detail = format!("your token's role does not allow this; use a token that may {may}");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// 403: the token has the permission in its workspace, but not for the whole platform.
+    pub fn forbidden_in_workspace(may: &str) -> Self {
+        let detail = format!("your token is bound to a workspace; use a token that may {may} on the whole platform");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// 403: a new token would have a role that its creator's role does not include.
+    pub fn role_not_included() -> Self {
+        let detail = "a token may only create tokens with permissions that it has itself; use one whose role includes \
+                      the new token's role";
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 

@@ -183,3 +183,47 @@ async fn a_revoked_token_s_digest_is_forgotten_after_a_year() {
     service.sweep().await;
     assert_eq!(works(&service, &token).await, Err("bad-token".to_owned()));
 }
+
+#[tokio::test]
+async fn a_responder_can_stop_a_leaked_key_and_do_nothing_that_widens() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (key, secret) = service.key("acme", json!({})).await;
+    let (_, responder) = service.token("responder", None).await;
+    let call = async |method: Method, path: &str, body: Value| {
+        let answer = service.call_as(&responder, method, path, body, &[]).await;
+        (answer.status.as_u16(), answer.json())
+    };
+    let (status, found) = call(Method::POST, "/v1/keys/identify", json!({"secret": secret})).await;
+    assert_eq!((status, &found["kind"]), (200, &json!("key")));
+    let (status, changed) = call(Method::POST, &format!("{key}/deactivate"), Value::Null).await;
+    assert_eq!((status, &changed["status"]), (200, &json!("inactive")));
+    for (method, path, body) in [
+        (Method::POST, format!("{key}/activate"), Value::Null),
+        (Method::POST, format!("{key}/rotate"), Value::Null),
+        (Method::PATCH, key.clone(), json!({"ip_allowlist": null})),
+        (Method::DELETE, key.clone(), Value::Null),
+        (Method::POST, TOKENS.to_owned(), json!({"name": "x", "role": "responder"})),
+    ] {
+        let (status, refused) = call(method.clone(), &path, body).await;
+        assert_eq!((status, &refused["code"]), (403, &json!("forbidden")), "{method} {path}");
+        assert!(refused["detail"].as_str().unwrap().contains("use a token that may "), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_of_the_platform_takes_no_workspace_and_one_of_a_workspace_needs_it() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    for (role, workspace, expected) in [
+        ("platform_viewer", Some("acme"), "ambiguous"),
+        ("metrics", Some("acme"), "ambiguous"),
+        ("workspace_member", None, "required"),
+        ("workspace_member", Some("nowhere"), "unknown-workspace"),
+    ] {
+        let refused = service.post(TOKENS, json!({"name": "x", "role": role, "workspace": workspace})).await;
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        let error = &refused.json()["errors"][0];
+        assert_eq!((&error["field"], &error["code"]), (&json!("workspace"), &json!(expected)), "{role}: {error}");
+    }
+}

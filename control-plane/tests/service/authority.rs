@@ -7,61 +7,49 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Service};
 use crate::openapi::{assert_documented, routes};
+use crate::roles::{
+    ADMINS, EVERYBODY, MANAGE_EDGES, PLATFORM_ADMIN, READ_ADMIN_TOKENS, READ_AUDIT, READ_EDGE_TOKENS, READ_EDGES,
+    READ_KEYS, READ_METRICS, READ_WHOLE_AUDIT, RESPOND, ROLES, Roles,
+};
 
-/// Who may call a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Audience {
-    PlatformAdmins,
-    /// With a token or without.
-    Everybody,
-    /// Of the platform or of any workspace; they see only what is theirs.
-    AnyAdmin,
-    /// Every role; they see only what is theirs.
-    Anyone,
-    /// Admins of the path's workspace.
-    ItsAdmins,
-    /// Members and admins of the path's workspace.
-    ItsMembers,
-}
-
-const ROUTES: &[(&str, Audience)] = &[
-    ("GET /healthz", Audience::Everybody),
-    ("GET /readyz", Audience::Everybody),
-    ("GET /openapi.json", Audience::Everybody),
-    ("GET /metrics", Audience::PlatformAdmins),
-    ("GET /v1/workspaces", Audience::Anyone),
-    ("POST /v1/workspaces", Audience::PlatformAdmins),
-    ("GET /v1/workspaces/{workspace}", Audience::ItsMembers),
-    ("PATCH /v1/workspaces/{workspace}", Audience::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/keys", Audience::ItsMembers),
-    ("POST /v1/workspaces/{workspace}/keys", Audience::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/keys/{key}", Audience::ItsMembers),
-    ("PATCH /v1/workspaces/{workspace}/keys/{key}", Audience::ItsAdmins),
-    ("DELETE /v1/workspaces/{workspace}/keys/{key}", Audience::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/rotate", Audience::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/activate", Audience::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/deactivate", Audience::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/{key}/end-overlap", Audience::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/keys/{key}/usage", Audience::ItsMembers),
-    ("POST /v1/keys/identify", Audience::AnyAdmin),
-    ("POST /v1/keys/import", Audience::PlatformAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/import", Audience::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/deactivate-matching", Audience::ItsAdmins),
-    ("POST /v1/workspaces/{workspace}/keys/delete-matching", Audience::ItsAdmins),
-    ("GET /v1/workspaces/{workspace}/audit-events", Audience::ItsAdmins),
-    ("GET /v1/audit-events", Audience::PlatformAdmins),
-    ("GET /v1/admin-tokens", Audience::AnyAdmin),
-    ("POST /v1/admin-tokens", Audience::AnyAdmin),
-    ("GET /v1/admin-tokens/{token}", Audience::AnyAdmin),
-    ("DELETE /v1/admin-tokens/{token}", Audience::AnyAdmin),
-    ("GET /v1/edge-tokens", Audience::PlatformAdmins),
-    ("POST /v1/edge-tokens", Audience::PlatformAdmins),
-    ("GET /v1/edge-tokens/{token}", Audience::PlatformAdmins),
-    ("DELETE /v1/edge-tokens/{token}", Audience::PlatformAdmins),
-    ("GET /v1/edges", Audience::Anyone),
-    ("DELETE /v1/edges", Audience::PlatformAdmins),
-    ("DELETE /v1/edges/{instance}", Audience::PlatformAdmins),
-    ("GET /v1/enforcement", Audience::Anyone),
+const ROUTES: &[(&str, Roles)] = &[
+    ("GET /healthz", EVERYBODY),
+    ("GET /readyz", EVERYBODY),
+    ("GET /openapi.json", EVERYBODY),
+    ("GET /metrics", READ_METRICS),
+    ("GET /v1/workspaces", READ_KEYS),
+    ("POST /v1/workspaces", PLATFORM_ADMIN),
+    ("GET /v1/workspaces/{workspace}", READ_KEYS),
+    ("PATCH /v1/workspaces/{workspace}", ADMINS),
+    ("GET /v1/workspaces/{workspace}/keys", READ_KEYS),
+    ("POST /v1/workspaces/{workspace}/keys", ADMINS),
+    ("GET /v1/workspaces/{workspace}/keys/{key}", READ_KEYS),
+    ("PATCH /v1/workspaces/{workspace}/keys/{key}", ADMINS),
+    ("DELETE /v1/workspaces/{workspace}/keys/{key}", ADMINS),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/rotate", ADMINS),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/activate", ADMINS),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/deactivate", RESPOND),
+    ("POST /v1/workspaces/{workspace}/keys/{key}/end-overlap", RESPOND),
+    ("GET /v1/workspaces/{workspace}/keys/{key}/usage", READ_KEYS),
+    ("POST /v1/keys/identify", RESPOND),
+    ("POST /v1/keys/import", PLATFORM_ADMIN),
+    ("POST /v1/workspaces/{workspace}/keys/import", ADMINS),
+    ("POST /v1/workspaces/{workspace}/keys/deactivate-matching", RESPOND),
+    ("POST /v1/workspaces/{workspace}/keys/delete-matching", ADMINS),
+    ("GET /v1/workspaces/{workspace}/audit-events", READ_AUDIT),
+    ("GET /v1/audit-events", READ_WHOLE_AUDIT),
+    ("GET /v1/admin-tokens", READ_ADMIN_TOKENS),
+    ("POST /v1/admin-tokens", ADMINS),
+    ("GET /v1/admin-tokens/{token}", READ_ADMIN_TOKENS),
+    ("DELETE /v1/admin-tokens/{token}", ADMINS),
+    ("GET /v1/edge-tokens", READ_EDGE_TOKENS),
+    ("POST /v1/edge-tokens", MANAGE_EDGES),
+    ("GET /v1/edge-tokens/{token}", READ_EDGE_TOKENS),
+    ("DELETE /v1/edge-tokens/{token}", MANAGE_EDGES),
+    ("GET /v1/edges", READ_EDGES),
+    ("DELETE /v1/edges", MANAGE_EDGES),
+    ("DELETE /v1/edges/{instance}", MANAGE_EDGES),
+    ("GET /v1/enforcement", READ_EDGES),
 ];
 
 /// The outcome for a role. `MayAct` covers every answer of the handler.
@@ -96,37 +84,40 @@ async fn each_route_is_for_the_roles_that_it_is_meant_for_and_no_route_is_left_o
     let service = Service::start().await;
     service.workspace("acme").await;
     service.workspace("other").await;
-    let (_, platform) = service.token("platform_admin", None).await;
-    let (_, admin) = service.token("workspace_admin", Some("acme")).await;
-    let (_, member) = service.token("workspace_member", Some("acme")).await;
+    let mut tokens = Vec::new();
+    for (role, workspace) in ROLES {
+        tokens.push((role, service.token(role, workspace).await.1));
+    }
     let (_, stranger) = service.token("workspace_admin", Some("other")).await;
-    for (route, who) in ROUTES {
+    for (route, roles) in ROUTES {
         let (method, path) = route.split_once(' ').unwrap();
         let method: Method = method.parse().unwrap();
+        let is_of_workspace = path.contains("{workspace}");
         let path = path
             .replace("{workspace}", "acme")
             .replace("{key}", "key_00000000000000000000000000000000")
             .replace("{token}", "adt_00000000000000000000000000000000");
-        use AccessOutcome::{Forbidden, MayAct, UnknownWorkspace};
-        let expected = match who {
-            Audience::PlatformAdmins => [MayAct, Forbidden, Forbidden, Forbidden],
-            Audience::AnyAdmin => [MayAct, MayAct, Forbidden, MayAct],
-            Audience::Everybody | Audience::Anyone => [MayAct, MayAct, MayAct, MayAct],
-            Audience::ItsAdmins => [MayAct, MayAct, Forbidden, UnknownWorkspace],
-            Audience::ItsMembers => [MayAct, MayAct, MayAct, UnknownWorkspace],
+        let may_act = |role: &str| match roles.is_empty() || roles.contains(&role) {
+            true => AccessOutcome::MayAct,
+            false => AccessOutcome::Forbidden,
         };
-        for (token, expected) in [&platform, &admin, &member, &stranger].into_iter().zip(expected) {
+        let own = tokens.iter().map(|(role, token)| (*role, token, may_act(role)));
+        let others = match is_of_workspace {
+            true => AccessOutcome::UnknownWorkspace,
+            false => may_act("workspace_admin"),
+        };
+        for (role, token, expected) in own.chain([("workspace_admin of another", &stranger, others)]) {
             // A body that no handler takes: nothing is changed, and a role that may not act doesn't learn that the body
             // is wrong.
             let answer = service.call_as(token, method.clone(), &path, json!({"no such field": 1}), &[]).await;
-            assert_eq!(access_outcome(&answer), expected, "{route}: {}", answer.text());
+            assert_eq!(access_outcome(&answer), expected, "{role}: {route}: {}", answer.text());
             assert_documented(route, &answer);
         }
         let nobody = service.call_as("lkadm_wrong", method, &path, Value::Null, &[]).await;
         assert_documented(route, &nobody);
-        match who {
-            Audience::Everybody => assert_eq!(nobody.status, 200, "{route}"),
-            _ => assert_eq!((nobody.status.as_u16(), nobody.code().as_str()), (401, "bad-token"), "{route}"),
+        match roles.is_empty() {
+            true => assert_eq!(nobody.status, 200, "{route}"),
+            false => assert_eq!((nobody.status.as_u16(), nobody.code().as_str()), (401, "bad-token"), "{route}"),
         }
     }
 }

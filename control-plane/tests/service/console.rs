@@ -7,6 +7,10 @@ use axum::http::{Method, Request};
 use serde_json::json;
 
 use crate::harness::{ADMIN, PUBLIC_URL, Service};
+use crate::roles::{
+    ADMINS, MANAGE_EDGES, PLATFORM_ADMIN, READ_ADMIN_TOKENS, READ_AUDIT, READ_EDGE_TOKENS, READ_EDGES, READ_KEYS,
+    READ_WHOLE_AUDIT, RESPOND, ROLES, Roles,
+};
 use crate::visitor::{Form as _, Visitor, hidden};
 
 /// Who may open a page.
@@ -14,11 +18,15 @@ use crate::visitor::{Form as _, Visitor, hidden};
 enum Audience {
     Everybody,
     AnyoneSignedIn,
-    PlatformAdmins,
-    AnyAdmin,
-    ItsMembers,
-    ItsAdmins,
+    Only(Roles),
 }
+
+/// Roles of the platform that see its workspaces; others have no list of them.
+const READ_WORKSPACES: Roles = &["platform_admin", "platform_viewer", "responder"];
+
+/// Roles with pages.
+const PAGES: Roles =
+    &["platform_admin", "platform_viewer", "responder", "edge_operator", "workspace_admin", "workspace_member"];
 
 const ROUTES: &[(&str, Audience)] = &[
     ("GET /", Audience::Everybody),
@@ -27,49 +35,49 @@ const ROUTES: &[(&str, Audience)] = &[
     ("POST /console/sign-in", Audience::Everybody),
     ("GET /console/sign-in/check", Audience::Everybody),
     ("GET /console/assets/{file}", Audience::Everybody),
-    ("GET /console", Audience::AnyoneSignedIn),
+    ("GET /console", Audience::Only(PAGES)),
     ("POST /console/sign-out", Audience::AnyoneSignedIn),
     ("POST /console/sign-out-everywhere", Audience::AnyoneSignedIn),
-    ("GET /console/workspaces", Audience::PlatformAdmins),
-    ("POST /console/workspaces", Audience::PlatformAdmins),
-    ("GET /console/workspaces/new", Audience::PlatformAdmins),
-    ("GET /console/workspaces/{workspace}", Audience::ItsAdmins),
-    ("POST /console/workspaces/{workspace}", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys", Audience::ItsMembers),
-    ("POST /console/workspaces/{workspace}/keys", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/new", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}", Audience::ItsMembers),
-    ("GET /console/workspaces/{workspace}/keys/{key}/edit", Audience::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/edit", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/rotate", Audience::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/rotate", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/rotation", Audience::ItsMembers),
-    ("POST /console/workspaces/{workspace}/keys/{key}/end-overlap", Audience::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/activate", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/deactivate", Audience::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/deactivate", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/keys/{key}/delete", Audience::ItsAdmins),
-    ("POST /console/workspaces/{workspace}/keys/{key}/delete", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/audit", Audience::ItsAdmins),
-    ("GET /console/workspaces/{workspace}/audit/export", Audience::ItsAdmins),
-    ("GET /console/audit", Audience::PlatformAdmins),
-    ("GET /console/audit/export", Audience::PlatformAdmins),
-    ("GET /console/identify", Audience::AnyAdmin),
-    ("POST /console/identify", Audience::AnyAdmin),
-    ("GET /console/admin-tokens", Audience::AnyAdmin),
-    ("POST /console/admin-tokens", Audience::AnyAdmin),
-    ("GET /console/admin-tokens/new", Audience::AnyAdmin),
-    ("GET /console/admin-tokens/{token}/revoke", Audience::AnyAdmin),
-    ("POST /console/admin-tokens/{token}/revoke", Audience::AnyAdmin),
-    ("GET /console/edge-tokens", Audience::PlatformAdmins),
-    ("POST /console/edge-tokens", Audience::PlatformAdmins),
-    ("GET /console/edge-tokens/new", Audience::PlatformAdmins),
-    ("GET /console/edge-tokens/{token}/revoke", Audience::PlatformAdmins),
-    ("POST /console/edge-tokens/{token}/revoke", Audience::PlatformAdmins),
-    ("GET /console/edges", Audience::AnyoneSignedIn),
-    ("GET /console/edges/{instance}/remove", Audience::PlatformAdmins),
-    ("POST /console/edges/{instance}/remove", Audience::PlatformAdmins),
-    ("GET /console/enforcement", Audience::AnyoneSignedIn),
+    ("GET /console/workspaces", Audience::Only(READ_WORKSPACES)),
+    ("POST /console/workspaces", Audience::Only(PLATFORM_ADMIN)),
+    ("GET /console/workspaces/new", Audience::Only(PLATFORM_ADMIN)),
+    ("GET /console/workspaces/{workspace}", Audience::Only(ADMINS)),
+    ("POST /console/workspaces/{workspace}", Audience::Only(ADMINS)),
+    ("GET /console/workspaces/{workspace}/keys", Audience::Only(READ_KEYS)),
+    ("POST /console/workspaces/{workspace}/keys", Audience::Only(ADMINS)),
+    ("GET /console/workspaces/{workspace}/keys/new", Audience::Only(ADMINS)),
+    ("GET /console/workspaces/{workspace}/keys/{key}", Audience::Only(READ_KEYS)),
+    ("GET /console/workspaces/{workspace}/keys/{key}/edit", Audience::Only(ADMINS)),
+    ("POST /console/workspaces/{workspace}/keys/{key}/edit", Audience::Only(ADMINS)),
+    ("GET /console/workspaces/{workspace}/keys/{key}/rotate", Audience::Only(ADMINS)),
+    ("POST /console/workspaces/{workspace}/keys/{key}/rotate", Audience::Only(ADMINS)),
+    ("GET /console/workspaces/{workspace}/keys/{key}/rotation", Audience::Only(READ_KEYS)),
+    ("POST /console/workspaces/{workspace}/keys/{key}/end-overlap", Audience::Only(RESPOND)),
+    ("POST /console/workspaces/{workspace}/keys/{key}/activate", Audience::Only(ADMINS)),
+    ("GET /console/workspaces/{workspace}/keys/{key}/deactivate", Audience::Only(RESPOND)),
+    ("POST /console/workspaces/{workspace}/keys/{key}/deactivate", Audience::Only(RESPOND)),
+    ("GET /console/workspaces/{workspace}/keys/{key}/delete", Audience::Only(ADMINS)),
+    ("POST /console/workspaces/{workspace}/keys/{key}/delete", Audience::Only(ADMINS)),
+    ("GET /console/workspaces/{workspace}/audit", Audience::Only(READ_AUDIT)),
+    ("GET /console/workspaces/{workspace}/audit/export", Audience::Only(READ_AUDIT)),
+    ("GET /console/audit", Audience::Only(READ_WHOLE_AUDIT)),
+    ("GET /console/audit/export", Audience::Only(READ_WHOLE_AUDIT)),
+    ("GET /console/identify", Audience::Only(RESPOND)),
+    ("POST /console/identify", Audience::Only(RESPOND)),
+    ("GET /console/admin-tokens", Audience::Only(READ_ADMIN_TOKENS)),
+    ("POST /console/admin-tokens", Audience::Only(ADMINS)),
+    ("GET /console/admin-tokens/new", Audience::Only(ADMINS)),
+    ("GET /console/admin-tokens/{token}/revoke", Audience::Only(ADMINS)),
+    ("POST /console/admin-tokens/{token}/revoke", Audience::Only(ADMINS)),
+    ("GET /console/edge-tokens", Audience::Only(READ_EDGE_TOKENS)),
+    ("POST /console/edge-tokens", Audience::Only(MANAGE_EDGES)),
+    ("GET /console/edge-tokens/new", Audience::Only(MANAGE_EDGES)),
+    ("GET /console/edge-tokens/{token}/revoke", Audience::Only(MANAGE_EDGES)),
+    ("POST /console/edge-tokens/{token}/revoke", Audience::Only(MANAGE_EDGES)),
+    ("GET /console/edges", Audience::Only(READ_EDGES)),
+    ("GET /console/edges/{instance}/remove", Audience::Only(MANAGE_EDGES)),
+    ("POST /console/edges/{instance}/remove", Audience::Only(MANAGE_EDGES)),
+    ("GET /console/enforcement", Audience::Only(READ_EDGES)),
     ("GET /console/{*rest}", Audience::AnyoneSignedIn),
     ("POST /console/{*rest}", Audience::AnyoneSignedIn),
 ];
@@ -97,14 +105,15 @@ async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out
     let service = Service::start().await;
     service.workspace("acme").await;
     service.workspace("other").await;
-    let mut visitors = vec![Visitor::admin(&service).await];
-    for (role, slug) in [("workspace_admin", "acme"), ("workspace_member", "acme"), ("workspace_admin", "other")] {
-        let (_, token) = service.token(role, Some(slug)).await;
-        visitors.push(Visitor::sign_in(&service, &token).await);
+    let mut visitors = Vec::new();
+    for (role, workspace) in ROLES.into_iter().chain([("workspace_admin", Some("other"))]) {
+        let (_, token) = service.token(role, workspace).await;
+        visitors.push((role, workspace, Visitor::sign_in(&service, &token).await));
     }
     let nobody = Visitor { service: &service, cookie: String::new() };
     for (route, who) in ROUTES {
         let (method, path) = route.split_once(' ').unwrap();
+        let is_of_workspace = path.contains("{workspace}");
         let path = path
             .replace("{workspace}", "acme")
             .replace("{key}", "key_00000000000000000000000000000000")
@@ -127,14 +136,12 @@ async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out
             }
         }
         // 0: may act, 1: forbidden, 2: not found.
-        let expected = match who {
-            Audience::Everybody | Audience::AnyoneSignedIn => [0, 0, 0, 0],
-            Audience::PlatformAdmins => [0, 1, 1, 1],
-            Audience::AnyAdmin => [0, 0, 1, 0],
-            Audience::ItsMembers => [0, 0, 0, 2],
-            Audience::ItsAdmins => [0, 0, 1, 2],
-        };
-        for (visitor, expected) in visitors.iter().zip(expected) {
+        for (role, workspace, visitor) in &visitors {
+            let expected = match who {
+                Audience::Everybody | Audience::AnyoneSignedIn => 0,
+                Audience::Only(_) if is_of_workspace && *workspace == Some("other") => 2,
+                Audience::Only(roles) => u8::from(!roles.contains(role)),
+            };
             let answer = ask(visitor).await;
             let outcome = match (answer.status.as_u16(), answer.text()) {
                 (403, text) if text.contains("<code>forbidden</code>") => 1,
@@ -142,9 +149,58 @@ async fn each_page_is_for_the_roles_that_it_is_meant_for_and_no_page_is_left_out
                 (500.., text) => panic!("{route}: {text}"),
                 _ => 0,
             };
-            assert_eq!(outcome, expected, "{route}: {} {}", answer.status, answer.text());
+            assert_eq!(outcome, expected, "{role}: {route}: {} {}", answer.status, answer.text());
         }
     }
+}
+
+#[tokio::test]
+async fn pages_offer_each_role_what_it_may_do_and_nothing_else() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (key, _) = service.key("acme", json!({})).await;
+    let path = key.replace("/v1/", "/console/");
+    // In this order: on the key's page, in the navigation of that page.
+    let offers = ["/edit\"", "/rotate\"", "/deactivate\"", "/delete\""];
+    let links = [
+        "/console/workspaces\"",
+        "/console/identify\"",
+        "/console/edge-tokens\"",
+        "/console/admin-tokens\"",
+        "/audit\"",
+    ];
+    for (role, workspace, offered, linked) in [
+        ("platform_admin", None, [true; 4], [true; 5]),
+        ("platform_viewer", None, [false; 4], [true, false, true, true, true]),
+        ("responder", None, [false, false, true, false], [true, true, false, false, true]),
+        ("workspace_admin", Some("acme"), [true; 4], [false, true, false, true, true]),
+        ("workspace_member", Some("acme"), [false; 4], [false; 5]),
+    ] {
+        let (_, token) = service.token(role, workspace).await;
+        let page = Visitor::sign_in(&service, &token).await.page(&path).await;
+        assert_eq!(offers.map(|offer| page.contains(&format!("{path}{offer}"))), offered, "{role}: {page}");
+        assert_eq!(links.map(|link| page.contains(link)), linked, "{role}: {page}");
+    }
+    // A role without keys begins at its first page, and one without pages gets an explanation.
+    let (_, operator) = service.token("edge_operator", None).await;
+    let home = Visitor::sign_in(&service, &operator).await.get("/console").await;
+    assert_eq!(home.header("location"), Some("/console/edges"));
+    let (_, metrics) = service.token("metrics", None).await;
+    assert_eq!(Visitor::sign_in(&service, &metrics).await.get("/console").await.status, 403);
+}
+
+#[tokio::test]
+async fn the_form_for_a_token_offers_the_roles_that_its_creator_includes() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let (_, admin) = service.token("workspace_admin", Some("acme")).await;
+    let offered = async |visitor: Visitor<'_>| {
+        let page = visitor.page("/console/admin-tokens/new").await;
+        ROLES.map(|(role, _)| page.contains(&format!("value=\"{role}\"")))
+    };
+    assert_eq!(offered(Visitor::admin(&service).await).await, [true; 7]);
+    let within = ROLES.map(|(_, workspace)| workspace.is_some());
+    assert_eq!(offered(Visitor::sign_in(&service, &admin).await).await, within);
 }
 
 #[tokio::test]

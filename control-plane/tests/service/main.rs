@@ -48,6 +48,7 @@ mod replicas;
 mod restart;
 mod restore;
 mod retention;
+mod roles;
 mod rotation;
 mod schema;
 mod sockets;

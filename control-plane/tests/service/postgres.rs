@@ -311,7 +311,7 @@ async fn a_newer_schema_and_another_program_s_are_refused_and_left_alone() {
         Store::open(database, Epoch::from_bytes([1; 16]), &Config::default(), context).await.map(drop)
     };
     on_server(&url, |server| server.batch_execute("UPDATE latchkey_schema SET version = 99").unwrap());
-    assert!(matches!(open().await, Err(OpenError::Newer { found: 99, known: 9, .. })));
+    assert!(matches!(open().await, Err(OpenError::Newer { found: 99, known: 10, .. })));
     on_server(&url, |server| server.batch_execute("DROP TABLE latchkey_schema").unwrap());
     assert!(matches!(open().await, Err(OpenError::NotOurs { .. })));
 }

@@ -6,12 +6,13 @@ use axum::response::Response;
 
 use super::KeyBody;
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::response::changed_resource;
 use crate::operations::fields::Fields;
 use crate::operations::keys::state::KeyAction;
+use crate::operations::permissions::may;
 use crate::operations::request::{Nothing, RequestBody as _};
 use crate::web::problem::Problem;
 
@@ -26,7 +27,7 @@ use crate::web::problem::Problem;
 )]
 pub(in crate::api) async fn activate(
     api: State<Api>,
-    at: AdminOf,
+    at: Within<may::ManageKeys>,
     key: KeyInPath,
     precondition: IfMatch,
     fields: Fields,
@@ -45,7 +46,7 @@ pub(in crate::api) async fn activate(
 )]
 pub(in crate::api) async fn deactivate(
     api: State<Api>,
-    at: AdminOf,
+    at: Within<may::RevokeKeys>,
     key: KeyInPath,
     precondition: IfMatch,
     fields: Fields,
@@ -64,7 +65,7 @@ pub(in crate::api) async fn deactivate(
 )]
 pub(in crate::api) async fn end_overlap(
     api: State<Api>,
-    at: AdminOf,
+    at: Within<may::RevokeKeys>,
     key: KeyInPath,
     precondition: IfMatch,
     fields: Fields,
@@ -72,10 +73,10 @@ pub(in crate::api) async fn end_overlap(
     change(KeyAction::EndOverlap, api, at, key, precondition, fields).await
 }
 
-async fn change(
+async fn change<P>(
     action: KeyAction,
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<P>,
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
     fields: Fields,

@@ -7,10 +7,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::response::bulk_summary;
 use crate::operations::fields::Fields;
 use crate::operations::keys::clean_up::MatchingKeys;
+use crate::operations::permissions::may;
 use crate::operations::principal::InWorkspace;
 use crate::operations::request::RequestBody as _;
 use crate::store::{CleanUpAction, MatchingKey};
@@ -46,7 +47,7 @@ struct MatchedBody {
 )]
 pub(in crate::api) async fn deactivate(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::RevokeKeys>,
     fields: Fields,
 ) -> Result<Response, Problem> {
     clean_up(&api, &at, fields, CleanUpAction::Deactivate).await
@@ -62,7 +63,7 @@ pub(in crate::api) async fn deactivate(
 )]
 pub(in crate::api) async fn delete(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     fields: Fields,
 ) -> Result<Response, Problem> {
     clean_up(&api, &at, fields, CleanUpAction::Delete).await

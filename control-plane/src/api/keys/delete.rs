@@ -4,10 +4,11 @@ use axum::extract::State;
 use axum::response::Response;
 
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::response::no_content;
+use crate::operations::permissions::may;
 use crate::web::problem::Problem;
 
 /// Deletes a key permanently, with immediate effect.
@@ -20,7 +21,7 @@ use crate::web::problem::Problem;
 )]
 pub(in crate::api) async fn delete(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {

@@ -21,12 +21,13 @@ use self::check::{CheckedImport, ImportRefusal, check};
 pub(in crate::api) use self::line::ExpiredLine;
 use self::line::{ImportKey, ImportTarget, LineReader};
 use crate::api::Api;
-use crate::api::authority::{AdminOf, PlatformAdmin};
+use crate::api::authority::{Platform, Within};
 use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::json_lines::{Lines, LinesBody};
 use crate::api::query::{QueryFields, query_parameter};
 use crate::api::response::bulk_summary;
 use crate::operations::choice::Choice as _;
+use crate::operations::permissions::may;
 use crate::operations::principal::Principal;
 use crate::operations::request::reference;
 use crate::store::{ChangeContext, Import, OnceResult, StoreError};
@@ -65,7 +66,7 @@ impl IntoParams for ExpiredParam {
 )]
 pub(in crate::api) async fn into_workspace(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     key: IdempotencyKey,
     query: ImportQuery,
     body: LinesBody,
@@ -84,7 +85,7 @@ pub(in crate::api) async fn into_workspace(
 )]
 pub(in crate::api) async fn into_each(
     State(api): State<Api>,
-    PlatformAdmin(principal): PlatformAdmin,
+    Platform(principal, ..): Platform<may::ManageKeys>,
     key: IdempotencyKey,
     query: ImportQuery,
     body: LinesBody,

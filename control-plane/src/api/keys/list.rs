@@ -5,10 +5,11 @@ use axum::response::Response;
 
 use super::KeyBody;
 use crate::api::Api;
-use crate::api::authority::MemberOf;
+use crate::api::authority::Within;
 use crate::api::query::{PageParams, QueryFields};
 use crate::api::response::{PageBody, ok_json};
 use crate::operations::keys::list::KeyPage;
+use crate::operations::permissions::may;
 use crate::store::{Sort, Status};
 use crate::web::problem::Problem;
 
@@ -31,7 +32,7 @@ use crate::web::problem::Problem;
 )]
 pub(in crate::api) async fn list(
     State(api): State<Api>,
-    MemberOf(at): MemberOf,
+    Within(at, ..): Within<may::ReadKeys>,
     QueryFields(fields): QueryFields,
 ) -> Result<Response, Problem> {
     let (KeyPage { page, next_cursor, .. }, now) = (api.operations().list_keys(&at, fields).await?, api.clock.now());

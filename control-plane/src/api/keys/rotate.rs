@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::{KeyWithSecret, replay};
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::idempotency::{self, IdempotencyKey};
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
@@ -14,6 +14,7 @@ use crate::api::response::changed_resource;
 use crate::operations::WithSecret;
 use crate::operations::fields::Fields;
 use crate::operations::keys::rotate::RotateKey;
+use crate::operations::permissions::may;
 use crate::operations::request::RequestBody as _;
 use crate::web::problem::Problem;
 
@@ -28,7 +29,7 @@ use crate::web::problem::Problem;
 )]
 pub(in crate::api) async fn rotate(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
     key: IdempotencyKey,
     IfMatch(precondition): IfMatch,

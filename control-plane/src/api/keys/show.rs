@@ -5,9 +5,10 @@ use axum::response::Response;
 
 use super::KeyBody;
 use crate::api::Api;
-use crate::api::authority::MemberOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::api::response::resource;
+use crate::operations::permissions::may;
 use crate::web::problem::Problem;
 
 /// Shows a key.
@@ -19,7 +20,7 @@ use crate::web::problem::Problem;
 )]
 pub(in crate::api) async fn show(
     State(api): State<Api>,
-    MemberOf(at): MemberOf,
+    Within(at, ..): Within<may::ReadKeys>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let key = api.operations().key(&at, id).await?;

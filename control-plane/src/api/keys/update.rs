@@ -6,12 +6,13 @@ use axum::response::Response;
 
 use super::KeyBody;
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::api::precondition::IfMatch;
 use crate::api::response::changed_resource;
 use crate::operations::fields::Fields;
 use crate::operations::keys::update::UpdateKey;
+use crate::operations::permissions::may;
 use crate::operations::request::RequestBody as _;
 use crate::web::problem::Problem;
 
@@ -26,7 +27,7 @@ use crate::web::problem::Problem;
 )]
 pub(in crate::api) async fn update(
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
     IfMatch(precondition): IfMatch,
     fields: Fields,

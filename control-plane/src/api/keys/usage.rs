@@ -10,10 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::Api;
-use crate::api::authority::MemberOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::api::response::ok_json;
 use crate::base::instant;
+use crate::operations::permissions::may;
 use crate::store::{Period, Usage};
 use crate::usage::{ALLOWED, Denial};
 use crate::web::problem::Problem;
@@ -114,7 +115,7 @@ impl From<Usage> for UsageBody {
 )]
 pub(in crate::api) async fn usage(
     State(api): State<Api>,
-    MemberOf(at): MemberOf,
+    Within(at, ..): Within<may::ReadKeys>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let usage = api.operations().key_usage(&at, id).await?;

@@ -7,13 +7,14 @@ use axum::response::Response;
 
 use super::view::{href, mask};
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::form::VerifiedForm;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done};
 use crate::console::problems::FormErrors;
 use crate::console::session::ConsoleSession;
+use crate::operations::permissions::may;
 use crate::operations::principal::InWorkspace;
 use crate::store::{Key, Precondition};
 use crate::web::problem::Problem;
@@ -35,7 +36,7 @@ struct Page {
 pub(in crate::console) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let key = api.operations().key(&at, id).await?;
@@ -45,7 +46,7 @@ pub(in crate::console) async fn show(
 pub(in crate::console) async fn delete(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {

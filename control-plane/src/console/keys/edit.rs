@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::fields::{KeyFields, merge_patch};
 use super::view::href;
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::form::{VerifiedForm, fields};
@@ -20,6 +20,7 @@ use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done, see_o
 use crate::console::problems::FormErrors;
 use crate::console::session::ConsoleSession;
 use crate::operations::keys::update::UpdateKey;
+use crate::operations::permissions::may;
 use crate::operations::principal::InWorkspace;
 use crate::operations::request::RequestBody as _;
 use crate::store::{Key, Precondition};
@@ -43,7 +44,7 @@ struct Page {
 pub(in crate::console) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let key = api.operations().key(&at, id).await?;
@@ -54,7 +55,7 @@ pub(in crate::console) async fn show(
 pub(in crate::console) async fn save(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {

@@ -7,12 +7,13 @@ use axum::response::Response;
 
 use super::view::{KeyView, creator_names};
 use crate::api::Api;
-use crate::api::authority::MemberOf;
+use crate::api::authority::Within;
 use crate::console::enforcement::Banner;
-use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
+use crate::console::page::{Area, Frame, WorkspaceRef, html};
 use crate::console::query::PageQuery;
 use crate::console::session::ConsoleSession;
 use crate::operations::choice::Choice as _;
+use crate::operations::permissions::{Permission, may};
 use crate::web::problem::Problem;
 
 #[derive(Template)]
@@ -22,6 +23,7 @@ struct Page {
     workspace: WorkspaceRef,
     banner: Option<Banner>,
     may_change: bool,
+    may_revoke: bool,
     rows: Vec<KeyView>,
     /// Whether any filter is set.
     is_filtered: bool,
@@ -38,7 +40,7 @@ struct Page {
 pub(in crate::console) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
-    MemberOf(at): MemberOf,
+    Within(at, ..): Within<may::ReadKeys>,
     params: PageQuery,
 ) -> Result<Response, Problem> {
     let listed = api.operations().list_keys(&at, params.fields()).await?;
@@ -49,7 +51,8 @@ pub(in crate::console) async fn show(
     let page = Page {
         frame: Frame::within(&session, &at.workspace, Area::Keys),
         workspace: WorkspaceRef::of(&at.workspace),
-        may_change: role_is_admin(at.principal.role()),
+        may_change: at.principal.may(Permission::ManageKeys),
+        may_revoke: at.principal.may(Permission::RevokeKeys),
         rows: listed.page.items.iter().map(|key| KeyView::new(key, &at.workspace, &names, now)).collect(),
         is_filtered: filters.into_iter().any(|name| !params.text(name).is_empty()),
         is_first_page: params.text("cursor").is_empty(),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::fields::KeyFields;
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::console::enforcement::EnforcementStatus;
 use crate::console::form::{VerifiedForm, fields, instant_of};
 use crate::console::page::{Area, Frame, WorkspaceRef, html, html_with_secret};
@@ -19,6 +19,7 @@ use crate::console::secret::{SecretPage, ShellCommand, already_created};
 use crate::console::session::ConsoleSession;
 use crate::operations::WithSecret;
 use crate::operations::keys::create::CreateKey;
+use crate::operations::permissions::may;
 use crate::operations::principal::InWorkspace;
 use crate::operations::request::RequestBody as _;
 use crate::store::Key;
@@ -61,7 +62,7 @@ struct Page {
 pub(in crate::console) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
 ) -> Result<Response, Problem> {
     let page = Page {
         key_fields: KeyFields::empty(&api.config),
@@ -76,7 +77,7 @@ pub(in crate::console) async fn show(
 pub(in crate::console) async fn create(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {
     let key_fields = KeyFields::from_form(&form, &api.config);

@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::view::{href, mask};
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::enforcement::EnforcementStatus;
@@ -17,6 +17,7 @@ use crate::console::problems::FormErrors;
 use crate::console::secret::{SecretPage, ShellCommand, already_created};
 use crate::console::session::ConsoleSession;
 use crate::operations::keys::rotate::RotateKey;
+use crate::operations::permissions::may;
 use crate::operations::principal::InWorkspace;
 use crate::operations::request::RequestBody as _;
 use crate::operations::{OperationError, WithSecret};
@@ -72,7 +73,7 @@ impl RotateForm {
 pub(in crate::console) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let key = api.operations().key(&at, id).await?;
@@ -82,7 +83,7 @@ pub(in crate::console) async fn show(
 pub(in crate::console) async fn rotate(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::ManageKeys>,
     KeyInPath(id): KeyInPath,
     form: VerifiedForm,
 ) -> Result<Response, Problem> {

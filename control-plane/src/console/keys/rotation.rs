@@ -8,11 +8,12 @@ use policy::UnixSeconds;
 
 use super::view::href;
 use crate::api::Api;
-use crate::api::authority::MemberOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
-use crate::console::page::{html, role_is_admin};
+use crate::console::page::html;
 use crate::console::session::ConsoleSession;
+use crate::operations::permissions::{Permission, may};
 use crate::store::{Key, Workspace};
 use crate::web::problem::Problem;
 
@@ -25,7 +26,7 @@ const RECENT_SECS: i64 = 86_400;
 pub(super) struct Rotation {
     pub(super) href: String,
     pub(super) csrf: String,
-    pub(super) may_change: bool,
+    pub(super) may_end_overlap: bool,
     pub(super) rotated: Moment,
     /// When the new secret was last used.
     pub(super) new_used: Option<Moment>,
@@ -53,7 +54,7 @@ impl Rotation {
         Some(Self {
             href: href(workspace, key),
             csrf: session.csrf.text().to_owned(),
-            may_change: role_is_admin(session.principal.role()),
+            may_end_overlap: session.principal.may(Permission::RevokeKeys),
             rotated: Moment::new(rotated_at, now),
             new_used: Moment::optional(key.used.secret_at, now),
             overlap: until.map(|until| Overlap {
@@ -69,7 +70,7 @@ impl Rotation {
 pub(in crate::console) async fn fragment(
     State(api): State<Api>,
     session: ConsoleSession,
-    MemberOf(at): MemberOf,
+    Within(at, ..): Within<may::ReadKeys>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let key = api.operations().key(&at, id).await?;

@@ -11,14 +11,15 @@ use super::rotate::RotateForm;
 use super::rotation::Rotation;
 use super::view::{KeyView, creator_names};
 use crate::api::Api;
-use crate::api::authority::MemberOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::console::audit::{AuditEntry, latest};
 use crate::console::display::{self, Moment};
 use crate::console::enforcement::Banner;
-use crate::console::page::{Area, Frame, WorkspaceRef, html, role_is_admin};
+use crate::console::page::{Area, Frame, WorkspaceRef, html};
 use crate::console::query::PageQuery;
 use crate::console::session::ConsoleSession;
+use crate::operations::permissions::{Permission, may};
 use crate::operations::principal::InWorkspace;
 use crate::store::Key;
 use crate::web::problem::Problem;
@@ -30,6 +31,7 @@ struct Page {
     workspace: WorkspaceRef,
     banner: Option<Banner>,
     may_change: bool,
+    may_revoke: bool,
     key: KeyView,
     rotation: Option<Rotation>,
     rotate_form: Option<RotateForm>,
@@ -52,7 +54,7 @@ struct DenialRow {
 pub(in crate::console) async fn show(
     State(api): State<Api>,
     session: ConsoleSession,
-    MemberOf(at): MemberOf,
+    Within(at, ..): Within<may::ReadKeys>,
     KeyInPath(id): KeyInPath,
     params: PageQuery,
 ) -> Result<Response, Problem> {
@@ -71,7 +73,7 @@ async fn page(
     let now = api.clock.now();
     let usage = api.operations().key_usage(at, key.id).await?;
     let names = creator_names(api, std::slice::from_ref(key)).await?;
-    let may_change = role_is_admin(at.principal.role());
+    let may_change = at.principal.may(Permission::ManageKeys);
     let view = KeyView::new(key, &at.workspace, &names, now);
     let denials = usage.denials.iter().map(|denial| DenialRow {
         at: Moment::new(denial.at, now),
@@ -86,12 +88,16 @@ async fn page(
         workspace: WorkspaceRef::of(&at.workspace),
         banner,
         may_change,
+        may_revoke: at.principal.may(Permission::RevokeKeys),
         rotation: Rotation::of(key, &at.workspace, session, now),
         rotate_form: if may_change && !view.is_expired { Some(RotateForm::of(api, &view.href, key)?) } else { None },
         chart: Chart::of(&usage, now),
         denials: denials.collect(),
-        // The audit trail is for admins, as in REST.
-        entries: if may_change { Some(latest(api, at.workspace.id, &view.id).await?) } else { None },
+        entries: if at.principal.may(Permission::ReadAudit) {
+            Some(latest(api, at.workspace.id, &view.id).await?)
+        } else {
+            None
+        },
         audit_href: format!("/console/workspaces/{}/audit?target={}", at.workspace.slug, view.id),
         key: view,
     })

@@ -7,13 +7,14 @@ use axum::response::Response;
 
 use super::view::{href, mask};
 use crate::api::Api;
-use crate::api::authority::AdminOf;
+use crate::api::authority::Within;
 use crate::api::path::KeyInPath;
 use crate::console::display::Moment;
 use crate::console::form::VerifiedForm;
 use crate::console::page::{Area, Frame, WorkspaceRef, html, redirect_done};
 use crate::console::session::ConsoleSession;
 use crate::operations::keys::state::KeyAction;
+use crate::operations::permissions::may;
 use crate::store::Precondition;
 use crate::web::problem::Problem;
 
@@ -31,7 +32,7 @@ struct Page {
 pub(in crate::console) async fn confirm_deactivate(
     State(api): State<Api>,
     session: ConsoleSession,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<may::RevokeKeys>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let key = api.operations().key(&at, id).await?;
@@ -48,7 +49,7 @@ pub(in crate::console) async fn confirm_deactivate(
 
 pub(in crate::console) async fn deactivate(
     api: State<Api>,
-    at: AdminOf,
+    at: Within<may::RevokeKeys>,
     key: KeyInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {
@@ -57,7 +58,7 @@ pub(in crate::console) async fn deactivate(
 
 pub(in crate::console) async fn activate(
     api: State<Api>,
-    at: AdminOf,
+    at: Within<may::ManageKeys>,
     key: KeyInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {
@@ -66,7 +67,7 @@ pub(in crate::console) async fn activate(
 
 pub(in crate::console) async fn end_overlap(
     api: State<Api>,
-    at: AdminOf,
+    at: Within<may::RevokeKeys>,
     key: KeyInPath,
     _: VerifiedForm,
 ) -> Result<Response, Problem> {
@@ -74,11 +75,11 @@ pub(in crate::console) async fn end_overlap(
 }
 
 /// Changes the key, and redirects to its page, which confirms `completed`.
-async fn change(
+async fn change<P>(
     action: KeyAction,
     completed: &str,
     State(api): State<Api>,
-    AdminOf(at): AdminOf,
+    Within(at, ..): Within<P>,
     KeyInPath(id): KeyInPath,
 ) -> Result<Response, Problem> {
     let changed = api.operations().change_key(&at, id, Precondition::None, action).await?;

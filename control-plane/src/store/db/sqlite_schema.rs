@@ -27,6 +27,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0013_retention.sql")),
     M::up(include_str!("migrations/0014_sizes.sql")),
     M::up(include_str!("migrations/0015_audit_searches.sql")),
+    M::up(include_str!("migrations/0016_roles.sql")),
 ];
 
 /// The connection that writes: durable when COMMIT returns.
@@ -152,7 +153,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("latchkey.db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 15, .. })));
+        assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, known: 16, .. })));
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Admin tokens: which role a token has in the REST API, by the digest of the token.
+//! Admin tokens: the role of each, by the digest of its text.
 
 use std::collections::HashMap;
 
 use policy::{AdminTokenId, Digest, Revision, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
+use super::roles::{Role, RoleName};
 use super::tokens::{self, Token, TokenQuery};
 use crate::base::instant;
 use crate::base::secret::LastCharacters;
@@ -14,36 +15,6 @@ use crate::store::history::changes::Change;
 use crate::store::{
     AtRevision, ChangeContext, NewSecret, Page, Precondition, Store, StoreError, TOKEN_FILE_ID, TOKEN_FILE_NAME,
 };
-
-/// What a token may do, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Everything, everywhere.
-    PlatformAdmin,
-    /// All that concerns this workspace.
-    WorkspaceAdmin(WorkspaceId),
-    /// May see this workspace and its keys, and change nothing.
-    WorkspaceMember(WorkspaceId),
-}
-
-impl Role {
-    /// Its name in the REST API and in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::PlatformAdmin => "platform_admin",
-            Self::WorkspaceAdmin(_) => "workspace_admin",
-            Self::WorkspaceMember(_) => "workspace_member",
-        }
-    }
-
-    /// The workspace that it is bound to.
-    pub fn workspace(self) -> Option<WorkspaceId> {
-        match self {
-            Self::PlatformAdmin => None,
-            Self::WorkspaceAdmin(workspace) | Self::WorkspaceMember(workspace) => Some(workspace),
-        }
-    }
-}
 
 /// A token for the REST API. Not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +127,7 @@ fn create(change: &Change<'_>, new: &NewAdminToken) -> Result<AtRevision<AdminTo
             new.secret.digest,
             new.secret.last_characters,
             new.name,
-            new.role.name(),
+            new.role.name().as_str(),
             new.role.workspace(),
             change.at(),
             change.context().actor.id,
@@ -197,12 +168,8 @@ impl Token for AdminToken {
 
 fn role(row: &Row<'_>) -> Result<Role, SqlError> {
     let workspace = row.get::<Option<WorkspaceId>>(4)?;
-    match (row.text(3)?, workspace) {
-        ("platform_admin", None) => Ok(Role::PlatformAdmin),
-        ("workspace_admin", Some(workspace)) => Ok(Role::WorkspaceAdmin(workspace)),
-        ("workspace_member", Some(workspace)) => Ok(Role::WorkspaceMember(workspace)),
-        _ => Err(SqlError::invalid_column(3, "not a role")),
-    }
+    let role = RoleName::parse(row.text(3)?).and_then(|name| Role::new(name, workspace));
+    role.ok_or_else(|| SqlError::invalid_column(3, "not a role"))
 }
 
 impl Audited for AdminToken {
@@ -217,7 +184,7 @@ impl Audited for AdminToken {
     fn fields(&self) -> Map<String, Value> {
         let fields = [
             ("name", json!(self.name)),
-            ("role", json!(self.role.name())),
+            ("role", json!(self.role.name().as_str())),
             ("last_characters", json!(self.last_characters.0)),
             ("expires_at", json!(self.expires_at.map(instant::text))),
         ];

@@ -9,6 +9,7 @@ pub(super) mod keys;
 pub(super) mod list;
 pub(super) mod matching;
 pub(super) mod names;
+pub(super) mod roles;
 pub(super) mod secrets;
 pub(super) mod sessions;
 pub(super) mod sizes;

@@ -89,7 +89,7 @@ impl From<OperationError> for Problem {
             OperationError::NotFound(Resource::Key) => Self::unknown_key(),
             OperationError::NotFound(Resource::Token) => Self::unknown_token(),
             OperationError::NotFound(Resource::Secret) => Self::unknown_secret(),
-            OperationError::RoleNotIncluded => Self::forbidden("a token whose own role includes the new token's role"),
+            OperationError::RoleNotIncluded => Self::role_not_included(),
             OperationError::Store(error) => error.into(),
             OperationError::Entropy(error) => error.into(),
             OperationError::Incomplete => Self::fault(),

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0007_retention.sql"),
     include_str!("../migrations/postgres/0008_sizes.sql"),
     include_str!("../migrations/postgres/0009_audit_searches.sql"),
+    include_str!("../migrations/postgres/0010_roles.sql"),
 ];
 
 /// "LKEY", the application id of our SQLite files. Replicas that prepare the schema exclude each other by this lock.
