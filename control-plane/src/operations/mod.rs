@@ -62,7 +62,7 @@ pub enum Resource {
     Secret,
 }
 
-/// Why an operation failed. Nothing was changed.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
     #[error("fields of the request are invalid")]
