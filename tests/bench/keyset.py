@@ -1,5 +1,6 @@
 # Databases with many keys, made in seconds: rows are written directly into the file of a stopped control plane.
 import atexit
+import contextlib
 import functools
 import hashlib
 import pathlib
@@ -38,9 +39,18 @@ def secret_text(chance):
     return text + symbols
 
 
-@functools.cache
 def of(count, workspaces=WORKSPACES):
-    """A database with `count` keys, each with two scopes, spread over workspaces. Made once a run."""
+    """A database with `count` keys, each with two scopes, spread over workspaces. Made once a run, and used by one
+    measurement after the other."""
+    keys = cached(count, workspaces)
+    # A change is enforced when every known instance has it; those of the measurement before are gone.
+    with contextlib.closing(sqlite3.connect(keys.database)) as database, database:
+        database.execute("DELETE FROM instances")
+    return keys
+
+
+@functools.cache
+def cached(count, workspaces):
     say(f"making {count:,} keys")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="latchkey-keys-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
