@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use policy::{AdminTokenId, Revision, UnixSeconds, WorkspaceId};
+use policy::{AdminTokenId, Allowlist, Revision, UnixSeconds, WorkspaceId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -43,6 +43,12 @@ struct TokenBody {
     role: RoleName,
     #[schema(value_type = Option<String>, required)]
     workspace_id: Option<WorkspaceId>,
+    /// `null`: any address.
+    #[schema(value_type = Option<Vec<String>>, required)]
+    ip_allowlist: Allowlist,
+    /// `null`: all roles that its own includes.
+    #[schema(value_type = Option<Vec<RoleName>>, required)]
+    may_make: Option<Vec<&'static str>>,
     last_characters: String,
     /// `active` or `expired`.
     status: TokenStatus,
@@ -68,6 +74,8 @@ impl TokenBody {
             name: token.name,
             role: token.role.name(),
             workspace_id: token.role.workspace(),
+            may_make: token.may_make.names(),
+            ip_allowlist: token.allowlist,
             last_characters: token.last_characters.0,
             expires_at: token.expires_at,
             created_at: token.created_at,

@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use policy::WorkspaceId;
 use tracing::error;
 
@@ -23,10 +23,11 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 /// The maximum size of a line: a key with the maximum of metadata and networks.
 const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// A body that isn't received yet, with the headers that contain the client's token.
+/// A body that isn't received yet, with what authenticates its client.
 pub(super) struct LinesBody {
     body: Body,
     headers: HeaderMap,
+    extensions: Extensions,
 }
 
 /// The unread lines of a complete body. Reading blocks on the disk, so it must not run on async threads.
@@ -57,7 +58,7 @@ impl<S: Sync> FromRequest<S> for LinesBody {
             return Err(Problem::too_large(MAX_BODY_BYTES));
         }
         let (parts, body) = request.into_parts();
-        Ok(Self { body, headers: parts.headers })
+        Ok(Self { body, headers: parts.headers, extensions: parts.extensions })
     }
 }
 
@@ -66,7 +67,7 @@ impl LinesBody {
     /// workspace whose own admin sends it.
     pub(super) async fn complete(self, api: &Api, of_tenant: Option<WorkspaceId>) -> Result<Lines, Problem> {
         let lines = Lines::receive(self.body, api.imports.spool(), of_tenant).await?;
-        principal::reauthenticate(api, &self.headers).await?;
+        principal::reauthenticate(api, &self.headers, &self.extensions).await?;
         Ok(lines)
     }
 }

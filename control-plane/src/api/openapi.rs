@@ -207,7 +207,11 @@ fn answer_headers(is_change: bool, shows_one: bool) -> Map<String, Value> {
 const PROBLEMS: [(&str, u16, &str); 12] = [
     ("NotJson", 400, "Bad Request: the body isn't JSON, or the query or `Idempotency-Key` can't be read"),
     ("Unauthenticated", 401, "Unauthorized: no valid token was sent"),
-    ("Forbidden", 403, "Forbidden: the token's role does not allow this"),
+    (
+        "Forbidden",
+        403,
+        "Forbidden: the token's role does not allow this, or the token may not be used from this address",
+    ),
     ("NotFound", 404, "Not Found: it does not exist, or the token may not see it"),
     (
         "Conflict",

@@ -1,12 +1,14 @@
 //! Authentication: the principal of a request, proven by a token or a session before anything else is read.
 
+use std::net::IpAddr;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use policy::key_text::{Kind, is_token};
-use policy::{Digest, UnixSeconds};
+use policy::{Allowlist, Digest, UnixSeconds};
 
 use super::Api;
 use super::request_id::RequestId;
@@ -30,7 +32,7 @@ pub(crate) struct ActorId(pub(crate) String);
 
 /// Passes a request on with its principal, or answers 401.
 pub(crate) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    match authenticate_headers(&api, request.headers()).await {
+    match authenticate_headers(&api, request.headers(), request.extensions()).await {
         Ok(principal) => {
             if let Err(problem) = connection_slots::mark_authenticated(request.extensions(), ClientKind::Admin) {
                 return problem.into_response();
@@ -61,21 +63,30 @@ pub(crate) enum TokenRefusal {
     Other(Problem),
 }
 
-async fn authenticate_headers(api: &Api, headers: &HeaderMap) -> Result<Principal, TokenRefusal> {
+async fn authenticate_headers(
+    api: &Api,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<Principal, TokenRefusal> {
     let missing = || TokenRefusal::Other(Problem::unauthenticated("missing-token", TOKEN_HINT));
-    authenticate_token(api, bearer::token(headers).ok_or_else(missing)?).await
+    authenticate_token(api, bearer::token(headers).ok_or_else(missing)?, address(extensions)).await
 }
 
 /// Checks the request's token again: it may have been revoked since the request began.
-pub(super) async fn reauthenticate(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
-    match authenticate_headers(api, headers).await {
+pub(super) async fn reauthenticate(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> Result<(), Problem> {
+    match authenticate_headers(api, headers, extensions).await {
         Ok(_) => Ok(()),
         Err(TokenRefusal::Invalid(problem) | TokenRefusal::Other(problem)) => Err(problem),
     }
 }
 
-/// The principal that a token belongs to.
-pub(crate) async fn authenticate_token(api: &Api, presented: &str) -> Result<Principal, TokenRefusal> {
+/// The principal that a token belongs to, if it may be used from this address. Without an address (a Unix socket), no
+/// allowlist has the client.
+pub(crate) async fn authenticate_token(
+    api: &Api,
+    presented: &str,
+    from: Option<IpAddr>,
+) -> Result<Principal, TokenRefusal> {
     let refused = |code| TokenRefusal::Invalid(Problem::unauthenticated(code, TOKEN_HINT));
     // The file's token always works, whatever is in the database.
     if api.admin_token.is(presented) {
@@ -95,18 +106,39 @@ pub(crate) async fn authenticate_token(api: &Api, presented: &str) -> Result<Pri
     if token.is_expired(now) {
         return Err(refused("expired-token"));
     }
+    check_address(&token, from).map_err(TokenRefusal::Other)?;
     record_use(api, &token, now);
     Ok(token.into())
 }
 
 /// The principal of a session, as long as the token that opened it works. A new token in the token file ends it.
-pub(crate) fn authenticate_session(api: &Api, session: Session, now: UnixSeconds) -> Option<Principal> {
+/// `None`: it has ended.
+pub(crate) fn authenticate_session(
+    api: &Api,
+    session: Session,
+    now: UnixSeconds,
+    from: Option<IpAddr>,
+) -> Result<Option<Principal>, Problem> {
     if api.admin_token.has(&session.token) {
-        return Some(Principal::token_file());
+        return Ok(Some(Principal::token_file()));
     }
-    let token = session.admin_token.filter(|token| token.revoked_at.is_none() && !token.is_expired(now))?;
+    let Some(token) = session.admin_token.filter(|token| token.revoked_at.is_none() && !token.is_expired(now)) else {
+        return Ok(None);
+    };
+    check_address(&token, from)?;
     record_use(api, &token, now);
-    Some(token.into())
+    Ok(Some(token.into()))
+}
+
+/// Refuses a token that may not be used from this address.
+fn check_address(token: &AdminToken, from: Option<IpAddr>) -> Result<(), Problem> {
+    let is_allowed = match &token.allowlist {
+        Allowlist::Any => true,
+        Allowlist::Only(networks) => {
+            from.is_some_and(|from| networks.as_slice().iter().any(|network| network.contains(&from)))
+        }
+    };
+    if is_allowed { Ok(()) } else { Err(Problem::token_address_not_allowed(from)) }
 }
 
 /// Records the use in a separate task, so that the request doesn't wait for it.

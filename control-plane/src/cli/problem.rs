@@ -99,11 +99,12 @@ impl Line {
 }
 
 /// The flags for REST's fields.
-const FLAGS: [(&str, &str); 16] = [
+const FLAGS: [(&str, &str); 17] = [
     ("expires_in", "--expires-in"),
     ("expires_at", "--expires-at"),
     ("scopes", "--scope"),
     ("ip_allowlist", "--allow"),
+    ("may_make", "--may-make"),
     ("environment", "--environment"),
     ("metadata", "--metadata"),
     ("overlap", "--overlap"),

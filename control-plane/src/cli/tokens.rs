@@ -56,6 +56,16 @@ struct Create {
     #[arg(long, short, env = "LATCHKEY_WORKSPACE")]
     workspace: Option<String>,
 
+    /// An address or CIDR range that it may be used from; those of your own token by default. May be given more than
+    /// once.
+    #[arg(long = "allow", value_name = "ADDRESS", value_delimiter = ',')]
+    allowlist: Vec<String>,
+
+    /// A role that it may give to tokens that it creates; those that your own token may give by default. May be given
+    /// more than once.
+    #[arg(long = "may-make", value_name = "ROLE", value_delimiter = ',', value_parser = RoleName::NAMES.map(|(_, name)| name))]
+    may_make: Vec<String>,
+
     /// Its lifetime: none, 1h, 1d, 7d, 30d, 90d, 180d, 360d. By default it expires when your own does.
     #[arg(long, value_name = "TIME", conflicts_with = "expires_at")]
     expires_in: Option<String>,
@@ -82,6 +92,8 @@ const TOKENS: TokenCollection = TokenCollection {
         "name",
         "role",
         "workspace_id",
+        "ip_allowlist",
+        "may_make",
         "status",
         "last_characters",
         "expires_at",
@@ -105,13 +117,15 @@ pub(super) fn run_tokens(options: &TokensOptions) -> anyhow::Result<Outcome> {
 
 impl Create {
     fn body(&self) -> Value {
-        let Self { name, role, workspace, expires_in, expires_at } = self;
+        let Self { name, role, workspace, allowlist, may_make, expires_in, expires_at } = self;
         let is_of_workspace = RoleName::NAMES.iter().any(|(own, name)| name == role && own.is_of_workspace());
         object([
             ("name", Some(json!(name))),
             ("role", Some(json!(role))),
             // The workspace may come from the environment, which is for commands that need one.
             ("workspace", given(workspace).filter(|_| is_of_workspace)),
+            ("ip_allowlist", (!allowlist.is_empty()).then(|| json!(allowlist))),
+            ("may_make", (!may_make.is_empty()).then(|| json!(may_make))),
             ("expires_in", given(expires_in)),
             ("expires_at", given(expires_at)),
         ])

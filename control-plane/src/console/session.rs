@@ -14,6 +14,7 @@ use crate::api::principal::{ActorId, authenticate_session, with_request};
 use crate::base::secret::Secret;
 use crate::operations::principal::Principal;
 use crate::store::{Workspace, WorkspaceName};
+use crate::web::auth_failures::address;
 use crate::web::connection_slots::{self, ClientKind};
 use crate::web::problem::Problem;
 
@@ -65,7 +66,7 @@ async fn load_session(
     let (digest, now) = (text.digest(), api.clock.now());
     let Some(stored) = api.store.session(digest, now).await? else { return Ok(None) };
     let (token_digest, is_due) = (stored.token, stored.is_use_due(now));
-    let Some(principal) = authenticate_session(api, stored, now) else {
+    let Some(principal) = authenticate_session(api, stored, now, address(extensions))? else {
         // Its token was revoked, has expired, or was replaced.
         api.store.close_session(digest).await?;
         return Ok(None);

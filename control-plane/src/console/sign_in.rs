@@ -56,7 +56,7 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
     let form = <SameOriginForm as axum::extract::FromRequest<Api>>::from_request(request, &api).await?;
     let (token, next) = (form.text("token").trim(), form.text("next"));
     let refused = |status, error: String| html(status, &page(&api, Some(next.to_owned()), Some(error), None));
-    let principal = match authenticate_token(&api, token).await {
+    let principal = match authenticate_token(&api, token, from).await {
         Ok(principal) => {
             connection_slots::mark_authenticated(&extensions, ClientKind::Admin)?;
             principal
@@ -99,9 +99,10 @@ pub(super) async fn check(
 ) -> Result<Response, Problem> {
     let now = api.clock.now();
     let session = match session::session_text(request.headers()) {
-        Some(text) => {
-            api.store.session(text.digest(), now).await?.and_then(|session| authenticate_session(&api, session, now))
-        }
+        Some(text) => match api.store.session(text.digest(), now).await? {
+            Some(session) => authenticate_session(&api, session, now, address(request.extensions()))?,
+            None => None,
+        },
         None => None,
     };
     if session.is_some() {

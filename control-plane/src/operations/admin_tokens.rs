@@ -1,8 +1,10 @@
 //! Admin tokens: create, show and revoke. A new one never exceeds its creator's role or lifetime.
 
-use policy::AdminTokenId;
 use policy::key_text::Kind;
-use utoipa::openapi::schema::ObjectBuilder;
+use policy::{AdminTokenId, Allowlist};
+use serde_json::Value;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema};
 
 use super::choice::{Choice as _, choice};
 use super::cursor::{CursorPage, page_fields};
@@ -11,9 +13,13 @@ use super::field_types::Name;
 use super::fields::{Fields, InvalidValue};
 use super::permissions::includes;
 use super::principal::Principal;
-use super::request::{BodyField, NamedSchemas, OrNull, RequestContext, WorkspaceOfRequest, request_body};
+use super::request::{
+    BodyField, BodyValue, NamedSchemas, OrNull, RequestContext, WorkspaceOfRequest, or_null, reference, request_body,
+};
 use super::{OperationError, Operations, Resource, WithSecret};
-use crate::store::{AdminToken, AtRevision, NewAdminToken, NewSecret, Precondition, Role, RoleName, TokenQuery};
+use crate::store::{
+    AdminToken, AtRevision, MayMake, NewAdminToken, NewSecret, Precondition, Role, RoleName, TokenQuery,
+};
 
 choice!("What a token may do.", RoleName as "RoleName", "unknown-role", RoleName::NAMES);
 
@@ -25,6 +31,82 @@ request_body! {
         pub(crate) role: RequestedRole,
         /// By default a token expires with the one that created it. At most one of this and `expires_at`.
         pub(crate) expiration: TokenExpiration,
+        /// Addresses and CIDR ranges that the token may be used from, within those of its creator's, the default.
+        pub(crate) ip_allowlist: TokenAllowlist,
+        /// The roles that it may give to tokens that it creates; `null`, the default unless its creator's are limited:
+        /// all that its role includes.
+        pub(crate) may_make: RequestedRoles,
+    }
+}
+
+/// The addresses of a new token, within its creator's.
+pub(crate) struct TokenAllowlist(Allowlist);
+
+/// The roles that a new token may give, among those that its creator may.
+pub(crate) struct RequestedRoles(MayMake);
+
+impl BodyField for TokenAllowlist {
+    fn take(fields: &mut Fields, name: &str, context: &RequestContext<'_>) -> Option<Self> {
+        let own = context.principal.allowlist();
+        let requested = <Option<Allowlist> as BodyField>::take(fields, name, context)?;
+        let requested = requested.unwrap_or_else(|| own.clone());
+        if requested.is_within(own) {
+            return Some(Self(requested));
+        }
+        let message = "allows addresses that your own token doesn't; list only some of its networks";
+        fields.refuse(name, InvalidValue::new("beyond-own", message));
+        None
+    }
+
+    fn describe(name: &str, description: Option<&str>, body: ObjectBuilder) -> ObjectBuilder {
+        <Option<Allowlist> as BodyField>::describe(name, description, body)
+    }
+
+    fn schemas(_: &mut NamedSchemas) {}
+}
+
+impl BodyField for RequestedRoles {
+    fn take(fields: &mut Fields, name: &str, context: &RequestContext<'_>) -> Option<Self> {
+        let own = context.principal.may_make();
+        let requested = <Option<MayMake> as BodyField>::take(fields, name, context)?;
+        let requested = requested.unwrap_or_else(|| own.clone());
+        if requested.is_within(own) {
+            return Some(Self(requested));
+        }
+        fields.refuse(name, InvalidValue::new("beyond-own", "has roles that your own token may not give"));
+        None
+    }
+
+    fn describe(name: &str, description: Option<&str>, body: ObjectBuilder) -> ObjectBuilder {
+        <Option<MayMake> as BodyField>::describe(name, description, body)
+    }
+
+    fn schemas(schemas: &mut NamedSchemas) {
+        <Option<MayMake> as BodyField>::schemas(schemas);
+    }
+}
+
+/// `null`, or a list of roles.
+impl BodyValue for MayMake {
+    fn parse(value: Value, _: &RequestContext<'_>) -> Result<Self, InvalidValue> {
+        let names = match value {
+            Value::Null => return Ok(Self::Any),
+            Value::Array(names) => names,
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                return Err(InvalidValue::new("wrong-type", "must be null, or a list of roles"));
+            }
+        };
+        names.into_iter().map(RoleName::from_value).collect::<Result<_, _>>().map(Self::Only)
+    }
+
+    fn schema() -> RefOr<Schema> {
+        let mut roles = ArrayBuilder::new().items(reference::<RoleName>()).build();
+        roles.schema_type = or_null(roles.schema_type);
+        Schema::Array(roles).into()
+    }
+
+    fn schemas(schemas: &mut NamedSchemas) {
+        <RoleName as BodyValue>::schemas(schemas);
     }
 }
 
@@ -82,13 +164,22 @@ impl Operations<'_> {
         principal: &Principal,
         request: CreateAdminToken,
     ) -> Result<WithSecret<AdminToken>, OperationError> {
-        let CreateAdminToken { name: Name(name), role: RequestedRole(role), expiration } = request;
-        if !includes(principal.role(), role) {
+        let CreateAdminToken { name: Name(name), role: RequestedRole(role), expiration, ip_allowlist, may_make } =
+            request;
+        if !includes(principal.role(), role) || !principal.may_make().includes(role.name()) {
             return Err(OperationError::RoleNotIncluded);
         }
         let secret = self.entropy.secret(&Kind::AdminToken)?;
         let id = self.entropy.id(self.clock)?;
-        let new = NewAdminToken { id, name, role, expires_at: expiration.0, secret: NewSecret::from(&secret) };
+        let new = NewAdminToken {
+            id,
+            name,
+            role,
+            allowlist: ip_allowlist.0,
+            may_make: may_make.0,
+            expires_at: expiration.0,
+            secret: NewSecret::from(&secret),
+        };
         let changed = self.store.create_admin_token(new, principal.change_context(self.clock)).await?;
         Ok(WithSecret { changed, secret })
     }

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use policy::{UnixSeconds, WorkspaceId};
+use policy::{Allowlist, UnixSeconds, WorkspaceId};
 
 use super::permissions::{Permission, permissions};
 use crate::base::clock::Clock;
 use crate::store::{
-    Actor, ActorKind, AdminToken, ChangeContext, OnceKey, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, Workspace,
+    Actor, ActorKind, AdminToken, ChangeContext, MayMake, OnceKey, Role, TOKEN_FILE_ID, TOKEN_FILE_NAME, Workspace,
 };
 
 /// Who acts, with which role, and from where. Only authentication creates one, from a token or a session.
@@ -15,6 +15,8 @@ use crate::store::{
 pub(crate) struct Principal {
     actor: Actor,
     role: Role,
+    allowlist: Allowlist,
+    may_make: MayMake,
     expires_at: Option<UnixSeconds>,
     address: Option<IpAddr>,
     request_id: Option<String>,
@@ -44,6 +46,16 @@ impl Principal {
     /// Whether it has a permission: in its own workspace, or everywhere.
     pub(crate) fn may(&self, permission: Permission) -> bool {
         permissions(self.role.name()).contains(&permission)
+    }
+
+    /// The addresses that its token may be used from.
+    pub(crate) fn allowlist(&self) -> &Allowlist {
+        &self.allowlist
+    }
+
+    /// The roles that it may give to tokens.
+    pub(crate) fn may_make(&self) -> &MayMake {
+        &self.may_make
     }
 
     /// When its token ends; `None`: never.
@@ -88,13 +100,31 @@ impl Principal {
     pub(crate) fn token_file() -> Self {
         let (id, name) = (TOKEN_FILE_ID.to_owned(), TOKEN_FILE_NAME.to_owned());
         let actor = Actor { kind: ActorKind::TokenFile, id, name };
-        Self { actor, role: Role::PLATFORM_ADMIN, expires_at: None, address: None, request_id: None, once: None }
+        Self {
+            actor,
+            role: Role::PLATFORM_ADMIN,
+            allowlist: Allowlist::Any,
+            may_make: MayMake::Any,
+            expires_at: None,
+            address: None,
+            request_id: None,
+            once: None,
+        }
     }
 }
 
 impl From<AdminToken> for Principal {
     fn from(token: AdminToken) -> Self {
         let actor = Actor { kind: ActorKind::AdminToken, id: token.id.to_string(), name: token.name };
-        Self { actor, role: token.role, expires_at: token.expires_at, address: None, request_id: None, once: None }
+        Self {
+            actor,
+            role: token.role,
+            allowlist: token.allowlist,
+            may_make: token.may_make,
+            expires_at: token.expires_at,
+            address: None,
+            request_id: None,
+            once: None,
+        }
     }
 }

@@ -37,7 +37,7 @@ pub use self::records::instances::{Instance, Worker};
 pub use self::records::keys::NewKey;
 pub use self::records::list::{KeyQuery, Page, Sort, WorkspaceQuery};
 pub use self::records::matching::{CleanUpAction, KeyFilter, KeyMatches, MatchingKey};
-pub use self::records::roles::{Role, RoleName};
+pub use self::records::roles::{MayMake, Role, RoleName};
 pub use self::records::secrets::{NewSecret, Rotation};
 pub use self::records::sessions::{SESSION_SECS, Session};
 pub use self::records::tokens::TokenQuery;

@@ -9,6 +9,8 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use crate::base::limit::Limit;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -136,6 +138,13 @@ impl Problem {
     pub fn forbidden(may: &str) -> Self {
         let detail = format!("your token's role does not allow this; use a token that may {may}");
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// 403: the token may not be used from this address; `None`: a Unix socket.
+    pub fn token_address_not_allowed(from: Option<IpAddr>) -> Self {
+        let from = from.map_or_else(|| "a Unix socket".to_owned(), |from| from.to_string());
+        let detail = format!("your token may not be used from {from}; use it from a network in its `ip_allowlist`");
+        Self::new(StatusCode::FORBIDDEN, "address-not-allowed", detail)
     }
 
     /// 403: the token has the permission in its workspace, but not for the whole platform.

@@ -1,9 +1,13 @@
 //! Admin tokens over REST: made, used, ended.
 
-use axum::http::Method;
+use std::net::IpAddr;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, START, Service, last_four};
+use crate::harness::{Answer, PUBLIC_URL, START, Service, last_four};
 use crate::waiting::until_equal;
 
 const TOKENS: &str = "/v1/admin-tokens";
@@ -34,7 +38,8 @@ async fn a_token_is_shown_once_and_its_text_is_like_the_file_s() {
         *token,
         json!({"id": id, "name": "CI", "role": "workspace_admin", "workspace_id": workspace,
                "last_characters": last_four(secret), "status": "active", "expires_at": "2027-02-21T08:00:00Z",
-               "created_at": START, "created_by": "platform-admin", "last_used_at": null, "revision": made.revision()})
+               "created_at": START, "created_by": "platform-admin", "last_used_at": null, "revision": made.revision(),
+               "ip_allowlist": null, "may_make": null})
     );
     let shown = service.get(&format!("{TOKENS}/{id}")).await;
     assert_eq!(shown.json(), *token);
@@ -226,4 +231,95 @@ async fn a_role_of_the_platform_takes_no_workspace_and_one_of_a_workspace_needs_
         let error = &refused.json()["errors"][0];
         assert_eq!((&error["field"], &error["code"]), (&json!("workspace"), &json!(expected)), "{role}: {error}");
     }
+}
+
+/// Requests a path with a token or a session's cookie, from an address, or from a Unix socket.
+async fn from(service: &Service, header: (&str, &str), path: &str, address: Option<&str>) -> Answer {
+    let mut request = Request::get(path).header(header.0, header.1).body(Body::empty()).unwrap();
+    if let Some(address) = address {
+        request.extensions_mut().insert(ConnectInfo(address.parse::<IpAddr>().unwrap()));
+    }
+    service.send(request).await
+}
+
+#[tokio::test]
+async fn a_token_with_an_allowlist_works_from_its_networks_alone_and_so_does_its_session() {
+    let service = Service::start().await;
+    let made = json!({"name": "CI", "role": "platform_viewer", "ip_allowlist": ["192.0.2.0/24", "2001:db8::1"]});
+    let made = service.post(TOKENS, made).await.json();
+    assert_eq!(made["token"]["ip_allowlist"], json!(["192.0.2.0/24", "2001:db8::1"]));
+    let token = made["secret"].as_str().unwrap();
+    let bearer = format!("Bearer {token}");
+    let mut sign_in = Request::post("/console/sign-in")
+        .header("origin", PUBLIC_URL)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from(format!("token={token}&next=")))
+        .unwrap();
+    sign_in.extensions_mut().insert(ConnectInfo("192.0.2.7".parse::<IpAddr>().unwrap()));
+    let signed_in = service.send(sign_in).await;
+    let cookie = signed_in.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    for (address, expected) in [
+        (Some("192.0.2.7"), 200),
+        (Some("::ffff:192.0.2.7"), 200),
+        (Some("2001:db8::1"), 200),
+        (Some("192.0.3.7"), 403),
+        (Some("2001:db8::2"), 403),
+        (None, 403),
+    ] {
+        let answer = from(&service, ("authorization", &bearer), "/v1/workspaces", address).await;
+        assert_eq!(answer.status, expected, "{address:?}: {}", answer.text());
+        if expected == 403 {
+            assert_eq!(answer.code(), "address-not-allowed");
+        }
+        let page = from(&service, ("cookie", &cookie), "/console/workspaces", address).await;
+        assert_eq!(page.status, expected, "{address:?}: {}", page.text());
+    }
+    // Outside its networks it counts as no wrong token, and the session is still open.
+    let again = from(&service, ("cookie", &cookie), "/console/workspaces", Some("192.0.2.7")).await;
+    assert_eq!(again.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_gives_the_tokens_that_it_creates_no_more_than_it_has() {
+    let service = Service::start().await;
+    service.workspace("acme").await;
+    let maker = json!({"name": "maker", "role": "workspace_admin", "workspace": "acme",
+                       "ip_allowlist": ["192.0.2.0/24"], "may_make": ["workspace_member"]});
+    let maker = service.post(TOKENS, maker).await.json();
+    assert_eq!(maker["token"]["may_make"], json!(["workspace_member"]));
+    let bearer = format!("Bearer {}", maker["secret"].as_str().unwrap());
+    let create = async |body: Value| {
+        let request = Request::post(TOKENS).header("authorization", &bearer).header("content-type", "application/json");
+        let mut request = request.body(Body::from(body.to_string())).unwrap();
+        request.extensions_mut().insert(ConnectInfo("192.0.2.7".parse::<IpAddr>().unwrap()));
+        service.send(request).await
+    };
+    let inherited = create(json!({"name": "x", "role": "workspace_member"})).await.json();
+    let inherited = &inherited["token"];
+    assert_eq!(
+        (&inherited["ip_allowlist"], &inherited["may_make"]),
+        (&json!(["192.0.2.0/24"]), &json!(["workspace_member"]))
+    );
+    let narrow = json!({"name": "x", "role": "workspace_member", "ip_allowlist": ["192.0.2.8"], "may_make": []});
+    let narrow = create(narrow).await.json();
+    assert_eq!((&narrow["token"]["ip_allowlist"], &narrow["token"]["may_make"]), (&json!(["192.0.2.8"]), &json!([])));
+    for (more, field, code) in [
+        (json!({"ip_allowlist": null}), "ip_allowlist", "beyond-own"),
+        (json!({"ip_allowlist": ["192.0.2.0/23"]}), "ip_allowlist", "beyond-own"),
+        (json!({"ip_allowlist": ["192.0.2.8", "198.51.100.1"]}), "ip_allowlist", "beyond-own"),
+        (json!({"ip_allowlist": []}), "ip_allowlist", "empty-allowlist"),
+        (json!({"may_make": null}), "may_make", "beyond-own"),
+        (json!({"may_make": ["workspace_member", "workspace_admin"]}), "may_make", "beyond-own"),
+        (json!({"may_make": ["king"]}), "may_make", "unknown-role"),
+        (json!({"may_make": "workspace_member"}), "may_make", "wrong-type"),
+    ] {
+        let mut body = json!({"name": "x", "role": "workspace_member"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let refused = create(body).await;
+        assert_eq!(refused.status, 422, "{more}: {}", refused.text());
+        let error = &refused.json()["errors"][0];
+        assert_eq!((&error["field"], &error["code"]), (&json!(field), &json!(code)), "{more}: {error}");
+    }
+    let refused = create(json!({"name": "x", "role": "workspace_admin"})).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"));
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use policy::{AdminTokenId, Digest, Revision, UnixSeconds, WorkspaceId};
+use policy::{AdminTokenId, Allowlist, Digest, Revision, UnixSeconds, WorkspaceId};
 use serde_json::{Map, Value, json};
 
-use super::roles::{Role, RoleName};
+use super::roles::{MayMake, Role, RoleName};
 use super::tokens::{self, Token, TokenQuery};
 use crate::base::instant;
 use crate::base::secret::LastCharacters;
@@ -23,6 +23,9 @@ pub struct AdminToken {
     pub last_characters: LastCharacters,
     pub name: String,
     pub role: Role,
+    /// The addresses that it may be used from.
+    pub allowlist: Allowlist,
+    pub may_make: MayMake,
     pub created_at: UnixSeconds,
     pub created_by: String,
     /// `None`: never.
@@ -46,6 +49,8 @@ pub struct NewAdminToken {
     pub id: AdminTokenId,
     pub name: String,
     pub role: Role,
+    pub allowlist: Allowlist,
+    pub may_make: MayMake,
     pub expires_at: Option<UnixSeconds>,
     pub secret: NewSecret,
 }
@@ -119,8 +124,8 @@ fn create(change: &Change<'_>, new: &NewAdminToken) -> Result<AtRevision<AdminTo
         .sql()
         .prepare(
             "INSERT INTO admin_tokens (id, digest, last_characters, name, role, workspace_id, created_at, created_by,
-                                       expires_at, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (digest) DO NOTHING",
+                                       expires_at, revision, ip_allowlist, may_make)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (digest) DO NOTHING",
         )?
         .execute(params![
             new.id,
@@ -132,7 +137,9 @@ fn create(change: &Change<'_>, new: &NewAdminToken) -> Result<AtRevision<AdminTo
             change.at(),
             change.context().actor.id,
             new.expires_at,
-            change.revision()?
+            change.revision()?,
+            new.allowlist,
+            new.may_make
         ])?;
     tokens::record_created(change, new.id, inserted)
 }
@@ -142,7 +149,7 @@ impl Token for AdminToken {
 
     const TABLE: &'static str = "admin_tokens";
     const COLUMNS: &'static str = "id, last_characters, name, role, workspace_id, created_at, created_by,
-        expires_at, last_used_at, revoked_at, revision";
+        expires_at, last_used_at, revoked_at, revision, ip_allowlist, may_make";
     const CREATED: &'static str = "admin-token.create";
     const REVOKED: &'static str = "admin-token.revoke";
 
@@ -158,6 +165,8 @@ impl Token for AdminToken {
             last_used_at: row.get(8)?,
             revoked_at: row.get(9)?,
             revision: row.get(10)?,
+            allowlist: row.get(11)?,
+            may_make: row.get(12)?,
         })
     }
 
@@ -187,6 +196,8 @@ impl Audited for AdminToken {
             ("role", json!(self.role.name().as_str())),
             ("last_characters", json!(self.last_characters.0)),
             ("expires_at", json!(self.expires_at.map(instant::text))),
+            ("ip_allowlist", json!(self.allowlist)),
+            ("may_make", json!(self.may_make.names())),
         ];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

@@ -2,6 +2,9 @@
 
 use policy::WorkspaceId;
 
+use crate::store::db::domain::{from_json, json_param};
+use crate::store::db::sql::{Column, FromColumn, Kind, Param, ToParam};
+
 /// What a token may do. `operations/permissions.rs` has the permissions of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleName {
@@ -12,6 +15,14 @@ pub enum RoleName {
     Metrics,
     WorkspaceAdmin,
     WorkspaceMember,
+}
+
+/// The roles that a token may give to tokens that it creates, among those that its own role includes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MayMake {
+    #[default]
+    Any,
+    Only(Vec<RoleName>),
 }
 
 /// A role, in the workspace that it is bound to.
@@ -50,6 +61,51 @@ impl RoleName {
     /// The role of this name.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(_, name)| *name == text).map(|(own, _)| *own)
+    }
+}
+
+impl MayMake {
+    pub fn includes(&self, role: RoleName) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(roles) => roles.contains(&role),
+        }
+    }
+
+    /// Whether `other` includes all that this includes.
+    pub fn is_within(&self, other: &Self) -> bool {
+        match self {
+            Self::Any => *other == Self::Any,
+            Self::Only(roles) => roles.iter().all(|role| other.includes(*role)),
+        }
+    }
+
+    /// The names of the roles; `None` for any.
+    pub fn names(&self) -> Option<Vec<&'static str>> {
+        match self {
+            Self::Any => None,
+            Self::Only(roles) => Some(roles.iter().map(|role| role.as_str()).collect()),
+        }
+    }
+}
+
+/// A JSON array of names. NULL means any role.
+impl ToParam for MayMake {
+    const KIND: Kind = Kind::Text;
+
+    fn to_param(&self) -> Param<'_> {
+        self.names().map_or(Param::Null(Kind::Text), |names| json_param(&names))
+    }
+}
+
+impl FromColumn for MayMake {
+    fn from_column(column: Column<'_>) -> Result<Self, String> {
+        if matches!(column, Column::Null) {
+            return Ok(Self::Any);
+        }
+        let names: Vec<String> = from_json(column)?;
+        let roles = names.iter().map(|name| RoleName::parse(name).ok_or_else(|| format!("{name} is not a role")));
+        roles.collect::<Result<_, _>>().map(Self::Only)
     }
 }
 

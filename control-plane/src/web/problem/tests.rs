@@ -43,6 +43,7 @@ fn examples() -> Vec<(&'static str, Problem)> {
         ("unknown_token", Problem::unknown_token()),
         ("unknown_secret", Problem::unknown_secret()),
         ("forbidden", Problem::forbidden("manage keys")),
+        ("token_address_not_allowed", Problem::token_address_not_allowed(Some("203.0.113.9".parse().unwrap()))),
         ("forbidden_in_workspace", Problem::forbidden_in_workspace("manage edges")),
         ("role_not_included", Problem::role_not_included()),
         ("unknown_revision", Problem::unknown_revision(Revision(7))),

@@ -100,6 +100,8 @@ pub(super) const TABLES: &[Table] = &[
             ("last_used_at", Integer),
             ("revoked_at", Integer),
             ("revision", Integer),
+            ("ip_allowlist", Text),
+            ("may_make", Text),
         ],
         key: "id",
     },
