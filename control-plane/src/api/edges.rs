@@ -64,7 +64,7 @@ pub(super) struct EdgeBody {
     version: Option<String>,
     /// The feed's wire format.
     format: u16,
-    /// Shown to platform admins; otherwise `null`.
+    /// Shown to roles of the platform; otherwise `null`.
     #[schema(value_type = Option<String>, required)]
     address: Option<IpAddr>,
     #[serde(serialize_with = "instant::serialize")]

@@ -1,4 +1,4 @@
-//! GET /metrics: the control plane's metrics, for platform admins.
+//! GET /metrics: the control plane's metrics.
 
 use axum::extract::State;
 use axum::http::header;

@@ -61,7 +61,7 @@ pub(super) enum AuditCommand {
 /// Which events.
 #[derive(Args)]
 pub(super) struct Filter {
-    /// Only events of this workspace, by id or slug. Without it: of all workspaces, for platform admins.
+    /// Only events of this workspace, by id or slug. Without it: of all workspaces, for roles of the platform.
     #[arg(long, short)]
     workspace: Option<String>,
 
